@@ -1,0 +1,104 @@
+"""minigrad: an autograd engine whose every gradient is proven, drawn and steppable.
+
+>>> x = mg.tensor([1.0, 2.0], requires_grad=True, name="x")
+>>> mg.sum(x**3).backward()
+>>> x.grad
+tensor([ 3., 12.])
+"""
+
+import importlib
+from typing import Any
+
+from minigrad import analytic, errors, ops
+from minigrad.anomaly import anomaly_mode
+from minigrad.core.node import no_grad, scope
+from minigrad.core.op import REGISTRY, Case, Domain, composite, elementwise, op
+from minigrad.ops import (
+    absolute,
+    add,
+    batch_norm,
+    broadcast_to,
+    clip,
+    concatenate,
+    cos,
+    cross_entropy,
+    cumsum,
+    divide,
+    einsum,
+    elu,
+    erf,
+    exp,
+    expand_dims,
+    expm1,
+    flip,
+    gelu,
+    layer_norm,
+    leaky_relu,
+    log,
+    log1p,
+    log_softmax,
+    logaddexp,
+    logsumexp,
+    matmul,
+    max,
+    maximum,
+    mean,
+    min,
+    minimum,
+    mse_loss,
+    multiply,
+    negative,
+    pad,
+    positive,
+    power,
+    prod,
+    reciprocal,
+    relu,
+    reshape,
+    sigmoid,
+    sign,
+    sin,
+    softmax,
+    softplus,
+    split,
+    sqrt,
+    square,
+    squeeze,
+    stack,
+    subtract,
+    sum,
+    swapaxes,
+    tanh,
+    tensordot,
+    transpose,
+    var,
+    where,
+)
+from minigrad.tensor import Tensor, tensor
+from minigrad.transforms import grad, hvp, jacobian, jvp, value_and_grad, vjp
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "REGISTRY", "Case", "Domain", "Tensor", "absolute", "add", "analytic", "anomaly_mode",
+    "batch_norm", "broadcast_to", "clip", "composite", "concatenate", "cos", "cross_entropy", "cumsum", "divide", "einsum",
+    "elementwise", "elu", "erf", "errors", "exp", "expand_dims", "expm1", "flip", "gelu", "grad",
+    "hvp", "jacobian", "jvp", "layer_norm", "leaky_relu", "log", "log1p", "log_softmax",
+    "logaddexp", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mse_loss",
+    "multiply", "negative", "no_grad", "op", "ops", "pad", "positive", "power", "prod",
+    "reciprocal", "relu", "reshape", "scope", "sigmoid", "sign", "sin", "softmax", "softplus",
+    "split", "sqrt", "square", "squeeze", "stack", "subtract", "sum", "swapaxes", "tanh", "tensor",
+    "tensordot", "transpose", "value_and_grad", "var", "verify", "viz", "vjp", "where",
+]  # fmt: skip
+
+_ON_DEMAND = ("verify", "viz")  # what `import minigrad` need not pay for
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_DEMAND:
+        return importlib.import_module(f"minigrad.{name}")
+    raise AttributeError(f"module 'minigrad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

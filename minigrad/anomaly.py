@@ -1,0 +1,104 @@
+"""``anomaly_mode``: find where a NaN, an inf or a changed array came from."""
+
+import sys
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.backend import to_host
+from minigrad.core.node import Node, Observer, setting
+from minigrad.errors import AnomalyError, facts
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an op was called, and fingerprints of the arrays its node keeps."""
+
+    where: str  # file:line
+    fingerprints: tuple[int, ...]
+
+
+def anomaly_mode():
+    """Check every op inside a ``with`` block, or in a function decorated with ``@anomaly_mode()``.
+
+    The first op that makes a NaN or an inf of finite operands, forward or backward, raises
+    AnomalyError with the source line that called it. A backward sweep also refuses arrays that were
+    changed after the op recorded them, whatever library they belong to. Slow: every array is read.
+
+    >>> with mg.anomaly_mode(), np.errstate(divide="ignore"):
+    ...     mg.log(mg.tensor([1.0, 0.0], requires_grad=True))
+    Traceback (most recent call last):
+    minigrad.errors.AnomalyError: log: made 1 of 2 elements inf
+    ...
+    """
+    return setting(observer=_Anomaly())
+
+
+class _Anomaly(Observer):
+    def called(self, op: Any, inputs: list, value: Any, node: Node | None) -> None:
+        where = _caller()
+        if node is not None:
+            node.origin = Origin(where, _fingerprints(node))
+        for i, x in enumerate(inputs):
+            parent = node.parents[i] if node is not None else None
+            if (parent is None or parent.op is None) and "nan" in _bad(x):
+                name = parent.name if parent is not None and parent.name else f"input {i}"
+                raise _anomaly(f"{op.name}: {name} holds {_bad(x)}", where)
+        kinds = _bad(value)
+        if kinds and not any(_bad(x) for x in inputs):
+            raise _anomaly(f"{op.name}: made {kinds}", where)
+
+    def pulling(self, node: Node, y_bar: Any) -> None:
+        self.y_bar_is_finite = not _bad(y_bar)
+        if node.origin is None:
+            return
+        for i, (was, now) in enumerate(
+            zip(node.origin.fingerprints, _fingerprints(node), strict=True)
+        ):
+            if was != now:
+                which = "its output" if i == len(node.inputs) else _input(node, i)
+                raise _anomaly(f"{node.op.name}: {which} was changed in place", node.origin.where)
+
+    def pulled(self, node: Node, i: int, raw: Any, x_bar: Any, total: Any) -> None:
+        where = node.origin.where if node.origin is not None else "(recorded outside anomaly_mode)"
+        if _bad(raw) and self.y_bar_is_finite:
+            headline = f"{node.op.name}, backward: made the cotangent of {_input(node, i)}"
+            raise _anomaly(f"{headline} {_bad(raw)}", where)
+
+
+def _input(node: Node, i: int) -> str:
+    parent = node.parents[i]
+    return f"input {i} ({parent.name})" if parent is not None and parent.name else f"input {i}"
+
+
+def _anomaly(headline: str, where: str) -> AnomalyError:
+    return AnomalyError(facts(headline, expected="finite, unchanged arrays", got=f"op at {where}"))
+
+
+def _bad(array: Any) -> str:
+    """``"1 of 6 elements nan"``, or ``""`` where all are finite."""
+    host = to_host(getattr(array, "array", array)) if not isinstance(array, (int, float)) else array
+    host = np.asarray(host)
+    if host.dtype.kind != "f" or np.isfinite(host).all():
+        return ""
+    kinds = [name for name, test in (("nan", np.isnan), ("inf", np.isinf)) if test(host).any()]
+    count = int((~np.isfinite(host)).sum())
+    return f"{count} of {host.size} elements {' and '.join(kinds)}"
+
+
+def _fingerprints(node: Node) -> tuple[int, ...]:
+    arrays = (np.ascontiguousarray(to_host(a)) for a in (*node.inputs, node.value))
+    return tuple(zlib.crc32(a.tobytes()) for a in arrays)
+
+
+def _caller() -> str:
+    """``file:line`` of the nearest call from outside this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,116 @@
+"""What every cotangent passes through: broadcast_to and sum_to, each the adjoint of the other, and
+astype. They give it the shape and dtype of the value it belongs to."""
+
+from typing import Any
+
+from minigrad.core.op import Case, op
+from minigrad.errors import wrong_cotangent
+
+
+@op(
+    formula=r"y_{ij} = x_j",
+    pullback=r"\bar x_j = \sum_i \bar y_{ij}",
+    linear="jointly",
+    cases=(
+        Case(((3,),), {"shape": (2, 3)}),
+        Case(((2, 1),), {"shape": (4, 2, 3)}),
+        Case(((),), {"shape": (2, 2)}),
+        Case(((0, 3),), {"shape": (2, 0, 3)}),
+    ),
+)
+def broadcast_to(xp, x, *, shape):
+    """Repeat ``x`` along new or unit axes until it has ``shape``; a read-only view on NumPy.
+
+    Raises:
+        ShapeError: ``x`` does not broadcast to ``shape``.
+
+    >>> mg.broadcast_to(mg.tensor([1.0, 2.0]), (2, 2))
+    tensor([[1., 2.],
+            [1., 2.]])
+    """
+    return xp.broadcast_to(x, shape)
+
+
+@broadcast_to.defvjp
+def broadcast_to_vjp(y_bar, y, x, *, shape):
+    return (sum_to(y_bar, shape=x.shape),)
+
+
+@op(
+    formula=r"y_j = \sum_i x_{ij}",
+    pullback=r"\bar x_{ij} = \bar y_j",
+    linear="jointly",
+    cases=(
+        Case(((2, 3),), {"shape": (3,)}),
+        Case(((4, 2, 3),), {"shape": (2, 1)}),
+        Case(((2, 2),), {"shape": ()}),
+        Case(((2, 0, 3),), {"shape": (0, 3)}),
+    ),
+)
+def sum_to(xp, x, *, shape):
+    """Sum ``x`` over every axis that broadcasting ``shape`` to ``x.shape`` would repeat.
+
+    Raises:
+        ShapeError: ``shape`` does not broadcast to ``x.shape``.
+
+    >>> mg.ops.sum_to(mg.tensor([[1.0, 2.0], [3.0, 4.0]]), (2, 1))
+    tensor([[3.],
+            [7.]])
+    """
+    axes = _repeated_axes(x.shape, shape)
+    if axes is None:
+        raise ValueError(f"shape {tuple(shape)} does not broadcast to {tuple(x.shape)}")
+    return x.sum(axis=axes, keepdims=True).reshape(shape)
+
+
+@sum_to.defvjp
+def sum_to_vjp(y_bar, y, x, *, shape):
+    return (broadcast_to(y_bar, shape=x.shape),)
+
+
+def _repeated_axes(shape: tuple, small: tuple) -> tuple | None:
+    """The axes of ``shape`` along which ``small`` is repeated; None if it does not broadcast."""
+    lead = len(shape) - len(small)
+    if lead < 0 or any(n not in (1, m) for n, m in zip(small, shape[lead:], strict=True)):
+        return None
+    return tuple(i for i, m in enumerate(shape) if i < lead or m != small[i - lead])
+
+
+@op(
+    formula=r"y = x",
+    pullback=r"\bar x = \bar y",
+    linear="jointly",
+    cases=(Case(((2, 3),), {"dtype": "float64"}), Case(((),), {"dtype": "float64"})),
+)
+def astype(xp, x, *, dtype):
+    """Cast ``x`` to a floating ``dtype``; the cotangent is cast back.
+
+    >>> mg.ops.astype(mg.tensor([0.1]), "float32")
+    tensor([0.1], dtype=float32)
+    """
+    return x.astype(dtype)
+
+
+@astype.defvjp
+def astype_vjp(y_bar, y, x, *, dtype):
+    return (astype(y_bar, dtype=x.dtype),)
+
+
+def fit(bar: Any, like: Any) -> Any:
+    """Sum ``bar`` to the shape of ``like`` and cast it to its dtype, where they differ."""
+    bar = bar if bar.shape == like.shape else sum_to(bar, shape=like.shape)
+    return bar if bar.dtype == like.dtype else astype(bar, dtype=like.dtype)
+
+
+def unbroadcast(op: Any, i: int, x_bar: Any, x: Any) -> Any:
+    """Sum the loop axes of ``x_bar`` that broadcasting repeated in input ``i`` of ``op``.
+
+    Raises:
+        RuleError: a core axis does not match, or ``x_bar`` is no broadcast of the input.
+    """
+    shape, ndim = getattr(x_bar, "shape", None), len(x.shape)
+    core = min(op.core[i], ndim) if op.core else 0 if op.signature else ndim
+    axes = None if shape is None else _repeated_axes(shape, x.shape)
+    if axes is None or any(axis >= len(shape) - core for axis in axes) or (axes and not op.signature):
+        raise wrong_cotangent(op, i, x_bar, x)
+    return fit(x_bar, x)

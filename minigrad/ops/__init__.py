@@ -1,0 +1,59 @@
+"""Every declared op and composite, by name."""
+
+from minigrad.ops.activation import elu, erf, erfc, gelu, leaky_relu, relu, softplus
+from minigrad.ops.arithmetic import (
+    add,
+    divide,
+    multiply,
+    negative,
+    positive,
+    power,
+    reciprocal,
+    sqrt,
+    square,
+    subtract,
+)
+from minigrad.ops.device import to_device
+from minigrad.ops.exponential import (
+    cos,
+    exp,
+    expm1,
+    log,
+    log1p,
+    logaddexp,
+    sigmoid,
+    sin,
+    tanh,
+)
+from minigrad.ops.index import getitem, scatter_add
+from minigrad.ops.linalg import einsum, matmul, tensordot
+from minigrad.ops.loss import cross_entropy, log_softmax, mse_loss, softmax
+from minigrad.ops.normalization import batch_norm, layer_norm
+from minigrad.ops.reduce import cumsum, logsumexp, max, mean, min, prod, sum, var
+from minigrad.ops.select import absolute, clip, maximum, minimum, sign, where
+from minigrad.ops.shape import (
+    astype,
+    broadcast_to,
+    concatenate,
+    expand_dims,
+    flip,
+    pad,
+    reshape,
+    split,
+    squeeze,
+    stack,
+    sum_to,
+    swapaxes,
+    transpose,
+)
+
+__all__ = [
+    "absolute", "add", "astype", "batch_norm", "broadcast_to", "clip", "concatenate", "cos",
+    "cross_entropy", "cumsum", "divide", "einsum", "elu", "erf", "erfc", "exp", "expand_dims",
+    "expm1", "flip", "gelu", "getitem", "layer_norm", "leaky_relu", "log", "log1p", "log_softmax",
+    "logaddexp", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mse_loss",
+    "multiply", "negative", "pad", "positive", "power", "prod", "reciprocal", "relu", "reshape",
+    "scatter_add", "sigmoid", "sign", "sin", "softmax", "softplus", "split", "sqrt", "square",
+    "squeeze", "stack", "subtract", "sum", "sum_to", "swapaxes", "tanh", "tensordot", "to_device",
+    "transpose", "var", "where",
+]  # fmt: skip

@@ -1,0 +1,148 @@
+"""Activation functions and the error function."""
+
+from math import pi, sqrt
+
+from minigrad import special
+from minigrad.core.op import Case, Domain, elementwise
+from minigrad.ops.exponential import exp, expm1
+from minigrad.ops.select import where
+
+_KINK_AT_0 = (Domain(kinks=(0.0,)),)
+
+
+@elementwise(
+    formula=r"y = \max(x, 0)",
+    pullback=r"\bar x = \bar y\,[x > 0]",
+    symbol="relu",
+    domain=_KINK_AT_0,
+)
+def relu(xp, x):
+    """Rectified linear unit. At the kink 0 the subgradient 0 is used.
+
+    >>> mg.relu(mg.tensor([-2.0, 0.0, 3.0]))
+    tensor([0., 0., 3.])
+    """
+    return xp.maximum(x, 0)
+
+
+@relu.defpartials
+def drelu(y, x):
+    return (x > 0,)
+
+
+@elementwise(
+    formula=r"y = \max(x, 0) + \alpha \min(x, 0)",
+    pullback=r"\bar x = \bar y\,([x > 0] + \alpha\,[x \le 0])",
+    domain=_KINK_AT_0,
+    cases=(Case(), Case(params={"alpha": 0.3})),
+)
+def leaky_relu(xp, x, *, alpha=0.01):
+    """Leaky rectifier with slope ``alpha`` on the left. At the kink 0 the slope ``alpha`` is used.
+
+    >>> mg.leaky_relu(mg.tensor([-2.0, 3.0]), alpha=0.1)
+    tensor([-0.2,  3. ])
+    """
+    return xp.where(x > 0, x, alpha * x)
+
+
+@leaky_relu.defpartials
+def dleaky_relu(y, x, *, alpha=0.01):
+    return (where(x > 0, 1.0, alpha),)
+
+
+@elementwise(
+    formula=r"y = x\ (x > 0),\quad \alpha (e^x - 1)\ (x \le 0)",
+    pullback=r"\bar x = \bar y\ (x > 0),\quad \bar y\,\alpha e^x\ (x \le 0)",
+    domain=_KINK_AT_0,
+    cases=(Case(), Case(params={"alpha": 0.3})),
+    source="Clevert, Unterthiner, Hochreiter 2016, arXiv:1511.07289, eq. 15",
+)
+def elu(xp, x, *, alpha=1.0):
+    """Exponential linear unit; smooth at 0 for ``alpha = 1``, else the left slope is used there.
+
+    >>> mg.elu(mg.tensor([-1.0, 2.0]))
+    tensor([-0.63212056,  2.        ])
+    """
+    return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0)))
+
+
+@elu.defpartials
+def delu(y, x, *, alpha=1.0):
+    return (where(x > 0, 1.0, alpha * exp(where(x > 0, 0.0, x))),)
+
+
+@elementwise(
+    formula=r"y = \ln(1 + e^x)",
+    pullback=r"\bar x = \bar y\,(1 - e^{-y})",
+    domain=(Domain(-30.0, 30.0),),
+)
+def softplus(xp, x):
+    """Smooth rectifier, the antiderivative of the logistic sigmoid.
+
+    >>> mg.softplus(mg.tensor([-1000.0, 0.0, 1000.0]))
+    tensor([0.00000000e+00, 6.93147181e-01, 1.00000000e+03])
+    """
+    return xp.logaddexp(x, xp.zeros_like(x))  # never forms e^x alone, so x = 1000 is safe
+
+
+@softplus.defpartials
+def dsoftplus(y, x):
+    return (-expm1(-y),)  # written 1 - e^-y it would round to 0 once y < 5e-17
+
+
+@elementwise(
+    formula=r"y = \frac{2}{\sqrt\pi} \int_0^x e^{-t^2}\,dt",
+    pullback=r"\bar x = \bar y\,\frac{2}{\sqrt\pi} e^{-x^2}",
+    source="W. J. Cody 1969, Math. Comp. 23(107), 631-637",
+)
+def erf(xp, x):
+    """Error function, to a few units in the last place of float64.
+
+    >>> mg.erf(mg.tensor([0.0, 1.0]))
+    tensor([0.        , 0.84270079])
+    """
+    return special.erf(xp, x)
+
+
+@erf.defpartials
+def derf(y, x):
+    return (2 / sqrt(pi) * exp(-x * x),)
+
+
+@elementwise(
+    formula=r"y = 1 - \mathrm{erf}(x)",
+    pullback=r"\bar x = -\bar y\,\frac{2}{\sqrt\pi} e^{-x^2}",
+    source="W. J. Cody 1969, Math. Comp. 23(107), 631-637",
+)
+def erfc(xp, x):
+    """``1 - erf(x)``, accurate where that difference would cancel.
+
+    >>> mg.ops.erfc(mg.tensor(10.0)).item()
+    2.0884875837625446e-45
+    """
+    return special.erfc(xp, x)
+
+
+@erfc.defpartials
+def derfc(y, x):
+    return (-2 / sqrt(pi) * exp(-x * x),)
+
+
+@elementwise(
+    formula=r"y = x\,\Phi(x),\quad \Phi(x) = \frac{1}{2} \mathrm{erfc}(-x / \sqrt 2)",
+    pullback=r"\bar x = \bar y\,(\Phi(x) + x\,\varphi(x)),\quad"
+    r" \varphi(x) = e^{-x^2/2} / \sqrt{2\pi}",
+    source="Hendrycks, Gimpel 2016, arXiv:1606.08415, the exact form",
+)
+def gelu(xp, x):
+    """Gaussian error linear unit: ``x`` times the normal distribution function.
+
+    >>> mg.gelu(mg.tensor([-1.0, 0.0, 1.0]))
+    tensor([-0.15865525,  0.        ,  0.84134475])
+    """
+    return x * (0.5 * special.erfc(xp, x * -(0.5**0.5)))
+
+
+@gelu.defpartials
+def dgelu(y, x):
+    return (0.5 * erfc(x * -(0.5**0.5)) + x * (exp(-0.5 * x * x) / sqrt(2 * pi)),)

@@ -1,0 +1,166 @@
+"""Products of matrices and tensors."""
+
+from string import ascii_letters
+
+import numpy as np
+
+from minigrad.core.broadcast import broadcast_to, sum_to
+from minigrad.core.op import Case, composite, op
+from minigrad.ops.shape import expand_dims, reshape, swapaxes
+
+
+@op(
+    formula=r"Y = A B",
+    pullback=r"\bar A = \bar Y B^\mathsf{T},\quad \bar B = A^\mathsf{T} \bar Y",
+    symbol="@",
+    signature="(m?,k),(k,n?)->(m?,n?)",
+    linear="separately",
+)
+def matmul(xp, a, b):
+    """Matrix product; dimensions before the last two broadcast, a vector is a row or a column.
+
+    Args:
+        a: (..., m, k) or (k,).
+        b: (..., k, n) or (k,).
+
+    Returns:
+        (..., m, n), without m or n where that operand is a vector.
+
+    >>> mg.matmul(mg.tensor([[1.0, 2.0]]), mg.tensor([3.0, 4.0]))
+    tensor([11.])
+    """
+    return xp.matmul(a, b)
+
+
+@matmul.defvjp
+def matmul_vjp(y_bar, y, a, b):
+    # a vector is a matrix with one row (column): put that axis back, and drop it from the cotangent
+    rows, columns = a, b
+    if b.ndim == 1:
+        columns, y_bar = expand_dims(b, axis=1), expand_dims(y_bar, axis=-1)
+    if a.ndim == 1:
+        rows, y_bar = expand_dims(a, axis=0), expand_dims(y_bar, axis=-2)
+
+    def a_bar():
+        full = matmul(y_bar, swapaxes(columns, axis1=-1, axis2=-2))
+        return reshape(sum_to(full, shape=rows.shape), shape=a.shape) if a.ndim == 1 else full
+
+    def b_bar():
+        full = matmul(swapaxes(rows, axis1=-1, axis2=-2), y_bar)
+        return reshape(sum_to(full, shape=columns.shape), shape=b.shape) if b.ndim == 1 else full
+
+    return a_bar, b_bar
+
+
+@op(
+    formula=r"y_{\mathrm{out}} = \sum \prod_i x_{i,\mathrm{in}_i}",
+    pullback=r"\bar x_i = \mathrm{einsum}(\mathrm{out}, \mathrm{in}_{j \ne i} \to \mathrm{in}_i)",
+    symbol="einsum",
+    linear="separately",
+    cases=(
+        Case(((2, 3), (3, 4)), {"subscripts": "ij,jk->ik"}),
+        Case(((2, 3), (2, 3)), {"subscripts": "ij,ij"}),
+        Case(((2, 3),), {"subscripts": "ij->j"}),
+        Case(((3, 3),), {"subscripts": "ii->i"}),
+        Case(((3, 3), (3,)), {"subscripts": "ii,i"}),
+        Case(((5, 2, 3), (3, 4)), {"subscripts": "...ij,jk->...ik"}),
+        Case(((2, 1), (2, 3), (3,)), {"subscripts": "ij,ij,j->i"}),
+        Case(((0, 3), (3,)), {"subscripts": "ij,j->i"}),
+    ),
+)
+def einsum(xp, *xs, subscripts):
+    """Einstein summation, ``einsum("ij,jk->ik", a, b)``, as ``numpy.einsum``.
+
+    Ellipses, implicit output, repeated letters (diagonals) and broadcast unit axes are supported.
+
+    >>> mg.einsum("ij,j->i", mg.tensor([[1.0, 2.0], [3.0, 4.0]]), mg.tensor([1.0, 1.0]))
+    tensor([3., 7.])
+    """
+    return xp.einsum(subscripts, *xs, optimize=len(xs) > 1)
+
+
+@einsum.defvjp
+def einsum_vjp(y_bar, y, *xs, subscripts):
+    inputs, output = _explicit(subscripts, [x.ndim for x in xs])
+
+    def x_bar(i):
+        others = [(letters, x) for j, (letters, x) in enumerate(zip(inputs, xs, strict=True)) if j != i]
+        return _einsum_cotangent(xs[i], inputs[i], [(output, y_bar), *others])
+
+    return tuple(lambda i=i: x_bar(i) for i in range(len(xs)))
+
+
+def _einsum_cotangent(x, letters, terms):
+    """einsum(terms -> letters), where a letter of ``x`` that no term has is a broadcast axis."""
+    unique = "".join(dict.fromkeys(letters))
+    present = set("".join(term for term, _ in terms))
+    known = "".join(c for c in unique if c in present)
+    total = einsum(*(a for _, a in terms), subscripts=",".join(t for t, _ in terms) + "->" + known)
+    length = dict(zip(letters, x.shape, strict=True))
+    found = dict(zip(known, total.shape, strict=True))
+    column = reshape(total, shape=tuple(found.get(c, 1) for c in unique))
+    diagonal = broadcast_to(column, shape=tuple(max(found.get(c, 1), length[c]) for c in unique))
+    diagonal = sum_to(diagonal, shape=tuple(length[c] for c in unique))  # a unit axis broadcast
+    return diagonal if unique == letters else _on_diagonal(diagonal, unique, letters, x)
+
+
+def _on_diagonal(values, unique, letters, x):
+    """The adjoint of taking a diagonal: multiply by an identity for each repeated letter."""
+    fresh = iter(c for c in ascii_letters if c not in letters)
+    terms, renamed, seen = [(unique, values)], "", set()
+    for c, n in zip(letters, x.shape, strict=True):
+        if c in seen:
+            other = next(fresh)
+            terms.append((c + other, np.eye(n)))
+            c = other
+        seen.add(c)
+        renamed += c
+    return einsum(
+        *(a for _, a in terms), subscripts=",".join(t for t, _ in terms) + "->" + renamed
+    )
+
+
+def _explicit(subscripts, ndims):
+    """``subscripts`` as a list of inputs and an output, without ellipses or blanks."""
+    left, arrow, output = subscripts.replace(" ", "").partition("->")
+    inputs = left.split(",")
+    free = "".join(c for c in ascii_letters if c not in subscripts)
+    dots = [n - len(s.replace("...", "")) for s, n in zip(inputs, ndims, strict=True)]
+    widest = max([d for s, d in zip(inputs, dots, strict=True) if "..." in s], default=0)
+    names = free[:widest]
+    if not arrow:  # implicit output: the ellipsis, then the letters that occur once, sorted
+        once = sorted(c for c in set(left) - set(".,") if left.count(c) == 1)
+        output = ("..." if "..." in left else "") + "".join(once)
+    inputs = [s.replace("...", names[widest - d :]) for s, d in zip(inputs, dots, strict=True)]
+    return inputs, output.replace("...", names)
+
+
+@composite(
+    formula=r"y = \sum_k a_{\dots k}\,b_{k \dots}",
+    symbol="tensordot",
+    cases=(
+        Case(((2, 3, 4), (4, 3, 5)), {"axes": ((1, 2), (1, 0))}),
+        Case(((2, 3), (3, 4)), {"axes": 1}),
+        Case(((2,), (3,)), {"axes": 0}),
+    ),
+)
+def tensordot(a, b, *, axes=2):
+    """Sum of products over ``axes``, as ``numpy.tensordot``.
+
+    Args:
+        a, b: any shapes.
+        axes: how many last axes of ``a`` meet the first of ``b``, or one pair of axis lists.
+
+    >>> mg.tensordot(mg.tensor([[1.0, 2.0]]), mg.tensor([[3.0], [4.0]]), axes=1)
+    tensor([[11.]])
+    """
+    if isinstance(axes, int):
+        axes = (range(a.ndim - axes, a.ndim), range(axes))
+    of_a, of_b = ([axis] if isinstance(axis, int) else list(axis) for axis in axes)
+    in_a = list(ascii_letters[: a.ndim])
+    in_b = list(ascii_letters[a.ndim : a.ndim + b.ndim])
+    for i, j in zip(of_a, of_b, strict=True):
+        in_b[j] = in_a[i]
+    joined = {in_a[i] for i in of_a}
+    output = [c for c in (*in_a, *in_b) if c not in joined]
+    return einsum(a, b, subscripts=f"{''.join(in_a)},{''.join(in_b)}->{''.join(output)}")

@@ -1,0 +1,89 @@
+"""Softmax and the losses."""
+
+import numpy as np
+
+from minigrad.core.op import Case, Domain, composite
+from minigrad.errors import BoundsError, DTypeError, ShapeError, describe, facts
+from minigrad.ops.exponential import exp
+from minigrad.ops.index import getitem
+from minigrad.ops.reduce import logsumexp, mean
+
+_ROWS = (Case(((3, 4),)), Case(((3, 4),), {"axis": 0}), Case(((5,),)))
+
+
+@composite(
+    formula=r"y_i = e^{x_i} / \sum_j e^{x_j}",
+    cases=_ROWS,
+)
+def softmax(x, *, axis=-1):
+    """Weights that are positive and sum to 1 along ``axis``.
+
+    >>> mg.softmax(mg.tensor([1000.0, 1000.0]))
+    tensor([0.5, 0.5])
+    """
+    return exp(log_softmax(x, axis=axis))
+
+
+@composite(formula=r"y_i = x_i - \ln \sum_j e^{x_j}", cases=_ROWS)
+def log_softmax(x, *, axis=-1):
+    """Logarithm of softmax along ``axis``, without forming its quotient.
+
+    >>> mg.log_softmax(mg.tensor([0.0, 0.0]))
+    tensor([-0.69314718, -0.69314718])
+    """
+    return x - logsumexp(x, axis=axis, keepdims=True)
+
+
+@composite(
+    formula=r"y = -\frac{1}{N} \sum_n \ln \mathrm{softmax}(x_n)_{k_n}",
+    domain=(Domain(), Domain(kind="index")),
+    cases=(Case(((4, 3), (4,))), Case(((1, 2), (1,)))),
+)
+def cross_entropy(logits, labels):
+    """Mean over the batch of the negative log-likelihood of the right class.
+
+    Args:
+        logits: (N, K), unnormalized log-probabilities.
+        labels: (N,) integers in ``range(K)``.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ShapeError: other shapes. DTypeError: labels that are not integers. BoundsError: a label
+            outside ``range(K)``.
+
+    >>> mg.ops.cross_entropy(mg.tensor([[0.0, 0.0]]), [1])
+    tensor(0.69314718)
+    """
+    labels = np.asarray(getattr(labels, "array", labels))
+    if len(logits.shape) != 2 or labels.shape != logits.shape[:1]:
+        got = f"{describe(logits)} and labels {labels.shape}"
+        raise ShapeError(facts("cross_entropy: shapes", expected="(N, K) and (N,)", got=got))
+    if labels.dtype.kind not in "iu":
+        raise DTypeError(facts("cross_entropy: labels", expected="integers", got=labels.dtype))
+    n, k = logits.shape
+    if labels.size and not (0 <= labels.min() and labels.max() < k):
+        got = f"{labels.min()} to {labels.max()}"
+        raise BoundsError(facts("cross_entropy: labels", expected=f"0 to {k - 1}", got=got))
+    return -mean(getitem(log_softmax(logits), key=(np.arange(n), labels)))
+
+
+@composite(
+    formula=r"y = \frac{1}{n} \sum_i (x_i - t_i)^2",
+    cases=(Case(((3, 2), (3, 2))), Case(((), ()))),
+)
+def mse_loss(prediction, target):
+    """Mean of the squared differences over all elements.
+
+    Args:
+        prediction, target: the same shape; broadcasting would hide a mistake.
+
+    >>> mg.mse_loss(mg.tensor([1.0, 2.0]), np.array([1.0, 4.0]))
+    tensor(2.)
+    """
+    if np.shape(prediction) != np.shape(target):
+        got = f"{describe(prediction)} and {describe(target)}"
+        raise ShapeError(facts("mse_loss: operands", expected="one shape", got=got))
+    difference = prediction - target
+    return mean(difference * difference)

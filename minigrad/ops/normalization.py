@@ -1,0 +1,122 @@
+"""Batch norm and layer norm, composed from primitives: any order of derivative is right."""
+
+from minigrad.core.node import label, scope
+from minigrad.core.op import Case, Domain, composite
+from minigrad.errors import ShapeError, UsageError, describe, facts
+from minigrad.ops.arithmetic import reciprocal, sqrt
+from minigrad.ops.reduce import mean as mean_over
+from minigrad.ops.shape import reshape
+
+_ANY = (Domain(-2.0, 3.0),)
+
+
+@composite(
+    formula=r"y = \gamma \hat x + \beta,\quad \hat x = (x - \mu) / \sqrt{\sigma^2 + \epsilon}",
+    domain=_ANY,
+    cases=(
+        Case(((5, 3), (3,), (3,))),
+        Case(((4, 2, 3), (2,), (2,)), {"eps": 1e-3}),
+        Case(((2, 3, 2, 2), (3,), (3,))),
+        Case(((2, 2, 2, 1, 2), (2,), (2,)), {"eps": 0.1}),
+        Case(((4, 2, 3), (2,), (2,)), {"axis": (2,)}),
+    ),
+    source="Ioffe, Szegedy 2015, arXiv:1502.03167, Algorithm 1",
+)
+def batch_norm(x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
+    """Normalize each channel over the batch, then scale and shift it.
+
+    With ``mean`` and ``var`` (evaluation) no statistics are taken from ``x``; otherwise (training)
+    ``mu`` and the biased (1/N) variance of ``x`` over ``axis`` are used, and differentiated.
+
+    Args:
+        x: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W); any ndim >= 2.
+        gamma, beta: (C,), aligned with axis 1 of ``x``.
+        mean, var: (C,), both or neither; ``var`` does not contain ``eps``.
+        axis: the axes that are averaged; None means every axis but 1.
+        eps: added to the variance.
+
+    Returns:
+        An array of the shape of ``x``.
+
+    Raises:
+        ShapeError: other shapes. UsageError: one of ``mean`` and ``var`` without the other.
+
+    Source:
+        Ioffe, Szegedy 2015, arXiv:1502.03167, Algorithm 1.
+
+    >>> x = mg.tensor([[1.0, 0.0], [3.0, 4.0]])
+    >>> mg.ops.batch_norm(x, np.ones(2), np.zeros(2), eps=0.0)
+    tensor([[-1., -1.],
+            [ 1.,  1.]])
+    """
+    _check(x, gamma=gamma, beta=beta, mean=mean, var=var)
+    channels = (-1,) + (1,) * (x.ndim - 2)  # (C,) aligned with axis 1
+    if x.ndim > 2:
+        gamma, beta = (reshape(p, shape=channels) for p in (gamma, beta))
+    if mean is None:
+        axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
+        with scope("mean"):
+            mu = label(mean_over(x, axis=axes, keepdims=True), "mean")
+        with scope("variance"):
+            xc = label(x - mu, "xc")
+            var = label(mean_over(xc * xc, axis=axes, keepdims=True), "var")
+    else:
+        mu, var = (reshape(s, shape=channels) if x.ndim > 2 else s for s in (mean, var))
+        xc = label(x - mu, "xc")
+    with scope("normalize"):
+        inv_std = label(reciprocal(sqrt(var + eps)), "inv_std")
+        x_hat = label(xc * inv_std, "x_hat")
+    with scope("affine"):
+        return gamma * x_hat + beta
+
+
+def _check(x, **parameters):
+    if x.ndim < 2:
+        raise ShapeError(facts("batch_norm: x", expected="(N, C) or (N, C, ...)", got=describe(x)))
+    given = {name: p for name, p in parameters.items() if p is not None}
+    if len(given) == 3:
+        missing = "var" if "mean" in given else "mean"
+        raise UsageError(f"batch_norm: {missing} is missing; give both of mean and var, or neither")
+    for name, parameter in given.items():
+        if tuple(parameter.shape) != (x.shape[1],):
+            expected = f"({x.shape[1]},), one per channel of x {tuple(x.shape)}"
+            raise ShapeError(facts(f"batch_norm: {name}", expected=expected, got=describe(parameter)))
+
+
+@composite(
+    formula=r"y = \gamma (x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta",
+    domain=_ANY,
+    cases=(Case(((3, 4), (4,), (4,))), Case(((2, 3, 4), (3, 4), (3, 4)), {"eps": 1e-3})),
+    source="Ba, Kiros, Hinton 2016, arXiv:1607.06450, eq. 4",
+)
+def layer_norm(x, gamma, beta, *, eps=1e-5):
+    """Normalize each example over its trailing axes, then scale and shift elementwise.
+
+    Args:
+        x: (..., *F).
+        gamma, beta: (*F,), the trailing shape that is averaged over with the biased variance.
+        eps: added to the variance.
+
+    Returns:
+        An array of the shape of ``x``.
+
+    Raises:
+        ShapeError: ``gamma`` or ``beta`` is not the trailing shape of ``x``.
+
+    Source:
+        Ba, Kiros, Hinton 2016, arXiv:1607.06450, eq. 4.
+
+    >>> mg.layer_norm(mg.tensor([[1.0, 3.0]]), np.ones(2), np.zeros(2), eps=0.0)
+    tensor([[-1.,  1.]])
+    """
+    n = len(gamma.shape)
+    trailing = tuple(x.shape[x.ndim - n :])
+    if not n or tuple(gamma.shape) != trailing or tuple(beta.shape) != trailing:
+        got = f"x {tuple(x.shape)}, {describe(gamma)}, {describe(beta)}"
+        expected = "gamma and beta of the trailing shape of x"
+        raise ShapeError(facts("layer_norm: operands", expected=expected, got=got))
+    axes = tuple(range(-n, 0))
+    xc = label(x - mean_over(x, axis=axes, keepdims=True), "xc")
+    var = label(mean_over(xc * xc, axis=axes, keepdims=True), "var")
+    inv_std = label(reciprocal(sqrt(var + eps)), "inv_std")
+    return gamma * label(xc * inv_std, "x_hat") + beta

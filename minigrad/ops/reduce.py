@@ -1,0 +1,278 @@
+"""Reductions over axes: sum, mean, var, max, min, prod, logsumexp; and cumsum.
+
+``axis`` is None (all), an int or a tuple; ``keepdims`` keeps reduced axes with length 1.
+"""
+
+from math import prod as product
+
+from minigrad.core.op import Case, Domain, op
+from minigrad.ops.exponential import exp
+from minigrad.ops.shape import broadcast_to, concatenate, flip, pad, reshape, transpose
+
+_AXES = (
+    Case(((2, 3),)),
+    Case(((2, 3),), {"axis": 0}),
+    Case(((2, 3),), {"axis": -1, "keepdims": True}),
+    Case(((2, 3, 4),), {"axis": (0, 2)}),
+    Case(((2, 3, 1),), {"axis": (-1, 0), "keepdims": True}),
+    Case(((),)),
+)
+_EMPTY = (Case(((0, 3),), {"axis": 1}),)  # no row to reduce
+_NO_TERMS = (Case(((0, 3),), {"axis": 0}),)  # a reduction over nothing
+
+
+def _axes(ndim, axis):
+    """``axis`` as a set of non-negative ints."""
+    axes = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    return {a % ndim for a in axes}
+
+
+def _kept(shape, axis):
+    """``shape`` with the reduced axes at length 1."""
+    axes = _axes(len(shape), axis)
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+def _count(shape, axis):
+    """How many elements are reduced to one."""
+    return product(shape[i] for i in _axes(len(shape), axis))
+
+
+@op(
+    formula=r"y = \sum_i x_i",
+    pullback=r"\bar x_i = \bar y",
+    symbol="sum",
+    linear="jointly",
+    cases=_AXES + _EMPTY + _NO_TERMS,
+)
+def sum(xp, x, *, axis=None, keepdims=False):
+    """Sum over ``axis``.
+
+    >>> mg.sum(mg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
+    tensor([4., 6.])
+    """
+    return x.sum(axis=axis, keepdims=keepdims)
+
+
+@sum.defvjp
+def sum_vjp(y_bar, y, x, *, axis=None, keepdims=False):
+    return (broadcast_to(reshape(y_bar, shape=_kept(x.shape, axis)), shape=x.shape),)
+
+
+@op(
+    formula=r"y = \frac{1}{N} \sum_i x_i",
+    pullback=r"\bar x_i = \bar y / N",
+    symbol="mean",
+    linear="jointly",
+    cases=_AXES + _EMPTY,
+)
+def mean(xp, x, *, axis=None, keepdims=False):
+    """Arithmetic mean over ``axis``; nan with NumPy's warning over nothing.
+
+    >>> mg.mean(mg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
+    tensor([1.5, 3.5])
+    """
+    return x.mean(axis=axis, keepdims=keepdims)
+
+
+@mean.defvjp
+def mean_vjp(y_bar, y, x, *, axis=None, keepdims=False):
+    share = reshape(y_bar, shape=_kept(x.shape, axis)) / _count(x.shape, axis)
+    return (broadcast_to(share, shape=x.shape),)
+
+
+@op(
+    formula=r"y = \frac{1}{N - \mathit{ddof}} \sum_i (x_i - \mu)^2",
+    pullback=r"\bar x_i = \frac{2}{N - \mathit{ddof}}\,\bar y\,(x_i - \mu)",
+    symbol="var",
+    cases=(*_AXES, *_EMPTY, Case(((4, 3),), {"axis": 0, "ddof": 1})),
+)
+def var(xp, x, *, axis=None, ddof=0, keepdims=False):
+    """Variance over ``axis`` with divisor ``N - ddof``: biased for 0, unbiased for 1. Two passes.
+
+    >>> mg.var(mg.tensor([1.0, 3.0]), ddof=1)
+    tensor(2.)
+    """
+    return x.var(axis=axis, ddof=ddof, keepdims=keepdims)
+
+
+@var.defvjp
+def var_vjp(y_bar, y, x, *, axis=None, ddof=0, keepdims=False):
+    y_bar = reshape(y_bar, shape=_kept(x.shape, axis))
+    return (y_bar * _dvar(x, axis, ddof),)
+
+
+@var.defjvp
+def var_jvp(x_dots, y, x, *, axis=None, ddof=0, keepdims=False):
+    return sum(_dvar(x, axis, ddof) * x_dots[0], axis=axis, keepdims=keepdims)
+
+
+def _dvar(x, axis, ddof):
+    """2 (x - mean) / (N - ddof). The mean's own derivative drops out: the deviations sum to 0."""
+    return 2 * (x - mean(x, axis=axis, keepdims=True)) / (_count(x.shape, axis) - ddof)
+
+
+@op(
+    formula=r"y = \max_i x_i",
+    pullback=r"\bar x_i = \bar y\,[x_i = y] / \#\{j : x_j = y\}",
+    symbol="max",
+    domain=(Domain(distinct=True),),
+    cases=_AXES + _EMPTY,
+)
+def max(xp, x, *, axis=None, keepdims=False):
+    """Largest element over ``axis``. Ties share the cotangent equally, which is a subgradient.
+
+    Raises:
+        ShapeError: a reduction over nothing.
+
+    >>> mg.max(mg.tensor([[1.0, 5.0], [3.0, 4.0]]), axis=1)
+    tensor([5., 4.])
+    """
+    return x.max(axis=axis, keepdims=keepdims)
+
+
+@op(
+    formula=r"y = \min_i x_i",
+    pullback=r"\bar x_i = \bar y\,[x_i = y] / \#\{j : x_j = y\}",
+    symbol="min",
+    domain=(Domain(distinct=True),),
+    cases=_AXES + _EMPTY,
+)
+def min(xp, x, *, axis=None, keepdims=False):
+    """Smallest element over ``axis``. Ties share the cotangent equally, which is a subgradient.
+
+    Raises:
+        ShapeError: a reduction over nothing.
+
+    >>> mg.min(mg.tensor([[1.0, 5.0], [3.0, 4.0]]), axis=1)
+    tensor([1., 3.])
+    """
+    return x.min(axis=axis, keepdims=keepdims)
+
+
+def _shares(y, x, axis):
+    """1 / (number of ties) where ``x`` attains ``y``, 0 elsewhere."""
+    attained = x == reshape(y, shape=_kept(x.shape, axis))
+    return attained / sum(attained, axis=axis, keepdims=True)
+
+
+@max.defvjp
+@min.defvjp
+def extremum_vjp(y_bar, y, x, *, axis=None, keepdims=False):
+    return (reshape(y_bar, shape=_kept(x.shape, axis)) * _shares(y, x, axis),)
+
+
+@max.defjvp
+@min.defjvp
+def extremum_jvp(x_dots, y, x, *, axis=None, keepdims=False):
+    return sum(_shares(y, x, axis) * x_dots[0], axis=axis, keepdims=keepdims)
+
+
+@op(
+    formula=r"y = \prod_i x_i",
+    pullback=r"\bar x_i = \bar y \prod_{j \ne i} x_j",
+    symbol="prod",
+    cases=_AXES + _EMPTY + _NO_TERMS,
+)
+def prod(xp, x, *, axis=None, keepdims=False):
+    """Product over ``axis``. The derivative is exact also where elements are zero.
+
+    >>> mg.prod(mg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
+    tensor([3., 8.])
+    """
+    return x.prod(axis=axis, keepdims=keepdims)
+
+
+@prod.defvjp
+def prod_vjp(y_bar, y, x, *, axis=None, keepdims=False):
+    return (reshape(y_bar, shape=_kept(x.shape, axis)) * _others(x, axis),)
+
+
+@prod.defjvp
+def prod_jvp(x_dots, y, x, *, axis=None, keepdims=False):
+    return sum(_others(x, axis) * x_dots[0], axis=axis, keepdims=keepdims)
+
+
+def _others(x, axis):
+    """For each element of ``x`` the product of all others along ``axis``, without a division."""
+    axes = sorted(_axes(x.ndim, axis))
+    free = [i for i in range(x.ndim) if i not in axes]
+    order = (*free, *axes)  # the reduced axes go to the end and are joined into one
+    lines = transpose(x, axes=order)
+    flat = reshape(lines, shape=(*(x.shape[i] for i in free), _count(x.shape, axis)))
+    others = reshape(_others_last(flat), shape=lines.shape)
+    return transpose(others, axes=tuple(order.index(i) for i in range(x.ndim)))
+
+
+def _others_last(x):
+    """The same along the last axis: multiply pairs, solve the half as long problem, go back."""
+    n = x.shape[-1]
+    if n <= 1:
+        return x**0
+    half = (n + 1) // 2
+    a, b = x[..., :half], x[..., half:]
+    if n % 2:
+        b = pad(b, pad_width=((0, 0),) * (x.ndim - 1) + ((0, 1),), constant_values=1.0)
+    others = _others_last(a * b)
+    return concatenate(others * b, (others * a)[..., : n - half], axis=-1)
+
+
+@op(
+    formula=r"y_i = \sum_{j \le i} x_j",
+    pullback=r"\bar x_j = \sum_{i \ge j} \bar y_i",
+    symbol="cumsum",
+    linear="jointly",
+    cases=(
+        Case(((4,),), {"axis": 0}),
+        Case(((2, 3),), {"axis": -1}),
+        Case(((2, 3),)),
+        Case(((0, 3),), {"axis": 0}),
+        Case(((),)),
+    ),
+)
+def cumsum(xp, x, *, axis=None):
+    """Running sum along ``axis``; None sums over the flattened array.
+
+    >>> mg.cumsum(mg.tensor([1.0, 2.0, 3.0]))
+    tensor([1., 3., 6.])
+    """
+    return xp.cumsum(x, axis=axis)
+
+
+@cumsum.defvjp
+def cumsum_vjp(y_bar, y, x, *, axis=None):
+    along = 0 if axis is None else axis
+    x_bar = flip(cumsum(flip(y_bar, axis=along), axis=along), axis=along)
+    return (reshape(x_bar, shape=x.shape),)
+
+
+@op(
+    formula=r"y = \ln \sum_i e^{x_i}",
+    pullback=r"\bar x_i = \bar y\,e^{x_i - y}",
+    cases=_AXES + _EMPTY,
+)
+def logsumexp(xp, x, *, axis=None, keepdims=False):
+    """``log(sum(exp(x)))`` over ``axis`` without overflow.
+
+    Raises:
+        ShapeError: a reduction over nothing.
+
+    >>> mg.logsumexp(mg.tensor([1000.0, 1000.0])).item()
+    1000.6931471805599
+    """
+    top = x.max(axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, 0)  # all -inf: log(0) below, not nan
+    y = xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
+    return y if keepdims else xp.squeeze(y, axis=tuple(_axes(x.ndim, axis)))
+
+
+@logsumexp.defvjp
+def logsumexp_vjp(y_bar, y, x, *, axis=None, keepdims=False):
+    kept = _kept(x.shape, axis)
+    return (reshape(y_bar, shape=kept) * exp(x - reshape(y, shape=kept)),)
+
+
+@logsumexp.defjvp
+def logsumexp_jvp(x_dots, y, x, *, axis=None, keepdims=False):
+    weights = exp(x - reshape(y, shape=_kept(x.shape, axis)))
+    return sum(weights * x_dots[0], axis=axis, keepdims=keepdims)

@@ -1,0 +1,427 @@
+"""Tensor: a box with operators, methods and ``.backward()``."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from minigrad import backend, ops
+from minigrad.core.node import Box, leaf
+from minigrad.core.op import Op
+from minigrad.core.sweep import backward_sweep
+from minigrad.errors import DTypeError, GraphError, SeedError, ShapeError, describe, facts
+
+
+def _method(op: Op) -> Callable:
+    """``op`` as a method: the tensor is its first operand."""
+    call = op.__call__
+
+    def method(self: Any, *args: Any, **params: Any) -> Any:
+        return call(self, *args, **params)
+
+    return functools.update_wrapper(method, op)
+
+
+def _operator(op: Op) -> tuple[Callable, Callable]:
+    """``op`` as a binary operator and as its reflection."""
+    call = op.__call__  # bound once: looking it up again would cost a tenth of a scalar op
+
+    def operator(self: Any, other: Any) -> Any:
+        return call(self, other)
+
+    def reflected(self: Any, other: Any) -> Any:
+        return call(other, self)
+
+    return operator, reflected
+
+
+class Tensor(Box):
+    """An array that remembers how it was computed. Make one with ``minigrad.tensor``.
+
+    Operators, indexing and methods follow NumPy; results record the ops that made them when an
+    operand has ``requires_grad``. The array itself never changes in place: assignment replaces it.
+    """
+
+    __slots__ = ()
+
+    # --- the value -------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> Any:
+        """The raw array; read-only on NumPy. Assign to replace it (leaves only)."""
+        array = self.array
+        return backend.read_only(np.asarray(array) if isinstance(array, np.generic) else array)
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self._replace(value)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def device(self) -> str:
+        """``"cpu"`` or ``"cuda:<n>"``."""
+        return backend.device_of(self.array)
+
+    @property
+    def T(self) -> "Tensor":
+        return ops.transpose(self)
+
+    def numpy(self) -> np.ndarray:
+        """A copy on the host, yours to change."""
+        return np.array(backend.to_host(self.array))
+
+    def item(self) -> Any:
+        """The only element, as a Python number."""
+        if self.size != 1:
+            raise ShapeError(facts("item: tensor", expected="one element", got=describe(self)))
+        return backend.to_host(self.array).item()
+
+    def tolist(self) -> Any:
+        """The elements as nested lists of Python numbers."""
+        return backend.to_host(self.array).tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.device != "cpu":
+            raise DTypeError(f"numpy.asarray: {describe(self)} is on {self.device}; use .numpy()")
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise DTypeError("len: a 0-d tensor has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> "Iterator[Tensor]":
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise DTypeError(f"an index must be an integer, not {describe(self)}")
+        return self.item()
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self == value).any())
+
+    def __repr__(self) -> str:
+        host = backend.to_host(self.array)
+        notes = []
+        if host.dtype not in (np.float64, np.int64, np.bool_):
+            notes.append(f"dtype={host.dtype}")
+        if self.device != "cpu":
+            notes.append(f"device={self.device!r}")
+        if self.name:
+            notes.append(f"name={self.name!r}")
+        if self.requires_grad:
+            notes.append("requires_grad=True" if self.is_leaf else f"op={self.node.op.name}")
+        text = np.array2string(host, separator=", ", prefix="tensor(")
+        return f"tensor({', '.join([text, *notes])})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+    # --- the graph -------------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to this tensor. Assignable on leaves."""
+        return self.node is not None and self.node.requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if not self.is_leaf:
+            raise GraphError(f"requires_grad: {self.node.op.name} made this tensor; detach it first")
+        if value:
+            _differentiable(self.dtype)
+        self.node = leaf(self.array, bool(value), self.name)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded op made this tensor."""
+        return self.node is None or self.node.op is None
+
+    @property
+    def name(self) -> str | None:
+        """What drawings and errors call this tensor."""
+        return self.node.name if self.node is not None else None
+
+    @name.setter
+    def name(self, value: str | None) -> None:
+        if self.node is None:
+            self.node = leaf(self.array)
+        self.node.name = value
+
+    @property
+    def grad(self) -> "Tensor | None":
+        """The gradient that ``backward`` accumulated; None before, and where nothing is kept."""
+        return self.node.grad if self.node is not None else None
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not None:
+            array = value.array if isinstance(value, Box) else backend.frozen(value)
+            if np.shape(array) != self.shape:
+                got = np.shape(array)
+                raise ShapeError(facts("grad: assigned value", expected=self.shape, got=got))
+            value = type(self)(array)
+        if self.node is None:
+            raise GraphError(f"grad: {describe(self)} does not require a gradient")
+        self.node.grad = value
+
+    def zero_grad(self) -> None:
+        """Forget the accumulated gradient."""
+        if self.node is not None:
+            self.node.grad = None
+
+    def retain_grad(self) -> "Tensor":
+        """Keep ``.grad`` of this intermediate result in later ``backward`` calls."""
+        if self.node is None:
+            raise GraphError(f"retain_grad: {describe(self)} does not require a gradient")
+        self.node.keep_grad = True
+        return self
+
+    def backward(self, seed: Any = None) -> None:
+        """Add the derivative of ``sum(seed * self)`` to ``.grad`` of every leaf it came from.
+
+        The graph is kept: a second call adds the same amount again. The seed is added to
+        ``self.grad``, too. A leaf of the graph on which the value does not depend gets zeros.
+
+        Args:
+            seed: the cotangent of this tensor, of its shape; 1 for a scalar if None.
+
+        Raises:
+            GraphError: nothing was recorded.
+            SeedError: a seed that is missing, of another shape, or not finite.
+            OverwrittenError: a tensor the graph used was assigned since.
+        """
+        if self.node is None or not self.node.requires_grad:
+            raise GraphError(
+                facts("backward: nothing was recorded for this tensor",
+                      expected="a result of operands with requires_grad=True",
+                      got=describe(self))
+            )  # fmt: skip
+        for node, x_bar in backward_sweep(self.node, as_seed(seed, self)).items():
+            if x_bar is None:
+                x_bar = backend.namespace(node.value).zeros_like(node.value)
+            node.grad = type(self)(x_bar if node.grad is None else node.grad.array + x_bar)
+
+    def detach(self) -> "Tensor":
+        """The same value without its history."""
+        return type(self)(self.array)
+
+    def _replace(self, value: Any) -> None:
+        """Give this leaf a new value; graphs that used the old one refuse to be swept."""
+        if not self.is_leaf:
+            raise GraphError(f"assignment: {self.node.op.name} made this tensor; detach it first")
+        value = getattr(value, "array", value)
+        new = backend.to_device(backend.as_array(value), self.device)
+        if new.shape != self.shape:
+            raise ShapeError(facts("assignment: value", expected=self.shape, got=new.shape))
+        new = new.astype(self.dtype) if new.dtype != self.dtype else backend.frozen(new)
+        if self.node is not None:
+            old = self.node
+            self.node = leaf(new, old.requires_grad, old.name)
+            self.node.grad = old.grad
+            old.overwritten = True
+        self.array = new
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        new = self.array.copy() if self.shape else np.array(self.array)
+        new[_key(key)] = getattr(value, "array", value)
+        self._replace(new)
+
+    def __reduce__(self) -> tuple:
+        if not self.is_leaf:
+            raise GraphError(f"pickle, copy: {self.node.op.name} made this tensor; detach it first")
+        grad = None if self.grad is None else self.grad.numpy()
+        return _rebuild, (self.numpy(), self.requires_grad, self.name, self.device, grad)
+
+    # --- moving and converting -------------------------------------------------------------------
+
+    def to(self, device: str) -> "Tensor":
+        """This tensor on ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``; differentiable."""
+        if device.partition(":")[0] == self.device.partition(":")[0] and device in self.device:
+            return self
+        return ops.to_device(self, device=device)
+
+    def astype(self, dtype: Any) -> "Tensor":
+        """This tensor cast to ``dtype``; differentiable between floating dtypes."""
+        if np.dtype(dtype).kind != "f":
+            return type(self)(self.array.astype(dtype))
+        return ops.astype(self, dtype=dtype)
+
+    def copy(self) -> "Tensor":
+        """A result with the same value: a new node of the graph, not a new leaf."""
+        return ops.positive(self)
+
+    # --- operators -------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> "Tensor":
+        return ops.getitem(self, key=_key(key))
+
+    __pos__ = _method(ops.positive)
+    __neg__ = _method(ops.negative)
+    __abs__ = _method(ops.absolute)
+    __add__, __radd__ = _operator(ops.add)
+    __sub__, __rsub__ = _operator(ops.subtract)
+    __mul__, __rmul__ = _operator(ops.multiply)
+    __truediv__, __rtruediv__ = _operator(ops.divide)
+    __pow__, __rpow__ = _operator(ops.power)
+    __matmul__, __rmatmul__ = _operator(ops.matmul)
+
+    # Comparisons have no derivative: they return unrecorded boolean tensors.
+
+    def __eq__(self, other: Any):
+        return self._compare("equal", other)
+
+    def __ne__(self, other: Any):
+        return self._compare("not_equal", other)
+
+    def __lt__(self, other: Any):
+        return self._compare("less", other)
+
+    def __le__(self, other: Any):
+        return self._compare("less_equal", other)
+
+    def __gt__(self, other: Any):
+        return self._compare("greater", other)
+
+    def __ge__(self, other: Any):
+        return self._compare("greater_equal", other)
+
+    __hash__ = object.__hash__
+
+    def _compare(self, name: str, other: Any) -> "Tensor":
+        other = getattr(other, "array", other)
+        return type(self)(getattr(backend.namespace(self.array), name)(self.array, other))
+
+    # --- methods, as NumPy's arrays have them ----------------------------------------------------
+
+    sum = _method(ops.sum)
+    mean = _method(ops.mean)
+    var = _method(ops.var)
+    max = _method(ops.max)
+    min = _method(ops.min)
+    prod = _method(ops.prod)
+    cumsum = _method(ops.cumsum)
+    clip = _method(ops.clip)
+    swapaxes = _method(ops.swapaxes)
+    squeeze = _method(ops.squeeze)
+
+    def reshape(self, *shape: Any):
+        return ops.reshape(self, shape=_spread(shape))
+
+    def flatten(self):
+        return ops.reshape(self, shape=(-1,))
+
+    def transpose(self, *axes: Any):
+        return ops.transpose(self, axes=_spread(axes) if axes else None)
+
+    def argmax(self, axis: Any = None) -> "Tensor":
+        return type(self)(self.array.argmax(axis=axis))
+
+    def argmin(self, axis: Any = None) -> "Tensor":
+        return type(self)(self.array.argmin(axis=axis))
+
+    def any(self, axis: Any = None) -> "Tensor":
+        return type(self)(self.array.any(axis=axis))
+
+    def all(self, axis: Any = None) -> "Tensor":
+        return type(self)(self.array.all(axis=axis))
+
+
+def tensor(
+    array_like: Any,
+    *,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    name: str | None = None,
+    device: str | None = None,
+) -> Tensor:
+    """Make a leaf tensor from a copy of ``array_like``.
+
+    Args:
+        array_like: number, nested sequence, array of any known library, or tensor (detached).
+        dtype: NumPy dtype; None keeps that of the source (Python floats: float64).
+        requires_grad: whether ``backward`` computes ``.grad``; needs a floating dtype.
+        name: what drawings and errors call it.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:<n>"``; None keeps that of the source.
+
+    Raises:
+        DTypeError: not numbers, or ``requires_grad`` with a dtype that is not floating.
+
+    >>> mg.tensor([[1, 2], [3, 4]], dtype="float32", requires_grad=True, name="x")
+    tensor([[1., 2.],
+            [3., 4.]], dtype=float32, name='x', requires_grad=True)
+    """
+    source = getattr(array_like, "array", array_like) if isinstance(array_like, Box) else array_like
+    if isinstance(source, (list, tuple)) and any(isinstance(item, Box) for item in source):
+        raise DTypeError("tensor: a list of tensors; use minigrad.stack, which keeps the graph")
+    array = backend.as_array(source, dtype)
+    if array.dtype.kind not in "fiub":
+        got = f"dtype {array.dtype}"
+        raise DTypeError(facts("tensor: array_like", expected="real numbers", got=got))
+    if requires_grad:
+        _differentiable(array.dtype, name)
+    array = backend.frozen(array if device is None else backend.to_device(array, device))
+    result = Tensor(array)
+    if requires_grad or name:
+        result.node = leaf(array, requires_grad, name)
+    return result
+
+
+def as_seed(seed: Any, y: Box) -> Any:
+    """``seed`` as a finite raw array of the shape and dtype of ``y``; ones for a scalar if None."""
+    xp = backend.namespace(y.array)
+    if seed is None:
+        if y.shape != ():
+            got = f"none, for {describe(y)}"
+            raise SeedError(facts("backward: seed", expected=f"an array of shape {y.shape}", got=got))
+        return backend.frozen(xp.ones_like(y.array))
+    array = backend.as_array(seed.array if isinstance(seed, Box) else seed)
+    if tuple(array.shape) != tuple(y.shape):
+        got = tuple(array.shape)
+        raise SeedError(facts("backward: seed", expected=f"shape {y.shape} of {describe(y)}", got=got))
+    if array.dtype.kind not in "fiub":
+        raise SeedError(facts("backward: seed", expected="real numbers", got=array.dtype))
+    backend.namespace(y.array, array)  # the same library
+    if not bool(xp.isfinite(array).all()):
+        got = f"{int((~xp.isfinite(array)).sum())} elements that are nan or inf"
+        raise SeedError(facts("backward: seed", expected="finite numbers", got=got))
+    return backend.frozen(xp.asarray(array, dtype=y.dtype))
+
+
+def _differentiable(dtype: Any, name: str | None = None) -> None:
+    if dtype.kind != "f":
+        got = f"{name or 'tensor'} of dtype {dtype}"
+        raise DTypeError(facts("requires_grad", expected="a floating dtype", got=got))
+
+
+def _rebuild(array: Any, requires_grad: bool, name: str | None, device: str, grad: Any) -> Tensor:
+    result = tensor(array, requires_grad=requires_grad, name=name, device=device)
+    if grad is not None:
+        result.grad = backend.to_device(grad, device)
+    return result
+
+
+def _key(key: Any) -> Any:
+    """An index with tensors replaced by their arrays."""
+    if isinstance(key, tuple):
+        return tuple(_key(part) for part in key)
+    return key.array if isinstance(key, Box) else key
+
+
+def _spread(args: tuple) -> Any:
+    """``x.reshape(2, 3)`` and ``x.reshape((2, 3))`` mean the same."""
+    return args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args

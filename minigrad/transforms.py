@@ -1,0 +1,224 @@
+"""Derivatives of functions: grad, value_and_grad, vjp, jvp, hvp, jacobian. All nest freely.
+
+Each argument enters the function as a fresh node, so it can be told apart from other uses of the
+same tensor (no perturbation confusion). A sweep is recorded when its result may be differentiated
+again: when what it computed depends on something outside, an enclosing transform or a leaf.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from minigrad import backend, ops
+from minigrad.core.node import THREAD, Node, ancestors, setting
+from minigrad.core.sweep import backward_sweep, forward_sweep
+from minigrad.errors import GraphError, ShapeError, UsageError, describe, facts
+from minigrad.tensor import Tensor, as_seed, tensor
+
+
+def grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+    """The function that computes the gradient of a scalar-valued ``f``.
+
+    Args:
+        f: tensors -> scalar Tensor.
+        argnums: which arguments to differentiate; a tuple gives a tuple of gradients.
+
+    >>> mg.grad(lambda x: x**3)(2.0)
+    tensor(12.)
+    >>> mg.grad(mg.grad(lambda x: x**3))(2.0)
+    tensor(12.)
+    """
+    both = value_and_grad(f, argnums)
+    return lambda *args, **kwargs: both(*args, **kwargs)[1]
+
+
+def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+    """Like ``grad``, but returns ``(f(...), gradient)``.
+
+    >>> mg.value_and_grad(lambda x: x**3)(2.0)
+    (tensor(8.), tensor(12.))
+    """
+
+    def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
+        run = _Run(f, args, _positions(argnums, args), kwargs)
+        y = run.y
+        if y.shape != ():
+            raise ShapeError(facts("grad: f must return a scalar", expected="()", got=describe(y)))
+        gradients = run.pull(as_seed(None, y))
+        return run.value, gradients if isinstance(argnums, tuple) else gradients[0]
+
+    return value_and_gradient
+
+
+def vjp(f: Callable, *primals: Any) -> tuple[Tensor, Callable]:
+    """``f(*primals)`` and its pullback: cotangent of the result -> tuple of cotangents.
+
+    >>> y, pullback = mg.vjp(lambda x: x**2, [1.0, 2.0])
+    >>> pullback([1.0, 10.0])
+    (tensor([ 2., 40.]),)
+    """
+    run = _Run(f, primals, range(len(primals)))
+    return run.value, lambda y_bar: run.pull(_seed(y_bar, run.y))
+
+
+def jvp(f: Callable, primals: Any, tangents: Any) -> tuple[Tensor, Tensor]:
+    """``f(*primals)`` and its derivative along ``tangents``.
+
+    Args:
+        f: tensors -> Tensor.
+        primals, tangents: tuples of equal length and shapes; one array is taken as a 1-tuple.
+
+    >>> mg.jvp(lambda x: x**2, [3.0], [1.0])
+    (tensor(9.), tensor(6.))
+    """
+    primals, tangents = _as_tuple(primals), _as_tuple(tangents)
+    _same_number(primals, tangents)
+    run = _Run(f, primals, range(len(primals)))
+    return run.value, run.push(tangents)
+
+
+def hvp(f: Callable, primals: Any, tangents: Any) -> Any:
+    """Product of the Hessian of a scalar-valued ``f`` with ``tangents``: forward over reverse.
+
+    Args:
+        f: tensors -> scalar Tensor.
+        primals, tangents: as in ``jvp``.
+
+    Returns:
+        One Tensor per primal, as a tuple if ``primals`` is one.
+
+    >>> mg.hvp(lambda x: (x**3).sum(), np.array([1.0, 2.0]), np.array([1.0, 0.0]))
+    tensor([6., 0.])
+    """
+    many = isinstance(primals, (tuple, list))
+    primals, tangents = _as_tuple(primals), _as_tuple(tangents)
+    _same_number(primals, tangents)
+
+    def derivative(i: int) -> Tensor:
+        return jvp(grad(f, argnums=i), primals, tangents)[1]
+
+    products = tuple(derivative(i) for i in range(len(primals)))
+    return products if many else products[0]
+
+
+def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+    """The function that computes all derivatives of ``f``: shape ``y.shape + x.shape``.
+
+    One backward sweep per element of the result.
+
+    >>> mg.jacobian(lambda x: x**2)([1.0, 3.0])
+    tensor([[2., 0.],
+            [0., 6.]])
+    """
+
+    def all_derivatives(*args: Any, **kwargs: Any) -> Any:
+        positions = _positions(argnums, args)
+        run = _Run(f, args, positions, kwargs)
+        y = run.y
+        xp = backend.namespace(y.array)
+        rows = [run.pull(one_hot.reshape(y.shape)) for one_hot in xp.eye(y.size, dtype=y.dtype)]
+        blocks = []
+        for k, i in enumerate(positions):
+            shape = (*y.shape, *run.args[i].shape)
+            column = [row[k] for row in rows]
+            empty = xp.zeros(shape, dtype=y.dtype)
+            blocks.append(ops.reshape(ops.stack(column), shape=shape) if rows else Tensor(empty))
+        return tuple(blocks) if isinstance(argnums, tuple) else blocks[0]
+
+    return all_derivatives
+
+
+class _Run:
+    """One recorded call of ``f`` with fresh nodes for the arguments to differentiate."""
+
+    def __init__(self, f: Callable, args: tuple, positions: Any, kwargs: dict | None = None):
+        self.outer = THREAD.context.recording
+        self.args = list(args)
+        for i in positions:
+            arg = args[i] if isinstance(args[i], Tensor) else tensor(args[i])
+            if arg.requires_grad and self.outer:
+                self.args[i] = ops.positive(arg)
+            else:
+                self.args[i] = tensor(arg, requires_grad=True, name=arg.name)
+        self.nodes: list[Node] = [self.args[i].node for i in positions]
+        with setting(recording=True):
+            self.y = f(*self.args, **(kwargs or {}))
+        if not isinstance(self.y, Tensor):
+            got = type(self.y).__name__
+            raise GraphError(facts("a function to differentiate", expected="one Tensor", got=got))
+        self.record = self.outer and self._depends_on_more()
+
+    @property
+    def value(self) -> Tensor:
+        """The result; without its history where nothing outside could ask for it."""
+        return self.y if self.record else self.y.detach()
+
+    def _depends_on_more(self) -> bool:
+        """Whether a leaf other than the fresh ones requires a gradient of the result."""
+        if self.y.node is None:
+            return False
+        fresh = set(self.nodes)
+        return any(
+            node.op is None and node.requires_grad and node not in fresh
+            for node in ancestors(self.y.node)
+        )
+
+    def pull(self, seed: Any) -> tuple[Tensor, ...]:
+        """Cotangents of the arguments for the cotangent ``seed`` of the result."""
+        found: dict = {}
+        if self.y.node is not None and self.y.node.requires_grad:
+            record = self.record or (self.outer and isinstance(seed, Tensor) and seed.requires_grad)
+            with setting(recording=record):
+                boxed = seed if isinstance(seed, Tensor) else Tensor(seed)
+                found = backward_sweep(
+                    self.y.node, boxed if record else boxed.array, self.nodes, record
+                )
+        return tuple(self._wrap(node, found.get(node)) for node in self.nodes)
+
+    def push(self, tangents: tuple) -> Tensor:
+        """Tangent of the result for the ``tangents`` of the arguments."""
+        boxes = [t if isinstance(t, Tensor) else tensor(t) for t in tangents]
+        for i, (box, node) in enumerate(zip(boxes, self.nodes, strict=True)):
+            if tuple(box.shape) != tuple(node.value.shape):
+                got = f"{tuple(box.shape)} for argument {i}"
+                expected = f"the shape {tuple(node.value.shape)} of its primal"
+                raise ShapeError(facts("jvp: tangent", expected=expected, got=got))
+        record = self.record or (self.outer and any(box.requires_grad for box in boxes))
+        dots = {n: ops.astype(b, dtype=n.value.dtype) if b.dtype != n.value.dtype else b
+                for n, b in zip(self.nodes, boxes, strict=True)}  # fmt: skip
+        found = None
+        if self.y.node is not None and self.y.node.requires_grad:
+            with setting(recording=record):
+                raw = {node: dot if record else dot.array for node, dot in dots.items()}
+                found = forward_sweep(self.y.node, raw, record)
+        return self._wrap(self.y, found)
+
+    def _wrap(self, like: Any, found: Any) -> Tensor:
+        if isinstance(found, Tensor):
+            return found
+        array = like.value if isinstance(like, Node) else like.array
+        return Tensor(backend.namespace(array).zeros_like(array) if found is None else found)
+
+
+def _seed(y_bar: Any, y: Tensor) -> Any:
+    """A cotangent for ``y``, checked; a recorded tensor keeps its history."""
+    if isinstance(y_bar, Tensor) and y_bar.requires_grad and y_bar.shape == y.shape:
+        return y_bar
+    return as_seed(y_bar, y)
+
+
+def _as_tuple(values: Any) -> tuple:
+    return tuple(values) if isinstance(values, (tuple, list)) else (values,)
+
+
+def _same_number(primals: tuple, tangents: tuple) -> None:
+    if len(primals) != len(tangents):
+        got = f"{len(tangents)} for {len(primals)} primals"
+        raise UsageError(facts("jvp: tangents", expected="one per primal", got=got))
+
+
+def _positions(argnums: int | tuple[int, ...], args: tuple) -> tuple[int, ...]:
+    positions = argnums if isinstance(argnums, tuple) else (argnums,)
+    if any(not -len(args) <= i < len(args) for i in positions):
+        got = f"{argnums} for {len(args)} arguments"
+        raise UsageError(facts("grad: argnums", expected="positions of arguments", got=got))
+    return tuple(i % len(args) for i in positions)
