@@ -7,12 +7,13 @@ tensor([ 3., 12.])
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minigrad import analytic, errors, ops
 from minigrad.anomaly import anomaly_mode
-from minigrad.core.node import no_grad, scope
-from minigrad.core.op import REGISTRY, Case, Domain, composite, elementwise, op
+from minigrad.context import no_grad, scope
+from minigrad.core.op import composite, elementwise, op
+from minigrad.declaration import REGISTRY, Case, Domain
 from minigrad.ops import (
     absolute,
     add,
@@ -77,21 +78,25 @@ from minigrad.ops import (
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import grad, hvp, jacobian, jvp, value_and_grad, vjp
 
+if TYPE_CHECKING:
+    from minigrad import data, verify, viz
+
 __version__ = "0.1.0"
 
 __all__ = [
     "REGISTRY", "Case", "Domain", "Tensor", "absolute", "add", "analytic", "anomaly_mode",
-    "batch_norm", "broadcast_to", "clip", "composite", "concatenate", "cos", "cross_entropy", "cumsum", "divide", "einsum",
-    "elementwise", "elu", "erf", "errors", "exp", "expand_dims", "expm1", "flip", "gelu", "grad",
-    "hvp", "jacobian", "jvp", "layer_norm", "leaky_relu", "log", "log1p", "log_softmax",
-    "logaddexp", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mse_loss",
-    "multiply", "negative", "no_grad", "op", "ops", "pad", "positive", "power", "prod",
-    "reciprocal", "relu", "reshape", "scope", "sigmoid", "sign", "sin", "softmax", "softplus",
-    "split", "sqrt", "square", "squeeze", "stack", "subtract", "sum", "swapaxes", "tanh", "tensor",
-    "tensordot", "transpose", "value_and_grad", "var", "verify", "viz", "vjp", "where",
+    "batch_norm", "broadcast_to", "clip", "composite", "concatenate", "cos", "cross_entropy",
+    "cumsum", "data", "divide", "einsum", "elementwise", "elu", "erf", "errors", "exp",
+    "expand_dims", "expm1", "flip", "gelu", "grad", "hvp", "jacobian", "jvp", "layer_norm",
+    "leaky_relu", "log", "log1p", "log_softmax", "logaddexp", "logsumexp", "matmul", "max",
+    "maximum", "mean", "min", "minimum", "mse_loss", "multiply", "negative", "no_grad", "op",
+    "ops", "pad", "positive", "power", "prod", "reciprocal", "relu", "reshape", "scope",
+    "sigmoid", "sign", "sin", "softmax", "softplus", "split", "sqrt", "square", "squeeze",
+    "stack", "subtract", "sum", "swapaxes", "tanh", "tensor", "tensordot", "transpose",
+    "value_and_grad", "var", "verify", "viz", "vjp", "where",
 ]  # fmt: skip
 
-_ON_DEMAND = ("verify", "viz")  # what `import minigrad` need not pay for
+_ON_DEMAND = ("data", "nn", "optim", "verify", "viz")  # what `import minigrad` need not pay for
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """``anomaly_mode``: find where a NaN, an inf or a changed array came from."""
 
+import os
 import sys
 import zlib
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from minigrad.backend import to_host
-from minigrad.core.node import Node, Observer, setting
+from minigrad.context import setting
+from minigrad.core.node import Node
 from minigrad.errors import AnomalyError, facts
+from minigrad.observer import Observer
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 @dataclass(frozen=True)

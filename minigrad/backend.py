@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.errors import DeviceError, DTypeError, LibraryMismatchError, describe, facts
+from minigrad.errors import (
+    DeviceError,
+    DTypeError,
+    LibraryMismatchError,
+    ShapeError,
+    describe,
+    facts,
+)
 
 
 @dataclass(frozen=True)
@@ -110,8 +117,9 @@ def library_of(array: Any) -> Library | None:
         return _LIBRARIES[type(array)]
     except KeyError:
         pass
-    if isinstance(array, np.ma.MaskedArray):
-        raise DTypeError("a masked array cannot be an operand: its mask would be lost; fill it")
+    if isinstance(array, (np.ma.MaskedArray, np.matrix)):
+        got = type(array).__name__
+        raise DTypeError(facts("an operand", expected="a plain array (mask, matrix)", got=got))
     for base in type(array).__mro__[1:]:  # a subclass: np.memmap, say
         if base in _LIBRARIES and base is not object:
             return _LIBRARIES[base]
@@ -126,19 +134,10 @@ def namespace(*arrays: Any) -> Any:
     Raises:
         LibraryMismatchError: the arrays are of two libraries.
     """
-    found = None
-    for array in arrays:
-        library = library_of(array)
-        if library is None or library is found:
-            continue
-        if found is not None:
-            raise LibraryMismatchError(
-                facts("operands of two array libraries", expected="all on one device",
-                      got=", ".join(f"{describe(a)} ({device_of(a)})" for a in arrays),
-                      remedy="move one with x.to('cpu') or x.to('cuda')")
-            )  # fmt: skip
-        found = library
-    return (found or NUMPY).xp
+    libraries = {library_of(array) for array in arrays} - {None}
+    if len(libraries) > 1:
+        raise LibraryMismatchError("operands of two array libraries")
+    return (next(iter(libraries), None) or NUMPY).xp
 
 
 def device_of(array: Any) -> str:
@@ -152,41 +151,77 @@ def to_host(array: Any) -> np.ndarray:
     return (library_of(array) or NUMPY).to_host(array)
 
 
+def is_on(array: Any, device: str) -> bool:
+    """Whether ``array`` lies on ``device``; ``"cuda"`` means any GPU."""
+    here = device_of(array)
+    return device == here or (":" not in device and here.partition(":")[0] == device)
+
+
 def to_device(array: Any, device: str) -> Any:
     """``array`` on ``device`` (``"cpu"``, ``"cuda"``, ``"cuda:1"``); itself where it is there."""
     target = _library_on(device)
-    if target is library_of(array) and device_of(array).startswith(device):
-        return array
-    return target.from_host(to_host(array), device)
+    return array if is_on(array, device) else target.from_host(to_host(array), device)
+
+
+def zeros_like(array: Any) -> Any:
+    """Zeros of the shape, dtype and library of ``array``."""
+    return frozen(namespace(array).zeros_like(array))
 
 
 def as_array(value: Any, dtype: Any = None) -> Any:
-    """A number, sequence or foreign array as an array of a known library, without a copy."""
+    """A number, sequence or foreign array as an array of real numbers, without a copy.
+
+    Raises:
+        DTypeError: not real numbers, or a sequence that holds tensors.
+        ShapeError: a ragged sequence.
+    """
+    if isinstance(value, (list, tuple)) and _holds_tensors(value):
+        raise DTypeError("a sequence that holds tensors: minigrad.stack keeps their graph")
     try:
-        library = library_of(value)
+        library = library_of(value) or NUMPY
     except DTypeError:
-        if isinstance(value, np.ma.MaskedArray):
+        if isinstance(value, np.ndarray):
             raise
         library = NUMPY
-    return (library or NUMPY).xp.asarray(value, dtype=dtype)
+    try:
+        return _real(library.xp.asarray(value, dtype=dtype))
+    except ValueError as error:
+        raise ShapeError(f"not an array: {str(error).splitlines()[0]}") from error
+
+
+def _holds_tensors(items: Any) -> bool:
+    """Whether a nested sequence holds objects that must not be converted silently."""
+    if isinstance(items, (list, tuple)):
+        return any(_holds_tensors(item) for item in items)
+    return getattr(type(items), "__array_ufunc__", items) is None
+
+
+def _real(array: Any) -> Any:
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(
+            facts("an array", expected="real numbers (float, int, bool)", got=array.dtype)
+        )
+    return array
+
+
+def as_operands(values: list) -> list:
+    """``values`` with sequences made arrays; numbers, too, where there is nothing but numbers."""
+    numbers = all(isinstance(value, (int, float)) for value in values)
+    keep = () if numbers else (int, float)
+    return [value if isinstance(value, keep) else as_array(value) for value in values]
 
 
 def frozen(array: Any) -> Any:
-    """``array`` if nobody else can write to it, else a private read-only copy.
+    """A private read-only copy of ``array``: what a graph keeps of a caller's array.
 
-    What is inside a tuple or list (an index) is frozen, too; numbers pass through. A 0-d NumPy array
-    becomes a NumPy scalar, which cannot change and computes ten times as fast.
+    What is inside a tuple or list (an index) is frozen, too; what is no array passes through. A 0-d
+    NumPy array becomes a NumPy scalar, which cannot change and computes ten times as fast.
     """
     if isinstance(array, (tuple, list)):
         return type(array)(frozen(item) for item in array)
-    if not isinstance(array, np.ndarray):
-        foreign = hasattr(array, "shape") and not isinstance(array, np.generic)
-        return array.copy() if foreign else array
-    if array.ndim == 0:
-        return array[()]
-    if array.base is None and not array.flags.writeable:
-        return array
-    return read_only(np.array(array, subok=False))
+    if isinstance(array, np.ndarray):
+        return read_only(np.array(_real(array), subok=False)) if array.ndim else array[()]
+    return array if isinstance(array, np.generic) or not hasattr(array, "shape") else array.copy()
 
 
 def read_only(array: Any) -> Any:

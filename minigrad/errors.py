@@ -9,7 +9,7 @@
     ├── LibraryMismatchError (TypeError)      operands of two array libraries or two devices
     ├── DeviceError (RuntimeError)            a device that is not there
     ├── GraphError (RuntimeError)             a sweep that cannot start or cannot be trusted
-    │   ├── SeedError (ValueError)            a seed that is missing, of the wrong shape or not finite
+    │   ├── SeedError (ValueError)            a seed that is missing, misshapen or not finite
     │   └── OverwrittenError                  a tensor was assigned after the graph recorded it
     ├── RuleError (RuntimeError)              a derivative rule broke its contract
     ├── AnomalyError (FloatingPointError)     NaN or inf under ``anomaly_mode()``
@@ -20,6 +20,7 @@
 Texts put the facts first: the operation, what was expected, what was got, in at most four lines.
 """
 
+import inspect
 from typing import Any
 
 
@@ -86,21 +87,50 @@ def facts(headline: str, *, expected: object, got: object, remedy: str = "") -> 
 
 
 def describe(operand: Any) -> str:
-    """Name one operand: ``x (4, 3) float64``, ``ndarray (3,) int64`` or ``2.5``."""
+    """Name one operand: ``x (4, 3) float64``, ``ndarray (3,) int64`` or ``2.5``.
+
+    The array library is added where it is not NumPy.
+    """
     if not hasattr(operand, "shape"):
         return repr(operand) if len(repr(operand)) <= 40 else type(operand).__name__
     name = getattr(operand, "name", None) or type(operand).__name__
-    return f"{name} {tuple(operand.shape)} {operand.dtype}"
+    library = type(getattr(operand, "array", operand)).__module__.partition(".")[0]
+    suffix = "" if library in ("numpy", "builtins") else f" of {library}"
+    return f"{name} {tuple(operand.shape)} {getattr(operand, 'dtype', '')}{suffix}"
 
 
-def from_operands(call: str, operands: tuple, expected: str, cause: Exception) -> MinigradError:
-    """Turn what an array library raised inside ``call`` into the matching error of ours."""
+def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> MinigradError:
+    """Turn what an array library raised inside ``op`` into the matching error of ours."""
     kind: type[MinigradError] = DTypeError if isinstance(cause, TypeError) else ShapeError
     if isinstance(cause, IndexError):  # NumPy's AxisError is one, too
         kind = BoundsError
+    if isinstance(cause, MinigradError):
+        kind = type(cause)
+    signature = getattr(op, "signature", "")
+    expected = f"arguments that fit {op.name}{inspect.signature(op)}"
+    if kind is LibraryMismatchError:
+        expected = "operands of one library; move one with x.to('cpu') or x.to('cuda')"
+    elif signature:
+        expected = f"shapes that fit the signature {signature}"
+        expected = "shapes that broadcast together" if signature == "()" else expected
+    words = ", ".join(f"{key}={describe(value)}" for key, value in params.items())
     reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    got = ", ".join(describe(a) for a in operands)
-    return kind(facts(f"{call}: {reason}", expected=expected, got=got))
+    headline = f"{op.name}({words}): {reason}" if words else f"{op.name}: {reason}"
+    return kind(facts(headline, expected=expected, got=", ".join(map(describe, operands))))
+
+
+def no_rule(op: Any, declarator: str) -> RuleError:
+    """The rule that a sweep needs was not declared."""
+    return RuleError(
+        f"{op.name}: has no rule for this sweep; declare one with @{op.name}.{declarator}"
+    )
+
+
+def wrong_entries(op: Any, entries: Any, n: int) -> RuleError:
+    """A rule returned something else than a tuple with an entry per input."""
+    got = f"{len(entries)} entries" if isinstance(entries, tuple) else type(entries).__name__
+    headline = f"{op.name}: the derivative rule must return one entry per input"
+    return RuleError(facts(headline, expected=f"a tuple of {n}", got=got))
 
 
 def wrong_cotangent(op: Any, i: int, x_bar: Any, x: Any) -> RuleError:
@@ -113,12 +143,14 @@ def wrong_cotangent(op: Any, i: int, x_bar: Any, x: Any) -> RuleError:
     return RuleError(facts(headline, expected=expected, got=got))
 
 
-def overwritten(op_name: str, i: int, leaf: Any) -> OverwrittenError:
-    """The tensor of ``leaf``, input ``i`` of an op, was assigned after the op was recorded."""
+def overwritten(leaf: Any, order: list) -> OverwrittenError:
+    """The tensor of ``leaf`` was assigned after a node of the graph ``order`` used it."""
+    user = next((node for node in order if leaf in node.parents), None)
+    call = "backward" if user is None else f"{user.op.name}: input {user.parents.index(leaf)}"
     tensor = f"{leaf.name or 'tensor'} {tuple(leaf.value.shape)}"
     return OverwrittenError(
         facts(
-            f"{op_name}: input {i}, {tensor}, was assigned after this graph was recorded",
+            f"{call}, {tensor}, was assigned after this graph was recorded",
             expected="the value it had then",
             got="a newer value",
             remedy="run the forward pass again before this sweep",

@@ -10,7 +10,15 @@ from minigrad import backend, ops
 from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
-from minigrad.errors import DTypeError, GraphError, SeedError, ShapeError, describe, facts
+from minigrad.errors import (
+    BoundsError,
+    DTypeError,
+    GraphError,
+    SeedError,
+    ShapeError,
+    describe,
+    facts,
+)
 
 
 def _method(op: Op) -> Callable:
@@ -141,10 +149,12 @@ class Tensor(Box):
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if not self.is_leaf:
-            raise GraphError(f"requires_grad: {self.node.op.name} made this tensor; detach it first")
+            raise self._not_a_leaf("requires_grad")
         if value:
-            _differentiable(self.dtype)
-        self.node = leaf(self.array, bool(value), self.name)
+            _differentiable(self.dtype, self.name)
+        if self.node is None:
+            self.node = leaf(self.array)
+        self.node.requires_grad = self.node.keep_grad = bool(value)
 
     @property
     def is_leaf(self) -> bool:
@@ -212,8 +222,7 @@ class Tensor(Box):
                       got=describe(self))
             )  # fmt: skip
         for node, x_bar in backward_sweep(self.node, as_seed(seed, self)).items():
-            if x_bar is None:
-                x_bar = backend.namespace(node.value).zeros_like(node.value)
+            x_bar = backend.zeros_like(node.value) if x_bar is None else x_bar
             node.grad = type(self)(x_bar if node.grad is None else node.grad.array + x_bar)
 
     def detach(self) -> "Tensor":
@@ -223,7 +232,7 @@ class Tensor(Box):
     def _replace(self, value: Any) -> None:
         """Give this leaf a new value; graphs that used the old one refuse to be swept."""
         if not self.is_leaf:
-            raise GraphError(f"assignment: {self.node.op.name} made this tensor; detach it first")
+            raise self._not_a_leaf("assignment")
         value = getattr(value, "array", value)
         new = backend.to_device(backend.as_array(value), self.device)
         if new.shape != self.shape:
@@ -236,14 +245,22 @@ class Tensor(Box):
             old.overwritten = True
         self.array = new
 
+    def _not_a_leaf(self, what: str) -> GraphError:
+        got = f"a result of {self.node.op.name}" if self.node is not None else "no graph"
+        return GraphError(facts(what, expected="a leaf", got=got, remedy="use x.detach() first"))
+
     def __setitem__(self, key: Any, value: Any) -> None:
         new = self.array.copy() if self.shape else np.array(self.array)
-        new[_key(key)] = getattr(value, "array", value)
+        try:
+            new[_key(key)] = getattr(value, "array", value)
+        except (IndexError, ValueError) as error:
+            kind = BoundsError if isinstance(error, IndexError) else ShapeError
+            raise kind(f"assignment to {describe(self)}: {error}") from error
         self._replace(new)
 
     def __reduce__(self) -> tuple:
         if not self.is_leaf:
-            raise GraphError(f"pickle, copy: {self.node.op.name} made this tensor; detach it first")
+            raise self._not_a_leaf("pickle, copy")
         grad = None if self.grad is None else self.grad.numpy()
         return _rebuild, (self.numpy(), self.requires_grad, self.name, self.device, grad)
 
@@ -251,9 +268,8 @@ class Tensor(Box):
 
     def to(self, device: str) -> "Tensor":
         """This tensor on ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``; differentiable."""
-        if device.partition(":")[0] == self.device.partition(":")[0] and device in self.device:
-            return self
-        return ops.to_device(self, device=device)
+        here = backend.is_on(self.array, device)
+        return self if here else ops.to_device(self, device=device)
 
     def astype(self, dtype: Any) -> "Tensor":
         """This tensor cast to ``dtype``; differentiable between floating dtypes."""
@@ -366,12 +382,7 @@ def tensor(
             [3., 4.]], dtype=float32, name='x', requires_grad=True)
     """
     source = getattr(array_like, "array", array_like) if isinstance(array_like, Box) else array_like
-    if isinstance(source, (list, tuple)) and any(isinstance(item, Box) for item in source):
-        raise DTypeError("tensor: a list of tensors; use minigrad.stack, which keeps the graph")
     array = backend.as_array(source, dtype)
-    if array.dtype.kind not in "fiub":
-        got = f"dtype {array.dtype}"
-        raise DTypeError(facts("tensor: array_like", expected="real numbers", got=got))
     if requires_grad:
         _differentiable(array.dtype, name)
     array = backend.frozen(array if device is None else backend.to_device(array, device))
@@ -384,22 +395,21 @@ def tensor(
 def as_seed(seed: Any, y: Box) -> Any:
     """``seed`` as a finite raw array of the shape and dtype of ``y``; ones for a scalar if None."""
     xp = backend.namespace(y.array)
-    if seed is None:
-        if y.shape != ():
-            got = f"none, for {describe(y)}"
-            raise SeedError(facts("backward: seed", expected=f"an array of shape {y.shape}", got=got))
+    if seed is None and y.shape == ():
         return backend.frozen(xp.ones_like(y.array))
     array = backend.as_array(seed.array if isinstance(seed, Box) else seed)
-    if tuple(array.shape) != tuple(y.shape):
-        got = tuple(array.shape)
-        raise SeedError(facts("backward: seed", expected=f"shape {y.shape} of {describe(y)}", got=got))
-    if array.dtype.kind not in "fiub":
-        raise SeedError(facts("backward: seed", expected="real numbers", got=array.dtype))
-    backend.namespace(y.array, array)  # the same library
-    if not bool(xp.isfinite(array).all()):
-        got = f"{int((~xp.isfinite(array)).sum())} elements that are nan or inf"
-        raise SeedError(facts("backward: seed", expected="finite numbers", got=got))
-    return backend.frozen(xp.asarray(array, dtype=y.dtype))
+    expected = f"finite numbers of shape {tuple(y.shape)}"
+    if seed is None:
+        got = f"none, for {describe(y)}"
+    elif tuple(array.shape) != tuple(y.shape):
+        got = f"shape {tuple(array.shape)} for {describe(y)}"
+    elif array.dtype.kind not in "fiub":
+        got = f"dtype {array.dtype}"
+    elif not backend.namespace(y.array, array).isfinite(array).all():
+        got = f"{int((~xp.isfinite(array)).sum())} of {array.size} elements nan or inf"
+    else:
+        return backend.frozen(xp.asarray(array, dtype=y.dtype))
+    raise SeedError(facts("backward: seed", expected=expected, got=got))
 
 
 def _differentiable(dtype: Any, name: str | None = None) -> None:

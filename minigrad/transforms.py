@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from minigrad import backend, ops
-from minigrad.core.node import THREAD, Node, ancestors, setting
+from minigrad.context import THREAD, setting
+from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep, forward_sweep
-from minigrad.errors import GraphError, ShapeError, UsageError, describe, facts
+from minigrad.errors import GraphError, OverwrittenError, ShapeError, UsageError, describe, facts
 from minigrad.tensor import Tensor, as_seed, tensor
 
 
@@ -44,6 +45,7 @@ def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
         if y.shape != ():
             raise ShapeError(facts("grad: f must return a scalar", expected="()", got=describe(y)))
         gradients = run.pull(as_seed(None, y))
+        run.close()
         return run.value, gradients if isinstance(argnums, tuple) else gradients[0]
 
     return value_and_gradient
@@ -73,7 +75,9 @@ def jvp(f: Callable, primals: Any, tangents: Any) -> tuple[Tensor, Tensor]:
     primals, tangents = _as_tuple(primals), _as_tuple(tangents)
     _same_number(primals, tangents)
     run = _Run(f, primals, range(len(primals)))
-    return run.value, run.push(tangents)
+    y_dot = run.push(tangents)
+    run.close()
+    return run.value, y_dot
 
 
 def hvp(f: Callable, primals: Any, tangents: Any) -> Any:
@@ -122,6 +126,7 @@ def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
             column = [row[k] for row in rows]
             empty = xp.zeros(shape, dtype=y.dtype)
             blocks.append(ops.reshape(ops.stack(column), shape=shape) if rows else Tensor(empty))
+        run.close()
         return tuple(blocks) if isinstance(argnums, tuple) else blocks[0]
 
     return all_derivatives
@@ -142,6 +147,12 @@ class _Run:
         self.nodes: list[Node] = [self.args[i].node for i in positions]
         with setting(recording=True):
             self.y = f(*self.args, **(kwargs or {}))
+        for i, node in zip(positions, self.nodes, strict=True):
+            if node.overwritten:
+                got = f"an assignment to argument {i}"
+                raise OverwrittenError(
+                    facts("a function to differentiate", expected="pure", got=got)
+                )
         if not isinstance(self.y, Tensor):
             got = type(self.y).__name__
             raise GraphError(facts("a function to differentiate", expected="one Tensor", got=got))
@@ -161,6 +172,12 @@ class _Run:
             node.op is None and node.requires_grad and node not in fresh
             for node in ancestors(self.y.node)
         )
+
+    def close(self) -> None:
+        """Make the fresh leaves constants: nothing will ask for their derivatives any more."""
+        for node in self.nodes:
+            if node.op is None:
+                node.requires_grad = False
 
     def pull(self, seed: Any) -> tuple[Tensor, ...]:
         """Cotangents of the arguments for the cotangent ``seed`` of the result."""
@@ -196,7 +213,7 @@ class _Run:
         if isinstance(found, Tensor):
             return found
         array = like.value if isinstance(like, Node) else like.array
-        return Tensor(backend.namespace(array).zeros_like(array) if found is None else found)
+        return Tensor(backend.zeros_like(array) if found is None else found)
 
 
 def _seed(y_bar: Any, y: Tensor) -> Any:

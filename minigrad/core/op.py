@@ -3,93 +3,18 @@
 An ``Op`` is a forward function on plain arrays with its derivative rule under it. Rules are written
 with minigrad's own ops and with operators, so the same rule runs on plain arrays (a first-order
 sweep) and on boxes (a recorded sweep, which can be differentiated again).
-
-A ``Composite`` is an ordinary function of ops that has a name in the literature. It has no rule;
-what it computes is recorded inside a scope of that name.
 """
 
-import functools
-import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from minigrad.backend import MODULES, WEAK, as_array, frozen, namespace
-from minigrad.core.node import THREAD, Box, Node, leaf, scope
-from minigrad.errors import MinigradError, UsageError, describe, from_operands
+from minigrad.backend import MODULES, WEAK, as_array, as_operands, frozen, namespace
+from minigrad.context import THREAD, scope
+from minigrad.core.node import Box, Node, leaf
+from minigrad.declaration import Declared
+from minigrad.errors import MinigradError, describe, from_operands
 
-
-@dataclass(frozen=True)
-class Domain:
-    """The interval on which an input is checked, and what is special in it.
-
-    ``kinks`` are points where the derivative jumps; ``distinct`` asks for values without ties
-    (a tie is a kink, too); ``kind`` is ``"bool"`` or ``"index"`` for an input without derivative.
-    """
-
-    low: float = -3.0
-    high: float = 3.0
-    kinks: tuple[float, ...] = ()
-    distinct: bool = False
-    kind: Literal["real", "bool", "index"] = "real"
-
-
-@dataclass(frozen=True)
-class Case:
-    """Parameters an op is checked with, and input shapes (None: any that fit the signature)."""
-
-    shapes: tuple[tuple[int, ...], ...] | None = None
-    params: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(eq=False, repr=False, kw_only=True)
-class Declared:
-    """What ops and composites share: documentation that feeds the reference and the pictures."""
-
-    forward: Callable
-    formula: str  # LaTeX, y = ...
-    symbol: str = ""  # how a drawing writes the call; the name where empty
-    domain: tuple[Domain, ...] = (Domain(),)  # per input; the last one repeats
-    cases: tuple[Case, ...] = (Case(),)
-    source: str = ""  # where the formula comes from, when it is not textbook calculus
-
-    def __post_init__(self):
-        functools.update_wrapper(self, self.forward)  # __doc__, __module__ and the like
-        self.name = self.forward.__name__
-        kinds = [p for p in inspect.signature(self.forward).parameters.values() if p.name != "xp"]
-        self.words = [p.name for p in kinds if p.kind is p.KEYWORD_ONLY]
-        variadic = any(p.kind is p.VAR_POSITIONAL for p in kinds)
-        self.arity = None if variadic else len(kinds) - len(self.words)
-        self.__signature__ = inspect.Signature(kinds)
-        known = REGISTRY.get(self.name)
-        if known is not None and known.forward.__module__ != self.forward.__module__:
-            raise UsageError(f"{self.name}: declared before, in {known.forward.__module__}")
-        REGISTRY[self.name] = self
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__.lower()} {self.name}>"
-
-    def __reduce__(self) -> str:
-        return self.name  # pickled by reference, like a function
-
-    def _bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
-        """Accept NumPy's calls: parameters by position, a sequence for a variadic op."""
-        n = self.arity
-        if n is None:  # concatenate([a, b], 1), einsum("ij->i", a)
-            if args and isinstance(args[0], str):
-                return args[1:], {self.words[0]: args[0], **params}
-            if not args or not isinstance(args[0], (list, tuple)):
-                return args, params
-            n, args = len(args[0]), (*args[0], *args[1:])
-        extra = args[n:]
-        if len(args) < n or len(extra) > len(self.words):
-            raise TypeError(
-                f"{self.name}{self.__signature__}: got {len(args)} positional arguments"
-            )
-        return args[:n], {**dict(zip(self.words, extra, strict=False)), **params}
-
-
-REGISTRY: dict[str, Declared] = {}
 _NONE: dict[str, Any] = {}  # the parameters of every node that has none
 
 
@@ -97,9 +22,9 @@ _NONE: dict[str, Any] = {}  # the parameters of every node that has none
 class Op(Declared):
     """A primitive with a derivative rule; ``op(*arrays, **params)`` calls and records it.
 
-    ``signature`` names the core dimensions as in NumPy's gufuncs, ``"(m,k),(k,n)->(m,n)"``; loop
-    dimensions before them broadcast. ``"()"`` is elementwise; empty: shapes follow no such rule.
-    ``linear``: ``"jointly"`` or ``"separately"`` in each input; then no jvp rule is needed.
+    ``signature`` names core dimensions as in NumPy's gufuncs, ``"(m,k),(k,n)->(m,n)"``; loop ones
+    before them broadcast. ``"()"`` is elementwise; empty: shapes follow no such rule. An op that
+    is ``linear`` (``"jointly"``, or ``"separately"`` in each input) needs no jvp rule.
     """
 
     pullback: str  # LaTeX, \bar x = ...
@@ -109,16 +34,13 @@ class Op(Declared):
     def __post_init__(self):
         super().__post_init__()
         self.partials = self.vjp = self.jvp = None  # the rules, declared under the forward
-        inputs = self.signature.partition("->")[0]
-        self.core = [group.count(",") + 1 for group in inputs.split("),(")]  # dimensions, per input
-        if inputs in ("", "()"):
-            self.core = []
+        inputs = self.signature.partition("->")[0].split("),(")  # "(m,k" and "k,n)"
+        self.core = [] if inputs in ([""], ["()"]) else [s.count(",") + 1 for s in inputs]
 
     def defpartials(self, rule: Callable) -> Callable:
         """Declare ``rule(y, *xs, **params)`` -> one partial derivative per input, elementwise.
 
-        An entry may be a function, called only if that input needs a cotangent, or None where the
-        derivative is zero. Gives both the vjp and the jvp.
+        An entry may be a function, called only if it is needed, or None for zero.
         """
         self.partials = rule
         return rule
@@ -133,11 +55,10 @@ class Op(Declared):
         self.jvp = rule
         return rule
 
-
     def __call__(self, *args: Any, **params: Any) -> Any:
         if len(args) != self.arity:
-            args, params = self._bind(args, params)
-        box = xp = None
+            args, params = self.bind(args, params)
+        box, xp = None, WEAK
         tracked = mixed = constants = False
         inputs, parents = [], []
         for arg in args:
@@ -154,17 +75,19 @@ class Op(Declared):
             parents.append(node)
             module = MODULES.get(arg.__class__)
             if module is not xp and module is not WEAK:
-                mixed, xp = xp is not None, module
+                mixed, xp = mixed or module is None or xp is not WEAK, module
+        context, node = THREAD.context, None
+        recording = tracked and context.recording
         try:
-            if xp is None or mixed:
+            if xp is WEAK or mixed:
                 xp = namespace(*inputs)
             value = self.forward(xp, *inputs, **params) if params else self.forward(xp, *inputs)
+            if recording and constants:
+                _own(args, inputs, parents)
         except Exception as error:
             inputs, value = self._recover(args, inputs, params, error)
-        context, node = THREAD.context, None
-        if tracked and context.recording:
-            if constants:
-                _own(args, inputs, parents)
+            _own(args, inputs, parents)
+        if recording:
             params = {key: frozen(value) for key, value in params.items()} if params else _NONE
             node = Node(self, params, tuple(parents), tuple(inputs), value, context.scope)
         if context.observer is not None:
@@ -173,58 +96,42 @@ class Op(Declared):
 
     def _recover(self, args: tuple, inputs: list, params: dict, error: Exception) -> tuple:
         """Run again with sequences made arrays; failing that, say what was expected and got."""
-        arrays = [as_array(x) if _foreign(x, inputs) else x for x in inputs]
-        if any(a is not x for a, x in zip(arrays, inputs, strict=True)):
-            try:
+        try:
+            arrays = as_operands(inputs)
+            if any(a is not x for a, x in zip(arrays, inputs, strict=True)):
                 return arrays, self.forward(namespace(*arrays), *arrays, **params)
-            except Exception as second:
-                error = second
-        if isinstance(error, MinigradError):
-            error.add_note(f"in {self.name}")
-            raise error
-        words = ", ".join(f"{key}={describe(value)}" for key, value in params.items())
-        operands = tuple(a if isinstance(a, Box) else x for a, x in zip(args, arrays, strict=True))
-        call = f"{self.name}({words})" if words else self.name
-        raise from_operands(call, operands, self._expected(), error) from error
-
-    def _expected(self) -> str:
-        if self.signature == "()":
-            return "shapes that broadcast together"
-        if self.signature:
-            return f"shapes that fit the signature {self.signature}"
-        return f"arguments that fit {self.name}{self.__signature__}"
-
-
-def _foreign(x: Any, inputs: list) -> bool:
-    """Whether ``x`` must become an array: a sequence, or a number among nothing but numbers."""
-    if isinstance(x, (int, float)):
-        return all(isinstance(other, (int, float)) for other in inputs)
-    return isinstance(x, (list, tuple)) or not hasattr(x, "dtype")
+        except Exception as second:
+            error = second
+        try:
+            raise from_operands(self, args, params, error) from error
+        finally:
+            del error  # it refers to this frame: a cycle would keep the graph alive
 
 
 def _own(args: tuple, inputs: list, parents: list) -> None:
     """Freeze the plain arrays a node will keep, and give constant boxes a leaf."""
     for i, arg in enumerate(args):
-        if parents[i] is None:
-            if isinstance(arg, Box):
-                parents[i] = arg.node = leaf(arg.array)
-            elif not isinstance(arg, float):
-                inputs[i] = frozen(inputs[i])
+        if isinstance(arg, Box):
+            parents[i] = arg.node = arg.node or leaf(arg.array)
+        elif arg.__class__ is not float:
+            inputs[i] = frozen(inputs[i])
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Composite(Declared):
-    """A named function of ops; what it records is grouped in a scope of its name."""
+    """An ordinary function of ops with a name in the literature: no rule, but a scope."""
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        args, params = self._bind(args, params) if len(args) != self.arity else (args, params)
+        args, params = self.bind(args, params) if len(args) != self.arity else (args, params)
         args = tuple(a if hasattr(a, "shape") else as_array(a) for a in args)
         with scope(self.name):
             try:
                 return self.forward(*args, **params)
             except MinigradError as error:
-                error.add_note(f"in {self.name}({', '.join(describe(a) for a in args)})")
+                error.add_note(f"in {self.name}({', '.join(map(describe, args))})")
                 raise
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                raise from_operands(self, args, params, error) from error
 
 
 def op(**fields: Any) -> Callable[[Callable], Op]:

@@ -1,16 +1,17 @@
-"""The two sweeps over a recorded graph: cotangents backward, tangents forward.
+"""The two sweeps over a recorded graph, cotangents backward and tangents forward: plain loops.
 
-Both are loops over ``ancestors(root)``. With ``record=False`` the rules run on plain arrays. With
-``record=True`` they run on boxes, so the sweep is itself recorded and can be differentiated; its
-ops land in scopes that mirror those of the forward pass (``∇ batch_norm``).
+With ``record=True`` the rules run on boxes, so the sweep is itself recorded and can be
+differentiated; its ops land in scopes that mirror those of the forward pass (``∇ batch_norm``).
 """
 
 from collections.abc import Iterable
 from typing import Any
 
-from minigrad.core.broadcast import broadcast_to, fit, unbroadcast
-from minigrad.core.node import THREAD, Node, Scope, ancestors, setting
-from minigrad.errors import RuleError, facts, overwritten
+from minigrad.backend import zeros_like
+from minigrad.context import THREAD, Scope, setting
+from minigrad.core.broadcast import fit, unbroadcast
+from minigrad.core.node import Node, ancestors
+from minigrad.errors import no_rule, overwritten, wrong_entries
 
 
 def backward_sweep(
@@ -19,18 +20,15 @@ def backward_sweep(
     """Pull the cotangent ``seed`` of ``root`` back to ``targets``.
 
     Args:
-        root: the node to start from.
-        seed: its cotangent, of its shape and dtype; a box when ``record`` is true.
-        targets: the nodes whose cotangents are asked for. None: the root and every node with
-            ``keep_grad``. Nothing is computed for nodes that depend on no target.
+        root, seed: where to start, and its cotangent; a box when ``record`` is true.
+        targets: nodes to find the cotangents of; None: the root and all with ``keep_grad``.
         record: run the rules on boxes.
 
     Returns:
         ``{target: cotangent}``, with None for a cotangent that is zero.
 
     Raises:
-        OverwrittenError: a tensor this graph used was assigned after it was recorded.
-        RuleError: a rule returned a cotangent of the wrong shape, number or type.
+        OverwrittenError: a tensor was assigned since. RuleError: a rule broke its contract.
     """
     order = _checked_ancestors(root)
     if targets is None:
@@ -65,34 +63,29 @@ def backward_sweep(
 
 def _pull(node: Node, y_bar: Any, y: Any, xs: tuple, bars: dict, observer: Any) -> None:
     """Run the vjp rule of ``node`` and add its cotangents to those of the parents."""
-    op = node.op
+    op, params = node.op, node.params
     if observer is not None:
         observer.pulling(node, y_bar)
-    partials, params = op.partials, node.params
+    partials = op.partials
     if partials is not None:
         entries = partials(y, *xs, **params) if params else partials(y, *xs)
     elif op.vjp is not None:
         entries = op.vjp(y_bar, y, *xs, **params)
     else:
-        raise RuleError(f"{op.name}: no derivative rule is declared; use @{op.name}.defvjp")
+        raise no_rule(op, "defvjp")
     if entries.__class__ is not tuple or len(entries) != len(xs):
-        got = f"{len(entries)} entries" if type(entries) is tuple else type(entries).__name__
-        headline = f"{op.name}: the derivative rule must return one entry per input"
-        raise RuleError(facts(headline, expected=f"a tuple of {len(xs)}", got=got))
+        raise wrong_entries(op, entries, len(xs))
     for i, parent in enumerate(node.parents):
         if parent not in bars:
             continue
-        entry = entries[i]
-        if callable(entry):
-            entry = entry()
-        if entry is None:
+        raw: Any = entries[i]() if callable(entries[i]) else entries[i]
+        if raw is None:
             continue
         if partials is not None:
-            entry = y_bar * entry if entry.__class__ is not int else _times(y_bar, entry)
-        raw = x_bar = entry
-        x = node.inputs[i]
+            raw = y_bar * raw if raw.__class__ is not int else _times(y_bar, raw)
+        x, x_bar = node.inputs[i], raw
         if getattr(raw, "shape", None) != x.shape or raw.dtype is not x.dtype:
-            x_bar = unbroadcast(op, i, raw, x)
+            x_bar = unbroadcast(op, i, raw, x, node.value.shape)
         total = bars[parent]
         bars[parent] = total = x_bar if total is None else total + x_bar
         if observer is not None:
@@ -100,11 +93,7 @@ def _pull(node: Node, y_bar: Any, y: Any, xs: tuple, bars: dict, observer: Any) 
 
 
 def forward_sweep(root: Node, tangents: dict[Node, Any], record: bool = False) -> Any:
-    """Push ``tangents`` (node -> tangent, of its shape and dtype) forward to ``root``.
-
-    Returns:
-        The tangent of ``root``, or None where it is zero.
-    """
+    """Push ``tangents`` (node -> tangent) forward to ``root``; None where its tangent is zero."""
     dots = dict(tangents)
     mirror = _Mirror("d ", next(iter(tangents.values()))) if record else None
     for node in _checked_ancestors(root):
@@ -125,28 +114,25 @@ def _push(node: Node, x_dots: list, y: Any, xs: tuple) -> Any:
     known = [i for i, x_dot in enumerate(x_dots) if x_dot is not None]
     if op.partials is not None:
         found = op.partials(y, *xs, **params)
-        pairs = [(x_dots[i], found[i]() if callable(found[i]) else found[i]) for i in known]
-        terms = [_times(x_dot, partial) for x_dot, partial in pairs if partial is not None]
+        partials = [found[i]() if callable(found[i]) else found[i] for i in known]
+        terms = [_times(x_dots[i], p) for i, p in zip(known, partials, strict=True)]
     elif op.jvp is not None:
         terms = [op.jvp(tuple(x_dots), y, *xs, **params)]
     elif op.linear == "jointly":
-        dense = [x * 0 if x_dot is None else x_dot for x_dot, x in zip(x_dots, xs, strict=True)]
-        terms = [op(*dense, **params)]
+        pairs = zip(x_dots, node.inputs, strict=True)
+        terms = [op(*(zeros_like(x) if dot is None else dot for dot, x in pairs), **params)]
     elif op.linear == "separately":
         terms = [op(*xs[:i], x_dots[i], *xs[i + 1 :], **params) for i in known]
     else:
-        raise RuleError(f"{op.name}: no jvp rule is declared; use @{op.name}.defjvp")
-    y_dot = None
-    for term in terms:
-        term = broadcast_to(term, shape=y.shape) if term.shape != y.shape else term
-        y_dot = term if y_dot is None else y_dot + term
-    return y_dot if y_dot is None else fit(y_dot, y)
+        raise no_rule(op, "defjvp")
+    terms = [fit(term, y) for term in terms if term is not None]
+    return sum(terms[1:], terms[0]) if terms else None
 
 
 def _times(bar: Any, partial: Any) -> Any:
-    """``bar * partial``, where a partial of 1 or -1 costs nothing or a negation."""
-    if partial.__class__ is int and partial * partial == 1:
-        return bar if partial == 1 else -bar
+    """``bar * partial``, where a partial of 1 or -1 costs nothing or a negation; None is zero."""
+    if partial is None or (partial.__class__ is int and partial * partial == 1):
+        return None if partial is None else bar if partial == 1 else -bar
     return bar * partial
 
 
@@ -155,8 +141,7 @@ def _checked_ancestors(root: Node) -> list[Node]:
     order = ancestors(root)
     for node in order:
         if node.overwritten:
-            user = next(child for child in order if node in child.parents)
-            raise overwritten(user.op.name, user.parents.index(node), node)
+            raise overwritten(node, order)
     return order
 
 
@@ -164,8 +149,7 @@ class _Mirror:
     """How a recorded sweep sees a forward graph: operands as boxes, scopes with a prefix."""
 
     def __init__(self, prefix: str, seed: Any):
-        self.prefix = prefix
-        self.box = type(seed)
+        self.prefix, self.box = prefix, type(seed)
         self.scopes: dict[Scope | None, Scope | None] = {None: THREAD.context.scope}
 
     def operands(self, node: Node) -> tuple[Any, tuple]:

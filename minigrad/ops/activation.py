@@ -3,7 +3,8 @@
 from math import pi, sqrt
 
 from minigrad import special
-from minigrad.core.op import Case, Domain, elementwise
+from minigrad.core.op import elementwise
+from minigrad.declaration import Case, Domain
 from minigrad.ops.exponential import exp, expm1
 from minigrad.ops.select import where
 

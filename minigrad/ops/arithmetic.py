@@ -1,6 +1,7 @@
 """Arithmetic on elements: + - * / ** and what is made of them."""
 
-from minigrad.core.op import Domain, elementwise
+from minigrad.core.op import elementwise
+from minigrad.declaration import Domain
 from minigrad.ops.exponential import log
 
 _NONZERO = Domain(0.5, 3.0)
@@ -136,10 +137,10 @@ def power(xp, x, p):
 
 @power.defpartials
 def dpower(y, x, p):
-    if isinstance(p, (int, float)):
+    if type(p) in (int, float):  # not a NumPy scalar, which may be a tensor's value
         return (p * x ** (p - 1) if p else None), None
-    # where p = 0 the exponent stays 0, and where x = 0 the logarithm is 0: 0 * inf would be nan
-    return lambda: p * x ** (p - (p != 0)), lambda: y * log(x + (x == 0))
+    # at x = 0 the base (where p = 0, too) and the logarithm are those of 1: 0 * inf would be nan
+    return lambda: p * (x + (x == 0) * (p == 0)) ** (p - 1), lambda: y * log(x + (x == 0))
 
 
 @elementwise(formula=r"y = x^2", pullback=r"\bar x = 2\,\bar y\,x")

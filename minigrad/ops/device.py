@@ -1,7 +1,8 @@
 """Moving a value between devices."""
 
 from minigrad import backend
-from minigrad.core.op import Case, op
+from minigrad.core.op import op
+from minigrad.declaration import Case
 
 
 @op(

@@ -1,6 +1,7 @@
 """Exponentials, logarithms, and the functions made of them."""
 
-from minigrad.core.op import Domain, elementwise
+from minigrad.core.op import elementwise
+from minigrad.declaration import Domain
 
 _POSITIVE = Domain(0.2, 3.0)
 
@@ -118,7 +119,8 @@ def dcos(y, x):
 
 
 @elementwise(
-    formula=r"y = \tanh x", pullback=r"\bar x = 4\,\bar y\,\sigma(2x)\,\sigma(-2x) = \bar y\,(1-y^2)"
+    formula=r"y = \tanh x",
+    pullback=r"\bar x = 4\,\bar y\,\sigma(2x)\,\sigma(-2x) = \bar y\,(1-y^2)",
 )
 def tanh(xp, x):
     """Hyperbolic tangent.

@@ -3,7 +3,8 @@
 import numpy as np
 
 from minigrad import backend
-from minigrad.core.op import Case, op
+from minigrad.core.op import op
+from minigrad.declaration import Case
 
 _ROWS = np.array([2, 0, 2])  # a repeated row: its cotangents must add up
 _MASK = np.array([[True, False, True], [False, False, True]])

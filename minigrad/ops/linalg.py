@@ -2,10 +2,10 @@
 
 from string import ascii_letters
 
-import numpy as np
-
+from minigrad.backend import namespace
 from minigrad.core.broadcast import broadcast_to, sum_to
-from minigrad.core.op import Case, composite, op
+from minigrad.core.op import composite, op
+from minigrad.declaration import Case
 from minigrad.ops.shape import expand_dims, reshape, swapaxes
 
 
@@ -84,7 +84,9 @@ def einsum_vjp(y_bar, y, *xs, subscripts):
     inputs, output = _explicit(subscripts, [x.ndim for x in xs])
 
     def x_bar(i):
-        others = [(letters, x) for j, (letters, x) in enumerate(zip(inputs, xs, strict=True)) if j != i]
+        others = [
+            (letters, x) for j, (letters, x) in enumerate(zip(inputs, xs, strict=True)) if j != i
+        ]
         return _einsum_cotangent(xs[i], inputs[i], [(output, y_bar), *others])
 
     return tuple(lambda i=i: x_bar(i) for i in range(len(xs)))
@@ -106,18 +108,17 @@ def _einsum_cotangent(x, letters, terms):
 
 def _on_diagonal(values, unique, letters, x):
     """The adjoint of taking a diagonal: multiply by an identity for each repeated letter."""
+    xp = namespace(getattr(x, "array", x))
     fresh = iter(c for c in ascii_letters if c not in letters)
     terms, renamed, seen = [(unique, values)], "", set()
     for c, n in zip(letters, x.shape, strict=True):
         if c in seen:
             other = next(fresh)
-            terms.append((c + other, np.eye(n)))
+            terms.append((c + other, xp.eye(n)))
             c = other
         seen.add(c)
         renamed += c
-    return einsum(
-        *(a for _, a in terms), subscripts=",".join(t for t, _ in terms) + "->" + renamed
-    )
+    return einsum(*(a for _, a in terms), subscripts=",".join(t for t, _ in terms) + "->" + renamed)
 
 
 def _explicit(subscripts, ndims):

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from minigrad.core.op import Case, Domain, composite
+from minigrad.backend import namespace, to_host
+from minigrad.core.op import composite
+from minigrad.declaration import Case, Domain
 from minigrad.errors import BoundsError, DTypeError, ShapeError, describe, facts
 from minigrad.ops.exponential import exp
 from minigrad.ops.index import getitem
@@ -56,17 +58,18 @@ def cross_entropy(logits, labels):
     >>> mg.ops.cross_entropy(mg.tensor([[0.0, 0.0]]), [1])
     tensor(0.69314718)
     """
-    labels = np.asarray(getattr(labels, "array", labels))
+    xp = namespace(getattr(logits, "array", logits))
+    labels = to_host(getattr(labels, "array", labels))
     if len(logits.shape) != 2 or labels.shape != logits.shape[:1]:
         got = f"{describe(logits)} and labels {labels.shape}"
         raise ShapeError(facts("cross_entropy: shapes", expected="(N, K) and (N,)", got=got))
     if labels.dtype.kind not in "iu":
         raise DTypeError(facts("cross_entropy: labels", expected="integers", got=labels.dtype))
     n, k = logits.shape
-    if labels.size and not (0 <= labels.min() and labels.max() < k):
+    if labels.size and (labels.min() < 0 or labels.max() >= k):
         got = f"{labels.min()} to {labels.max()}"
         raise BoundsError(facts("cross_entropy: labels", expected=f"0 to {k - 1}", got=got))
-    return -mean(getitem(log_softmax(logits), key=(np.arange(n), labels)))
+    return -mean(getitem(log_softmax(logits), key=(xp.arange(n), xp.asarray(labels))))
 
 
 @composite(

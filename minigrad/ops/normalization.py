@@ -1,9 +1,12 @@
 """Batch norm and layer norm, composed from primitives: any order of derivative is right."""
 
-from minigrad.core.node import label, scope
-from minigrad.core.op import Case, Domain, composite
+from minigrad.backend import as_array
+from minigrad.context import scope
+from minigrad.core.node import label
+from minigrad.core.op import composite
+from minigrad.declaration import Case, Domain
 from minigrad.errors import ShapeError, UsageError, describe, facts
-from minigrad.ops.arithmetic import reciprocal, sqrt
+from minigrad.ops.arithmetic import add, reciprocal, sqrt
 from minigrad.ops.reduce import mean as mean_over
 from minigrad.ops.shape import reshape
 
@@ -49,25 +52,31 @@ def batch_norm(x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     tensor([[-1., -1.],
             [ 1.,  1.]])
     """
+    mean, var = (p if p is None or hasattr(p, "shape") else as_array(p) for p in (mean, var))
     _check(x, gamma=gamma, beta=beta, mean=mean, var=var)
     channels = (-1,) + (1,) * (x.ndim - 2)  # (C,) aligned with axis 1
     if x.ndim > 2:
         gamma, beta = (reshape(p, shape=channels) for p in (gamma, beta))
     if mean is None:
-        axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
-        with scope("mean"):
-            mu = label(mean_over(x, axis=axes, keepdims=True), "mean")
-        with scope("variance"):
-            xc = label(x - mu, "xc")
-            var = label(mean_over(xc * xc, axis=axes, keepdims=True), "var")
+        xc, variance = _deviations(x, axis)
     else:
-        mu, var = (reshape(s, shape=channels) if x.ndim > 2 else s for s in (mean, var))
+        mu, variance = (reshape(s, shape=channels) if x.ndim > 2 else s for s in (mean, var))
         xc = label(x - mu, "xc")
     with scope("normalize"):
-        inv_std = label(reciprocal(sqrt(var + eps)), "inv_std")
+        inv_std = label(reciprocal(sqrt(add(variance, eps))), "inv_std")
         x_hat = label(xc * inv_std, "x_hat")
     with scope("affine"):
         return gamma * x_hat + beta
+
+
+def _deviations(x, axis):
+    """Deviations from the batch mean, and their mean square."""
+    axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
+    with scope("mean"):
+        mu = label(mean_over(x, axis=axes, keepdims=True), "mean")
+    with scope("variance"):
+        xc = label(x - mu, "xc")
+        return xc, label(mean_over(xc * xc, axis=axes, keepdims=True), "var")
 
 
 def _check(x, **parameters):
@@ -80,7 +89,8 @@ def _check(x, **parameters):
     for name, parameter in given.items():
         if tuple(parameter.shape) != (x.shape[1],):
             expected = f"({x.shape[1]},), one per channel of x {tuple(x.shape)}"
-            raise ShapeError(facts(f"batch_norm: {name}", expected=expected, got=describe(parameter)))
+            got = describe(parameter)
+            raise ShapeError(facts(f"batch_norm: {name}", expected=expected, got=got))
 
 
 @composite(

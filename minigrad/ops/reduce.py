@@ -5,7 +5,8 @@
 
 from math import prod as product
 
-from minigrad.core.op import Case, Domain, op
+from minigrad.core.op import op
+from minigrad.declaration import Case, Domain
 from minigrad.ops.exponential import exp
 from minigrad.ops.shape import broadcast_to, concatenate, flip, pad, reshape, transpose
 

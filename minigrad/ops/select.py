@@ -1,6 +1,7 @@
 """Choosing between values: where, maximum, minimum, clip, and the sign they come from."""
 
-from minigrad.core.op import Case, Domain, elementwise
+from minigrad.core.op import elementwise
+from minigrad.declaration import Case, Domain
 
 _DISTINCT = (Domain(distinct=True),)
 
@@ -25,7 +26,7 @@ def where(xp, condition, x1, x2):
 
 @where.defpartials
 def dwhere(y, condition, x1, x2):
-    return None, condition, lambda: condition == 0
+    return None, lambda: condition != 0, lambda: condition == 0
 
 
 @elementwise(

@@ -1,7 +1,10 @@
 """Rearranging: the same numbers in another shape or order. All of these are linear."""
 
+from itertools import pairwise
+
 from minigrad.core.broadcast import astype, broadcast_to, sum_to
-from minigrad.core.op import Case, composite, op
+from minigrad.core.op import composite, op
+from minigrad.declaration import Case
 from minigrad.errors import UsageError
 from minigrad.ops.index import getitem
 
@@ -138,6 +141,8 @@ def concatenate(xp, *xs, axis=0):
     >>> mg.concatenate([mg.tensor([1.0]), mg.tensor([2.0, 3.0])])
     tensor([1., 2., 3.])
     """
+    if axis is None:
+        raise ValueError("axis must be an int; flatten the operands to join them as vectors")
     return xp.concatenate(xs, axis=axis)
 
 
@@ -193,7 +198,7 @@ def split(x, *, indices_or_sections, axis=0):
     >>> [part.shape for part in mg.split(mg.tensor(np.zeros((6, 2))), 3)]
     [(2, 2), (2, 2), (2, 2)]
     """
-    n = x.shape[axis]
+    n = x.shape[axis]  # IndexError for an axis that x does not have
     cuts = indices_or_sections
     if isinstance(cuts, int):
         if cuts < 1 or n % cuts:
@@ -201,8 +206,7 @@ def split(x, *, indices_or_sections, axis=0):
         cuts = range(n // cuts, n, n // cuts)
     before = (slice(None),) * (axis % x.ndim)
     edges = [0, *cuts, n]
-    pairs = zip(edges, edges[1:], strict=False)
-    return [getitem(x, key=(*before, slice(start, stop))) for start, stop in pairs]
+    return [getitem(x, key=(*before, slice(*pair))) for pair in pairwise(edges)]
 
 
 @op(

@@ -1,0 +1,5 @@
+"""Data sets."""
+
+from minigrad.data.digits import digits
+
+__all__ = ["digits"]

@@ -1,0 +1,85 @@
+"""What an op or a composite says about itself; read by checker, tests, reference and pictures."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from minigrad.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The interval on which an input is checked, and what is special in it.
+
+    ``kinks`` are points where the derivative jumps; ``distinct`` asks for values without ties
+    (a tie is a kink, too); ``kind`` is ``"bool"`` or ``"index"`` for an input without derivative.
+    """
+
+    low: float = -3.0
+    high: float = 3.0
+    kinks: tuple[float, ...] = ()
+    distinct: bool = False
+    kind: Literal["real", "bool", "index"] = "real"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Parameters an op is checked with, and input shapes (None: any that fit the signature)."""
+
+    shapes: tuple[tuple[int, ...], ...] | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Declared:
+    """What ops and composites share: documentation that feeds the reference and the pictures."""
+
+    forward: Callable
+    formula: str  # LaTeX, y = ...
+    symbol: str = ""  # how a drawing writes the call; the name where empty
+    domain: tuple[Domain, ...] = (Domain(),)  # per input; the last one repeats
+    cases: tuple[Case, ...] = (Case(),)
+    source: str = ""  # where the formula comes from, when it is not textbook calculus
+
+    def __post_init__(self):
+        wrapper: Any = self
+        functools.update_wrapper(wrapper, self.forward)  # __doc__, __module__ and the like
+        self.name: str = self.forward.__name__
+        kinds = [p for p in inspect.signature(self.forward).parameters.values() if p.name != "xp"]
+        self.words = [p.name for p in kinds if p.kind is p.KEYWORD_ONLY]
+        variadic = any(p.kind is p.VAR_POSITIONAL for p in kinds)
+        self.arity = None if variadic else len(kinds) - len(self.words)
+        self.__signature__ = inspect.Signature(kinds)
+        known = REGISTRY.get(self.name)
+        if known is not None and known.forward.__module__ != self.forward.__module__:
+            raise UsageError(f"{self.name}: declared before, in {known.forward.__module__}")
+        REGISTRY[self.name] = self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__.lower()} {self.name}>"
+
+    def __reduce__(self) -> str:
+        return self.name  # pickled by reference, like a function
+
+    def bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
+        """Accept NumPy's calls: parameters by position, a sequence for a variadic op."""
+        n = self.arity
+        if n is None:  # concatenate([a, b], 1), einsum("ij->i", a)
+            if args and isinstance(args[0], str):
+                return args[1:], {self.words[0]: args[0], **params}
+            if not args or not isinstance(args[0], (list, tuple)):
+                return args, params
+            n, args = len(args[0]), (*args[0], *args[1:])
+        extra = args[n:]
+        if len(args) < n or len(extra) > len(self.words):
+            shown = f"{self.name}{self.__signature__}"
+            raise TypeError(f"{shown}: got {len(args)} positional arguments")
+        given = dict(zip(self.words, extra, strict=False))
+        if twice := given.keys() & params.keys():
+            raise TypeError(f"{self.name}: {', '.join(sorted(twice))} given twice")
+        return args[:n], {**given, **params}
+
+
+REGISTRY: dict[str, Declared] = {}
