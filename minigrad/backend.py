@@ -221,7 +221,8 @@ def frozen(array: Any) -> Any:
         return type(array)(frozen(item) for item in array)
     if isinstance(array, np.ndarray):
         return read_only(np.array(_real(array), subok=False)) if array.ndim else array[()]
-    return array if isinstance(array, np.generic) or not hasattr(array, "shape") else array.copy()
+    library = _LIBRARIES.get(type(array))
+    return array if library in (None, NUMPY) else array.copy()
 
 
 def read_only(array: Any) -> Any:

@@ -1,9 +1,8 @@
 """What is current in this thread: whether ops are recorded, in which scope, and who watches."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ContextDecorator
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -19,9 +18,9 @@ class Scope:
         return [*(self.parent.path() if self.parent else []), self]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
-    """What an op call looks up: is it recorded, in which scope, and who watches."""
+    """What an op call looks up; replaced as a whole, never changed."""
 
     recording: bool = True
     scope: Scope | None = None
@@ -35,15 +34,24 @@ class _Thread(threading.local):
 THREAD = _Thread()
 
 
-@contextmanager
-def setting(**values: Any) -> Iterator[None]:
-    """Change fields of this thread's context for the duration of a block."""
-    before = THREAD.context
-    THREAD.context = replace(before, **values)
-    try:
-        yield
-    finally:
-        THREAD.context = before
+class setting(ContextDecorator):
+    """Change fields of this thread's context inside a ``with`` block or a decorated function."""
+
+    def __init__(self, **values: Any):
+        self.values = values
+        self.before: list[Context] = []  # a stack: the same object may be entered again
+
+    def __enter__(self) -> None:
+        now, values = THREAD.context, self.values
+        self.before.append(now)
+        THREAD.context = Context(
+            values.get("recording", now.recording),
+            values.get("scope", now.scope),
+            values.get("observer", now.observer),
+        )
+
+    def __exit__(self, *exception: Any) -> None:
+        THREAD.context = self.before.pop()
 
 
 def no_grad():

@@ -33,6 +33,11 @@ def _polynomial(coefficients: tuple[float, ...], x: Any) -> Any:
     return total
 
 
+def _wide(xp: Any, x: Any) -> Any:
+    """float16 would overflow in the polynomials."""
+    return x.astype(xp.float32) if x.dtype.itemsize < 4 else x
+
+
 def _small(x: Any) -> Any:
     """erf(x) for |x| <= 0.46875."""
     return x * (_polynomial(_A, x * x) / _polynomial(_B, x * x))
@@ -53,16 +58,18 @@ def _tail(xp: Any, a: Any) -> Any:
 
 def erf(xp: Any, x: Any) -> Any:
     """Error function of ``x`` (any shape), in the dtype of ``x``."""
+    dtype, x = x.dtype, _wide(xp, x)
     a = xp.abs(x)
     inner = _small(xp.minimum(a, 0.46875))
     outer = 1 - _tail(xp, xp.clip(a, 0.46875, 30.0))
-    return (xp.where(a <= 0.46875, inner, outer) * xp.sign(x)).astype(x.dtype)
+    return (xp.where(a <= 0.46875, inner, outer) * xp.sign(x)).astype(dtype)
 
 
 def erfc(xp: Any, x: Any) -> Any:
     """``1 - erf(x)`` of ``x`` (any shape) without cancellation, in the dtype of ``x``."""
+    dtype, x = x.dtype, _wide(xp, x)
     a = xp.abs(x)
     inner = 1 - _small(xp.clip(x, -0.46875, 0.46875))
     tail = _tail(xp, xp.clip(a, 0.46875, 30.0))
     outer = xp.where(x > 0, tail, 2 - tail)
-    return xp.where(a <= 0.46875, inner, outer).astype(x.dtype)
+    return xp.where(a <= 0.46875, inner, outer).astype(dtype)

@@ -1,6 +1,7 @@
 """Tensor: a box with operators, methods and ``.backward()``."""
 
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -136,6 +137,10 @@ class Tensor(Box):
         text = np.array2string(host, separator=", ", prefix="tensor(")
         return f"tensor({', '.join([text, *notes])})"
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """The drawing of the graph in a notebook; text where nothing can be drawn."""
+        return importlib.import_module("minigrad.viz").mimebundle(self)
+
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else repr(self)
 
@@ -250,6 +255,12 @@ class Tensor(Box):
         return GraphError(facts(what, expected="a leaf", got=got, remedy="use x.detach() first"))
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(value, Box) and value.node is not None and value.node.requires_grad:
+            got = f"{describe(value)} with requires_grad"
+            raise GraphError(
+                facts("assignment: value", expected="a value without history", got=got,
+                      remedy="assign w.detach(), or build the result with minigrad.where")
+            )  # fmt: skip
         new = self.array.copy() if self.shape else np.array(self.array)
         try:
             new[_key(key)] = getattr(value, "array", value)
@@ -397,7 +408,7 @@ def as_seed(seed: Any, y: Box) -> Any:
     xp = backend.namespace(y.array)
     if seed is None and y.shape == ():
         return backend.frozen(xp.ones_like(y.array))
-    array = backend.as_array(seed.array if isinstance(seed, Box) else seed)
+    array = y.array if seed is None else backend.as_array(getattr(seed, "array", seed))
     expected = f"finite numbers of shape {tuple(y.shape)}"
     if seed is None:
         got = f"none, for {describe(y)}"

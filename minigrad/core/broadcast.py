@@ -86,10 +86,8 @@ def astype_vjp(y_bar, y, x, *, dtype):
 
 
 def fit(bar: Any, like: Any) -> Any:
-    """Sum or broadcast ``bar`` to the shape of ``like`` and cast it to its dtype."""
-    if bar.shape != like.shape:
-        smaller = _repeated_axes(bar.shape, like.shape) is None
-        bar = (broadcast_to if smaller else sum_to)(bar, shape=like.shape)
+    """Sum ``bar`` to the shape of ``like`` and cast it to its dtype, where they differ."""
+    bar = bar if bar.shape == like.shape else sum_to(bar, shape=like.shape)
     return bar if bar.dtype == like.dtype else astype(bar, dtype=like.dtype)
 
 

@@ -84,7 +84,7 @@ class Op(Declared):
             value = self.forward(xp, *inputs, **params) if params else self.forward(xp, *inputs)
             if recording and constants:
                 _own(args, inputs, parents)
-        except Exception as error:
+        except (LookupError, TypeError, ValueError) as error:
             inputs, value = self._recover(args, inputs, params, error)
             _own(args, inputs, parents)
         if recording:
@@ -100,7 +100,7 @@ class Op(Declared):
             arrays = as_operands(inputs)
             if any(a is not x for a, x in zip(arrays, inputs, strict=True)):
                 return arrays, self.forward(namespace(*arrays), *arrays, **params)
-        except Exception as second:
+        except (LookupError, TypeError, ValueError) as second:
             error = second
         try:
             raise from_operands(self, args, params, error) from error
@@ -130,7 +130,7 @@ class Composite(Declared):
             except MinigradError as error:
                 error.add_note(f"in {self.name}({', '.join(map(describe, args))})")
                 raise
-            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            except (LookupError, TypeError, ValueError) as error:
                 raise from_operands(self, args, params, error) from error
 
 

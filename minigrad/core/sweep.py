@@ -9,7 +9,7 @@ from typing import Any
 
 from minigrad.backend import zeros_like
 from minigrad.context import THREAD, Scope, setting
-from minigrad.core.broadcast import fit, unbroadcast
+from minigrad.core.broadcast import broadcast_to, fit, unbroadcast
 from minigrad.core.node import Node, ancestors
 from minigrad.errors import no_rule, overwritten, wrong_entries
 
@@ -125,7 +125,8 @@ def _push(node: Node, x_dots: list, y: Any, xs: tuple) -> Any:
         terms = [op(*xs[:i], x_dots[i], *xs[i + 1 :], **params) for i in known]
     else:
         raise no_rule(op, "defjvp")
-    terms = [fit(term, y) for term in terms if term is not None]
+    terms = [t for t in terms if t is not None]
+    terms = [fit(t if t.shape == y.shape else broadcast_to(t, shape=y.shape), y) for t in terms]
     return sum(terms[1:], terms[0]) if terms else None
 
 

@@ -1,0 +1,17 @@
+"""Lay out the DOT text on stdin and write the picture to stdout; the argument is the format.
+
+Run as a program, because a layout that crashes ends the process it runs in.
+"""
+
+import sys
+
+
+def main() -> None:
+    import pygraphviz
+
+    graph = pygraphviz.AGraph(string=sys.stdin.buffer.read().decode("utf-8"))
+    sys.stdout.buffer.write(graph.draw(format=sys.argv[1], prog="dot"))
+
+
+if __name__ == "__main__":
+    main()

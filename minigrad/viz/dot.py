@@ -1,0 +1,310 @@
+"""A picture as DOT text. The same graph gives the same text, in any process."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from minigrad.core.node import Box, Node
+from minigrad.errors import DTypeError, GraphError, UsageError, describe, facts
+from minigrad.viz.formula import Formulas, shown
+from minigrad.viz.gradient import CONSTANT, Gradient, gradients
+from minigrad.viz.graph import Card, Cluster, Edge, Picture, Recorded, picture
+from minigrad.viz.grid import Cell, Grid, blank, grid
+
+Verdict = tuple[bool | None, str]
+
+_SANS = "Helvetica,Arial,sans-serif"
+_MONO = "Courier New,Courier,monospace"  # 0.6 em wide in every substitute: nothing is clipped
+_SMALL, _TINY = 12, 11  # points
+_GREY, _LINE, _INK = "#555555", "#8a8f98", "#1f2328"
+_FAINT = "#d0d4da"
+_HEADS = {"leaf": "#dfe3ea", "op": "#f2f4f7", "scope": "#d9d9d9", "gap": "#d9d9d9"}
+_LEVELS = ("#f7f8fa", "#eceff3", "#e1e5eb")  # behind clusters, by how deep they are nested
+_BADGES = {
+    True: ("#00663f", "✓ proven"),
+    False: ("#b3261e", "✗ wrong"),
+    None: ("#5f6368", "– not run"),
+}
+_TANGLED = 4000  # rows that all edges together may span
+_OUTPUTS = 3  # values that one folded card shows
+_WIDE = 4  # columns; a wider gradient stands below its value, not beside it
+
+
+def to_dot(
+    y: Box | Sequence[Box],
+    *,
+    depth: int | None = None,
+    values: bool = True,
+    grads: bool = True,
+    verdicts: Mapping[str, Verdict] | None = None,
+) -> str:
+    """Describe the graph that computed ``y`` in DOT, the language of Graphviz.
+
+    Every value is a card: how it was computed, shape, dtype, its numbers and its gradient. Every op
+    input is an edge. Composites and scopes are clusters. More than 300 cards fold by themselves.
+
+    Args:
+        y: a result, or several, whose graph was recorded.
+        depth: levels of nested scopes that are opened; deeper ones fold to one card. None: all.
+        values, grads: whether the cards show the numbers, and the gradients.
+        verdicts: name of a leaf -> (whether its gradient was proven, text); None is "not run".
+
+    Raises:
+        GraphError: nothing was recorded for ``y``.
+        UsageError: ``depth`` is negative, or a verdict names no leaf of the graph.
+
+    >>> x = mg.tensor(3.0, requires_grad=True, name="x")
+    >>> mg.viz.to_dot(x * x).count("n0 -> n1")
+    2
+    """
+    if depth is not None and (not isinstance(depth, int) or depth < 0):
+        raise UsageError(facts("draw: depth", expected="None, 0, 1, 2 ...", got=repr(depth)))
+    recorded = Recorded(_roots(y))
+    verdicts = _checked(verdicts or {}, recorded)
+    visible = picture(recorded, depth, pinned=lambda node: _verdict(node, verdicts) is not None)
+    return _Writer(recorded, visible, values, grads, verdicts).text()
+
+
+def _roots(y: Any) -> list[Node]:
+    boxes = list(y) if isinstance(y, (list, tuple)) else [y]
+    if not boxes:
+        raise GraphError("draw: an empty list of tensors has no graph")
+    for box in boxes:
+        if not isinstance(box, Box):
+            got = describe(box)
+            raise DTypeError(facts("draw: y", expected="a tensor, or a list of tensors", got=got))
+        if box.node is None or not box.node.requires_grad:
+            raise GraphError(
+                facts("draw: nothing was recorded for this tensor",
+                      expected="a result of operands with requires_grad=True", got=describe(box),
+                      remedy="make a leaf with mg.tensor(..., requires_grad=True), compute again")
+            )  # fmt: skip
+    return [box.node for box in boxes]
+
+
+def _checked(verdicts: Mapping[str, Verdict], recorded: Recorded) -> Mapping[str, Verdict]:
+    names = [node.name for node in recorded.order if node.op is None and node.name]
+    unknown = [name for name in verdicts if name not in names]
+    if unknown:
+        expected = f"names of leaves: {', '.join(map(shown, names[:8])) or 'this graph has none'}"
+        got = ", ".join(map(shown, unknown))
+        raise UsageError(facts("draw: verdicts", expected=expected, got=got))
+    return verdicts
+
+
+def _verdict(node: Node, verdicts: Mapping[str, Verdict]) -> Verdict | None:
+    return verdicts.get(node.name) if node.op is None and node.name else None
+
+
+class _Writer:
+    """Writes one picture: clusters and cards in creation order, then the edges."""
+
+    def __init__(
+        self,
+        recorded: Recorded,
+        visible: Picture,
+        values: bool,
+        grads: bool,
+        verdicts: Mapping[str, Verdict],
+    ):
+        nodes = [n for card in visible.cards for n in card.outputs if card.kind != "gap"]
+        self.visible, self.values, self.verdicts = visible, values, verdicts
+        self.formulas = Formulas(recorded)
+        self.gradients = gradients(recorded, nodes) if grads else {}
+        self.roots = set(recorded.roots)
+
+    def text(self) -> str:
+        # curves around more would take minutes; straight lines run under the cards
+        routing = " splines=line outputorder=edgesfirst" if self.visible.span() > _TANGLED else ""
+        lines = [
+            "digraph minigrad {",
+            f'  graph [fontname="{_SANS}" fontsize=13 bgcolor="white" rankdir=TB nodesep=0.3 '
+            f"ranksep=0.4 pad=0.15 labelloc=t nslimit=4 nslimit1=4 mclimit=0.5{routing}];",
+            f'  node [shape=plain fontname="{_SANS}" fontsize=13 fontcolor="{_INK}"];',
+            f'  edge [color="{_LINE}" arrowsize=0.7 fontname="{_SANS}" fontsize={_TINY}];',
+        ]
+        if self.visible.note:
+            lines.append(f"  label=<{_b(self.visible.note)}>;")
+        lines += self._body()
+        lines += [_edge(edge) for edge in self.visible.edges]
+        return "\n".join([*lines, "}", ""])
+
+    def _body(self) -> list[str]:
+        """Cards and clusters; a stack instead of recursion, as scopes may nest deep."""
+        lines, stack = [], [(self.visible.top, 0, False)]
+        while stack:
+            cluster, depth, closing = stack.pop()
+            indent = "  " * depth
+            if closing:
+                lines.append(indent + "}")
+                continue
+            if cluster.scope is not None:
+                lines += _opening(cluster, indent, depth)
+                stack.append((cluster, depth, True))
+            for card in cluster.cards:
+                lines.append(f"{indent}  {card.id} [label=<{self._card(card)}>];")
+            stack += [(inner, depth + 1, False) for inner in reversed(cluster.clusters)]
+        return lines
+
+    def _card(self, card: Card) -> str:
+        if card.kind == "gap":
+            return self._gap(card)
+        node = card.outputs[0]
+        folded = card.kind == "scope"
+        title = self.formulas.title_of_scope(card) if folded else self.formulas.title(node)
+        rows = [_row(f"{'▸ ' if folded else ''}{_b(title)}", f'BGCOLOR="{_HEADS[card.kind]}"')]
+        rows.append(_row(_font(_e(_about_scope(card) if folded else _about(node)), _SMALL)))
+        verdict = None if folded else _verdict(node, self.verdicts)
+        if verdict is not None:
+            rows.append(_badge(*verdict))
+        for output in card.outputs[:_OUTPUTS]:
+            rows += self._numbers(output, folded and len(card.outputs) > 1)
+        if len(card.outputs) > _OUTPUTS:
+            rows.append(_row(_font(f"… {len(card.outputs) - _OUTPUTS} more results", _SMALL)))
+        return _frame(rows, card, thick=not self.roots.isdisjoint(card.members))
+
+    def _gap(self, card: Card) -> str:
+        leaves = len(card.members) - card.ops
+        rows = [_row(_b(f"… {card.ops:,} more ops folded"), f'BGCOLOR="{_HEADS["gap"]}"')]
+        if leaves:
+            rows.append(_row(_font(f"and {leaves:,} leaves", _SMALL)))
+        return _frame(rows, card, thick=False)
+
+    def _numbers(self, node: Node, named: bool) -> list[str]:
+        """The value of ``node`` and its gradient, beside each other where there is room."""
+        gradient = self.gradients.get(node)
+        blocks = []
+        name = f"{self.formulas.operand[node].text} " if named else ""
+        if self.values:
+            blocks.append(_block(f"{name}value", grid(node.value)))
+        elif named:
+            blocks.append(_font(_e(f"{name}{_about(node)}"), _SMALL))
+        if gradient is not None:
+            blocks.append(_gradient(gradient, node))
+        columns = len(grid(node.value).rows[0]) if node.value.size else 1
+        if columns > _WIDE or gradient is None or gradient.note == CONSTANT:
+            return [_row(block) for block in blocks]
+        cells = "".join(f'<TD ALIGN="LEFT" VALIGN="TOP">{block}</TD>' for block in blocks)
+        return [_row(_table(f"<TR>{cells}</TR>", 0))] if cells else []
+
+
+def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
+    color = _LEVELS[min(depth, len(_LEVELS)) - 1]
+    name = _b(shown(cluster.scope.name if cluster.scope else ""))
+    return [
+        f"{indent}subgraph {cluster.id} {{",
+        f'{indent}  graph [label=<{name}> labeljust=l style="rounded,filled" '
+        f'fillcolor="{color}" color="{_LINE}" margin=12];',
+    ]
+
+
+def _edge(edge: Edge) -> str:
+    label = f"× {edge.count:,}" if edge.count > 1 else str(edge.position or "")
+    attributes = f' [headlabel="{label}" labeldistance=1.8]' if label else ""
+    return f"  {edge.tail.id} -> {edge.head.id}{attributes};"
+
+
+def _about(node: Node) -> str:
+    kind = "" if node.op is not None else " · leaf" if node.requires_grad else " · constant"
+    return f"{_shape(node)} {node.value.dtype}{kind}"
+
+
+def _about_scope(card: Card) -> str:
+    shapes = [_shape(node) for node in card.inputs]
+    given = ", ".join(shapes[:4] + ["…"] * (len(shapes) > 4)) or "nothing"
+    made = ", ".join([_shape(node) for node in card.outputs[:_OUTPUTS]])
+    return f"{card.ops:,} {'op' if card.ops == 1 else 'ops'} folded · {given} → {made}"
+
+
+def _shape(node: Node) -> str:
+    return str(tuple(node.value.shape))
+
+
+def _badge(ok: bool | None, text: str) -> str:
+    color, word = _BADGES[None if ok is None else bool(ok)]
+    words = f"{word}: {shown(text, 60)}" if text else word
+    return _row(f'<FONT COLOR="#ffffff">{_b(words)}</FONT>', f'BGCOLOR="{color}"')
+
+
+def _gradient(gradient: Gradient, node: Node) -> str:
+    if gradient.array is not None:
+        caption = f"gradient ({gradient.note})" if gradient.note else "gradient"
+        return _block(caption, grid(gradient.array))
+    if gradient.note == CONSTANT:
+        return _font(gradient.note, _SMALL)
+    return _block(f"gradient: {gradient.note}", blank(node.value))
+
+
+def _block(caption: str, numbers: Grid) -> str:
+    """A caption, the statistics if any, and the heat map."""
+    parts = [_font(_e(caption), _SMALL)]
+    if numbers.facts:
+        labels = "".join(_td(_font(_e(label), _TINY)) for label, _ in numbers.facts)
+        cells = "".join(_td(_mono(number)) for _, number in numbers.facts)
+        parts.append(_table(f"<TR>{labels}</TR><TR>{cells}</TR>", 0))
+    if numbers.note:
+        parts.append(_font(_e(numbers.note), _TINY))
+    if numbers.rows:
+        parts.append(_table("".join(_heat(numbers)), 0, color=_FAINT))
+    return _captioned(*parts)
+
+
+def _heat(numbers: Grid) -> list[str]:
+    below, beside = numbers.more
+    rows = []
+    for row in numbers.rows:
+        cells = [_number_cell(cell) for cell in row] + [_td("…")] * bool(beside)
+        rows.append(f"<TR>{''.join(cells)}</TR>")
+    if below:
+        rows.append(f"<TR>{_td('…') * len(numbers.rows[0])}</TR>")
+    return rows
+
+
+def _number_cell(cell: Cell) -> str:
+    text = f'<FONT COLOR="#ffffff">{_mono(cell.text)}</FONT>' if cell.odd else _mono(cell.text)
+    return f'<TD BORDER="1" ALIGN="RIGHT" BGCOLOR="{cell.color}">{text}</TD>'
+
+
+def _frame(rows: list[str], card: Card, thick: bool) -> str:
+    constant = card.kind == "leaf" and not card.outputs[0].requires_grad
+    style = ' STYLE="dashed"' if constant else ""
+    return (
+        f'<TABLE BORDER="{3 if thick else 1}" CELLBORDER="0" CELLSPACING="0" CELLPADDING="4" '
+        f'COLOR="{_INK if thick else _LINE}" BGCOLOR="white"{style}>{"".join(rows)}</TABLE>'
+    )
+
+
+def _captioned(*parts: str) -> str:
+    return _table("".join(_row(part) for part in parts), 0)
+
+
+def _table(rows: str, spacing: int, color: str = _LINE) -> str:
+    return (
+        f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="{spacing}" CELLPADDING="2" '
+        f'COLOR="{color}">{rows}</TABLE>'
+    )
+
+
+def _row(content: str, attributes: str = "") -> str:
+    return f'<TR><TD ALIGN="LEFT"{" " if attributes else ""}{attributes}>{content}</TD></TR>'
+
+
+def _td(content: str) -> str:
+    return f'<TD ALIGN="RIGHT">{content}</TD>'
+
+
+def _font(escaped: str, size: int) -> str:
+    return f'<FONT POINT-SIZE="{size}" COLOR="{_GREY}">{escaped}</FONT>'
+
+
+def _mono(text: str) -> str:
+    return f'<FONT FACE="{_MONO}" POINT-SIZE="{_SMALL}">{_e(text)}</FONT>'
+
+
+def _b(text: str) -> str:
+    return f"<B>{_e(text)}</B>"
+
+
+def _e(text: str) -> str:
+    """Escaped for an HTML-like label, in which Graphviz reads ``\\N`` as the name of the node."""
+    return escape(text, quote=True).replace("\\", "&#92;&#92;")

@@ -1,0 +1,270 @@
+"""What a picture shows: cards, the clusters around them and the edges between them.
+
+``Recorded`` is the graph behind some results; ``picture`` decides what of it is visible. Nothing
+here knows of DOT or of colours. Everything is a loop, in creation order: graphs may be deep.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from minigrad.context import Scope
+from minigrad.core.node import Node, ancestors, leaf
+
+LIMIT = 300  # cards; beyond it neither a reader nor the layout keeps up
+KEPT = 100  # cards that are left when the middle of a longer graph folds
+_MERGE = 4 * LIMIT  # edges; beyond it parallel ones are drawn as one that says how many
+
+
+class Recorded:
+    """The graph behind ``roots``, oldest first, with a leaf for every array that had no node.
+
+    ``operands[node][i]`` is the node of input ``i``, or that input itself if it is a number.
+    """
+
+    def __init__(self, roots: Iterable[Node]):
+        self.roots = list(dict.fromkeys(roots))
+        self.order: list[Node] = []
+        self.operands: dict[Node, list[Any]] = {}
+        for node in _union(self.roots):
+            pairs = zip(node.parents, node.inputs, strict=True)
+            self.operands[node] = found = [_operand(parent, x) for parent, x in pairs]
+            self.order += [x for x in found if isinstance(x, Node) and x not in self.operands]
+            for x in found:
+                if isinstance(x, Node):
+                    self.operands.setdefault(x, [])
+            self.order.append(node)
+
+    def uses(self) -> Iterable[tuple[Node, Node]]:
+        """(operand, node) for every op input that is not a number."""
+        for node in self.order:
+            for x in self.operands[node]:
+                if isinstance(x, Node):
+                    yield x, node
+
+
+def _union(roots: list[Node]) -> list[Node]:
+    if len(roots) == 1:
+        return ancestors(roots[0])
+    found = {node for root in roots for node in ancestors(root)}
+    return sorted(found, key=lambda node: node.index)
+
+
+def _operand(parent: Node | None, x: Any) -> Any:
+    if parent is not None:
+        return parent
+    is_number = not hasattr(x, "shape") or (isinstance(x, (np.generic, np.ndarray)) and not x.ndim)
+    return x if is_number else leaf(x)
+
+
+@dataclass(eq=False)
+class Card:
+    """One box of a picture: a leaf, the result of an op, or what was folded to one box.
+
+    Args:
+        kind: ``"gap"`` stands for the middle of a long graph.
+        id: ``n0``, ``n1`` ... in creation order.
+        members: the nodes it stands for.
+        outputs: those of them that something outside uses; what the card shows.
+        inputs: the nodes outside that its members use.
+        scope: the folded scope, for the kind ``"scope"``.
+    """
+
+    kind: Literal["leaf", "op", "scope", "gap"]
+    id: str
+    members: list[Node] = field(default_factory=list)
+    outputs: list[Node] = field(default_factory=list)
+    inputs: list[Node] = field(default_factory=list)
+    scope: Scope | None = None
+
+    @property
+    def ops(self) -> int:
+        """How many op calls it stands for."""
+        return sum(node.op is not None for node in self.members)
+
+
+@dataclass(eq=False)
+class Cluster:
+    """A scope that is drawn around its cards; the outermost one, the picture, has none."""
+
+    id: str = ""
+    scope: Scope | None = None
+    cards: list[Card] = field(default_factory=list)
+    clusters: "list[Cluster]" = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An op input: the card it comes from, the card that uses it.
+
+    ``position`` is the argument's number where the picture would not tell; ``count`` is above 1
+    where parallel edges were merged.
+    """
+
+    tail: Card
+    head: Card
+    position: int | None = None
+    count: int = 1
+
+
+@dataclass(eq=False)
+class Picture:
+    """What is visible of a graph, and a note if it folded by itself."""
+
+    cards: list[Card]
+    edges: list[Edge]
+    top: Cluster
+    note: str = ""
+
+    def span(self) -> int:
+        """The lengths of all edges together, counted in rows of cards."""
+        row: dict[Card, int] = {}
+        for edge in self.edges:
+            row[edge.head] = max(row.get(edge.head, 0), row.get(edge.tail, 0) + 1)
+        return sum(row[edge.head] - row.get(edge.tail, 0) for edge in self.edges)
+
+
+_GAP = Scope("…")  # the key of what the middle of a long graph folds to
+_Key = Node | Scope
+
+
+def picture(
+    recorded: Recorded,
+    depth: int | None = None,
+    limit: int = LIMIT,
+    pinned: Callable[[Node], bool] = lambda node: False,
+) -> Picture:
+    """Fold ``recorded`` until at most ``limit`` cards are left.
+
+    Args:
+        recorded: the graph.
+        depth: how many levels of nested scopes are opened; None opens all.
+        limit: above it ``depth`` is lowered first, then the middle becomes one card.
+        pinned: nodes that must not disappear in that middle.
+    """
+    paths = _Paths(recorded.order)
+    keys, note = _keys(recorded.order, paths, depth, limit)
+    if len(set(keys.values())) > limit:
+        keys = _without_middle(keys, min(limit, KEPT), pinned)
+    cards = _cards(recorded, keys)
+    edges = _edges(recorded, keys, cards)
+    return Picture(list(cards.values()), edges, _clusters(cards, paths), note)
+
+
+class _Paths:
+    """The scopes around each node, outermost first, found once per scope."""
+
+    def __init__(self, order: list[Node]):
+        self.of: dict[Scope | None, list[Scope]] = {None: []}
+        for scope in dict.fromkeys(node.scope for node in order):
+            unknown = []
+            while scope not in self.of:
+                unknown.append(scope)
+                scope = scope.parent
+            for inner in reversed(unknown):
+                self.of[inner] = [*self.of[inner.parent], inner]
+        self.deepest = max(map(len, self.of.values()))
+
+    def key(self, node: Node, depth: int) -> _Key:
+        """What ``node`` is part of when ``depth`` levels are open: itself, or a folded scope."""
+        path = self.of[node.scope]
+        return path[depth] if len(path) > depth else node
+
+
+def _keys(
+    order: list[Node], paths: _Paths, depth: int | None, limit: int
+) -> tuple[dict[Node, _Key], str]:
+    depth = paths.deepest if depth is None else min(depth, paths.deepest)
+    keys = {node: paths.key(node, depth) for node in order}
+    size = len(set(keys.values()))
+    if size <= limit:
+        return keys, ""
+    asked = depth
+    while depth and len(set(keys.values())) > limit:
+        depth -= 1
+        keys = {node: paths.key(node, depth) for node in order}
+    how = [f"folded to depth {depth}"] * (depth < asked)
+    how += ["the middle folded"] * (len(set(keys.values())) > limit)
+    return keys, f"{size:,} cards are too many to read: {' and '.join(how)}"
+
+
+def _without_middle(
+    keys: dict[Node, _Key], kept: int, pinned: Callable[[Node], bool]
+) -> dict[Node, _Key]:
+    """Keep the first and the last cards; what lies between has the key ``_GAP``."""
+    visible = list(dict.fromkeys(keys.values()))
+    first = kept // 2
+    hidden = set(visible[first : len(visible) - (kept - 1 - first)])
+    return {n: _GAP if key in hidden and not pinned(n) else key for n, key in keys.items()}
+
+
+def _cards(recorded: Recorded, keys: dict[Node, _Key]) -> dict[_Key, Card]:
+    cards: dict[_Key, Card] = {}
+    for node, key in keys.items():
+        if key not in cards:
+            cards[key] = Card(_kind(key), f"n{len(cards)}")
+            cards[key].scope = key if isinstance(key, Scope) else None
+        cards[key].members.append(node)
+    outputs = dict.fromkeys(recorded.roots)
+    inputs: dict[_Key, dict[Node, None]] = {key: {} for key in cards}
+    for x, node in recorded.uses():
+        if keys[x] is not keys[node]:
+            outputs[x] = None
+            inputs[keys[node]][x] = None
+    for key, card in cards.items():
+        card.outputs = [node for node in card.members if node in outputs]
+        card.inputs = list(inputs[key])
+    return cards
+
+
+def _kind(key: _Key) -> Literal["leaf", "op", "scope", "gap"]:
+    if isinstance(key, Scope):
+        return "gap" if key is _GAP else "scope"
+    return "leaf" if key.op is None else "op"
+
+
+def _edges(recorded: Recorded, keys: dict[Node, _Key], cards: dict[_Key, Card]) -> list[Edge]:
+    edges, merged = [], Counter()
+    for node in recorded.order:
+        operands = recorded.operands[node]
+        for i, x in enumerate(operands):
+            if not isinstance(x, Node) or keys[x] is keys[node]:
+                continue
+            tail, head = cards[keys[x]], cards[keys[node]]
+            if "gap" in (tail.kind, head.kind):
+                merged[tail, head] += 1
+            else:
+                position = i + 1 if _position_matters(node, operands, head) else None
+                edges.append(Edge(tail, head, position))
+    if len(edges) > _MERGE:
+        merged.update((edge.tail, edge.head) for edge in edges)
+        edges = []
+    return edges + [Edge(*ends, count=count) for ends, count in merged.items()]
+
+
+_COMMUTATIVE = {"add", "multiply", "maximum", "minimum", "logaddexp"}
+
+
+def _position_matters(node: Node, operands: list[Any], head: Card) -> bool:
+    """Whether the same operand is used twice by an op to which the order matters."""
+    nodes = [x for x in operands if isinstance(x, Node)]
+    repeated = len(set(nodes)) < len(nodes)
+    return head.kind == "op" and repeated and node.op.name not in _COMMUTATIVE
+
+
+def _clusters(cards: dict[_Key, Card], paths: _Paths) -> Cluster:
+    top = Cluster()
+    known: dict[Scope | None, Cluster] = {None: top}
+    for key, card in cards.items():
+        around = paths.of.get(key, [])[:-1] if isinstance(key, Scope) else paths.of[key.scope]
+        cluster = top
+        for scope in around:
+            if scope not in known:
+                known[scope] = Cluster(f"cluster_{len(known) - 1}", scope)
+                cluster.clusters.append(known[scope])
+            cluster = known[scope]
+        cluster.cards.append(card)
+    return top

@@ -1,0 +1,134 @@
+"""Numbers as a picture shows them: a small heat map, or statistics and an excerpt."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minigrad.backend import to_host
+
+SIDE = 8  # rows and columns of the largest array that is shown whole
+_ROWS, _COLUMNS = 3, 4  # of the excerpt of a larger one
+_LOW, _HIGH = (0x74, 0xAD, 0xD1), (0xFD, 0xAE, 0x61)  # blue and orange differ to every eye
+ODD = "#222222"  # behind nan and inf
+BLANK = "#ececec"  # where there is no number; zero is white
+_SPACES = "\u00a0" * 6
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number and the colour behind it; ``odd`` if it is not finite."""
+
+    text: str
+    color: str = "#ffffff"
+    odd: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is shown of an array.
+
+    Args:
+        rows: cells of the array, or of its first corner.
+        facts: ``(label, number)`` pairs about an array that is not shown whole.
+        note: what the rows are, where that is not plain.
+        more: (rows, columns) that follow those shown, 0 if none.
+    """
+
+    rows: list[list[Cell]]
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    note: str = ""
+    more: tuple[int, int] = (0, 0)
+
+
+def grid(array: Any) -> Grid:
+    """The whole of a small array, or statistics and the first corner of a larger one."""
+    array = np.asarray(to_host(array))
+    if not array.size:
+        return Grid([], note="empty")
+    flat = _flat(array)
+    if flat is not None and max(flat.shape) <= SIDE:
+        return Grid(_cells(flat, _peak(array)))
+    corner = array[(0,) * max(array.ndim - 2, 0)]
+    corner = np.atleast_2d(corner)
+    part = corner[:_ROWS, :_COLUMNS]
+    more = (corner.shape[0] - part.shape[0], corner.shape[1] - part.shape[1])
+    note = f"[{'0, ' * (array.ndim - 2)}...]" if array.ndim > 2 else ""
+    return Grid(_cells(part, _peak(array)), statistics(array), note, more)
+
+
+def blank(array: Any) -> Grid:
+    """The grid of ``array`` without its numbers: the place of a gradient that there is not."""
+    full = grid(array)
+    rows = [[Cell(_SPACES, BLANK) for _ in row] for row in full.rows]
+    names = [name for name, _ in full.facts if name not in ("nan", "inf")]
+    return Grid(rows, [(name, _SPACES) for name in names], full.note, full.more)
+
+
+def statistics(array: np.ndarray) -> list[tuple[str, str]]:
+    """Minimum, mean, maximum and standard deviation of the finite elements, and the others."""
+    values = array.astype(np.float64).ravel()
+    finite = values[np.isfinite(values)]
+    odd = [("nan", int(np.isnan(values).sum())), ("inf", int(np.isinf(values).sum()))]
+    facts = [(name, f"{n:,}") for name, n in odd if n]
+    if not finite.size:
+        return facts
+    scale = np.abs(finite).max() or 1.0  # squares of large and of tiny numbers stay in range
+    unit = finite / scale
+    pairs = ("min", unit.min()), ("mean", unit.mean()), ("max", unit.max()), ("std", unit.std())
+    return [(name, number(float(value * scale))) for name, value in pairs] + facts
+
+
+def number(value: float, decimals: int | None = None) -> str:
+    """``value`` in at most four significant digits; only 0 itself is written ``0``."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}".replace("-0", "0")
+    if decimals is not None and abs(value) >= 0.5 * 10.0**-decimals:
+        return f"{value:.{decimals}f}"
+    short = f"{value:.3g}" if decimals is None else f"{value:.1e}"
+    return short.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+
+
+def _flat(array: np.ndarray) -> np.ndarray | None:
+    """``array`` in two dimensions: a vector is one row; None if more than two axes are long."""
+    if array.ndim > 2:
+        array = array.squeeze()
+    return np.atleast_2d(array) if array.ndim <= 2 else None
+
+
+def _peak(array: np.ndarray) -> float:
+    values = np.abs(array.astype(np.float64))
+    return float(values.max(initial=0.0, where=np.isfinite(values)))
+
+
+def _cells(array: np.ndarray, peak: float) -> list[list[Cell]]:
+    decimals = _decimals(array)
+    return [[_cell(value, peak, decimals) for value in row] for row in array.tolist()]
+
+
+def _cell(value: Any, peak: float, decimals: int | None) -> Cell:
+    if isinstance(value, bool):
+        return Cell(str(value), _color(float(value)))
+    if not math.isfinite(value):
+        return Cell(f"{value:g}", ODD, odd=True)
+    text = str(value) if isinstance(value, int) and abs(value) < 1e6 else None
+    return Cell(text or number(value, decimals), _color(value / peak if peak else 0.0))
+
+
+def _decimals(array: np.ndarray) -> int | None:
+    """Decimals for all cells alike; None where their magnitude asks for exponents."""
+    values = np.abs(array.astype(np.float64))
+    values = values[np.isfinite(values) & (values > 0)]
+    top = float(values.max(initial=0.0))
+    if not 1e-3 <= top < 1e5:
+        return None
+    if np.all(values == np.round(values)):
+        return 0
+    return min(max(3 - math.floor(math.log10(top)), 0), 4)
+
+
+def _color(part: float) -> str:
+    """From blue (-1) over white (0) to orange (1)."""
+    end, weight = (_HIGH if part > 0 else _LOW), abs(part) ** 0.8
+    return "#" + "".join(f"{round(255 + (c - 255) * weight):02x}" for c in end)

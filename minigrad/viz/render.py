@@ -1,0 +1,156 @@
+"""DOT text to SVG, PNG and PDF, with whatever Graphviz this machine has."""
+
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from minigrad.core.node import Box
+from minigrad.errors import RenderError, UsageError, facts
+from minigrad.viz import _pygraphviz
+from minigrad.viz.dot import Verdict, to_dot
+
+FORMATS = ("svg", "png", "pdf")
+TIME_LIMIT = 20.0  # seconds; a layout that takes longer may take hours
+_REMEDY = (
+    "pip install 'minigrad[render]', apt install graphviz, brew install graphviz "
+    "or winget install graphviz"
+)
+
+
+def draw(
+    y: Box | Sequence[Box],
+    path: str | os.PathLike,
+    *,
+    depth: int | None = None,
+    values: bool = True,
+    grads: bool = True,
+    verdicts: Mapping[str, Verdict] | None = None,
+) -> Path:
+    """Draw the graph that computed ``y`` into the file ``path``.
+
+    Args:
+        y: a result, or several, whose graph was recorded.
+        path: its suffix chooses the format: .svg, .png, .pdf or .dot.
+        depth, values, grads, verdicts: as in ``to_dot``.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        UsageError: another suffix.
+        RenderError: no Graphviz here, or a layout that failed or took more than 20 s; the DOT text
+            is saved beside ``path``, and the error says where.
+    """
+    path = Path(path)
+    form = path.suffix.lower().removeprefix(".")
+    if form not in (*FORMATS, "dot"):
+        expected = "a file name that ends in .svg, .png, .pdf or .dot"
+        raise UsageError(facts("draw: path", expected=expected, got=path.name))
+    text = to_dot(y, depth=depth, values=values, grads=grads, verdicts=verdicts)
+    if form == "dot":
+        path.write_text(text, encoding="utf-8", newline="\n")
+        return path
+    try:
+        picture = render(text, form)
+    except RenderError as error:
+        saved = path.with_suffix(".dot")
+        saved.write_text(text, encoding="utf-8", newline="\n")
+        headline, *rest = str(error).splitlines()
+        raise RenderError("\n".join([f"{headline}; the DOT text is in {saved}", *rest])) from error
+    path.write_bytes(picture)
+    return path
+
+
+def render(dot: str, form: str) -> bytes:
+    """Lay out DOT text: by ``dot`` where it is on PATH, else by pygraphviz in a process of its own.
+
+    Args:
+        dot: the DOT text.
+        form: ``"svg"``, ``"png"`` or ``"pdf"``.
+
+    Raises:
+        RenderError: neither is installed, or those that are failed or took longer than 20 s.
+    """
+    failures = []
+    for name, found, run in _RENDERERS:
+        if not found():
+            continue
+        try:
+            return run(dot.encode(), form)
+        except subprocess.TimeoutExpired:
+            raise _too_slow(name) from None
+        except (subprocess.SubprocessError, OSError) as error:
+            failures.append(f"{name}: {_reason(error)}")
+    expected, got = "`dot` on PATH, or the package pygraphviz", "; ".join(failures) or "neither"
+    headline = "draw: the layout failed" if failures else "draw: no Graphviz to draw with"
+    raise RenderError(facts(headline, expected=expected, got=got, remedy=_REMEDY))
+
+
+def mimebundle(y: Box) -> dict[str, str]:
+    """What a notebook shows for ``y``: its text and, if a graph was recorded, the picture.
+
+    Never raises: without a renderer the text is all there is.
+    """
+    try:
+        bundle = {"text/plain": repr(y)}
+    except Exception as error:  # an array whose device is gone, say
+        bundle = {"text/plain": f"<{type(y).__name__}: {type(error).__name__}>"}
+    try:
+        if y.node is not None and y.node.op is not None:
+            svg = render(to_dot(y), "svg").decode()
+            bundle["image/svg+xml"] = svg[svg.index("<svg") :]
+    except Exception as error:  # the picture is an extra: the cell must not fail because of it
+        logging.getLogger(__name__).debug("no picture: %s", error)
+    return bundle
+
+
+def _by_dot(dot: bytes, form: str) -> bytes:
+    from graphviz.backend.dot_command import command
+    from graphviz.backend.execute import run_check
+
+    words = command("dot", form)
+    done = run_check(words, input=dot, capture_output=True, quiet=True, timeout=TIME_LIMIT)
+    return done.stdout
+
+
+def _by_pygraphviz(dot: bytes, form: str) -> bytes:
+    # -P keeps the modules beside the script off sys.path
+    words = [sys.executable, "-P", str(_pygraphviz.__file__), form]
+    done = subprocess.run(words, input=dot, capture_output=True, timeout=TIME_LIMIT, check=True)
+    return done.stdout
+
+
+def _has_dot() -> bool:
+    return shutil.which("dot") is not None and importlib.util.find_spec("graphviz") is not None
+
+
+def _has_pygraphviz() -> bool:
+    return importlib.util.find_spec("pygraphviz") is not None
+
+
+_RENDERERS: list[tuple[str, Callable[[], bool], Callable[[bytes, str], bytes]]] = [
+    ("dot", _has_dot, _by_dot),
+    ("pygraphviz", _has_pygraphviz, _by_pygraphviz),
+]
+
+
+def _too_slow(name: str) -> RenderError:
+    expected, got = f"a layout within {TIME_LIMIT:g} s", f"none yet from {name}"
+    remedy = "fold the graph with depth=0, or draw a smaller part of it"
+    return RenderError(
+        facts("draw: the layout was stopped", expected=expected, got=got, remedy=remedy)
+    )
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, subprocess.CalledProcessError):
+        return str(error)
+    if error.returncode < 0:
+        return f"crashed with signal {-error.returncode}"
+    lines = (error.stderr or b"").decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"exit status {error.returncode}"

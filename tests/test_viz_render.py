@@ -1,0 +1,218 @@
+"""DOT to SVG, PNG and PDF: which renderer runs, what happens without one, and hostile names."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.errors import RenderError, UsageError
+from minigrad.viz import render
+
+needs_pygraphviz = pytest.mark.skipif(
+    importlib.util.find_spec("pygraphviz") is None, reason="pygraphviz is not installed"
+)
+needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="no dot on PATH")
+
+MAGIC = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
+
+HOSTILE = [
+    '"quoted"', "it's", "<b>bold</b>", "</script><script>alert(1)</script>", "&#955;", "&amp;",
+    "&nbsp;", "a:b", "n0", "trailing\\", "\\N \\G \\E \\l \\\\", "{a|b}", "]]>", "<!-- x", "-->",
+    "%s %(x)s", "{0}", "->", "digraph {", "a  b", "שלום", "مرحبا", "👩\u200d👧", "\u00e9 e\u0301",
+    "日本語", "#", "//", "/* */", "javascript:alert(1)", "λ",
+]  # fmt: skip
+MADE_VISIBLE = {
+    "a\0b": "a␀b",
+    "line\nbreak\ttab\r": "line␊break␉tab␍",
+    "\x1b[31mred": "␛[31mred",
+    "\x7f\x85": "␡⟨U+0085⟩",
+    "\u202eevil": "⟨U+202E⟩evil",
+    "\ud800": "⟨U+D800⟩",
+    "\uffff": "\ufffd",
+    "a\u2028b": "a⟨U+2028⟩b",
+    "x" * 10_000: "x" * 19 + "…" + "x" * 20,
+}
+
+
+def product(*names):
+    leaves = [mg.tensor([1.0, 2.0], requires_grad=True, name=name) for name in names]
+    y = leaves[0] * 2.0
+    for leaf in leaves[1:]:
+        y = y * leaf
+    return y
+
+
+def only(monkeypatch, *names):
+    """Leave these renderers."""
+    kept = [entry for entry in render._RENDERERS if entry[0] in names]
+    monkeypatch.setattr(render, "_RENDERERS", kept)
+
+
+def fake(monkeypatch, run):
+    monkeypatch.setattr(render, "_RENDERERS", [("fake", lambda: True, run)])
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+@needs_pygraphviz
+def test_hostile_names_give_well_formed_svg_that_shows_them_verbatim():
+    names = [*HOSTILE, *MADE_VISIBLE]
+    with mg.scope('</g>"\\N<&\0'):
+        y = product(*names)
+    verdicts = {name: (False, name) for name in names}
+    svg = render.render(mg.viz.to_dot(y, verdicts=verdicts), "svg")
+    texts = [node.text or "" for node in ElementTree.fromstring(svg).findall(".//{*}text")]
+    plain = {re.sub("[\u200e\u2068\u2069]", "", t).replace("\u00a0", " ") for t in texts}
+    assert plain >= {*HOSTILE, *MADE_VISIBLE.values(), '</g>"\\N<&␀'}
+    assert b"href" not in svg.replace(b"xlink=", b"")
+
+
+def test_dot_text_of_hostile_names_is_ascii_safe_where_it_must_be():
+    dot = mg.viz.to_dot(product(*HOSTILE, *MADE_VISIBLE))
+    dot.encode()  # no lone surrogate is left
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", dot)
+    assert "<b>" not in dot and "<script" not in dot
+    assert "URL" not in dot
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@needs_pygraphviz
+@pytest.mark.parametrize("form", ["svg", "png", "pdf"])
+def test_pygraphviz_draws_every_format_with_an_empty_path(form, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    path = tmp_path / f"picture.{form.upper()}"
+    assert mg.viz.draw(product("x"), str(path)) == path
+    assert path.read_bytes().startswith(MAGIC[form])
+
+
+@needs_dot
+@pytest.mark.parametrize("form", ["svg", "png", "pdf"])
+def test_dot_draws_every_format(form, monkeypatch):
+    only(monkeypatch, "dot")
+    assert render.render(mg.viz.to_dot(product("x")), form).startswith(MAGIC[form])
+
+
+def test_dot_suffix_writes_the_text_and_needs_no_renderer(tmp_path, monkeypatch):
+    only(monkeypatch)
+    y = product("λ")
+    path = mg.viz.draw(y, tmp_path / "picture.dot", depth=0)
+    assert path.read_bytes() == mg.viz.to_dot(y, depth=0).encode()
+
+
+@pytest.mark.parametrize("name", ["picture.jpg", "picture", "svg", "picture.svg.txt"])
+def test_other_suffix_is_refused(name, tmp_path):
+    with pytest.raises(UsageError, match=r"\.svg, \.png, \.pdf or \.dot"):
+        mg.viz.draw(product("x"), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@needs_pygraphviz
+def test_batch_norm_with_badges_is_drawn_from_the_same_text_as_its_dot_file(tmp_path):
+    x = mg.tensor(np.arange(6.0).reshape(3, 2), requires_grad=True, name="x")
+    y = mg.batch_norm(x, np.ones(2), np.zeros(2))
+    svg = mg.viz.draw(y, tmp_path / "bn.svg", verdicts={"x": (False, "planted")}).read_text()
+    assert "✗ wrong: planted" in svg
+    assert "#b3261e" in svg
+
+
+# --- renderers -----------------------------------------------------------------------------------
+
+
+def test_without_a_renderer_one_error_names_the_remedies_and_the_saved_text(tmp_path, monkeypatch):
+    only(monkeypatch)
+    y = product("x")
+    with pytest.raises(RenderError) as caught:
+        mg.viz.draw(y, tmp_path / "picture.svg")
+    text = str(caught.value)
+    saved = tmp_path / "picture.dot"
+    assert str(saved) in text
+    assert all(word in text for word in ("apt install graphviz", "brew", "winget", "pip install"))
+    assert "minigrad[render]" in text
+    assert len(text.splitlines()) == 4
+    assert saved.read_text(encoding="utf-8") == mg.viz.to_dot(y)
+    assert not (tmp_path / "picture.svg").exists()
+
+
+def test_layout_that_takes_too_long_is_stopped_and_says_so(tmp_path, monkeypatch):
+    def sleep(dot, form):
+        words = [sys.executable, "-c", "import time; time.sleep(60)"]
+        return subprocess.run(words, input=dot, timeout=0.2, check=True).stdout
+
+    fake(monkeypatch, sleep)
+    with pytest.raises(RenderError, match="within 20 s") as caught:
+        mg.viz.draw(product("x"), tmp_path / "picture.svg")
+    assert "picture.dot" in str(caught.value)
+    assert (tmp_path / "picture.dot").exists()
+
+
+def test_every_renderer_runs_under_the_time_limit(monkeypatch):
+    limits = []
+
+    def run(words, *, timeout, **others):
+        limits.append(timeout)
+        return subprocess.CompletedProcess(words, 0, b"", b"")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for _, _, renderer in render._RENDERERS:
+        renderer(b"digraph {}", "svg")
+    assert limits == [20.0, 20.0]
+
+
+def test_layout_that_crashes_is_an_error_that_names_the_signal(tmp_path, monkeypatch):
+    def crash(dot, form):
+        raise subprocess.CalledProcessError(-11, "dot")
+
+    fake(monkeypatch, crash)
+    with pytest.raises(RenderError, match="crashed with signal 11"):
+        mg.viz.draw(product("x"), tmp_path / "picture.svg")
+
+
+def test_second_renderer_is_used_when_the_first_fails(monkeypatch):
+    def fail(dot, form):
+        raise subprocess.CalledProcessError(1, "dot", stderr=b"no such format")
+
+    entries = [("first", lambda: True, fail), ("second", lambda: True, lambda dot, form: b"drawn")]
+    monkeypatch.setattr(render, "_RENDERERS", entries)
+    assert render.render("digraph {}", "svg") == b"drawn"
+
+
+def test_dot_on_path_is_preferred(monkeypatch):
+    assert [name for name, _, _ in render._RENDERERS] == ["dot", "pygraphviz"]
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert not render._has_dot()
+
+
+@needs_pygraphviz
+def test_text_that_is_not_dot_is_a_render_error(monkeypatch):
+    only(monkeypatch, "pygraphviz")
+    with pytest.raises(RenderError, match="the layout failed"):
+        render.render("this is not dot", "svg")
+
+
+# --- notebooks -----------------------------------------------------------------------------------
+
+
+def test_notebook_gets_text_and_svg(monkeypatch):
+    fake(monkeypatch, lambda dot, form: b"<?xml version='1.0'?>\n<svg></svg>")
+    y = product("x")
+    assert mg.viz.mimebundle(y) == {"text/plain": repr(y), "image/svg+xml": "<svg></svg>"}
+
+
+def test_notebook_gets_text_alone_without_a_renderer(monkeypatch):
+    only(monkeypatch)
+    y = product("x")
+    assert mg.viz.mimebundle(y) == {"text/plain": repr(y)}
+
+
+@pytest.mark.parametrize("y", [mg.tensor([1.0]), mg.tensor(1.0, requires_grad=True), None, 3.0])
+def test_notebook_never_sees_an_error(y):
+    assert mg.viz.mimebundle(y) == {"text/plain": repr(y)}
