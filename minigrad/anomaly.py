@@ -68,10 +68,19 @@ class _Anomaly(Observer):
                 raise _anomaly(f"{node.op.name}: {which} was changed in place", node.origin.where)
 
     def pulled(self, node: Node, i: int, raw: Any, x_bar: Any, total: Any) -> None:
-        where = node.origin.where if node.origin is not None else "(recorded outside anomaly_mode)"
         if _bad(raw) and self.y_bar_is_finite:
             headline = f"{node.op.name}, backward: made the cotangent of {_input(node, i)}"
-            raise _anomaly(f"{headline} {_bad(raw)}", where)
+            raise _anomaly(f"{headline} {_bad(raw)}", _where(node))
+
+    def pushed(self, node: Node, x_dots: list, y_dot: Any) -> None:
+        known = [x_dot for x_dot in (y_dot, *x_dots) if x_dot is not None]
+        if y_dot is not None and _bad(y_dot) and not any(map(_bad, known[1:])):
+            headline = f"{node.op.name}, forward sweep: made the tangent {_bad(y_dot)}"
+            raise _anomaly(headline, _where(node))
+
+
+def _where(node: Node) -> str:
+    return node.origin.where if node.origin is not None else "(recorded outside anomaly_mode)"
 
 
 def _input(node: Node, i: int) -> str:

@@ -5,6 +5,7 @@ The data decide: ``namespace(*arrays)`` looks the types up in one dictionary and
 in; ``register(Library(...))`` adds another.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,12 +104,11 @@ def unavailable(device: str = "cuda") -> str:
 
 
 def _library_on(device: str) -> Library:
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise DeviceError(
             facts("no such device", expected="'cpu', 'cuda' or 'cuda:<n>'", got=repr(device))
         )
-    return NUMPY if kind == "cpu" else cupy()
+    return NUMPY if device == "cpu" else cupy()
 
 
 def library_of(array: Any) -> Library | None:
@@ -159,8 +159,9 @@ def is_on(array: Any, device: str) -> bool:
 
 def to_device(array: Any, device: str) -> Any:
     """``array`` on ``device`` (``"cpu"``, ``"cuda"``, ``"cuda:1"``); itself where it is there."""
-    target = _library_on(device)
-    return array if is_on(array, device) else target.from_host(to_host(array), device)
+    if is_on(array, device):
+        return array
+    return _library_on(device).from_host(to_host(array), device)
 
 
 def zeros_like(array: Any) -> Any:

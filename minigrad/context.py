@@ -25,6 +25,7 @@ class Context:
     recording: bool = True
     scope: Scope | None = None
     observer: Any = None  # an ``observer.Observer``
+    journal: list | None = None  # (tensor, array, node) before each assignment, to undo them
 
 
 class _Thread(threading.local):
@@ -48,10 +49,14 @@ class setting(ContextDecorator):
             values.get("recording", now.recording),
             values.get("scope", now.scope),
             values.get("observer", now.observer),
+            values.get("journal", now.journal),
         )
 
     def __exit__(self, *exception: Any) -> None:
         THREAD.context = self.before.pop()
+
+    def _recreate_cm(self) -> "setting":
+        return setting(**self.values)  # each call of a decorated function has its own stack
 
 
 def no_grad():
@@ -59,6 +64,16 @@ def no_grad():
     return setting(recording=False)
 
 
-def scope(name: str):
+class scope(setting):
     """Group the ops recorded inside a ``with`` block under ``name``; scopes nest."""
-    return setting(scope=Scope(name, THREAD.context.scope))
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+
+    def __enter__(self) -> None:
+        self.values = {"scope": Scope(self.name, THREAD.context.scope)}
+        super().__enter__()
+
+    def _recreate_cm(self) -> "scope":
+        return scope(self.name)

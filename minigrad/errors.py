@@ -143,6 +143,13 @@ def wrong_cotangent(op: Any, i: int, x_bar: Any, x: Any) -> RuleError:
     return RuleError(facts(headline, expected=expected, got=got))
 
 
+def wrong_tangent(op: Any, y_dot: Any, y: Any) -> RuleError:
+    """A jvp rule returned ``y_dot`` for the result ``y``, which has another shape."""
+    headline = f"{op.name}: the jvp rule returned a tangent of the wrong shape"
+    expected = f"{tuple(y.shape)}, the shape of the result"
+    return RuleError(facts(headline, expected=expected, got=tuple(y_dot.shape)))
+
+
 def overwritten(leaf: Any, order: list) -> OverwrittenError:
     """The tensor of ``leaf`` was assigned after a node of the graph ``order`` used it."""
     user = next((node for node in order if leaf in node.parents), None)

@@ -16,3 +16,6 @@ class Observer:
 
     def pulled(self, node: Node, i: int, raw: Any, x_bar: Any, total: Any) -> None:
         """``raw`` became ``x_bar``, un-broadcast, of input i; ``total`` is its running sum."""
+
+    def pushed(self, node: Node, x_dots: list, y_dot: Any) -> None:
+        """The jvp rule of ``node`` made the tangent ``y_dot`` of the tangents ``x_dots``."""

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, ops
+from minigrad.context import THREAD
 from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
+from minigrad.declaration import REGISTRY
 from minigrad.errors import (
     BoundsError,
     DTypeError,
@@ -97,6 +99,18 @@ class Tensor(Box):
         if self.device != "cpu":
             raise DTypeError(f"numpy.asarray: {describe(self)} is on {self.device}; use .numpy()")
         return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __array_function__(self, func: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
+        """``numpy.f(tensor)`` is the op of that name; what would drop a graph is refused."""
+        if func.__name__ in REGISTRY:
+            return REGISTRY[func.__name__](*args, **kwargs)
+        if func.__name__ not in _QUERIES and any(map(_tracked, args)):
+            remedy = f"use an op of minigrad.ops, or numpy.{func.__name__}(x.numpy())"
+            got = f"numpy.{func.__name__}, which is none"
+            raise DTypeError(
+                facts("a tensor with a graph", expected="an op", got=got, remedy=remedy)
+            )
+        return func(*map(_plain, args), **kwargs)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -185,7 +199,7 @@ class Tensor(Box):
     @grad.setter
     def grad(self, value: Any) -> None:
         if value is not None:
-            array = value.array if isinstance(value, Box) else backend.frozen(value)
+            array = backend.frozen(backend.as_array(getattr(value, "array", value)))
             if np.shape(array) != self.shape:
                 got = np.shape(array)
                 raise ShapeError(facts("grad: assigned value", expected=self.shape, got=got))
@@ -243,6 +257,8 @@ class Tensor(Box):
         if new.shape != self.shape:
             raise ShapeError(facts("assignment: value", expected=self.shape, got=new.shape))
         new = new.astype(self.dtype) if new.dtype != self.dtype else backend.frozen(new)
+        if THREAD.context.journal is not None:
+            THREAD.context.journal.append((self, self.array, self.node))
         if self.node is not None:
             old = self.node
             self.node = leaf(new, old.requires_grad, old.name)
@@ -264,8 +280,9 @@ class Tensor(Box):
         new = self.array.copy() if self.shape else np.array(self.array)
         try:
             new[_key(key)] = getattr(value, "array", value)
-        except (IndexError, ValueError) as error:
+        except (IndexError, TypeError, ValueError) as error:
             kind = BoundsError if isinstance(error, IndexError) else ShapeError
+            kind = DTypeError if isinstance(error, TypeError) else kind
             raise kind(f"assignment to {describe(self)}: {error}") from error
         self._replace(new)
 
@@ -330,8 +347,17 @@ class Tensor(Box):
     __hash__ = object.__hash__
 
     def _compare(self, name: str, other: Any) -> "Tensor":
-        other = getattr(other, "array", other)
-        return type(self)(getattr(backend.namespace(self.array), name)(self.array, other))
+        try:
+            array = getattr(other, "array", other)
+            array = array if isinstance(array, (int, float)) else backend.as_array(array)
+            xp = backend.namespace(self.array, array)
+            return type(self)(getattr(xp, name)(self.array, array))
+        except (TypeError, ValueError) as error:
+            got = f"{describe(self)} and {describe(other)}"
+            kind = ShapeError if isinstance(error, ValueError) else DTypeError
+            raise kind(
+                facts(f"{name}: {error}", expected="operands that broadcast", got=got)
+            ) from error
 
     # --- methods, as NumPy's arrays have them ----------------------------------------------------
 
@@ -423,6 +449,25 @@ def as_seed(seed: Any, y: Box) -> Any:
     raise SeedError(facts("backward: seed", expected=expected, got=got))
 
 
+_QUERIES = frozenset(
+    ["allclose", "array2string", "array_equal", "array_repr", "array_str", "isclose", "ndim",
+     "result_type", "shape", "size"]
+)  # fmt: skip
+
+
+def _tracked(value: Any) -> bool:
+    """Whether ``value`` is, or holds, a tensor that requires a gradient."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_tracked, value))
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    return value.data if isinstance(value, Tensor) else value
+
+
 def _differentiable(dtype: Any, name: str | None = None) -> None:
     if dtype.kind != "f":
         got = f"{name or 'tensor'} of dtype {dtype}"
@@ -432,6 +477,7 @@ def _differentiable(dtype: Any, name: str | None = None) -> None:
 def _rebuild(array: Any, requires_grad: bool, name: str | None, device: str, grad: Any) -> Tensor:
     result = tensor(array, requires_grad=requires_grad, name=name, device=device)
     if grad is not None:
+        result.node = result.node or leaf(result.array)
         result.grad = backend.to_device(grad, device)
     return result
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from minigrad.core.op import op
 from minigrad.declaration import Case
-from minigrad.errors import wrong_cotangent
+from minigrad.errors import wrong_cotangent, wrong_tangent
 
 _UP = (((3,), (2, 3)), ((2, 1), (4, 2, 3)), ((), (2, 2)), ((0, 3), (2, 0, 3)))
 
@@ -85,12 +85,6 @@ def astype_vjp(y_bar, y, x, *, dtype):
     return (astype(y_bar, dtype=x.dtype),)
 
 
-def fit(bar: Any, like: Any) -> Any:
-    """Sum ``bar`` to the shape of ``like`` and cast it to its dtype, where they differ."""
-    bar = bar if bar.shape == like.shape else sum_to(bar, shape=like.shape)
-    return bar if bar.dtype == like.dtype else astype(bar, dtype=like.dtype)
-
-
 def unbroadcast(op: Any, i: int, x_bar: Any, x: Any, y_shape: tuple) -> Any:
     """Sum the loop axes of ``x_bar`` that broadcasting repeated in input ``i`` of ``op``.
 
@@ -103,4 +97,14 @@ def unbroadcast(op: Any, i: int, x_bar: Any, x: Any, y_shape: tuple) -> Any:
         axes = _repeated_axes(shape, x.shape)
         if not axes or max(axes) >= loop or shape[:loop] != y_shape[:loop]:
             raise wrong_cotangent(op, i, x_bar, x)
-    return fit(x_bar, x)
+        x_bar = sum_to(x_bar, shape=x.shape)
+    return x_bar if x_bar.dtype == x.dtype else astype(x_bar, dtype=x.dtype)
+
+
+def rebroadcast(op: Any, y_dot: Any, y: Any) -> Any:
+    """Broadcast a term of a tangent to the shape of the result ``y``; RuleError if it does not."""
+    if y_dot.shape != y.shape:
+        if _repeated_axes(y.shape, y_dot.shape) is None:
+            raise wrong_tangent(op, y_dot, y)
+        y_dot = broadcast_to(y_dot, shape=y.shape)
+    return y_dot if y_dot.dtype == y.dtype else astype(y_dot, dtype=y.dtype)

@@ -79,33 +79,20 @@ class Op(Declared):
         context, node = THREAD.context, None
         recording = tracked and context.recording
         try:
-            if xp is WEAK or mixed:
+            if xp is WEAK or mixed:  # nothing but numbers, or a sequence among the operands
+                inputs = as_operands(inputs)
                 xp = namespace(*inputs)
             value = self.forward(xp, *inputs, **params) if params else self.forward(xp, *inputs)
             if recording and constants:
                 _own(args, inputs, parents)
         except (LookupError, TypeError, ValueError) as error:
-            inputs, value = self._recover(args, inputs, params, error)
-            _own(args, inputs, parents)
+            raise from_operands(self, args, params, error) from error
         if recording:
             params = {key: frozen(value) for key, value in params.items()} if params else _NONE
             node = Node(self, params, tuple(parents), tuple(inputs), value, context.scope)
         if context.observer is not None:
             context.observer.called(self, inputs, value, node)
         return value if box is None else type(box)(value, node)
-
-    def _recover(self, args: tuple, inputs: list, params: dict, error: Exception) -> tuple:
-        """Run again with sequences made arrays; failing that, say what was expected and got."""
-        try:
-            arrays = as_operands(inputs)
-            if any(a is not x for a, x in zip(arrays, inputs, strict=True)):
-                return arrays, self.forward(namespace(*arrays), *arrays, **params)
-        except (LookupError, TypeError, ValueError) as second:
-            error = second
-        try:
-            raise from_operands(self, args, params, error) from error
-        finally:
-            del error  # it refers to this frame: a cycle would keep the graph alive
 
 
 def _own(args: tuple, inputs: list, parents: list) -> None:

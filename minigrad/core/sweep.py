@@ -9,7 +9,7 @@ from typing import Any
 
 from minigrad.backend import zeros_like
 from minigrad.context import THREAD, Scope, setting
-from minigrad.core.broadcast import broadcast_to, fit, unbroadcast
+from minigrad.core.broadcast import rebroadcast, unbroadcast
 from minigrad.core.node import Node, ancestors
 from minigrad.errors import no_rule, overwritten, wrong_entries
 
@@ -96,15 +96,19 @@ def forward_sweep(root: Node, tangents: dict[Node, Any], record: bool = False) -
     """Push ``tangents`` (node -> tangent) forward to ``root``; None where its tangent is zero."""
     dots = dict(tangents)
     mirror = _Mirror("d ", next(iter(tangents.values()))) if record else None
-    for node in _checked_ancestors(root):
-        x_dots = [dots.get(parent) for parent in node.parents]
-        if node in dots or all(x_dot is None for x_dot in x_dots):
-            continue
-        if mirror is None:
-            dots[node] = _push(node, x_dots, node.value, node.inputs)
-        else:
-            with mirror.scope_of(node):
-                dots[node] = _push(node, x_dots, *mirror.operands(node))
+    observer = THREAD.context.observer
+    with setting(observer=observer if record else None):
+        for node in _checked_ancestors(root):
+            x_dots = [dots.get(parent) for parent in node.parents]
+            if node in dots or all(x_dot is None for x_dot in x_dots):
+                continue
+            if mirror is None:
+                dots[node] = _push(node, x_dots, node.value, node.inputs)
+            else:
+                with mirror.scope_of(node):
+                    dots[node] = _push(node, x_dots, *mirror.operands(node))
+            if observer is not None:
+                observer.pushed(node, x_dots, dots[node])
     return dots.get(root)
 
 
@@ -125,8 +129,7 @@ def _push(node: Node, x_dots: list, y: Any, xs: tuple) -> Any:
         terms = [op(*xs[:i], x_dots[i], *xs[i + 1 :], **params) for i in known]
     else:
         raise no_rule(op, "defjvp")
-    terms = [t for t in terms if t is not None]
-    terms = [fit(t if t.shape == y.shape else broadcast_to(t, shape=y.shape), y) for t in terms]
+    terms = [rebroadcast(op, term, y) for term in terms if term is not None]
     return sum(terms[1:], terms[0]) if terms else None
 
 

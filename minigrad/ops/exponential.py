@@ -72,7 +72,7 @@ def dlog1p(y, x):
 
 @elementwise(
     formula=r"y = \ln(e^{x_1} + e^{x_2})",
-    pullback=r"\bar x_i = \bar y\,e^{x_i - y}",
+    pullback=r"\bar x_1 = \bar y\,\sigma(x_1 - x_2),\quad \bar x_2 = \bar y\,\sigma(x_2 - x_1)",
 )
 def logaddexp(xp, x1, x2):
     """``log(exp(x1) + exp(x2))`` without overflow; shapes broadcast.
@@ -85,7 +85,7 @@ def logaddexp(xp, x1, x2):
 
 @logaddexp.defpartials
 def dlogaddexp(y, x1, x2):
-    return lambda: exp(x1 - y), lambda: exp(x2 - y)
+    return lambda: sigmoid(x1 - x2), lambda: sigmoid(x2 - x1)
 
 
 @elementwise(formula=r"y = \sin x", pullback=r"\bar x = \bar y \cos x")

@@ -8,7 +8,7 @@ from minigrad.declaration import Case, Domain
 from minigrad.errors import BoundsError, DTypeError, ShapeError, describe, facts
 from minigrad.ops.exponential import exp
 from minigrad.ops.index import getitem
-from minigrad.ops.reduce import logsumexp, mean
+from minigrad.ops.reduce import logsumexp, mean, shifted, sum
 
 _ROWS = (Case(((3, 4),)), Case(((3, 4),), {"axis": 0}), Case(((5,),)))
 
@@ -23,7 +23,8 @@ def softmax(x, *, axis=-1):
     >>> mg.softmax(mg.tensor([1000.0, 1000.0]))
     tensor([0.5, 0.5])
     """
-    return exp(log_softmax(x, axis=axis))
+    e = exp(shifted(x, axis))
+    return e / sum(e, axis=axis, keepdims=True)
 
 
 @composite(formula=r"y_i = x_i - \ln \sum_j e^{x_j}", cases=_ROWS)
@@ -33,6 +34,7 @@ def log_softmax(x, *, axis=-1):
     >>> mg.log_softmax(mg.tensor([0.0, 0.0]))
     tensor([-0.69314718, -0.69314718])
     """
+    x = shifted(x, axis)  # lest digits be lost where all x are large
     return x - logsumexp(x, axis=axis, keepdims=True)
 
 

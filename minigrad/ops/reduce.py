@@ -5,6 +5,7 @@
 
 from math import prod as product
 
+from minigrad.backend import namespace
 from minigrad.core.op import op
 from minigrad.declaration import Case, Domain
 from minigrad.ops.exponential import exp
@@ -261,19 +262,36 @@ def logsumexp(xp, x, *, axis=None, keepdims=False):
     >>> mg.logsumexp(mg.tensor([1000.0, 1000.0])).item()
     1000.6931471805599
     """
-    top = x.max(axis=axis, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, 0)  # all -inf: log(0) below, not nan
+    top = _top(xp, x, axis)
     y = xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
     return y if keepdims else xp.squeeze(y, axis=tuple(_axes(x.ndim, axis)))
 
 
 @logsumexp.defvjp
 def logsumexp_vjp(y_bar, y, x, *, axis=None, keepdims=False):
-    kept = _kept(x.shape, axis)
-    return (reshape(y_bar, shape=kept) * exp(x - reshape(y, shape=kept)),)
+    return (reshape(y_bar, shape=_kept(x.shape, axis)) * _weights(x, axis),)
 
 
 @logsumexp.defjvp
 def logsumexp_jvp(x_dots, y, x, *, axis=None, keepdims=False):
-    weights = exp(x - reshape(y, shape=_kept(x.shape, axis)))
-    return sum(weights * x_dots[0], axis=axis, keepdims=keepdims)
+    return sum(_weights(x, axis) * x_dots[0], axis=axis, keepdims=keepdims)
+
+
+def _weights(x, axis):
+    """Softmax. Written exp(x - y) it would lose as many digits as ``|x|`` has before the point."""
+    e = exp(shifted(x, axis))
+    return e / sum(e, axis=axis, keepdims=True)
+
+
+def shifted(x, axis):
+    """``x`` less its largest element along ``axis``, which is taken as a constant.
+
+    What is made of it must not depend on a shift of ``x``; then no derivative is lost.
+    """
+    raw = getattr(x, "array", x)
+    return x - _top(namespace(raw), raw, axis)
+
+
+def _top(xp, x, axis):
+    top = x.max(axis=axis, keepdims=True)
+    return xp.where(xp.isfinite(top), top, xp.zeros_like(top))  # all -inf: log(0), not nan

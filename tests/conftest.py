@@ -1,0 +1,74 @@
+"""Profiles of hypothesis, and fixtures that keep the tests apart from each other."""
+
+import gc
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import minigrad as mg
+from minigrad.context import THREAD
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside this file: taylor, differences
+
+_COMMON = {
+    "deadline": None,  # a shared machine pauses at random
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow],
+}
+settings.register_profile("dev", max_examples=3, **_COMMON)
+settings.register_profile("ci", max_examples=8, derandomize=True, database=None, **_COMMON)
+settings.register_profile("thorough", max_examples=200, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def _global_state() -> dict:
+    context = THREAD.context
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002, the state to protect
+    return {
+        "recording": context.recording,
+        "scope": context.scope,
+        "observer": context.observer,
+        "errstate": np.geterr(),
+        "numpy.random": (kind, keys.tobytes(), *rest),
+        "registry": [
+            n for n, op in mg.REGISTRY.items() if not op.__module__.startswith("minigrad.")
+        ],
+        "gc": gc.isenabled(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _no_global_state_leaks():
+    before = _global_state()
+    yield
+    after = _global_state()
+    changed = [name for name in before if before[name] != after[name]]
+    assert not changed, f"the test changed global state: {', '.join(changed)}"
+
+
+@pytest.fixture
+def declared():
+    """Ops a test declares are gone from the registry when it ends."""
+    known = dict(mg.REGISTRY)
+    yield
+    for name in [name for name in mg.REGISTRY if name not in known]:
+        del mg.REGISTRY[name]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20240229)
+
+
+@pytest.fixture
+def no_gc():
+    """The cycle collector stays off, so that only reference counting can free a graph."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()

@@ -1,0 +1,129 @@
+"""Kinks and ties take the documented subgradient, in both modes."""
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+SEED = np.array([1.5, -0.5, 2.0])
+
+
+def both_modes(f, x, seed):
+    """The cotangent of ``x``, checked against the tangent of every unit direction."""
+    x = np.asarray(x, float)
+    x_bar = mg.vjp(f, x)[1](seed)[0].numpy()
+    for k in range(x.size):
+        e = np.zeros(x.shape)
+        e.reshape(-1)[k] = 1.0
+        y_dot = mg.jvp(f, (x,), (e,))[1].numpy()
+        assert (y_dot * seed).sum() == x_bar.reshape(-1)[k]
+    return x_bar
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "slopes"),
+    [
+        ("relu", {}, [0.0, 0.0, 1.0]),
+        ("absolute", {}, [-1.0, 0.0, 1.0]),
+        ("sign", {}, [0.0, 0.0, 0.0]),
+        ("leaky_relu", {}, [0.01, 0.01, 1.0]),
+        ("leaky_relu", {"alpha": 0.25}, [0.25, 0.25, 1.0]),
+        ("elu", {}, [np.exp(-2.0), 1.0, 1.0]),
+        ("elu", {"alpha": 0.25}, [0.25 * np.exp(-2.0), 0.25, 1.0]),
+    ],
+)
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_slopes_left_of_at_and_right_of_zero(name, params, slopes, zero):
+    f = lambda x: getattr(mg.ops, name)(x, **params)  # noqa: E731
+    np.testing.assert_array_equal(both_modes(f, [-2.0, zero, 3.0], SEED), SEED * slopes)
+
+
+@pytest.mark.parametrize(
+    ("limits", "slopes"),
+    [
+        ((-1.0, 1.0), [0.0, 1.0, 1.0, 1.0, 0.0]),
+        ((-1.0, None), [0.0, 1.0, 1.0, 1.0, 1.0]),
+        ((None, 1.0), [1.0, 1.0, 1.0, 1.0, 0.0]),
+        ((None, None), [1.0, 1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_clip_passes_the_cotangent_at_its_limits(limits, slopes):
+    seed = np.linspace(1, 2, 5)
+    x_bar = both_modes(lambda x: mg.clip(x, *limits), [-2.0, -1.0, 0.0, 1.0, 2.0], seed)
+    np.testing.assert_array_equal(x_bar, seed * slopes)
+
+
+def test_clip_limits_may_be_arrays_that_broadcast_x():
+    x_bar = both_modes(
+        lambda x: mg.clip(x, np.array([[0.0], [2.0]]), 3.0), [1.0, 2.0, 4.0], np.tile(SEED, (2, 1))
+    )
+    np.testing.assert_array_equal(x_bar, SEED * [1.0, 2.0, 0.0])
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+@pytest.mark.parametrize(
+    ("values", "shares"),
+    [
+        ([3.0, 3.0, 1.0], [0.5, 0.5, 0.0]),
+        ([3.0, 3.0, 3.0], [1 / 3] * 3),
+        ([1.0, 3.0, 2.0], [0.0, 1.0, 0.0]),
+        ([0.0, -0.0, -1.0], [0.5, 0.5, 0.0]),
+    ],
+)
+def test_ties_of_extrema_share_equally(name, values, shares):
+    sign = 1.0 if name == "max" else -1.0
+    f = lambda x: getattr(mg.ops, name)(sign * x)  # noqa: E731
+    _, pullback = mg.vjp(f, values)
+    np.testing.assert_allclose(pullback(2.0)[0].data, sign * 2.0 * np.array(shares), rtol=4e-16)
+    assert pullback(2.0)[0].data.sum() == pytest.approx(sign * 2.0, rel=4e-16)
+
+
+def test_ties_of_extrema_are_counted_per_line():
+    x = np.array([[1.0, 1.0], [0.0, 1.0]])
+    x_bar = both_modes(lambda t: mg.max(t, axis=1), x, np.array([3.0, 5.0]))
+    np.testing.assert_array_equal(x_bar, [[1.5, 1.5], [0.0, 5.0]])
+    x_bar = mg.vjp(lambda t: mg.max(t, axis=0, keepdims=True), x)[1]([[3.0, 5.0]])[0]
+    np.testing.assert_array_equal(x_bar.data, [[3.0, 2.5], [0.0, 2.5]])
+    x_bar = mg.vjp(lambda t: mg.max(t), x)[1](3.0)[0]
+    np.testing.assert_array_equal(x_bar.data, [[1.0, 1.0], [0.0, 1.0]])
+
+
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_ties_of_two_operands_share_half_and_half(name):
+    op = getattr(mg.ops, name)
+    a, b = mg.vjp(op, [1.0, 2.0, 3.0], [1.0, 0.0, 5.0])[1](SEED)
+    wins = np.array([0.5, 1.0, 0.0]) if name == "maximum" else np.array([0.5, 0.0, 1.0])
+    np.testing.assert_array_equal(a.data, SEED * wins)
+    np.testing.assert_array_equal(b.data, SEED * (1 - wins))
+    x = mg.tensor([1.0], requires_grad=True)
+    op(x, x).backward([2.0])
+    np.testing.assert_array_equal(x.grad.data, [2.0])
+
+
+def test_kinks_have_second_derivative_zero():
+    x = np.array([-1.0, 0.0, 0.0, 2.0])
+    weights = np.array([1.0, -2.0, 0.5, 3.0])
+    for f in (mg.relu, mg.absolute, mg.sign, lambda t: mg.clip(t, 0.0, 2.0), mg.leaky_relu):
+        product = mg.hvp(lambda t, f=f: mg.sum(f(t) * weights), x, weights)
+        np.testing.assert_array_equal(product.data, np.zeros(4))
+    for f in (mg.max, mg.min):
+        product = mg.hvp(lambda t, f=f: 1.5 * f(t), x, weights)
+        np.testing.assert_array_equal(product.data, np.zeros(4))
+
+
+@pytest.mark.parametrize(("n", "zeros"), [(n, k) for n in (1, 2, 3, 5, 8) for k in (0, 1, 2, n)])
+def test_prod_is_differentiated_exactly_where_elements_are_zero(n, zeros, rng):
+    x = rng.integers(1, 5, n).astype(float)
+    x[rng.permutation(n)[:zeros]] = 0.0  # at most n of them
+    others = [np.prod(np.delete(x, i)) for i in range(n)]
+    np.testing.assert_array_equal(both_modes(mg.prod, x, 1.5), 1.5 * np.array(others))
+    pairs = [[0 if i == j else np.prod(np.delete(x, [i, j])) for j in range(n)] for i in range(n)]
+    hessian = mg.jacobian(mg.grad(mg.prod))(x)
+    np.testing.assert_array_equal(hessian.data, pairs)
+
+
+def test_where_stops_the_branch_that_is_not_taken():
+    # the classic: sqrt at 0 behind a where still multiplies 0 * inf unless x is guarded, too
+    x = np.array([0.0, 4.0])
+    safe = lambda t: mg.where(x > 0, mg.sqrt(mg.where(x > 0, t, 1.0)), 0.0)  # noqa: E731
+    np.testing.assert_array_equal(mg.vjp(safe, x)[1]([2.0, 2.0])[0].data, [0.0, 0.5])

@@ -1,0 +1,170 @@
+"""Array libraries: the data decide, mixing is refused, a second library takes the same path."""
+
+import sys
+
+import numpy as np
+import pytest
+import standin
+from strategies import CASES, DECLARED, every_case, over_cases
+
+import minigrad as mg
+from minigrad import backend, errors
+
+
+@pytest.fixture(scope="module")
+def library():
+    with standin.registered() as known:
+        yield known
+
+
+def test_namespace_follows_the_operands(library):
+    x = standin.array([1.0])
+    assert backend.namespace(np.ones(2), 2.0) is np
+    assert backend.namespace(1, 2.0) is np
+    assert backend.namespace(np.float32(1.0), True) is np
+    assert backend.namespace(x, 2.0) is standin.xp
+    assert backend.namespace(2.0, x) is standin.xp
+
+
+def test_subclasses_of_arrays_are_operands(tmp_path):
+    mapped = np.memmap(tmp_path / "a", dtype=np.float64, shape=(2,), mode="w+")
+    mapped[:] = [1.0, 2.0]
+    x = mg.tensor([3.0, 4.0], requires_grad=True)
+    y = mapped * x
+    y.backward([1.0, 10.0])
+    np.testing.assert_array_equal(x.grad.data, [1.0, 20.0])
+    assert type(y.data) is np.ndarray
+
+
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("name", ["add", "matmul", "maximum", "where", "logaddexp", "divide"])
+def test_mixed_libraries_are_named_with_op_operands_and_remedy(name, left, library):
+    a = mg.tensor(np.ones((2, 2)), requires_grad=True, name="weights")
+    b = mg.tensor(standin.array(np.ones((2, 2))), name="images")
+    operands = (a, b) if left else (b, a)
+    operands = (np.ones((2, 2)) > 0, *operands) if name == "where" else operands
+    with pytest.raises(errors.LibraryMismatchError) as caught:
+        getattr(mg.ops, name)(*operands)
+    text = str(caught.value)
+    for word in (name, "weights", "images", "(2, 2)", ".to("):
+        assert word in text, text
+    assert isinstance(caught.value, TypeError)
+
+
+def test_raw_arrays_of_two_libraries_are_refused(library):
+    x = mg.tensor([1.0, 2.0], requires_grad=True)
+    for call in (
+        lambda: x * standin.array([1.0, 2.0]),
+        lambda: standin.array([1.0, 2.0]) * x,
+        lambda: mg.add(np.ones(2), standin.array([1.0, 2.0])),
+        lambda: mg.concatenate([x, standin.array([1.0])]),
+        lambda: mg.mse_loss(x, standin.array([1.0, 2.0])),
+        lambda: x < standin.array([1.0, 2.0]),
+    ):
+        with pytest.raises(errors.MinigradError):
+            call()
+
+
+def test_a_seed_of_another_library_is_refused(library):
+    y = mg.tensor([1.0, 2.0], requires_grad=True) * 2
+    with pytest.raises(errors.MinigradError):
+        y.backward(standin.array([1.0, 2.0]))
+    z = mg.tensor(standin.array([1.0, 2.0]), requires_grad=True) * 2
+    with pytest.raises(errors.MinigradError):
+        z.backward(np.array([1.0, 2.0]))
+
+
+def test_an_unregistered_array_type_is_refused_on_either_side():
+    x = mg.tensor([1.0, 2.0], requires_grad=True, name="weights")
+    alien = type("Alien", (), {"shape": (2,), "dtype": np.dtype("f8"), "__add__": list})()
+    for call in (lambda: mg.add(x, alien), lambda: mg.add(alien, x), lambda: mg.exp(alien)):
+        with pytest.raises(errors.DTypeError):
+            call()
+
+
+# what a second library lacks is the business of its own op, not of the engine
+HOST_ONLY = {"to_device"}
+
+
+@over_cases([(name, i) for name, i in CASES if name not in HOST_ONLY])
+def test_every_op_computes_the_same_with_another_library(call):
+    with standin.registered():
+        y_bar = call.like(call.f(*call.reals))
+        expected, pullback = mg.vjp(call.f, *call.reals)
+        x_bars = pullback(y_bar)
+        fixed = [x if i in call.real else standin.array(x) for i, x in enumerate(call.xs)]
+        call.xs = fixed
+        moved = {k: standin.array(v) if isinstance(v, np.ndarray) else v
+                 for k, v in call.params.items()}  # fmt: skip
+        call.params = moved
+        leaves = [mg.tensor(standin.array(x), requires_grad=True) for x in call.reals]
+        y = call.f(*leaves)
+        assert isinstance(y.array, standin.Array)
+        y.backward(standin.array(y_bar))
+        np.testing.assert_allclose(y.numpy(), expected.data, rtol=1e-14, atol=1e-14)
+        for leaf, x_bar in zip(leaves, x_bars, strict=True):
+            assert isinstance(leaf.grad.array, standin.Array)
+            scale = 1e-14 * max(1.0, float(np.abs(x_bar.data).max(initial=0)))
+            np.testing.assert_allclose(leaf.grad.numpy(), x_bar.data, rtol=0, atol=scale)
+
+
+def test_tensors_of_another_library_behave(library):
+    x = mg.tensor(standin.array([1.0, 2.0]), requires_grad=True, name="x")
+    assert x.device == "standin:0"
+    assert "standin:0" in repr(x) and "1." in repr(x)
+    np.testing.assert_array_equal(x.numpy(), [1.0, 2.0])
+    assert x.to("cpu").device == "cpu" and (x * x)[0].item() == 1.0
+    with pytest.raises(errors.DTypeError, match="numpy"):
+        np.asarray(x)
+    assert (x > 1.5).tolist() == [False, True]
+    x[0] = 5.0
+    assert x.tolist() == [5.0, 2.0]
+
+
+def test_moving_to_the_host_is_recorded(library):
+    x = mg.tensor(standin.array([1.0, 2.0]), requires_grad=True)
+    y = x.to("cpu") * np.array([3.0, 4.0])
+    assert y.requires_grad and y.device == "cpu" and y.tolist() == [3.0, 8.0]
+
+
+def test_raw_operands_of_another_library_are_copied(library):
+    x = mg.tensor(standin.array([1.0, 2.0]), requires_grad=True)
+    raw = standin.array([3.0, 4.0])
+    y = x * raw
+    raw[0] = -1.0
+    y.backward(standin.array([1.0, 2.0]))
+    np.testing.assert_array_equal(x.grad.numpy(), [3.0, 8.0])
+
+
+def test_a_missing_gpu_is_one_clear_error_with_its_reason():
+    reason = backend.unavailable("cuda")
+    if not reason:
+        pytest.skip("a GPU is here")
+    assert "\n" not in reason
+    with pytest.raises(errors.DeviceError) as caught:
+        mg.tensor([1.0], device="cuda")
+    assert isinstance(caught.value, RuntimeError)
+    with pytest.raises(errors.DeviceError):
+        mg.tensor([1.0]).to("cuda:1")
+    assert backend.unavailable("cpu") == ""
+
+
+def test_asking_for_cpu_arrays_imports_no_gpu_library():
+    mg.tensor([1.0]).to("cpu")
+    assert "cupy" not in sys.modules or not backend.unavailable("cuda")
+
+
+def test_frozen_makes_a_private_copy_of_what_can_change():
+    a = np.array([1.0, 2.0])
+    b = backend.frozen(a)
+    assert not np.shares_memory(a, b) and not b.flags.writeable and a.flags.writeable
+    key = (slice(None), [0, 1], a)
+    frozen = backend.frozen(key)
+    assert frozen[1] is not key[1] and not np.shares_memory(frozen[2], a)
+    for value in (1, 2.5, "ij->i", None, slice(1), np.dtype("f4"), np.float32, ...):
+        assert backend.frozen(value) is value or backend.frozen(value) == value
+
+
+def test_registry_has_ops_to_walk():
+    assert len(DECLARED) >= 60 and len(CASES) >= 100
+    assert callable(every_case)

@@ -1,0 +1,84 @@
+"""What is current in a thread: recording, scope, observer."""
+
+import threading
+
+import pytest
+
+import minigrad as mg
+from minigrad.context import THREAD, Scope, setting
+
+
+def test_scopes_nest_and_end():
+    with mg.scope("a"), mg.scope("b"):
+        inner = THREAD.context.scope
+    assert [s.name for s in inner.path()] == ["a", "b"]
+    assert THREAD.context.scope is None
+
+
+def test_two_runs_of_one_name_are_two_scopes():
+    assert Scope("a") != Scope("a")
+    assert len({Scope("a"), Scope("a")}) == 2
+
+
+def test_settings_are_restored_after_an_error():
+    with pytest.raises(KeyError), setting(recording=False), mg.scope("x"):
+        raise KeyError
+    assert THREAD.context.recording and THREAD.context.scope is None
+
+
+def test_a_new_thread_starts_with_the_defaults():
+    seen = []
+    with mg.no_grad(), mg.scope("x"):
+        thread = threading.Thread(target=lambda: seen.append(THREAD.context))
+        thread.start()
+        thread.join()
+    assert seen[0].recording and seen[0].scope is None and seen[0].observer is None
+
+
+def test_a_decorated_function_keeps_threads_apart():
+    # A enters, B enters, A leaves, B leaves: each must get its own context back
+    entered, leave = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
+    found = {}
+
+    @mg.no_grad()
+    def quiet(k):
+        entered[k].set()
+        leave[k].wait(5)
+
+    def work(k):
+        with mg.scope(f"thread {k}"):
+            quiet(k)
+            found[k] = THREAD.context.scope.name
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in (0, 1)]
+    for k in (0, 1):
+        threads[k].start()
+        entered[k].wait(5)
+    for k in (0, 1):
+        leave[k].set()
+        threads[k].join()
+    assert found == {0: "thread 0", 1: "thread 1"}
+
+
+def test_a_decorated_function_may_call_itself():
+    @mg.no_grad()
+    def countdown(n):
+        assert not THREAD.context.recording
+        return n if n == 0 else countdown(n - 1)
+
+    assert countdown(3) == 0 and THREAD.context.recording
+
+
+def test_recorded_sweeps_run_in_mirrored_scopes():
+    f = lambda x: mg.sum(mg.softmax(x) ** 2)  # noqa: E731
+    g = mg.grad(f)(mg.tensor([1.0, 2.0, 4.0], requires_grad=True))
+    names, stack, seen = set(), [g.node], set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        stack.extend(node.parents)
+        if node.scope is not None:
+            names.add(node.scope.name)
+    assert "softmax" in names and "∇ softmax" in names

@@ -1,0 +1,79 @@
+"""The exception tree and the layout of its texts."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import errors
+
+CLASSES = [
+    cls
+    for cls in vars(errors).values()
+    if inspect.isclass(cls) and issubclass(cls, Exception)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_error_has_one_root_a_docstring_and_a_place_in_the_tree(cls):
+    assert issubclass(cls, errors.MinigradError)
+    assert inspect.getdoc(cls)
+    assert cls.__name__ in errors.__doc__
+
+
+@pytest.mark.parametrize("cls", [c for c in CLASSES if c is not errors.MinigradError])
+def test_every_error_is_also_the_builtin_a_caller_expects(cls):
+    builtin = [b for b in cls.__mro__ if b.__module__ == "builtins" and b is not Exception]
+    assert builtin[0] is not BaseException
+    shown = [line for line in errors.__doc__.splitlines() if cls.__name__ in line]
+    assert "(" not in shown[0] or shown[0].partition("(")[2].partition(")")[0] in {
+        b.__name__ for b in builtin
+    }
+
+
+def test_facts_are_laid_out_in_at_most_four_lines():
+    text = errors.facts("op: what happened", expected=(2, 3), got="(3, 2)", remedy="turn it")
+    assert text.splitlines() == [
+        "op: what happened",
+        "  expected: (2, 3)",
+        "  got:      (3, 2)",
+        "  remedy:   turn it",
+    ]
+    assert len(errors.facts("a", expected=1, got=2).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("operand", "expected"),
+    [
+        (np.ones((4, 3)), "ndarray (4, 3) float64"),
+        (2.5, "2.5"),
+        (None, "None"),
+        (list(range(1000)), "list"),
+    ],
+    ids=["array", "number", "None", "long"],
+)
+def test_operands_are_described_by_name_shape_and_dtype(operand, expected):
+    assert errors.describe(operand) == expected
+
+
+def test_tensors_are_described_by_their_name():
+    x = mg.tensor(np.ones((4, 3), np.float32), name="weights")
+    assert errors.describe(x) == "weights (4, 3) float32"
+    assert errors.describe(mg.tensor(1)) == "Tensor () int64"
+
+
+def test_the_text_of_a_wrong_cotangent_is_the_documented_one(declared):
+    @mg.op(formula="Y", pullback="A", signature="(m,k),(k,n)->(m,n)")
+    def product(xp, a, b):
+        return a @ b
+
+    product.defvjp(lambda y_bar, y, a, b: (None, np.ones((2, 3))))
+    b = mg.tensor(np.ones((3, 2)), requires_grad=True)
+    with pytest.raises(errors.RuleError) as caught:
+        product(np.ones((2, 3)), b).backward(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    assert str(caught.value).splitlines() == [
+        "product: the vjp rule returned a cotangent of the wrong shape for input 1",
+        "  expected: (3, 2), the shape of the input (signature (m,k),(k,n)->(m,n))",
+        "  got:      (2, 3)",
+    ]

@@ -1,0 +1,385 @@
+"""Tensors behave as NumPy users and PyTorch users expect."""
+
+import operator
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import errors
+
+OPERATORS = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "**": operator.pow,
+}
+VALUE = np.array([0.5, 1.0, 2.0])
+
+
+def leaf(a, name=None, dtype=None):
+    return mg.tensor(a, requires_grad=True, name=name, dtype=dtype)
+
+
+# --- making --------------------------------------------------------------------------------------
+
+
+def test_tensor_copies_and_keeps_the_dtype_of_its_source():
+    for dtype in (np.float16, np.float32, np.float64, np.longdouble, np.int8, np.int64, np.bool_):
+        source = np.array([1, 0, 1], dtype)
+        x = mg.tensor(source)
+        assert x.dtype == dtype and x.shape == (3,)
+        assert not np.shares_memory(x.data, source)
+        assert source.flags.writeable
+    assert mg.tensor([1.0, 2.0]).dtype == np.float64
+    assert mg.tensor([1, 2]).dtype == np.int64
+    assert mg.tensor([1, 2], dtype="float32").dtype == np.float32
+    assert mg.tensor(2.5).shape == ()
+
+
+def test_tensor_of_a_tensor_is_a_detached_copy():
+    x = leaf([1.0, 2.0], "x")
+    y = mg.tensor(x * 2)
+    assert not y.requires_grad and y.data.tolist() == [2.0, 4.0]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", "uint8"])
+def test_only_floating_tensors_require_gradients(dtype):
+    with pytest.raises(errors.DTypeError, match=f"(?s)floating.*weights.*{dtype}") as caught:
+        mg.tensor([1, 0], dtype=dtype, requires_grad=True, name="weights")
+    assert isinstance(caught.value, TypeError)
+    x = mg.tensor([1, 0], dtype=dtype, name="weights")
+    with pytest.raises(errors.DTypeError, match=dtype):
+        x.requires_grad = True
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        [1j, 2j],
+        "text",
+        ["a", "b"],
+        None,
+        object(),
+        [object()],
+        [1.0, None],
+        {"a": 1},
+        np.array([1, 2], object),
+        np.array(["2020"], "M8[Y]"),
+        np.ma.array([1.0, 2.0], mask=[True, False]),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_what_is_not_real_numbers_is_refused(source, requires_grad):
+    with pytest.raises(errors.DTypeError) as caught:
+        mg.tensor(source, requires_grad=requires_grad)
+    assert isinstance(caught.value, TypeError)
+
+
+def test_ragged_sequences_and_lists_of_tensors_are_refused():
+    with pytest.raises(errors.ShapeError):
+        mg.tensor([[1.0], [2.0, 3.0]])
+    for items in ([leaf(1.0)], [[leaf(1.0)]], (leaf(1.0), 2.0)):
+        with pytest.raises(errors.DTypeError, match="stack"):
+            mg.tensor(items)
+
+
+# --- operators -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("symbol", OPERATORS)
+@pytest.mark.parametrize(
+    "other",
+    [
+        2,
+        2.5,
+        np.float64(2.5),
+        np.int32(2),
+        np.float32(2.5),
+        VALUE + 1,
+        (VALUE + 1)[:, None],
+        [1.0, 2.0, 3.0],
+    ],
+    ids=["int", "float", "float64", "int32", "float32", "ndarray", "column", "list"],
+)
+def test_operators_keep_the_graph_on_either_side(symbol, other):
+    op, raw = OPERATORS[symbol], np.asarray(other, float)
+    for left in (True, False):
+        x = leaf(VALUE)
+        y = op(x, other) if left else op(other, x)
+        expected = op(VALUE, raw) if left else op(raw, VALUE)
+        assert isinstance(y, mg.Tensor) and y.requires_grad
+        np.testing.assert_allclose(y.data, expected, rtol=1e-15)
+        y.backward(np.linspace(1, 2, y.size).reshape(y.shape))
+        assert x.grad.shape == x.shape
+
+
+def test_matmul_keeps_the_graph_on_either_side():
+    x, raw = leaf(np.arange(6.0).reshape(2, 3)), np.arange(6.0).reshape(3, 2)
+    for y in (x @ raw, raw @ x):
+        assert isinstance(y, mg.Tensor) and y.requires_grad
+    np.testing.assert_array_equal((x @ raw).data, x.data @ raw)
+    np.testing.assert_array_equal((raw @ x).data, raw @ x.data)
+
+
+@pytest.mark.parametrize("symbol", OPERATORS)
+@pytest.mark.parametrize("shape", [(), (3,)])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_python_numbers_do_not_widen(symbol, shape, dtype):
+    x = leaf(np.ones(shape), dtype=dtype)
+    for number in (2, 2.0, True):
+        for y in (OPERATORS[symbol](x, number), OPERATORS[symbol](number, x)):
+            assert y.dtype == dtype
+            y.backward(np.full(shape, 2.0))
+            assert x.grad.dtype == dtype
+            assert mg.grad(lambda t, n=number: mg.sum(OPERATORS[symbol](t, n)))(x).dtype == dtype
+
+
+def test_augmented_assignment_makes_a_new_tensor():
+    x = leaf([1.0, 2.0])
+    y = x
+    y += 1
+    assert y is not x and x.data.tolist() == [1.0, 2.0] and y.requires_grad
+    array = np.ones(2)
+    with pytest.raises(TypeError):
+        array += x  # cannot keep a graph in a plain array
+
+
+def test_unary_operators():
+    x = leaf([-1.0, 2.0])
+    assert (-x).data.tolist() == [1.0, -2.0]
+    assert (+x).data.tolist() == [-1.0, 2.0] and (+x).node is not x.node
+    assert abs(x).data.tolist() == [1.0, 2.0]
+
+
+def test_operators_that_do_not_exist_raise_type_errors():
+    x = leaf([1.0, 2.0])
+    for op in (operator.floordiv, operator.mod, operator.and_):
+        with pytest.raises(TypeError):
+            op(x, 2)
+    with pytest.raises(TypeError):
+        np.exp(x)
+
+
+@pytest.mark.parametrize("other", [1.0, VALUE[::-1].copy(), [1.0, 1.0, 3.0]])
+def test_comparisons_give_unrecorded_boolean_tensors(other):
+    x = leaf(VALUE)
+    for op in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
+        for left in (True, False):
+            y = op(x, other) if left else op(np.asarray(other), x)
+            expected = op(VALUE, other) if left else op(np.asarray(other), VALUE)
+            assert isinstance(y, mg.Tensor) and y.dtype == bool and not y.requires_grad
+            np.testing.assert_array_equal(y.data, expected)
+    assert (x == leaf(VALUE)).all()
+
+
+def test_comparison_of_shapes_that_do_not_fit_is_an_error_of_ours():
+    with pytest.raises(errors.ShapeError):
+        _ = leaf(VALUE) < np.ones(5)
+
+
+# --- the container -------------------------------------------------------------------------------
+
+GRID = np.arange(12.0).reshape(3, 4)
+KEYS = [
+    0,
+    -1,
+    (1, 2),
+    slice(None, None, -1),
+    (..., 0),
+    (None, 1),
+    (slice(0, 2), slice(1, None, 2)),
+    [0, 2, 0],
+    ([0, 1], [2, 2]),
+    (np.array([[0], [2]]), np.array([1, 1, 3])),
+    (slice(None), [3, 3, 0]),
+    GRID > 4,
+    (GRID[:, 0] > 0, 1),
+    np.int64(2),
+    np.array(1),
+    True,
+    (),
+    slice(1, 1),
+    np.array([], int),
+]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_indexing_is_numpys_and_its_gradient_scatters(key, rng):
+    x = leaf(GRID)
+    y = x[key]
+    expected = np.asarray(GRID[key])
+    np.testing.assert_array_equal(y.data, expected)
+    seed = rng.normal(size=expected.shape)
+    y.backward(seed)
+    scattered = np.zeros_like(GRID)
+    np.add.at(scattered, key, seed)
+    np.testing.assert_array_equal(x.grad.data, scattered)
+    hessian = mg.hvp(lambda t: mg.sum(t[key] ** 2 * seed), GRID, GRID)
+    np.testing.assert_allclose(hessian.data, 2 * scattered * GRID, rtol=1e-15)
+
+
+@pytest.mark.parametrize("key", [[2, 0], 1, [[0], [1]]])
+def test_tensors_are_indices(key):
+    x = leaf(GRID)
+    np.testing.assert_array_equal(x[mg.tensor(key)].data, GRID[np.array(key)])
+    np.testing.assert_array_equal(x[mg.tensor(key), 0].data, GRID[np.array(key), 0])
+    np.testing.assert_array_equal(x[x > 5].data, GRID[GRID > 5])
+    np.testing.assert_array_equal(GRID[mg.tensor(key).data], GRID[np.array(key)])
+    assert [10, 20, 30][mg.tensor(2)] == 30
+    with pytest.raises(errors.DTypeError):
+        _ = [10, 20, 30][mg.tensor(1.0)]
+
+
+def test_iteration_yields_recorded_rows():
+    x = leaf(GRID)
+    rows = list(x)
+    assert len(x) == len(rows) == 3
+    (rows[0] * 2 + rows[2]).backward([1.0, 2.0, 3.0, 4.0])
+    np.testing.assert_array_equal(x.grad.data[0], [2.0, 4.0, 6.0, 8.0])
+    np.testing.assert_array_equal(x.grad.data[1:], [[0.0] * 4, [1.0, 2.0, 3.0, 4.0]])
+    a, b, c = x
+    assert c.shape == (4,) and a.requires_grad and b.requires_grad
+
+
+def test_a_0d_tensor_has_no_length_and_no_items():
+    for use in (len, list, lambda x: next(iter(x))):
+        with pytest.raises(TypeError):
+            use(leaf(1.0))
+
+
+def test_assignment_to_items_replaces_the_value():
+    x = mg.tensor([1.0, 2.0, 3.0])
+    x[1] = 5.0
+    x[[0, 2]] = mg.tensor([7.0, 8.0])
+    assert x.data.tolist() == [7.0, 5.0, 8.0]
+    y = mg.tensor(1.0)
+    y[()] = 2.0
+    assert y.item() == 2.0
+
+
+def test_assignments_that_do_not_fit_are_refused():
+    x = leaf([1.0, 2.0], "x")
+    for assign in (
+        lambda: setattr(x, "data", [1.0]),
+        lambda: setattr(x, "data", 1.0),
+        lambda: x.__setitem__(slice(None), [1.0, 2.0, 3.0]),
+        lambda: setattr(x, "grad", [1.0]),
+    ):
+        with pytest.raises(errors.ShapeError):
+            assign()
+    with pytest.raises(errors.BoundsError):
+        x[9] = 1.0
+    for bad in ("text", 1j, object()):
+        with pytest.raises((errors.DTypeError, errors.ShapeError)):
+            x.data = [bad, bad]
+        with pytest.raises((errors.DTypeError, errors.ShapeError)):
+            x[0] = bad
+    assert x.data.tolist() == [1.0, 2.0]
+
+
+def test_assignment_keeps_dtype_name_and_requires_grad():
+    x = leaf([1.0, 2.0], "w", dtype="float32")
+    x.data = [3, 4]
+    assert x.dtype == np.float32 and x.name == "w" and x.requires_grad
+    assert x.data.tolist() == [3.0, 4.0]
+
+
+def test_membership_asks_the_values():
+    x = mg.tensor([1.0, 2.0])
+    assert 2.0 in x and 3.0 not in x
+
+
+# --- conversions ---------------------------------------------------------------------------------
+
+
+def test_python_numbers_come_from_tensors_of_one_element():
+    for x in (leaf(2.5), leaf([2.5]), leaf([[2.5]])):
+        assert float(x) == 2.5 and int(x) == 2 and bool(x) and x.item() == 2.5
+        assert f"{x:.2f}" == "2.50"
+    assert type(mg.tensor(3).item()) is int
+    for use in (float, int, bool, lambda x: x.item()):
+        with pytest.raises(ValueError, match=r"\(2,\)") as caught:
+            use(leaf([1.0, 2.0]))
+        assert isinstance(caught.value, errors.ShapeError)
+
+
+def test_numpy_asarray_converts_as_asked():
+    x = leaf([1.5, 2.5])
+    view = np.asarray(x)
+    assert type(view) is np.ndarray and np.shares_memory(view, x.data)
+    assert not view.flags.writeable
+    assert np.asarray(x, dtype=np.float32).dtype == np.float32
+    copied = np.array(x)
+    assert copied.flags.writeable and not np.shares_memory(copied, x.data)
+    assert np.shares_memory(np.asarray(x, copy=False), x.data)
+    with pytest.raises(ValueError, match="copy"):
+        np.asarray(x, dtype=np.float32, copy=False)
+    assert x.numpy().flags.writeable
+    assert x.tolist() == [1.5, 2.5]
+    assert np.asarray(leaf(1.5)).shape == ()
+
+
+def test_data_of_a_0d_tensor_is_an_array():
+    x = leaf(1.5)
+    assert isinstance(x.data, np.ndarray) and x.data.shape == ()
+    assert x.numpy().shape == ()
+
+
+def test_repr_is_readable_and_complete():
+    x = leaf([[1.0, 2.0], [3.0, 4.0]], "x")
+    assert repr(x) == "tensor([[1., 2.],\n        [3., 4.]], name='x', requires_grad=True)"
+    assert repr(x * 2) == "tensor([[2., 4.],\n        [6., 8.]], op=multiply)"
+    assert repr(mg.tensor(1.5)) == "tensor(1.5)"
+    assert repr(mg.tensor([1, 2])) == "tensor([1, 2])"
+    assert repr(mg.tensor([True])) == "tensor([ True])"
+    assert repr(mg.tensor([1.0], dtype="float32")) == "tensor([1.], dtype=float32)"
+    assert repr(mg.tensor([1], dtype="int8")) == "tensor([1], dtype=int8)"
+    assert repr(mg.tensor(np.zeros((0, 3)))) in ("tensor([], shape=(0, 3))", "tensor([])")
+    assert f"{x}" == repr(x) == str(x)
+    with np.printoptions(precision=2):
+        assert repr(mg.tensor(1 / 3.0).reshape(1)) == "tensor([0.33])"
+    assert len(repr(mg.tensor(np.zeros(10**6)))) < 200
+
+
+def test_shape_facts():
+    x = leaf(GRID)
+    assert (x.shape, x.ndim, x.size, x.dtype, x.device) == ((3, 4), 2, 12, np.float64, "cpu")
+    assert leaf(1.0).size == 1 and mg.tensor(np.zeros((0, 3))).size == 0
+
+
+def test_reshaping_methods():
+    x = leaf(np.arange(6.0))
+    assert x.reshape(2, 3).shape == x.reshape((2, 3)).shape == x.reshape([2, -1]).shape == (2, 3)
+    assert x.reshape(-1).shape == (6,)
+    y = x.reshape(1, 2, 3)
+    assert y.T.shape == (3, 2, 1) and y.transpose().shape == (3, 2, 1)
+    assert y.transpose(1, 0, 2).shape == y.transpose((1, 0, 2)).shape == (2, 1, 3)
+    assert y.squeeze().shape == (2, 3) and y.swapaxes(0, 2).shape == (3, 2, 1)
+    assert y.flatten().shape == (6,)
+    assert leaf(1.0).reshape(1, 1).shape == (1, 1) and leaf([[1.0]]).reshape(()).shape == ()
+
+
+def test_reducing_methods_agree_with_numpy():
+    x, array = leaf(GRID), GRID
+    for name in ("sum", "mean", "var", "max", "min", "prod"):
+        for params in ({}, {"axis": 0}, {"axis": (0, 1)}, {"axis": -1, "keepdims": True}):
+            got, expected = getattr(x, name)(**params), getattr(array, name)(**params)
+            np.testing.assert_array_equal(got.data, expected)
+            assert got.shape == np.shape(expected)
+    assert x.sum(0).shape == (4,) and x.var(0, 1).shape == (4,)
+    np.testing.assert_array_equal(x.cumsum(axis=0).data, array.cumsum(axis=0))
+    np.testing.assert_array_equal(x.clip(2, 5).data, array.clip(2, 5))
+    assert x.argmax().item() == 11 and x.argmin(axis=0).data.tolist() == [0] * 4
+    assert (x > 3).any().item() is True and (x > 3).all().item() is False
+
+
+def test_astype_is_differentiable_between_floats_only():
+    x = leaf([1.0, 2.0])
+    y = x.astype(np.float32)
+    assert y.dtype == np.float32 and y.requires_grad
+    y.backward([1.0, 2.0])
+    assert x.grad.dtype == np.float64
+    assert not x.astype(int).requires_grad
