@@ -79,7 +79,7 @@ from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import grad, hvp, jacobian, jvp, value_and_grad, vjp
 
 if TYPE_CHECKING:
-    from minigrad import data, verify, viz
+    from minigrad import data, nn, optim, verify, viz
 
 __version__ = "0.1.0"
 
@@ -89,11 +89,11 @@ __all__ = [
     "cumsum", "data", "divide", "einsum", "elementwise", "elu", "erf", "errors", "exp",
     "expand_dims", "expm1", "flip", "gelu", "grad", "hvp", "jacobian", "jvp", "layer_norm",
     "leaky_relu", "log", "log1p", "log_softmax", "logaddexp", "logsumexp", "matmul", "max",
-    "maximum", "mean", "min", "minimum", "mse_loss", "multiply", "negative", "no_grad", "op",
-    "ops", "pad", "positive", "power", "prod", "reciprocal", "relu", "reshape", "scope",
-    "sigmoid", "sign", "sin", "softmax", "softplus", "split", "sqrt", "square", "squeeze",
-    "stack", "subtract", "sum", "swapaxes", "tanh", "tensor", "tensordot", "transpose",
-    "value_and_grad", "var", "verify", "viz", "vjp", "where",
+    "maximum", "mean", "min", "minimum", "mse_loss", "multiply", "negative", "nn", "no_grad",
+    "op", "ops", "optim", "pad", "positive", "power", "prod", "reciprocal", "relu", "reshape",
+    "scope", "sigmoid", "sign", "sin", "softmax", "softplus", "split", "sqrt", "square",
+    "squeeze", "stack", "subtract", "sum", "swapaxes", "tanh", "tensor", "tensordot",
+    "transpose", "value_and_grad", "var", "verify", "viz", "vjp", "where",
 ]  # fmt: skip
 
 _ON_DEMAND = ("data", "nn", "optim", "verify", "viz")  # what `import minigrad` need not pay for

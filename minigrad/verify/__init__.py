@@ -1,0 +1,14 @@
+"""Proofs of gradients: three ways that share no code, and a checker that bounds its own error."""
+
+from minigrad.verify import probes
+from minigrad.verify.campaign import campaign
+from minigrad.verify.check import check_backward
+from minigrad.verify.gradcheck import check_op, gradcheck
+from minigrad.verify.numeric import Jacobian, jacobians
+from minigrad.verify.report import Finding, Report, Row
+from minigrad.verify.three_way import three_way
+
+__all__ = [
+    "Finding", "Jacobian", "Report", "Row", "campaign", "check_backward", "check_op",
+    "gradcheck", "jacobians", "probes", "three_way",
+]  # fmt: skip

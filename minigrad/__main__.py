@@ -1,0 +1,5 @@
+"""``python -m minigrad``."""
+
+from minigrad.cli import main
+
+main()

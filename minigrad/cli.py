@@ -1,0 +1,228 @@
+"""The command line: ``minigrad verify``, ``draw``, ``ops`` and ``info``.
+
+Exit codes: 0 all proven, 1 a check failed, 2 bad usage.
+"""
+
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import minigrad
+from minigrad import backend, viz
+from minigrad.core.op import Op
+from minigrad.declaration import REGISTRY
+from minigrad.errors import MinigradError, RenderError, UsageError
+from minigrad.verify import batch_norm, targets
+from minigrad.verify.gradcheck import check_op
+from minigrad.verify.report import Report
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A tiny autograd engine whose every gradient is proven, drawn and steppable.",
+)
+
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:<n>")]
+Dtype = Annotated[str, typer.Option(help="float64 or float32")]
+Shape = Annotated[str, typer.Option(help="lengths of x: N,C or N,C,H,W and the like")]
+Mode = Annotated[str, typer.Option(help="train: statistics of the batch; eval: given ones")]
+Eps = Annotated[float, typer.Option(help="added to the variance")]
+Seed = Annotated[int, typer.Option(help="of gamma, beta and the cotangent")]
+
+
+@app.command()
+def verify(
+    target: Annotated[
+        str, typer.Argument(help="batch_norm, an op, all, or MODULE:forward,backward")
+    ] = "batch_norm",
+    device: Device = "cpu",
+    dtype: Dtype = "float64",
+    shape: Shape = "32,64",
+    axes: Annotated[str | None, typer.Option(help="averaged axes; all but 1 if not given")] = None,
+    mode: Mode = "train",
+    eps: Eps = 1e-5,
+    gamma: Annotated[float | None, typer.Option(help="one value for all channels")] = None,
+    seed: Seed = 0,
+    order: Annotated[int, typer.Option(help="of the derivatives of ops")] = 2,
+    probes: Annotated[str, typer.Option(help="points for MODULE:forward,backward")] = "batch_norm",
+    out: Annotated[Path | None, typer.Option(help="folder for the picture")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+) -> None:
+    """Prove gradients: batch norm three ways, declared ops, or a hand-written backward."""
+    heading = job = None
+    if target == "batch_norm":
+        job = batch_norm.problem(
+            shape=_integers(shape, "--shape"),
+            axes=None if axes is None else _integers(axes, "--axes"),
+            mode=mode,
+            dtype=dtype,
+            eps=eps,
+            gamma=gamma,
+            seed=seed,
+        )
+        report, heading = job.report(device), _heading(job)
+    elif target == "all":
+        report = targets.check_all(order=order)
+    elif ":" in target:
+        report = targets.check_code(target, probes)
+    else:
+        report = check_op(target, order=order, dtype=dtype)
+    report.facts = {
+        "target": target,
+        "device": device,
+        "mode": mode,
+        "dtype": dtype,
+        **report.facts,
+    }
+    _show(report, heading, as_json)
+    if out is not None and job is not None:
+        _draw_verdicts(job.traced(device), report, out / f"{target}.svg", quiet=as_json)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def draw(
+    target: Annotated[str, typer.Argument(help="batch_norm")] = "batch_norm",
+    output: Annotated[Path, typer.Option("--output", "-o", help=".svg .png .pdf or .dot")] = Path(
+        "batch_norm.svg"
+    ),
+    depth: Annotated[int | None, typer.Option(help="how deep groups are unfolded; all")] = None,
+    shape: Shape = "4,3",
+    mode: Mode = "train",
+    eps: Eps = 1e-5,
+    seed: Seed = 0,
+) -> None:
+    """Draw the computation graph of batch norm with its values and gradients."""
+    if target != "batch_norm":
+        raise UsageError(f"draw: no target {target!r}; there is batch_norm")
+    job = batch_norm.problem(shape=_integers(shape, "--shape"), mode=mode, eps=eps, seed=seed)
+    typer.echo(f"wrote {viz.draw(job.traced(), output, depth=depth)}")
+
+
+@app.command()
+def ops(
+    name: Annotated[str | None, typer.Argument(help="one op; all if not given")] = None,
+) -> None:
+    """List the declared ops, or show one: formula, pullback, domain, documentation."""
+    if name is None:
+        Console().print(_op_table())
+        return
+    if name not in REGISTRY:
+        raise UsageError(f"ops: no op {name!r}; `minigrad ops` lists them")
+    declared = REGISTRY[name]
+    facts = {"formula": declared.formula, "source": declared.source}
+    if isinstance(declared, Op):
+        facts["pullback"] = declared.pullback
+        facts["signature"] = declared.signature
+    kinks = sorted({kink for domain in declared.domain for kink in domain.kinks})
+    facts["kinks"] = ", ".join(map(str, kinks))
+    typer.echo(f"{name}{_signature(declared)}\n")
+    for key, value in facts.items():
+        if value:
+            typer.echo(f"{key + ':':11}{value}")
+    typer.echo(f"\n{declared.__doc__}")
+
+
+@app.command()
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+) -> None:
+    """Versions, devices and renderers of this installation."""
+    found = {
+        "minigrad": minigrad.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "cuda": backend.unavailable("cuda") or "available",
+        "ops": len(REGISTRY),
+    }
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for key, value in found.items():
+        typer.echo(f"{key + ':':10}{value}")
+
+
+def main() -> None:
+    """Entry point of the ``minigrad`` command."""
+    try:
+        app()
+    except UsageError as error:
+        _complain(error)
+        sys.exit(2)
+    except MinigradError as error:
+        _complain(error)
+        sys.exit(1)
+
+
+def _show(report: Report, heading: str | None, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+        return
+    if heading:
+        typer.echo(heading)
+    Console().print(report)
+
+
+def _complain(error: MinigradError) -> None:
+    Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
+
+
+def _integers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option}: integers with commas, such as 4,3 (got {text!r})") from None
+
+
+def _heading(job: batch_norm.Problem) -> str:
+    x = job.inputs[0]
+    axes = job.params.get("axis") or tuple(i for i in range(x.ndim) if i != 1)
+    constant = int((x.max(axis=axes) == x.min(axis=axes)).sum())
+    return (
+        f"pixels of the UCI digits as x {x.shape} {x.dtype}, averaged over {axes}, "
+        f"eps = {job.params['eps']:g}; variance 0 in {constant} of "
+        f"{x.max(axis=axes).size} groups"
+    )
+
+
+def _draw_verdicts(y: Any, report: Report, path: Path, quiet: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        viz.draw(y, path.with_suffix(".dot"), verdicts=_verdicts(report))
+        viz.draw(y, path, verdicts=_verdicts(report))
+    except RenderError as error:
+        _complain(error)
+        return
+    if not quiet:
+        typer.echo(f"wrote {path} and {path.with_suffix('.dot')}")
+
+
+def _verdicts(report: Report) -> dict[str, tuple[bool, str]]:
+    """For each input: whether all three ways agree, and by how much."""
+    verdicts = {}
+    for name in dict.fromkeys(row.input for row in report.rows):
+        rows = [row for row in report.rows if row.input == name]
+        worst = max(rows, key=lambda row: row.error / row.bound if row.bound else row.error)
+        text = f"{worst.pair}: {worst.error:.1e} (bound {worst.bound:.1e})"
+        verdicts[name] = all(row.ok for row in rows), text
+    return verdicts
+
+
+def _op_table() -> Table:
+    table = Table("op", "formula", "pullback")
+    for name, declared in sorted(REGISTRY.items()):
+        pullback = declared.pullback if isinstance(declared, Op) else "(composed)"
+        table.add_row(name, declared.formula, pullback)
+    return table
+
+
+def _signature(declared: Any) -> str:
+    return str(declared.__signature__)

@@ -1,0 +1,105 @@
+"""The main job: batch norm on real images, differentiated three ways."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigrad import analytic, ops
+from minigrad.data import digits
+from minigrad.errors import UsageError, facts
+from minigrad.tensor import Tensor, tensor
+from minigrad.verify.randomness import generator
+from minigrad.verify.report import Report
+from minigrad.verify.three_way import three_way
+
+NAMES = ("x", "gamma", "beta")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Batch norm of a mini-batch: its inputs, its parameters and the cotangent of its output."""
+
+    inputs: tuple[np.ndarray, np.ndarray, np.ndarray]
+    params: dict[str, Any]
+    seed: int
+
+    def report(self, device: str = "cpu") -> Report:
+        """Prove the gradient three ways."""
+        report = three_way(
+            ops.batch_norm,
+            analytic.batch_norm_vjp,
+            self.inputs,
+            names=NAMES,
+            rng=self.seed,
+            device=device,
+            **self.params,
+        )
+        report.title = "batch_norm, traced, analytic and numeric"
+        return report
+
+    def traced(self, device: str = "cpu") -> Tensor:
+        """The recorded output after a backward sweep, for a drawing."""
+        x, gamma, beta = (
+            tensor(array, requires_grad=True, name=name, device=device)
+            for name, array in zip(NAMES, self.inputs, strict=True)
+        )
+        y = ops.batch_norm(x, gamma, beta, **self.params)
+        y.name = "y"
+        y.backward(generator(self.seed).normal(size=y.shape).astype(y.dtype))
+        return y
+
+
+def problem(
+    *,
+    shape: tuple[int, ...] = (16, 64),
+    axes: tuple[int, ...] | None = None,
+    mode: str = "train",
+    dtype: str = "float64",
+    eps: float = 1e-5,
+    gamma: float | None = None,
+    seed: int = 0,
+) -> Problem:
+    """Batch norm of pixels of the UCI digits, which have constant columns.
+
+    Args:
+        shape: (N, C) or (N, C, ...); pixels are taken in order, image by image.
+        axes: the axes that are averaged; None means every axis but 1.
+        mode: ``"train"`` uses the statistics of the batch; ``"eval"`` those of the whole data.
+        dtype: ``"float64"`` or ``"float32"``.
+        eps: added to the variance.
+        gamma: one value for every channel; random where None.
+        seed: of gamma, beta and the cotangent.
+
+    Raises:
+        UsageError: a shape, axis, mode or dtype that makes no sense.
+    """
+    _check(shape, axes, mode, dtype, eps)
+    images, _ = digits()
+    x = np.resize(images.reshape(-1), shape)
+    rng = np.random.default_rng(seed)
+    channels = shape[1]
+    scale = rng.normal(size=channels) if gamma is None else np.full(channels, gamma)
+    shift = rng.normal(size=channels)
+    params: dict[str, Any] = {"eps": eps} if axes is None else {"eps": eps, "axis": axes}
+    if mode == "eval":
+        params["mean"] = np.full(channels, images.mean(), dtype)
+        params["var"] = np.full(channels, images.var(), dtype)
+    arrays = x.astype(dtype), scale.astype(dtype), shift.astype(dtype)
+    return Problem(arrays, params, seed)
+
+
+def _check(shape: tuple, axes: tuple | None, mode: str, dtype: str, eps: float) -> None:
+    wrong = {
+        "shape, at least two positive lengths": len(shape) < 2 or min(shape) < 1,
+        "axes of the shape": axes is not None
+        and not all(-len(shape) <= axis < len(shape) for axis in axes),
+        "mode train or eval": mode not in ("train", "eval"),
+        "train mode where axes are given": axes is not None and mode == "eval",
+        "dtype float64 or float32": dtype not in ("float64", "float32"),
+        "eps of at least 0": not eps >= 0,
+    }
+    for expected, is_wrong in wrong.items():
+        if is_wrong:
+            got = f"shape {shape}, axes {axes}, mode {mode}, dtype {dtype}, eps {eps}"
+            raise UsageError(facts("verify batch_norm", expected=f"a {expected}", got=got))

@@ -1,0 +1,162 @@
+"""Many points, one implementation: what a single point cannot show."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from minigrad.errors import UsageError, facts
+from minigrad.verify.check import Point
+from minigrad.verify.probes import Probe
+from minigrad.verify.randomness import generator
+from minigrad.verify.report import Finding, Report, Row
+from minigrad.verify.subject import Subject, default_names
+
+_SOAK = 400  # identical calls at one point
+_THOROUGH = 6  # every so many points the contract is checked, too
+
+
+def campaign(make: Callable[[], tuple[Callable, Callable]], probes: Any, *, rng: Any = 0) -> Report:
+    """Check an implementation at many points.
+
+    One instance lives through all points, as it would in a program; a fresh one gives the reference
+    at each, so what an instance keeps from earlier calls shows as a difference.
+
+    Args:
+        make: ``make() -> (forward, backward)``, fresh each time.
+        probes: an iterable of ``(label, inputs, params)``, or a hypothesis strategy of such tuples,
+            whose failures shrink to a smallest point.
+        rng: seed or ``numpy.random.Generator``.
+
+    Returns:
+        A Report with a row per input (its worst point) and one finding per fault, at the smallest
+        point that shows it, with the number of points that do.
+    """
+    rng = generator(rng)
+    shared = make()
+    if hasattr(probes, "example") and hasattr(probes, "map"):
+        return _searched(make, probes, rng)
+    outcomes = [(probe, _examined(make, shared, probe, i, rng)) for i, probe in enumerate(probes)]
+    return _summary(outcomes)
+
+
+def _examined(
+    make: Callable,
+    shared: tuple[Callable, Callable],
+    probe: Probe,
+    i: int,
+    rng: np.random.Generator,
+) -> tuple[list[Row], list[Finding], list[Finding]]:
+    label, inputs, params = probe
+    inputs = tuple(np.asarray(x) for x in inputs)
+    names = default_names(inputs)
+    (forward, backward), (new_forward, new_backward) = shared, make()
+    subject = Subject(forward, backward, inputs, params, names)
+    fresh = Subject(new_forward, new_backward, inputs, params, names)
+    point = Point(subject, rng, label, fresh)
+    return point.examine(soak=_SOAK if i == 0 else 8, thorough=i % _THOROUGH == 0)
+
+
+def _summary(outcomes: list[tuple[Probe, tuple]]) -> Report:
+    report = Report("campaign", facts={"probes": len(outcomes)})
+    if not outcomes:
+        raise UsageError(facts("campaign: probes", expected="at least one", got="none"))
+    rows: dict[str, list[Row]] = {}
+    faults: dict[tuple, list[tuple[Probe, Finding]]] = {}
+    for probe, (found_rows, findings, notes) in outcomes:
+        for row in found_rows:
+            rows.setdefault(row.input, []).append(row)
+        for finding in findings:
+            faults.setdefault((finding.kind, finding.input), []).append((probe, finding))
+        report.notes += notes
+    report.rows = [_worst(found) for found in rows.values()]
+    everywhere = [probe for probe, (found, _, _) in outcomes if found]
+    report.findings = [_merged(found, everywhere) for found in faults.values()]
+    return report
+
+
+def _worst(rows: list[Row]) -> Row:
+    judged = [row for row in rows if row.verdict != "VACUOUS"] or rows
+    return max(judged, key=lambda row: (not row.ok, row.error / row.bound if row.bound else 0.0))
+
+
+def _merged(found: list[tuple[Probe, Finding]], everywhere: list[Probe]) -> Finding:
+    """One finding for a fault that shows at several points: its smallest point, its extent."""
+    _, finding = min(found, key=lambda pair: pair[0][1][0].size)
+    causes = [f.cause for _, f in found if f.cause]
+    common = max(set(causes), key=causes.count) if causes else ""
+    only = _only([probe for probe, _ in found], everywhere)
+    cause = "; ".join(part for part in (common, only) if part)
+    extent = f"{finding.label}: {finding.message} [{len(found)} of {len(everywhere)} points"
+    return replace(finding, cause=cause, message=f"{extent}{', ' + only if only else ''}]")
+
+
+def _only(bad: list[Probe], everywhere: list[Probe]) -> str:
+    """A property that all failing points have and most points with it fail."""
+    labels = {probe[0] for probe in bad}
+    good = [probe for probe in everywhere if probe[0] not in labels]
+    shared = {
+        name: sum(map(holds, good)) for name, holds in _PROPERTIES.items() if all(map(holds, bad))
+    }
+    if not good or not shared:
+        return ""
+    name = min(shared, key=lambda key: shared[key])
+    if shared[name] > len(bad):
+        return ""
+    return f"only {name}" if not shared[name] else f"only {name}, not always"
+
+
+_PROPERTIES: dict[str, Callable[[Probe], bool]] = {
+    "float32": lambda p: p[1][0].dtype == np.float32,
+    "float64": lambda p: p[1][0].dtype == np.float64,
+    "odd N": lambda p: p[1][0].shape[0] % 2 == 1,
+    "even N": lambda p: p[1][0].shape[0] % 2 == 0,
+    "(N, C)": lambda p: p[1][0].ndim == 2,
+    "(N, C, H, W)": lambda p: p[1][0].ndim == 4,
+    "N = C": lambda p: p[1][0].shape[0] == p[1][0].shape[1],
+    "N = 1": lambda p: p[1][0].shape[0] == 1,
+    "N = 2": lambda p: p[1][0].shape[0] == 2,
+    "H = W": lambda p: p[1][0].ndim == 4 and p[1][0].shape[2] == p[1][0].shape[3],
+    "H != W": lambda p: p[1][0].ndim == 4 and p[1][0].shape[2] != p[1][0].shape[3],
+    "large offsets": lambda p: "offset" in p[0],
+    "small scales": lambda p: "scale 1e-06" in p[0] or "scale 0.001" in p[0],
+    "large scales": lambda p: "scale 1e+06" in p[0] or "scale 1000" in p[0],
+    "eps above 1e-5": lambda p: p[2].get("eps", 0) > 1e-5,
+    "Fortran order": lambda p: "Fortran" in p[0],
+    "negative gamma": lambda p: "gamma negative" in p[0],
+    "gamma 0": lambda p: "gamma 0" in p[0],
+    "an outlier": lambda p: "outlier" in p[0],
+    "a constant channel": lambda p: "constant" in p[0],
+    "more than 32 values": lambda p: p[1][0].size // max(p[1][0].shape[1], 1) > 32,
+}
+
+
+def _searched(make: Callable, strategy: Any, rng: np.random.Generator) -> Report:
+    """Let hypothesis draw points; report the smallest that fails."""
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    outcomes: list[tuple[Probe, tuple]] = []
+    seed = int(rng.integers(2**32))
+
+    patient = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+
+    @settings(
+        max_examples=60,
+        database=None,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=patient,
+        phases=[Phase.generate, Phase.shrink],
+    )
+    @given(strategy)
+    def every_point_is_right(probe: Probe) -> None:
+        outcome = _examined(make, make(), probe, 0, np.random.default_rng(seed))
+        outcomes.append((probe, outcome))
+        assert not outcome[1]
+
+    try:
+        every_point_is_right()
+    except AssertionError:
+        return _summary(outcomes[-1:])  # hypothesis ends with the smallest failing point
+    return _summary(outcomes)

@@ -1,0 +1,252 @@
+"""Is a hand-written backward pass the derivative of its forward pass?"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from minigrad.backend import to_host
+from minigrad.errors import DTypeError, facts
+from minigrad.verify import contract
+from minigrad.verify.diagnose import Sample, cause_of
+from minigrad.verify.kinks import between_slopes
+from minigrad.verify.randomness import generator
+from minigrad.verify.reference import Expected, Reference
+from minigrad.verify.report import Finding, Report, Row
+from minigrad.verify.subject import BackwardFailed, Subject, cotangents, default_names, undone
+
+_SOAK = 60  # identical calls in a check of one point
+
+
+def check_backward(
+    forward: Callable[..., tuple[Any, Any]],
+    backward: Callable[[Any, Any], Sequence[Any]],
+    inputs: Sequence[Any],
+    *,
+    params: Mapping[str, Any] | None = None,
+    names: Sequence[str] | None = None,
+    rng: Any = 0,
+) -> Report:
+    """Check a hand-written pair over plain arrays; the engine is not involved.
+
+    The cotangents that ``backward`` returns for many kinds of ``y_bar`` are held against the
+    Jacobian of ``forward`` by differences, within a bound that follows from the rounding of what
+    cancels and from the error of the differences. There is no tolerance to choose.
+
+    Args:
+        forward: ``forward(*inputs, **params) -> (y, cache)``.
+        backward: ``backward(y_bar, cache)`` -> one cotangent per input.
+        inputs: floating arrays.
+        params: keyword arguments of ``forward``.
+        names: what the report calls the inputs.
+        rng: seed or ``numpy.random.Generator``.
+
+    Returns:
+        A Report; each finding names input, index, expected, got, bound and the likely cause.
+
+    >>> def forward(x):
+    ...     return np.sin(x), x
+    >>> def backward(y_bar, x):
+    ...     return (y_bar * np.sin(x),)
+    >>> mg.verify.check_backward(forward, backward, [np.array([1.0, 2.0])]).ok
+    False
+    """
+    arrays = tuple(_floating(x) for x in inputs)
+    names = tuple(names or default_names(arrays))
+    subject = Subject(forward, backward, arrays, dict(params or {}), names)
+    report = Report("check_backward", facts={"shape": list(arrays[0].shape)})
+    point = Point(subject, generator(rng))
+    report.rows, report.findings, report.notes = point.examine(soak=_SOAK)
+    return report
+
+
+def _floating(x: Any) -> np.ndarray:
+    array = np.array(to_host(x) if hasattr(x, "shape") else x)
+    if array.dtype.kind != "f":
+        raise DTypeError(
+            facts("check_backward: inputs", expected="floating arrays", got=array.dtype)
+        )
+    return array
+
+
+class Point:
+    """One subject at one point, and what was found there."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        rng: np.random.Generator,
+        label: str = "",
+        fresh: Subject | None = None,
+    ):
+        self.subject, self.rng, self.label = subject, rng, label
+        self.fresh = fresh or subject  # whose forward is differenced: it has seen no other calls
+        self.findings: list[Finding] = []
+        self.notes: list[Finding] = []
+        self.samples: dict[str, list[Sample]] = {name: [] for name in subject.names}
+
+    def examine(
+        self, *, soak: int = 0, thorough: bool = True
+    ) -> tuple[list[Row], list[Finding], list[Finding]]:
+        """Rows, findings and notes. ``thorough`` adds state, layouts and ``soak`` calls."""
+        with contract.no_trace(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            np.seterr(all="warn")  # so that a subject that changes it is seen
+            try:
+                y = np.array(self.subject.run()[0])
+            except Exception as error:
+                self._note(
+                    "refused", f"forward refuses this point: {type(error).__name__}: {error}"
+                )
+                return self._rows(), self.findings, self.notes
+            if not np.isfinite(y).all():
+                self._note("undefined", "the output is not finite at this point")
+                return self._rows(), self.findings, self.notes
+            self.reference = Reference(self.fresh, y, self.rng)
+            self._guarded(self._purity, y)
+            self._guarded(self._values, y)
+            if not self.findings and thorough:
+                self._guarded(self._contract, y, soak)
+        return self._rows(), [self._labelled(f) for f in self.findings], self.notes
+
+    def _guarded(self, part: Callable, *args: Any) -> None:
+        """Run a part of the check; an exception out of the subject is a finding."""
+        try:
+            part(*args)
+        except BackwardFailed as error:
+            cause = str(error).partition(":")[0]
+            self.findings.append(Finding("error", message=f"backward fails: {error}", cause=cause))
+
+    def _note(self, kind: str, message: str) -> None:
+        self.notes.append(Finding(kind, message=message, label=self.label))
+
+    def _labelled(self, finding: Finding) -> Finding:
+        return Finding(**{**vars(finding), "label": self.label})
+
+    # --- the numbers -----------------------------------------------------------------------------
+
+    def _values(self, y: np.ndarray) -> None:
+        for kind, y_bar in cotangents(y, self.rng):
+            grads = self.subject.pull(y_bar)
+            wrong_form = list(contract.form(self.subject, grads))
+            if wrong_form:
+                self.findings += wrong_form
+                return
+            expected = self.reference.expected(y_bar)
+            for k, name in enumerate(self.subject.names):
+                got = np.array(grads[k])  # a later call may overwrite it
+                sample = Sample(kind, y_bar, got, expected.values[k], expected.bounds[k])
+                self.samples[name].append(sample)
+        for k, name in enumerate(self.subject.names):
+            self.findings += self._judged(k, name)
+
+    def _judged(self, k: int, name: str) -> Iterator[Finding]:
+        samples = [self._with_kinks(k, sample) for sample in self.samples[name]]
+        wrong = [sample for sample in samples if not sample.ok]
+        if not wrong:
+            return
+        worst = max(wrong, key=lambda sample: sample.informative)
+        index, expected, got, bound = worst.worst()
+        kind = "value"
+        cause = cause_of(self.subject, k, samples)
+        if not np.isfinite(got):
+            kind, cause = "domain", f"{got} where the value is finite"
+        elif self._better_in_float64(k, worst):
+            kind, cause = "precision", "precision: float64 gives the right value"
+        message = (
+            f"{name}_bar{list(index)} is {got:.9g}, expected {expected:.9g}, "
+            f"off by {abs(got - expected):.2e} (bound {bound:.1e}, {worst.kind} y_bar)"
+        )
+        message += f"; likely cause: {cause}" if cause else ""
+        yield Finding(kind, name, index, expected, got, bound, message, cause, self.label)
+
+    def _better_in_float64(self, k: int, sample: Sample) -> bool:
+        """Whether the same code is right, or at least far better, on wider numbers."""
+        if self.subject.dtype.itemsize >= 8:
+            return False
+        wide = self.subject.at([x.astype(np.float64) for x in self.subject.inputs])
+        try:
+            got = wide.pull(sample.y_bar.astype(np.float64))[k]
+        except BackwardFailed:
+            return False
+        with np.errstate(all="ignore"):
+            before = np.abs(sample.got - sample.expected).max()
+            after = np.abs(got - sample.expected).max()
+        return bool(after <= 1e-3 * before)
+
+    def _with_kinks(self, k: int, sample: Sample) -> Sample:
+        """The sample with subgradients accepted where its point is a kink."""
+        if sample.ok or self.reference.closed:
+            return sample
+        subject = self.subject
+        accepted, kinks = between_slopes(
+            subject.value,
+            subject.inputs,
+            k,
+            sample.y_bar,
+            sample.got,
+            sample.expected,
+            sample.bound,
+        )
+        if kinks and not any(note.kind == "kink" for note in self.notes):
+            name = subject.names[k]
+            self._note("kink", f"{name}: {kinks} elements at kinks; any subgradient is accepted")
+        return replace(sample, expected=accepted)
+
+    # --- the contract ----------------------------------------------------------------------------
+
+    def _purity(self, y: np.ndarray) -> None:
+        y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
+        with undone(*self.subject.inputs):
+            self.findings += contract.purity(self.subject, y_bar)
+
+    def _contract(self, y: np.ndarray, soak: int) -> None:
+        y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
+        others = self._other_points()
+        self.findings += contract.state(self.subject, y_bar, others, self._judge, self.rng)
+        self.findings += contract.layouts(self.subject, y_bar, self._judge)
+        self.findings += contract.soak(self.subject, y_bar, self._judge, soak)
+
+    def _judge(self, grads: list[Any], y_bar: np.ndarray) -> tuple[str, str]:
+        for finding in contract.form(self.subject, grads):
+            return finding.input or "a", finding.message
+        expected = self._expected(y_bar)
+        for k, name in enumerate(self.subject.names):
+            sample = Sample("", y_bar, grads[k], expected.values[k], expected.bounds[k])
+            if not sample.ok:
+                index, right, got, _ = sample.worst()
+                return name, f"{got:.9g} at {list(index)}, expected {right:.9g}"
+        return "", ""
+
+    def _expected(self, y_bar: np.ndarray) -> Expected:
+        if getattr(self, "_last", (None,))[0] is not y_bar:
+            self._last = (y_bar, self.reference.expected(y_bar))
+        return self._last[1]
+
+    def _other_points(self) -> list[Subject]:
+        """Other values of the same shape, and another shape of equal size."""
+        inputs = self.subject.inputs
+        noise = [self.rng.normal(size=x.shape).astype(x.dtype) for x in inputs]
+        others = [self.subject.at(noise)]
+        x = inputs[0]
+        if self.subject.names == ("x", "gamma", "beta") and x.ndim == 2 and len(set(x.shape)) == 2:
+            turned = [x.reshape(x.shape[::-1])]
+            turned += [self.rng.normal(size=x.shape[0]).astype(x.dtype) for _ in range(2)]
+            others.append(self.subject.at(turned))
+        return others
+
+    def _rows(self) -> list[Row]:
+        rows = []
+        for name, samples in self.samples.items():
+            wrong = any(finding.input == name for finding in self.findings)
+            if not samples:
+                continue
+            worst = max(samples, key=lambda sample: sample.excess)
+            index, expected, got, bound = worst.worst()
+            vacuous = all(s.vacuous for s in samples)
+            verdict = "WRONG" if wrong else "VACUOUS" if vacuous else "proven"
+            error = abs(got - expected)
+            rows.append(Row(name, "backward/numeric", error, bound, not wrong, index, verdict))
+        return rows

@@ -1,0 +1,201 @@
+"""What a backward pass owes its caller besides the right numbers.
+
+Inputs, cotangent and cache are left alone; results are arrays of the right shape and dtype, new and
+writable; no result depends on earlier calls, on other points, or on what the caller does to arrays
+he was given; no global state is touched.
+"""
+
+# ruff: noqa: NPY002 (the legacy random state is what a subject may touch)
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minigrad.verify.report import Finding
+from minigrad.verify.subject import Subject, arrays_in
+
+Judge = Callable[[list[Any], np.ndarray], tuple[str, str]]  # -> (input, what is wrong), or ("", "")
+
+
+@contextmanager
+def no_trace() -> Iterator[Callable[[], str]]:
+    """Restore NumPy's and Python's global state; the yielded function names what has changed."""
+    before, state = _global_state(), np.random.get_state()
+    try:
+        yield lambda: ", ".join(
+            name for name, value in _global_state().items() if value != before[name]
+        )
+    finally:
+        np.random.set_state(state)
+        random.setstate(before["Python's random state"])
+        np.seterr(**before["NumPy's error state"])
+
+
+def _global_state() -> dict[str, Any]:
+    state: Any = np.random.get_state(legacy=False)
+    return {
+        "NumPy's random state": repr(state["state"]["key"].tobytes()) + repr(state["state"]["pos"]),
+        "Python's random state": random.getstate(),
+        "NumPy's error state": np.geterr(),
+    }
+
+
+def form(subject: Subject, grads: Any) -> Iterator[Finding]:
+    """Number, type, shape, dtype and writability of the returned cotangents."""
+    if len(grads) != len(subject.inputs):
+        message = f"backward returned {len(grads)} cotangents for {len(subject.inputs)} inputs"
+        yield Finding("shape", message=message, cause="number of cotangents")
+        return
+    for name, x, grad in zip(subject.names, subject.inputs, grads, strict=True):
+        if not isinstance(grad, (np.ndarray, np.generic)):
+            got = type(grad).__name__
+            yield Finding("shape", name, message=f"{name}_bar is {got}, not an array", cause=got)
+        elif grad.shape != x.shape:
+            message = f"{name}_bar has shape {grad.shape}, its input {x.shape}"
+            yield Finding("shape", name, message=message, cause=_shape_cause(grad, x))
+        elif grad.dtype != x.dtype:
+            message = f"{name}_bar has dtype {grad.dtype}, its input {x.dtype}"
+            yield Finding("dtype", name, message=message, cause=f"dtype {grad.dtype}")
+        elif isinstance(grad, np.ndarray) and not grad.flags.writeable:
+            message = f"{name}_bar is read-only: the caller could not accumulate into it"
+            yield Finding("aliasing", name, message=message, cause="not writable")
+
+
+def _shape_cause(grad: Any, x: np.ndarray) -> str:
+    if grad.ndim == x.ndim and grad.shape == x.shape[::-1]:
+        return "transposed"
+    if grad.size > x.size:
+        return "missing sum over broadcast axes"
+    return "too much was summed" if grad.size < x.size else "reshaped"
+
+
+def purity(subject: Subject, y_bar: np.ndarray) -> Iterator[Finding]:
+    """Nothing the caller owns changes, and results share no memory with it."""
+    inputs = [x.tobytes() for x in subject.inputs]
+    with no_trace() as changed:
+        y, cache = subject.run()
+        after_forward = changed()
+        arrays = [y, *arrays_in(cache)]
+        before = [a.tobytes() for a in arrays]
+        seed = y_bar.copy()
+        grads = subject.backward_of(seed, cache)
+        touched = changed()
+    if touched:
+        where = "forward" if after_forward else "backward"
+        yield Finding("purity", message=f"{where} changes {touched}", cause="global state")
+    for name, x, was in zip(subject.names, subject.inputs, inputs, strict=True):
+        if x.tobytes() != was:
+            yield Finding(
+                "purity", name, message=f"{name} was changed in place", cause="mutated input"
+            )
+    if seed.tobytes() != y_bar.tobytes():
+        yield Finding(
+            "purity", message="backward changed y_bar in place", cause="mutated cotangent"
+        )
+    if before[0] != arrays[0].tobytes():
+        yield Finding("purity", message="backward changed y in place", cause="mutated output")
+    if any(a.tobytes() != b for a, b in zip(arrays[1:], before[1:], strict=True)):
+        yield Finding(
+            "purity", message="backward changed its cache in place", cause="mutated cache"
+        )
+    later = subject.pull(y_bar.copy())
+    owned = {"y": y, "y_bar": seed, **dict(zip(subject.names, subject.inputs, strict=True))}
+    yield from _aliasing(subject, grads, owned, later)
+
+
+def _aliasing(
+    subject: Subject, grads: list[Any], owned: dict[str, np.ndarray], later: list[Any]
+) -> Iterator[Finding]:
+    for k, (name, grad) in enumerate(zip(subject.names, grads, strict=False)):
+        for other, array in owned.items():
+            if _share(grad, array):
+                message = f"{name}_bar shares memory with {other}"
+                yield Finding(
+                    "aliasing", name, message=message, cause=f"shares memory with {other}"
+                )
+        if any(_share(grad, g) for g in later):
+            message = f"{name}_bar of one call shares memory with the result of the next"
+            yield Finding("aliasing", name, message=message, cause="shared with a later call")
+        if any(_share(grad, g) for g in grads[k + 1 :]):
+            message = f"{name}_bar shares memory with another cotangent"
+            yield Finding("aliasing", name, message=message, cause="shared between cotangents")
+
+
+def _share(a: Any, b: Any) -> bool:
+    arrays = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+    return arrays and np.may_share_memory(a, b) and np.shares_memory(a, b)
+
+
+def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Judge,
+          rng: np.random.Generator) -> Iterator[Finding]:  # fmt: skip
+    """No result depends on earlier or other calls, or on what the caller did to arrays."""
+
+    def finding(what: str, cause: str, grads: list[Any]) -> Iterator[Finding]:
+        name, wrong = judge(grads, y_bar)
+        if wrong:
+            message = f"{name}_bar is wrong {what}: {wrong}"
+            yield Finding("state", name, message=message, cause=cause)
+
+    y, cache = subject.run()
+    first = subject.backward_of(y_bar, cache)
+    for grad in first:
+        if isinstance(grad, np.ndarray) and grad.flags.writeable:
+            grad[...] = -7.5  # the caller may do with a gradient what he likes
+    yield from finding("in a second call with the same cache", "repeated call",
+                       subject.backward_of(y_bar, cache))  # fmt: skip
+    yield from finding("after the caller wrote to an earlier gradient", "stale buffer",
+                       subject.pull(y_bar))  # fmt: skip
+    y, cache = subject.run()
+    if isinstance(y, np.ndarray) and y.flags.writeable:
+        y[...] = 1e3
+        yield from finding("after the caller wrote to y", "reads y after returning it",
+                           subject.backward_of(y_bar, cache))  # fmt: skip
+    for other in others:
+        yield from _interleaved(subject, y_bar, other, finding, rng)
+
+
+def _interleaved(
+    subject: Subject, y_bar: np.ndarray, other: Subject, finding: Callable, rng: Any
+) -> Iterator[Finding]:
+    """forward here, forward and backward there, backward here."""
+    _, cache = subject.run()
+    try:
+        y2, cache2 = other.run()
+    except Exception:  # the other point is refused, which is no fault
+        return
+    what = f"if a call at x {other.inputs[0].shape} comes between forward and backward"
+    yield from finding(what, "stale buffer", subject.backward_of(y_bar, cache))
+    _, cache = subject.run()
+    other.run()
+    other.backward_of(rng.normal(size=y2.shape).astype(y2.dtype), cache2)
+    yield from finding(what, "stale buffer", subject.backward_of(y_bar, cache))
+
+
+def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Iterator[Finding]:
+    """Many identical calls: each must be right."""
+    for call in range(calls):
+        name, wrong = judge(subject.pull(y_bar), y_bar)
+        if wrong:
+            message = f"{name}_bar is wrong in call {call + 1} of identical calls: {wrong}"
+            yield Finding("nondeterminism", name, message=message, cause="non-determinism")
+            return
+
+
+def layouts(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Finding]:
+    """The memory layout of an input does not matter."""
+    for kind, arrange in (("Fortran-ordered", np.asfortranarray), ("strided", _strided)):
+        moved = subject.at([arrange(x) for x in subject.inputs])
+        name, wrong = judge(moved.pull(y_bar), y_bar)
+        if wrong:
+            message = f"{name}_bar is wrong for {kind} inputs: {wrong}"
+            yield Finding("value", name, message=message, cause=f"{kind} inputs")
+
+
+def _strided(x: np.ndarray) -> np.ndarray:
+    if not x.ndim:
+        return x
+    wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
+    wide[..., ::2] = x
+    return wide[..., ::2]

@@ -1,0 +1,227 @@
+"""Is the derivative that the engine finds the right one? For any function of tensors."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from minigrad.backend import to_host
+from minigrad.context import no_grad, setting
+from minigrad.declaration import REGISTRY, Declared
+from minigrad.errors import DTypeError, UsageError, facts
+from minigrad.ops import concatenate, reshape
+from minigrad.tensor import Tensor, tensor
+from minigrad.transforms import jvp, vjp
+from minigrad.verify import contract
+from minigrad.verify.kinks import between_slopes
+from minigrad.verify.numeric import Jacobian, jacobians
+from minigrad.verify.randomness import generator
+from minigrad.verify.report import Finding, Report, Row, compare
+from minigrad.verify.rounding import Rounding
+from minigrad.verify.sample import Sample, samples
+
+_COTANGENTS = 3
+
+
+def gradcheck(
+    f: Callable[..., Tensor],
+    inputs: Sequence[Any],
+    *,
+    order: int = 1,
+    names: Sequence[str] | None = None,
+    rng: Any = 0,
+) -> Report:
+    """Check the derivatives of ``f`` that the engine finds, up to ``order``.
+
+    Per order three rows for each input: the vjp against differences, the jvp against differences,
+    and the vjp against the jvp. The first two are independent of each other's rules only where an
+    op declares both; where both come from one expression, the third proves nothing, and says so.
+    Order 2 checks the derivative of the first-order pullback in the same way, and so on.
+
+    Args:
+        f: tensors -> one Tensor.
+        inputs: floating arrays or tensors.
+        order: 1, 2, 3, ...
+        names: what the report calls the inputs.
+        rng: seed or ``numpy.random.Generator``.
+
+    Returns:
+        A Report. Nothing that ``f`` assigns to tensors (running statistics) outlives the check.
+
+    >>> mg.verify.gradcheck(lambda x: mg.tanh(x) * x, [np.array([0.5, -1.0])], order=2).ok
+    True
+    """
+    arrays = [_floating(x) for x in inputs]
+    names = list(names or [f"input {k}" for k in range(len(arrays))])
+    if order < 1:
+        raise UsageError(facts("gradcheck: order", expected="1, 2, ...", got=order))
+    rng = generator(rng)
+    report = Report(f"gradcheck, order {order}" if order > 1 else "gradcheck")
+    journal: list = []
+    with contract.no_trace(), setting(observer=None, journal=journal):
+        try:
+            for k in range(1, order + 1):
+                _check_order(report, f, arrays, names, k, rng)
+                f = _pullback_of(f, arrays, rng)
+        finally:
+            _undo(journal)
+    return report
+
+
+def _floating(x: Any) -> np.ndarray:
+    array = np.array(to_host(getattr(x, "array", x)) if hasattr(x, "shape") else x)
+    if array.dtype.kind != "f":
+        raise DTypeError(facts("gradcheck: inputs", expected="floating arrays", got=array.dtype))
+    return array
+
+
+def _undo(journal: list) -> None:
+    """Give every tensor that was assigned its former value and node."""
+    for box, array, node in reversed(journal):
+        box.array, box.node = array, node
+        if node is not None:
+            node.overwritten = False
+
+
+def _pullback_of(f: Callable, arrays: list[np.ndarray], rng: np.random.Generator) -> Callable:
+    """x -> all cotangents of f at x for one fixed random cotangent, as one vector."""
+    with no_grad():
+        y = f(*map(tensor, arrays))
+    y_bar = rng.normal(size=y.shape)
+
+    def pullback(*args: Tensor) -> Tensor:
+        value, pull = vjp(f, *args)
+        return concatenate([reshape(x_bar, (-1,)) for x_bar in pull(y_bar.astype(value.dtype))])
+
+    return pullback
+
+
+def _check_order(
+    report: Report, f: Callable, arrays: list, names: list, k: int, rng: np.random.Generator
+) -> None:
+    def on_arrays(*values: np.ndarray) -> np.ndarray:
+        with no_grad():
+            return f(*map(tensor, values)).numpy()
+
+    jacobian = jacobians(on_arrays, arrays)
+    label = "" if k == 1 else f" (order {k})"
+    worst: dict[tuple, tuple[Row, Finding | None]] = {}
+    for _ in range(_COTANGENTS):
+        for row, finding in _compared(f, on_arrays, arrays, names, jacobian, rng):
+            key = row.input, row.pair
+            if key not in worst or _excess(row) > _excess(worst[key][0]):
+                worst[key] = row, finding
+    for (name, pair), (row, finding) in worst.items():
+        row = Row(name, pair + label, row.error, row.bound, row.ok, row.index, row.verdict)
+        report.rows.append(row)
+        report.findings += [finding] if finding is not None else []
+
+
+def _excess(row: Row) -> float:
+    return row.error / row.bound if row.bound else row.error
+
+
+def _compared(
+    f: Callable, on_arrays: Callable, arrays: list, names: list, jacobian: list[Jacobian],
+    rng: np.random.Generator,
+) -> Iterator[tuple[Row, Finding | None]]:  # fmt: skip
+    y, pull = vjp(f, *arrays)
+    y_bar = rng.normal(size=y.shape).astype(y.dtype)
+    x_dots = [rng.normal(size=x.shape).astype(x.dtype) for x in arrays]
+    x_bars = [x_bar.numpy() for x_bar in pull(y_bar)]
+    sensitivity = _sensitivity(f, arrays, y_bar, rng)
+    for k, (name, x_bar) in enumerate(zip(names, x_bars, strict=True)):
+        value, error, size = jacobian[k].pull(y_bar)
+        size = np.maximum(size, 0.01 * size.max(initial=0)) + sensitivity[k]
+        terms = max(y.size, arrays[k].size)
+        coarsest = max(y.dtype, arrays[k].dtype, key=lambda dtype: np.finfo(dtype).eps)
+        bound = Rounding([size], terms).bounds(coarsest)[0] + error
+        accepted, kinks = between_slopes(on_arrays, arrays, k, y_bar, x_bar, value, bound)
+        row = compare(name, "vjp/numeric", x_bar, accepted, bound)
+        yield row, _finding(row, x_bar, accepted, kinks)
+        only_k = [d if i == k else np.zeros_like(d) for i, d in enumerate(x_dots)]
+        y_dot = jvp(f, arrays, only_k)[1].numpy()
+        a, b = np.vdot(y_bar, y_dot), np.vdot(x_bar, x_dots[k])
+        wide = np.abs(x_dots[k]) * (bound if kinks == 0 else np.inf)
+        row = compare(name, "jvp/vjp", a, b, 2 * wide.sum() if x_bar.size else 0.0)
+        yield row, _finding(row, np.asarray(a), np.asarray(b), 0)
+
+
+def _sensitivity(
+    f: Callable, arrays: list, y_bar: np.ndarray, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """How much a relative error of 1 in the inputs would change each cotangent, linearized."""
+    wide = [x.astype(np.longdouble) for x in arrays]
+    small = float(np.finfo(np.longdouble).eps ** 0.5)
+    seed = y_bar.astype(np.longdouble)
+
+    def cotangents(values: list[np.ndarray]) -> list[np.ndarray]:
+        y, pull = vjp(f, *values)
+        return [x_bar.numpy().astype(np.longdouble) for x_bar in pull(seed.astype(y.dtype))]
+
+    at = cotangents(wide)
+    total = [np.zeros_like(x) for x in wide]
+    for _ in range(3):
+        moved = [x * (1 + small * rng.choice([-1, 1], size=x.shape)) for x in wide]
+        there = cotangents(moved)
+        total = [
+            np.maximum(t, np.abs(a - b) / small) for t, a, b in zip(total, there, at, strict=True)
+        ]
+    return [np.where(np.isfinite(t), t, 0) for t in total]
+
+
+def _finding(row: Row, got: Any, expected: Any, kinks: int) -> Finding | None:
+    if row.ok:
+        return None
+    right, wrong = float(np.asarray(expected)[row.index]), float(np.asarray(got)[row.index])
+    message = (
+        f"{row.input}{list(row.index)}, {row.pair}: {wrong:.9g}, expected {right:.9g}, "
+        f"off by {row.error:.2e} (bound {row.bound:.1e})"
+    )
+    return Finding("value", row.input, row.index, right, wrong, row.bound, message)
+
+
+def check_op(
+    declared: Declared | str, *, order: int = 1, dtype: Any = "float64", rng: Any = 0
+) -> Report:
+    """Check a declared op at points drawn from its signature, domains and cases.
+
+    Args:
+        declared: an op or composite, or its name.
+        order: of derivatives.
+        dtype: ``"float64"`` or ``"float32"``.
+        rng: seed or ``numpy.random.Generator``.
+
+    Raises:
+        UsageError: no such op.
+
+    >>> mg.verify.check_op("tanh", order=2).ok
+    True
+    """
+    if isinstance(declared, str):
+        if declared not in REGISTRY:
+            raise UsageError(f"no op {declared!r}; `minigrad ops` lists them")
+        declared = REGISTRY[declared]
+    rng = generator(rng)
+    report = Report(f"{declared.name}, {np.dtype(dtype)}, orders 1 to {order}")
+    for sample in samples(declared, dtype, rng):
+        arrays = [sample.inputs[i] for i in sample.real]
+        names = [f"input {i} of ({sample})" for i in sample.real]
+        one = gradcheck(_call(declared, sample), arrays, order=order, names=names, rng=rng)
+        report.rows += one.rows
+        report.findings += one.findings
+    return report
+
+
+def _call(declared: Declared, sample: Sample) -> Callable[..., Tensor]:
+    """The op as a function of its differentiable inputs, with one result."""
+
+    def call(*real: Tensor) -> Tensor:
+        args: list[Any] = list(sample.inputs)
+        for i, x in zip(sample.real, real, strict=True):
+            args[i] = x
+        y: Any = declared
+        y = y(*args, **sample.params)
+        return concatenate([reshape(part, (-1,)) for part in y]) if isinstance(y, list) else y
+
+    return call

@@ -1,0 +1,269 @@
+"""Derivatives by differences, with an error bar. Shares no code with the engine.
+
+Each column of a Jacobian comes from central differences at five steps ``h, h/2, .. h/16``, combined
+by Richardson extrapolation (Romberg's tableau), in long double where the function carries it. The
+error of a column is estimated from the tableau (truncation) and from the rounding of the function
+values (noise). A column that did not converge is tried again with smaller steps: the step must suit
+the function, not the size of the data, and a normalization varies on the scale of its deviations.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_LEVELS = 5
+_FIRST_STEP = 0.05  # of the scale of an element
+_RETRIES = 6  # each with steps 16 times smaller
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """Derivatives of ``y`` with respect to one input ``x``, in blocks that do not mix.
+
+    A general function has one block. A function of channels has one per channel: no channel of y
+    depends on another channel of x, so one step in all channels at once serves them all.
+
+    Attributes:
+        value: (B, y elements per block, x elements per block), in the precision of the differences.
+        error: the same shape, how far ``value`` may be off.
+        shapes: the shapes of y and x.
+    """
+
+    value: np.ndarray
+    error: np.ndarray
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+
+    def pull(self, y_bar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The cotangent of x for ``y_bar``, its error, and the size of what cancelled in it."""
+        y_shape, x_shape = self.shapes
+        rows = _blocks(np.asarray(y_bar, self.value.dtype).reshape(y_shape), len(self.value))
+        parts = []
+        for weights, matrix in (
+            (rows, self.value), (np.abs(rows), self.error), (np.abs(rows), np.abs(self.value))
+        ):  # fmt: skip
+            parts.append(_unblocked(np.einsum("by,byx->bx", weights, matrix), x_shape))
+        return parts[0], parts[1], parts[2]
+
+
+def _blocks(array: np.ndarray, blocks: int) -> np.ndarray:
+    """(N, C, ..) as (C, elements), or anything as (1, elements)."""
+    if blocks > 1 and array.ndim > 1:
+        array = np.moveaxis(array, 1, 0)
+    return array.reshape(blocks, -1)
+
+
+def _unblocked(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The inverse of ``_blocks``."""
+    if len(rows) > 1 and len(shape) > 1:
+        return np.moveaxis(rows.reshape(shape[1], shape[0], *shape[2:]), 0, 1)
+    return rows.reshape(shape)
+
+
+def jacobians(
+    f: Callable[..., Any],
+    inputs: Sequence[np.ndarray],
+    *,
+    scales: Sequence[np.ndarray] | None = None,
+) -> list[Jacobian]:
+    """Differentiate ``f(*inputs) -> array`` with respect to each input.
+
+    Args:
+        f: a function of plain arrays that keeps no state.
+        inputs: floating arrays; float32 ones are differenced in higher precision at their values.
+        scales: per input, of its shape: the length on which ``f`` varies; guessed where None.
+
+    Returns:
+        One Jacobian per input.
+    """
+    inputs = working_precision(f, inputs)
+    scales = scales or [default_scale(x) for x in inputs]
+    blocks = inputs[0].shape[1] if _acts_on_channels(f, inputs) else 1
+    return [
+        _jacobian(f, inputs, k, np.broadcast_to(scale, inputs[k].shape), blocks)
+        for k, scale in enumerate(scales)
+    ]
+
+
+def _acts_on_channels(f: Callable, inputs: list[np.ndarray]) -> bool:
+    """Whether axis 1 of the first input are channels that do not mix; each one is tried.
+
+    All inputs are (N, C, ..) or (C,). All elements of a channel are moved, and no other may answer.
+    """
+    x = inputs[0]
+    if x.ndim < 2 or not x.size or x.shape[1] < 2:
+        return False
+    if any(i.shape != x.shape[1:2] for i in inputs[1:] if i.ndim < 2) or any(
+        i.shape[:2] != x.shape[:2] for i in inputs if i.ndim >= 2
+    ):
+        return False
+    with np.errstate(all="ignore"):
+        y = np.array(f(*inputs))
+        if y.ndim < 2 or y.shape[1] != x.shape[1] or not np.isfinite(y).all():
+            return False
+        for channel in range(x.shape[1]):
+            moved = [i.copy() for i in inputs]
+            for i in moved:
+                part = np.moveaxis(i, 1, 0) if i.ndim > 1 else i
+                part[channel] += 0.1 * (1 + np.abs(part[channel])) * _wiggle(part[channel])
+            same = np.delete(np.asarray(f(*moved)), channel, 1) == np.delete(y, channel, 1)
+            if not same.all():
+                return False
+    return True
+
+
+def _wiggle(part: np.ndarray) -> np.ndarray:
+    """Different numbers in (-1, 1) of the shape of ``part``."""
+    return np.sin(1.0 + np.arange(part.size)).reshape(part.shape)
+
+
+def working_precision(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Copies of ``inputs`` in long double if ``f`` carries it to its result, else in float64."""
+    wide = [np.array(x, dtype=np.longdouble, order="C") for x in inputs]
+    try:
+        with np.errstate(all="ignore"):
+            carried = np.asarray(f(*wide)).dtype == np.longdouble
+    except Exception:  # a kernel that only takes float64, say
+        carried = False
+    return wide if carried else [x.astype(np.float64) for x in wide]
+
+
+def default_scale(x: np.ndarray) -> np.ndarray:
+    """A first guess of the length on which a function of ``x`` varies, per element.
+
+    The spread over all axes but 1 where there are channels, else the size of the array.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    if not x.size:
+        return np.ones(x.shape)
+    size = np.sqrt(np.mean(x * x))
+    spread = np.full(x.shape, size)
+    if x.ndim >= 2:
+        axes = tuple(i for i in range(x.ndim) if i != 1)
+        spread = np.broadcast_to(x.std(axis=axes, keepdims=True), x.shape)
+    fallback = np.where(np.abs(x) > 0, np.abs(x), size if size > 0 else 1.0)
+    return np.where(spread > 1e-12 * size, spread, fallback)
+
+
+def _jacobian(
+    f: Callable, inputs: list[np.ndarray], k: int, scale: np.ndarray, blocks: int
+) -> Jacobian:
+    y_shape, x_shape = np.shape(f(*inputs)), inputs[k].shape
+    places = _blocks(np.arange(inputs[k].size).reshape(x_shape), blocks)
+    steps = _FIRST_STEP * scale.reshape(-1)
+    answers = int(np.prod(y_shape)) > 0
+    found = [_converged(f, inputs, k, w, steps[w]) for w in places.T] if answers else []
+    dtype = inputs[k].dtype
+    sizes = (blocks, int(np.prod(y_shape)) // blocks, places.shape[1])
+    value, error = np.zeros((2, *sizes), dtype=dtype)
+    for column, (v, e) in enumerate(found):
+        value[:, :, column], error[:, :, column] = v, e
+    return Jacobian(value, error, (y_shape, x_shape))
+
+
+def _converged(
+    f: Callable, inputs: list[np.ndarray], k: int, where: np.ndarray, h: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One column of each block, each with the smallest error over the tried steps."""
+    good = 1e3 * np.finfo(inputs[k].dtype).eps ** 0.75
+    value, error, moved = _columns(f, inputs, k, where, h)
+    error = np.where(moved, error, 0)  # what no step of the first size moves does not depend on x
+    for retry in range(1, _RETRIES + 1):
+        worst, size = _largest(error), _largest(np.abs(value))
+        if (worst <= good * size).all():
+            break
+        again, its_error, _ = _columns(f, inputs, k, where, h / 16.0**retry)
+        its_error = np.where(moved, its_error, 0)
+        better = _largest(its_error) < worst
+        value[better], error[better] = again[better], its_error[better]
+    return value, error
+
+
+def _largest(rows: np.ndarray) -> np.ndarray:
+    """The largest element of each row; inf if one is nan."""
+    top = rows.max(axis=1, initial=0)
+    return np.where(np.isfinite(top), top, np.inf)
+
+
+def _columns(
+    f: Callable, inputs: list[np.ndarray], k: int, where: np.ndarray, h: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Derivatives with respect to the elements ``where``, one per block, by Romberg's tableau.
+
+    Returns:
+        Values, errors, and which elements of y answered at all.
+    """
+    pairs = [_two_sided(f, inputs, k, where, h / 2**level) for level in range(_LEVELS)]
+    rows = _tableau([(plus - minus) / step for plus, minus, step in pairs])
+    diagonal = np.stack([row[-1] for row in rows])
+    # where h^2 is not the order of the error after all, the last difference is but a part of it
+    estimates = 4 * np.abs(np.diff(diagonal, axis=0)).max(axis=2)  # (levels - 1, blocks)
+    level = np.where(np.isnan(estimates), np.inf, estimates).argmin(axis=0)
+    each = np.arange(len(where))
+    y = np.abs(pairs[0][0])
+    noise = np.finfo(y.dtype).eps * _AMPLIFICATION[level + 1, None] * y / h[:, None]
+    moved = np.any([plus != minus for plus, minus, _ in pairs], axis=0)  # nan moves, too
+    return diagonal[level + 1, each], estimates[level, each][:, None] + noise, moved
+
+
+def _two_sided(
+    f: Callable, inputs: list[np.ndarray], k: int, where: np.ndarray, h: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """f with the elements ``where`` moved by h and by -h, in blocks; their distances as rounded."""
+    values, at = [], []
+    for shift in (h, -h):
+        moved = inputs[k].copy()
+        moved.reshape(-1)[where] += shift
+        at.append(moved.reshape(-1)[where])
+        with np.errstate(all="ignore"):
+            y = np.array(f(*inputs[:k], moved, *inputs[k + 1 :]))
+        values.append(_blocks(y, len(where)))
+    return values[0], values[1], (at[0] - at[1])[:, None]
+
+
+def _tableau(differences: list[np.ndarray]) -> list[list[np.ndarray]]:
+    """Romberg's tableau: entry m of a row has lost the error terms up to h^(2m)."""
+    rows: list[list[np.ndarray]] = []
+    for difference in differences:
+        row = [difference]
+        for m, above in enumerate(rows[-1] if rows else [], start=1):
+            row.append(row[-1] + (row[-1] - above) / (4**m - 1))
+        rows.append(row)
+    return rows
+
+
+def _amplification() -> np.ndarray:
+    """How much noise of the function values, over h, reaches each diagonal entry at most.
+
+    The difference at level l amplifies it by ``2^l``; the tableau weights the levels.
+    """
+    units = list(np.eye(_LEVELS))
+    weights = [np.abs(row[-1]) for row in _tableau(units)]
+    return np.array([w @ 2.0 ** np.arange(_LEVELS) for w in weights])
+
+
+_AMPLIFICATION = _amplification()
+
+
+def one_sided_slopes(phi: Callable[[float], float], scale: float) -> tuple[float, float, bool]:
+    """Slopes of a scalar function of one variable at 0 from the left and from the right.
+
+    Returns:
+        ``(left, right, kink)``; ``kink`` says that both converged, to different values.
+    """
+    steps = scale * 2.0 ** -np.arange(8, 20)
+    middle = phi(0.0)
+    right = np.array([(phi(h) - middle) / h for h in steps])
+    left = np.array([(middle - phi(-h)) / h for h in steps])
+    slopes, errors = [], []
+    for ladder in (left, right):
+        linear = 2 * ladder[1:] - ladder[:-1]  # cancels the curvature
+        best = int(np.argmin(np.abs(np.diff(linear))))
+        slopes.append(float(linear[best + 1]))
+        errors.append(float(np.abs(np.diff(linear))[best]))
+    jump = abs(slopes[1] - slopes[0])
+    kink = bool(
+        np.isfinite(jump) and jump > 100 * sum(errors) and jump > 1e-6 * max(map(abs, slopes))
+    )
+    return slopes[0], slopes[1], kink

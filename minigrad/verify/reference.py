@@ -1,0 +1,104 @@
+"""What the cotangents should be, and how far a right backward may be off.
+
+The reference is the Jacobian of the implementation's *own* forward, by differences. Where that
+forward is batch norm to rounding, the closed form in long double takes over after differences
+have confirmed it: it has no step size and costs the same for any size of input.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigrad.analytic import batch_norm, batch_norm_vjp
+from minigrad.verify.numeric import default_scale, jacobians, working_precision
+from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
+from minigrad.verify.subject import Subject
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Cotangents and bounds of their error."""
+
+    values: list[np.ndarray]
+    bounds: list[np.ndarray]
+
+
+class Reference:
+    """Expected cotangents of one subject for any cotangent of its output."""
+
+    def __init__(self, subject: Subject, y: np.ndarray, rng: np.random.Generator):
+        self.subject = subject
+        self.normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
+        self.closed = self.normalizes and self._is_batch_norm() and self._confirmed(rng)
+        if not self.closed:
+            scales = self._scales() if self.normalizes else None
+            self.jacobians = jacobians(subject.value, subject.inputs, scales=scales)
+
+    def _is_batch_norm(self) -> bool:
+        """Whether the forward is the textbook one, to rounding in working precision."""
+        x, gamma, beta = working_precision(self.subject.value, self.subject.inputs)
+        eps = self.subject.params.get("eps", 1e-5)
+        with np.errstate(all="ignore"):
+            y = self.subject.value(x, gamma, beta)
+            textbook = batch_norm(np, *(np.asarray(a, np.longdouble) for a in (x, gamma, beta)),
+                                  eps=eps)  # fmt: skip
+            terms = np.abs(gamma).max() + np.abs(beta).max()
+            rounding = normalization(np.ones_like(x), (x, gamma, beta), eps=eps)
+            amplified = rounding.sizes[1].max() if gamma.size else 0
+            bound = (32 + rounding.terms) * np.finfo(y.dtype).eps * (terms + terms * amplified)
+        return bool((np.abs(y - textbook) <= bound).all())
+
+    def _scales(self) -> list[np.ndarray]:
+        """Steps of x on the scale of sqrt(var + eps), on which a normalization varies."""
+        x, *parameters = (np.asarray(a, np.float64) for a in self.subject.inputs)
+        axes = tuple(i for i in range(x.ndim) if i != 1)
+        eps = self.subject.params.get("eps", 1e-5)
+        sigma = np.sqrt(x.var(axis=axes, keepdims=True) + eps)
+        sigma = np.where(sigma > 0, sigma, 1.0)
+        # gamma and beta enter linearly: a step of their own size has no truncation error
+        return [np.broadcast_to(sigma, x.shape), *map(default_scale, parameters)]
+
+    def _confirmed(self, rng: np.random.Generator) -> bool:
+        """Whether differences along random directions v agree: <y_bar, J v> = <x_bar, v>."""
+        inputs = working_precision(self.subject.value, self.subject.inputs)
+        for _ in range(2):
+            ways = [scale * rng.normal(size=scale.shape) for scale in self._scales()]
+
+            def along(t: np.ndarray, ways: list[np.ndarray] = ways) -> np.ndarray:
+                moved = [x + t[0] * way for x, way in zip(inputs, ways, strict=True)]
+                return self.subject.value(*moved)
+
+            (jacobian,) = jacobians(along, [np.zeros(1)], scales=[np.ones(1)])
+            y_bar = rng.normal(size=np.shape(self.subject.inputs[0]))
+            value, error, _ = jacobian.pull(y_bar)
+            pairs = list(zip(self._closed_form(y_bar), ways, strict=True))
+            by_hand = sum((exact * way).sum() for exact, way in pairs)
+            bounds = zip(self._rounding(y_bar).bounds(np.float64), ways, strict=True)
+            rounding = sum((bound * np.abs(way)).sum() for bound, way in bounds)
+            if not abs(value[0] - by_hand) <= error[0] + rounding:
+                return False
+        return True
+
+    def _closed_form(self, y_bar: np.ndarray) -> list[np.ndarray]:
+        wide = [np.asarray(a, np.longdouble) for a in (y_bar, *self.subject.inputs)]
+        return list(batch_norm_vjp(np, *wide, eps=self.subject.params.get("eps", 1e-5)))
+
+    def _rounding(self, y_bar: np.ndarray) -> Rounding:
+        if self.normalizes:
+            eps = self.subject.params.get("eps", 1e-5)
+            return normalization(y_bar, self.subject.inputs, eps=eps)
+        sizes = [j.pull(y_bar)[2] for j in self.jacobians]
+        # of what cancelled in one element, the others tell
+        sizes = [np.maximum(size, 0.01 * size.max(initial=0)) for size in sizes]
+        return Rounding(sizes, np.asarray(y_bar).size)
+
+    def expected(self, y_bar: np.ndarray) -> Expected:
+        """The cotangents for ``y_bar``; nan where they are not finite."""
+        y_bar = np.asarray(y_bar, np.longdouble)
+        with np.errstate(all="ignore"):
+            rounding = self._rounding(y_bar).bounds(self.subject.dtype)
+            if self.closed:
+                return Expected(self._closed_form(y_bar), rounding)
+            pulled = [jacobian.pull(y_bar) for jacobian in self.jacobians]
+        bounds = [b + error for b, (_, error, _) in zip(rounding, pulled, strict=True)]
+        return Expected([value for value, _, _ in pulled], bounds)

@@ -1,0 +1,141 @@
+"""What a check found: rows that were compared, findings that failed, notes on the rest."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from html import escape
+from io import StringIO
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from minigrad.errors import VerificationError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or (in ``Report.notes``) that could not be judged.
+
+    Attributes:
+        kind: ``"value"``, ``"shape"``, ``"dtype"``, ``"state"``, ``"aliasing"``, ``"purity"``,
+            ``"nondeterminism"``, ``"precision"``, ``"domain"``, ``"error"``; in notes
+            ``"kink"``, ``"undefined"``, ``"refused"``, ``"vacuous"``.
+        input: the name of the input whose cotangent it is, or None.
+        index: the worst element of that cotangent.
+        expected, got, bound: the numbers there.
+        message: all of it in words, with the likely cause.
+        cause: the likely cause alone; empty where none fits.
+        label: which probe of a campaign showed it.
+    """
+
+    kind: str
+    input: str | None = None
+    index: tuple[int, ...] | None = None
+    expected: float | None = None
+    got: float | None = None
+    bound: float | None = None
+    message: str = ""
+    cause: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison at its worst element: ``error`` may not exceed ``bound``."""
+
+    input: str
+    pair: str
+    error: float
+    bound: float
+    ok: bool
+    index: tuple[int, ...] = ()
+    verdict: str = ""  # "proven", "WRONG", "VACUOUS"
+
+
+@dataclass
+class Report:
+    """The outcome of a check. ``ok`` only if something was proven and nothing was found wrong."""
+
+    title: str
+    rows: list[Row] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything was proven."""
+        proven = any(row.verdict == "proven" for row in self.rows)
+        return proven and not self.findings and all(row.ok for row in self.rows)
+
+    @property
+    def verdict(self) -> str:
+        """``"PROVEN"``, ``"WRONG"``, or ``"VACUOUS"`` where nothing was compared."""
+        if self.ok:
+            return "PROVEN"
+        return "WRONG" if self.findings or any(not row.ok for row in self.rows) else "VACUOUS"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for ``json.dumps``."""
+        return {
+            **self.facts,
+            "ok": self.ok,
+            "rows": [asdict(row) for row in self.rows],
+            "findings": [asdict(finding) for finding in self.findings],
+            "notes": [asdict(note) for note in self.notes],
+        }
+
+    def raise_if_failed(self) -> "Report":
+        """Return self, or raise VerificationError with the whole report."""
+        if not self.ok:
+            raise VerificationError(str(self))
+        return self
+
+    def __str__(self) -> str:
+        text = StringIO()
+        Console(file=text, width=100, color_system=None).print(self)
+        return text.getvalue().rstrip()
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
+        yield f"{self.title}: {self.verdict}"
+        if self.rows:
+            yield self._table()
+        for finding in self.findings:
+            yield f"✗ {finding.message}"
+        for note in self.notes:
+            yield f"· {note.message}"
+
+    def _table(self) -> Table:
+        table = Table("input", "pair", "max error", "at index", "bound", "verdict")
+        for row in self.rows:
+            index = str(list(row.index)) if row.index else "-"
+            cells = (
+                row.input,
+                row.pair,
+                f"{row.error:.2e}",
+                index,
+                f"{row.bound:.2e}",
+                row.verdict,
+            )
+            table.add_row(*cells, style=None if row.ok else "bold")
+        return table
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def compare(name: str, pair: str, a: Any, b: Any, bound: Any) -> Row:
+    """Compare two cotangents element by element; the row tells of the worst element."""
+    a, b = np.asarray(a), np.asarray(b)
+    bound = np.broadcast_to(np.asarray(bound, dtype=np.longdouble), a.shape)
+    error = np.abs(a.astype(np.longdouble) - b.astype(np.longdouble))
+    error = np.where(np.isnan(error), np.inf, error)
+    if not a.size:
+        return Row(name, pair, 0.0, 0.0, ok=True, verdict="VACUOUS")
+    excess = np.where(error > 0, error / np.maximum(bound, np.finfo(np.longdouble).tiny), 0)
+    worst = np.unravel_index(int(np.argmax(excess)), a.shape)
+    ok = bool((error <= bound).all())
+    index = tuple(int(i) for i in worst)
+    verdict = "proven" if ok else "WRONG"
+    return Row(name, pair, float(error[worst]), float(bound[worst]), ok, index, verdict)

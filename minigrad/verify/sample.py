@@ -1,0 +1,82 @@
+"""Points at which a declared op is checked, from its signature, domains and cases."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigrad.declaration import Case, Declared, Domain
+
+_ELEMENTWISE = (((2, 3), (3,), (1,)), ((4,), (4,), (4,)))  # shapes of up to three inputs
+_DIMENSIONS = {"m": 2, "k": 3, "n": 4}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs and parameters of one call; ``real`` are the positions with a derivative."""
+
+    inputs: list[np.ndarray]
+    params: dict[str, Any]
+    real: list[int]
+
+    def __str__(self) -> str:
+        words = [str(x.shape) for x in self.inputs]
+        return ", ".join([*words, *(f"{k}={v}" for k, v in self.params.items())])
+
+
+def samples(declared: Declared, dtype: Any, rng: np.random.Generator) -> Iterator[Sample]:
+    """One sample per case, or two where only a signature says which shapes fit."""
+    for case in declared.cases:
+        for shapes in _shapes(declared, case):
+            domains = [
+                declared.domain[min(i, len(declared.domain) - 1)] for i in range(len(shapes))
+            ]
+            yield Sample(
+                values(shapes, domains, dtype, rng),
+                case.params,
+                [i for i, domain in enumerate(domains) if domain.kind == "real"],
+            )
+
+
+def _shapes(declared: Declared, case: Case) -> list[tuple]:
+    if case.shapes is not None:
+        return [case.shapes]
+    signature = getattr(declared, "signature", "")
+    if signature == "()":
+        return [shapes[: declared.arity] for shapes in _ELEMENTWISE]
+    inputs = signature.partition("->")[0].replace("?", "").strip("()").split("),(")
+    core = [tuple(_DIMENSIONS[letter] for letter in one.split(",")) for one in inputs]
+    return [tuple(core), ((5, *core[0]), *core[1:])]
+
+
+def values(
+    shapes: tuple, domains: list[Domain], dtype: Any, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Random values inside the domains, away from kinks and ties."""
+    pool = iter(_distinct(sum(int(np.prod(s)) for s in shapes), rng))
+    arrays = []
+    for shape, domain in zip(shapes, domains, strict=True):
+        if domain.kind == "bool":
+            arrays.append(rng.random(shape) < 0.5)
+        elif domain.kind == "index":
+            arrays.append(rng.integers(0, 2, size=shape))
+        else:
+            size = int(np.prod(shape))
+            unit = rng.random(size) if not domain.distinct else [next(pool) for _ in range(size)]
+            x = domain.low + (domain.high - domain.low) * np.asarray(unit)
+            arrays.append(_away_from(domain, x).reshape(shape).astype(dtype))
+    return arrays
+
+
+def _distinct(n: int, rng: np.random.Generator) -> np.ndarray:
+    """n numbers in (0, 1) of which no two are closer than 1/(3 n)."""
+    return rng.permutation((np.arange(n) + rng.uniform(0.33, 0.66, size=n)) / max(n, 1))
+
+
+def _away_from(domain: Domain, x: np.ndarray) -> np.ndarray:
+    """Move what is close to a kink to a tenth of the domain beside it."""
+    margin = 0.1 * (domain.high - domain.low) / 2
+    for kink in domain.kinks:
+        x = np.where(np.abs(x - kink) < margin, kink + np.where(x < kink, -margin, margin), x)
+    return x

@@ -1,0 +1,113 @@
+"""A hand-written pair ``forward, backward`` under examination, at one point."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Subject:
+    """``forward(*inputs, **params) -> (y, cache)`` and ``backward(y_bar, cache) -> cotangents``."""
+
+    forward: Callable[..., tuple[Any, Any]]
+    backward: Callable[[Any, Any], Sequence[Any]]
+    inputs: tuple[np.ndarray, ...]
+    params: Mapping[str, Any]
+    names: tuple[str, ...]
+
+    def run(self) -> tuple[np.ndarray, Any]:
+        """One forward call."""
+        y, cache = self.forward(*self.inputs, **self.params)
+        return y, cache
+
+    def pull(self, y_bar: np.ndarray) -> list[Any]:
+        """One forward and one backward call; what they change of their arguments is undone."""
+        with undone(y_bar, *self.inputs):
+            return self.backward_of(y_bar, self.run()[1])
+
+    def backward_of(self, y_bar: np.ndarray, cache: Any) -> list[Any]:
+        """One backward call on an existing cache.
+
+        Raises:
+            BackwardFailed: whatever ``backward`` raised.
+        """
+        try:
+            return list(self.backward(y_bar, cache))
+        except Exception as error:
+            raise BackwardFailed(f"{type(error).__name__}: {error}") from error
+
+    def value(self, *inputs: np.ndarray) -> np.ndarray:
+        """Only the output, at other inputs."""
+        return np.asarray(self.forward(*inputs, **self.params)[0])
+
+    def at(self, inputs: Sequence[np.ndarray]) -> "Subject":
+        """The same pair at another point."""
+        return replace(self, inputs=tuple(inputs))
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.result_type(*self.inputs)
+
+
+class BackwardFailed(Exception):
+    """The subject's backward raised; never seen outside this package."""
+
+
+@contextmanager
+def undone(*arrays: np.ndarray) -> Iterator[None]:
+    """Restore the values of ``arrays`` afterwards."""
+    before = [a.copy() for a in arrays]
+    yield
+    for array, was in zip(arrays, before, strict=True):
+        if array.flags.writeable and array.tobytes() != was.tobytes():
+            array[...] = was
+
+
+def default_names(inputs: Sequence[np.ndarray]) -> tuple[str, ...]:
+    """``x, gamma, beta`` where the shapes say so, else ``input 0`` and so on."""
+    if len(inputs) == 3 and inputs[0].ndim >= 2:
+        channels = inputs[0].shape[1:2]
+        if inputs[1].shape == inputs[2].shape == channels:
+            return ("x", "gamma", "beta")
+    return tuple(f"input {k}" for k in range(len(inputs)))
+
+
+def arrays_in(thing: Any, depth: int = 4) -> Iterator[np.ndarray]:
+    """Every array inside a cache: tuples, lists, dicts and objects are searched."""
+    if isinstance(thing, np.ndarray):
+        yield thing
+    elif depth and isinstance(thing, Mapping):
+        for item in thing.values():
+            yield from arrays_in(item, depth - 1)
+    elif depth and isinstance(thing, (tuple, list)):
+        for item in thing:
+            yield from arrays_in(item, depth - 1)
+    elif depth and hasattr(thing, "__dict__") and not callable(thing):
+        yield from arrays_in(vars(thing), depth - 1)
+
+
+def cotangents(y: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
+    """Kinds of cotangents that show different faults; all but one random one see only some."""
+    dtype, shape = y.dtype, y.shape
+    normal = rng.normal(size=shape).astype(dtype)
+    yield "random", normal
+    yield "random", rng.normal(size=shape).astype(dtype)
+    for position in {0, y.size - 1, int(rng.integers(max(y.size, 1)))} if y.size else ():
+        one_hot = np.zeros(shape, dtype)
+        one_hot.reshape(-1)[position] = 1
+        yield "one-hot", one_hot
+    yield "sparse", np.where(rng.random(shape) < 0.3, normal, 0).astype(dtype)
+    scale = 1e2 if dtype == np.float16 else 1e8
+    yield "huge", (normal * scale).astype(dtype)
+    yield "tiny", (normal / scale).astype(dtype)
+    yield "zero", np.zeros(shape, dtype)
+    yield "ones", np.ones(shape, dtype)
+    strided = np.zeros((*shape[:-1], 2 * shape[-1]), dtype)[..., ::2] if shape else normal
+    if shape:
+        strided[...] = normal
+        yield "non-contiguous", strided
+        yield "Fortran-ordered", np.asfortranarray(normal)
+        yield "read-only broadcast", np.broadcast_to(normal[:1], shape)

@@ -1,0 +1,72 @@
+"""What ``minigrad verify TARGET`` can name besides the main job."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from minigrad.declaration import REGISTRY
+from minigrad.errors import UsageError, facts
+from minigrad.verify import probes as builtin
+from minigrad.verify.campaign import campaign
+from minigrad.verify.gradcheck import check_op
+from minigrad.verify.report import Finding, Report, Row
+
+PROBES = {"batch_norm": builtin.batch_norm}
+
+
+def check_all(*, order: int = 2, dtypes: tuple[str, ...] = ("float64", "float32")) -> Report:
+    """Check every declared op and composite; one row each, at its worst comparison."""
+    report = Report(f"every op, {' and '.join(dtypes)}, orders 1 to {order}")
+    for dtype in dtypes:
+        for name in sorted(REGISTRY):
+            found = check_op(name, order=order, dtype=dtype)
+            report.rows.append(_one_row(f"{name} {dtype}", found))
+            report.findings += found.findings
+    return report
+
+
+def _one_row(name: str, report: Report) -> Row:
+    if not report.rows:  # no differentiable input, no case: explained rather than proven
+        note = Finding("vacuous", name, message=f"{name}: nothing to differentiate")
+        report.notes.append(note)
+        return Row(name, "-", 0.0, 0.0, ok=True, verdict="VACUOUS")
+    worst = max(report.rows, key=lambda row: (not row.ok, row.error / (row.bound or np.inf)))
+    pair = f"{worst.pair}, worst of {len(report.rows)}"
+    return Row(name, pair, worst.error, worst.bound, worst.ok, worst.index, worst.verdict)
+
+
+def check_code(target: str, probes: str = "batch_norm") -> Report:
+    """Run a campaign over ``module:forward,backward`` or ``module:make``.
+
+    Args:
+        target: an importable module (the current folder counts) and the names in it: a pair, or a
+            function without arguments that makes one.
+        probes: the name of the points, ``"batch_norm"``.
+
+    Raises:
+        UsageError: a module, name or set of probes that does not exist.
+    """
+    if probes not in PROBES:
+        expected = " or ".join(PROBES)
+        raise UsageError(facts("verify: --probes", expected=expected, got=repr(probes)))
+    report = campaign(_maker(target), PROBES[probes]())
+    report.title = f"{target} over {report.facts['probes']} points"
+    return report
+
+
+def _maker(target: str) -> Callable[[], tuple[Callable, Callable]]:
+    module_name, _, names = target.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+        functions = [getattr(module, name.strip()) for name in names.split(",")]
+    except (ImportError, AttributeError) as error:
+        expected = "an importable MODULE:forward,backward or MODULE:make"
+        raise UsageError(facts(f"verify {target}", expected=expected, got=error)) from error
+    if len(functions) == 2:
+        return lambda: (functions[0], functions[1])
+    return functions[0]

@@ -1,0 +1,170 @@
+"""The command line: what it prints, writes and returns."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import cli
+
+WRONG = """
+import numpy as np
+
+def make():
+    def forward(x, gamma, beta, eps):
+        axes = tuple(i for i in range(x.ndim) if i != 1)
+        xc = x - x.mean(axes, keepdims=True)
+        inv_std = 1 / np.sqrt((xc * xc).mean(axes, keepdims=True) + eps)
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        gamma, beta = gamma.reshape(shape), beta.reshape(shape)
+        return gamma * xc * inv_std + beta, (xc * inv_std, inv_std, gamma, axes)
+
+    def backward(dy, cache):
+        x_hat, inv_std, gamma, axes = cache
+        g = dy * gamma
+        x_bar = inv_std * (g - g.mean(axes, keepdims=True))
+        return x_bar, (dy * x_hat).sum(axes), dy.sum(axes)
+
+    return forward, backward
+
+forward, backward = make()
+"""
+
+
+@dataclass
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command in this process, in another folder if asked."""
+
+    def run(*args, cwd=None):
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["minigrad", *args])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        output = capsys.readouterr()
+        return Result(caught.value.code or 0, output.out, output.err)
+
+    return run
+
+
+def test_the_main_job_proves_batch_norm_and_draws_it(tmp_path):
+    pytest.importorskip("pygraphviz", reason="drawing needs pygraphviz or dot")
+    command = [sys.executable, "-m", "minigrad", "verify", "batch_norm", "--out", "out"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "PROVEN" in result.stdout
+    assert (tmp_path / "out" / "batch_norm.dot").read_text().startswith("digraph")
+    svg = (tmp_path / "out" / "batch_norm.svg").read_text()
+    assert "gamma" in svg
+    assert "traced/" in svg
+
+
+def test_json_is_one_document_and_nothing_else(run):
+    document = json.loads(run("verify", "batch_norm", "--json", "--shape", "5,3").stdout)
+    assert document["target"] == "batch_norm"
+    assert document["device"] == "cpu"
+    assert document["dtype"] == "float64"
+    assert document["shape"] == [5, 3]
+    assert document["ok"] is True
+    pairs = {(row["input"], row["pair"]) for row in document["rows"]}
+    ways = ("traced/analytic", "traced/numeric", "analytic/numeric")
+    assert pairs == {(name, way) for name in ("x", "gamma", "beta") for way in ways}
+    assert all(row["ok"] and row["error"] <= row["bound"] for row in document["rows"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--shape", "4,3,5"],
+        ["--shape", "2,3,4,4", "--dtype", "float32"],
+        ["--shape", "2,2,2,2,2", "--mode", "eval"],
+        ["--shape", "1,3"],
+        ["--shape", "2,3", "--eps", "1e-12"],
+        ["--shape", "6,3", "--gamma", "0", "--eps", "0.1"],
+        ["--shape", "3,4,5", "--axes", "2"],
+    ],
+)
+def test_every_listed_case_is_proven(run, options):
+    result = run("verify", "batch_norm", *options)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_wrong_formula_is_the_odd_one_out():
+    def wrong_vjp(xp, y_bar, x, gamma, beta, **params):
+        x_bar, gamma_bar, beta_bar = mg.analytic.batch_norm_vjp(xp, y_bar, x, gamma, beta, **params)
+        return x_bar * (1 + 1e-9), gamma_bar, beta_bar
+
+    inputs = np.random.default_rng(0).normal(size=(5, 3)), np.ones(3), np.zeros(3)
+    report = mg.verify.three_way(mg.batch_norm, wrong_vjp, inputs)
+    assert not report.ok
+    assert [finding.cause for finding in report.findings] == ["analytic"]
+    with pytest.raises(mg.errors.VerificationError, match="analytic way is the odd one out"):
+        report.raise_if_failed()
+
+
+def test_a_wrong_backward_pass_fails_from_the_shell(run, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(WRONG)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for target in ("mine:forward,backward", "mine:make"):
+        result = run("verify", target, cwd=tmp_path)
+        assert result.returncode == 1
+        assert "missing variance path" in " ".join(result.stdout.split())
+
+
+def test_one_op_is_proven(run):
+    result = run("verify", "tanh")
+    assert result.returncode == 0
+    assert "order 2" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["verify", "nonsense"], "nonsense"),
+        (["verify", "batch_norm", "--shape", "4"], "at least two"),
+        (["verify", "batch_norm", "--shape", "a,b"], "--shape"),
+        (["verify", "batch_norm", "--axes", "7"], "axes"),
+        (["verify", "no_such_module:make"], "no_such_module"),
+        (["ops", "nonsense"], "nonsense"),
+        (["verify", "--no-such-option"], "no-such-option"),
+    ],
+)
+def test_bad_usage_exits_with_2_and_says_why(run, args, words):
+    result = run(*args)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_ops_lists_all_and_shows_one(run):
+    assert all(name[:8] in run("ops").stdout for name in mg.REGISTRY)
+    shown = run("ops", "relu").stdout
+    assert "formula" in shown
+    assert "kinks:     0.0" in shown
+
+
+def test_info_tells_the_versions_and_why_there_is_no_gpu(run):
+    found = json.loads(run("info", "--json").stdout)
+    assert found["minigrad"] == mg.__version__
+    assert found["cuda"]
+
+
+def test_a_device_that_is_not_there_is_one_clear_error(run):
+    if not mg.backend.unavailable("cuda"):
+        pytest.skip("a GPU is there")
+    result = run("verify", "batch_norm", "--device", "cuda")
+    assert result.returncode == 1
+    assert "cuda" in result.stderr
+    assert "Traceback" not in result.stderr
