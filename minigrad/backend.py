@@ -220,10 +220,12 @@ def frozen(array: Any) -> Any:
     """
     if isinstance(array, (tuple, list)):
         return type(array)(frozen(item) for item in array)
+    library = _LIBRARIES.get(type(array))
+    if library not in (None, NUMPY):
+        return array.copy()
     if isinstance(array, np.ndarray):
         return read_only(np.array(_real(array), subok=False)) if array.ndim else array[()]
-    library = _LIBRARIES.get(type(array))
-    return array if library in (None, NUMPY) else array.copy()
+    return array
 
 
 def read_only(array: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: ``minigrad verify``, ``draw``, ``ops`` and ``info``.
+"""The command line: ``minigrad verify``, ``draw``, ``train``, ``ops`` and ``info``.
 
 Exit codes: 0 all proven, 1 a check failed, 2 bad usage.
 """
@@ -18,8 +18,9 @@ import minigrad
 from minigrad import backend, viz
 from minigrad.core.op import Op
 from minigrad.declaration import REGISTRY
-from minigrad.errors import MinigradError, RenderError, UsageError
+from minigrad.errors import DataError, MinigradError, RenderError, UsageError
 from minigrad.verify import batch_norm, targets
+from minigrad.verify.exact import prove_batch_norm
 from minigrad.verify.gradcheck import check_op
 from minigrad.verify.report import Report
 
@@ -54,9 +55,12 @@ def verify(
     order: Annotated[int, typer.Option(help="of the derivatives of ops")] = 2,
     probes: Annotated[str, typer.Option(help="points for MODULE:forward,backward")] = "batch_norm",
     out: Annotated[Path | None, typer.Option(help="folder for the picture")] = None,
+    exact: Annotated[bool, typer.Option(help="derive the formula itself, with sympy")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
     """Prove gradients: batch norm three ways, declared ops, or a hand-written backward."""
+    if exact:
+        raise typer.Exit(_exact(target))
     heading = job = None
     if target == "batch_norm":
         job = batch_norm.problem(
@@ -108,6 +112,51 @@ def draw(
 
 
 @app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="lenet-bn, mlp-bn, ... or without -bn")] = "lenet-bn",
+    data: Annotated[str, typer.Option(help="digits, fashion-mnist or mnist")] = "digits",
+    epochs: Annotated[int | None, typer.Option(help="the recipe's if not given")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="the recipe's if not given")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="learning rate; the recipe's if not given")
+    ] = None,
+    batch_norm: Annotated[bool | None, typer.Option(help="with it, or its twin without")] = None,
+    device: Device = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or float64")] = "float32",
+    seed: Annotated[int, typer.Option(help="of initial values and of the order")] = 0,
+    root: Annotated[Path | None, typer.Option(help="folder with the four files")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--plot", help="folder for checkpoint and curves")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="go on from the checkpoint in --out")] = False,
+    population: Annotated[bool, typer.Option(help="statistics of the whole training set")] = False,
+) -> None:
+    """Train a network; each line gives loss, accuracies and examples per second."""
+    try:
+        minigrad.train.train(
+            model,
+            data,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            batch_norm=batch_norm,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            root=root,
+            out=out,
+            resume=resume,
+            population=population,
+            progress=True,
+            say=typer.echo,
+        )
+    except KeyboardInterrupt:
+        hint = "; go on with --resume" if out is not None else ""
+        typer.echo(f"interrupted{hint}", err=True)
+        raise typer.Exit(130) from None
+
+
+@app.command()
 def ops(
     name: Annotated[str | None, typer.Argument(help="one op; all if not given")] = None,
 ) -> None:
@@ -154,12 +203,27 @@ def main() -> None:
     """Entry point of the ``minigrad`` command."""
     try:
         app()
-    except UsageError as error:
+    except (DataError, UsageError) as error:
         _complain(error)
         sys.exit(2)
     except MinigradError as error:
         _complain(error)
         sys.exit(1)
+
+
+def _exact(target: str) -> int:
+    """Compare the derived formula with the closed form for 2, 3 and 4 values; the exit code."""
+    if target != "batch_norm":
+        raise UsageError(f"verify --exact: no target {target!r}; there is batch_norm")
+    proofs = [prove_batch_norm(n) for n in (2, 3, 4)]
+    typer.echo("the backward sweep, op by op:")
+    for step in proofs[0].steps:
+        typer.echo(f"  {step}")
+    for proof in proofs:
+        verdict = "equals the closed form" if proof.ok else "DIFFERS from the closed form"
+        typer.echo(f"N = {proof.n}: the derived gradient {verdict}; with R = sqrt(var + eps)")
+        typer.echo(rf"  \bar x_1 = {proof.x_bar}")
+    return 0 if all(proof.ok for proof in proofs) else 1
 
 
 def _show(report: Report, heading: str | None, as_json: bool) -> None:

@@ -7,7 +7,9 @@
     │   └── BoundsError (IndexError)          an axis or an index outside its array
     ├── DTypeError (TypeError)                a type or dtype the operation cannot take
     ├── LibraryMismatchError (TypeError)      operands of two array libraries or two devices
+    ├── DataError (ValueError)                a data file or checkpoint that cannot be read
     ├── DeviceError (RuntimeError)            a device that is not there
+    ├── MissingPackageError (ImportError)     an optional package that a feature needs
     ├── GraphError (RuntimeError)             a sweep that cannot start or cannot be trusted
     │   ├── SeedError (ValueError)            a seed that is missing, misshapen or not finite
     │   └── OverwrittenError                  a tensor was assigned after the graph recorded it
@@ -46,6 +48,14 @@ class LibraryMismatchError(MinigradError, TypeError):
 
 class DeviceError(MinigradError, RuntimeError):
     """A device, or its array library, is not there."""
+
+
+class DataError(MinigradError, ValueError):
+    """A data file or checkpoint that is missing, corrupt or not what it should be."""
+
+
+class MissingPackageError(MinigradError, ImportError):
+    """An optional package that a feature needs is not installed."""
 
 
 class GraphError(MinigradError, RuntimeError):

@@ -103,7 +103,8 @@ class Tensor(Box):
     def __array_function__(self, func: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
         """``numpy.f(tensor)`` is the op of that name; what would drop a graph is refused."""
         if func.__name__ in REGISTRY:
-            return REGISTRY[func.__name__](*args, **kwargs)
+            op: Any = REGISTRY[func.__name__]
+            return op(*args, **kwargs)
         if func.__name__ not in _QUERIES and any(map(_tracked, args)):
             remedy = f"use an op of minigrad.ops, or numpy.{func.__name__}(x.numpy())"
             got = f"numpy.{func.__name__}, which is none"

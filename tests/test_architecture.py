@@ -27,7 +27,8 @@ LAYERS = [
     ["train"],
     ["demos"],
     ["__init__"],
-    ["cli", "__main__"],
+    ["cli"],
+    ["__main__"],
 ]
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names}
 OPTIONAL = {

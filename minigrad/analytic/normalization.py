@@ -12,7 +12,7 @@ def batch_norm(
     mean: Any = None,
     var: Any = None,
     axis: Any = None,
-    eps: float = 1e-5,
+    eps: Any = 1e-5,
 ) -> Any:
     """``y = gamma * x_hat + beta`` with ``x_hat = (x - mu) * inv_std``.
 
@@ -41,7 +41,7 @@ def batch_norm_vjp(
     mean: Any = None,
     var: Any = None,
     axis: Any = None,
-    eps: float = 1e-5,
+    eps: Any = 1e-5,
 ) -> tuple[Any, Any, Any]:
     r"""The cotangents of ``x``, ``gamma`` and ``beta``.
 
@@ -55,8 +55,8 @@ def batch_norm_vjp(
     3. ``dr = -1/2 (var + eps)^(-3/2) dvar = -1/2 r^3 dvar``, and
        ``dvar = 2/N sum_j xc_j dxc_j``; hence ``dr = -r^3/N sum_j xc_j dxc_j`` and, with
        ``xc = x_hat / r``,  ``dx_hat_i = r (dxc_i - x_hat_i/N sum_j x_hat_j dxc_j)``.
-    4. ``dxc_i = dx_i - 1/N sum_k dx_k``. Since ``sum_j x_hat_j = 0`` the mean drops out of the inner
-       sum: ``sum_j x_hat_j dxc_j = sum_j x_hat_j dx_j``. Therefore
+    4. ``dxc_i = dx_i - 1/N sum_k dx_k``. Since ``sum_j x_hat_j = 0`` the mean drops out of the
+       inner sum: ``sum_j x_hat_j dxc_j = sum_j x_hat_j dx_j``. Therefore
        ``dx_hat_i = r (dx_i - 1/N sum_k dx_k - x_hat_i/N sum_j x_hat_j dx_j)``.
     5. The matrix of that map, ``r (I - 1 1^T/N - x_hat x_hat^T/N)``, is symmetric, so its transpose
        pulls g back in the same form:

@@ -13,6 +13,8 @@ from minigrad.ops.arithmetic import (
     square,
     subtract,
 )
+from minigrad.ops.conv import col2im, conv, im2col
+from minigrad.ops.decomposition import cholesky, inv, lyapunov, sqrtm
 from minigrad.ops.device import to_device
 from minigrad.ops.exponential import (
     cos,
@@ -29,6 +31,7 @@ from minigrad.ops.index import getitem, scatter_add
 from minigrad.ops.linalg import einsum, matmul, tensordot
 from minigrad.ops.loss import cross_entropy, log_softmax, mse_loss, softmax
 from minigrad.ops.normalization import batch_norm, layer_norm
+from minigrad.ops.pool import avg_pool, avg_unpool, max_pool, max_unpool, take_pooled
 from minigrad.ops.reduce import cumsum, logsumexp, max, mean, min, prod, sum, var
 from minigrad.ops.select import absolute, clip, maximum, minimum, sign, where
 from minigrad.ops.shape import (
@@ -48,12 +51,14 @@ from minigrad.ops.shape import (
 )
 
 __all__ = [
-    "absolute", "add", "astype", "batch_norm", "broadcast_to", "clip", "concatenate", "cos",
-    "cross_entropy", "cumsum", "divide", "einsum", "elu", "erf", "erfc", "exp", "expand_dims",
-    "expm1", "flip", "gelu", "getitem", "layer_norm", "leaky_relu", "log", "log1p", "log_softmax",
-    "logaddexp", "logsumexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mse_loss",
-    "multiply", "negative", "pad", "positive", "power", "prod", "reciprocal", "relu", "reshape",
-    "scatter_add", "sigmoid", "sign", "sin", "softmax", "softplus", "split", "sqrt", "square",
-    "squeeze", "stack", "subtract", "sum", "sum_to", "swapaxes", "tanh", "tensordot", "to_device",
-    "transpose", "var", "where",
+    "absolute", "add", "astype", "avg_pool", "avg_unpool", "batch_norm", "broadcast_to",
+    "cholesky", "clip", "col2im", "concatenate", "conv", "cos", "cross_entropy", "cumsum",
+    "divide", "einsum", "elu", "erf", "erfc", "exp", "expand_dims", "expm1", "flip", "gelu",
+    "getitem", "im2col", "inv", "layer_norm", "leaky_relu", "log", "log1p", "log_softmax",
+    "logaddexp", "logsumexp", "lyapunov", "matmul", "max", "max_pool", "max_unpool", "maximum",
+    "mean", "min", "minimum", "mse_loss", "multiply", "negative", "pad", "positive", "power",
+    "prod", "reciprocal", "relu", "reshape", "scatter_add", "sigmoid", "sign", "sin", "softmax",
+    "softplus", "split", "sqrt", "sqrtm", "square", "squeeze", "stack", "subtract", "sum",
+    "sum_to", "swapaxes", "take_pooled", "tanh", "tensordot", "to_device", "transpose", "var",
+    "where",
 ]  # fmt: skip

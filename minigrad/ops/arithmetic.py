@@ -175,7 +175,7 @@ def sqrt(xp, x):
 
 @sqrt.defpartials
 def dsqrt(y, x):
-    return (0.5 / y,)
+    return (1 / (2 * y),)
 
 
 @elementwise(formula=r"y = 1/x", pullback=r"\bar x = -\bar y\,y^2", domain=(_NONZERO,))

@@ -148,8 +148,7 @@ def sigmoid(xp, x):
     >>> mg.sigmoid(mg.tensor([0.0, -800.0]))
     tensor([0.5, 0. ])
     """
-    small = xp.exp(-xp.abs(x))  # at most 1, so nothing overflows
-    return xp.where(x >= 0, 1.0, small).astype(small.dtype) / (1 + small)
+    return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-xp.abs(x)))  # neither power exceeds 1
 
 
 @sigmoid.defpartials

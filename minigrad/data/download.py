@@ -1,0 +1,89 @@
+"""Fetching files: checksum before use, atomic rename, retries, any mirror ``urllib`` can open."""
+
+import hashlib
+import os
+import time
+import urllib.request
+from collections.abc import Sequence
+from http.client import HTTPException
+from pathlib import Path
+
+from minigrad.data.idx import corrupt
+from minigrad.errors import DataError, facts
+
+_PAUSE = 0.5  # seconds before the second try; doubled for each further one
+_TIMEOUT = 30  # seconds without a byte
+
+
+def cache_folder() -> Path:
+    """Where data sets are kept: ``MINIGRAD_DATA``, else ``minigrad`` in the XDG cache."""
+    if folder := os.environ.get("MINIGRAD_DATA"):
+        return Path(folder)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "minigrad"
+
+
+def md5_of(path: Path) -> str:
+    """Hexadecimal MD5 of a file: it tells files apart, it protects from no attacker."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_md5(path: Path, md5: str) -> None:
+    """Raise DataError unless ``path`` has the checksum ``md5``."""
+    if (found := md5_of(path)) != md5:
+        remedy = "delete it and try again, or name the folder with root= if these are other data"
+        raise corrupt(path, f"md5 {md5}", f"md5 {found}", remedy)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` so that ``path`` is at every moment the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # otherwise a power cut could leave the new name on old blocks
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str], tries: int = 3) -> Path:
+    """Download ``name`` into ``folder`` from the first mirror that gives the right bytes.
+
+    Args:
+        name: file name, appended to each mirror.
+        md5: hexadecimal checksum.
+        folder: made if missing; the file appears in it whole or not at all.
+        mirrors: URLs ending in ``/``; ``file://`` works, too.
+        tries: rounds over the mirrors.
+
+    Raises:
+        DataError: no mirror gave the file; says why for each.
+    """
+    reasons: dict[str, str] = {}
+    for attempt in range(tries):
+        if attempt:
+            time.sleep(_PAUSE * 2 ** (attempt - 1))
+        for mirror in mirrors:
+            url = mirror.rstrip("/") + "/" + name
+            try:
+                with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
+                    content = response.read()
+            except (OSError, ValueError, HTTPException) as error:
+                reasons[url] = str(error)
+                continue
+            found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            if found == md5:
+                write_atomically(folder / name, content)
+                return folder / name
+            reasons[url] = f"md5 {found} where {md5} is right ({len(content)} bytes)"
+    got = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
+    remedy = f"put the file into {folder}, or set MINIGRAD_MIRROR to a URL that has it"
+    raise DataError(facts(f"download of {name} failed", expected="a mirror that has it", got=got,
+                          remedy=remedy))  # fmt: skip

@@ -1,0 +1,60 @@
+"""IDX files, the format of MNIST: a big-endian header and unsigned bytes, gzipped.
+
+``00 00 08 d`` says unsigned bytes in d dimensions; d 32-bit lengths follow, then the bytes.
+"""
+
+import gzip
+import zlib
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.errors import DataError, facts
+
+_LARGEST = 2**31  # bytes; a header that promises more is not believed
+
+
+def read_idx(path: str | Path, ndim: int) -> np.ndarray:
+    """The array in a gzipped IDX file.
+
+    Args:
+        path: the file.
+        ndim: 1 for labels, 3 for images.
+
+    Returns:
+        uint8, with ``ndim`` axes.
+
+    Raises:
+        DataError: no gzip file, truncated, too long, or of another number of dimensions.
+    """
+    path = Path(path)
+    try:
+        with gzip.open(path, "rb") as file:
+            header = file.read(4 + 4 * ndim)
+            shape = _shape(path, header, ndim)
+            size = prod(shape)
+            body = file.read(size + 1)  # one more, to see whether the file ends here
+    except (OSError, EOFError, zlib.error) as error:
+        raise corrupt(path, "a readable gzip file", repr(error)) from error
+    if len(body) != size:
+        got = f"{len(body)} of them" if len(body) < size else "more"
+        raise corrupt(path, f"{size} bytes after the header, for {shape}", got)
+    return np.frombuffer(body, dtype=np.uint8).reshape(shape)
+
+
+def _shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
+    magic = bytes([0, 0, 8, ndim])
+    if header[:4] != magic or len(header) != 4 + 4 * ndim:
+        kind = {1: "labels", 3: "images"}.get(ndim, f"{ndim} dimensions")
+        raise corrupt(path, f"magic number {magic.hex()} ({kind})", header[:4].hex() or "nothing")
+    shape = tuple(int(n) for n in np.frombuffer(header[4:], dtype=">u4"))
+    if prod(shape) > _LARGEST:
+        raise corrupt(path, f"at most {_LARGEST} bytes", f"a header for {shape}")
+    return shape
+
+
+def corrupt(path: Path, expected: Any, got: Any, remedy: str = "") -> DataError:
+    """The error for a file that is not what it should be."""
+    return DataError(facts(f"{path}: refused", expected=expected, got=got, remedy=remedy))

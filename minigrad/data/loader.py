@@ -1,0 +1,117 @@
+"""Batches: every sample once per epoch, in an order that depends on seed and epoch alone."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minigrad.errors import ShapeError, UsageError, facts
+
+
+class TensorDataset:
+    """Arrays of one length, indexed together.
+
+    >>> data = mg.data.TensorDataset(np.arange(3) * 10, np.arange(3))
+    >>> len(data), data[1]
+    (3, (np.int64(10), np.int64(1)))
+    """
+
+    def __init__(self, *arrays: Any):
+        if not arrays or len({len(a) for a in arrays}) != 1:
+            got = [len(a) for a in arrays]
+            raise ShapeError(facts("TensorDataset", expected="arrays of one length", got=got))
+        self.arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def __getitem__(self, index: Any) -> tuple:
+        return tuple(a[index] for a in self.arrays)
+
+
+class DataLoader:
+    """Iterates over batches of a data set; one pass is an epoch.
+
+    The order of epoch e is a function of ``(seed, e)``: it can be repeated, and a stopped run can
+    go on in the middle, ``loader.epoch = e; loader.start = k``.
+
+    Args:
+        dataset: a TensorDataset, or anything with ``len`` and integer indexing whose items are
+            tuples of arrays or numbers.
+        batch_size: samples per batch.
+        shuffle: a new order each epoch.
+        drop_last: leave out a last batch that is smaller.
+        seed: of the orders.
+
+    Attributes:
+        epoch: number of the next pass, counted from 0.
+        start: how many batches the next pass leaves out at its beginning; back to 0 afterwards.
+
+    >>> loader = mg.data.DataLoader(mg.data.TensorDataset(np.arange(5)), 2, shuffle=True, seed=1)
+    >>> [batch.tolist() for batch, in loader]
+    [[4, 0], [1, 2], [3]]
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        *,
+        seed: int = 0,
+    ):
+        if batch_size < 1:
+            expected = "1 or more"
+            raise UsageError(facts("DataLoader: batch_size", expected=expected, got=batch_size))
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        n = len(self.dataset)
+        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The indices of the samples in the order of ``epoch``."""
+        n = len(self.dataset)
+        if not self.shuffle:
+            return np.arange(n)
+        return np.random.default_rng([self.seed, epoch]).permutation(n)
+
+    def __iter__(self) -> Iterator[tuple]:
+        order, first = self.order(self.epoch), self.start
+        self.epoch, self.start = self.epoch + 1, 0
+        for i in range(first, len(self)):
+            yield self._batch(order[i * self.batch_size : (i + 1) * self.batch_size])
+
+    def _batch(self, indices: np.ndarray) -> tuple:
+        if isinstance(self.dataset, TensorDataset):
+            return self.dataset[indices]
+        items = [self.dataset[int(i)] for i in indices]
+        items = [item if isinstance(item, tuple) else (item,) for item in items]
+        return tuple(np.stack(column) for column in zip(*items, strict=True))
+
+
+def train_test_split(*arrays: Any, test: int, seed: int = 0) -> tuple:
+    """Cut arrays of one length at random into a training and a test part.
+
+    Args:
+        arrays: arrays of one length.
+        test: samples of the test part.
+        seed: of the order.
+
+    Returns:
+        ``(train_1, train_2, ..., test_1, test_2, ...)``.
+
+    >>> train, test = mg.data.train_test_split(np.arange(5), test=2)
+    >>> sorted([*train, *test]) == [0, 1, 2, 3, 4], len(test)
+    (True, 2)
+    """
+    n = len(arrays[0])
+    if not 0 < test < n:
+        raise UsageError(facts("train_test_split: test", expected=f"1 to {n - 1}", got=test))
+    order = np.random.default_rng(seed).permutation(n)
+    train, held_out = order[:-test], order[-test:]
+    return (*(a[train] for a in arrays), *(a[held_out] for a in arrays))

@@ -1,0 +1,102 @@
+"""Activations and losses as modules, for ``Sequential``."""
+
+from typing import Any
+
+from minigrad import ops
+from minigrad.nn.module import Module
+
+
+class ReLU(Module):
+    """``max(x, 0)``.
+
+    >>> mg.nn.ReLU()(mg.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+
+    def forward(self, x: Any) -> Any:
+        return ops.relu(x)
+
+
+class LeakyReLU(Module):
+    """``max(x, 0) + negative_slope * min(x, 0)``."""
+
+    def __init__(self, negative_slope: float = 0.01):
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Any) -> Any:
+        return ops.leaky_relu(x, alpha=self.negative_slope)
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope}"
+
+
+class ELU(Module):
+    """``x`` right of 0, ``alpha * (e^x - 1)`` left of it."""
+
+    def __init__(self, alpha: float = 1.0):
+        self.alpha = alpha
+
+    def forward(self, x: Any) -> Any:
+        return ops.elu(x, alpha=self.alpha)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}"
+
+
+class GELU(Module):
+    """``x`` times the normal distribution function, the exact form."""
+
+    def forward(self, x: Any) -> Any:
+        return ops.gelu(x)
+
+
+class Sigmoid(Module):
+    """``1 / (1 + e^-x)``."""
+
+    def forward(self, x: Any) -> Any:
+        return ops.sigmoid(x)
+
+
+class Tanh(Module):
+    """Hyperbolic tangent."""
+
+    def forward(self, x: Any) -> Any:
+        return ops.tanh(x)
+
+
+class Softplus(Module):
+    """``ln(1 + e^x)``."""
+
+    def forward(self, x: Any) -> Any:
+        return ops.softplus(x)
+
+
+class Softmax(Module):
+    """Positive weights that sum to 1 along ``dim``."""
+
+    def __init__(self, dim: int = -1):
+        self.dim = dim
+
+    def forward(self, x: Any) -> Any:
+        return ops.softmax(x, axis=self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class CrossEntropyLoss(Module):
+    """Mean negative log-likelihood: logits (N, K), integer labels (N,) -> scalar.
+
+    >>> mg.nn.CrossEntropyLoss()(mg.tensor([[0.0, 0.0]]), np.array([1]))
+    tensor(0.69314718)
+    """
+
+    def forward(self, logits: Any, labels: Any) -> Any:
+        return ops.cross_entropy(logits, labels)
+
+
+class MSELoss(Module):
+    """Mean squared difference of two arrays of one shape -> scalar."""
+
+    def forward(self, prediction: Any, target: Any) -> Any:
+        return ops.mse_loss(prediction, target)

@@ -1,0 +1,189 @@
+"""Batch normalization layers and the statistics they keep.
+
+Conventions, as in PyTorch: a batch of m values per channel is normalized with the biased (1/m)
+variance; the running variance averages the unbiased one, ``m / (m - 1)`` times as large (Ioffe &
+Szegedy 2015, Algorithm 2); ``momentum`` is the weight of the new statistic:
+``running = (1 - momentum) * running + momentum * batch``.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from minigrad import backend
+from minigrad.errors import ShapeError, describe, facts
+from minigrad.nn import kernels
+from minigrad.nn.layers import parameter
+from minigrad.nn.module import Module
+
+
+class StatisticsNorm(Module):
+    """What layers share that keep a running mean and variance per channel of (N, C, ...)."""
+
+    ndims: tuple[int, ...] = (2, 3)  # how many axes x may have
+    running_mean: Any = None
+    running_var: Any = None
+    num_batches_tracked: Any = None
+    pooled: Any = None  # while population statistics are gathered: a PooledStatistics
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        unbiased: bool = True,
+        dtype: Any = "float64",
+    ):
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.unbiased = unbiased
+        self.weight = self.bias = None
+        if affine:
+            self.weight = parameter((num_features,), dtype, "gamma", fill=1.0)
+            self.bias = parameter((num_features,), dtype, "beta")
+        if track_running_stats:
+            self.register_buffer("running_mean", np.zeros(num_features, dtype=dtype))
+            self.register_buffer("running_var", np.ones(num_features, dtype=dtype))
+            self.register_buffer("num_batches_tracked", np.zeros((), dtype=np.int64))
+
+    @property
+    def uses_batch(self) -> bool:
+        """Whether the next call normalizes with the statistics of its own batch."""
+        return self.training or not self.track_running_stats
+
+    def reset_running_stats(self) -> None:
+        """Mean 0, variance 1, no batch seen."""
+        if self.track_running_stats:
+            self.running_mean.data = np.zeros(self.num_features)
+            self.running_var.data = np.ones(self.num_features)
+            self.num_batches_tracked.data = 0
+
+    def gamma_and_beta(self, x: Any) -> tuple[Any, Any]:
+        """The parameters; ones and zeros where ``affine`` is false."""
+        if self.affine:
+            return self.weight, self.bias
+        array = getattr(x, "array", x)
+        ones = backend.namespace(array).ones(self.num_features, dtype=array.dtype)
+        return ones, ones * 0
+
+    def check(self, x: Any) -> None:
+        """Raise ShapeError unless ``x`` has the axes and channels of this layer."""
+        if x.ndim not in self.ndims or x.shape[1] != self.num_features:
+            shapes = {2: "(N, {})", 3: "(N, {}, L)", 4: "(N, {}, H, W)", 5: "(N, {}, D, H, W)"}
+            expected = " or ".join(shapes[n].format(self.num_features) for n in self.ndims)
+            raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=describe(x)))
+
+    def count(self, x: Any) -> int:
+        """How many values of ``x`` share one mean; at least 2, or a variance means nothing."""
+        m = int(np.prod([n for i, n in enumerate(x.shape) if i != 1]))
+        if m < 2:
+            raise ShapeError(
+                facts(f"{type(self).__name__}: batch", expected="2 or more values per channel",
+                      got=f"{m}, in {describe(x)}",
+                      remedy="a larger batch, drop_last=True, or eval() for one example")
+            )  # fmt: skip
+        return m
+
+    def track(self, x: Any, y: Any, m: int) -> None:
+        """Take the statistics of ``x``, ``m`` values per channel, into the running ones."""
+        axes = tuple(i for i in range(x.ndim) if i != 1)
+        mean, var = kernels.batch_statistics(x, axes, y)
+        self.average(mean, var * (m / (m - 1)) if self.unbiased else var, m)
+
+    def average(self, mean: Any, var: Any, m: int) -> None:
+        """``running = (1 - momentum) * running + momentum * new`` for both statistics."""
+        if self.pooled is not None:
+            self.pooled.add(mean, var, m)
+            return
+        batches = self.num_batches_tracked.array + 1
+        new = 1 / int(batches) if self.momentum is None else self.momentum
+        self.update_buffers(
+            running_mean=(1 - new) * self.running_mean.array + new * mean,
+            running_var=(1 - new) * self.running_var.array + new * var,
+            num_batches_tracked=batches,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+class PooledStatistics:
+    """Averages statistics of batches, each weighted with its number of values."""
+
+    def __init__(self):
+        self.count, self.mean, self.var = 0, 0.0, 0.0
+
+    def add(self, mean: Any, var: Any, m: int) -> None:
+        """One more batch of ``m`` values per channel."""
+        self.count += m
+        self.mean = self.mean + (mean - self.mean) * (m / self.count)
+        self.var = self.var + (var - self.var) * (m / self.count)
+
+
+class _BatchNorm(StatisticsNorm):
+    """What the three sizes share."""
+
+    def forward(self, x: Any) -> Any:
+        self.check(x)
+        gamma, beta = self.gamma_and_beta(x)
+        if not self.uses_batch:
+            return kernels.batch_norm(
+                x, gamma, beta, mean=self.running_mean, var=self.running_var, eps=self.eps
+            )
+        m = self.count(x)
+        y = kernels.batch_norm(x, gamma, beta, eps=self.eps)
+        if self.training and self.track_running_stats:
+            self.track(x, y, m)
+        return y
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalization of (N, C) or (N, C, L); arguments as in ``BatchNorm2d``.
+
+    >>> bn = mg.nn.BatchNorm1d(1, momentum=0.5)
+    >>> bn(mg.tensor([[1.0], [3.0]])).numpy().round(4)
+    array([[-1.],
+           [ 1.]])
+    >>> bn.running_mean.item(), bn.running_var.item()  # 0.5 * 2; 0.5 * 1 + 0.5 * 2
+    (1.0, 1.5)
+    """
+
+    ndims = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalization of (N, C, H, W): ``y = gamma * (x - mean) / sqrt(var + eps) + beta``.
+
+    In training mean and biased variance are those of the batch and take part in the gradient. In
+    evaluation the running statistics are used, which are constants.
+
+    Args:
+        num_features: C.
+        eps: added to the variance.
+        momentum: weight of the new statistic; None averages all batches equally.
+        affine: whether there are gamma and beta.
+        track_running_stats: False uses the batch in evaluation, too.
+        unbiased: whether the running variance averages ``m / (m - 1)`` times the biased one.
+        dtype: of parameters and buffers.
+
+    Attributes:
+        weight: gamma, (C,), 1 at the start. bias: beta, (C,), 0 at the start.
+        running_mean, running_var: (C,). num_batches_tracked: an integer.
+
+    Raises:
+        ShapeError: other axes or channels, or one value per channel in training.
+
+    Source:
+        Ioffe, Szegedy 2015, arXiv:1502.03167.
+    """
+
+    ndims = (4,)
+
+
+class BatchNorm3d(_BatchNorm):
+    """Batch normalization of (N, C, D, H, W); arguments as in ``BatchNorm2d``."""
+
+    ndims = (5,)

@@ -1,0 +1,48 @@
+"""Modules made of modules."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from minigrad.nn.module import Module
+
+
+class ModuleList(Module):
+    """Modules in order, indexed like a list; it has no ``forward`` of its own.
+
+    >>> len(mg.nn.ModuleList([mg.nn.ReLU(), mg.nn.Linear(1, 1)]))
+    2
+    """
+
+    def __init__(self, modules: Any = ()):
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> None:
+        """Add ``module`` at the end."""
+        setattr(self, str(len(self)), module)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return (module for _, module in self.named_children())
+
+    def __getitem__(self, i: int) -> Module:
+        return list(self)[i]
+
+
+class Sequential(ModuleList):
+    """Modules applied one after the other.
+
+    >>> net = mg.nn.Sequential(mg.nn.Flatten(), mg.nn.ReLU())
+    >>> net(mg.tensor([[[-1.0], [2.0]]]))
+    tensor([[0., 2.]])
+    """
+
+    def __init__(self, *modules: Module):
+        super().__init__(modules)
+
+    def forward(self, x: Any) -> Any:
+        for module in self:
+            x = module(x)
+        return x

@@ -1,0 +1,145 @@
+"""After training: statistics of the whole training set, and batch norm folded away."""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+from minigrad import backend, ops
+from minigrad.context import no_grad
+from minigrad.errors import UsageError
+from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, PooledStatistics
+from minigrad.nn.container import Sequential
+from minigrad.nn.conv import Conv1d, Conv2d, Conv3d
+from minigrad.nn.layers import Identity, Linear
+from minigrad.nn.module import Module
+from minigrad.tensor import Tensor, tensor
+
+_NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
+_CONVS = {Conv1d: BatchNorm1d, Conv2d: BatchNorm2d, Conv3d: BatchNorm3d}
+
+
+def set_population_statistics(model: Module, loader: Iterable) -> Module:
+    """Replace running statistics by averages over the training set, and switch to ``eval()``.
+
+    Each batch is normalized with its own statistics, as in training; mean and unbiased variance of
+    every batch norm are averaged over the batches, weighted with their sizes. For batches of equal
+    size m that is ``E[x] = E_B[mean_B]``, ``Var[x] = m / (m - 1) E_B[var_B]`` of the paper. Other
+    layers run in evaluation mode.
+
+    Args:
+        model: any module; its BatchNorm layers that track statistics are changed.
+        loader: yields batches ``x`` or ``(x, ...)``.
+
+    Raises:
+        UsageError: no batches.
+
+    Source:
+        Ioffe, Szegedy 2015, arXiv:1502.03167, Algorithm 2, steps 8 to 12.
+
+    >>> bn = mg.nn.BatchNorm1d(1)
+    >>> batches = [np.array([[0.0], [2.0]]), np.array([[4.0], [8.0]])]
+    >>> _ = mg.nn.set_population_statistics(bn, batches)
+    >>> bn.running_mean.item(), bn.running_var.item()  # (1 + 6) / 2, (2 + 8) / 2
+    (3.5, 5.0)
+    """
+    norms = [m for m in model.modules() if isinstance(m, _NORMS) and m.track_running_stats]
+    model.eval()
+    for norm in norms:
+        norm.training, norm.pooled = True, PooledStatistics()
+    try:
+        with no_grad():
+            for batch in loader:
+                x = batch[0] if isinstance(batch, (tuple, list)) else batch
+                model(x if isinstance(x, Tensor) else tensor(x))
+        _assign(norms)
+    finally:
+        for norm in norms:
+            norm.training, norm.pooled = False, None
+    return model
+
+
+def _assign(norms: list) -> None:
+    for norm in norms:
+        if not norm.pooled.count:
+            raise UsageError("set_population_statistics: the loader gave no batches")
+        norm.running_mean.data = norm.pooled.mean
+        norm.running_var.data = norm.pooled.var
+
+
+class ChannelAffine(Module):
+    """``y = scale * x + shift`` per channel of (N, C, ...): a batch norm in evaluation.
+
+    Attributes:
+        scale, shift: (C,), buffers.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Any, shift: Any):
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Any) -> Any:
+        channels = (-1,) + (1,) * (x.ndim - 2)
+        scale, shift = (ops.reshape(p, shape=channels) for p in (self.scale, self.shift))
+        return scale * x + shift
+
+
+def fold_batch_norm(model: Module) -> Module:
+    """A copy of ``model`` for evaluation in which every batch norm is gone.
+
+    A BatchNorm right behind a Linear or Conv in a ``Sequential`` is folded into its weight and
+    bias, ``W' = s W``, ``b' = s (b - mean) + beta`` with ``s = gamma / sqrt(var + eps)``; any
+    other becomes a ``ChannelAffine``. The outputs equal those of ``model.eval()`` to rounding.
+
+    Raises:
+        UsageError: a BatchNorm without running statistics.
+
+    >>> net = mg.nn.Sequential(mg.nn.Linear(3, 2), mg.nn.BatchNorm1d(2), mg.nn.ReLU())
+    >>> mg.nn.fold_batch_norm(net)
+    Sequential(
+      0: Linear(3, 2, bias=True)
+      1: Identity()
+      2: ReLU()
+    )
+    """
+    if isinstance(model, _NORMS):
+        return ChannelAffine(*_scale_and_shift(model)).eval()
+    folded = copy.deepcopy(model).eval()
+    for module in list(folded.modules()):
+        previous = None
+        for name, child in list(module.named_children()):
+            if isinstance(child, _NORMS):
+                setattr(module, name, _replacement(module, previous, child))
+            previous = child
+    return folded.eval()
+
+
+def _replacement(parent: Module, previous: Any, norm: Any) -> Module:
+    scale, shift = _scale_and_shift(norm)
+    if not (isinstance(parent, Sequential) and _foldable(previous, norm)):
+        return ChannelAffine(scale, shift)
+    weight = previous.weight.array
+    channels = scale.reshape((-1,) + (1,) * (weight.ndim - 1))
+    bias = 0.0 if previous.bias is None else previous.bias.array
+    previous.weight.data = channels * weight
+    previous.bias = tensor(scale * bias + shift, requires_grad=True, name="bias")
+    return Identity()
+
+
+def _foldable(layer: Any, norm: Any) -> bool:
+    """Whether ``norm`` normalizes exactly the output units of ``layer``."""
+    if type(layer) is Linear:  # a subclass may compute something else with its weight
+        return type(norm) is BatchNorm1d
+    return _CONVS.get(type(layer)) is type(norm)
+
+
+def _scale_and_shift(norm: Any) -> tuple[Any, Any]:
+    """``(s, beta - s * mean)``, plain arrays."""
+    if not norm.track_running_stats:
+        raise UsageError(f"fold_batch_norm: {norm!r} has no running statistics to fold")
+    mean, var = norm.running_mean.array, norm.running_var.array
+    gamma, beta = (getattr(p, "array", p) for p in norm.gamma_and_beta(mean))
+    scale = gamma / backend.namespace(var).sqrt(var + norm.eps)
+    return scale, beta - scale * mean

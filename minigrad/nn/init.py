@@ -1,0 +1,111 @@
+"""Initial values of parameters. Each function assigns to a tensor and returns it.
+
+``fan_in`` and ``fan_out`` count the connections of one output and of one input: a weight has shape
+(out, in) or (out, in, *kernel), and a kernel multiplies both.
+"""
+
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+
+from minigrad.errors import ShapeError, facts
+from minigrad.nn.random import generator
+from minigrad.tensor import Tensor
+
+Seed = np.random.Generator | int | None
+
+
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """``(fan_in, fan_out)`` of a weight of ``shape`` (out, in, \\*kernel).
+
+    >>> mg.nn.init.fans((6, 3, 5, 5))
+    (75, 150)
+    """
+    if len(shape) < 2:
+        raise ShapeError(facts("init: weight", expected="(out, in, ...)", got=tuple(shape)))
+    kernel = prod(shape[2:])
+    return shape[1] * kernel, shape[0] * kernel
+
+
+def _assign(weight: Tensor, values: Any) -> Tensor:
+    weight.data = np.asarray(values, dtype=weight.dtype)
+    return weight
+
+
+def constant_(weight: Tensor, value: float) -> Tensor:
+    """Every element ``value``."""
+    return _assign(weight, np.full(weight.shape, value))
+
+
+def zeros_(weight: Tensor) -> Tensor:
+    """Every element 0."""
+    return constant_(weight, 0.0)
+
+
+def ones_(weight: Tensor) -> Tensor:
+    """Every element 1."""
+    return constant_(weight, 1.0)
+
+
+def uniform_(weight: Tensor, low: float = 0.0, high: float = 1.0, rng: Seed = None) -> Tensor:
+    """Uniform on [low, high)."""
+    return _assign(weight, generator(rng).uniform(low, high, weight.shape))
+
+
+def normal_(weight: Tensor, mean: float = 0.0, std: float = 1.0, rng: Seed = None) -> Tensor:
+    """Normal with the given mean and standard deviation."""
+    return _assign(weight, generator(rng).normal(mean, std, weight.shape))
+
+
+def xavier_uniform_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
+    """Glorot: uniform with variance ``gain^2 * 2 / (fan_in + fan_out)``.
+
+    Source:
+        Glorot, Bengio 2010, Understanding the difficulty of training deep feedforward neural
+        networks, eq. 16.
+
+    >>> w = mg.nn.init.xavier_uniform_(mg.tensor(np.zeros((200, 100))), rng=0)
+    >>> bool(abs(w.numpy().var() * 150 - 1) < 0.02)
+    True
+    """
+    bound = gain * sqrt(6 / sum(fans(weight.shape)))
+    return uniform_(weight, -bound, bound, rng)
+
+
+def xavier_normal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
+    """Glorot: normal with variance ``gain^2 * 2 / (fan_in + fan_out)``."""
+    return normal_(weight, 0.0, gain * sqrt(2 / sum(fans(weight.shape))), rng)
+
+
+def kaiming_uniform_(weight: Tensor, gain: float = sqrt(2), rng: Seed = None) -> Tensor:
+    """He: uniform with variance ``gain^2 / fan_in``; the default gain is that of ReLU.
+
+    Source:
+        He, Zhang, Ren, Sun 2015, arXiv:1502.01852, eq. 10.
+    """
+    bound = gain * sqrt(3 / fans(weight.shape)[0])
+    return uniform_(weight, -bound, bound, rng)
+
+
+def kaiming_normal_(weight: Tensor, gain: float = sqrt(2), rng: Seed = None) -> Tensor:
+    """He: normal with variance ``gain^2 / fan_in``; the default gain is that of ReLU."""
+    return normal_(weight, 0.0, gain / sqrt(fans(weight.shape)[0]), rng)
+
+
+def orthogonal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
+    """Rows (or columns, whichever are fewer) orthonormal times ``gain``; (out, rest) as a matrix.
+
+    Source:
+        Saxe, McClelland, Ganguli 2013, arXiv:1312.6120.
+
+    >>> w = mg.nn.init.orthogonal_(mg.tensor(np.zeros((2, 3))), rng=0).numpy()
+    >>> np.round(w @ w.T, 12) + 0.0
+    array([[1., 0.],
+           [0., 1.]])
+    """
+    fans(weight.shape)
+    rows, columns = weight.shape[0], prod(weight.shape[1:])
+    q, r = np.linalg.qr(generator(rng).normal(size=(max(rows, columns), min(rows, columns))))
+    q = q * np.sign(np.diag(r))  # otherwise the signs LAPACK chooses would not be uniform
+    return _assign(weight, gain * (q.T if rows < columns else q).reshape(weight.shape))

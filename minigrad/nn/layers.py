@@ -1,0 +1,166 @@
+"""Layers without batch statistics: linear maps, activations, dropout, embedding."""
+
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from minigrad import backend, ops
+from minigrad.errors import BoundsError, DTypeError, ShapeError, UsageError, describe, facts
+from minigrad.nn import init, kernels
+from minigrad.nn.module import Module, statistics_are_frozen
+from minigrad.nn.random import generator
+from minigrad.tensor import Tensor, tensor
+
+
+def parameter(shape: tuple[int, ...], dtype: Any, name: str, fill: float = 0.0) -> Tensor:
+    """A new parameter of one value."""
+    return tensor(np.full(shape, fill, dtype=dtype), requires_grad=True, name=name)
+
+
+def reset_(module: Any, fan_in: int, rng: init.Seed) -> None:
+    """PyTorch's default: weight and bias uniform within ``1 / sqrt(fan_in)``."""
+    bound = 1 / sqrt(max(fan_in, 1))
+    rng = generator(rng)
+    init.uniform_(module.weight, -bound, bound, rng)
+    if module.bias is not None:
+        init.uniform_(module.bias, -bound, bound, rng)
+
+
+class Identity(Module):
+    """Returns its input."""
+
+    def forward(self, x: Any) -> Any:
+        return x
+
+
+class Flatten(Module):
+    """(N, ...) -> (N, everything else).
+
+    >>> mg.nn.Flatten()(mg.tensor(np.zeros((2, 3, 4)))).shape
+    (2, 12)
+    """
+
+    def forward(self, x: Any) -> Any:
+        return ops.reshape(x, shape=(x.shape[0], -1))
+
+
+class Linear(Module):
+    """``y = x W^T + b``.
+
+    Args:
+        in_features, out_features: lengths of the last axis of x and y.
+        bias: whether there is a b.
+        dtype: of the parameters.
+        rng: Generator or seed of the initial values; None: the default generator.
+
+    Attributes:
+        weight: (out_features, in_features). bias: (out_features,) or None.
+
+    >>> layer = mg.nn.Linear(2, 1)
+    >>> layer.load_state_dict({"weight": [[1.0, 10.0]], "bias": [0.5]})
+    >>> layer(np.array([[3.0, 4.0]])).numpy()
+    array([[43.5]])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: Any = "float64",
+        rng: init.Seed = None,
+    ):
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = parameter((out_features, in_features), dtype, "weight")
+        self.bias = parameter((out_features,), dtype, "bias") if bias else None
+        reset_(self, in_features, rng)
+
+    def forward(self, x: Any) -> Any:
+        return affine(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+def affine(x: Any, weight: Any, bias: Any) -> Any:
+    """``x W^T + b`` with a clear error where the features do not fit."""
+    if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        expected = f"(..., {weight.shape[1]}), the in_features"
+        raise ShapeError(facts("Linear: x", expected=expected, got=describe(x)))
+    y = kernels.matmul(x, ops.transpose(weight))
+    return y if bias is None else y + bias
+
+
+class Dropout(Module):
+    """In training each element is 0 with probability ``p``, else divided by ``1 - p``.
+
+    Args:
+        p: in [0, 1).
+        rng: Generator or seed of the masks; None: the default generator.
+
+    >>> drop = mg.nn.Dropout(0.5, rng=0)
+    >>> drop(mg.tensor([1.0, 1.0, 1.0, 1.0]))
+    tensor([2., 0., 0., 0.])
+    >>> drop.eval()(mg.tensor([1.0, 1.0]))
+    tensor([1., 1.])
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: init.Seed = None):
+        if not 0 <= p < 1:
+            raise UsageError(facts("Dropout: p", expected="a probability in [0, 1)", got=p))
+        self.p = p
+        self.rng = generator(rng)
+
+    def forward(self, x: Any) -> Any:
+        if not self.training or self.p == 0:
+            return x
+        state = self.rng.bit_generator.state
+        keep = self.rng.random(x.shape) >= self.p
+        if statistics_are_frozen():
+            self.rng.bit_generator.state = state  # the next call draws the same mask
+        mask = (keep / (1 - self.p)).astype(x.dtype)
+        return x * backend.to_device(mask, backend.device_of(getattr(x, "array", x)))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class Embedding(Module):
+    """A learned vector per index.
+
+    Args:
+        num_embeddings, embedding_dim: rows and columns of the table.
+
+    Attributes:
+        weight: (num_embeddings, embedding_dim), standard normal at the start.
+
+    >>> mg.nn.Embedding(10, 4)(np.array([[1, 2, 1]])).shape
+    (1, 3, 4)
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        dtype: Any = "float64",
+        rng: init.Seed = None,
+    ):
+        self.weight = parameter((num_embeddings, embedding_dim), dtype, "weight")
+        init.normal_(self.weight, rng=rng)
+
+    def forward(self, indices: Any) -> Any:
+        indices = np.asarray(backend.to_host(getattr(indices, "array", indices)))
+        n = self.weight.shape[0]
+        if indices.dtype.kind not in "iu":
+            raise DTypeError(facts("Embedding", expected="integers", got=indices.dtype))
+        if indices.size and not 0 <= indices.min() <= indices.max() < n:  # CuPy would wrap around
+            got = f"{indices.min()} to {indices.max()}"
+            raise BoundsError(facts("Embedding: indices", expected=f"0 to {n - 1}", got=got))
+        return self.weight[backend.to_device(indices, self.weight.device)]
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}"

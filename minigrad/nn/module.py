@@ -1,0 +1,295 @@
+"""Module: a function with state. Parameters are trained, buffers are kept, both are saved."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+from minigrad import backend
+from minigrad.context import scope
+from minigrad.core.node import leaf
+from minigrad.errors import MinigradError, ShapeError, UsageError, facts
+from minigrad.tensor import Tensor, tensor
+
+
+class _Thread(threading.local):
+    frozen = False
+
+
+_THREAD = _Thread()
+
+
+@contextmanager
+def frozen_statistics() -> Iterator[None]:
+    """No layer changes its state inside a ``with`` block: what a gradient check needs.
+
+    Layers compute what they would compute in their mode, but running statistics stay as they are
+    and dropout draws the same mask at every call. A function of such a layer is a function.
+
+    >>> bn = mg.nn.BatchNorm1d(2)
+    >>> with mg.nn.frozen_statistics():
+    ...     y = bn(mg.tensor([[0.0, 1.0], [2.0, 5.0]]))
+    >>> bn.running_mean.numpy()
+    array([0., 0.])
+    """
+    before = _THREAD.frozen
+    _THREAD.frozen = True
+    try:
+        yield
+    finally:
+        _THREAD.frozen = before
+
+
+def statistics_are_frozen() -> bool:
+    """Whether ``frozen_statistics`` is in force in this thread."""
+    return _THREAD.frozen
+
+
+class Module:
+    """Base of all layers and models: override ``forward``, call the object.
+
+    A leaf tensor with ``requires_grad`` that is assigned to an attribute becomes a parameter, a
+    Module a submodule; ``register_buffer`` adds state that is saved but not trained. A call runs in
+    a scope named after the class and the attribute, so that drawings show layers as clusters.
+
+    >>> class Scale(mg.nn.Module):
+    ...     def __init__(self):
+    ...         self.factor = mg.tensor(3.0, requires_grad=True)
+    ...     def forward(self, x):
+    ...         return self.factor * x
+    >>> scale = Scale()
+    >>> scale(2.0), list(scale.state_dict())
+    (tensor(6., op=multiply), ['factor'])
+    """
+
+    training: bool = True
+    pending: bool = False  # whether the sizes are still unknown, see nn.lazy
+    _attribute: str = ""  # what the parent calls this module
+    _parameters: dict[str, None]  # names in order of assignment; the values are attributes
+    _buffers: dict[str, None]
+    _modules: dict[str, None]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        module = super().__new__(cls)  # here, so that a subclass need not call super().__init__()
+        module.__dict__.update(_parameters={}, _buffers={}, _modules={})
+        return module
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        kind = None
+        if isinstance(value, Module):
+            kind = self._modules
+            value.__dict__["_attribute"] = name
+        elif isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
+            kind = self._parameters
+            value.name = value.name or name
+        elif isinstance(value, Tensor) and name in self._buffers:
+            kind = self._buffers
+        for names in (self._parameters, self._buffers, self._modules):
+            if names is not kind:
+                names.pop(name, None)
+        if kind is not None:
+            kind[name] = None
+        object.__setattr__(self, name, value)
+
+    def register_buffer(self, name: str, value: Any) -> None:
+        """Keep ``value`` (array or Tensor) as state under ``name``: saved, moved, not trained."""
+        self._buffers[name] = None
+        setattr(self, name, tensor(value, name=name))
+
+    def update_buffers(self, **values: Any) -> None:
+        """Assign new arrays to buffers, except inside ``frozen_statistics``."""
+        if not _THREAD.frozen:
+            for name, value in values.items():
+                getattr(self, name).data = value
+
+    # --- calling ---------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes; every subclass has its own."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward()")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        title = f"{type(self).__name__} {self._attribute}".rstrip()
+        with scope(title):
+            try:
+                return self.forward(*args, **kwargs)
+            except MinigradError as error:
+                error.add_note(f"in {title}")
+                raise
+
+    # --- looking inside --------------------------------------------------------------------------
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """``(name, module)`` of the direct submodules."""
+        return ((name, getattr(self, name)) for name in self._modules)
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """``(path, module)`` of this module and all below, each once, outermost first."""
+        seen: set[int] = set()
+        for path, module in self._paths(prefix):
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield path, module
+
+    def _paths(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """As ``named_modules``, but a shared module comes once per path."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child._paths(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below."""
+        return (module for _, module in self.named_modules())
+
+    def _named_state(self, *kinds: str) -> Iterator[tuple[str, Tensor]]:
+        for path, module in self._paths():
+            if module.pending:
+                raise UsageError(f"{module!r} at {path!r}: no parameters yet; run one batch first")
+            for name in (name for kind in kinds for name in getattr(module, kind)):
+                yield (f"{path}.{name}" if path else name), getattr(module, name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """``(path, tensor)`` of every parameter; a shared one comes once."""
+        seen: set[int] = set()
+        for name, parameter in self._named_state("_parameters"):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Every parameter, frozen ones (``requires_grad = False``) included."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """``(path, tensor)`` of every buffer."""
+        return self._named_state("_buffers")
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Every buffer."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    # --- changing --------------------------------------------------------------------------------
+
+    def apply(self, f: Callable[[Module], Any]) -> Self:
+        """Call ``f`` on every module, innermost first."""
+        for module in reversed(list(self.modules())):
+            f(module)
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode: statistics of the batch, dropout."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Evaluation mode: running statistics, no dropout."""
+        return self.train(False)
+
+    def requires_grad_(self, value: bool = True) -> Self:
+        """Freeze or unfreeze every parameter."""
+        for parameter in self.parameters():
+            parameter.requires_grad = value
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the accumulated gradients."""
+        for parameter in self.parameters():
+            parameter.zero_grad()
+
+    def to(self, device: str | None = None, dtype: Any = None) -> Self:
+        """Move parameters and buffers to ``device``; cast the floating ones to ``dtype``."""
+        for _, state in self._named_state("_parameters", "_buffers"):
+            floating = dtype is not None and state.dtype.kind == "f"
+            array = state.array.astype(dtype) if floating else state.array
+            array = array if device is None else backend.to_device(array, device)
+            state.array = backend.frozen(array)
+            state.node = leaf(state.array, state.requires_grad, state.name)
+        return self
+
+    # --- saving and loading ----------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All parameters and buffers by path, detached. Arrays never change, so nothing is copied.
+
+        >>> sorted(mg.nn.Linear(2, 3).state_dict())
+        ['bias', 'weight']
+        """
+        return {k: v.detach() for k, v in self._named_state("_parameters", "_buffers")}
+
+    def load_state_dict(self, state: Any, strict: bool = True) -> None:
+        """Assign ``state``, a mapping of path -> Tensor or array; all of it or nothing.
+
+        Args:
+            state: as ``state_dict`` returns it; casts to the dtype of the module.
+            strict: refuse missing and unexpected paths.
+
+        Raises:
+            UsageError: missing or unexpected paths, all of them named.
+            ShapeError: values of other shapes, all of them named.
+        """
+        own = dict(self._named_state("_parameters", "_buffers"))
+        missing = [name for name in own if name not in state]
+        unexpected = [name for name in state if name not in own]
+        title = f"{type(self).__name__}.load_state_dict"
+        if strict and (missing or unexpected):
+            got = f"missing {missing}, unexpected {unexpected}"
+            raise UsageError(facts(title, expected=f"the {len(own)} keys of this module", got=got))
+        new = {k: backend.as_array(getattr(state[k], "array", state[k])) for k in own if k in state}
+        wrong = [name for name, value in new.items() if tuple(value.shape) != own[name].shape]
+        if wrong:
+            expected = ", ".join(f"{name} {own[name].shape}" for name in wrong)
+            got = ", ".join(f"{name} {tuple(new[name].shape)}" for name in wrong)
+            raise ShapeError(facts(f"{title}: shapes", expected=expected, got=got))
+        for name, value in new.items():
+            own[name].data = value
+
+    # --- showing ---------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows between the parentheses of a module without submodules."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [f"{name}: {child!r}" for name, child in self.named_children()]
+        if not lines:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        inner = "\n".join(lines).replace("\n", "\n  ")
+        return f"{type(self).__name__}(\n  {inner}\n)"
+
+
+def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """``module(*args)`` with other tensors in the place of some of its own.
+
+    It makes a module a function of its parameters, which ``grad``, ``hvp`` and the gradient checker
+    can differentiate.
+
+    Args:
+        module: its own tensors are back in place afterwards.
+        state: path, as in ``state_dict`` -> Tensor.
+        args, kwargs: passed on.
+
+    Raises:
+        UsageError: a path that the module does not have.
+
+    >>> layer = mg.nn.Linear(1, 1, bias=False)
+    >>> loss = lambda w: mg.nn.functional_call(layer, {"weight": w}, np.array([[3.0]])).sum()
+    >>> mg.grad(loss)([[2.0]])
+    tensor([[3.]])
+    """
+    owners = dict(module._paths())
+    replaced = []
+    try:
+        for path, value in state.items():
+            parent, _, name = path.rpartition(".")
+            owner = owners.get(parent)
+            if owner is None or name not in {**owner._parameters, **owner._buffers}:
+                raise UsageError(f"functional_call: {type(module).__name__} has no state {path!r}")
+            replaced.append((owner, name, getattr(owner, name)))
+            object.__setattr__(owner, name, value)
+        return module(*args, **kwargs)
+    finally:
+        for owner, name, value in reversed(replaced):
+            object.__setattr__(owner, name, value)

@@ -1,0 +1,180 @@
+"""Layer, group and instance normalization: statistics of one example instead of the batch."""
+
+from typing import Any
+
+import numpy as np
+
+from minigrad import backend, ops
+from minigrad.errors import ShapeError, UsageError, describe, facts
+from minigrad.nn import kernels
+from minigrad.nn.batchnorm import StatisticsNorm
+from minigrad.nn.layers import parameter
+from minigrad.nn.module import Module
+
+
+class LayerNorm(Module):
+    """Each example over its trailing axes: ``gamma * (x - mean) / sqrt(var + eps) + beta``.
+
+    Args:
+        normalized_shape: an int or the trailing shape of x that is averaged over.
+        eps: added to the biased variance.
+        elementwise_affine: whether there are gamma and beta, one per averaged element.
+
+    Source:
+        Ba, Kiros, Hinton 2016, arXiv:1607.06450.
+
+    >>> mg.nn.LayerNorm(2, eps=0.0)(mg.tensor([[1.0, 3.0]])).numpy()
+    array([[-1.,  1.]])
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Any,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        *,
+        dtype: Any = "float64",
+    ):
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
+        self.normalized_shape, self.eps = tuple(shape), eps
+        self.weight = self.bias = None
+        if elementwise_affine:
+            self.weight = parameter(self.normalized_shape, dtype, "gamma", fill=1.0)
+            self.bias = parameter(self.normalized_shape, dtype, "beta")
+
+    def forward(self, x: Any) -> Any:
+        gamma, beta = self.weight, self.bias
+        if gamma is None:
+            array = getattr(x, "array", x)
+            gamma = backend.namespace(array).ones(self.normalized_shape, dtype=array.dtype)
+            beta = gamma * 0
+        return kernels.layer_norm(x, gamma, beta, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}"
+
+
+class GroupNorm(Module):
+    """Each example over the channels of one group and all places.
+
+    With one group that is layer normalization of (C, ...), with C groups instance normalization.
+
+    Args:
+        num_groups: must divide ``num_channels``.
+        num_channels: C of x, (N, C, ...).
+        eps: added to the biased variance.
+        affine: whether there are gamma and beta, one per channel.
+
+    Source:
+        Wu, He 2018, arXiv:1803.08494.
+
+    >>> x = mg.tensor([[1.0, 3.0, 10.0, 20.0]])
+    >>> mg.nn.GroupNorm(2, 4, eps=0.0)(x).numpy()
+    array([[-1.,  1., -1.,  1.]])
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        dtype: Any = "float64",
+    ):
+        if num_channels % num_groups:
+            expected = f"channels that divide by num_groups={num_groups}"
+            raise UsageError(facts("GroupNorm: channels", expected=expected, got=num_channels))
+        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+        self.weight = self.bias = None
+        if affine:
+            self.weight = parameter((num_channels,), dtype, "gamma", fill=1.0)
+            self.bias = parameter((num_channels,), dtype, "beta")
+
+    def forward(self, x: Any) -> Any:
+        if x.ndim < 2 or x.shape[1] != self.num_channels:
+            expected = f"(N, {self.num_channels}, ...)"
+            raise ShapeError(facts("GroupNorm: x", expected=expected, got=describe(x)))
+        grouped = ops.reshape(x, shape=(x.shape[0], self.num_groups, -1))
+        array = getattr(x, "array", x)
+        ones = backend.namespace(array).ones(self.num_groups, dtype=array.dtype)
+        x_hat = kernels.batch_norm(grouped, ones, ones * 0, axis=(2,), eps=self.eps)
+        x_hat = ops.reshape(x_hat, shape=x.shape)
+        if self.weight is None or self.bias is None:
+            return x_hat
+        channels = (-1,) + (1,) * (x.ndim - 2)
+        return ops.reshape(self.weight, shape=channels) * x_hat + ops.reshape(
+            self.bias, shape=channels
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}"
+
+
+class _InstanceNorm(StatisticsNorm):
+    """What the three sizes share."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        *,
+        dtype: Any = "float64",
+    ):
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype=dtype)
+
+    def forward(self, x: Any) -> Any:
+        self.check(x)
+        gamma, beta = self.gamma_and_beta(x)
+        if not self.uses_batch:
+            return kernels.batch_norm(
+                x, gamma, beta, mean=self.running_mean, var=self.running_var, eps=self.eps
+            )
+        places = tuple(range(2, x.ndim))
+        m = int(np.prod(x.shape[2:]))
+        if m < 2:
+            got = f"{m}, in {describe(x)}"
+            expected = "2 or more values per channel and example"
+            raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=got))
+        y = kernels.batch_norm(x, gamma, beta, axis=places, eps=self.eps)
+        if self.training and self.track_running_stats:
+            mean, var = kernels.batch_statistics(x, places)
+            var = var * (m / (m - 1)) if self.unbiased else var
+            self.average(mean.mean(axis=0), var.mean(axis=0), m * x.shape[0])
+        return y
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Each channel of each example of (N, C, L) by itself; arguments as in ``InstanceNorm2d``."""
+
+    ndims = (3,)
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Each channel of each example of (N, C, H, W) by itself.
+
+    Args:
+        num_features: C.
+        eps: added to the biased variance.
+        momentum: weight of the new statistic, where they are tracked.
+        affine: whether there are gamma and beta, one per channel.
+        track_running_stats: keep means over the examples and use them in evaluation.
+
+    Source:
+        Ulyanov, Vedaldi, Lempitsky 2016, arXiv:1607.08022.
+
+    >>> x = mg.tensor([[[[1.0, 3.0]]], [[[10.0, 30.0]]]])
+    >>> mg.nn.InstanceNorm2d(1, eps=0.0)(x).numpy().ravel()
+    array([-1.,  1., -1.,  1.])
+    """
+
+    ndims = (4,)
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """Each channel of each example of (N, C, D, H, W); arguments as in ``InstanceNorm2d``."""
+
+    ndims = (5,)

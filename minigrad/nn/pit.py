@@ -1,0 +1,98 @@
+"""Normalization by the probability integral transform: every channel becomes uniform."""
+
+from typing import Any
+
+import numpy as np
+
+from minigrad import backend, ops
+from minigrad.errors import ShapeError, describe, facts
+from minigrad.nn.layers import parameter
+from minigrad.nn.module import Module
+from minigrad.tensor import Tensor
+
+
+class ProbabilityIntegralNorm1d(Module):
+    """``y = gamma * sqrt(12) (F(x) - 1/2) + beta`` with F the distribution function of the channel.
+
+    F(x) is uniform on (0, 1) whatever the distribution of x, so y has mean 0 and variance 1, and no
+    outlier reaches beyond ``sqrt(3)``. F is smooth:
+    ``F(x) = mean_k Phi((x - q_k) / (bandwidth * s))`` with K quantiles q_k of the batch at the
+    probabilities ``(k + 1/2) / K``, their spread s and the normal distribution function Phi.
+    Training takes q from the batch and differentiates it; evaluation takes running quantiles.
+
+    Args:
+        num_features: C of x, (N, C).
+        quantiles: K.
+        bandwidth: width of the smoothing in units of the spread.
+        momentum: weight of the new quantiles.
+        eps: added to the variance of the quantiles.
+        affine: whether there are gamma and beta.
+
+    Raises:
+        ShapeError: x is not (N, C) with two rows or more in training.
+
+    Source:
+        Zhang, Lipton, Li, Smola, Dive into Deep Learning, section 7.5, exercise 7.
+
+    >>> x = np.random.default_rng(0).exponential(size=(1000, 1))  # far from normal
+    >>> y = mg.nn.ProbabilityIntegralNorm1d(1, quantiles=50, bandwidth=0.05)(mg.tensor(x)).numpy()
+    >>> bool(np.abs(np.quantile(y, [0.1, 0.5, 0.9]) / 12**0.5 + 0.5 - [0.1, 0.5, 0.9]).max() < 0.02)
+    True
+    """
+
+    running_quantiles: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        quantiles: int = 16,
+        bandwidth: float = 0.2,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        dtype: Any = "float64",
+    ):
+        self.num_features, self.quantiles = num_features, quantiles
+        self.bandwidth, self.momentum, self.eps = bandwidth, momentum, eps
+        self.weight = self.bias = None
+        if affine:
+            self.weight = parameter((num_features,), dtype, "gamma", fill=1.0)
+            self.bias = parameter((num_features,), dtype, "beta")
+        normal = np.linspace(-1.5, 1.5, quantiles, dtype=dtype)[:, None]
+        self.register_buffer("running_quantiles", np.repeat(normal, num_features, axis=1))
+
+    def forward(self, x: Any) -> Any:
+        if x.ndim != 2 or x.shape[1] != self.num_features or (self.training and x.shape[0] < 2):
+            expected = f"(N, {self.num_features}), N >= 2 in training"
+            raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=describe(x)))
+        q = self._quantiles(x) if self.training else self.running_quantiles
+        y = self._transform(x, q)
+        if self.training:
+            new, array = self.momentum, getattr(q, "array", q)
+            old = self.running_quantiles.array
+            self.update_buffers(running_quantiles=(1 - new) * old + new * array)
+        return y if self.weight is None or self.bias is None else self.weight * y + self.bias
+
+    def _quantiles(self, x: Any) -> Any:
+        """(K, C), linear between the order statistics; the order itself is locally constant."""
+        array = getattr(x, "array", x)
+        xp = backend.namespace(array)
+        n, k = x.shape[0], self.quantiles
+        order = xp.argsort(array, axis=0)
+        places = np.clip((np.arange(k) + 0.5) / k * n - 0.5, 0, n - 1)
+        low = np.minimum(places.astype(int), n - 2)
+        low, share = xp.asarray(low), xp.asarray((places - low)[:, None], dtype=array.dtype)
+        columns = xp.arange(x.shape[1])
+        below, above = x[order[low], columns], x[order[low + 1], columns]
+        return below + (above - below) * share
+
+    def _transform(self, x: Any, q: Any) -> Any:
+        centred = q - ops.mean(q, axis=0, keepdims=True)
+        spread = ops.sqrt(ops.mean(centred * centred, axis=0, keepdims=True) + self.eps)
+        z = (ops.expand_dims(x, axis=1) - q) / (self.bandwidth * spread)  # (N, K, C)
+        distribution = ops.mean(0.5 * ops.erfc(z * -(0.5**0.5)), axis=1)
+        return (distribution - 0.5) * 12**0.5
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, quantiles={self.quantiles}, bandwidth={self.bandwidth}"

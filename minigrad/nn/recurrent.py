@@ -1,0 +1,132 @@
+"""Recurrent layers, with and without batch normalization."""
+
+from typing import Any, Literal
+
+from minigrad import backend, ops
+from minigrad.errors import ShapeError, UsageError, describe, facts
+from minigrad.nn import init, kernels
+from minigrad.nn.batchnorm import BatchNorm1d
+from minigrad.nn.layers import parameter
+from minigrad.nn.module import Module
+
+_ACTIVATIONS = {"tanh": ops.tanh, "relu": ops.relu}
+Nonlinearity = Literal["tanh", "relu"]
+
+
+def _activation(name: str) -> Any:
+    if name not in _ACTIVATIONS:
+        raise UsageError(facts("RNN: nonlinearity", expected="'tanh' or 'relu'", got=repr(name)))
+    return _ACTIVATIONS[name]
+
+
+class RNNCell(Module):
+    """One step: ``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)``.
+
+    Args:
+        input_size, hidden_size: lengths of x and h.
+        nonlinearity: ``"tanh"`` or ``"relu"``.
+
+    Attributes:
+        weight_ih: (hidden, input). weight_hh: (hidden, hidden). bias_ih, bias_hh: (hidden,).
+
+    >>> mg.nn.RNNCell(3, 2)(np.ones((4, 3)), np.zeros((4, 2))).shape
+    (4, 2)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        nonlinearity: Nonlinearity = "tanh",
+        *,
+        dtype: Any = "float64",
+        rng: init.Seed = None,
+    ):
+        self.activation = _activation(nonlinearity)
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.weight_ih = parameter((hidden_size, input_size), dtype, "weight_ih")
+        self.weight_hh = parameter((hidden_size, hidden_size), dtype, "weight_hh")
+        self.bias_ih = parameter((hidden_size,), dtype, "bias_ih")
+        self.bias_hh = parameter((hidden_size,), dtype, "bias_hh")
+        bound = hidden_size**-0.5
+        rng = init.generator(rng)
+        for p in (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh):
+            init.uniform_(p, -bound, bound, rng)
+
+    def forward(self, x: Any, h: Any = None) -> Any:
+        if x.ndim != 2 or x.shape[1] != self.input_size:
+            raise ShapeError(
+                facts("RNNCell: x", expected=f"(N, {self.input_size})", got=describe(x))
+            )
+        h = zeros_like_state(x, self.hidden_size) if h is None else h
+        of_x = kernels.matmul(x, ops.transpose(self.weight_ih)) + self.bias_ih
+        of_h = kernels.matmul(h, ops.transpose(self.weight_hh)) + self.bias_hh
+        return self.activation(of_x + of_h)
+
+
+def zeros_like_state(x: Any, hidden_size: int) -> Any:
+    """(N, hidden_size) zeros of the library and dtype of ``x``, (N, ...)."""
+    array = getattr(x, "array", x)
+    return backend.namespace(array).zeros((x.shape[0], hidden_size), dtype=array.dtype)
+
+
+class RNN(Module):
+    """A recurrent layer over a sequence, optionally with sequence-wise batch normalization.
+
+    ``h_t = tanh(u_t + W_hh h_{t-1} + b)`` with ``u_t = W_ih x_t``, or, with ``batch_norm=True``,
+    ``u_t = BN(W_ih x_t)`` where mean and variance are taken over all examples *and* all steps of
+    the batch. Only the input is normalized: the recurrent term is left as it is.
+
+    Args:
+        input_size, hidden_size: lengths of x_t and h_t.
+        nonlinearity: ``"tanh"`` or ``"relu"``.
+        batch_norm: normalize as Deep Speech 2 does.
+
+    Attributes:
+        weight_ih: (hidden, input). weight_hh: (hidden, hidden). bias: (hidden,).
+        norm: the BatchNorm1d, or None.
+
+    Source:
+        Amodei et al. 2015, Deep Speech 2, arXiv:1512.02595, section 3.2.
+
+    >>> h, last = mg.nn.RNN(3, 2, batch_norm=True)(np.random.default_rng(0).normal(size=(4, 5, 3)))
+    >>> h.shape, last.shape
+    ((4, 5, 2), (4, 2))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        nonlinearity: Nonlinearity = "tanh",
+        batch_norm: bool = False,
+        *,
+        dtype: Any = "float64",
+        rng: init.Seed = None,
+    ):
+        self.activation = _activation(nonlinearity)
+        self.input_size, self.hidden_size = input_size, hidden_size
+        rng = init.generator(rng)
+        self.weight_ih = parameter((hidden_size, input_size), dtype, "weight_ih")
+        self.weight_hh = parameter((hidden_size, hidden_size), dtype, "weight_hh")
+        self.bias = parameter((hidden_size,), dtype, "bias")
+        self.norm = BatchNorm1d(hidden_size, dtype=dtype) if batch_norm else None
+        init.xavier_uniform_(self.weight_ih, rng=rng)
+        init.orthogonal_(self.weight_hh, rng=rng)
+
+    def forward(self, x: Any, h: Any = None) -> tuple[Any, Any]:
+        """x (N, T, input), h (N, hidden) or None for zeros -> (all h (N, T, hidden), the last)."""
+        if x.ndim != 3 or x.shape[2] != self.input_size:
+            expected = f"(N, T, {self.input_size})"
+            raise ShapeError(facts("RNN: x", expected=expected, got=describe(x)))
+        u = kernels.matmul(x, ops.transpose(self.weight_ih))
+        if self.norm is not None:
+            u = ops.swapaxes(self.norm(ops.swapaxes(u, axis1=1, axis2=2)), axis1=1, axis2=2)
+        u = u + self.bias
+        h = zeros_like_state(x, self.hidden_size) if h is None else h
+        recurrent = ops.transpose(self.weight_hh)
+        states = []
+        for t in range(x.shape[1]):
+            h = self.activation(u[:, t] + kernels.matmul(h, recurrent))
+            states.append(h)
+        return ops.stack(*states, axis=1), h

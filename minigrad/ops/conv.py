@@ -1,0 +1,171 @@
+"""Convolution over any number of axes: windows laid out as the columns of a matrix, and a product.
+
+``im2col`` and ``col2im`` are linear and each the adjoint of the other, so a convolution made of
+them and ``matmul`` has exact derivatives of every order.
+"""
+
+from minigrad.core.op import composite, op
+from minigrad.declaration import Case
+from minigrad.errors import ShapeError, describe, facts
+from minigrad.ops.linalg import matmul
+from minigrad.ops.shape import reshape, transpose
+from minigrad.ops.window import window
+
+_GEOMETRIES = (
+    ((2, 3, 5), {"kernel_size": 2}),
+    ((2, 1, 4, 5), {"kernel_size": (2, 3), "stride": (1, 2), "padding": 1}),
+    ((1, 2, 5, 4), {"kernel_size": 2, "dilation": (2, 1)}),
+    ((3, 2, 2, 2), {"kernel_size": 1}),
+    ((1, 1, 3, 2, 3), {"kernel_size": 2, "padding": (0, 1, 0), "stride": 2}),
+)
+
+
+def _columns(shape, geometry):
+    """The shape of ``im2col`` of an array of ``shape``."""
+    windows = window(shape, **geometry)
+    positions = shape[0]
+    for m in windows.outputs:
+        positions *= m
+    return (shape[1] * windows.count, positions)
+
+
+@op(
+    formula=r"y_{ck,\,on} = x_{n,\,c,\,s o + d k - p}",
+    pullback=r"\bar x = \mathrm{col2im}(\bar y)",
+    linear="jointly",
+    cases=tuple(Case((shape,), geometry) for shape, geometry in _GEOMETRIES),
+    source="Chellapilla, Puri, Simard 2006, High performance convolutional neural networks",
+)
+def im2col(xp, x, *, kernel_size, stride=1, padding=0, dilation=1):
+    """What each window over ``x`` sees, one column per window. Outside of the image it sees zeros.
+
+    Args:
+        x: (N, C, \\*sizes), with one axis of ``sizes`` for a signal, two for an image.
+        kernel_size, stride, padding, dilation: an int, or one per axis of ``sizes``.
+
+    Returns:
+        (C * prod(kernel_size), prod(outputs) * N): rows by channel, then place in the window;
+        columns by place in the output, then image. ``outputs`` is
+        ``(sizes + 2 padding - dilation (kernel_size - 1) - 1) // stride + 1``.
+
+    Raises:
+        ShapeError: the window is larger than the padded image.
+
+    >>> mg.ops.im2col(np.array([[[1.0, 2.0, 3.0]]]), kernel_size=2)
+    array([[1., 2.],
+           [2., 3.]])
+    """
+    windows = window(x.shape, kernel_size, stride, padding, dilation)
+    n, c = x.shape[:2]
+    padded = windows.pad(xp, x)
+    if windows.is_identity:
+        return padded.reshape(c, -1)
+    columns = xp.empty((c, *windows.kernel, *windows.outputs, n), dtype=x.dtype)
+    for position, view in windows.views(padded):
+        columns[(slice(None), *position)] = view
+    return columns.reshape(c * windows.count, -1)
+
+
+@im2col.defvjp
+def im2col_vjp(y_bar, y, x, **geometry):
+    return (col2im(y_bar, shape=x.shape, **geometry),)
+
+
+@op(
+    formula=r"x_{n,\,c,\,s o + d k - p} \mathrel{+}= y_{ck,\,on},\quad x = 0 \text{ before}",
+    pullback=r"\bar y = \mathrm{im2col}(\bar x)",
+    linear="jointly",
+    cases=tuple(
+        Case((_columns(shape, geometry),), {"shape": shape, **geometry})
+        for shape, geometry in _GEOMETRIES
+    ),
+)
+def col2im(xp, y, *, shape, kernel_size, stride=1, padding=0, dilation=1):
+    """Add every column back to the window it came from: the adjoint of ``im2col``.
+
+    Args:
+        y: (C * prod(kernel_size), prod(outputs) * N).
+        shape: (N, C, \\*sizes) of the result.
+        kernel_size, stride, padding, dilation: as in ``im2col``.
+
+    Raises:
+        ShapeError: ``y`` does not belong to ``shape``.
+
+    >>> mg.ops.col2im(np.array([[1.0, 2.0], [2.0, 3.0]]), shape=(1, 1, 3), kernel_size=2)
+    array([[[1., 4., 3.]]])
+    """
+    windows = window(shape, kernel_size, stride, padding, dilation)
+    n, c = shape[:2]
+    if windows.is_identity:
+        return xp.moveaxis(y.reshape(c, *windows.sizes, n), -1, 0)
+    columns = y.reshape(c, *windows.kernel, *windows.outputs, n)
+    total = windows.zeros(xp, n, c, y.dtype)
+    for position, view in windows.views(total):
+        view += columns[(slice(None), *position)]
+    return windows.crop(xp, total)
+
+
+@col2im.defvjp
+def col2im_vjp(x_bar, x, y, *, shape, **geometry):
+    return (im2col(x_bar, **geometry),)
+
+
+@composite(
+    formula=r"y_{n,\,a,\,o} = \sum_{c,\,k} w_{a,\,c,\,k}\, x_{n,\,c,\,s o + d k - p}",
+    symbol="*",
+    cases=(
+        Case(((2, 2, 5), (3, 2, 2))),
+        Case(((2, 1, 4, 5), (2, 1, 2, 3)), {"stride": (1, 2), "padding": 1}),
+        Case(((1, 4, 4, 4), (2, 2, 2, 2)), {"groups": 2, "dilation": 2}),
+        Case(((2, 2, 3, 3), (4, 1, 2, 2)), {"groups": 2, "padding": (0, 1)}),
+        Case(((2, 3, 2, 2), (2, 3, 1, 1))),
+        Case(((1, 1, 2, 3, 3), (2, 1, 2, 2, 2)), {"padding": (1, 0, 0), "stride": 2}),
+    ),
+)
+def conv(x, w, *, stride=1, padding=0, dilation=1, groups=1):
+    """Convolution as neural networks use the word: a cross-correlation, the kernel not flipped.
+
+    Args:
+        x: (N, C, \\*sizes), with one, two, three ... axes of ``sizes``.
+        w: (A, C / groups, \\*kernel), A output channels.
+        stride, padding, dilation: an int, or one per axis of ``sizes``; padded with zeros.
+        groups: output channel a sees only its share of the input channels,
+            ``C / groups`` of them.
+
+    Returns:
+        (N, A, \\*outputs); see ``im2col``.
+
+    Raises:
+        ShapeError: channels or axes that do not fit, or a kernel larger than the padded image.
+
+    >>> mg.ops.conv(mg.tensor([[[1.0, 2.0, 4.0]]]), np.array([[[-1.0, 1.0]]]))
+    tensor([[[1., 2.]]])
+    """
+    _check(x, w, groups)
+    n, a = x.shape[0], w.shape[0]
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation}
+    kernel = tuple(w.shape[2:])
+    outputs = window(x.shape, kernel, **geometry).outputs
+    columns = im2col(x, kernel_size=kernel, **geometry)
+    rows = reshape(w, shape=(a, -1))
+    if groups > 1:
+        columns = reshape(columns, shape=(groups, -1, columns.shape[1]))
+        rows = reshape(rows, shape=(groups, a // groups, -1))
+    y = reshape(matmul(rows, columns), shape=(a, *outputs, n))
+    return transpose(y, axes=(y.ndim - 1, *range(y.ndim - 1)))
+
+
+def _check(x, w, groups):
+    if x.ndim != w.ndim or x.ndim < 3:
+        expected = "x (N, C, L, ...) and w (A, C, K, ...) with as many axes"
+        raise ShapeError(facts("conv: operands", expected=expected, got=_both(x, w)))
+    if groups < 1 or x.shape[1] % groups or w.shape[0] % groups:
+        expected = f"input and output channels that divide by groups={groups}"
+        raise ShapeError(facts("conv: channels", expected=expected, got=_both(x, w)))
+    if w.shape[1] * groups != x.shape[1]:
+        expected = f"w.shape[1] == {x.shape[1] // groups}, the channels of x over groups={groups}"
+        raise ShapeError(facts("conv: channels", expected=expected, got=_both(x, w)))
+
+
+def _both(x, w):
+    return f"x {describe(x)}, w {describe(w)}"

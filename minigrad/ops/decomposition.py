@@ -1,0 +1,186 @@
+"""Square matrices: inverse, Cholesky factor, symmetric square root and the Lyapunov equation.
+
+Each takes ``shift``, which is added to the diagonal first: the epsilon that keeps a covariance
+matrix positive definite. Leading axes are loops over matrices.
+"""
+
+import numpy as np
+
+from minigrad import backend
+from minigrad.core.op import op
+from minigrad.declaration import Case, Domain
+from minigrad.ops.linalg import matmul
+from minigrad.ops.shape import swapaxes
+
+# |entries| <= 1 and shift 5 > 3: every 3 x 3 matrix that is drawn is diagonally dominant
+_UNIT = (Domain(-1.0, 1.0),)
+_CASES = (Case(((3, 3),), {"shift": 5.0}), Case(((2, 2, 2),), {"shift": 4.0}))
+
+
+def _t(a):
+    return swapaxes(a, axis1=-1, axis2=-2)
+
+
+def _shifted(xp, a, shift):
+    if a.dtype.itemsize > 8:
+        a = a.astype("float64")  # LAPACK knows nothing wider
+    return a + shift * xp.eye(a.shape[-1], dtype=a.dtype)
+
+
+def _symmetric(xp, a, shift):
+    return _shifted(xp, (a + xp.swapaxes(a, -1, -2)) / 2, shift)
+
+
+@op(
+    formula=r"Y = (A + s I)^{-1}",
+    pullback=r"\bar A = -Y^\mathsf{T} \bar Y\, Y^\mathsf{T}",
+    signature="(n,n)->(n,n)",
+    domain=_UNIT,
+    cases=_CASES,
+)
+def inv(xp, a, *, shift=0.0):
+    """Inverse of ``a + shift * I``.
+
+    Args:
+        a: (..., n, n).
+
+    Raises:
+        ShapeError: not square, or singular.
+
+    >>> mg.ops.inv(mg.tensor([[2.0, 0.0], [0.0, 4.0]]))
+    tensor([[0.5 , 0.  ],
+            [0.  , 0.25]])
+    """
+    return xp.linalg.inv(_shifted(xp, a, shift))
+
+
+@inv.defvjp
+def inv_vjp(y_bar, y, a, *, shift=0.0):
+    return (-matmul(matmul(_t(y), y_bar), _t(y)),)
+
+
+@inv.defjvp
+def inv_jvp(a_dots, y, a, *, shift=0.0):
+    return -matmul(matmul(y, a_dots[0]), y)
+
+
+@op(
+    formula=r"L L^\mathsf{T} = \frac{1}{2} (A + A^\mathsf{T}) + s I",
+    pullback=r"\bar A = \mathrm{sym}(L^{-\mathsf{T}}\,\Phi(L^\mathsf{T} \bar L)\,L^{-1}),\quad"
+    r" \Phi: \text{lower triangle, diagonal halved}",
+    signature="(n,n)->(n,n)",
+    domain=_UNIT,
+    cases=_CASES,
+    source="Murray 2016, arXiv:1602.07527, eq. 8 to 10",
+)
+def cholesky(xp, a, *, shift=0.0):
+    """Lower triangular factor of the symmetric part of ``a`` plus ``shift * I``.
+
+    Args:
+        a: (..., n, n).
+
+    Raises:
+        ShapeError: not square, or not positive definite.
+
+    >>> mg.ops.cholesky(mg.tensor([[4.0, 2.0], [2.0, 5.0]]))
+    tensor([[2., 0.],
+            [1., 2.]])
+    """
+    return xp.linalg.cholesky(_symmetric(xp, a, shift))
+
+
+@cholesky.defvjp
+def cholesky_vjp(y_bar, y, a, *, shift=0.0):
+    inverse = inv(y)
+    inner = matmul(_t(y), y_bar) * _half_lower(y)
+    a_bar = matmul(matmul(_t(inverse), inner), inverse)
+    return ((a_bar + _t(a_bar)) / 2,)
+
+
+@cholesky.defjvp
+def cholesky_jvp(a_dots, y, a, *, shift=0.0):
+    inverse = inv(y)
+    a_dot = (a_dots[0] + _t(a_dots[0])) / 2
+    return matmul(y, matmul(matmul(inverse, a_dot), _t(inverse)) * _half_lower(y))
+
+
+def _half_lower(y):
+    """1 below the diagonal, 1/2 on it, 0 above, on the device of ``y``."""
+    n = y.shape[-1]
+    mask = np.tril(np.ones((n, n)), -1) + np.eye(n) / 2
+    return backend.namespace(getattr(y, "array", y)).asarray(mask, dtype=y.dtype)
+
+
+@op(
+    formula=r"S S = \frac{1}{2} (A + A^\mathsf{T}) + s I,\quad S = S^\mathsf{T} > 0",
+    pullback=r"S \bar A + \bar A S = \mathrm{sym}(\bar S)",
+    signature="(n,n)->(n,n)",
+    domain=_UNIT,
+    cases=_CASES,
+)
+def sqrtm(xp, a, *, shift=0.0):
+    """Symmetric positive square root of the symmetric part of ``a`` plus ``shift * I``.
+
+    Its derivative solves a Lyapunov equation and so is exact for repeated eigenvalues, too.
+
+    Args:
+        a: (..., n, n) whose shifted symmetric part is positive definite; else nan.
+
+    >>> mg.ops.sqrtm(mg.tensor([[4.0, 0.0], [0.0, 9.0]]))
+    tensor([[2., 0.],
+            [0., 3.]])
+    """
+    values, vectors = xp.linalg.eigh(_symmetric(xp, a, shift))
+    return (vectors * xp.sqrt(values)[..., None, :]) @ xp.swapaxes(vectors, -1, -2)
+
+
+@sqrtm.defvjp
+def sqrtm_vjp(y_bar, y, a, *, shift=0.0):
+    return (lyapunov(y, (y_bar + _t(y_bar)) / 2),)
+
+
+@sqrtm.defjvp
+def sqrtm_jvp(a_dots, y, a, *, shift=0.0):
+    return lyapunov(y, (a_dots[0] + _t(a_dots[0])) / 2)
+
+
+@op(
+    formula=r"M X + X M = C,\quad M = \frac{1}{2} (S + S^\mathsf{T}) + s I",
+    pullback=r"M \bar C + \bar C M = \bar X,\quad"
+    r" \bar S = -\mathrm{sym}(\bar C X^\mathsf{T} + X^\mathsf{T} \bar C)",
+    signature="(n,n),(n,n)->(n,n)",
+    domain=_UNIT,
+    cases=(Case(((3, 3), (3, 3)), {"shift": 5.0}), Case(((2, 2, 2), (2, 2)), {"shift": 4.0})),
+)
+def lyapunov(xp, s, c, *, shift=0.0):
+    """The solution ``x`` of ``m x + x m = c``, m the symmetric part of ``s`` plus ``shift * I``.
+
+    Args:
+        s: (..., n, n) whose shifted symmetric part is definite.
+        c: (..., n, n).
+
+    >>> mg.ops.lyapunov(np.array([[1.0, 0.0], [0.0, 3.0]]), np.array([[2.0, 8.0], [8.0, 6.0]]))
+    array([[1., 2.],
+           [2., 1.]])
+    """
+    values, vectors = xp.linalg.eigh(_symmetric(xp, s, shift))
+    transposed = xp.swapaxes(vectors, -1, -2)
+    sums = values[..., :, None] + values[..., None, :]
+    return vectors @ ((transposed @ c @ vectors) / sums) @ transposed
+
+
+@lyapunov.defvjp
+def lyapunov_vjp(x_bar, x, s, c, *, shift=0.0):
+    c_bar = lyapunov(s, x_bar, shift=shift)
+    product = matmul(c_bar, _t(x)) + matmul(_t(x), c_bar)
+    return lambda: -(product + _t(product)) / 2, c_bar
+
+
+@lyapunov.defjvp
+def lyapunov_jvp(dots, x, s, c, *, shift=0.0):
+    s_dot, c_dot = dots
+    change = 0.0 if c_dot is None else c_dot
+    if s_dot is not None:
+        m_dot = (s_dot + _t(s_dot)) / 2
+        change = change - matmul(m_dot, x) - matmul(x, m_dot)
+    return lyapunov(s, change, shift=shift)

@@ -1,0 +1,221 @@
+"""Pooling: the largest or the mean value of each window."""
+
+import numpy as np
+
+from minigrad import backend
+from minigrad.core.op import op
+from minigrad.declaration import Case, Domain
+from minigrad.ops.window import window
+
+_GEOMETRIES = (
+    ((2, 3, 4, 4), {"kernel_size": 2}),
+    ((2, 1, 5), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    ((1, 2, 5, 4), {"kernel_size": (2, 3), "stride": (2, 1), "padding": (0, 1)}),
+)
+_SPARSE = ((1, 1, 5, 5), {"kernel_size": 2, "stride": 1, "dilation": 2})
+_WINNERS = np.array([[[[0, 3, 1], [2, 0, 1], [3, 3, 2]]]], dtype=np.uint8)  # for _SPARSE
+
+
+def _window(shape, kernel_size, stride, padding, dilation=1):
+    """As in convolution, but a stride of None makes the windows tile the image."""
+    return window(shape, kernel_size, kernel_size if stride is None else stride, padding, dilation)
+
+
+@op(
+    formula=r"y_{n,\,c,\,o} = \max_k x_{n,\,c,\,s o + d k - p}",
+    pullback=r"\bar x_i = \sum_o \bar y_o\,[i \text{ is the first maximum of window } o]",
+    domain=(Domain(distinct=True),),
+    cases=tuple(Case((shape,), geometry) for shape, geometry in (*_GEOMETRIES, _SPARSE)),
+)
+def max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
+    """The largest value of each window; padding never wins.
+
+    At a tie the first maximum in row-major order gets the whole cotangent, a subgradient and
+    PyTorch's choice.
+
+    Args:
+        x: (N, C, \\*sizes).
+        kernel_size, padding, dilation: an int, or one per axis of ``sizes``.
+        stride: likewise; None means ``kernel_size``.
+
+    Returns:
+        (N, C, \\*outputs) with
+        ``outputs = (sizes + 2 padding - dilation (kernel_size - 1) - 1) // stride + 1``.
+
+    Raises:
+        ShapeError: the window is larger than the padded image.
+
+    >>> mg.ops.max_pool(mg.tensor([[[1.0, 5.0, 2.0, 3.0]]]), kernel_size=2)
+    tensor([[[5., 3.]]])
+    """
+    windows = _window(x.shape, kernel_size, stride, padding, dilation)
+    largest = None
+    for _, view in windows.views(windows.pad(xp, x, -xp.inf)):
+        largest = +view if largest is None else xp.maximum(largest, view, out=largest)
+    return xp.moveaxis(largest, -1, 0)
+
+
+@max_pool.defvjp
+def max_pool_vjp(y_bar, y, x, **geometry):
+    return (max_unpool(y_bar, winners=_winners(x, y, **geometry), shape=x.shape, **geometry),)
+
+
+@max_pool.defjvp
+def max_pool_jvp(x_dots, y, x, **geometry):
+    return take_pooled(x_dots[0], winners=_winners(x, y, **geometry), **geometry)
+
+
+def _winners(x, y, *, kernel_size, stride=None, padding=0, dilation=1):
+    """Which place of its window each output came from: integers of the shape of ``y``."""
+    x, y = getattr(x, "array", x), getattr(y, "array", y)
+    xp = backend.namespace(x)
+    windows = _window(x.shape, kernel_size, stride, padding, dilation)
+    views = [view for _, view in windows.views(windows.pad(xp, x, -xp.inf))]
+    largest = xp.moveaxis(y, 0, -1)
+    # code k as K - k, so that the first of several maxima has the largest code
+    codes = xp.zeros(largest.shape, dtype="uint8" if windows.count <= 255 else "int32")
+    for k, view in enumerate(views):
+        xp.maximum(codes, (view == largest) * codes.dtype.type(windows.count - k), out=codes)
+    winners = (windows.count - codes) % windows.count  # a window of nan has no maximum: place 0
+    return backend.read_only(xp.moveaxis(winners, -1, 0))
+
+
+@op(
+    formula=r"x_i = \sum_o y_o\,[i = \text{winner of window } o]",
+    pullback=r"\bar y_o = \bar x_{\text{winner of window } o}",
+    linear="jointly",
+    cases=(Case(((1, 1, 3, 3),), {"winners": _WINNERS, "shape": _SPARSE[0], **_SPARSE[1]}),),
+)
+def max_unpool(xp, y, *, winners, shape, kernel_size, stride=None, padding=0, dilation=1):
+    """Put each value at the place of its window that ``winners`` names; zeros elsewhere.
+
+    Args:
+        y: (N, C, \\*outputs).
+        winners: integers of the shape of ``y``: row-major places inside the window.
+        shape: (N, C, \\*sizes) of the result.
+        kernel_size, stride, padding, dilation: as in ``max_pool``.
+
+    >>> winners = np.array([[[1, 1]]])
+    >>> mg.ops.max_unpool(
+    ...     np.array([[[5.0, 3.0]]]), winners=winners, shape=(1, 1, 4), kernel_size=2
+    ... )
+    array([[[0., 5., 0., 3.]]])
+    """
+    windows = _window(shape, kernel_size, stride, padding, dilation)
+    y, winners = xp.moveaxis(y, 0, -1), xp.moveaxis(winners, 0, -1)
+    total = windows.zeros(xp, shape[0], shape[1], y.dtype)
+    for k, (_, view) in enumerate(windows.views(total)):
+        if windows.is_disjoint:
+            xp.multiply(y, winners == k, out=view)
+        else:
+            view += y * (winners == k)
+    return windows.crop(xp, total)
+
+
+@max_unpool.defvjp
+def max_unpool_vjp(x_bar, x, y, *, winners, shape, **geometry):
+    return (take_pooled(x_bar, winners=winners, **geometry),)
+
+
+@op(
+    formula=r"y_o = x_{\text{winner of window } o}",
+    pullback=r"\bar x_i = \sum_o \bar y_o\,[i = \text{winner of window } o]",
+    linear="jointly",
+    cases=(Case((_SPARSE[0],), {"winners": _WINNERS, **_SPARSE[1]}),),
+)
+def take_pooled(xp, x, *, winners, kernel_size, stride=None, padding=0, dilation=1):
+    """The value at the place of each window that ``winners`` names; the adjoint of ``max_unpool``.
+
+    Args:
+        x: (N, C, \\*sizes).
+        winners: integers (N, C, \\*outputs): row-major places inside the window.
+        kernel_size, stride, padding, dilation: as in ``max_pool``.
+
+    >>> x = np.array([[[1.0, 5.0, 2.0, 3.0]]])
+    >>> mg.ops.take_pooled(x, winners=np.array([[[0, 1]]]), kernel_size=2)
+    array([[[1., 3.]]])
+    """
+    windows = _window(x.shape, kernel_size, stride, padding, dilation)
+    winners = xp.moveaxis(winners, 0, -1)
+    y = xp.zeros(winners.shape, dtype=x.dtype)
+    for k, (_, view) in enumerate(windows.views(windows.pad(xp, x))):
+        y += view * (winners == k)
+    return xp.moveaxis(y, -1, 0)
+
+
+@take_pooled.defvjp
+def take_pooled_vjp(y_bar, y, x, *, winners, **geometry):
+    return (max_unpool(y_bar, winners=winners, shape=x.shape, **geometry),)
+
+
+@op(
+    formula=r"y_{n,\,c,\,o} = \frac{1}{K} \sum_k x_{n,\,c,\,s o + k - p}",
+    pullback=r"\bar x_i = \frac{1}{K} \sum_o \bar y_o\,[i \in \text{window } o]",
+    linear="jointly",
+    cases=tuple(Case((shape,), geometry) for shape, geometry in _GEOMETRIES),
+)
+def avg_pool(xp, x, *, kernel_size, stride=None, padding=0):
+    """The mean of each window; padded zeros count, as in PyTorch.
+
+    Args:
+        x: (N, C, \\*sizes).
+        kernel_size, padding: an int, or one per axis of ``sizes``.
+        stride: likewise; None means ``kernel_size``.
+
+    Returns:
+        (N, C, \\*outputs) with ``outputs = (sizes + 2 padding - kernel_size) // stride + 1``.
+
+    Raises:
+        ShapeError: the window is larger than the padded image.
+
+    >>> mg.ops.avg_pool(mg.tensor([[[1.0, 5.0, 2.0, 4.0]]]), kernel_size=2)
+    tensor([[[3., 3.]]])
+    """
+    windows = _window(x.shape, kernel_size, stride, padding)
+    total = xp.zeros((x.shape[1], *windows.outputs, x.shape[0]), dtype=x.dtype)
+    for _, view in windows.views(windows.pad(xp, x)):
+        total += view
+    return xp.moveaxis(total, -1, 0) / windows.count
+
+
+@avg_pool.defvjp
+def avg_pool_vjp(y_bar, y, x, **geometry):
+    return (avg_unpool(y_bar, shape=x.shape, **geometry),)
+
+
+def _pooled(shape, geometry):
+    """The shape of ``avg_pool`` of an array of ``shape``."""
+    return (*shape[:2], *_window(shape, **{"stride": None, "padding": 0, **geometry}).outputs)
+
+
+@op(
+    formula=r"x_i = \frac{1}{K} \sum_o y_o\,[i \in \text{window } o]",
+    pullback=r"\bar y_o = \frac{1}{K} \sum_k \bar x_{s o + k - p}",
+    linear="jointly",
+    cases=tuple(
+        Case((_pooled(shape, geometry),), {"shape": shape, **geometry})
+        for shape, geometry in _GEOMETRIES
+    ),
+)
+def avg_unpool(xp, y, *, shape, kernel_size, stride=None, padding=0):
+    """Share each value equally among the places of its window; the adjoint of ``avg_pool``.
+
+    Args:
+        y: (N, C, \\*outputs).
+        shape: (N, C, \\*sizes) of the result.
+        kernel_size, stride, padding: as in ``avg_pool``.
+
+    >>> mg.ops.avg_unpool(np.array([[[3.0, 4.0]]]), shape=(1, 1, 4), kernel_size=2)
+    array([[[1.5, 1.5, 2. , 2. ]]])
+    """
+    windows = _window(shape, kernel_size, stride, padding)
+    share = xp.moveaxis(y, 0, -1) / windows.count
+    total = windows.zeros(xp, shape[0], shape[1], y.dtype)
+    for _, view in windows.views(total):
+        view += share
+    return windows.crop(xp, total)
+
+
+@avg_unpool.defvjp
+def avg_unpool_vjp(x_bar, x, y, *, shape, **geometry):
+    return (avg_pool(x_bar, **geometry),)

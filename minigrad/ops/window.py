@@ -1,0 +1,113 @@
+"""Sliding windows: which elements a convolution or a pooling reads for each of its outputs.
+
+The loops run over the few positions inside a window and move whole images at once, with the batch
+as the last and fastest axis in memory: even a 5 x 5 output row is then a long contiguous run. The
+arrays keep their logical order (N, C, ...); only their strides differ, so elementwise ops between
+two convolutions keep the layout and nothing is transposed on the way.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any
+
+from minigrad.errors import ShapeError, facts
+
+
+@dataclass(frozen=True)
+class Window:
+    """The geometry of one pass over images (N, C, \\*sizes); tuples with one entry per axis."""
+
+    sizes: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many positions a window has."""
+        return prod(self.kernel)
+
+    @property
+    def padded_sizes(self) -> tuple[int, ...]:
+        return tuple(n + 2 * p for n, p in zip(self.sizes, self.padding, strict=True))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every output reads the one element at its own place."""
+        return self.count == 1 and self.outputs == self.sizes and not any(self.padding)
+
+    @property
+    def is_disjoint(self) -> bool:
+        """Whether no two windows share an element."""
+        axes = zip(self.kernel, self.dilation, self.stride, strict=True)
+        return all(s > d * (k - 1) for k, d, s in axes)
+
+    def pad(self, xp: Any, x: Any, fill: float = 0.0) -> Any:
+        """(N, C, \\*sizes) -> (C, \\*padded_sizes, N); a view where there is nothing to pad."""
+        xt = xp.moveaxis(x, 0, -1)
+        if not any(self.padding):
+            return xt
+        padded = xp.full((x.shape[1], *self.padded_sizes, x.shape[0]), fill, dtype=x.dtype)
+        padded[self._inside()] = xt
+        return padded
+
+    def crop(self, xp: Any, padded: Any) -> Any:
+        """(C, \\*padded_sizes, N) -> (N, C, \\*sizes), a view."""
+        return xp.moveaxis(padded[self._inside()], -1, 0)
+
+    def zeros(self, xp: Any, n: int, c: int, dtype: Any) -> Any:
+        """Zeros of shape (C, \\*padded_sizes, N)."""
+        return xp.zeros((c, *self.padded_sizes, n), dtype=dtype)
+
+    def views(self, padded: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
+        """``(position, what all windows hold there)``; each view is (C, \\*outputs, N)."""
+        for position in product(*map(range, self.kernel)):
+            steps = zip(position, self.dilation, self.stride, self.outputs, strict=True)
+            cut = tuple(slice(k * d, k * d + (m - 1) * s + 1, s) for k, d, s, m in steps)
+            yield position, padded[(slice(None), *cut)]
+
+    def _inside(self) -> tuple[slice, ...]:
+        ends = zip(self.padding, self.sizes, strict=True)
+        return (slice(None), *(slice(p, p + n) for p, n in ends))
+
+
+def window(
+    shape: tuple[int, ...],
+    kernel_size: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+) -> Window:
+    """The windows over images of ``shape`` (N, C, \\*sizes); an int holds for every axis.
+
+    Raises:
+        ShapeError: no image axes, parameters that do not fit them, or a window that is larger than
+            the padded image.
+    """
+    sizes = tuple(shape[2:])
+    if not sizes:
+        raise ShapeError(facts("window: x", expected="(N, C, L, ...)", got=tuple(shape)))
+    kernel = per_axis("kernel_size", kernel_size, len(sizes), least=1)
+    steps = per_axis("stride", stride, len(sizes), least=1)
+    pads = per_axis("padding", padding, len(sizes), least=0)
+    gaps = per_axis("dilation", dilation, len(sizes), least=1)
+    spans = [d * (k - 1) + 1 for k, d in zip(kernel, gaps, strict=True)]
+    rooms = [n + 2 * p - span for n, p, span in zip(sizes, pads, spans, strict=True)]
+    if min(rooms) < 0:
+        got = f"{tuple(spans)} on images {sizes} padded by {pads}"
+        raise ShapeError(facts("window: extent", expected="at most the padded image", got=got))
+    outputs = tuple(room // s + 1 for room, s in zip(rooms, steps, strict=True))
+    return Window(sizes, kernel, steps, pads, gaps, outputs)
+
+
+def per_axis(name: str, value: Any, n: int, least: int) -> tuple[int, ...]:
+    """``value`` as a tuple of ``n`` ints that are at least ``least``."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * n
+    if len(values) != n or any(int(v) != v or v < least for v in values):
+        expected = f"an int or {n} ints >= {least}"
+        raise ShapeError(facts(f"window: {name}", expected=expected, got=value))
+    return tuple(int(v) for v in values)

@@ -1,0 +1,125 @@
+"""Gradient clipping: by the norm of all, by value, and unit by unit (AGC)."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from minigrad import backend
+from minigrad.errors import UsageError, facts
+from minigrad.tensor import Tensor
+
+
+def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients by one factor so that their joint 2-norm is at most ``max_norm``.
+
+    Returns:
+        The norm before. If it is nan or inf the gradients stay as they are.
+
+    >>> w = mg.tensor([0.0, 0.0], requires_grad=True)
+    >>> w.grad = np.array([3.0, 4.0])
+    >>> mg.optim.clip_grad_norm_([w], 1.0), w.grad.numpy().round(3)
+    (5.0, array([0.6, 0.8]))
+    """
+    graded = [p for p in parameters if p.grad is not None]
+    norms = [backend.to_host(backend.namespace(p.array).linalg.norm(_grad(p))) for p in graded]
+    total = float(np.linalg.norm(np.array(norms, dtype=np.float64)))
+    factor = max_norm / (total + 1e-6)  # as PyTorch has it
+    if np.isfinite(total) and factor < 1:
+        for p in graded:
+            p.grad = _grad(p) * factor
+    return total
+
+
+def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
+    """Limit every element of every gradient to ``[-clip_value, clip_value]``.
+
+    >>> w = mg.tensor([0.0, 0.0], requires_grad=True)
+    >>> w.grad = np.array([3.0, -0.5])
+    >>> mg.optim.clip_grad_value_([w], 1.0)
+    >>> w.grad.numpy()
+    array([ 1. , -0.5])
+    """
+    for p in parameters:
+        if p.grad is not None:
+            p.grad = backend.namespace(p.array).clip(_grad(p), -clip_value, clip_value)
+
+
+def _grad(p: Tensor) -> Any:
+    return p.grad.array if p.grad is not None else None
+
+
+def unit_norms(array: Any) -> Any:
+    """2-norm of each output unit: over all axes but the first; of a vector or scalar as a whole.
+
+    >>> mg.optim.unit_norms(np.array([[3.0, 4.0], [0.0, 1.0]]))
+    array([[5.],
+           [1.]])
+    """
+    axes = tuple(range(1, array.ndim)) or None
+    return backend.namespace(array).sqrt((array * array).sum(axis=axes, keepdims=True))
+
+
+class AGC:
+    """Adaptive gradient clipping around an optimizer: before its step, each unit's gradient is
+    limited relative to the unit's weights.
+
+    ``g_i = g_i * clipping * max(|w_i|, eps) / |g_i|`` where ``|g_i| > clipping * max(|w_i|, eps)``.
+
+    Args:
+        optimizer: the one that steps.
+        clipping: largest ratio of the norms.
+        eps: floor of the weights' norm, so that zero-initialized units can move.
+        exclude: parameters that are not clipped; the paper leaves out the last linear layer.
+
+    Source:
+        Brock, De, Smith, Simonyan 2021, arXiv:2102.06171, eq. 3.
+
+    >>> w = mg.tensor([[3.0, 4.0]], requires_grad=True)
+    >>> w.grad = np.array([[0.0, 100.0]])
+    >>> mg.optim.AGC(mg.optim.SGD([w], lr=1.0), clipping=0.1).step()
+    >>> w.numpy()  # the gradient's norm became 0.1 * 5
+    array([[3. , 3.5]])
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        clipping: float = 0.01,
+        eps: float = 1e-3,
+        exclude: Iterable[Tensor] = (),
+    ):
+        if clipping <= 0:
+            raise UsageError(facts("AGC: clipping", expected="a positive number", got=clipping))
+        self.optimizer, self.clipping, self.eps = optimizer, clipping, eps
+        self.excluded = {id(p) for p in exclude}
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return self.optimizer.parameters
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
+
+    def zero_grad(self) -> None:
+        """Forget the accumulated gradients."""
+        self.optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of the optimizer; clipping has no state."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned."""
+        self.optimizer.load_state_dict(state)
+
+    def step(self) -> None:
+        """Clip, then step."""
+        for p in self.parameters:
+            if p.grad is not None and id(p) not in self.excluded:
+                xp = backend.namespace(p.array)
+                most = self.clipping * xp.maximum(unit_norms(p.array), self.eps)
+                norm = xp.maximum(unit_norms(_grad(p)), 1e-6)
+                p.grad = _grad(p) * xp.minimum(most / norm, 1.0)
+        self.optimizer.step()

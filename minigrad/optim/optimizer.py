@@ -1,0 +1,208 @@
+"""Optimizers: they read ``.grad`` of parameters and assign new values."""
+
+from collections.abc import Iterable
+from math import sqrt
+from typing import Any
+
+from minigrad import backend
+from minigrad.errors import UsageError, facts
+from minigrad.tensor import Tensor
+
+
+class Optimizer:
+    """Base: groups of parameters with options, and arrays of state per parameter.
+
+    Args:
+        params: Tensors, or dicts ``{"params": Tensors, "lr": ...}`` whose options differ.
+        defaults: options of every group that does not set its own.
+    """
+
+    def __init__(self, params: Iterable, **defaults: Any):
+        groups = list(params)
+        if groups and not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        self.param_groups = [{**defaults, **g, "params": _checked(g["params"])} for g in groups]
+        self.state: list[dict[str, Any]] = [{} for group in groups for _ in group["params"]]
+        if not self.state:
+            raise UsageError(f"{type(self).__name__}: no parameters")
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters of all groups, in order."""
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def zero_grad(self) -> None:
+        """Forget the accumulated gradients."""
+        for p in self.parameters:
+            p.zero_grad()
+
+    def step(self) -> None:
+        """Change every parameter that has a gradient."""
+        states = iter(self.state)
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = next(states)
+                if p.grad is not None:
+                    new = self.update(p.array, p.grad.array, state, group)
+                    p.data = backend.read_only(new)  # nobody else holds it: no copy is needed
+
+    def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
+        """The new value of the array ``p`` with gradient ``g``; subclasses have their rule here."""
+        raise NotImplementedError(f"{type(self).__name__} has no update()")
+
+    def state_dict(self) -> dict[str, Any]:
+        """``{"state": one dict of arrays per parameter, "param_groups": the options}``."""
+        groups = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]
+        return {"state": [dict(s) for s in self.state], "param_groups": groups}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned.
+
+        Raises:
+            UsageError: another number of groups or parameters, or arrays of other shapes.
+        """
+        states, groups = state["state"], state["param_groups"]
+        if len(states) != len(self.state) or len(groups) != len(self.param_groups):
+            expected = f"{len(self.param_groups)} groups, {len(self.state)} parameters"
+            got = f"{len(groups)} groups, {len(states)} parameters"
+            raise UsageError(facts("optimizer.load_state_dict", expected=expected, got=got))
+        for i, (p, new) in enumerate(zip(self.parameters, states, strict=True)):
+            for name, value in new.items():
+                shape = getattr(value, "shape", ())
+                if shape not in ((), p.shape):
+                    headline = f"optimizer.load_state_dict: {name} of parameter {i}"
+                    raise UsageError(facts(headline, expected=p.shape, got=shape))
+        self.state = [dict(s) for s in states]
+        for group, options in zip(self.param_groups, groups, strict=True):
+            group.update(options)
+
+
+def _checked(params: Iterable) -> list[Tensor]:
+    params = list(params)
+    for p in params:
+        if not (isinstance(p, Tensor) and p.is_leaf):
+            got = type(p).__name__
+            raise UsageError(facts("optimizer: params", expected="leaf Tensors", got=got))
+    return params
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: ``p = p - lr * d``.
+
+    ``d = g + weight_decay * p``; with momentum ``v = momentum * v + (1 - dampening) * d`` (v = d at
+    the first step) and ``d = v``, or ``d = d + momentum * v`` for Nesterov's form.
+
+    Args:
+        params: see ``Optimizer``.
+        lr: learning rate.
+        momentum, dampening, weight_decay: numbers as above.
+        nesterov: needs a momentum and no dampening.
+
+    Source:
+        Sutskever, Martens, Dahl, Hinton 2013, On the importance of initialization and momentum.
+
+    >>> w = mg.tensor([1.0], requires_grad=True)
+    >>> (3.0 * w).sum().backward()
+    >>> mg.optim.SGD([w], lr=0.1).step()
+    >>> w.numpy()
+    array([0.7])
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ):
+        if nesterov and (momentum <= 0 or dampening != 0):
+            got = f"momentum={momentum}, dampening={dampening}"
+            raise UsageError(facts("SGD: nesterov", expected="momentum, no dampening", got=got))
+        super().__init__(params, lr=lr, momentum=momentum, dampening=dampening,
+                         weight_decay=weight_decay, nesterov=nesterov)  # fmt: skip
+
+    def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
+        momentum = group["momentum"]
+        if group["weight_decay"]:
+            g = g + group["weight_decay"] * p
+        if momentum:
+            v = state.get("momentum_buffer")
+            v = +g if v is None else momentum * v + (1 - group["dampening"]) * g
+            state["momentum_buffer"] = v
+            g = g + momentum * v if group["nesterov"] else v
+        return p - group["lr"] * g
+
+
+class Adam(Optimizer):
+    """``p = p - lr * m_hat / (sqrt(v_hat) + eps)`` with running means m of g and v of g^2.
+
+    ``m_hat = m / (1 - beta1^t)``, ``v_hat = v / (1 - beta2^t)``; ``weight_decay * p`` joins g.
+
+    Args:
+        params: see ``Optimizer``.
+        lr: learning rate.
+        betas: weight of the old m and of the old v.
+        eps: added to the root.
+        weight_decay: strength of an L2 penalty.
+
+    Source:
+        Kingma, Ba 2014, arXiv:1412.6980, Algorithm 1.
+
+    >>> w = mg.tensor([1.0], requires_grad=True)
+    >>> (3.0 * w).sum().backward()
+    >>> mg.optim.Adam([w], lr=0.1).step()  # the first step has length lr
+    >>> w.numpy().round(6)
+    array([0.9])
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(params, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
+
+    def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
+        return self.adam(p, g + group["weight_decay"] * p, state, group)
+
+    def adam(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
+        """Algorithm 1 for a gradient that is complete."""
+        beta1, beta2 = group["betas"]
+        t = state.get("step", 0) + 1
+        m = beta1 * state.get("exp_avg", 0.0) + (1 - beta1) * g
+        v = beta2 * state.get("exp_avg_sq", 0.0) + (1 - beta2) * (g * g)
+        state.update(step=t, exp_avg=m, exp_avg_sq=v)
+        root = backend.namespace(v).sqrt(v) / sqrt(1 - beta2**t) + group["eps"]
+        return p - (group["lr"] / (1 - beta1**t)) * (m / root)
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks p by itself: ``p = (1 - lr * weight_decay) * p - step``.
+
+    Source:
+        Loshchilov, Hutter 2017, arXiv:1711.05101, Algorithm 2.
+
+    >>> w = mg.tensor([1.0], requires_grad=True)
+    >>> w.grad = np.zeros(1)
+    >>> mg.optim.AdamW([w], lr=0.1, weight_decay=0.5).step()
+    >>> w.numpy()
+    array([0.95])
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ):
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
+        return self.adam(p * (1 - group["lr"] * group["weight_decay"]), g, state, group)

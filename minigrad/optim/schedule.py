@@ -1,0 +1,117 @@
+"""Learning-rate schedules: after each epoch ``step()`` sets ``lr = base_lr * factor(epoch)``."""
+
+from collections.abc import Callable, Sequence
+from math import cos, pi
+from typing import Any
+
+from minigrad.errors import UsageError
+
+
+class LambdaLR:
+    """``lr = base_lr * factor(epoch)``; the base of all schedules.
+
+    Args:
+        optimizer: its groups' ``lr`` at this moment are the base rates.
+        factor: number of steps taken -> factor.
+
+    >>> w = mg.tensor([1.0], requires_grad=True)
+    >>> optimizer = mg.optim.SGD([w], lr=1.0)
+    >>> schedule = mg.optim.LambdaLR(optimizer, lambda epoch: 0.5**epoch)
+    >>> schedule.step()
+    >>> optimizer.param_groups[0]["lr"]
+    0.5
+    """
+
+    def __init__(self, optimizer: Any, factor: Callable[[int], float]):
+        self.optimizer, self.factor = optimizer, factor
+        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.last_epoch = 0
+        self._apply()
+
+    def _apply(self) -> None:
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base * self.factor(self.last_epoch)
+
+    def step(self) -> None:
+        """One epoch is over."""
+        self.last_epoch += 1
+        self._apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of steps and the base rates."""
+        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned."""
+        self.last_epoch, self.base_lrs = state["last_epoch"], list(state["base_lrs"])
+        self._apply()
+
+
+class StepLR(LambdaLR):
+    """Times ``gamma`` after every ``step_size`` epochs."""
+
+    def __init__(self, optimizer: Any, step_size: int, gamma: float = 0.1):
+        super().__init__(optimizer, lambda epoch: gamma ** (epoch // step_size))
+
+
+class MultiStepLR(LambdaLR):
+    """Times ``gamma`` after each of the epochs ``milestones``."""
+
+    def __init__(self, optimizer: Any, milestones: Sequence[int], gamma: float = 0.1):
+        super().__init__(optimizer, lambda epoch: gamma ** sum(m <= epoch for m in milestones))
+
+
+class ExponentialLR(LambdaLR):
+    """Times ``gamma`` after every epoch."""
+
+    def __init__(self, optimizer: Any, gamma: float):
+        super().__init__(optimizer, lambda epoch: gamma**epoch)
+
+
+class CosineAnnealingLR(LambdaLR):
+    """From the base rate along half a cosine to ``eta_min`` after ``T_max`` epochs.
+
+    ``lr = eta_min + (base_lr - eta_min) * (1 + cos(pi * epoch / T_max)) / 2``.
+
+    Source:
+        Loshchilov, Hutter 2016, arXiv:1608.03983, eq. 5.
+    """
+
+    def __init__(self, optimizer: Any, T_max: int, eta_min: float = 0.0):
+        self.floor = eta_min
+        super().__init__(optimizer, lambda epoch: (1 + cos(pi * epoch / T_max)) / 2)
+
+    def _apply(self) -> None:
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = self.floor + (base - self.floor) * self.factor(self.last_epoch)
+
+
+class LinearLR(LambdaLR):
+    """Factor from ``start_factor`` to ``end_factor`` in ``total_iters`` even steps: a warm-up.
+
+    >>> w = mg.tensor([1.0], requires_grad=True)
+    >>> optimizer = mg.optim.SGD([w], lr=1.0)
+    >>> warm_up = mg.optim.LinearLR(optimizer, start_factor=0.5, total_iters=2)
+    >>> rates = [optimizer.param_groups[0]["lr"]]
+    >>> for _ in range(3):
+    ...     warm_up.step()
+    ...     rates.append(optimizer.param_groups[0]["lr"])
+    >>> rates
+    [0.5, 0.75, 1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        start_factor: float = 1 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+    ):
+        if total_iters < 1:
+            raise UsageError(f"LinearLR: total_iters must be 1 or more, not {total_iters}")
+
+        def factor(epoch: int) -> float:
+            share = min(epoch, total_iters) / total_iters
+            return start_factor + (end_factor - start_factor) * share
+
+        super().__init__(optimizer, factor)

@@ -1,0 +1,87 @@
+"""Checkpoints: arrays in safetensors, all else as JSON in its metadata; nothing is unpickled.
+
+A checkpoint is written beside its name and renamed, so at every moment the file is whole.
+"""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad import backend
+from minigrad.data.download import write_atomically
+from minigrad.data.idx import corrupt
+from minigrad.errors import DataError, MissingPackageError, facts
+
+_KEY = "minigrad"
+NAME = "checkpoint.safetensors"
+
+
+def safetensors() -> Any:
+    """The module ``safetensors.numpy``.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        import safetensors.numpy as module
+    except ImportError as error:
+        raise MissingPackageError(
+            facts("checkpoints need the package safetensors", expected="an installed safetensors",
+                  got=str(error), remedy="pip install 'minigrad[train]'")
+        ) from error  # fmt: skip
+    return module
+
+
+def save_checkpoint(path: str | Path, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+    """Write ``arrays`` (of any library) and ``meta`` (JSON) to ``path``, whole or not at all."""
+    host = {k: np.array(backend.to_host(v), order="C", ndmin=0) for k, v in arrays.items()}
+    content = safetensors().save(host, metadata={_KEY: json.dumps(meta)})
+    write_atomically(Path(path), content)
+
+
+def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the JSON part of a checkpoint.
+
+    Raises:
+        DataError: no such file, not a safetensors file, truncated, or not one of ours.
+    """
+    path = Path(path)
+    module = safetensors()
+    try:
+        content = path.read_bytes()
+        arrays = module.load(content)
+        (length,) = struct.unpack("<Q", content[:8])
+        header = json.loads(content[8 : 8 + length])
+        meta = json.loads(header["__metadata__"][_KEY])
+    except OSError as error:
+        raise DataError(facts(f"{path}: no checkpoint", expected="a file", got=error)) from error
+    except Exception as error:  # whatever the parser found: the file is not a checkpoint of ours
+        raise corrupt(path, "a minigrad checkpoint (safetensors)", repr(error)) from error
+    return arrays, meta
+
+
+def pack_optimizer(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An optimizer's ``state_dict`` as arrays by name and a JSON part."""
+    arrays, numbers = {}, []
+    for i, entries in enumerate(state["state"]):
+        array = {k: v for k, v in entries.items() if hasattr(v, "shape") and v.shape}
+        arrays.update({f"optimizer.{i}.{k}": v for k, v in array.items()})
+        numbers.append({k: _number(v) for k, v in entries.items() if k not in array})
+    return arrays, {"numbers": numbers, "param_groups": state["param_groups"]}
+
+
+def _number(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def unpack_optimizer(arrays: dict[str, Any], meta: dict[str, Any], device: str) -> dict[str, Any]:
+    """The ``state_dict`` that ``pack_optimizer`` was given."""
+    state = [dict(numbers) for numbers in meta["numbers"]]
+    for name, array in arrays.items():
+        if name.startswith("optimizer."):
+            _, i, key = name.split(".", 2)
+            state[int(i)][key] = backend.to_device(array, device)
+    return {"state": state, "param_groups": meta["param_groups"]}

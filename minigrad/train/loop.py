@@ -1,0 +1,279 @@
+"""The training loop: epochs, evaluation, checkpoints; it stops anywhere and goes on bit for bit."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad import backend, nn, ops, optim
+from minigrad.anomaly import anomaly_mode
+from minigrad.context import no_grad
+from minigrad.data.loader import DataLoader, TensorDataset
+from minigrad.errors import AnomalyError, UsageError, facts
+from minigrad.nn.random import generator
+from minigrad.tensor import Tensor, tensor
+from minigrad.train.checkpoint import (
+    load_checkpoint,
+    pack_optimizer,
+    save_checkpoint,
+    unpack_optimizer,
+)
+
+
+def _quiet() -> np.errstate:
+    """No warnings of NumPy: a loss that is not finite is reported by itself."""
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave; ``loss`` and ``train_acc`` are running means while it trained."""
+
+    loss: float
+    train_acc: float
+    test_acc: float
+    examples_per_second: float
+
+    def __str__(self) -> str:
+        return (
+            f"loss {self.loss:.3f}, train acc {self.train_acc:.3f}, test acc {self.test_acc:.3f}, "
+            f"{self.examples_per_second:.1f} examples/sec"
+        )
+
+
+@dataclass
+class Progress:
+    """Where a run stands inside an epoch."""
+
+    epoch: int = 0  # complete ones
+    batch: int = 0  # complete ones of the next epoch
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+    history: list[Epoch] = field(default_factory=list)
+
+    def restart(self) -> None:
+        """The next epoch begins."""
+        self.batch = self.correct = self.seen = 0
+        self.loss_sum = self.seconds = 0.0
+
+
+class Trainer:
+    """A network, an optimizer and data, with everything that decides how training goes on.
+
+    Args:
+        net: classifies a batch of inputs, returns logits (N, K).
+        optimizer: of its parameters.
+        train, test: pairs ``(inputs, labels)`` of host arrays.
+        batch_size: samples per step.
+        device: where batches are moved.
+        seed: of the order of the samples.
+        schedule: its ``step()`` is called after each epoch.
+        path: the checkpoint file; None: no checkpoints.
+        settings: JSON that a resumed run must share.
+        on_batch: called after each step with the number of samples in it.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: optim.Optimizer,
+        train: tuple[np.ndarray, np.ndarray],
+        test: tuple[np.ndarray, np.ndarray],
+        *,
+        batch_size: int = 256,
+        device: str = "cpu",
+        seed: int = 0,
+        schedule: optim.LambdaLR | None = None,
+        path: str | Path | None = None,
+        settings: dict[str, Any] | None = None,
+        on_batch: Callable[[int], None] | None = None,
+    ):
+        self.net, self.optimizer, self.device = net, optimizer, device
+        self.test, self.schedule = test, schedule
+        data = TensorDataset(*train)
+        # a last batch of one sample has no variance: leave out what does not fill a batch then
+        self.loader = DataLoader(
+            data, batch_size, shuffle=True, drop_last=len(data) % batch_size == 1, seed=seed
+        )
+        self.path = None if path is None else Path(path)
+        self.settings = settings or {}
+        self.on_batch = on_batch
+        self.progress = Progress()
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    def fit(self, epochs: int) -> Iterator[Epoch]:
+        """Train until ``epochs`` epochs are complete; yields each.
+
+        Raises:
+            AnomalyError: a loss or gradient that is not finite; names the first op that made it.
+            KeyboardInterrupt: on Ctrl-C, after the current step is complete and saved.
+        """
+        with _interruptible() as interrupted:
+            while self.progress.epoch < epochs:
+                for x, labels in self._batches():
+                    self._timed_step(x, labels)
+                    if interrupted():
+                        self.save()
+                        raise KeyboardInterrupt
+                yield self._finish_epoch()
+
+    def _batches(self) -> Iterator[tuple]:
+        self.loader.epoch, self.loader.start = self.progress.epoch, self.progress.batch
+        return iter(self.loader)
+
+    def _timed_step(self, x: np.ndarray, labels: np.ndarray) -> None:
+        start = time.perf_counter()
+        loss, correct = self.step(x, labels)
+        p = self.progress
+        p.seconds += time.perf_counter() - start
+        p.loss_sum += loss * len(labels)
+        p.correct += correct
+        p.seen += len(labels)
+        p.batch += 1
+        if self.on_batch is not None:
+            self.on_batch(len(labels))
+
+    def step(self, x: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
+        """One optimizer step; the loss and the number of right answers before it."""
+        self.net.train()
+        batch = tensor(x, device=self.device)
+        self.optimizer.zero_grad()
+        before = dict(self.net.named_buffers())
+        before = {name: buffer.array for name, buffer in before.items()}
+        with _quiet():
+            logits = self.net(batch)
+            loss = ops.cross_entropy(logits, labels)
+            loss.backward()
+            if not (np.isfinite(loss.item()) and self._gradients_are_finite()):
+                self._explain(batch, labels, before)
+            self.optimizer.step()
+        return loss.item(), _correct(logits, labels)
+
+    def _gradients_are_finite(self) -> bool:
+        grads = [p.grad.array for p in self.net.parameters() if p.grad is not None]
+        return all(bool(backend.namespace(g).isfinite(g).all()) for g in grads)
+
+    def _explain(self, batch: Tensor, labels: np.ndarray, buffers: dict[str, Any]) -> None:
+        """Repeat the step under ``anomaly_mode``; the state is what it was before the step."""
+        where = f"training: epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
+        for name, buffer in self.net.named_buffers():
+            buffer.data = buffers[name]
+        try:
+            with anomaly_mode(), nn.frozen_statistics():
+                ops.cross_entropy(self.net(batch), labels).backward()
+        except AnomalyError as error:
+            error.add_note(f"in {where}; a smaller learning rate may help")
+            raise
+        raise AnomalyError(
+            facts(where, expected="a finite loss and gradients", got="numbers that are not finite")
+        )
+
+    def _finish_epoch(self) -> Epoch:
+        p = self.progress
+        seen = max(p.seen, 1)
+        epoch = Epoch(
+            p.loss_sum / seen, p.correct / seen, self.accuracy(*self.test),
+            p.seen / p.seconds if p.seconds else 0.0,
+        )  # fmt: skip
+        p.history.append(epoch)
+        p.epoch += 1
+        p.restart()
+        if self.schedule is not None:
+            self.schedule.step()
+        self.save()
+        return epoch
+
+    def accuracy(self, inputs: np.ndarray, labels: np.ndarray, batch_size: int = 1000) -> float:
+        """Share of right answers in evaluation mode."""
+        self.net.eval()
+        right = 0
+        with no_grad(), _quiet():
+            for i in range(0, len(inputs), batch_size):
+                logits = self.net(tensor(inputs[i : i + batch_size], device=self.device))
+                right += _correct(logits, labels[i : i + batch_size])
+        return right / max(len(inputs), 1)
+
+    # --- checkpoints -----------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write everything that decides how training goes on."""
+        if self.path is None:
+            return
+        arrays = {f"model.{k}": v.array for k, v in self.net.state_dict().items()}
+        of_optimizer, optimizer = pack_optimizer(self.optimizer.state_dict())
+        meta = {
+            "settings": self.settings,
+            "optimizer": optimizer,
+            "schedule": self.schedule.state_dict() if self.schedule is not None else None,
+            "progress": asdict(self.progress),
+            "rng": {k: g.bit_generator.state for k, g in self._generators().items()},
+        }
+        save_checkpoint(self.path, {**arrays, **of_optimizer}, meta)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint.
+
+        Raises:
+            DataError: it is missing or corrupt.
+            UsageError: it belongs to a run with other settings.
+        """
+        if self.path is None:
+            raise UsageError("resume: there is no folder with a checkpoint; name it with out=")
+        arrays, meta = load_checkpoint(self.path)
+        if meta["settings"] != self.settings:
+            differ = [k for k in self.settings if meta["settings"].get(k) != self.settings[k]]
+            expected = ", ".join(f"{k}={meta['settings'].get(k)!r}" for k in differ)
+            got = ", ".join(f"{k}={self.settings[k]!r}" for k in differ)
+            raise UsageError(facts("resume: another run", expected=expected, got=got))
+        model = {k[6:]: v for k, v in arrays.items() if k.startswith("model.")}
+        self.net.load_state_dict(model)
+        state = unpack_optimizer(arrays, meta["optimizer"], self.device)
+        self.optimizer.load_state_dict(state)
+        if self.schedule is not None:
+            self.schedule.load_state_dict(meta["schedule"])
+        history = [Epoch(**entry) for entry in meta["progress"]["history"]]
+        self.progress = Progress(**{**meta["progress"], "history": history})
+        for key, rng in self._generators().items():
+            rng.bit_generator.state = meta["rng"][key]
+
+    def _generators(self) -> dict[str, np.random.Generator]:
+        """The default generator and those that layers have for themselves."""
+        found = {"default": generator()}
+        for path, module in self.net.named_modules():
+            own = getattr(module, "rng", None)
+            if isinstance(own, np.random.Generator) and own is not found["default"]:
+                found[path] = own
+        return found
+
+
+def _correct(logits: Tensor, labels: np.ndarray) -> int:
+    return int((backend.to_host(logits.array).argmax(axis=1) == labels).sum())
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C only sets a flag, so that a step ends; the second one interrupts at once."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # signals reach the main thread only
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(signum: int, frame: Any) -> None:
+        asked.append(signum)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,109 @@
+"""What can be trained: networks with their settings, and data sets ready for them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad import nn, optim
+from minigrad.data import digits, fashion_mnist, mnist, train_test_split
+from minigrad.errors import UsageError, facts
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and how it is trained. ``batch_norm=False`` makes the twin without BN.
+
+    ``schedule`` is ``"constant"``, or ``"cosine"``: the rate falls to 0 over the epochs of the run.
+    """
+
+    model: Callable[..., nn.Module]
+    batch_norm: bool
+    lr: float
+    batch_size: int = 256
+    epochs: int = 10
+    momentum: float = 0.0
+    schedule: str = "constant"
+
+
+_PAIRS = {
+    "lenet": (nn.models.lenet, {"lr": 1.0}),  # Dive into Deep Learning 7.5: batch 256, 10 epochs
+    "mlp": (nn.models.mlp, {"lr": 0.1}),
+    "resnet": (nn.models.resnet, {"lr": 0.1, "batch_size": 128, "momentum": 0.9}),
+    "rnn": (nn.models.RowRNN, {"lr": 0.2, "batch_size": 128}),
+}
+RECIPES = {
+    name + suffix: Recipe(model, batch_norm, **words)
+    for name, (model, words) in _PAIRS.items()
+    for suffix, batch_norm in (("-bn", True), ("", False))
+}
+# The digits are few and small: more and smaller steps than the recipes of the big sets take, and a
+# rate that falls, so that the running statistics settle within so few of them.
+_FOR_DIGITS = {"batch_size": 32, "schedule": "cosine"}
+_DIGITS_LR = {"lenet": 1.0, "mlp": 0.1, "resnet": 0.05, "rnn": 0.1}
+DATASETS = ("digits", "fashion-mnist", "mnist")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images (N, 1, side, side) in [0, 1], and labels (N,)."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def side(self) -> int:
+        return self.train[0].shape[-1]
+
+
+def recipe(model: str, data: str = "fashion-mnist", **changes: Any) -> Recipe:
+    """The recipe ``model`` as it is used on ``data``; ``changes`` that are not None override it.
+
+    Raises:
+        UsageError: there is none.
+
+    >>> spec = mg.train.recipe("lenet-bn")
+    >>> spec.batch_norm, spec.lr, spec.batch_size, spec.epochs
+    (True, 1.0, 256, 10)
+    """
+    if changes.get("batch_norm") is not None:
+        model = model.removesuffix("-bn") + ("-bn" if changes["batch_norm"] else "")
+    if model not in RECIPES:
+        expected = ", ".join(RECIPES)
+        raise UsageError(facts("no such model", expected=expected, got=repr(model)))
+    spec = RECIPES[model]
+    if data == "digits":
+        spec = replace(spec, **_FOR_DIGITS, lr=_DIGITS_LR[model.removesuffix("-bn")])
+    return replace(spec, **{k: v for k, v in changes.items() if v is not None})
+
+
+def load_images(name: str, root: str | Path | None = None, dtype: Any = "float32") -> Images:
+    """The data set ``name``; for the two MNISTs ``root`` is passed on.
+
+    The digits are cut at random, seed 0, into 1,437 to train and 360 to test.
+    """
+    if name == "digits":
+        images, labels = digits()
+        x = (images / 16).reshape(-1, 1, 8, 8).astype(dtype)
+        train_x, train_y, test_x, test_y = train_test_split(x, labels, test=360)
+        return Images((train_x, train_y), (test_x, test_y))
+    if name not in DATASETS:
+        expected = ", ".join(DATASETS)
+        raise UsageError(facts("no such data set", expected=expected, got=repr(name)))
+    parts = (fashion_mnist if name == "fashion-mnist" else mnist)(root)
+    train, test = (x[:, None].astype(dtype) / np.dtype(dtype).type(255) for x in parts[::2])
+    return Images((train, parts.train_labels), (test, parts.test_labels))
+
+
+def build(spec: Recipe, images: Images, *, device: str, dtype: str, seed: int) -> tuple:
+    """A new network on ``device``, its optimizer and the schedule of the learning rate."""
+    classes = int(images.train[1].max()) + 1
+    rng = np.random.default_rng(seed)
+    net = spec.model(spec.batch_norm, side=images.side, classes=classes, rng=rng)
+    net.to(device, dtype)
+    optimizer = optim.SGD(net.parameters(), lr=spec.lr, momentum=spec.momentum)
+    if spec.schedule == "cosine":
+        return net, optimizer, optim.CosineAnnealingLR(optimizer, spec.epochs)
+    return net, optimizer, optim.LambdaLR(optimizer, lambda epoch: 1.0)

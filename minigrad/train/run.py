@@ -1,0 +1,180 @@
+"""``train``: one call from a recipe's name to a trained network, its curves and its checkpoint."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad import backend, nn
+from minigrad.data.download import write_atomically
+from minigrad.errors import UsageError, facts
+from minigrad.nn.batchnorm import StatisticsNorm
+from minigrad.train.checkpoint import NAME, safetensors
+from minigrad.train.curves import curves
+from minigrad.train.loop import Epoch, Trainer
+from minigrad.train.recipes import Recipe, build, load_images, recipe
+
+
+@dataclass
+class Trained:
+    """A trained network and how it went."""
+
+    net: nn.Module
+    history: list[Epoch]
+
+    def first_batch_norm(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """``(gamma, beta)`` of the first batch norm with parameters, or None."""
+        for module in self.net.modules():
+            if isinstance(module, StatisticsNorm) and module.affine:
+                gamma, beta = module.gamma_and_beta(module.running_mean)
+                return gamma.numpy(), beta.numpy()
+        return None
+
+
+def train(
+    model: str = "lenet-bn",
+    data: str = "digits",
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    batch_norm: bool | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    seed: int = 0,
+    root: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    population: bool = False,
+    progress: bool = False,
+    say: Callable[[str], Any] = print,
+) -> Trained:
+    """Train ``model`` on ``data`` and say how it goes, one line per epoch.
+
+    Args:
+        model: a name in ``RECIPES``: lenet-bn, mlp-bn, resnet-bn, rnn-bn, and without ``-bn``.
+        data: digits, fashion-mnist or mnist.
+        epochs, batch_size, lr: None: the recipe's.
+        batch_norm: True or False overrides the recipe: the twin with the same everything else.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        dtype: of parameters and images.
+        seed: of initial values and of the order of the samples.
+        root: a folder with the four files of (Fashion-)MNIST; None: the cache.
+        out: a folder for the checkpoint (after each epoch, and on Ctrl-C) and the curves.
+        resume: go on from the checkpoint in ``out``, bit for bit as if nothing had happened; starts
+            anew where there is none yet.
+        population: at the end replace running statistics by averages over the training set.
+        progress: show a progress bar; needs rich.
+        say: takes the lines.
+
+    Returns:
+        The network, in evaluation mode, and the history.
+
+    Raises:
+        UsageError: an unknown name, or a checkpoint of a run with other settings.
+        DataError: data or a checkpoint that cannot be read.
+        DeviceError: no such device.
+        AnomalyError: a loss that is not finite; names the first op that made it.
+
+    >>> trained = mg.train.train("mlp-bn", "digits", epochs=1, say=lambda line: None)
+    >>> trained.history[0].test_acc > 0.85
+    True
+    """
+    spec = recipe(model, data, epochs=epochs, batch_size=batch_size, lr=lr, batch_norm=batch_norm)
+    _check_device(device)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        safetensors()  # better to hear now than after the first epoch
+        _remove_leftovers(folder)
+    images = load_images(data, root, dtype)
+    net, optimizer, schedule = build(spec, images, device=device, dtype=dtype, seed=seed)
+    settings = {"model": model, "data": data, "dtype": dtype, "seed": seed, **_settings(spec)}
+    nn.manual_seed(seed)
+    trainer = Trainer(
+        net, optimizer, images.train, images.test, batch_size=spec.batch_size, device=device,
+        seed=seed, schedule=schedule, settings=settings,
+        path=None if folder is None else folder / NAME,
+    )  # fmt: skip
+    if resume and (trainer.path is None or trainer.path.exists()):
+        trainer.resume()
+    _fit(trainer, spec.epochs, progress, say)
+    if population:
+        _use_population_statistics(trainer, say)
+    trained = Trained(net.eval(), trainer.progress.history)
+    _report(trained, f"{model} on {data}", folder, say)
+    return trained
+
+
+def _settings(spec: Recipe) -> dict[str, Any]:
+    """What a resumed run must share; the number of epochs only where the rate depends on it."""
+    fields = ("batch_norm", "batch_size", "lr", "momentum", "schedule")
+    epochs = {"epochs": spec.epochs} if spec.schedule != "constant" else {}
+    return {**{name: getattr(spec, name) for name in fields}, **epochs}
+
+
+def _check_device(device: str) -> None:
+    reason = backend.unavailable(device)
+    if reason:
+        raise UsageError(facts("train: device", expected="one that computes", got=reason))
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Half-written files of a run that was killed."""
+    for path in folder.glob(f".{NAME}.*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _fit(trainer: Trainer, epochs: int, progress: bool, say: Callable[[str], Any]) -> None:
+    with _bar(trainer, epochs) if progress else _no_bar():
+        for epoch in trainer.fit(epochs):
+            say(f"epoch {trainer.progress.epoch}: {epoch} on {trainer.device}")
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _bar(trainer: Trainer, epochs: int) -> Iterator[None]:
+    """A bar over the samples of all epochs, on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    total = epochs * len(trainer.loader.dataset)
+    done = trainer.progress.epoch * len(trainer.loader.dataset) + trainer.progress.seen
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("training", total=total, completed=done)
+        trainer.on_batch = lambda n: bar.advance(task, n)
+        yield
+    trainer.on_batch = None
+
+
+def _use_population_statistics(trainer: Trainer, say: Callable[[str], Any]) -> None:
+    nn.set_population_statistics(
+        trainer.net, (backend.to_device(x, trainer.device) for x, _ in trainer.loader)
+    )
+    say(f"population statistics: test acc {trainer.accuracy(*trainer.test):.3f}")
+
+
+def _report(trained: Trained, title: str, folder: Path | None, say: Callable[[str], Any]) -> None:
+    found = trained.first_batch_norm()
+    if found is not None:
+        for name, values in zip(("gamma", "beta"), found, strict=True):
+            say(f"{name} of the first batch norm: {np.array2string(values, precision=3)}")
+    if folder is None:
+        return
+    history = trained.history
+    charts = {
+        "loss": {"train": [e.loss for e in history]},
+        "accuracy": {
+            "train": [e.train_acc for e in history], "test": [e.test_acc for e in history]
+        },
+    }  # fmt: skip
+    for name, series in charts.items():
+        chart = curves(f"{name}: {title}", "epoch", series)
+        write_atomically(folder / f"{name}.svg", chart.encode())
+    say(f"curves and checkpoint: {folder}")

@@ -1,0 +1,71 @@
+"""DataLoader: no sample twice, orders that repeat, and going on in the middle."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minigrad.data import DataLoader, TensorDataset, train_test_split
+from minigrad.errors import ShapeError, UsageError
+
+
+@given(
+    n=st.integers(1, 40), batch=st.integers(1, 12), shuffle=st.booleans(), drop=st.booleans(),
+    seed=st.integers(0, 2**32),
+)  # fmt: skip
+def test_every_sample_comes_once_per_epoch(n, batch, shuffle, drop, seed):
+    loader = DataLoader(TensorDataset(np.arange(n), -np.arange(n)), batch, shuffle, drop, seed=seed)
+    for _ in range(2):
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        samples = np.concatenate([x for x, _ in batches]) if batches else np.array([])
+        assert len(set(samples.tolist())) == len(samples)
+        assert len(samples) == (n - n % batch if drop else n)
+        assert all((x == -y).all() for x, y in batches)
+        assert all(len(x) == batch for x, _ in batches[:-1])
+
+
+def orders(loader, epochs):
+    return [[x.tolist() for (x,) in loader] for _ in range(epochs)]
+
+
+def test_the_seed_and_the_epoch_decide_the_order():
+    def make(seed=5):
+        return DataLoader(TensorDataset(np.arange(30)), 4, shuffle=True, seed=seed)
+
+    a, b = orders(make(), 3), orders(make(), 3)
+    assert a == b and a[0] != a[1] != a[2]
+    assert orders(make(6), 1) != a[:1]
+    assert orders(DataLoader(TensorDataset(np.arange(4)), 2), 1) == [[[0, 1], [2, 3]]]
+
+
+def test_an_epoch_can_be_continued_in_the_middle():
+    loader = DataLoader(TensorDataset(np.arange(30)), 4, shuffle=True, seed=5)
+    whole = orders(loader, 3)
+    loader.epoch, loader.start = 1, 2
+    assert orders(loader, 2) == [whole[1][2:], whole[2]]
+
+
+def test_any_sequence_of_samples_is_a_data_set():
+    loader = DataLoader([(np.ones(2) * i, i) for i in range(5)], 2)
+    x, y = next(iter(loader))
+    np.testing.assert_array_equal(x, [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(y, [0, 1])
+    assert [len(b) for (b,) in DataLoader([1.0, 2.0, 3.0], 2)] == [2, 1]
+
+
+def test_a_split_loses_and_repeats_nothing():
+    x, y = np.arange(20), np.arange(20) * 2
+    train_x, train_y, test_x, test_y = train_test_split(x, y, test=6, seed=3)
+    assert sorted([*train_x, *test_x]) == list(range(20)) and len(test_x) == 6
+    np.testing.assert_array_equal(train_y, train_x * 2)
+    np.testing.assert_array_equal(test_y, test_x * 2)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ShapeError, match="one length"):
+        TensorDataset(np.zeros(3), np.zeros(4))
+    with pytest.raises(UsageError, match="batch_size"):
+        DataLoader([1], 0)
+    with pytest.raises(UsageError, match="test"):
+        train_test_split(np.zeros(3), test=3)

@@ -1,0 +1,90 @@
+"""Every layer and loss through the package's own checker, which must leave no trace."""
+
+import numpy as np
+import pytest
+from layer_zoo import ZOO
+
+import minigrad as mg
+from minigrad import nn
+from minigrad.errors import UsageError
+from minigrad.nn import kernels
+
+
+def state_of(layer):
+    return {name: value.numpy().tobytes() for name, value in layer.state_dict().items()}
+
+
+def pinned(layer, x):
+    """Batch renorm's r and d are constants of its gradient: keep those of the point itself."""
+    for module in layer.modules():
+        if isinstance(module, (nn.BatchRenorm1d, nn.BatchRenorm2d)) and module.training:
+            axes = tuple(i for i in range(x.ndim) if i != 1)
+            constants = module._corrections(*kernels.batch_statistics(x, axes))
+            module._corrections = lambda mean, var, constants=constants: constants
+
+
+def size(specimen):
+    parameters = sum(p.size for p in specimen.layer().parameters())
+    return int(np.prod(specimen.shape)) + parameters
+
+
+# whole models have too many elements for full Jacobians; test_gradients covers them by directions
+LAYERS = [s for s in ZOO if size(s) <= 250]
+
+
+def test_only_whole_models_are_left_to_the_directional_test():
+    assert {s.name for s in ZOO if s not in LAYERS} <= {"LeNet", "ResidualBlock", "RowRNN"}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("specimen", LAYERS, ids=repr)
+def test_the_checker_proves_every_layer_and_leaves_no_trace(specimen, training, rng):
+    layer, x = specimen.layer().train(training), specimen.x(rng)
+    pinned(layer, x)
+    names = [name for name, _ in layer.named_parameters()]
+    values = [p.numpy() for p in layer.parameters()]
+    before = state_of(layer)
+
+    def f(x, *params):
+        return nn.functional_call(layer, dict(zip(names, params, strict=True)), x)
+
+    with nn.frozen_statistics():
+        report = mg.verify.gradcheck(f, [x, *values], names=["x", *names])
+    report.raise_if_failed()
+    assert state_of(layer) == before
+
+
+@pytest.mark.parametrize("name", ["BatchNorm1d", "BatchNorm2d", "LayerNorm", "GroupNorm"])
+def test_the_checker_proves_second_order(name, rng):
+    specimen = next(s for s in ZOO if s.name == name)
+    layer, x = specimen.layer(), specimen.x(rng)
+    with nn.frozen_statistics():
+        mg.verify.gradcheck(lambda x: mg.sin(layer(x)), [x], order=2).raise_if_failed()
+
+
+def test_the_checker_leaves_running_statistics_alone_by_itself(rng):
+    layer = nn.BatchNorm1d(2)
+    layer(mg.tensor(rng.normal(size=(5, 2))))
+    before = state_of(layer)
+    mg.verify.gradcheck(layer, [rng.normal(size=(5, 2))]).raise_if_failed()
+    assert state_of(layer) == before
+
+
+@pytest.mark.parametrize("loss", ["CrossEntropyLoss", "MSELoss"])
+def test_the_checker_proves_every_loss(loss, rng):
+    target = rng.integers(0, 4, 5) if loss.startswith("Cross") else rng.normal(size=(5, 4))
+    f = getattr(nn, loss)()
+    report = mg.verify.gradcheck(lambda x: f(x, target), [rng.normal(size=(5, 4))], order=2)
+    report.raise_if_failed()
+
+
+def test_a_functional_call_restores_the_module_and_names_what_is_not_there():
+    layer = nn.Linear(2, 1)
+    own = layer.weight
+    y = nn.functional_call(layer, {"weight": np.ones((1, 2))}, mg.tensor([[1.0, 2.0]]))
+    assert y.item() == pytest.approx(3.0 + layer.bias.item()) and layer.weight is own
+    with pytest.raises(UsageError, match=r"'a\.weight'"):
+        nn.functional_call(layer, {"a.weight": own}, mg.tensor([[1.0, 2.0]]))
+    with pytest.raises(UsageError, match="'wieght'"):
+        nn.functional_call(layer, {"weight": 0.0 * own, "wieght": own}, mg.tensor([[1.0, 2.0]]))
+    assert layer.weight is own

@@ -1,0 +1,256 @@
+"""Module: what is registered, saved, loaded, moved, shown."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn
+from minigrad.errors import ShapeError, UsageError
+
+
+class Net(nn.Module):
+    def __init__(self):
+        self.first = nn.Linear(3, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.scale = mg.tensor(2.0, requires_grad=True)
+        self.remark = "not a part"
+
+    def forward(self, x):
+        return self.scale * self.norm(self.first(x))
+
+
+KEYS = ["scale", "first.weight", "first.bias", "norm.weight", "norm.bias", "norm.running_mean",
+        "norm.running_var", "norm.num_batches_tracked"]  # fmt: skip
+
+
+def test_parameters_buffers_and_modules_have_paths():
+    net = Net()
+    assert list(net.state_dict()) == KEYS
+    assert [n for n, _ in net.named_parameters()] == KEYS[:5]
+    assert [n for n, _ in net.named_buffers()] == KEYS[5:]
+    assert [n for n, _ in net.named_modules()] == ["", "first", "norm"]
+
+
+def test_results_and_constants_are_no_parameters():
+    net = Net()
+    net.last = net.scale * 2.0
+    net.constant = mg.tensor(1.0)
+    net.first.bias = None
+    assert list(net.state_dict()) == [k for k in KEYS if k != "first.bias"]
+
+
+def test_a_shared_module_is_trained_once_and_saved_under_both_paths():
+    layer = nn.Linear(2, 2)
+    net = nn.Sequential(layer, nn.ReLU(), layer)
+    assert len(list(net.parameters())) == 2
+    assert list(net.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    other = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    other.load_state_dict(net.state_dict())
+    x = mg.tensor([[1.0, -2.0]])
+    np.testing.assert_array_equal(other(x).numpy(), net(x).numpy())
+
+
+def test_train_and_eval_reach_every_module():
+    net = Net().eval()
+    assert not any(m.training for m in net.modules())
+    assert net.train().norm.training
+
+
+def test_a_state_dict_is_a_snapshot():
+    net = Net()
+    before = net.state_dict()
+    old = before["scale"].item()
+    net.scale.data = 7.0
+    assert before["scale"].item() == old
+
+
+def test_loading_names_all_missing_and_unexpected_keys_and_changes_nothing():
+    net, other = Net(), Net()
+    state = other.state_dict()
+    del state["first.bias"], state["norm.running_var"]
+    state["first.bais"] = np.zeros(4)
+    before = net.first.weight.numpy()
+    with pytest.raises(UsageError) as caught:
+        net.load_state_dict(state)
+    for name in ("first.bias", "norm.running_var", "first.bais", "8 keys"):
+        assert name in str(caught.value)
+    np.testing.assert_array_equal(net.first.weight.numpy(), before)
+    net.load_state_dict(state, strict=False)
+    np.testing.assert_array_equal(net.first.weight.numpy(), other.first.weight.numpy())
+
+
+def test_loading_names_all_wrong_shapes_and_changes_nothing():
+    net = Net()
+    state = {k: v.numpy() + 1 for k, v in net.state_dict().items()}
+    state["first.weight"], state["norm.bias"] = np.zeros((4, 2)), np.zeros(3)
+    before = net.scale.item()
+    with pytest.raises(ShapeError) as caught:
+        net.load_state_dict(state)
+    for text in ("first.weight (4, 3)", "first.weight (4, 2)", "norm.bias (3,)"):
+        assert text in str(caught.value)
+    assert net.scale.item() == before
+
+
+def test_loading_keeps_the_dtype_of_the_module():
+    net = nn.Linear(2, 1).to(dtype="float32")
+    net.load_state_dict({"weight": [[1.0, 2.0]], "bias": [3.0]})
+    assert net.weight.dtype == np.float32
+
+
+def test_to_casts_floating_state_and_keeps_the_tensors():
+    net = Net()
+    weight = net.first.weight
+    net.to("cpu", "float32")
+    assert net.first.weight is weight and weight.dtype == np.float32 and weight.requires_grad
+    assert net.norm.num_batches_tracked.dtype == np.int64
+    x = mg.tensor(np.ones((4, 3)), dtype="float32")
+    assert net(x).dtype == np.float32
+
+
+def test_a_module_can_be_copied_and_pickled():
+    net = Net()
+    x = mg.tensor(np.arange(12.0).reshape(4, 3))
+    with nn.frozen_statistics():
+        expected = net(x).numpy()
+        for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+            np.testing.assert_array_equal(twin(x).numpy(), expected)
+            twin.scale.data = 0.0
+            assert net.scale.item() == 2.0
+
+
+def test_errors_name_the_layer_they_come_from():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(5, 2))
+    with pytest.raises(ShapeError) as caught:
+        net(mg.tensor(np.zeros((2, 3))))
+    assert caught.value.__notes__ == ["in Linear 1", "in Sequential"]
+
+
+def test_a_call_runs_in_a_scope_named_after_class_and_attribute():
+    y = Net()(mg.tensor(np.arange(12.0).reshape(4, 3)))
+    inner = y.node.parents[1]
+    assert [s.name for s in y.node.scope.path()] == ["Net"]
+    assert [s.name for s in inner.scope.path()][:2] == ["Net", "BatchNorm1d norm"]
+
+
+def test_apply_visits_the_innermost_first():
+    seen = []
+    Net().apply(lambda m: seen.append(type(m).__name__))
+    assert seen[-1] == "Net" and len(seen) == 3
+
+
+def test_repr_shows_the_tree():
+    assert repr(nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.ReLU()))).splitlines() == [
+        "Sequential(",
+        "  0: Linear(2, 3, bias=True)",
+        "  1: Sequential(",
+        "    0: ReLU()",
+        "  )",
+        ")",
+    ]
+
+
+def test_a_module_without_forward_says_so():
+    with pytest.raises(NotImplementedError, match=r"Module has no forward\(\)"):
+        nn.Module()(1.0)
+
+
+def test_zero_grad_forgets():
+    net = Net()
+    net(mg.tensor(np.arange(12.0).reshape(4, 3))).sum().backward()
+    net.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+
+
+# --- deferred sizes -------------------------------------------------------------------------------
+
+
+def test_lazy_layers_become_the_layer_that_knows_its_size(rng):
+    net = nn.Sequential(
+        nn.LazyConv2d(3, 2), nn.LazyBatchNorm2d(eps=1e-3), nn.Flatten(), nn.LazyLinear(2)
+    )
+    net.eval()
+    with pytest.raises(UsageError, match="run one batch first"):
+        list(net.parameters())
+    y = net(mg.tensor(rng.normal(size=(4, 2, 3, 3))))
+    assert [type(m) for m in net] == [nn.Conv2d, nn.BatchNorm2d, nn.Flatten, nn.Linear]
+    assert net[1].eps == 1e-3 and net[1].num_features == 3 and not net[1].training
+    assert y.shape == (4, 2) and len(list(net.parameters())) == 6
+
+
+@pytest.mark.parametrize(
+    ("lazy", "shape", "size"),
+    [
+        (nn.LazyConv1d(2, 1), (2, 5, 3), 5),
+        (nn.LazyConv3d(2, 1), (2, 4, 3, 3, 3), 4),
+        (nn.LazyBatchNorm1d(), (3, 6), 6),
+        (nn.LazyBatchNorm3d(), (2, 3, 2, 2, 2), 3),
+        (nn.LazyLinear(2), (2, 7, 9), 9),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_the_missing_size_is_that_of_the_right_axis(lazy, shape, size):
+    lazy(mg.tensor(np.random.default_rng(0).normal(size=shape)))
+    assert str(size) in repr(lazy).split(",")[0]
+
+
+# --- random numbers, initial values ---------------------------------------------------------------
+
+
+def test_seeds_decide_initial_values_and_leave_numpys_generator_alone():
+    a, b, c = (nn.Linear(3, 3, rng=seed).weight.numpy() for seed in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+@pytest.mark.parametrize(
+    ("init", "variance"),
+    [
+        (nn.init.xavier_uniform_, 2 / (300 + 400)),
+        (nn.init.xavier_normal_, 2 / (300 + 400)),
+        (nn.init.kaiming_uniform_, 2 / 300),
+        (nn.init.kaiming_normal_, 2 / 300),
+    ],
+    ids=lambda v: getattr(v, "__name__", ""),
+)
+def test_initial_variance_is_that_of_the_paper(init, variance):
+    w = init(mg.tensor(np.zeros((400, 300))), rng=0).numpy()
+    # 120,000 draws: the variance's own standard error is at most sqrt(2/120000) = 0.4 %
+    assert abs(w.var() / variance - 1) < 5 * 0.0041
+    assert abs(w.mean()) < 5 * np.sqrt(variance / w.size)
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (4, 1, 3, 3)], ids=str)
+def test_orthogonal_weights_have_orthonormal_rows_or_columns(shape):
+    w = nn.init.orthogonal_(mg.tensor(np.zeros(shape)), gain=2.0, rng=0).numpy()
+    w = w.reshape(shape[0], -1)
+    gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+    np.testing.assert_allclose(gram, 4 * np.eye(len(gram)), atol=1e-14)
+
+
+def test_fans_of_a_vector_are_refused():
+    with pytest.raises(ShapeError, match="init"):
+        nn.init.xavier_uniform_(mg.tensor(np.zeros(3)))
+
+
+def test_dropout_keeps_the_mean_and_is_the_identity_in_evaluation():
+    drop = nn.Dropout(0.25, rng=0)
+    y = drop(mg.tensor(np.ones(40_000))).numpy()
+    assert set(np.unique(y)) == {0.0, 1 / 0.75}
+    assert abs(y.mean() - 1) < 5 * np.sqrt(0.25 / 0.75 / 40_000)
+    x = mg.tensor([1.0, 2.0])
+    assert drop.eval()(x) is x
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.0, 2.0])
+def test_dropout_refuses_what_is_no_probability(p):
+    with pytest.raises(UsageError, match="probability"):
+        nn.Dropout(p)
+
+
+@pytest.mark.parametrize("indices", [[7], [-1], [0.5]])
+def test_embedding_refuses_indices_outside_its_table(indices):
+    with pytest.raises((IndexError, TypeError)):
+        nn.Embedding(7, 2)(np.array(indices))

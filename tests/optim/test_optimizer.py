@@ -1,0 +1,225 @@
+"""Optimizers against their formulas and against PyTorch; what they accept, save and restore."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import optim
+from minigrad.errors import UsageError
+
+OPTIMIZERS = {
+    "sgd": (optim.SGD, {"lr": 0.1}),
+    "momentum": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
+    "dampened": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.3}),
+    "nesterov": (optim.SGD, {"lr": 0.1, "momentum": 0.8, "nesterov": True, "weight_decay": 0.1}),
+    "adam": (optim.Adam, {"lr": 0.05, "betas": (0.8, 0.95), "weight_decay": 0.1}),
+    "adamw": (optim.AdamW, {"lr": 0.05, "weight_decay": 0.3}),
+}
+
+
+def start(rng):
+    values = [rng.normal(size=(3, 2)), rng.normal(size=3), rng.normal(size=())]
+    return [mg.tensor(v, requires_grad=True) for v in values]
+
+
+def gradients(rng, steps=6):
+    return [[rng.normal(size=s) for s in ((3, 2), (3,), ())] for _ in range(steps)]
+
+
+def run(optimizer, params, steps):
+    for grads in steps:
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+        optimizer.step()
+    return [p.numpy() for p in params]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_equal_those_of_torch(name, rng):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    kind, words = OPTIMIZERS[name]
+    params, steps = start(rng), gradients(rng)
+    twins = [torch.tensor(p.numpy(), requires_grad=True) for p in params]
+    theirs = getattr(torch.optim, kind.__name__)(twins, **words)
+    for grads in steps:
+        for p, g in zip(twins, grads, strict=True):
+            p.grad = torch.tensor(g)
+        theirs.step()
+    for p, q in zip(run(kind(params, **words), params, steps), twins, strict=True):
+        # six steps of some ten roundings each on numbers of size 1
+        np.testing.assert_allclose(p, q.detach().numpy(), rtol=0, atol=60 * np.finfo(float).eps)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_restored_optimizer_goes_on_bit_for_bit(name, rng):
+    kind, words = OPTIMIZERS[name]
+    steps = gradients(rng)
+    seed = np.random.default_rng(1)
+    whole = start(seed)
+    expected = run(kind(whole, **words), whole, steps)
+    first = start(np.random.default_rng(1))
+    optimizer = kind(first, **words)
+    run(optimizer, first, steps[:3])
+    second = [mg.tensor(p.numpy(), requires_grad=True) for p in first]
+    resumed = kind(second, lr=99.0)
+    resumed.load_state_dict(optimizer.state_dict())
+    for a, b in zip(run(resumed, second, steps[3:]), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_groups_have_options_of_their_own(rng):
+    a, b = start(rng)[:2]
+    optimizer = optim.SGD([{"params": [a], "lr": 1.0}, {"params": [b]}], lr=0.0)
+    before = a.numpy(), b.numpy()
+    run(optimizer, [a, b], [[np.ones((3, 2)), np.ones(3)]])
+    np.testing.assert_array_equal(a.numpy(), before[0] - 1)
+    np.testing.assert_array_equal(b.numpy(), before[1])
+
+
+def test_parameters_without_a_gradient_stay(rng):
+    a, b = start(rng)[:2]
+    optimizer = optim.Adam([a, b])
+    a.grad, before = np.ones((3, 2)), b.numpy()
+    optimizer.step()
+    np.testing.assert_array_equal(b.numpy(), before)
+    optimizer.zero_grad()
+    assert a.grad is None
+
+
+def test_float32_stays_float32_and_the_gradient_is_not_changed(rng):
+    p = mg.tensor(rng.normal(size=3), dtype="float32", requires_grad=True)
+    for kind, words in OPTIMIZERS.values():
+        p.grad = np.ones(3, dtype="float32")
+        kind([p], **words).step()
+        assert p.dtype == np.float32
+        np.testing.assert_array_equal(p.grad.numpy(), np.ones(3))
+
+
+def test_what_is_no_parameter_is_refused(rng):
+    with pytest.raises(UsageError, match="leaf Tensors"):
+        optim.SGD([np.ones(3)])
+    with pytest.raises(UsageError, match="leaf Tensors"):
+        optim.SGD([start(rng)[0] * 2.0])
+    with pytest.raises(UsageError, match="no parameters"):
+        optim.SGD([])
+    with pytest.raises(UsageError, match="nesterov"):
+        optim.SGD(start(rng), nesterov=True)
+
+
+def test_a_state_of_other_parameters_is_refused(rng):
+    params = start(rng)
+    optimizer = optim.Adam(params)
+    run(optimizer, params, gradients(rng, 1))
+    state = optimizer.state_dict()
+    with pytest.raises(UsageError, match="2 parameters"):
+        optim.Adam(params[:2]).load_state_dict(state)
+    with pytest.raises(UsageError, match="exp_avg of parameter 0"):
+        optim.Adam([params[1], params[0], params[2]]).load_state_dict(state)
+
+
+# --- clipping -------------------------------------------------------------------------------------
+
+
+def graded(*gradients, weight=None):
+    tensors = []
+    for g in gradients:
+        p = mg.tensor(np.zeros_like(g) if weight is None else weight, requires_grad=True)
+        p.grad = g
+        tensors.append(p)
+    return tensors
+
+
+def test_the_joint_norm_is_clipped_and_returned(rng):
+    gs = [rng.normal(size=(3, 2)), rng.normal(size=4)]
+    norm = np.sqrt(sum((g**2).sum() for g in gs))
+    params = graded(*gs)
+    assert optim.clip_grad_norm_(params, norm / 2) == pytest.approx(norm, rel=1e-14)
+    clipped = np.sqrt(sum((p.grad.numpy() ** 2).sum() for p in params))
+    assert clipped == pytest.approx(norm / 2, rel=2e-6)
+    before = params[0].grad.numpy()
+    optim.clip_grad_norm_(params, norm)
+    np.testing.assert_array_equal(params[0].grad.numpy(), before)
+
+
+def test_a_norm_that_is_not_finite_is_told_and_changes_nothing():
+    params = graded(np.array([np.nan, 1.0]))
+    assert np.isnan(optim.clip_grad_norm_(params, 1.0))
+    assert params[0].grad.numpy()[1] == 1.0
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 2), (5,)], ids=str)
+def test_adaptive_clipping_limits_each_unit_to_its_share_of_the_weights(shape, rng):
+    w, g = rng.normal(size=shape), rng.normal(size=shape)
+    w[0] = 0.0  # a unit of zeros moves by eps
+    clipping, eps = 0.3, 1e-3
+    (p,) = graded(g, weight=w)
+    optim.AGC(optim.SGD([p], lr=1.0), clipping, eps).step()
+    axes = tuple(range(1, w.ndim)) or None
+
+    def norm(a):
+        return np.sqrt((a * a).sum(axis=axes, keepdims=True))
+
+    most = clipping * np.maximum(norm(w), eps)
+    expected = g * np.minimum(1.0, most / norm(g))
+    np.testing.assert_allclose(p.grad.numpy(), expected, rtol=1e-14)
+    np.testing.assert_allclose(p.numpy(), w - expected, rtol=1e-13, atol=1e-15)
+
+
+def test_adaptive_clipping_leaves_excluded_parameters_and_passes_the_rest_on(rng):
+    p, q = graded(rng.normal(size=(2, 2)), rng.normal(size=(2, 2)))
+    before = q.grad.numpy()
+    wrapper = optim.AGC(optim.SGD([p, q], lr=0.5, momentum=0.9), exclude=[q])
+    schedule = optim.ExponentialLR(wrapper, 0.5)
+    wrapper.step()
+    np.testing.assert_array_equal(q.grad.numpy(), before)
+    schedule.step()
+    assert wrapper.optimizer.param_groups[0]["lr"] == 0.25
+    wrapper.load_state_dict(wrapper.state_dict())
+    wrapper.zero_grad()
+    assert p.grad is None
+    with pytest.raises(UsageError, match="positive"):
+        optim.AGC(wrapper, clipping=0.0)
+
+
+# --- schedules ------------------------------------------------------------------------------------
+
+
+SCHEDULES = {
+    "StepLR": ({"step_size": 2, "gamma": 0.5}, lambda e: 0.5 ** (e // 2)),
+    "MultiStepLR": (
+        {"milestones": [1, 3], "gamma": 0.1},
+        lambda e: 0.1 ** ((e >= 1) + (e >= 3)),
+    ),
+    "ExponentialLR": ({"gamma": 0.9}, lambda e: 0.9**e),
+    "LinearLR": (
+        {"start_factor": 0.25, "total_iters": 3},
+        lambda e: 0.25 + 0.75 * min(e, 3) / 3,
+    ),
+    "CosineAnnealingLR": (
+        {"T_max": 5, "eta_min": 0.1},
+        lambda e: 0.05 + (1 - 0.05) * (1 + np.cos(np.pi * e / 5)) / 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_follow_their_formula_and_resume(name, rng):
+    words, factor = SCHEDULES[name]
+    optimizer = optim.SGD(start(rng), lr=2.0)
+    schedule = getattr(optim, name)(optimizer, **words)
+    for epoch in range(5):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(2.0 * factor(epoch), rel=1e-14)
+        schedule.step()
+    other = optim.SGD(start(rng), lr=77.0)
+    resumed = getattr(optim, name)(other, **words)
+    resumed.load_state_dict(schedule.state_dict())
+    assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+
+
+def test_a_warm_up_of_no_steps_is_refused(rng):
+    with pytest.raises(UsageError, match="total_iters"):
+        optim.LinearLR(optim.SGD(start(rng)), total_iters=0)

@@ -1,0 +1,177 @@
+"""Training: recipes reach their accuracy, twins differ by batch norm alone, nan stops the run."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn, optim
+from minigrad import train as tr
+from minigrad.errors import AnomalyError, UsageError
+
+GENUINE = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist_900"
+
+
+def silent(line):
+    pass
+
+
+def test_lenet_with_batch_norm_reads_digits_after_five_epochs(capsys):
+    trained = tr.train("lenet-bn", "digits", epochs=5, say=silent)
+    with capsys.disabled():
+        print(f"\nLeNet-BN on digits, 5 epochs: test accuracy {trained.history[-1].test_acc:.4f}")
+    assert len(trained.history) == 5
+    assert trained.history[-1].test_acc >= 0.97
+
+
+@pytest.mark.skipif(not GENUINE.is_dir(), reason=f"no genuine images at {GENUINE.name}")
+def test_only_with_batch_norm_lenet_learns_real_images_at_learning_rate_1(capsys):
+    words = {"root": GENUINE, "epochs": 20, "batch_size": 64, "say": silent}
+    with_bn, without = (
+        tr.train("lenet-bn", "fashion-mnist", batch_norm=flag, **words).history
+        for flag in (True, False)
+    )
+    with capsys.disabled():
+        print(f"\nLeNet on 700 images of Fashion-MNIST, lr 1.0, 20 epochs: test accuracy "
+              f"{with_bn[-1].test_acc:.3f} with batch norm, {without[-1].test_acc:.3f} without; "
+              f"loss {with_bn[-1].loss:.3f} and {without[-1].loss:.3f}")  # fmt: skip
+    losses = [epoch.loss for epoch in with_bn]
+    assert np.isfinite(losses).all() and losses[-1] < 0.25 * losses[0]
+    assert with_bn[-1].test_acc > 0.6
+    assert without[-1].test_acc < with_bn[-1].test_acc - 0.2
+
+
+@pytest.mark.parametrize("model", [name for name in tr.RECIPES if name.endswith("-bn")])
+def test_every_recipe_learns_digits(model):
+    epochs = 1 if model == "resnet-bn" else 3
+    trained = tr.train(model, "digits", epochs=epochs, batch_size=64, lr=0.1, say=silent)
+    assert trained.history[-1].train_acc > 0.5
+
+
+def test_the_twin_is_one_flag():
+    twin = tr.recipe("lenet-bn", batch_norm=False)
+    assert twin == tr.recipe("lenet") and twin.lr == tr.recipe("lenet-bn").lr == 1.0
+    assert tr.recipe("lenet", batch_norm=True) == tr.recipe("lenet-bn")
+
+
+def test_a_run_is_decided_by_its_seed():
+    a, b, c = (tr.train("mlp-bn", "digits", epochs=1, seed=s, say=silent) for s in (1, 1, 2))
+    for (name, p), (_, q) in zip(a.net.named_parameters(), b.net.named_parameters(), strict=True):
+        np.testing.assert_array_equal(p.numpy(), q.numpy(), err_msg=name)
+    assert a.history[0].loss != c.history[0].loss
+
+
+def test_each_epoch_is_one_line_and_gamma_and_beta_follow():
+    lines = []
+    tr.train("mlp-bn", "digits", epochs=2, population=True, say=lines.append)
+    assert lines[0].startswith("epoch 1: loss ") and "test acc 0." in lines[0]
+    assert "examples/sec on cpu" in lines[1]
+    assert lines[2].startswith("population statistics: test acc 0.9")
+    assert lines[3].startswith("gamma of the first batch norm: [")
+    assert lines[4].startswith("beta of the first batch norm: [")
+
+
+def test_a_progress_bar_needs_no_terminal(capsys):
+    tr.train("mlp-bn", "digits", epochs=1, progress=True, say=silent)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_epoch_reports_running_means_of_its_own_batches(rng):
+    net = nn.Sequential(nn.Linear(2, 3))
+    x, y = rng.normal(size=(10, 2)), rng.integers(0, 3, 10)
+    trainer = tr.Trainer(net, optim.SGD(net.parameters(), lr=0.0), (x, y), (x, y), batch_size=4)
+    (epoch,) = trainer.fit(1)
+    logits = net(mg.tensor(x))
+    assert epoch.loss == pytest.approx(mg.ops.cross_entropy(logits, y).item(), rel=1e-12)
+    right = (logits.numpy().argmax(1) == y).mean()
+    assert epoch.train_acc == epoch.test_acc == pytest.approx(right)
+
+
+def test_a_last_batch_of_one_sample_is_left_out(rng):
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    x, y = rng.normal(size=(9, 2)), rng.integers(0, 3, 9)
+    trainer = tr.Trainer(net, optim.SGD(net.parameters()), (x, y), (x, y), batch_size=4)
+    list(trainer.fit(1))
+    assert net[1].num_batches_tracked.item() == 2
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+def small(rng, **words):
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    x, y = rng.normal(size=(20, 3)), rng.integers(0, 2, 20)
+    return tr.Trainer(net, optim.SGD(net.parameters(), **words), (x, y), (x, y), batch_size=5)
+
+
+def test_a_diverging_run_stops_with_the_first_op_that_was_not_finite(rng):
+    trainer = small(rng, lr=1e200)
+    before = {k: v.numpy() for k, v in trainer.net.named_buffers()}
+    with pytest.raises(AnomalyError, match=r"made .* inf|made .* nan") as caught:
+        list(trainer.fit(5))
+    assert any("epoch 1, batch" in note for note in caught.value.__notes__)
+    assert before.keys() == dict(trainer.net.named_buffers()).keys()
+
+
+def test_nan_in_the_data_is_named(rng):
+    trainer = small(rng, lr=0.1)
+    trainer.loader.dataset.arrays[0][7, 1] = np.nan
+    with pytest.raises(AnomalyError, match="holds 1 of 15 elements nan"):
+        list(trainer.fit(1))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(rng):
+    class Bad(nn.Module):
+        def __init__(self):
+            self.w = mg.tensor([0.0, 0.0], requires_grad=True)
+
+        def forward(self, x):
+            return x * mg.sqrt(self.w)  # finite, with an infinite derivative at 0
+
+    net = Bad()
+    x, y = np.ones((4, 2)), np.array([0, 1, 1, 0])
+    trainer = tr.Trainer(net, optim.SGD(net.parameters()), (x, y), (x, y), batch_size=3)
+    with pytest.raises(AnomalyError, match="sqrt, backward"):
+        list(trainer.fit(1))
+    np.testing.assert_array_equal(net.w.numpy(), [0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ({"model": "lenet-5"}, "lenet-bn"),
+        ({"data": "cifar"}, "digits, fashion-mnist, mnist"),
+        ({"device": "tpu"}, "no such device"),
+    ],
+    ids=str,
+)
+def test_unknown_names_are_refused_with_the_known_ones(words, text):
+    with pytest.raises(UsageError, match=text):
+        tr.train(**words)
+
+
+# --- curves ---------------------------------------------------------------------------------------
+
+
+def test_curves_are_well_formed_and_the_same_for_the_same_numbers(tmp_path):
+    tr.train("mlp-bn", "digits", epochs=2, out=tmp_path, say=silent)
+    for name in ("loss.svg", "accuracy.svg"):
+        root = ElementTree.parse(tmp_path / name).getroot()
+        assert root.tag.endswith("svg")
+    lines = root.findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 2 and all(len(line.get("points").split()) == 2 for line in lines)
+    series = {"a & <b>": [1.0, float("nan"), 3.0, float("inf")], "c": []}
+    assert tr.curves("t", "x", series) == tr.curves("t", "x", series)
+    ElementTree.fromstring(tr.curves("t", "x", series))
+    ElementTree.fromstring(tr.curves("t", "x", {}))
+
+
+def test_points_lie_where_their_values_say():
+    svg = ElementTree.fromstring(tr.curves("t", "x", {"a": [0.0, 2.0, 1.0]}))
+    (line,) = svg.findall("{http://www.w3.org/2000/svg}polyline")
+    points = [tuple(map(float, p.split(","))) for p in line.get("points").split()]
+    (x0, y0), (x1, y1), (x2, y2) = points
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.1) and y1 < y2 < y0
+    assert y0 - y2 == pytest.approx(y2 - y1, abs=0.11)

@@ -1,0 +1,242 @@
+"""Checkpoints: whole at every moment, refused when damaged, and continued bit for bit."""
+
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from minigrad import nn, optim
+from minigrad import train as tr
+from minigrad.errors import DataError, MissingPackageError, UsageError
+from minigrad.train.checkpoint import NAME
+
+safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+
+KILLS = 20
+EPOCHS = 400
+
+SCRIPT = """
+import sys
+import numpy as np
+from minigrad import nn, optim
+from minigrad.train import Trainer
+
+def trainer(path):
+    nn.manual_seed(4)
+    net = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2),
+                        nn.Linear(16, 3)).to(dtype="float32")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(90, 6)).astype("float32"), rng.integers(0, 3, 90)
+    optimizer = optim.Adam(net.parameters(), lr=0.01)
+    return Trainer(net, optimizer, (x, y), (x, y), batch_size=16, path=path,
+                   schedule=optim.CosineAnnealingLR(optimizer, 400))
+
+if __name__ == "__main__":
+    run = trainer(sys.argv[1])
+    if run.path.exists():
+        run.resume()
+    print("ready", flush=True)
+    for _ in run.fit(int(sys.argv[2])):
+        pass
+    print("done", flush=True)
+"""
+
+
+def make(path):
+    """The trainer that ``SCRIPT`` makes, in this process."""
+    scope = {"__name__": "script"}
+    exec(compile(SCRIPT, "script", "exec"), scope)
+    return scope["trainer"](path)
+
+
+def weights(path):
+    arrays, _ = tr.load_checkpoint(path)
+    return {name: array.tobytes() for name, array in sorted(arrays.items())}
+
+
+@pytest.fixture
+def start(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+
+    def start(path, epochs=EPOCHS):
+        command = [sys.executable, "-W", "error", str(script), str(path), str(epochs)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    return start
+
+
+def wait_for_news(path, process):
+    """Until ``path`` is written anew, or the process is over."""
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns != before):
+        time.sleep(0.001)
+
+
+def test_killed_at_random_moments_a_run_ends_with_the_weights_of_an_undisturbed_one(
+    start, tmp_path
+):
+    undisturbed, killed = tmp_path / "a" / NAME, tmp_path / "b" / NAME
+    with start(undisturbed) as process:
+        process.wait()
+    dice, epochs = random.Random(3), set()
+    for life in range(KILLS):
+        with start(killed) as process:
+            if life % 2:  # every other life gets on before it ends, however busy the machine is
+                wait_for_news(killed, process)
+            time.sleep(dice.uniform(0.0, 0.03))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        if killed.exists():  # never half-written: it loads and has all its parts
+            arrays, meta = tr.load_checkpoint(killed)
+            assert arrays.keys() == tr.load_checkpoint(undisturbed)[0].keys()
+            epochs.add(meta["progress"]["epoch"])
+    assert len(epochs) >= KILLS // 2, "the kills did not fall into the training"
+    with start(killed) as process:
+        assert process.stdout.readline() == "done\n"
+    assert weights(killed) == weights(undisturbed)
+
+
+def test_ctrl_c_in_the_middle_of_an_epoch_leaves_a_checkpoint_of_that_step(tmp_path):
+    whole, path = make(tmp_path / "a" / NAME), tmp_path / "b" / NAME
+    list(whole.fit(4))
+    run, steps = make(path), iter(range(100))
+    run.on_batch = lambda n: signal.raise_signal(signal.SIGINT) if next(steps) == 8 else None
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        list(run.fit(4))
+    assert signal.getsignal(signal.SIGINT) is before
+    progress = tr.load_checkpoint(path)[1]["progress"]
+    assert (progress["epoch"], progress["batch"]) == (1, 3)  # six batches an epoch
+    resumed = make(path)
+    resumed.resume()
+    list(resumed.fit(4))
+    assert weights(path) == weights(whole.path)
+    for a, b in zip(resumed.progress.history, whole.progress.history, strict=True):
+        assert (a.loss, a.train_acc, a.test_acc) == (b.loss, b.train_acc, b.test_acc)
+
+
+def test_ctrl_c_reaches_a_process_from_outside(start, tmp_path):
+    path = tmp_path / NAME
+    with start(path, 10**6) as process:
+        wait_for_news(path, process)
+        process.send_signal(signal.SIGINT)
+        process.wait()
+    assert process.returncode != 0
+    assert tr.load_checkpoint(path)[1]["progress"]["epoch"] > 0
+
+
+def test_a_resumed_recipe_goes_on_bit_for_bit(tmp_path):
+    def run(folder, resume):
+        return tr.train("mlp-bn", "digits", epochs=4, out=folder,
+                        resume=resume, say=lambda line: None)  # fmt: skip
+
+    whole = run(tmp_path / "a", False)
+    lines = []
+
+    def stop_after_two(line):
+        lines.append(line)
+        if line.startswith("epoch 2"):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        tr.train("mlp-bn", "digits", epochs=4, out=tmp_path / "b", say=stop_after_two)
+    again = run(tmp_path / "b", True)
+    assert len(again.history) == 4
+    for name, value in whole.net.state_dict().items():
+        np.testing.assert_array_equal(again.net.state_dict()[name].numpy(), value.numpy())
+
+
+def test_resume_without_a_checkpoint_starts_anew_and_without_a_folder_is_refused(tmp_path):
+    trained = tr.train("mlp-bn", "digits", epochs=1, out=tmp_path / "new", resume=True,
+                       say=lambda line: None)  # fmt: skip
+    assert len(trained.history) == 1
+    with pytest.raises(UsageError, match="out="):
+        tr.train("mlp-bn", "digits", epochs=1, resume=True)
+
+
+def test_a_checkpoint_of_other_settings_is_refused_by_their_names(tmp_path):
+    words = {"epochs": 1, "out": tmp_path, "say": lambda line: None}
+    tr.train("mlp-bn", "digits", **words)
+    with pytest.raises(UsageError, match="seed=0") as caught:
+        tr.train("mlp-bn", "digits", seed=7, resume=True, **words)
+    assert "seed=7" in str(caught.value) and "lr" not in str(caught.value)
+
+
+def test_half_written_files_of_a_killed_run_are_removed(tmp_path):
+    (tmp_path / f".{NAME}.99999.tmp").write_bytes(b"half")
+    tr.train("mlp-bn", "digits", epochs=1, out=tmp_path, say=lambda line: None)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["accuracy.svg", NAME, "loss.svg"]
+
+
+class _Bomb:
+    def __reduce__(self):
+        return os.system, ("touch exploded",)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "half", "empty", "text", "foreign", "flipped header"])
+def test_what_is_no_checkpoint_is_refused_and_never_unpickled(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = make(tmp_path / NAME)
+    list(run.fit(1))
+    content = run.path.read_bytes()
+    damaged = {
+        "pickle": pickle.dumps(_Bomb()),
+        "half": content[: len(content) // 2],
+        "empty": b"",
+        "text": b"hello",
+        "foreign": safetensors.save({"x": np.zeros(3)}),
+        "flipped header": content[:20] + bytes([content[20] ^ 0x55]) + content[21:],
+    }[kind]
+    run.path.write_bytes(damaged)
+    with pytest.raises(DataError, match="refused"):
+        make(run.path).resume()
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(DataError, match="no checkpoint"):
+        tr.load_checkpoint(tmp_path / NAME)
+
+
+def test_a_checkpoint_opens_with_the_library_of_the_format(tmp_path):
+    run = make(tmp_path / NAME)
+    list(run.fit(1))
+    arrays = safetensors.load_file(run.path)
+    np.testing.assert_array_equal(arrays["model.0.weight"], run.net[0].weight.numpy())
+    assert "optimizer.0.exp_avg" in arrays and "model.1.running_var" in arrays
+
+
+def test_without_safetensors_the_remedy_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'minigrad\[train\]'"):
+        tr.train("mlp-bn", "digits", epochs=1, out=tmp_path)
+
+
+def test_generators_of_layers_are_saved(tmp_path):
+    def build():
+        net = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5, rng=9), nn.Linear(8, 2))
+        net.load_state_dict({k: v.numpy() * 0 + 0.1 for k, v in net.state_dict().items()})
+        rng = np.random.default_rng(1)
+        pair = rng.normal(size=(8, 2)), rng.integers(0, 2, 8)
+        return tr.Trainer(net, optim.SGD(net.parameters(), lr=0.1), pair, pair, batch_size=4,
+                          path=tmp_path / NAME)  # fmt: skip
+
+    whole = build()
+    list(whole.fit(2))
+    expected = weights(whole.path)
+    list(build().fit(1))
+    resumed = build()
+    resumed.resume()
+    list(resumed.fit(2))
+    assert weights(resumed.path) == expected
