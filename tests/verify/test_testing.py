@@ -1,0 +1,40 @@
+"""What users' own tests are given."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import minigrad as mg
+
+
+@given(mg.verify.calls("matmul"))
+def test_a_strategy_draws_calls_that_fit_the_signature(call):
+    assert mg.matmul(*call.inputs, **call.params).shape
+
+
+def test_the_fixture_passes_a_right_function(gradcheck):
+    gradcheck(lambda x: mg.sin(x) * x, [np.array([0.1, 2.0])], order=2)
+
+
+def test_the_assertion_fails_with_the_report(monkeypatch):
+    monkeypatch.setattr(mg.ops.sin, "partials", lambda y, x: (-mg.cos(x),))
+    with pytest.raises(AssertionError, match="vjp/numeric"):
+        mg.verify.assert_gradients(mg.sin, [np.array([0.1, 2.0])])
+
+
+def test_the_device_fixture_gives_the_cpu_by_default(device):
+    assert device == "cpu"
+
+
+def test_a_check_of_a_graph_names_the_first_wrong_op_and_its_line(monkeypatch):
+    monkeypatch.setattr(mg.ops.sin, "partials", lambda y, x: (mg.cos(x) * 1.001,))
+    with mg.anomaly_mode():
+        x = mg.tensor([0.3, 0.8], requires_grad=True, name="x")
+        y = mg.exp(mg.sin(x) * 2.0)
+    report = mg.verify.check_graph(y)
+    assert not report.ok
+    assert report.findings[0].cause == "sin"
+    assert "test_testing.py:" in report.findings[0].message
+    assert {finding.cause for finding in report.findings} == {"sin"}
+    with pytest.raises(mg.errors.GraphError, match="recorded"):
+        mg.verify.check_graph(mg.tensor([1.0]))
