@@ -25,7 +25,7 @@ LAYERS = [
     ["data", "nn", "optim"],
     ["verify", "viz"],
     ["train"],
-    ["demos"],
+    ["pytest_plugin", "demos"],
     ["__init__"],
     ["cli"],
     ["__main__"],
