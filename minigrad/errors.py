@@ -125,6 +125,7 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
         expected = "shapes that broadcast together" if signature == "()" else expected
     words = ", ".join(f"{key}={describe(value)}" for key, value in params.items())
     reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    reason = reason.removeprefix(f"{op.name}: ")  # NumPy may have named the function itself
     headline = f"{op.name}({words}): {reason}" if words else f"{op.name}: {reason}"
     return kind(facts(headline, expected=expected, got=", ".join(map(describe, operands))))
 

@@ -1,12 +1,12 @@
 """From a wrong cotangent to the likely cause, by fitting it against what would explain it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from minigrad.verify.rounding import looks_like_batch_norm
-from minigrad.verify.subject import Subject
+from minigrad.verify.subject import BackwardFailed, Subject
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def cause_of(subject: Subject, k: int, samples: list[Sample]) -> str:
     a constant factor, a factor per channel, the paths of batch norm, a permutation.
     """
     random = [s for s in samples if s.kind == "random" and np.isfinite(s.got).all()]
+    if subject.dtype.itemsize < 8:
+        subject, random = _in_float64(subject, k, random)
     if not random:
         return ""
     if all(s.ok for s in random):
@@ -81,6 +83,19 @@ def cause_of(subject: Subject, k: int, samples: list[Sample]) -> str:
         return f"{where}: {factor}" if factor else where
     what = _factor(subject, got, expected) or _channel_factor(subject, k, got, expected)
     return what or _paths(subject, k, random) or _permuted(got, expected)
+
+
+def _in_float64(subject: Subject, k: int, samples: list[Sample]) -> tuple[Subject, list[Sample]]:
+    """The same faults with more digits, where the code takes float64 and is wrong there, too."""
+    wide = subject.at([x.astype(np.float64) for x in subject.inputs])
+    try:
+        found = [np.asarray(wide.pull(s.y_bar.astype(np.float64))[k]) for s in samples]
+    except BackwardFailed:
+        return subject, samples
+    if any(got.shape != s.got.shape for got, s in zip(found, samples, strict=True)):
+        return subject, samples
+    seen = [replace(s, got=got) for got, s in zip(found, samples, strict=True)]
+    return (subject, samples) if all(s.ok for s in seen) else (wide, seen)
 
 
 def _place(samples: list[Sample]) -> str:

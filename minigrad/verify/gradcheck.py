@@ -136,10 +136,10 @@ def _compared(
     y_bar = rng.normal(size=y.shape).astype(y.dtype)
     x_dots = [rng.normal(size=x.shape).astype(x.dtype) for x in arrays]
     x_bars = [x_bar.numpy() for x_bar in pull(y_bar)]
-    sensitivity = _sensitivity(f, arrays, y_bar, rng)
+    hidden = _rounding_size(f, arrays, y_bar, rng)
     for k, (name, x_bar) in enumerate(zip(names, x_bars, strict=True)):
         value, error, size = jacobian[k].pull(y_bar)
-        size = np.maximum(size, 0.01 * size.max(initial=0)) + sensitivity[k]
+        size = np.maximum(size, 0.01 * size.max(initial=0)) + hidden[k]
         terms = max(y.size, arrays[k].size)
         coarsest = max(y.dtype, arrays[k].dtype, key=lambda dtype: np.finfo(dtype).eps)
         bound = Rounding([size], terms).bounds(coarsest)[0] + error
@@ -154,27 +154,39 @@ def _compared(
         yield row, _finding(row, np.asarray(a), np.asarray(b), 0)
 
 
-def _sensitivity(
+def _rounding_size(
     f: Callable, arrays: list, y_bar: np.ndarray, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """How much a relative error of 1 in the inputs would change each cotangent, linearized."""
-    wide = [x.astype(np.longdouble) for x in arrays]
-    small = float(np.finfo(np.longdouble).eps ** 0.5)
-    seed = y_bar.astype(np.longdouble)
+    """Magnitudes of what rounds and cancels on the way, as far as the results do not show it.
+
+    Two measurements near the point, each linearized: what an error in the inputs does to the
+    cotangents (conditioning), and how far a sweep in float32 is from one in long double. A wrong
+    rule is as wrong in both, so neither hides one.
+    """
+    small, u = float(np.finfo(np.longdouble).eps ** 0.5), float(np.finfo(np.float32).eps / 2)
+    seed = y_bar.astype(np.float32)
 
     def cotangents(values: list[np.ndarray]) -> list[np.ndarray]:
         y, pull = vjp(f, *values)
         return [x_bar.numpy().astype(np.longdouble) for x_bar in pull(seed.astype(y.dtype))]
 
-    at = cotangents(wide)
-    total = [np.zeros_like(x) for x in wide]
+    def errors(a: list[np.ndarray], b: list[np.ndarray], unit: float) -> list[np.ndarray]:
+        found = [np.abs(x - y) / unit for x, y in zip(a, b, strict=True)]
+        return [np.where(np.isfinite(e), e, 0) for e in found]
+
+    total = [np.zeros(x.shape, np.longdouble) for x in arrays]
     for _ in range(3):
-        moved = [x * (1 + small * rng.choice([-1, 1], size=x.shape)) for x in wide]
-        there = cotangents(moved)
+        near = [(x * rng.uniform(0.999, 1.001, size=x.shape)).astype(np.float32) for x in arrays]
+        at = [x.astype(np.longdouble) for x in near]
+        moved = [x * (1 + small * rng.choice([-1, 1], size=x.shape)) for x in at]
+        exact = cotangents(at)
+        conditioning = errors(cotangents(moved), exact, small)
+        rounding = errors(cotangents(near), exact, 8 * u)
+        rounding = [np.maximum(r, 0.1 * r.max(initial=0)) for r in rounding]
         total = [
-            np.maximum(t, np.abs(a - b) / small) for t, a, b in zip(total, there, at, strict=True)
+            np.maximum(t, c + r) for t, c, r in zip(total, conditioning, rounding, strict=True)
         ]
-    return [np.where(np.isfinite(t), t, 0) for t in total]
+    return total
 
 
 def _finding(row: Row, got: Any, expected: Any, kinks: int) -> Finding | None:
