@@ -10,7 +10,8 @@ def main() -> None:
     import pygraphviz
 
     graph = pygraphviz.AGraph(string=sys.stdin.buffer.read().decode("utf-8"))
-    sys.stdout.buffer.write(graph.draw(format=sys.argv[1], prog="dot"))
+    picture = graph.draw(format=sys.argv[1], prog="dot")
+    sys.stdout.buffer.write(picture or b"")
 
 
 if __name__ == "__main__":

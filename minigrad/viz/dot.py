@@ -1,23 +1,25 @@
 """A picture as DOT text. The same graph gives the same text, in any process."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from minigrad.core.node import Box, Node
 from minigrad.errors import DTypeError, GraphError, UsageError, describe, facts
+from minigrad.viz.badge import Verdict
 from minigrad.viz.formula import Formulas, shown
-from minigrad.viz.gradient import CONSTANT, Gradient, gradients
+from minigrad.viz.gradient import CONSTANT, Gradient, Swept, swept
 from minigrad.viz.graph import Card, Cluster, Edge, Picture, Recorded, picture
-from minigrad.viz.grid import Cell, Grid, blank, grid
-
-Verdict = tuple[bool | None, str]
+from minigrad.viz.grid import SIDE, Cell, Grid, blank, grid, number
 
 _SANS = "Helvetica,Arial,sans-serif"
 _MONO = "Courier New,Courier,monospace"  # 0.6 em wide in every substitute: nothing is clipped
 _SMALL, _TINY = 12, 11  # points
 _GREY, _LINE, _INK = "#555555", "#8a8f98", "#1f2328"
 _FAINT = "#d0d4da"
+_BACK = "#b54700"  # of what runs backward, here and in the stepper
+_LEGEND = "Dashed: the cotangents on their way back, each with its norm."
 _HEADS = {"leaf": "#dfe3ea", "op": "#f2f4f7", "scope": "#d9d9d9", "gap": "#d9d9d9"}
 _LEVELS = ("#f7f8fa", "#eceff3", "#e1e5eb")  # behind clusters, by how deep they are nested
 _BADGES = {
@@ -25,8 +27,9 @@ _BADGES = {
     False: ("#b3261e", "✗ wrong"),
     None: ("#5f6368", "– not run"),
 }
-_TANGLED = 4000  # rows that all edges together may span
 _OUTPUTS = 3  # values that one folded card shows
+_TITLE = 44  # characters in a line of a title
+_MANY = 60  # cards; with more, arrays beyond 4 x 4 are shown by an excerpt
 _WIDE = 4  # columns; a wider gradient stands below its value, not beside it
 
 
@@ -109,24 +112,27 @@ class _Writer:
     ):
         nodes = [n for card in visible.cards for n in card.outputs if card.kind != "gap"]
         self.visible, self.values, self.verdicts = visible, values, verdicts
+        self.side = SIDE if len(visible.cards) <= _MANY else SIDE // 2
         self.formulas = Formulas(recorded)
-        self.gradients = gradients(recorded, nodes) if grads else {}
+        self.swept = swept(recorded, nodes) if grads else Swept({}, {}, Counter())
         self.roots = set(recorded.roots)
 
     def text(self) -> str:
-        # curves around more would take minutes; straight lines run under the cards
-        routing = " splines=line outputorder=edgesfirst" if self.visible.span() > _TANGLED else ""
+        # straight lines run under the cards
+        routing = " splines=line outputorder=edgesfirst" if self.visible.tangled() else ""
         lines = [
             "digraph minigrad {",
             f'  graph [fontname="{_SANS}" fontsize=13 bgcolor="white" rankdir=TB nodesep=0.3 '
-            f"ranksep=0.4 pad=0.15 labelloc=t nslimit=4 nslimit1=4 mclimit=0.5{routing}];",
+            f"ranksep=0.32 pad=0.15 labelloc=t nslimit=4 nslimit1=4 mclimit=0.5{routing}];",
             f'  node [shape=plain fontname="{_SANS}" fontsize=13 fontcolor="{_INK}"];',
             f'  edge [color="{_LINE}" arrowsize=0.7 fontname="{_SANS}" fontsize={_TINY}];',
         ]
-        if self.visible.note:
-            lines.append(f"  label=<{_b(self.visible.note)}>;")
+        notes = [self.visible.note] * bool(self.visible.note) + [_LEGEND] * bool(self.swept.norms)
+        if notes:
+            lines.append(f"  label=<{'<BR/>'.join(map(_b, notes))}>;")
         lines += self._body()
-        lines += [_edge(edge) for edge in self.visible.edges]
+        for edge in self.visible.edges:
+            lines += [_edge(edge), *_way_back(edge, self.swept.norms)]
         return "\n".join([*lines, "}", ""])
 
     def _body(self) -> list[str]:
@@ -152,13 +158,18 @@ class _Writer:
         node = card.outputs[0]
         folded = card.kind == "scope"
         title = self.formulas.title_of_scope(card) if folded else self.formulas.title(node)
-        rows = [_row(f"{'▸ ' if folded else ''}{_b(title)}", f'BGCOLOR="{_HEADS[card.kind]}"')]
-        rows.append(_row(_font(_e(_about_scope(card) if folded else _about(node)), _SMALL)))
+        head = '<BR ALIGN="LEFT"/>'.join(f"<B>{line}</B>" for line in wrapped(title, _TITLE))
+        head += '<BR ALIGN="LEFT"/>' if len(title) > _TITLE else ""  # a last line is centred else
+        rows = [_row(f"{'▸ ' if folded else ''}{head}", f'BGCOLOR="{_HEADS[card.kind]}"')]
+        if folded or not self.values:
+            about = _about_scope(card) if folded else _about(node)
+            rows.append(_row(_font(escaped(about), _SMALL)))
         verdict = None if folded else _verdict(node, self.verdicts)
         if verdict is not None:
             rows.append(_badge(*verdict))
         for output in card.outputs[:_OUTPUTS]:
-            rows += self._numbers(output, folded and len(card.outputs) > 1)
+            name = f"{self.formulas.operand[output].text} " if len(card.outputs) > 1 else ""
+            rows += self._numbers(output, name, folded)
         if len(card.outputs) > _OUTPUTS:
             rows.append(_row(_font(f"… {len(card.outputs) - _OUTPUTS} more results", _SMALL)))
         return _frame(rows, card, thick=not self.roots.isdisjoint(card.members))
@@ -170,31 +181,42 @@ class _Writer:
             rows.append(_row(_font(f"and {leaves:,} leaves", _SMALL)))
         return _frame(rows, card, thick=False)
 
-    def _numbers(self, node: Node, named: bool) -> list[str]:
+    def _numbers(self, node: Node, name: str, folded: bool) -> list[str]:
         """The value of ``node`` and its gradient, beside each other where there is room."""
-        gradient = self.gradients.get(node)
+        gradient = self.swept.gradients.get(node)
+        numbers = grid(node.value, self.side)
         blocks = []
-        name = f"{self.formulas.operand[node].text} " if named else ""
         if self.values:
-            blocks.append(_block(f"{name}value", grid(node.value)))
-        elif named:
-            blocks.append(_font(_e(f"{name}{_about(node)}"), _SMALL))
+            blocks.append(_block(name + ("value" if folded else f"value {_about(node)}"), numbers))
+        elif name:
+            blocks.append(_font(escaped(f"{name}{_about(node)}"), _SMALL))
         if gradient is not None:
-            blocks.append(_gradient(gradient, node))
-        columns = len(grid(node.value).rows[0]) if node.value.size else 1
+            blocks.append(self._gradient(gradient, node))
+        columns = len(numbers.rows[0]) if numbers.rows else 1
         if columns > _WIDE or gradient is None or gradient.note == CONSTANT:
             return [_row(block) for block in blocks]
         cells = "".join(f'<TD ALIGN="LEFT" VALIGN="TOP">{block}</TD>' for block in blocks)
         return [_row(_table(f"<TR>{cells}</TR>", 0))] if cells else []
 
+    def _gradient(self, gradient: Gradient, node: Node) -> str:
+        if gradient.array is None:
+            if gradient.note == CONSTANT:
+                return _font(gradient.note, _SMALL)
+            return _block(f"gradient: {gradient.note}", blank(node.value, self.side))
+        paths = self.swept.paths[node]
+        notes = [gradient.note] * bool(gradient.note) + [f"sum of {paths} paths"] * (paths > 1)
+        caption = f"gradient ({', '.join(notes)})" if notes else "gradient"
+        return _block(caption, grid(gradient.array, self.side))
+
 
 def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
     color = _LEVELS[min(depth, len(_LEVELS)) - 1]
     name = _b(shown(cluster.scope.name if cluster.scope else ""))
+    name += _font(f"  {_ops(cluster.ops)}", _SMALL)
     return [
         f"{indent}subgraph {cluster.id} {{",
         f'{indent}  graph [label=<{name}> labeljust=l style="rounded,filled" '
-        f'fillcolor="{color}" color="{_LINE}" margin=12];',
+        f'fillcolor="{color}" color="{_LINE}" margin=8];',
     ]
 
 
@@ -202,6 +224,16 @@ def _edge(edge: Edge) -> str:
     label = f"× {edge.count:,}" if edge.count > 1 else str(edge.position or "")
     attributes = f' [headlabel="{label}" labeldistance=1.8]' if label else ""
     return f"  {edge.tail.id} -> {edge.head.id}{attributes};"
+
+
+def _way_back(edge: Edge, norms: Mapping[tuple[Node, int], float]) -> list[str]:
+    """A second line beside the edge for what passed it on the way back; the layout ignores it."""
+    passed = [norms[use] for use in edge.uses if use in norms]
+    if not passed:
+        return []
+    label = f' label=" {number(passed[0])}"' if len(edge.uses) == 1 else ""
+    line = f'dir=back style=dashed constraint=false color="{_BACK}" fontcolor="{_BACK}"{label}'
+    return [f"  {edge.tail.id} -> {edge.head.id} [{line}];"]
 
 
 def _about(node: Node) -> str:
@@ -213,7 +245,13 @@ def _about_scope(card: Card) -> str:
     shapes = [_shape(node) for node in card.inputs]
     given = ", ".join(shapes[:4] + ["…"] * (len(shapes) > 4)) or "nothing"
     made = ", ".join([_shape(node) for node in card.outputs[:_OUTPUTS]])
-    return f"{card.ops:,} {'op' if card.ops == 1 else 'ops'} folded · {given} → {made}"
+    leaves = len(card.members) - card.ops
+    hidden = f" and {leaves:,} {'leaf' if leaves == 1 else 'leaves'}" if leaves else ""
+    return f"{_ops(card.ops)}{hidden} folded · {given} → {made}"
+
+
+def _ops(n: int) -> str:
+    return f"{n:,} op{'s' * (n != 1)}"
 
 
 def _shape(node: Node) -> str:
@@ -226,24 +264,15 @@ def _badge(ok: bool | None, text: str) -> str:
     return _row(f'<FONT COLOR="#ffffff">{_b(words)}</FONT>', f'BGCOLOR="{color}"')
 
 
-def _gradient(gradient: Gradient, node: Node) -> str:
-    if gradient.array is not None:
-        caption = f"gradient ({gradient.note})" if gradient.note else "gradient"
-        return _block(caption, grid(gradient.array))
-    if gradient.note == CONSTANT:
-        return _font(gradient.note, _SMALL)
-    return _block(f"gradient: {gradient.note}", blank(node.value))
-
-
 def _block(caption: str, numbers: Grid) -> str:
     """A caption, the statistics if any, and the heat map."""
-    parts = [_font(_e(caption), _SMALL)]
+    parts = [_font(escaped(caption), _SMALL)]
     if numbers.facts:
-        labels = "".join(_td(_font(_e(label), _TINY)) for label, _ in numbers.facts)
+        labels = "".join(_td(_font(escaped(label), _TINY)) for label, _ in numbers.facts)
         cells = "".join(_td(_mono(number)) for _, number in numbers.facts)
         parts.append(_table(f"<TR>{labels}</TR><TR>{cells}</TR>", 0))
     if numbers.note:
-        parts.append(_font(_e(numbers.note), _TINY))
+        parts.append(_font(escaped(numbers.note), _TINY))
     if numbers.rows:
         parts.append(_table("".join(_heat(numbers)), 0, color=_FAINT))
     return _captioned(*parts)
@@ -269,7 +298,7 @@ def _frame(rows: list[str], card: Card, thick: bool) -> str:
     constant = card.kind == "leaf" and not card.outputs[0].requires_grad
     style = ' STYLE="dashed"' if constant else ""
     return (
-        f'<TABLE BORDER="{3 if thick else 1}" CELLBORDER="0" CELLSPACING="0" CELLPADDING="4" '
+        f'<TABLE BORDER="{3 if thick else 1}" CELLBORDER="0" CELLSPACING="0" CELLPADDING="3" '
         f'COLOR="{_INK if thick else _LINE}" BGCOLOR="white"{style}>{"".join(rows)}</TABLE>'
     )
 
@@ -298,13 +327,22 @@ def _font(escaped: str, size: int) -> str:
 
 
 def _mono(text: str) -> str:
-    return f'<FONT FACE="{_MONO}" POINT-SIZE="{_SMALL}">{_e(text)}</FONT>'
+    return f'<FONT FACE="{_MONO}" POINT-SIZE="{_SMALL}">{escaped(text)}</FONT>'
 
 
 def _b(text: str) -> str:
-    return f"<B>{_e(text)}</B>"
+    return f"<B>{escaped(text)}</B>"
 
 
-def _e(text: str) -> str:
+def escaped(text: str) -> str:
     """Escaped for an HTML-like label, in which Graphviz reads ``\\N`` as the name of the node."""
     return escape(text, quote=True).replace("\\", "&#92;&#92;")
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """``text`` in escaped lines of about ``width`` characters, broken at spaces."""
+    lines, rest = [], text
+    while len(rest) > width and (cut := rest.rfind(" ", width // 2, width)) > 0:
+        lines.append(rest[:cut])
+        rest = "  " + rest[cut + 1 :]
+    return [escaped(line) for line in [*lines, rest]]

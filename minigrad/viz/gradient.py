@@ -4,6 +4,7 @@
 on plain arrays, which starts at the seeds that the results keep and changes nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from minigrad.backend import namespace, to_host
 from minigrad.context import setting
 from minigrad.core.node import Node
 from minigrad.core.sweep import backward_sweep
+from minigrad.observer import Observer
 from minigrad.viz.graph import Recorded
 
 CONSTANT = "no gradient asked for"
@@ -28,11 +30,27 @@ class Gradient:
     note: str = ""
 
 
-def gradients(recorded: Recorded, wanted: Iterable[Node]) -> dict[Node, Gradient]:
-    """The gradient of each of the ``wanted`` nodes, as far as there is one."""
+@dataclass(frozen=True)
+class Swept:
+    """What a picture shows of the sweeps: gradients, and what passed each op input.
+
+    Attributes:
+        gradients: of each wanted node, as far as there is one.
+        norms: the Euclidean norm of what passed input i of a node, by (node, i).
+        paths: how many contributions each node got.
+    """
+
+    gradients: dict[Node, Gradient]
+    norms: dict[tuple[Node, int], float]
+    paths: Counter[Node]
+
+
+def swept(recorded: Recorded, wanted: Iterable[Node]) -> Swept:
+    """Sweep again from the seeds that the results keep, and compare with what leaves keep."""
     found = dict.fromkeys(wanted, Gradient(note=CONSTANT))
     targets = [node for node in found if node.requires_grad]
-    totals, reason = _swept(recorded, targets)
+    watch = _Watch()
+    totals, reason = _totals(recorded, targets, watch)
     for node in targets:
         if node.op is None:
             found[node] = _of_leaf(node, totals)
@@ -42,10 +60,34 @@ def gradients(recorded: Recorded, wanted: Iterable[Node]) -> dict[Node, Gradient
             found[node] = Gradient(node.grad.array)
         else:
             found[node] = Gradient(note=reason)
-    return found
+    if totals is None:
+        return Swept(found, {}, Counter())
+    return Swept(found, watch.norms(), Counter(node.parents[i] for node, i in watch.passed))
 
 
-def _swept(recorded: Recorded, targets: list[Node]) -> tuple[dict[Node, Any] | None, str]:
+class _Watch(Observer):
+    """Adds up what passed each op input over all sweeps."""
+
+    def __init__(self):
+        self.passed: dict[tuple[Node, int], Any] = {}
+
+    def pulled(self, node: Node, i: int, raw: Any, x_bar: Any, total: Any) -> None:
+        before = self.passed.get((node, i))
+        self.passed[node, i] = x_bar if before is None else before + x_bar
+
+    def norms(self) -> dict[tuple[Node, int], float]:
+        return {use: _norm(to_host(x_bar)) for use, x_bar in self.passed.items()}
+
+
+def _norm(array: np.ndarray) -> float:
+    values = array.astype(np.float64).ravel()
+    peak = float(np.abs(values).max(initial=0.0)) or 1.0
+    return float(np.linalg.norm(values / peak) * peak) if np.isfinite(peak) else peak
+
+
+def _totals(
+    recorded: Recorded, targets: list[Node], watch: _Watch
+) -> tuple[dict[Node, Any] | None, str]:
     """The cotangents of ``targets``; None, with the reason, if they cannot be known."""
     seeded = [root for root in recorded.roots if root.grad is not None and root.op is not None]
     if not seeded:
@@ -54,7 +96,7 @@ def _swept(recorded: Recorded, targets: list[Node]) -> tuple[dict[Node, Any] | N
     totals: dict[Node, Any] = dict.fromkeys(targets)
     try:
         for root in seeded:
-            with setting(observer=None), np.errstate(all="ignore"):
+            with setting(observer=watch), np.errstate(all="ignore"):
                 _add(totals, backward_sweep(root, root.grad.array, targets))
     except Exception as error:  # a rule is its author's code; a picture should show what it can
         return None, f"not available ({type(error).__name__})"

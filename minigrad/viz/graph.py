@@ -4,9 +4,9 @@
 here knows of DOT or of colours. Everything is a loop, in creation order: graphs may be deep.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain, groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,8 @@ from minigrad.core.node import Node, ancestors, leaf
 
 LIMIT = 300  # cards; beyond it neither a reader nor the layout keeps up
 KEPT = 100  # cards that are left when the middle of a longer graph folds
+_REPEATS = 3  # blocks in a row that become one with "× 3"
+_TANGLED = 4000  # rows that all edges together may span
 _MERGE = 4 * LIMIT  # edges; beyond it parallel ones are drawn as one that says how many
 
 
@@ -94,20 +96,26 @@ class Cluster:
     scope: Scope | None = None
     cards: list[Card] = field(default_factory=list)
     clusters: "list[Cluster]" = field(default_factory=list)
+    ops: int = 0  # in it and in the clusters inside
 
 
 @dataclass(frozen=True)
 class Edge:
     """An op input: the card it comes from, the card that uses it.
 
-    ``position`` is the argument's number where the picture would not tell; ``count`` is above 1
-    where parallel edges were merged.
+    ``uses`` are the op inputs it stands for, more than one where parallel edges were merged;
+    ``position`` is the argument's number where the picture would not tell.
     """
 
     tail: Card
     head: Card
+    uses: tuple[tuple[Node, int], ...]
     position: int | None = None
-    count: int = 1
+
+    @property
+    def count(self) -> int:
+        """How many op inputs it stands for."""
+        return len(self.uses)
 
 
 @dataclass(eq=False)
@@ -119,7 +127,11 @@ class Picture:
     top: Cluster
     note: str = ""
 
-    def span(self) -> int:
+    def tangled(self) -> bool:
+        """Whether curves around the cards would take a layout minutes."""
+        return self._span() > _TANGLED
+
+    def _span(self) -> int:
         """The lengths of all edges together, counted in rows of cards."""
         row: dict[Card, int] = {}
         for edge in self.edges:
@@ -146,7 +158,7 @@ def picture(
         pinned: nodes that must not disappear in that middle.
     """
     paths = _Paths(recorded.order)
-    keys, note = _keys(recorded.order, paths, depth, limit)
+    keys, note = _keys(recorded, paths, depth, limit, pinned)
     if len(set(keys.values())) > limit:
         keys = _without_middle(keys, min(limit, KEPT), pinned)
     cards = _cards(recorded, keys)
@@ -175,20 +187,85 @@ class _Paths:
 
 
 def _keys(
-    order: list[Node], paths: _Paths, depth: int | None, limit: int
+    recorded: Recorded,
+    paths: _Paths,
+    depth: int | None,
+    limit: int,
+    pinned: Callable[[Node], bool],
 ) -> tuple[dict[Node, _Key], str]:
     depth = paths.deepest if depth is None else min(depth, paths.deepest)
-    keys = {node: paths.key(node, depth) for node in order}
+    keys = _folded(recorded, paths, depth, pinned)
     size = len(set(keys.values()))
     if size <= limit:
         return keys, ""
     asked = depth
     while depth and len(set(keys.values())) > limit:
         depth -= 1
-        keys = {node: paths.key(node, depth) for node in order}
+        keys = _folded(recorded, paths, depth, pinned)
     how = [f"folded to depth {depth}"] * (depth < asked)
     how += ["the middle folded"] * (len(set(keys.values())) > limit)
     return keys, f"{size:,} cards are too many to read: {' and '.join(how)}"
+
+
+def _folded(
+    recorded: Recorded, paths: _Paths, depth: int, pinned: Callable[[Node], bool]
+) -> dict[Node, _Key]:
+    """What each node is part of at ``depth``; blocks that repeat each other become one."""
+    keys = {node: paths.key(node, depth) for node in recorded.order}
+    computed: dict[_Key, list[Node]] = {}
+    for node in recorded.order:
+        if node.op is not None:
+            computed.setdefault(keys[node], []).append(node)
+    users = _users(recorded, keys)
+    for run in _repeated(computed, paths):
+        block = Scope(f"{_base(run[0].name)} × {len(run)}", run[0].parent)
+        paths.of[block] = [*paths.of[block.parent], block]
+        members = [computed[scope] for scope in run]
+        hidden = [x for x in _parameters(recorded, members) if users[x] <= {*run}]
+        for node in [*chain(*members), *hidden]:
+            if node.op is not None or not pinned(node):
+                keys[node] = block
+    return keys
+
+
+def _repeated(computed: dict[_Key, list[Node]], paths: _Paths) -> list[list[Scope]]:
+    """Runs of at least three folded scopes that follow each other and hold the same ops."""
+
+    def content(key: Scope) -> list[tuple]:
+        inside = len(paths.of[key])
+        return [
+            (node.op.name, node.value.shape, *(s.name for s in paths.of[node.scope][inside:]))
+            for node in computed[key]
+        ]
+
+    def kind(key: _Key) -> Any:
+        return (key.parent, _base(key.name), content(key)) if isinstance(key, Scope) else key
+
+    runs = [list(run) for _, run in groupby(computed, kind)]
+    return [[key for key in run if isinstance(key, Scope)] for run in runs if len(run) >= _REPEATS]
+
+
+def _parameters(recorded: Recorded, blocks: list[list[Node]]) -> list[Node]:
+    """Leaves that stand at the same place in every block."""
+    places: dict[tuple[int, int], list[Node]] = {}
+    for block in blocks:
+        for j, node in enumerate(block):
+            for i, x in enumerate(recorded.operands[node]):
+                if isinstance(x, Node) and x.op is None:
+                    places.setdefault((j, i), []).append(x)
+    return [x for leaves in places.values() if len(leaves) == len(blocks) for x in leaves]
+
+
+def _base(name: str) -> str:
+    """``Linear`` for ``Linear 3``: what blocks of one kind share."""
+    return name.rstrip("0123456789").rstrip(" _.") or name
+
+
+def _users(recorded: Recorded, keys: dict[Node, _Key]) -> dict[Node, set[_Key]]:
+    users: dict[Node, set[_Key]] = {}
+    for x, node in recorded.uses():
+        users.setdefault(x, set()).add(keys[node])
+    return users
 
 
 def _without_middle(
@@ -227,7 +304,8 @@ def _kind(key: _Key) -> Literal["leaf", "op", "scope", "gap"]:
 
 
 def _edges(recorded: Recorded, keys: dict[Node, _Key], cards: dict[_Key, Card]) -> list[Edge]:
-    edges, merged = [], Counter()
+    edges: list[Edge] = []
+    merged: dict[tuple[Card, Card], list[tuple[Node, int]]] = {}
     for node in recorded.order:
         operands = recorded.operands[node]
         for i, x in enumerate(operands):
@@ -235,14 +313,15 @@ def _edges(recorded: Recorded, keys: dict[Node, _Key], cards: dict[_Key, Card]) 
                 continue
             tail, head = cards[keys[x]], cards[keys[node]]
             if "gap" in (tail.kind, head.kind):
-                merged[tail, head] += 1
+                merged.setdefault((tail, head), []).append((node, i))
             else:
                 position = i + 1 if _position_matters(node, operands, head) else None
-                edges.append(Edge(tail, head, position))
+                edges.append(Edge(tail, head, ((node, i),), position))
     if len(edges) > _MERGE:
-        merged.update((edge.tail, edge.head) for edge in edges)
+        for edge in edges:
+            merged.setdefault((edge.tail, edge.head), []).extend(edge.uses)
         edges = []
-    return edges + [Edge(*ends, count=count) for ends, count in merged.items()]
+    return edges + [Edge(*ends, uses=tuple(uses)) for ends, uses in merged.items()]
 
 
 _COMMUTATIVE = {"add", "multiply", "maximum", "minimum", "logaddexp"}
@@ -266,5 +345,6 @@ def _clusters(cards: dict[_Key, Card], paths: _Paths) -> Cluster:
                 known[scope] = Cluster(f"cluster_{len(known) - 1}", scope)
                 cluster.clusters.append(known[scope])
             cluster = known[scope]
+            cluster.ops += card.ops
         cluster.cards.append(card)
     return top

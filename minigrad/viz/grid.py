@@ -11,6 +11,7 @@ from minigrad.backend import to_host
 SIDE = 8  # rows and columns of the largest array that is shown whole
 _ROWS, _COLUMNS = 3, 4  # of the excerpt of a larger one
 _LOW, _HIGH = (0x74, 0xAD, 0xD1), (0xFD, 0xAE, 0x61)  # blue and orange differ to every eye
+_ALONE = 6.0  # how much paler a single number is
 ODD = "#222222"  # behind nan and inf
 BLANK = "#ececec"  # where there is no number; zero is white
 _SPACES = "\u00a0" * 6
@@ -18,11 +19,15 @@ _SPACES = "\u00a0" * 6
 
 @dataclass(frozen=True)
 class Cell:
-    """One number and the colour behind it; ``odd`` if it is not finite."""
+    """One number and the colour behind it; ``odd`` if it is not finite.
+
+    ``level`` is the colour as a number, from -9 (blue) over 0 (none) to 9 (orange).
+    """
 
     text: str
     color: str = "#ffffff"
     odd: bool = False
+    level: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,25 +47,34 @@ class Grid:
     more: tuple[int, int] = (0, 0)
 
 
-def grid(array: Any) -> Grid:
-    """The whole of a small array, or statistics and the first corner of a larger one."""
+def grid(array: Any, side: int = SIDE) -> Grid:
+    """The whole of an array up to ``side`` x ``side``, else statistics and its first corner."""
     array = np.asarray(to_host(array))
     if not array.size:
         return Grid([], note="empty")
-    flat = _flat(array)
-    if flat is not None and max(flat.shape) <= SIDE:
-        return Grid(_cells(flat, _peak(array)))
-    corner = array[(0,) * max(array.ndim - 2, 0)]
-    corner = np.atleast_2d(corner)
-    part = corner[:_ROWS, :_COLUMNS]
+    plane = flat(array)
+    if plane is not None and max(plane.shape) <= side:
+        # one number has nothing to be compared with: its sign alone shows
+        return Grid(_cells(plane, _peak(array) * (1 if array.size > 1 else _ALONE)))
+    corner = _corner(array)
+    part = excerpt(array)
     more = (corner.shape[0] - part.shape[0], corner.shape[1] - part.shape[1])
     note = f"[{'0, ' * (array.ndim - 2)}...]" if array.ndim > 2 else ""
     return Grid(_cells(part, _peak(array)), statistics(array), note, more)
 
 
-def blank(array: Any) -> Grid:
+def excerpt(array: np.ndarray) -> np.ndarray:
+    """The first corner of the first plane of ``array``."""
+    return _corner(array)[:_ROWS, :_COLUMNS]
+
+
+def _corner(array: np.ndarray) -> np.ndarray:
+    return np.atleast_2d(array[(0,) * max(array.ndim - 2, 0)])
+
+
+def blank(array: Any, side: int = SIDE) -> Grid:
     """The grid of ``array`` without its numbers: the place of a gradient that there is not."""
-    full = grid(array)
+    full = grid(array, side)
     rows = [[Cell(_SPACES, BLANK) for _ in row] for row in full.rows]
     names = [name for name, _ in full.facts if name not in ("nan", "inf")]
     return Grid(rows, [(name, _SPACES) for name in names], full.note, full.more)
@@ -90,7 +104,7 @@ def number(value: float, decimals: int | None = None) -> str:
     return short.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
-def _flat(array: np.ndarray) -> np.ndarray | None:
+def flat(array: np.ndarray) -> np.ndarray | None:
     """``array`` in two dimensions: a vector is one row; None if more than two axes are long."""
     if array.ndim > 2:
         array = array.squeeze()
@@ -103,17 +117,16 @@ def _peak(array: np.ndarray) -> float:
 
 
 def _cells(array: np.ndarray, peak: float) -> list[list[Cell]]:
-    decimals = _decimals(array)
-    return [[_cell(value, peak, decimals) for value in row] for row in array.tolist()]
+    decimals, scale = _decimals(array), peak or 1.0
+    return [[_cell(x, x / scale, decimals) for x in row] for row in array.tolist()]
 
 
-def _cell(value: Any, peak: float, decimals: int | None) -> Cell:
-    if isinstance(value, bool):
-        return Cell(str(value), _color(float(value)))
+def _cell(value: Any, part: float, decimals: int | None) -> Cell:
     if not math.isfinite(value):
         return Cell(f"{value:g}", ODD, odd=True)
-    text = str(value) if isinstance(value, int) and abs(value) < 1e6 else None
-    return Cell(text or number(value, decimals), _color(value / peak if peak else 0.0))
+    weight = math.copysign(abs(part) ** 0.8, part)  # small numbers are to be seen, too
+    text = str(value) if isinstance(value, int) and abs(value) < 1e6 else number(value, decimals)
+    return Cell(text, _color(weight), level=round(9 * weight))
 
 
 def _decimals(array: np.ndarray) -> int | None:
@@ -128,7 +141,7 @@ def _decimals(array: np.ndarray) -> int | None:
     return min(max(3 - math.floor(math.log10(top)), 0), 4)
 
 
-def _color(part: float) -> str:
+def _color(weight: float) -> str:
     """From blue (-1) over white (0) to orange (1)."""
-    end, weight = (_HIGH if part > 0 else _LOW), abs(part) ** 0.8
-    return "#" + "".join(f"{round(255 + (c - 255) * weight):02x}" for c in end)
+    end = _HIGH if weight > 0 else _LOW
+    return "#" + "".join(f"{round(255 + (c - 255) * abs(weight)):02x}" for c in end)

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 from minigrad.core.node import Box
 from minigrad.errors import RenderError, UsageError, facts
 from minigrad.viz import _pygraphviz
-from minigrad.viz.dot import Verdict, to_dot
+from minigrad.viz.badge import Verdict
+from minigrad.viz.dot import to_dot
 
 FORMATS = ("svg", "png", "pdf")
 TIME_LIMIT = 20.0  # seconds; a layout that takes longer may take hours
@@ -103,6 +105,7 @@ def mimebundle(y: Box) -> dict[str, str]:
     try:
         if y.node is not None and y.node.op is not None:
             svg = render(to_dot(y), "svg").decode()
+            svg = re.sub(r'\sid="[^"]*"', "", svg)  # all cells of a notebook are one page
             bundle["image/svg+xml"] = svg[svg.index("<svg") :]
     except Exception as error:  # the picture is an extra: the cell must not fail because of it
         logging.getLogger(__name__).debug("no picture: %s", error)

@@ -1,0 +1,68 @@
+"""The derivative that a sweep derives, and the one written by hand: two graphs for one picture."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minigrad import ops
+from minigrad.context import scope, setting
+from minigrad.core.node import label
+from minigrad.core.sweep import backward_sweep
+from minigrad.errors import ShapeError, facts
+from minigrad.tensor import Tensor, tensor
+
+DERIVED, BY_HAND = "derived by the sweep", "written by hand"
+
+
+def beside(
+    f: Callable,
+    closed_form: Callable,
+    inputs: Sequence[Any],
+    *,
+    argnum: int = 0,
+    names: Sequence[str] | None = None,
+    seed: Any = None,
+    **params: Any,
+) -> list[Tensor]:
+    """Record the cotangent of one input twice: by a sweep through ``f``, and in closed form.
+
+    Draw both with ``draw(beside(...), path)``: each stands in a cluster that counts its ops.
+
+    Args:
+        f: tensors -> Tensor, as ``minigrad.batch_norm``.
+        closed_form: ``(xp, y_bar, *inputs, **params)`` -> a tuple of cotangents, as
+            ``minigrad.analytic.batch_norm_vjp``; it must take minigrad's ops for ``xp``.
+        inputs: one array each.
+        argnum: the input whose cotangent is meant.
+        names: of the inputs.
+        seed: the cotangent of the result; None takes numbers from -1 to 1.
+        **params: for both functions.
+
+    Returns:
+        The two cotangents.
+
+    >>> both = mg.viz.beside(mg.square, lambda xp, y_bar, x: (2 * x * y_bar,), [3.0])
+    >>> [x_bar.item() for x_bar in both]
+    [-6.0, -6.0]
+    """
+    names = names or [f"x{i + 1}" for i in range(len(inputs))]
+    xs = [tensor(x, requires_grad=True, name=n) for x, n in zip(inputs, names, strict=True)]
+    with setting(recording=True):
+        with scope(DERIVED):
+            y = f(*xs, **params)
+            y_bar = _seed(seed, y)
+            x = xs[argnum]
+            derived = backward_sweep(y.node, y_bar, [x.node], record=True)[x.node]
+        with scope(BY_HAND):
+            by_hand = closed_form(ops, y_bar, *xs, **params)[argnum]
+    if derived is None or derived.shape != by_hand.shape:
+        got = f"{by_hand.shape} by hand, {'0' if derived is None else derived.shape} derived"
+        raise ShapeError(facts("beside: cotangents", expected=f"two of {x.shape}", got=got))
+    return [label(bar, f"{names[argnum]}_bar") for bar in (derived, by_hand)]
+
+
+def _seed(seed: Any, y: Tensor) -> Tensor:
+    if seed is None:
+        seed = np.linspace(-1.0, 1.0, y.size).reshape(y.shape)
+    return tensor(seed, dtype=y.dtype, requires_grad=True, name="y_bar", device=y.device)

@@ -1,0 +1,136 @@
+"""The formulas of the declarations, LaTeX, as MathML for a browser or as text for a terminal.
+
+MathML needs the package latex2mathml; without it the browser gets the text, too.
+"""
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+from xml.etree import ElementTree
+
+from minigrad.core.op import Op
+
+_SYMBOLS = {
+    "alpha": "α", "beta": "β", "gamma": "γ", "epsilon": "ε", "mu": "μ", "pi": "π", "sigma": "σ",
+    "varphi": "φ", "Phi": "Φ", "sum": "∑", "prod": "∏", "int": "∫", "le": "≤", "ge": "≥",
+    "ne": "≠", "in": "∈", "to": "→", "mid": "|", "dots": "…", "cdot": "·", "infty": "∞",
+    "theta": "θ", "lambda": "λ", "times": "×", "odot": "⊙", "partial": "∂", "nabla": "∇",
+    "quad": "  ", ",": " ", " ": " ", ";": " ", "!": "",
+}  # fmt: skip
+_ACCENTS = {"bar": "\u0304", "hat": "\u0302", "dot": "\u0307", "tilde": "\u0303"}
+_FONTS = {"mathrm", "mathit", "mathsf", "mathbf", "text", "mathrel", "operatorname"}
+_NAMES = {"ln", "exp", "sin", "cos", "tanh", "max", "min", "log"}
+_SUPER = dict(zip("0123456789+-()nTixyp", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿᵀⁱˣʸᵖ", strict=True))
+_SUB = dict(zip("0123456789+-()aeijkmnopstx", "₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑᵢⱼₖₘₙₒₚₛₜₓ", strict=True))
+_TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.S)
+_MATHML = "{http://www.w3.org/1998/Math/MathML}"
+_INERT = {"display", "stretchy", "width", "height", "depth", "mathvariant", "linethickness",
+          "separator", "form", "fence", "minsize", "maxsize", "columnalign", "lspace", "rspace",
+          "movablelimits", "symmetric", "accent"}  # fmt: skip
+
+
+def pullback_of(op: Op, i: int) -> str:
+    """The part of the pullback of ``op`` that tells of input ``i``; all of it if not by input."""
+    parts = re.split(r",\s*\\quad", op.pullback)
+    return parts[i].strip() if len(parts) == op.arity and _each_by_input(parts) else op.pullback
+
+
+def subscript(letter: str) -> str:
+    """``x₁`` for ``x1``."""
+    head = letter.rstrip("0123456789")
+    return head + "".join(_SUB[digit] for digit in letter[len(head) :])
+
+
+def _each_by_input(parts: list[str]) -> bool:
+    return all(part.lstrip().startswith(r"\bar") for part in parts)
+
+
+@cache
+def mathml(latex: str) -> str:
+    """``latex`` as one ``<math>`` element; "" without latex2mathml, or where it cannot.
+
+    Only elements and attributes that cannot act are let through: the text comes from declarations.
+    """
+    if importlib.util.find_spec("latex2mathml") is None:
+        return ""
+    import latex2mathml.converter
+
+    try:
+        root = ElementTree.fromstring(latex2mathml.converter.convert(latex))
+    except Exception:  # somebody else's parser on somebody else's formula; the text will do
+        return ""
+    for element in root.iter():
+        tag = str(element.tag)
+        if not re.fullmatch(r"m[a-z]+", tag.removeprefix(_MATHML)) or set(element.keys()) - _INERT:
+            return ""
+        element.tag = tag.removeprefix(_MATHML)
+        element.attrib.pop("display", None)
+        if element.tag == "mo" and element.text == "\u00af":
+            element.set("stretchy", "false")  # a bar as wide as its letter
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+@cache
+def plain(latex: str) -> str:
+    """``latex`` as a line of text: ``x̄₁ = ȳ x₂``. What it does not know stays LaTeX.
+
+    >>> from minigrad.viz.latex import plain
+    >>> plain(r"y = \\frac{1}{N} \\sum_i x_i^2")
+    'y = 1/N ∑ᵢ xᵢ²'
+    """
+    text = "".join(_pieces(iter(_TOKEN.findall(latex))))
+    return re.sub(r" {3,}", "  ", text).strip()
+
+
+def _pieces(tokens: Iterator[str]) -> Iterator[str]:
+    """The text of every token up to the brace that closes the group."""
+    for token in tokens:
+        if token == "}":
+            return
+        if token in ("^", "_"):
+            yield _raised(token, _group(tokens))
+        else:
+            yield _piece(token, tokens)
+
+
+def _piece(token: str, tokens: Iterator[str]) -> str:
+    name = token.removeprefix("\\")
+    if token == "{":
+        return "".join(_pieces(tokens))
+    if name is token:
+        return token if not token.isspace() else " "
+    if name in _ACCENTS:
+        return _group(tokens) + _ACCENTS[name]
+    if name in _FONTS:
+        return _group(tokens)
+    if name == "frac":
+        top, bottom = _group(tokens), _group(tokens)
+        return f"{_atom(top)}/{_atom(bottom)}"
+    if name == "sqrt":
+        root = _group(tokens)
+        return f"√{root}" if len(root) == 1 else f"√({root})"
+    if name in _NAMES:
+        return name
+    return _SYMBOLS.get(name, name if len(name) == 1 else token)
+
+
+def _group(tokens: Iterator[str]) -> str:
+    """The argument of a command: the next group, or the next single token."""
+    for token in tokens:
+        if not token.isspace():
+            return _piece(token, tokens)
+    return ""
+
+
+def _atom(text: str) -> str:
+    return text if len(text) == 1 or text.isalnum() else f"({text})"
+
+
+def _raised(mark: str, text: str) -> str:
+    """A sub- or superscript in the characters that Unicode has for it, else ``_(...)``."""
+    table: dict[str, Any] = _SUPER if mark == "^" else _SUB
+    if text and all(char in table for char in text):
+        return "".join(table[char] for char in text)
+    return mark + (text if len(text) == 1 else f"({text})")

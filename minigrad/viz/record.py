@@ -1,0 +1,152 @@
+"""A trace as JSON. The form, version 1:
+
+::
+
+    {"format": "minigrad-trace", "version": 1, "title": "y = x * x",
+     "scopes": [{"name": "batch_norm", "parent": null}, ...],
+     "values": [{"id": "n0", "name": "x", "title": "x", "kind": "leaf" | "constant" | "op",
+                 "op": null | "multiply", "call": "", "formula": "y = x_1 x_2", "pullback": "...",
+                 "inputs": [0, {"number": 2.0}], "scope": null | 0, "shape": [4, 3],
+                 "dtype": "float64", "requires_grad": true, "array": 0}, ...],
+     "steps":  [{"kind": "forward", "value": 3},
+                {"kind": "seed", "value": 9, "y_bar": 5, "total": 5},
+                {"kind": "backward", "value": 9, "input": 0, "into": 8, "y_bar": 5, "raw": 6,
+                 "sum": "sum over axis 0: (4, 3) -> (3,)", "contribution": 7,
+                 "path": 1, "paths": 3, "total": 7}, ...],
+     "arrays": [{"shape": [3], "dtype": "float64", "values": [0.0, "nan", 1e-17]},
+                {"shape": [90], "dtype": "float64", "statistics": {"min": "0", ...},
+                 "excerpt": [[0.0, 1.0, ...]], "sha256": "..."}, ...]}
+
+Formulas are LaTeX. ``inputs``, ``into`` and ``value`` are positions in ``values``; ``array``,
+``y_bar``, ``raw``, ``contribution`` and ``total`` are positions in ``arrays``, where equal arrays
+stand once, or null for a zero that was never formed. Numbers have all their digits, so they read
+back as the same floats; those that are not finite are the strings ``"nan"``, ``"inf"``, ``"-inf"``.
+An array beyond 8 x 8 is given by statistics, its first corner and a checksum of its bytes.
+"""
+
+import hashlib
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from minigrad.viz.grid import SIDE, excerpt, flat, statistics
+
+VERSION = 1
+
+
+def document(trace: Any) -> str:
+    """The JSON text of a ``Trace``."""
+    arrays = _Arrays()
+    content = {
+        "format": "minigrad-trace",
+        "version": VERSION,
+        "title": trace.values[-1].title,
+        "scopes": [{"name": name, "parent": parent} for name, parent in trace.scopes],
+        "values": [_value(i, value, arrays) for i, value in enumerate(trace.values)],
+        "steps": [_step(step, arrays) for step in trace.steps],
+        "arrays": arrays.found,
+    }
+    return json.dumps(content, allow_nan=False)
+
+
+def summed(raw: Any, contribution: Any) -> str:
+    """How a contribution was un-broadcast: ``sum over axis 0: (4, 3) -> (3,)``, or ``""``."""
+    if raw is None or raw.shape == contribution.shape:
+        return ""
+    axes = ", ".join(map(str, repeated_axes(raw.shape, contribution.shape)))
+    word = "axes" if "," in axes else "axis"
+    return f"sum over {word} {axes}: {tuple(raw.shape)} -> {tuple(contribution.shape)}"
+
+
+def repeated_axes(shape: tuple, small: tuple) -> list[int]:
+    """The axes of ``shape`` along which an array of the shape ``small`` was repeated."""
+    lead = len(shape) - len(small)
+    return [i for i, m in enumerate(shape) if i < lead or m != small[i - lead]]
+
+
+def _value(i: int, value: Any, arrays: "_Arrays") -> dict[str, Any]:
+    op = value.op
+    return {
+        "id": f"n{i}",
+        "name": value.name,
+        "title": value.title,
+        "kind": value.kind,
+        "op": op.name if op else None,
+        "call": value.call,
+        "formula": op.formula if op else "",
+        "pullback": op.pullback if op else "",
+        "inputs": [x if isinstance(x, int) else {"number": _number(x)} for x in value.inputs],
+        "scope": value.scope,
+        "shape": list(value.array.shape),
+        "dtype": str(value.array.dtype),
+        "requires_grad": value.requires_grad,
+        "array": arrays.place(value.array),
+    }
+
+
+def _step(step: Any, arrays: "_Arrays") -> dict[str, Any]:
+    if step.kind == "forward":
+        return {"kind": "forward", "value": step.value}
+    y_bar, total = arrays.place(step.y_bar), arrays.place(step.total)
+    if step.kind == "seed":
+        return {"kind": "seed", "value": step.value, "y_bar": y_bar, "total": total}
+    return {
+        "kind": "backward",
+        "value": step.value,
+        "input": step.input,
+        "into": step.into,
+        "y_bar": y_bar,
+        "raw": arrays.place(step.raw),
+        "sum": summed(step.raw, step.contribution),
+        "contribution": arrays.place(step.contribution),
+        "path": step.path,
+        "paths": step.paths,
+        "total": total,
+    }
+
+
+class _Arrays:
+    """Numbers arrays in the order in which they are met; equal ones get the same number."""
+
+    def __init__(self):
+        self.found: list[dict[str, Any]] = []
+        self.known: dict[str, int] = {}
+
+    def place(self, array: Any) -> int | None:
+        if array is None:
+            return None
+        key = checksum(array)
+        if key not in self.known:
+            self.known[key] = len(self.found)
+            self.found.append(_array(array, key))
+        return self.known[key]
+
+
+def checksum(array: np.ndarray) -> str:
+    """SHA-256 of the shape, the dtype and the bytes of ``array``."""
+    head = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _array(array: np.ndarray, key: str) -> dict[str, Any]:
+    head = {"shape": list(array.shape), "dtype": str(array.dtype)}
+    plane = flat(array)
+    if not array.size or (plane is not None and max(plane.shape) <= SIDE):
+        return {**head, "values": _numbers(array.tolist())}
+    corner = _numbers(excerpt(array).tolist())
+    return {**head, "statistics": dict(statistics(array)), "excerpt": corner, "sha256": key}
+
+
+def _numbers(items: Any) -> Any:
+    return [_numbers(item) for item in items] if isinstance(items, list) else _number(items)
+
+
+def _number(x: Any) -> Any:
+    if isinstance(x, np.ndarray | np.generic):
+        x = x.item()
+    if isinstance(x, bool | int):
+        return x
+    x = float(x)
+    return x if math.isfinite(x) else f"{x:g}"

@@ -1,0 +1,327 @@
+"""What a step tells: a title, a sentence and blocks of formulas, numbers and arrays.
+
+The page and the terminal show the same blocks; what they say is decided here.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from minigrad.core.op import Op
+from minigrad.viz.example import added, computed, pulled_back, summed_up
+from minigrad.viz.latex import pullback_of, subscript
+from minigrad.viz.record import summed
+from minigrad.viz.trace import Step, Trace, Value
+
+_OPERANDS = 6  # arrays of one call that are shown
+_INFIX = {"+", "-", "*", "/", "@", "**"}
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A LaTeX formula and what its letters stand for here."""
+
+    latex: str
+    legend: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text: numbers put into a formula, or a remark."""
+
+    kind: Literal["numbers", "note"]
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """An array under a caption; ``role`` is how the picture marks the value it belongs to."""
+
+    caption: str
+    array: Any
+    role: Literal["operand", "result", "arriving", "gradient"] = "operand"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Figures side by side with signs between them."""
+
+    items: list[Figure | str]
+
+
+Block = Formula | Line | Row
+
+
+@dataclass(frozen=True, eq=False)
+class Story:
+    """One step, or several that were stepped over at once."""
+
+    kind: Literal["forward", "seed", "backward"]
+    title: str
+    where: list[str]
+    say: str
+    blocks: list[Block] = field(default_factory=list)
+
+
+def tell(trace: Trace, i: int) -> Story:
+    """The story of step ``i`` (from 0) of ``trace``."""
+    step = trace.steps[i]
+    how = {"forward": _forward, "seed": _seed, "backward": _backward}[step.kind]
+    title, say, blocks = how(trace, step)
+    where = trace.scope_path(trace.values[step.value].scope)
+    return Story(step.kind, title, where, say, blocks)
+
+
+def overview(trace: Trace, steps: Iterable[int], title: str, members: set[int]) -> Story:
+    """The story of ``steps`` of one kind inside a folded scope, told from outside.
+
+    Args:
+        title: what the folded card is called.
+        members: positions of the values that the card stands for.
+    """
+    chosen = [trace.steps[i] for i in steps]
+    first = chosen[0]
+    where = trace.scope_path(trace.values[first.value].scope)[:-1]
+    if first.kind == "forward":
+        ops = len(chosen)
+        say = f"{ops} {'op' if ops == 1 else 'ops'} stepped over: {title}"
+        return Story("forward", title, where, say, _passed_forward(trace, chosen, members))
+    n = len(chosen)
+    say = f"{n} backward {'step' if n == 1 else 'steps'} stepped over: {title}"
+    blocks = _passed_backward(trace, chosen, members)
+    return Story("backward", f"back through {title}", where, say, blocks)
+
+
+# --- forward -------------------------------------------------------------------------------------
+
+
+def _forward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
+    value = trace.values[step.value]
+    assert value.op is not None
+    blocks: list[Block] = [Formula(value.op.formula, legend(trace, value))]
+    numbers = computed(value, trace.values)
+    if numbers:
+        blocks.append(Line("numbers", numbers))
+    blocks.append(Row([*_operands(trace, value), "=", _result(value)]))
+    return value.title, f"{value.title}, shape {tuple(value.array.shape)}", blocks
+
+
+def _operands(trace: Trace, value: Value) -> list[Figure | str]:
+    """The operands as they stand in the call: with the operator between two, else commas."""
+    symbol = value.op.symbol or value.op.name if value.op else ""
+    infix = symbol in _INFIX and len(value.inputs) == 2
+    items: list[Figure | str] = [] if infix else [symbol if symbol != "[]" else "index"]
+    for i, x in enumerate(value.inputs[:_OPERANDS]):
+        if i:
+            items.append(symbol if infix else ",")
+        items.append(_figure(trace.values[x]) if isinstance(x, int) else _number(x))
+    if len(value.inputs) > _OPERANDS:
+        items.append(f"… {len(value.inputs) - _OPERANDS} more")
+    return items
+
+
+def _figure(value: Value) -> Figure:
+    return Figure(value.name, value.array)
+
+
+def _result(value: Value) -> Figure:
+    return Figure(value.name, value.array, "result")
+
+
+def _number(x: Any) -> str:
+    return f"{np.asarray(x).item():g}"
+
+
+def legend(trace: Trace, value: Value) -> str:
+    """``x₁ = xc, x₂ = inv_std``: what the letters of the formula of an op stand for."""
+    if value.op is None or value.op.arity is None:
+        return ""
+    pairs = [(_result_letter(value.op), value.name)]
+    for letter, x in zip(letters(value.op), value.inputs, strict=False):
+        pairs.append((letter, trace.values[x].name if isinstance(x, int) else _number(x)))
+    pairs += [(key, _word(word)) for key, word in value.params.items() if _is_short(word)]
+    return ", ".join(f"{subscript(letter)} = {name}" for letter, name in pairs if letter != name)
+
+
+def letters(op: Op) -> list[str]:
+    """What the formula of ``op`` calls its inputs: x1, x2; or A, B where it writes matrices."""
+    names = [name for name in op.__signature__.parameters if name not in op.words]
+    return [name.upper() if len(name) == 1 and _occurs(name.upper(), op.formula) else name
+            for name in names]  # fmt: skip
+
+
+def _result_letter(op: Op) -> str:
+    return "Y" if _occurs("Y", op.formula) else "y"
+
+
+def _is_short(word: Any) -> bool:
+    return word is not None and word is not False and len(_word(word)) <= 12
+
+
+def _word(word: Any) -> str:
+    if isinstance(word, float):
+        return f"{word:g}"
+    simple = isinstance(word, bool | int | tuple) and not hasattr(word, "shape")
+    return str(word) if simple else " " * 99
+
+
+# --- backward ------------------------------------------------------------------------------------
+
+
+def _seed(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
+    value = trace.values[step.value]
+    ones = "1, as for every scalar" if not step.total.shape and step.total == 1 else "the seed"
+    title = f"seed: the cotangent of {value.name}"
+    row = Row([_result(value), "←", Figure(f"{bar(value.name)}: {ones}", step.total, "gradient")])
+    note = Line("note", "The backward sweep starts here and visits the ops in reverse order.")
+    return title, f"the backward sweep starts at {value.name}", [note, row]
+
+
+def _backward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
+    value, into = trace.values[step.value], trace.values[step.into or 0]
+    assert value.op is not None
+    rule = pullback_of(value.op, step.input or 0)
+    title = f"{into.name} ← {value.call}"
+    blocks: list[Block] = [Formula(rule, legend(trace, value))]
+    if step.raw is None:
+        blocks.append(Line("note", "The rule says that this contribution is 0: nothing is added."))
+        return title, f"{_path(step)} {into.name}: nothing", blocks
+    arriving = _arriving(trace, value, rule, step)
+    used = [(letter, x.array) for letter, x in _used(trace, value, rule)]
+    numbers = pulled_back(value, step, used)
+    blocks += [Line("numbers", numbers)] if numbers else []
+    blocks.append(Row([*arriving, "→", _raw(into, step)]))
+    blocks += _unbroadcast(into, step)
+    blocks += _running_sum(into, step)
+    return title, f"{_path(step)} {into.name}, through {value.call}", blocks
+
+
+def _arriving(trace: Trace, value: Value, rule: str, step: Step) -> list[Figure | str]:
+    """The cotangent that arrives, then the values that the rule uses."""
+    items: list[Figure | str] = [Figure(f"{bar(value.name)} arrives", step.y_bar, "arriving")]
+    for x in dict.fromkeys(x for _, x in _used(trace, value, rule)):
+        items += [",", _figure(x)]
+    return items
+
+
+def _used(trace: Trace, value: Value, rule: str) -> list[tuple[str, Value]]:
+    """The letters on the right-hand side of ``rule``, without bars, and the values they mean."""
+    assert value.op is not None
+    right = re.sub(r"\\bar\s*[a-zA-Z]", " ", rule.partition("=")[2])
+    pairs = [(_result_letter(value.op), value)]
+    if value.op.arity is not None:
+        pairs += [(letter, trace.values[x])
+                  for letter, x in zip(letters(value.op), value.inputs, strict=False)
+                  if isinstance(x, int)]  # fmt: skip
+    return [(letter, x) for letter, x in pairs if _occurs(letter, right)]
+
+
+def _occurs(letter: str, latex: str) -> bool:
+    spelled = re.sub(r"(\d+)$", r"_\1", letter)
+    return re.search(rf"(?<![a-zA-Z\\]){spelled}(?![a-zA-Z0-9])", latex) is not None
+
+
+def _raw(into: Value, step: Step) -> Figure:
+    whole = step.raw.shape == step.contribution.shape
+    caption = f"contribution to {bar(into.name)}" if whole else "what the rule returns"
+    return Figure(caption, step.raw, "gradient" if whole else "operand")
+
+
+def _unbroadcast(into: Value, step: Step) -> list[Block]:
+    text = summed(step.raw, step.contribution)
+    if not text:
+        cast = step.raw.dtype != step.contribution.dtype
+        return [Line("note", f"cast to {step.contribution.dtype}")] if cast else []
+    note = f"{into.name} was repeated to fit, so: {text.replace('->', '→')}"
+    figure = Figure(f"contribution to {bar(into.name)}", step.contribution, "gradient")
+    numbers = summed_up(step.raw, step.contribution)
+    return [Line("note", note), Row(["∑", figure]), Line("numbers", numbers)]
+
+
+def _running_sum(into: Value, step: Step) -> list[Block]:
+    name = bar(into.name)
+    if step.path == 1:
+        word = "first contribution" if step.paths > 1 else "only contribution"
+        more = f"; {step.paths - 1} more to come" if step.paths > 1 else ""
+        note = f"{word}: {name} = this{more}"
+        return [Line("note", note + ("" if more else ", and it is complete"))]
+    done = ", and it is complete" if step.path == step.paths else ""
+    count = f"{name} += this: path {step.path} of {step.paths}{done}"
+    terms: list[Figure | str] = []
+    if step.before is not None:
+        terms = [Figure(f"{name} so far", step.before), "+",
+                 Figure("this", step.contribution), "="]  # fmt: skip
+    row = Row([*terms, Figure(f"{name}, running sum", step.total, "gradient")])
+    numbers = added(step.before, step.contribution, step.total)
+    return [Line("note", count), row, *([Line("numbers", numbers)] if numbers else [])]
+
+
+def _path(step: Step) -> str:
+    if step.paths == 1:
+        return "the only contribution to"
+    return f"contribution {step.path} of {step.paths} to"
+
+
+def bar(name: str) -> str:
+    """``xc_bar``: how the cotangent of a value is written."""
+    return f"{_closed(name)}_bar"
+
+
+def _closed(name: str) -> str:
+    return name if re.fullmatch(r"\w+", name) else f"({name})"
+
+
+def about(array: Any) -> str:
+    """The shape of ``array``, and its dtype where it is not the usual one."""
+    dtype = "" if array.dtype == np.float64 else f" {array.dtype}"
+    return f"{tuple(array.shape)}{dtype}"
+
+
+# --- what is stepped over ------------------------------------------------------------------------
+
+
+def _passed_forward(trace: Trace, steps: list[Step], members: set[int]) -> list[Block]:
+    inside = [trace.values[step.value] for step in steps]
+    given = dict.fromkeys(x for value in inside for x in value.inputs
+                          if isinstance(x, int) and x not in members)  # fmt: skip
+    made = _leaving(trace, [step.value for step in steps], members)
+    left = [_figure(trace.values[x]) for x in list(given)[:_OPERANDS]]
+    right = [_result(trace.values[x]) for x in made[:_OPERANDS]]
+    return [Row([*_separated(left), "→", *_separated(right)])]
+
+
+def _passed_backward(trace: Trace, steps: list[Step], members: set[int]) -> list[Block]:
+    arriving, reached = {}, {}
+    leaving = set(_leaving(trace, [step.value for step in steps], members))
+    for step in steps:
+        if step.value in leaving:
+            arriving[step.value] = step.y_bar
+        if step.into not in members and step.total is not None:
+            reached[step.into] = step
+    left = [Figure(f"{bar(trace.values[i].name)} arrives", a, "arriving")
+            for i, a in list(arriving.items())[:_OPERANDS]]  # fmt: skip
+    right = [Figure(_progress(trace.values[i], step), step.total, "gradient")
+             for i, step in list(reached.items())[:_OPERANDS]]  # fmt: skip
+    return [Row([*_separated(left), "→", *_separated(right)])]
+
+
+def _progress(value: Value, step: Step) -> str:
+    whole = step.path == step.paths
+    return bar(value.name) + ("" if whole else f", {step.path} of {step.paths} paths")
+
+
+def _leaving(trace: Trace, places: list[int], members: set[int]) -> list[int]:
+    """Which of the values at ``places`` something outside ``members`` uses."""
+    used = {x for i, value in enumerate(trace.values) if i not in members for x in value.inputs
+            if isinstance(x, int)} | {len(trace.values) - 1}  # fmt: skip
+    return [i for i in places if i in used]
+
+
+def _separated(figures: list[Figure]) -> list[Figure | str]:
+    items: list[Figure | str] = []
+    for figure in figures:
+        items += [",", figure] if items else [figure]
+    return items

@@ -1,0 +1,129 @@
+"""The stepper in a terminal: one step per key. Without a terminal all steps are printed."""
+
+import os
+import sys
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any, TextIO
+
+from minigrad.core.node import Box
+from minigrad.viz.grid import grid
+from minigrad.viz.keys import Keys
+from minigrad.viz.latex import plain
+from minigrad.viz.story import Figure, Formula, Row, Story, about, tell
+from minigrad.viz.trace import Trace, trace
+
+_WIDTH = 96  # columns that figures side by side may take
+_CLEAR = "\x1b[2J\x1b[H"
+_COLORS = {"forward": "\x1b[1;34m", "seed": "\x1b[1;35m", "backward": "\x1b[1;33m"}
+_HINT = "→ on   ← back   b seed   Home End   q quit"
+
+
+def walk(y: Box, *, seed: Any = None, out: Any = None, keys: Any = None) -> None:
+    """Step through computing ``y`` and pulling a cotangent back from it, in the terminal.
+
+    Right, l, Space or Enter: on; Left or h: back; Home, End; b: to the seed; q or Esc: quit.
+    Where ``out`` or ``keys`` is no terminal all steps are printed at once, without colour.
+
+    Args:
+        y: a result whose graph was recorded.
+        seed: as in ``trace``.
+        out: where to print; None means ``sys.stdout``.
+        keys: where keys come from; None means ``sys.stdin``.
+    """
+    steps = trace(y, seed)
+    out = sys.stdout if out is None else out
+    keys = sys.stdin if keys is None else keys
+    if not (out.isatty() and keys.isatty()):
+        out.writelines(f"{line}\n" for line in lines(steps))
+        return
+    colored = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    with Keys(keys) as pressed:
+        _interact(steps, out, pressed, colored)
+
+
+def lines(steps: Trace) -> Iterator[str]:
+    """All steps as text."""
+    for i in range(len(steps)):
+        yield from step_lines(steps, i)
+        yield ""
+
+
+def step_lines(steps: Trace, i: int, color: str = "", end: str = "") -> list[str]:
+    """Step ``i`` (from 0) as text; ``color`` and ``end`` go around its title."""
+    story = tell(steps, i)
+    where = " › ".join([story.kind, *story.where])
+    head = f"step {i + 1} of {len(steps)} · {where}"
+    return [head, f"{color}{story.title}{end}", *_body(story)]
+
+
+def _interact(steps: Trace, out: TextIO, pressed: Iterator[str], colored: bool) -> None:
+    i = 0
+    moves = _moves(steps)
+    while True:
+        color = _COLORS[steps.steps[i].kind] if colored else ""
+        text = step_lines(steps, i, color, "\x1b[0m" if color else "")
+        out.write(_CLEAR + "\n".join([*text, "", _HINT, ""]))
+        out.flush()
+        key = next(pressed, "q")
+        if key in ("q", "escape"):
+            return
+        i = max(0, min(len(steps) - 1, moves.get(key, lambda at: at)(i)))
+
+
+def _moves(steps: Trace) -> dict[str, Any]:
+    seed = next(i for i, step in enumerate(steps.steps) if step.kind == "seed")
+    on, back = (lambda i: i + 1), (lambda i: i - 1)
+    return {
+        **dict.fromkeys(("right", "l", " ", "enter"), on),
+        **dict.fromkeys(("left", "h"), back),
+        "home": lambda i: 0,
+        "end": lambda i: len(steps) - 1,
+        "b": lambda i: seed,
+    }
+
+
+def _body(story: Story) -> Iterator[str]:
+    for block in story.blocks:
+        if isinstance(block, Formula):
+            yield f"  {plain(block.latex)}" + (f"    with {block.legend}" * bool(block.legend))
+        elif isinstance(block, Row):
+            yield from (f"  {line}".rstrip() for line in _beside(block.items))
+        else:
+            yield f"  {block.text}"
+
+
+def _beside(items: list[Figure | str]) -> Iterator[str]:
+    """Figures and signs side by side, as many as fit into a line."""
+    line: list[list[str]] = []
+    for item in items:
+        column = _figure(item) if isinstance(item, Figure) else ["", item]
+        if line and sum(map(_width, [*line, column])) > _WIDTH:
+            yield from _joined(line)
+            line = []
+        line.append(column)
+    yield from _joined(line)
+
+
+def _width(column: list[str]) -> int:
+    return max(map(len, column)) + 2
+
+
+def _joined(columns: list[list[str]]) -> Iterator[str]:
+    widths = [_width(column) for column in columns]
+    for cells in zip_longest(*columns, fillvalue=""):
+        yield "".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+
+
+def _figure(figure: Figure) -> list[str]:
+    """The caption, the statistics if any, and the numbers in columns."""
+    numbers = grid(figure.array)
+    text = [f"{figure.caption} {about(figure.array)}"]
+    if numbers.facts or numbers.note:
+        facts = [numbers.note, *(f"{name} {number}" for name, number in numbers.facts)]
+        text.append("  ".join(filter(None, facts)))
+    width = max((len(cell.text) for row in numbers.rows for cell in row), default=0)
+    more = "  …" if numbers.more[1] else ""
+    for row in numbers.rows:
+        text.append("  ".join(cell.text.rjust(width) for cell in row) + more)
+    return [*text, "…"] if numbers.more[0] else text

@@ -1,0 +1,146 @@
+"""Gradients in pictures: which one a card shows, and what runs back along the edges."""
+
+import re
+
+import numpy as np
+from viz import graphs
+from viz.graphs import batch_norm, scalar
+from viz.reading import cards, numbers
+
+import minigrad as mg
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+def test_missing_gradient_is_blank_and_named_and_a_zero_one_is_a_0():
+    x = scalar()
+    y = x * 0.0
+    before = cards(mg.viz.to_dot(y))["x"]
+    assert "gradient: not computed" in before
+    assert [text.strip("\u00a0") for text in numbers(before)] == ["2", ""]
+    y.backward()
+    after = cards(mg.viz.to_dot(y))["x"]
+    assert "not computed" not in after
+    assert numbers(after) == ["2", "0"]
+
+
+def test_gradients_of_intermediate_values_are_the_true_ones():
+    x = mg.tensor([1.0, 2.0, 3.0], requires_grad=True, name="x")
+    h = mg.core.node.label(x * x, "h")
+    y = mg.sum(h * h)
+    y.backward()
+    assert h.grad is None  # backward keeps leaves only
+    html = cards(mg.viz.to_dot(y))["h = x * x"]
+    assert numbers(html) == ["1", "4", "9", "2", "8", "18"]  # h, then 2 h
+    assert h.grad is None
+
+
+def test_gradients_of_intermediates_in_batch_norm_agree_with_the_chain_rule_by_hand():
+    y = batch_norm(swept=False)
+    y.backward(graphs.SEED)
+    nodes = {node.name: node for node in mg.core.node.ancestors(y.node) if node.name}
+    found = mg.viz.gradient.swept(mg.viz.graph.Recorded([y.node]), nodes.values()).gradients
+    gamma, inv_std = nodes["gamma"].value, nodes["inv_std"].value
+    np.testing.assert_allclose(found[nodes["x_hat"]].array, graphs.SEED * gamma, rtol=1e-14)
+    by_inv_std = (graphs.SEED * gamma * nodes["xc"].value).sum(axis=0, keepdims=True)
+    np.testing.assert_allclose(found[nodes["inv_std"]].array, by_inv_std, rtol=1e-13)
+    by_var = by_inv_std * -0.5 * inv_std**3
+    np.testing.assert_allclose(found[nodes["var"]].array, by_var, rtol=1e-12)
+
+
+def test_seed_is_called_a_seed():
+    y = batch_norm(swept=False)
+    y.backward(graphs.SEED)
+    dot = mg.viz.to_dot(y)
+    assert dot.count("gradient (seed)") == 1
+    assert "gradient (seed)" in cards(dot)["y = gamma * x_hat + beta"]
+
+
+def test_overwritten_leaf_leaves_intermediate_gradients_not_available():
+    x = scalar()
+    y = mg.exp(x * x)
+    y.backward()
+    x.data = 3.0
+    dot = mg.viz.to_dot(y)
+    assert "gradient: not available (OverwrittenError)" in cards(dot)["x * x"]
+
+
+def test_gradients_of_a_sweep_from_elsewhere_are_not_kept_rather_than_not_computed():
+    h = scalar() * 2.0
+    (h * 3.0).backward()
+    dot = mg.viz.to_dot(h)
+    assert "gradient: not kept" in cards(dot)["y = x * 2"]
+    assert numbers(cards(dot)["x"]) == ["2", "6"]
+
+
+def test_leaf_gradient_that_is_more_than_this_graphs_says_so():
+    x = scalar()
+    (x * x).backward()
+    y = x * 3.0
+    y.backward()
+    assert "gradient (sum of several sweeps)" in cards(mg.viz.to_dot(y))["x"]
+
+
+def test_two_backward_calls_on_one_graph_are_consistent():
+    x = scalar()
+    y = mg.exp(x * 3.0)
+    y.backward()
+    y.backward()
+    assert "several" not in mg.viz.to_dot(y)
+
+
+def test_drawing_changes_nothing():
+    y = batch_norm(swept=False)
+    y.backward(graphs.SEED)
+    nodes = mg.core.node.ancestors(y.node)
+    before = [(node.grad, node.value.copy(), node.keep_grad) for node in nodes]
+    mg.viz.to_dot(y)
+    for node, (grad, value, keep) in zip(nodes, before, strict=True):
+        assert node.grad is grad and node.keep_grad is keep
+        np.testing.assert_array_equal(node.value, value)
+
+
+def test_broken_rule_does_not_stop_the_picture():
+    @mg.op(formula="y = x", pullback="none", signature="()")
+    def broken_in_test_viz(xp, x):
+        return x * 1.0
+
+    try:
+        x = scalar()
+        h = broken_in_test_viz(x * 1.0)
+        h.node.grad = mg.tensor(1.0)
+        assert "not available" in mg.viz.to_dot(h)
+    finally:
+        del mg.REGISTRY["broken_in_test_viz"]
+
+
+# --- the way back --------------------------------------------------------------------------------
+
+
+def test_each_edge_that_was_swept_has_a_dashed_one_back_with_the_norm_of_its_contribution():
+    y = batch_norm()
+    dot = mg.viz.to_dot(y)
+    back = re.findall(r"(n\d+ -> n\d+) \[dir=back.*constraint=false.*label=\" (.*?)\"\]", dot)
+    forward = re.findall(r"^ *(n\d+ -> n\d+)(?: \[head.*\])?;$", dot, re.M)
+    assert sorted(edge for edge, _ in back) == sorted(forward)
+    steps = {(s.value, s.input): s for s in mg.viz.trace(y).steps if s.kind == "backward"}
+    norms = [mg.viz.grid.number(float(np.linalg.norm(s.contribution))) for s in steps.values()]
+    assert sorted(label for _, label in back) == sorted(norms)
+
+
+def test_before_backward_and_without_grads_no_edge_runs_back():
+    assert "dir=back" not in mg.viz.to_dot(batch_norm(swept=False))
+    assert "dir=back" not in mg.viz.to_dot(batch_norm(), grads=False)
+
+
+def test_fan_in_is_written_as_a_sum_of_paths():
+    found = cards(mg.viz.to_dot(batch_norm()))
+    assert "gradient (sum of 2 paths)" in found["x"]
+    assert "gradient (sum of 3 paths)" in found["xc = x - mean"]
+    assert "paths" not in found["gamma"]
+
+
+def test_constant_gets_no_edge_back():
+    y = scalar() * np.array([1.0, 2.0])
+    y.backward([1.0, 1.0])
+    assert mg.viz.to_dot(y).count("dir=back") == 1

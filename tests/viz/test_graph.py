@@ -1,0 +1,139 @@
+"""What a picture shows of a graph: clusters, folding, repeated blocks."""
+
+import re
+import time
+
+import numpy as np
+from viz import graphs
+from viz.graphs import batch_norm, chain, scalar
+from viz.reading import cards, clusters, edges
+
+import minigrad as mg
+
+# --- clusters and folding ------------------------------------------------------------------------
+
+
+def test_composites_are_nested_clusters():
+    names = ["batch_norm", "mean", "variance", "normalize", "affine"]
+    assert clusters(mg.viz.to_dot(batch_norm(swept=False))) == [
+        (f"cluster_{i}", name) for i, name in enumerate(names)
+    ]
+
+
+def test_depth_0_folds_every_outermost_scope_to_one_card():
+    dot = mg.viz.to_dot(batch_norm(swept=False), depth=0)
+    assert list(cards(dot)) == ["x", "gamma", "beta", "y = batch_norm(x, gamma, beta)"]
+    assert "10 ops folded · (4, 3), (3,), (3,) → (4, 3)" in dot
+    assert clusters(dot) == []
+    assert sorted(tail for tail, _ in edges(dot)) == ["beta", "gamma", "x", "x"]
+
+
+def test_depth_1_shows_the_outermost_cluster_with_folded_cards_inside():
+    dot = mg.viz.to_dot(batch_norm(swept=False), depth=1)
+    assert [name for _, name in clusters(dot)] == ["batch_norm"]
+    assert [title for title in cards(dot) if "=" in title] == [
+        "mean = mean(x)",
+        "xc, var = variance(x, mean)",
+        "x_hat = normalize(var, xc)",
+        "y = affine(gamma, x_hat, beta)",
+    ]
+    assert edges(dot).count(("xc, var = variance(x, mean)", "x_hat = normalize(var, xc)")) == 2
+
+
+def test_folding_changes_no_name():
+    with mg.scope("block"):
+        h = mg.exp(scalar() * scalar("w"))
+    y = h + 1
+    assert "v1 = exp(x * w)" in cards(mg.viz.to_dot(y))
+    assert "v1 = block(x, w)" in cards(mg.viz.to_dot(y, depth=0))
+    assert all("y = v1 + 1" in cards(mg.viz.to_dot(y, depth=depth)) for depth in (None, 0))
+
+
+def test_more_than_300_cards_fold_to_a_smaller_depth_and_the_picture_says_so():
+    x = scalar()
+    with mg.scope("long"):
+        y = chain(x, 400)
+    dot = mg.viz.to_dot(mg.exp(y))
+    assert len(cards(dot)) == 3
+    assert "402 cards are too many to read: folded to depth 0" in dot
+
+
+def test_exactly_300_cards_do_not_fold():
+    assert len(re.findall(r"\[label=", mg.viz.to_dot(chain(scalar(), 299), values=False))) == 300
+
+
+def test_chain_of_50_000_ops_is_drawn_small_and_fast():
+    y = chain(scalar(), 50_000)
+    y.backward()
+    start = time.perf_counter()
+    dot = mg.viz.to_dot(y)
+    assert time.perf_counter() - start < 5  # under 1 s on a quiet machine
+    assert len(dot) < 200_000
+    assert "… 49,902 more ops folded" in dot
+    assert "the middle folded" in dot
+
+
+def test_many_edges_into_a_folded_middle_are_one_that_says_how_many():
+    x = y = scalar()
+    for _ in range(1000):
+        y = y * x
+    dot = mg.viz.to_dot(y)
+    assert re.search(r'headlabel="× \d{3}"', dot)
+    assert dot.count("->") < 300
+
+
+def test_leaf_with_a_verdict_is_not_hidden_in_the_folded_middle():
+    leaves = [scalar(f"w{i}") for i in range(400)]
+    y = mg.sum(mg.stack(leaves))
+    dot = mg.viz.to_dot(y, verdicts={"w200": (False, "0.3")})
+    assert "w200" in cards(dot)
+    assert "w201" not in cards(dot)
+
+
+def test_deeply_nested_scopes_need_no_recursion():
+    def nested(x):
+        scopes = []
+        for i in range(1500):
+            scopes.append(mg.scope(f"s{i}"))
+            scopes[-1].__enter__()
+        y = mg.exp(x)
+        for inner in reversed(scopes):
+            inner.__exit__(None, None, None)
+        return y
+
+    assert "s1499" in mg.viz.to_dot(nested(scalar()))
+
+
+# --- repeated blocks -----------------------------------------------------------------------------
+
+
+def test_repeated_blocks_fold_to_one_that_says_how_many():
+    dot = mg.viz.to_dot(graphs.perceptron(layers=5), depth=0)
+    assert list(cards(dot)) == ["x", "v5 = Linear × 5(x)", "v5 * v5", "y = sum(v5 * v5)"]
+    assert "15 ops and 10 leaves folded · (8, 8) → (8, 8)" in dot
+
+
+def test_open_blocks_and_blocks_of_another_shape_stay_apart():
+    assert len(clusters(mg.viz.to_dot(graphs.perceptron(layers=5)))) == 5
+    x = mg.tensor(np.ones((2, 1)), requires_grad=True, name="x")
+    for i in range(6):
+        with mg.scope(f"block {i}"):
+            x = mg.concatenate([mg.tanh(x), x], axis=1)
+    assert "×" not in mg.viz.to_dot(x, depth=0)
+
+
+def test_leaf_that_something_else_uses_is_not_folded_with_the_blocks():
+    weight = scalar("weight")
+    h = scalar()
+    for i in range(4):
+        with mg.scope(f"block {i}"):
+            h = mg.tanh(h * weight)
+    assert "weight" not in cards(mg.viz.to_dot(h, depth=0))
+    assert "weight" in cards(mg.viz.to_dot(h * weight, depth=0))
+    assert "weight" in cards(mg.viz.to_dot(h, depth=0, verdicts={"weight": (True, "")}))
+
+
+def test_more_than_300_cards_fold_to_repeated_blocks():
+    dot = mg.viz.to_dot(graphs.perceptron(layers=80, width=2))
+    assert "v80 = Linear × 80(x)" in cards(dot)
+    assert "folded to depth 0" in dot

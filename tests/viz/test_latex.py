@@ -1,0 +1,86 @@
+"""Formulas of the declarations as MathML and as text."""
+
+import importlib.util
+from xml.etree import ElementTree
+
+import pytest
+
+import minigrad as mg
+from minigrad.viz.latex import mathml, plain, pullback_of
+
+FORMULAS = sorted(
+    {text for op in mg.REGISTRY.values() for text in (op.formula, getattr(op, "pullback", ""))}
+    - {""}
+)
+needs_latex2mathml = pytest.mark.skipif(
+    importlib.util.find_spec("latex2mathml") is None, reason="latex2mathml is not installed"
+)
+
+
+@pytest.mark.parametrize(
+    ("latex", "text"),
+    [
+        (r"\bar x_1 = \bar y\,x_2", "x\u0304₁ = y\u0304 x₂"),
+        (r"y = \frac{1}{N} \sum_i x_i^2", "y = 1/N ∑ᵢ xᵢ²"),
+        (r"\bar A = \bar Y B^\mathsf{T}", "A\u0304 = Y\u0304 Bᵀ"),
+        (r"x / \sqrt{\sigma^2 + \epsilon}", "x / √(σ² + ε)"),
+        (r"\frac{x + 1}{2}", "(x + 1)/2"),
+        (r"y_{\mathrm{out}}", "y_(out)"),
+        (r"e^{x_i}", "e^(xᵢ)"),
+        (r"\unknown x", r"\unknown x"),
+        (r"\{j : x\}", "{j : x}"),
+        ("x_", "x_()"),
+        (r"\frac{1}", "1/()"),
+        ("}}{{", ""),
+    ],
+)
+def test_text_reads_like_the_formula(latex, text):
+    assert plain(latex) == text
+
+
+@pytest.mark.parametrize("latex", FORMULAS)
+def test_every_declared_formula_has_a_text_without_commands(latex):
+    assert "\\" not in plain(latex)
+
+
+@needs_latex2mathml
+@pytest.mark.parametrize("latex", FORMULAS)
+def test_every_declared_formula_becomes_well_formed_mathml(latex):
+    root = ElementTree.fromstring(mathml(latex))
+    assert root.tag == "math"
+    assert "\\" not in "".join(root.itertext())
+
+
+@needs_latex2mathml
+@pytest.mark.parametrize(
+    "latex",
+    [r"\href{javascript:alert(1)}{x}", r"\unicode{x}", r"\text{<script>alert(1)</script>}", "<b>"],
+)
+def test_formula_that_could_act_is_text_or_inert(latex):
+    for element in ElementTree.fromstring(mathml(latex) or "<none/>").iter():
+        assert "href" not in element.attrib
+        assert element.tag not in ("script", "b")
+
+
+def test_without_latex2mathml_there_is_no_mathml(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    mathml.cache_clear()
+    assert mathml("y = x") == ""
+    mathml.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "i", "part"),
+    [
+        ("multiply", 1, r"\bar x_2 = \bar y\,x_1"),
+        ("matmul", 0, r"\bar A = \bar Y B^\mathsf{T}"),
+        ("sqrt", 0, r"\bar x = \bar y / (2 y)"),
+    ],
+)
+def test_pullback_of_one_input_is_its_part(name, i, part):
+    assert pullback_of(mg.REGISTRY[name], i) == part
+
+
+def test_pullback_with_a_side_condition_stays_whole():
+    gelu = mg.REGISTRY["gelu"]
+    assert pullback_of(gelu, 0) == gelu.pullback

@@ -1,0 +1,157 @@
+"""The stepper in a terminal, and what it prints without one."""
+
+import io
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from viz import graphs, names
+
+import minigrad as mg
+from minigrad.viz.terminal import lines
+
+GOLDEN = """\
+step 1 of 6 · forward › block
+v1 = x * w
+  y = x₁ x₂    with y = v1, x₁ = x, x₂ = w
+  [0, 0]: 1 * 3 = 3
+  x (2, 1)     w (2,)     v1 (2, 2)
+  1         *  3  5    =   3   5
+  2                        6  10
+
+step 2 of 6 · forward
+y = sum(v1)
+  y = ∑ᵢ xᵢ    with x = v1
+  3 + 5 + 6 + 10 = 24
+       v1 (2, 2)     y ()
+  sum   3   5     =  24
+        6  10
+
+step 3 of 6 · seed
+seed: the cotangent of y
+  The backward sweep starts here and visits the ops in reverse order.
+  y ()     y_bar: 1, as for every scalar ()
+  24    ←  1
+
+step 4 of 6 · backward
+v1 ← sum(v1)
+  x̄ᵢ = ȳ    with x = v1
+  y_bar arrives ()     contribution to v1_bar (2, 2)
+  1                 →  1  1
+                       1  1
+  only contribution: v1_bar = this, and it is complete
+
+step 5 of 6 · backward › block
+x ← x * w
+  x̄₁ = ȳ x₂    with y = v1, x₁ = x, x₂ = w
+  [0, 0]: ȳ = 1, x₂ = 3 → 3
+  v1_bar arrives (2, 2)     w (2,)     what the rule returns (2, 2)
+  1  1                   ,  3  5    →  3  5
+  1  1                                 3  5
+  x was repeated to fit, so: sum over axis 1: (2, 2) → (2, 1)
+     contribution to x_bar (2, 1)
+  ∑  8
+     8
+  [0, 0]: 3 + 5 = 8
+  only contribution: x_bar = this, and it is complete
+
+step 6 of 6 · backward › block
+w ← x * w
+  x̄₂ = ȳ x₁    with y = v1, x₁ = x, x₂ = w
+  [0, 0]: ȳ = 1, x₁ = 1 → 1
+  v1_bar arrives (2, 2)     x (2, 1)     what the rule returns (2, 2)
+  1  1                   ,  1         →  1  1
+  1  1                      2            2  2
+  w was repeated to fit, so: sum over axis 0: (2, 2) → (2,)
+     contribution to w_bar (2,)
+  ∑  3  3
+  [0]: 1 + 2 = 3
+  only contribution: w_bar = this, and it is complete
+
+"""
+
+
+def outer():
+    x, w = graphs.leaf([[1.0], [2.0]], "x"), graphs.leaf([3.0, 5.0], "w")
+    with mg.scope("block"):
+        h = x * w
+    return mg.sum(h)
+
+
+def test_without_a_terminal_all_steps_are_printed_as_the_golden_text():
+    out = io.StringIO()
+    mg.viz.walk(outer(), out=out, keys=io.StringIO())
+    assert out.getvalue() == GOLDEN
+
+
+def test_without_a_terminal_there_is_no_colour():
+    out = io.StringIO()
+    mg.viz.walk(graphs.product(*names.ALL), out=out, keys=io.StringIO(), seed=np.ones(2))
+    assert "\x1b" not in out.getvalue() and "\0" not in out.getvalue()
+    assert all(name in names.without_marks(out.getvalue()) for name in names.SHOWN)
+
+
+def test_running_sum_and_statistics_are_told():
+    text = "\n".join(lines(mg.viz.trace(graphs.batch_norm())))
+    assert "xc_bar += this: path 2 of 3\n" in text
+    assert "xc_bar += this: path 3 of 3, and it is complete" in text
+    assert "first contribution: xc_bar = this; 2 more to come" in text
+    big = mg.sum(graphs.leaf(np.arange(100.0).reshape(10, 10), "x"))
+    assert "min 0  mean 49.5  max 99  std 28.9" in "\n".join(lines(mg.viz.trace(big)))
+
+
+def test_contribution_of_zero_is_told():
+    text = "\n".join(lines(mg.viz.trace(mg.sign(graphs.leaf(1.0, "x")) * 1.0)))
+    assert "this contribution is 0" in text
+
+
+PROGRAM = """
+import minigrad as mg
+x = mg.tensor(3.0, requires_grad=True, name="x")
+mg.viz.walk(mg.exp(x * x))
+"""
+
+
+def at_a_terminal(keys, **environment):
+    """What the program writes to a terminal while ``keys`` are pressed one by one."""
+    pty = pytest.importorskip("pty", reason="a terminal needs POSIX")
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-c", PROGRAM]
+    env = {**os.environ, "TERM": "xterm", **environment}
+    program = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+    screens = []
+    try:
+        for key in keys:
+            screens.append(_screen(ours))
+            os.write(ours, key.encode())
+        assert program.wait(timeout=20) == 0
+    finally:
+        program.kill()
+        program.wait()
+        os.close(ours)
+    return screens
+
+
+def _screen(descriptor):
+    """What is written until the line of hints stands."""
+    text, limit = "", time.monotonic() + 20
+    while "q quit" not in text and time.monotonic() < limit:
+        text += os.read(descriptor, 65536).decode()
+    return text
+
+
+def test_one_key_each_at_a_terminal():
+    keys = ["\x1b[C", "l", " ", "h", "\x1b[D", "b", "\x1b[F", "\x1b[C", "\x1b[H", "?", "q"]
+    screens = at_a_terminal(keys)
+    steps = [screen.split("step ")[1].split(" ")[0] for screen in screens]
+    assert steps == ["1", "2", "3", "4", "3", "2", "3", "6", "6", "1", "1"]
+    assert "\x1b[1;34m" in screens[0]  # the title of a forward step, in colour
+
+
+def test_no_color_is_respected_at_a_terminal():
+    (screen,) = at_a_terminal(["q"], NO_COLOR="1")
+    assert "\x1b[1;" not in screen

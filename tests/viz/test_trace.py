@@ -1,0 +1,230 @@
+"""The steps as data: how many, in which order, with which numbers, and their JSON form."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from viz import graphs
+
+import minigrad as mg
+from minigrad.errors import DTypeError, GraphError, SeedError
+from minigrad.viz.record import checksum
+
+
+def needed(y):
+    """Op inputs that need a gradient."""
+    nodes = mg.core.node.ancestors(y.node)
+    return sum(p is not None and p.requires_grad for node in nodes for p in node.parents)
+
+
+def last_sums(trace):
+    """Node -> its gradient when the sweep is over."""
+    return {trace.nodes[s.into]: s.total for s in trace.steps if s.into is not None}
+
+
+# --- which steps ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [graphs.batch_norm, graphs.perceptron, graphs.lenet])
+def test_steps_are_the_ops_the_seed_and_the_op_inputs_that_need_a_gradient(make):
+    y = make()
+    trace = mg.viz.trace(y)
+    ops = sum(node.op is not None for node in mg.core.node.ancestors(y.node))
+    kinds = [step.kind for step in trace.steps]
+    assert kinds == ["forward"] * ops + ["seed"] + ["backward"] * needed(y)
+    assert len(trace) == ops + 1 + needed(y)
+
+
+def test_batch_norm_has_26_steps_and_with_a_loss_of_two_ops_30():
+    y = graphs.batch_norm()
+    assert len(mg.viz.trace(y)) == 10 + 1 + 15
+    assert len(mg.viz.trace(mg.sum(y * graphs.SEED))) == 12 + 1 + 17
+
+
+def test_fan_in_is_counted():
+    trace = mg.viz.trace(graphs.batch_norm())
+    fan_in = {trace.values[s.into].name: s.paths for s in trace.steps if s.into is not None}
+    assert (fan_in["x"], fan_in["xc"], fan_in["gamma"]) == (2, 3, 1)
+    xc = [(s.path, s.paths) for s in trace.steps if s.into and trace.values[s.into].name == "xc"]
+    assert xc == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_input_whose_contribution_is_zero_is_a_step_that_adds_nothing():
+    x = graphs.leaf(3.0, "x")
+    trace = mg.viz.trace(mg.sign(x) * 2.0)
+    step = trace.steps[-1]
+    assert (trace.values[step.into].name, step.raw, step.total) == ("x", None, None)
+    assert len(trace) == 2 + 1 + 2
+
+
+# --- which numbers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [graphs.batch_norm, graphs.perceptron, graphs.lenet])
+def test_last_running_sum_is_grad_bit_for_bit(make):
+    y = make()
+    if y.grad is None:
+        y.backward()
+    found = last_sums(mg.viz.trace(y))
+    leaves = [node for node in found if node.op is None]
+    assert leaves
+    for node in leaves:
+        assert found[node].tobytes() == node.grad.numpy().tobytes()
+
+
+def test_each_running_sum_is_the_one_before_plus_the_contribution():
+    trace = mg.viz.trace(graphs.batch_norm())
+    for step in trace.steps:
+        if step.kind == "backward" and step.before is not None:
+            np.testing.assert_array_equal(step.total, step.before + step.contribution)
+        elif step.kind == "backward":
+            np.testing.assert_array_equal(step.total, step.contribution)
+
+
+def test_cotangent_that_arrives_is_the_last_running_sum_of_the_op():
+    trace = mg.viz.trace(graphs.batch_norm())
+    totals = {}
+    for step in trace.steps:
+        if step.kind == "seed":
+            totals[step.value] = step.total
+        elif step.kind == "backward":
+            assert step.y_bar is totals[step.value]
+            totals[step.into] = step.total
+
+
+def test_unbroadcasting_is_a_sum_over_named_axes():
+    document = json.loads(mg.viz.trace(graphs.batch_norm()).to_json())
+    names = [value["name"] for value in document["values"]]
+    sums = {names[s["into"]]: s["sum"] for s in document["steps"] if s.get("sum")}
+    assert sums["gamma"] == "sum over axis 0: (4, 3) -> (3,)"
+    assert sums["mean"] == "sum over axis 0: (4, 3) -> (1, 3)"
+    bias = graphs.leaf(np.ones((1, 1)), "b")
+    y = mg.sum(bias * np.ones((2, 3)))
+    step = json.loads(mg.viz.trace(y).to_json())["steps"][-1]
+    assert step["sum"] == "sum over axes 0, 1: (2, 3) -> (1, 1)"
+
+
+def test_seed_is_that_of_backward_or_the_given_one_or_1():
+    x = graphs.leaf([1.0, 2.0], "x")
+    y = x * x
+    with pytest.raises(SeedError, match="none"):
+        mg.viz.trace(y)
+    np.testing.assert_array_equal(mg.viz.trace(y, [1.0, 10.0]).steps[-1].total, [2.0, 40.0])
+    y.backward([3.0, 0.0])
+    np.testing.assert_array_equal(mg.viz.trace(y).steps[-1].total, [6.0, 0.0])
+    assert mg.viz.trace(mg.sum(x)).steps[1].total == 1.0
+
+
+def test_tracing_changes_nothing_and_watches_no_other_sweep():
+    y = graphs.batch_norm()
+    nodes = mg.core.node.ancestors(y.node)
+    before = [node.grad for node in nodes]
+    mg.viz.trace(y)
+    assert [node.grad for node in nodes] == before
+
+
+@pytest.mark.parametrize(
+    ("y", "error"),
+    [(mg.tensor([1.0]), GraphError), (np.ones(2), DTypeError), (2.5, DTypeError)],
+)
+def test_what_has_no_graph_is_refused(y, error):
+    with pytest.raises(error, match="trace"):
+        mg.viz.trace(y)
+
+
+def test_leaf_alone_is_its_seed():
+    assert [s.kind for s in mg.viz.trace(graphs.leaf(2.0, "x")).steps] == ["seed"]
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+GOLDEN = """\
+{"format": "minigrad-trace", "version": 1, "title": "y = x * x",
+ "scopes": [{"name": "block", "parent": null}],
+ "values": [
+  {"id": "n0", "name": "x", "title": "x", "kind": "leaf", "op": null, "call": "", "formula": "",
+   "pullback": "", "inputs": [], "scope": null, "shape": [2], "dtype": "float64",
+   "requires_grad": true, "array": 0},
+  {"id": "n1", "name": "y", "title": "y = x * x", "kind": "op", "op": "multiply", "call": "x * x",
+   "formula": "y = x_1 x_2",
+   "pullback": "\\\\bar x_1 = \\\\bar y\\\\,x_2,\\\\quad \\\\bar x_2 = \\\\bar y\\\\,x_1",
+   "inputs": [0, 0], "scope": 0, "shape": [2], "dtype": "float64", "requires_grad": true,
+   "array": 1}],
+ "steps": [
+  {"kind": "forward", "value": 1},
+  {"kind": "seed", "value": 1, "y_bar": 2, "total": 2},
+  {"kind": "backward", "value": 1, "input": 0, "into": 0, "y_bar": 2, "raw": 3, "sum": "",
+   "contribution": 3, "path": 1, "paths": 2, "total": 3},
+  {"kind": "backward", "value": 1, "input": 1, "into": 0, "y_bar": 2, "raw": 3, "sum": "",
+   "contribution": 3, "path": 2, "paths": 2, "total": 4}],
+ "arrays": [
+  {"shape": [2], "dtype": "float64", "values": [3.0, -0.5]},
+  {"shape": [2], "dtype": "float64", "values": [9.0, 0.25]},
+  {"shape": [2], "dtype": "float64", "values": [1.0, 2.0]},
+  {"shape": [2], "dtype": "float64", "values": [3.0, -1.0]},
+  {"shape": [2], "dtype": "float64", "values": [6.0, -2.0]}]}
+"""
+
+
+def test_json_of_a_square_is_the_golden_one():
+    x = graphs.leaf([3.0, -0.5], "x")
+    with mg.scope("block"):
+        y = x * x
+    assert json.loads(mg.viz.trace(y, [1.0, 2.0]).to_json()) == json.loads(GOLDEN)
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import minigrad as mg
+from viz import graphs
+junk = [mg.tensor(0.0, requires_grad=True) * 2 for _ in range(int(sys.argv[1]))]
+for make in (graphs.batch_norm, graphs.lenet):
+    sys.stdout.write(mg.viz.trace(make()).to_json())
+"""
+
+
+def test_json_of_two_processes_is_byte_identical():
+    folder = os.path.dirname(os.path.dirname(__file__))
+    texts = []
+    for seed in ("1", "2"):  # hash seeds; other numbers of nodes made before
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        words = [sys.executable, "-c", PROGRAM, seed, folder]
+        done = subprocess.run(words, env=environment, capture_output=True, check=True, timeout=60)
+        texts.append(done.stdout)
+    assert texts[0] == texts[1]
+    assert len(texts[0]) > 50_000
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_numbers_read_back_bit_for_bit(dtype):
+    numbers = np.array([0.1, 1 / 3, -0.0, 1e-45, 3e38, 1e-7], dtype=dtype)
+    y = mg.sum(mg.tensor(numbers, requires_grad=True, name="x"))
+    array = json.loads(mg.viz.trace(y).to_json())["arrays"][0]
+    assert np.array(array["values"], dtype=array["dtype"]).tobytes() == numbers.tobytes()
+
+
+def test_numbers_that_are_not_finite_are_strings():
+    y = mg.sum(graphs.leaf([np.nan, np.inf, -np.inf, 1.0], "x"))
+    document = json.loads(mg.viz.trace(y).to_json(), parse_constant=pytest.fail)
+    assert document["arrays"][0]["values"] == ["nan", "inf", "-inf", 1.0]
+
+
+def test_large_array_is_statistics_an_excerpt_and_a_checksum():
+    numbers = np.arange(90.0).reshape(9, 10)
+    y = mg.sum(graphs.leaf(numbers, "x"))
+    array = json.loads(mg.viz.trace(y).to_json())["arrays"][0]
+    assert array["statistics"] == {"min": "0", "mean": "44.5", "max": "89", "std": "26"}
+    assert array["excerpt"] == numbers[:3, :4].tolist()
+    assert array["sha256"] == checksum(numbers)
+    assert "values" not in array
+
+
+def test_numbers_and_arrays_that_were_never_tensors_are_told_apart():
+    y = graphs.leaf([1.0, 2.0], "x") * np.array([3.0, 4.0]) + 0.5
+    values = json.loads(mg.viz.trace(y, [1.0, 1.0]).to_json())["values"]
+    assert [value["kind"] for value in values] == ["leaf", "constant", "op", "op"]
+    assert values[3]["inputs"] == [2, {"number": 0.5}]
