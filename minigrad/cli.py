@@ -1,8 +1,9 @@
-"""The command line: ``minigrad verify``, ``draw``, ``train``, ``ops`` and ``info``.
+"""The command line: ``minigrad verify``, ``draw``, ``step``, ``train``, ``ops`` and ``info``.
 
 Exit codes: 0 all proven, 1 a check failed, 2 bad usage.
 """
 
+import io
 import json
 import platform
 import sys
@@ -99,16 +100,48 @@ def draw(
         "batch_norm.svg"
     ),
     depth: Annotated[int | None, typer.Option(help="how deep groups are unfolded; all")] = None,
+    backward: Annotated[
+        bool, typer.Option("--backward", help="the derived gradient beside the closed form")
+    ] = False,
     shape: Shape = "4,3",
     mode: Mode = "train",
     eps: Eps = 1e-5,
     seed: Seed = 0,
 ) -> None:
     """Draw the computation graph of batch norm with its values and gradients."""
-    if target != "batch_norm":
-        raise UsageError(f"draw: no target {target!r}; there is batch_norm")
-    job = batch_norm.problem(shape=_integers(shape, "--shape"), mode=mode, eps=eps, seed=seed)
-    typer.echo(f"wrote {viz.draw(job.traced(), output, depth=depth)}")
+    job = _batch_norm_only("draw", target, shape, mode, eps, seed)
+    if not backward:
+        typer.echo(f"wrote {viz.draw(job.traced(), output, depth=depth)}")
+        return
+    both = viz.beside(
+        minigrad.batch_norm,
+        minigrad.analytic.batch_norm_vjp,
+        job.inputs,
+        names=batch_norm.NAMES,
+        **job.params,
+    )
+    typer.echo(f"wrote {viz.draw(both, output, depth=depth, values=False, grads=False)}")
+
+
+@app.command()
+def step(
+    target: Annotated[str, typer.Argument(help="batch_norm")] = "batch_norm",
+    output: Annotated[Path, typer.Option("--output", "-o", help="the HTML file")] = Path(
+        "batch_norm.html"
+    ),
+    text: Annotated[bool, typer.Option("--text", help="step in the terminal instead")] = False,
+    shape: Shape = "4,3",
+    mode: Mode = "train",
+    eps: Eps = 1e-5,
+    seed: Seed = 0,
+) -> None:
+    """Step through batch norm forward and backward, in a browser or in the terminal."""
+    job = _batch_norm_only("step", target, shape, mode, eps, seed)
+    y, y_bar = job.recorded(), job.cotangent()
+    if text:
+        viz.walk(y, seed=y_bar)
+    else:
+        typer.echo(f"wrote {viz.step(y, output, seed=y_bar)}")
 
 
 @app.command()
@@ -201,6 +234,9 @@ def info(
 
 def main() -> None:
     """Entry point of the ``minigrad`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # Greek letters, also into a pipe on Windows
     try:
         app()
     except (DataError, UsageError) as error:
@@ -239,6 +275,14 @@ def _complain(error: MinigradError) -> None:
     Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
 
 
+def _batch_norm_only(
+    command: str, target: str, shape: str, mode: str, eps: float, seed: int
+) -> batch_norm.Problem:
+    if target != "batch_norm":
+        raise UsageError(f"{command}: no target {target!r}; there is batch_norm")
+    return batch_norm.problem(shape=_integers(shape, "--shape"), mode=mode, eps=eps, seed=seed)
+
+
 def _integers(text: str, option: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
@@ -260,24 +304,14 @@ def _heading(job: batch_norm.Problem) -> str:
 def _draw_verdicts(y: Any, report: Report, path: Path, quiet: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        viz.draw(y, path.with_suffix(".dot"), verdicts=_verdicts(report))
-        viz.draw(y, path, verdicts=_verdicts(report))
+        verdicts = viz.verdicts(report)
+        viz.draw(y, path.with_suffix(".dot"), verdicts=verdicts)
+        viz.draw(y, path, verdicts=verdicts)
     except RenderError as error:
         _complain(error)
         return
     if not quiet:
         typer.echo(f"wrote {path} and {path.with_suffix('.dot')}")
-
-
-def _verdicts(report: Report) -> dict[str, tuple[bool, str]]:
-    """For each input: whether all three ways agree, and by how much."""
-    verdicts = {}
-    for name in dict.fromkeys(row.input for row in report.rows):
-        rows = [row for row in report.rows if row.input == name]
-        worst = max(rows, key=lambda row: row.error / row.bound if row.bound else row.error)
-        text = f"{worst.pair}: {worst.error:.1e} (bound {worst.bound:.1e})"
-        verdicts[name] = all(row.ok for row in rows), text
-    return verdicts
 
 
 def _op_table() -> Table:

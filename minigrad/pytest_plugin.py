@@ -17,7 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
     """The device named by ``--device``; the test is skipped, with the reason, where it is not."""
-    name = request.config.getoption("--device")
+    name = str(request.config.getoption("--device"))
     reason = backend.unavailable(name)
     if reason:
         pytest.skip(f"{name}: {reason}")

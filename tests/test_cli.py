@@ -168,3 +168,27 @@ def test_a_device_that_is_not_there_is_one_clear_error(run):
     assert result.returncode == 1
     assert "cuda" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_step_writes_a_page_and_prints_the_same_steps(run, tmp_path):
+    pytest.importorskip("pygraphviz", reason="drawing needs pygraphviz or dot")
+    result = run("step", "-o", "bn.html", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len((tmp_path / "bn.html").read_bytes()) < 100_000
+    text = run("step", "--text").stdout
+    assert "step 1 of 26" in text
+    assert "step 26 of 26" in text
+
+
+def test_draw_shows_the_forward_graph_or_the_derived_backward_one(run, tmp_path):
+    assert run("draw", "-o", "bn.dot", cwd=tmp_path).returncode == 0
+    assert run("draw", "-o", "backward.dot", "--backward", cwd=tmp_path).returncode == 0
+    assert "x_hat" in (tmp_path / "bn.dot").read_text()
+    assert "∇" in (tmp_path / "backward.dot").read_text(encoding="utf-8")
+
+
+def test_train_says_how_it_goes(run):
+    result = run("train", "mlp-bn", "--epochs", "1")
+    assert result.returncode == 0, result.stderr
+    assert "test acc" in result.stdout
+    assert run("train", "no-such-model").returncode == 2

@@ -164,7 +164,8 @@ def _report(trained: Trained, title: str, folder: Path | None, say: Callable[[st
     found = trained.first_batch_norm()
     if found is not None:
         for name, values in zip(("gamma", "beta"), found, strict=True):
-            say(f"{name} of the first batch norm: {np.array2string(values, precision=3)}")
+            shown = np.array2string(values, precision=3, threshold=20)
+            say(f"{name} of the first batch norm: {shown}")
     if folder is None:
         return
     history = trained.history

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad import analytic, ops
+from minigrad import analytic, backend, ops
 from minigrad.data import digits
 from minigrad.errors import UsageError, facts
 from minigrad.tensor import Tensor, tensor
@@ -38,15 +38,25 @@ class Problem:
         report.title = "batch_norm, traced, analytic and numeric"
         return report
 
-    def traced(self, device: str = "cpu") -> Tensor:
-        """The recorded output after a backward sweep, for a drawing."""
+    def cotangent(self) -> np.ndarray:
+        """The random cotangent of the output that ``report`` uses."""
+        x = self.inputs[0]
+        return generator(self.seed).normal(size=x.shape).astype(x.dtype)
+
+    def recorded(self, device: str = "cpu") -> Tensor:
+        """The recorded output, for a drawing."""
         x, gamma, beta = (
             tensor(array, requires_grad=True, name=name, device=device)
             for name, array in zip(NAMES, self.inputs, strict=True)
         )
         y = ops.batch_norm(x, gamma, beta, **self.params)
         y.name = "y"
-        y.backward(generator(self.seed).normal(size=y.shape).astype(y.dtype))
+        return y
+
+    def traced(self, device: str = "cpu") -> Tensor:
+        """The recorded output after a backward sweep."""
+        y = self.recorded(device)
+        y.backward(backend.to_device(self.cotangent(), device))
         return y
 
 

@@ -15,7 +15,14 @@ from minigrad.verify.kinks import between_slopes
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Expected, Reference
 from minigrad.verify.report import Finding, Report, Row
-from minigrad.verify.subject import BackwardFailed, Subject, cotangents, default_names, undone
+from minigrad.verify.subject import (
+    BackwardFailed,
+    ForwardFailed,
+    Subject,
+    cotangents,
+    default_names,
+    undone,
+)
 
 _SOAK = 60  # identical calls in a check of one point
 
@@ -85,6 +92,7 @@ class Point:
         self.fresh = fresh or subject  # whose forward is differenced: it has seen no other calls
         self.findings: list[Finding] = []
         self.notes: list[Finding] = []
+        self.first_call: list[Finding] = []
         self.samples: dict[str, list[Sample]] = {name: [] for name in subject.names}
 
     def examine(
@@ -95,18 +103,19 @@ class Point:
             warnings.simplefilter("ignore")
             np.seterr(all="warn")  # so that a subject that changes it is seen
             try:
-                y = np.array(self.subject.run()[0])
-            except Exception as error:
-                self._note(
-                    "refused", f"forward refuses this point: {type(error).__name__}: {error}"
-                )
+                with undone(*self.subject.inputs):
+                    y = self._first_run()
+                if not np.isfinite(y).all():
+                    self._note("undefined", "the output is not finite at this point")
+                    return self._rows(), self.findings, self.notes
+                self.reference = Reference(self.fresh, y, self.rng)
+            except ForwardFailed as error:
+                self._note("refused", f"forward refuses this point: {error}")
                 return self._rows(), self.findings, self.notes
-            if not np.isfinite(y).all():
-                self._note("undefined", "the output is not finite at this point")
-                return self._rows(), self.findings, self.notes
-            self.reference = Reference(self.fresh, y, self.rng)
             self._guarded(self._purity, y)
             self._guarded(self._values, y)
+            if not self.findings:  # later calls are right, the first was not
+                self.findings += self.first_call
             if not self.findings and thorough:
                 self._guarded(self._contract, y, soak)
         return self._rows(), [self._labelled(f) for f in self.findings], self.notes
@@ -115,9 +124,10 @@ class Point:
         """Run a part of the check; an exception out of the subject is a finding."""
         try:
             part(*args)
-        except BackwardFailed as error:
+        except (BackwardFailed, ForwardFailed) as error:
+            which = "backward" if isinstance(error, BackwardFailed) else "a later forward call"
             cause = str(error).partition(":")[0]
-            self.findings.append(Finding("error", message=f"backward fails: {error}", cause=cause))
+            self.findings.append(Finding("error", message=f"{which} fails: {error}", cause=cause))
 
     def _note(self, kind: str, message: str) -> None:
         self.notes.append(Finding(kind, message=message, label=self.label))
@@ -197,10 +207,20 @@ class Point:
 
     # --- the contract ----------------------------------------------------------------------------
 
+    def _first_run(self) -> np.ndarray:
+        """The output of the first forward call; what else it did is a finding."""
+        before = [x.tobytes() for x in self.subject.inputs]
+        with contract.no_trace() as changed:
+            y = np.array(self.subject.run()[0])
+            self.findings += contract.forward_purity(self.subject, before, changed())
+        return y
+
     def _purity(self, y: np.ndarray) -> None:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
         with undone(*self.subject.inputs):
-            self.findings += contract.purity(self.subject, y_bar)
+            found = list(contract.purity(self.subject, y_bar, self._judge))
+        self.findings += [finding for finding in found if finding.kind != "value"]
+        self.first_call = [finding for finding in found if finding.kind == "value"]
 
     def _contract(self, y: np.ndarray, soak: int) -> None:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)

@@ -71,36 +71,54 @@ def _shape_cause(grad: Any, x: np.ndarray) -> str:
     return "too much was summed" if grad.size < x.size else "reshaped"
 
 
-def purity(subject: Subject, y_bar: np.ndarray) -> Iterator[Finding]:
+def forward_purity(subject: Subject, before: list[bytes], touched: str) -> Iterator[Finding]:
+    """A forward call leaves its inputs and global state alone."""
+    if touched:
+        yield Finding("purity", message=f"forward changes {touched}", cause="global state")
+    for name, x, was in zip(subject.names, subject.inputs, before, strict=True):
+        if x.tobytes() != was:
+            message = f"forward changed {name} in place"
+            yield Finding("purity", name, message=message, cause="mutated input")
+
+
+def purity(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Finding]:
     """Nothing the caller owns changes, and results share no memory with it."""
     inputs = [x.tobytes() for x in subject.inputs]
     with no_trace() as changed:
         y, cache = subject.run()
-        after_forward = changed()
         arrays = [y, *arrays_in(cache)]
         before = [a.tobytes() for a in arrays]
         seed = y_bar.copy()
         grads = subject.backward_of(seed, cache)
         touched = changed()
     if touched:
-        where = "forward" if after_forward else "backward"
-        yield Finding("purity", message=f"{where} changes {touched}", cause="global state")
+        yield Finding("purity", message=f"backward changes {touched}", cause="global state")
     for name, x, was in zip(subject.names, subject.inputs, inputs, strict=True):
         if x.tobytes() != was:
-            yield Finding(
-                "purity", name, message=f"{name} was changed in place", cause="mutated input"
-            )
+            message = f"{name} was changed in place"
+            yield Finding("purity", name, message=message, cause="mutated input")
     if seed.tobytes() != y_bar.tobytes():
-        yield Finding(
-            "purity", message="backward changed y_bar in place", cause="mutated cotangent"
-        )
+        message = "backward changed y_bar in place"
+        yield Finding("purity", message=message, cause="mutated cotangent")
     if before[0] != arrays[0].tobytes():
         yield Finding("purity", message="backward changed y in place", cause="mutated output")
     if any(a.tobytes() != b for a, b in zip(arrays[1:], before[1:], strict=True)):
         yield Finding(
             "purity", message="backward changed its cache in place", cause="mutated cache"
         )
+    name, wrong = judge(grads, y_bar)
+    if wrong:
+        message = f"{name}_bar is wrong in the first backward call: {wrong}"
+        yield Finding("value", name, message=message, cause="first call")
+    kept = {"y": y, **dict(zip(subject.names, grads, strict=False))}
+    values = {key: np.array(kept[key]).tobytes() for key in kept}
     later = subject.pull(y_bar.copy())
+    for key, array in kept.items():
+        if np.array(array).tobytes() != values[key]:
+            what = "y" if key == "y" else f"{key}_bar"
+            message = f"{what} of one call is changed by the next"
+            name = None if key == "y" else key
+            yield Finding("aliasing", name, message=message, cause="shared with a later call")
     owned = {"y": y, "y_bar": seed, **dict(zip(subject.names, subject.inputs, strict=True))}
     yield from _aliasing(subject, grads, owned, later)
 
@@ -132,8 +150,8 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
           rng: np.random.Generator) -> Iterator[Finding]:  # fmt: skip
     """No result depends on earlier or other calls, or on what the caller did to arrays."""
 
-    def finding(what: str, cause: str, grads: list[Any]) -> Iterator[Finding]:
-        name, wrong = judge(grads, y_bar)
+    def finding(what: str, cause: str, grads: list[Any], seed: Any = y_bar) -> Iterator[Finding]:
+        name, wrong = judge(grads, seed)
         if wrong:
             message = f"{name}_bar is wrong {what}: {wrong}"
             yield Finding("state", name, message=message, cause=cause)
@@ -145,6 +163,9 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
             grad[...] = -7.5  # the caller may do with a gradient what he likes
     yield from finding("in a second call with the same cache", "repeated call",
                        subject.backward_of(y_bar, cache))  # fmt: skip
+    other_bar = rng.normal(size=y_bar.shape).astype(y_bar.dtype)
+    yield from finding("in a second call with the same cache and another y_bar", "repeated call",
+                       subject.backward_of(other_bar, cache), other_bar)  # fmt: skip
     yield from finding("after the caller wrote to an earlier gradient", "stale buffer",
                        subject.pull(y_bar))  # fmt: skip
     y, cache = subject.run()

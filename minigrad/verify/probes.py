@@ -12,6 +12,9 @@ _SHAPES = {
     "NCHW": [(2, 3, 4, 4), (3, 2, 1, 1), (1, 2, 3, 2), (2, 2, 2, 3), (5, 3, 3, 3), (3, 5, 7, 5),
              (1, 1, 1, 1), (4, 4, 4, 4)],
 }  # fmt: skip
+_ONLY_FLOAT64 = {"NC": [(6, 1), (130, 2), (2, 70)], "NCHW": [(2, 3, 1, 4), (2, 3, 4, 1)]}
+_SPECIAL = ("outlier", "constant channel", "gamma 0", "gamma negative", "gamma large",
+            "as initialized", "Fortran order")  # fmt: skip
 
 
 def batch_norm(layouts: Sequence[str] = ("NC", "NCHW"), *, seed: int = 0) -> Iterator[Probe]:
@@ -30,6 +33,8 @@ def batch_norm(layouts: Sequence[str] = ("NC", "NCHW"), *, seed: int = 0) -> Ite
         for shape in _SHAPES[layout]:
             for dtype in ("float64", "float32"):
                 yield _probe(rng, f"{layout} {shape} {dtype}", shape, dtype)
+        for shape in _ONLY_FLOAT64[layout]:
+            yield _probe(rng, f"{layout} {shape} float64", shape, "float64")
         yield from _values(rng, layout)
 
 
@@ -37,19 +42,14 @@ def _values(rng: np.random.Generator, layout: str) -> Iterator[Probe]:
     """Special values at two shapes each."""
     shape, other = ((6, 3), (9, 4)) if layout == "NC" else ((3, 2, 2, 3), (2, 3, 3, 3))
     for dtype in ("float64", "float32"):
-        for eps in (0.0, 1e-3, 0.5):
+        for eps in (0.0, 1e-8, 1e-3, 0.02, 0.5):
             yield _probe(rng, f"{layout} eps {eps:g} {dtype}", shape, dtype, eps=eps)
+        yield _probe(rng, f"{layout} eps 0 small {dtype}", shape, dtype, eps=0.0, scale=1e-3)
         for offset in (10.0, 1e2, 1e4):
             yield _probe(rng, f"{layout} offset {offset:g} {dtype}", other, dtype, offset=offset)
         for scale in (1e-6, 1e-3, 1e3, 1e6):
             yield _probe(rng, f"{layout} scale {scale:g} {dtype}", shape, dtype, scale=scale)
-        for special in (
-            "outlier",
-            "constant channel",
-            "gamma 0",
-            "gamma negative",
-            "Fortran order",
-        ):
+        for special in _SPECIAL:
             yield _probe(rng, f"{layout} {special} {dtype}", other, dtype, special=special)
 
 
@@ -76,6 +76,10 @@ def _probe(
         gamma[0] = 0
     elif special == "gamma negative":
         gamma = -np.abs(gamma)
+    elif special == "gamma large":
+        gamma = gamma * 1e4
+    elif special == "as initialized":
+        gamma, beta = np.ones_like(gamma), np.zeros_like(beta)
     x = np.asfortranarray(x) if special == "Fortran order" else x
     arrays = (x.astype(dtype, order="K"), gamma.astype(dtype), beta.astype(dtype))
     return label, arrays, {"eps": eps}

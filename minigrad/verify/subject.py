@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,15 @@ class Subject:
     names: tuple[str, ...]
 
     def run(self) -> tuple[np.ndarray, Any]:
-        """One forward call."""
-        y, cache = self.forward(*self.inputs, **self.params)
+        """One forward call.
+
+        Raises:
+            ForwardFailed: whatever ``forward`` raised.
+        """
+        try:
+            y, cache = self.forward(*self.inputs, **self.params)
+        except Exception as error:
+            raise ForwardFailed(f"{type(error).__name__}: {error}") from error
         return y, cache
 
     def pull(self, y_bar: np.ndarray) -> list[Any]:
@@ -50,6 +58,10 @@ class Subject:
     @property
     def dtype(self) -> np.dtype:
         return np.result_type(*self.inputs)
+
+
+class ForwardFailed(Exception):
+    """The subject's forward raised; never seen outside this package."""
 
 
 class BackwardFailed(Exception):
@@ -85,7 +97,7 @@ def arrays_in(thing: Any, depth: int = 4) -> Iterator[np.ndarray]:
     elif depth and isinstance(thing, (tuple, list)):
         for item in thing:
             yield from arrays_in(item, depth - 1)
-    elif depth and hasattr(thing, "__dict__") and not callable(thing):
+    elif depth and hasattr(thing, "__dict__") and not isinstance(thing, (ModuleType, Callable)):
         yield from arrays_in(vars(thing), depth - 1)
 
 
