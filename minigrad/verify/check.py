@@ -24,7 +24,7 @@ from minigrad.verify.subject import (
     undone,
 )
 
-_SOAK = 60  # identical calls in a check of one point
+_SOAK = 100  # identical calls in a check of one point
 
 
 def check_backward(
@@ -95,10 +95,8 @@ class Point:
         self.first_call: list[Finding] = []
         self.samples: dict[str, list[Sample]] = {name: [] for name in subject.names}
 
-    def examine(
-        self, *, soak: int = 0, thorough: bool = True
-    ) -> tuple[list[Row], list[Finding], list[Finding]]:
-        """Rows, findings and notes. ``thorough`` adds state, layouts and ``soak`` calls."""
+    def examine(self, *, soak: int = 0) -> tuple[list[Row], list[Finding], list[Finding]]:
+        """Rows, findings and notes; ``soak`` is the number of identical calls at the end."""
         with contract.no_trace(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             np.seterr(all="warn")  # so that a subject that changes it is seen
@@ -116,7 +114,7 @@ class Point:
             self._guarded(self._values, y)
             if not self.findings:  # later calls are right, the first was not
                 self.findings += self.first_call
-            if not self.findings and thorough:
+            if not self.findings:
                 self._guarded(self._contract, y, soak)
         return self._rows(), [self._labelled(f) for f in self.findings], self.notes
 
@@ -219,7 +217,8 @@ class Point:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
         with undone(*self.subject.inputs):
             found = list(contract.purity(self.subject, y_bar, self._judge))
-        self.findings += [finding for finding in found if finding.kind != "value"]
+        self.notes += [self._labelled(finding) for finding in found if finding.kind == "scratch"]
+        self.findings += [f for f in found if f.kind not in ("scratch", "value")]
         self.first_call = [finding for finding in found if finding.kind == "value"]
 
     def _contract(self, y: np.ndarray, soak: int) -> None:

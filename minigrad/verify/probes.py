@@ -12,7 +12,10 @@ _SHAPES = {
     "NCHW": [(2, 3, 4, 4), (3, 2, 1, 1), (1, 2, 3, 2), (2, 2, 2, 3), (5, 3, 3, 3), (3, 5, 7, 5),
              (1, 1, 1, 1), (4, 4, 4, 4)],
 }  # fmt: skip
-_ONLY_FLOAT64 = {"NC": [(6, 1), (130, 2), (2, 70)], "NCHW": [(2, 3, 1, 4), (2, 3, 4, 1)]}
+_ONLY_FLOAT64 = {
+    "NC": [(6, 1), (12, 3), (27, 2), (130, 2), (2, 70)],
+    "NCHW": [(2, 3, 1, 4), (2, 3, 4, 1)],
+}
 _SPECIAL = ("outlier", "constant channel", "gamma 0", "gamma negative", "gamma large",
             "as initialized", "Fortran order")  # fmt: skip
 
@@ -35,6 +38,9 @@ def batch_norm(layouts: Sequence[str] = ("NC", "NCHW"), *, seed: int = 0) -> Ite
                 yield _probe(rng, f"{layout} {shape} {dtype}", shape, dtype)
         for shape in _ONLY_FLOAT64[layout]:
             yield _probe(rng, f"{layout} {shape} float64", shape, "float64")
+        for special in ("zeros", "integers", "beta large", "gamma small"):
+            shape = _SHAPES[layout][0]
+            yield _probe(rng, f"{layout} {special} float64", shape, "float64", special=special)
         yield from _values(rng, layout)
 
 
@@ -42,7 +48,7 @@ def _values(rng: np.random.Generator, layout: str) -> Iterator[Probe]:
     """Special values at two shapes each."""
     shape, other = ((6, 3), (9, 4)) if layout == "NC" else ((3, 2, 2, 3), (2, 3, 3, 3))
     for dtype in ("float64", "float32"):
-        for eps in (0.0, 1e-8, 1e-3, 0.02, 0.5):
+        for eps in (0.0, 1e-8, 2e-4, 1e-3, 5e-3, 0.5):
             yield _probe(rng, f"{layout} eps {eps:g} {dtype}", shape, dtype, eps=eps)
         yield _probe(rng, f"{layout} eps 0 small {dtype}", shape, dtype, eps=0.0, scale=1e-3)
         for offset in (10.0, 1e2, 1e4):
@@ -78,6 +84,12 @@ def _probe(
         gamma = -np.abs(gamma)
     elif special == "gamma large":
         gamma = gamma * 1e4
+    elif special == "gamma small":
+        gamma = gamma * 1e-4
+    elif special == "beta large":
+        beta = beta * 1e4
+    elif special in ("zeros", "integers"):
+        x = np.round(x * (0 if special == "zeros" else 3))
     elif special == "as initialized":
         gamma, beta = np.ones_like(gamma), np.zeros_like(beta)
     x = np.asfortranarray(x) if special == "Fortran order" else x

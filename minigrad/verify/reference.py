@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minigrad.analytic import batch_norm, batch_norm_vjp
-from minigrad.verify.numeric import default_scale, jacobians, working_precision
+from minigrad.verify.numeric import default_scale, differences, working_precision
 from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
 from minigrad.verify.subject import Subject
 
@@ -28,15 +28,17 @@ class Reference:
 
     def __init__(self, subject: Subject, y: np.ndarray, rng: np.random.Generator):
         self.subject = subject
+        self.wide = working_precision(subject.value, subject.inputs)
         self.normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
         self.closed = self.normalizes and self._is_batch_norm() and self._confirmed(rng)
         if not self.closed:
-            scales = self._scales() if self.normalizes else None
-            self.jacobians = jacobians(subject.value, subject.inputs, scales=scales)
+            guessed = [default_scale(x) for x in subject.inputs]
+            scales = self._scales() if self.normalizes else guessed
+            self.jacobians = differences(subject.value, self.wide, scales)
 
     def _is_batch_norm(self) -> bool:
         """Whether the forward is the textbook one, to rounding in working precision."""
-        x, gamma, beta = working_precision(self.subject.value, self.subject.inputs)
+        x, gamma, beta = self.wide
         eps = self.subject.params.get("eps", 1e-5)
         with np.errstate(all="ignore"):
             y = self.subject.value(x, gamma, beta)
@@ -60,7 +62,7 @@ class Reference:
 
     def _confirmed(self, rng: np.random.Generator) -> bool:
         """Whether differences along random directions v agree: <y_bar, J v> = <x_bar, v>."""
-        inputs = working_precision(self.subject.value, self.subject.inputs)
+        inputs = self.wide
         for _ in range(2):
             ways = [scale * rng.normal(size=scale.shape) for scale in self._scales()]
 
@@ -68,7 +70,7 @@ class Reference:
                 moved = [x + t[0] * way for x, way in zip(inputs, ways, strict=True)]
                 return self.subject.value(*moved)
 
-            (jacobian,) = jacobians(along, [np.zeros(1)], scales=[np.ones(1)])
+            (jacobian,) = differences(along, [np.zeros(1, inputs[0].dtype)], [np.ones(1)])
             y_bar = rng.normal(size=np.shape(self.subject.inputs[0]))
             value, error, _ = jacobian.pull(y_bar)
             pairs = list(zip(self._closed_form(y_bar), ways, strict=True))
@@ -84,13 +86,38 @@ class Reference:
         return list(batch_norm_vjp(np, *wide, eps=self.subject.params.get("eps", 1e-5)))
 
     def _rounding(self, y_bar: np.ndarray) -> Rounding:
-        if self.normalizes:
-            eps = self.subject.params.get("eps", 1e-5)
-            return normalization(y_bar, self.subject.inputs, eps=eps)
+        subject = self.subject
+        shaped = subject.names == ("x", "gamma", "beta")
+        textbook = None
+        if shaped:
+            eps = subject.params.get("eps", 1e-5)
+            with np.errstate(all="ignore"):
+                textbook = normalization(y_bar, subject.inputs, eps=eps)
+        if textbook is not None and self.normalizes:
+            return textbook
         sizes = [j.pull(y_bar)[2] for j in self.jacobians]
         # of what cancelled in one element, the others tell
         sizes = [np.maximum(size, 0.01 * size.max(initial=0)) for size in sizes]
+        if textbook is not None:  # a relative of batch norm: the same things cancel
+            sizes = self._conditioned(sizes, y_bar)
+            pairs = zip(sizes, textbook.sizes, strict=True)
+            sizes = [np.fmax(size, np.where(np.isfinite(t), t, 0)) for size, t in pairs]
         return Rounding(sizes, np.asarray(y_bar).size)
+
+    def _conditioned(self, sizes: list[np.ndarray], y_bar: np.ndarray) -> list[np.ndarray]:
+        """What a relative error u in x does to x_hat, and so to the cotangents of x and gamma."""
+        x, gamma, _ = (np.asarray(a, np.longdouble) for a in self.subject.inputs)
+        j = self.jacobians[0]
+        if len(j.value) != x.shape[1]:
+            return sizes
+        rows = np.moveaxis(np.abs(x), 1, 0).reshape(x.shape[1], -1)
+        moved = np.einsum("cyx,cx->cy", np.abs(j.value), rows).max(axis=1, initial=0)
+        with np.errstate(all="ignore"):
+            amplified = np.nan_to_num(moved / np.abs(gamma), nan=0.0, posinf=0.0)
+        others = tuple(i for i in range(x.ndim) if i != 1)
+        along = amplified.reshape((-1,) + (1,) * (x.ndim - 2))
+        total = np.abs(np.asarray(y_bar, np.longdouble)).sum(axis=others)
+        return [sizes[0] * (1 + along), sizes[1] + total * amplified, sizes[2]]
 
     def expected(self, y_bar: np.ndarray) -> Expected:
         """The cotangents for ``y_bar``; nan where they are not finite."""

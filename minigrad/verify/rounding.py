@@ -47,7 +47,7 @@ def normalization(
     ``inv_std (|g| + mean|g| + |x_hat| mean|g x_hat|)``. An error u|x| in a deviation x - mu is
     an error ``u max|x| / sqrt(var + eps)`` in x_hat, and as large a relative one in inv_std.
     """
-    x, gamma, _ = (np.asarray(a, dtype=np.longdouble) for a in inputs)
+    x, gamma, beta = (np.asarray(a, dtype=np.longdouble) for a in inputs)
     y_bar = np.abs(np.asarray(y_bar, dtype=np.longdouble))
     axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
     others = tuple(i for i in range(x.ndim) if i != 1)
@@ -61,6 +61,9 @@ def normalization(
     inv_std = 1 / np.sqrt(variance + eps)
     x_hat = np.abs((x - mu) * inv_std)
     amplified = (np.abs(x).max(axis=axes, keepdims=True, initial=0) + np.abs(mu)) * inv_std
+    with np.errstate(all="ignore"):  # x_hat may also be taken from y: (y - beta) / gamma
+        shift = np.abs(aligned(beta) / aligned(gamma))
+    amplified = amplified + np.where(np.isfinite(shift), shift, 0)
     g = y_bar * np.abs(aligned(gamma))
     x_size = g
     if statistics:

@@ -26,7 +26,7 @@ class Subject:
             ForwardFailed: whatever ``forward`` raised.
         """
         try:
-            y, cache = self.forward(*self.inputs, **self.params)
+            y, cache = self._call(self.inputs)
         except Exception as error:
             raise ForwardFailed(f"{type(error).__name__}: {error}") from error
         return y, cache
@@ -49,7 +49,15 @@ class Subject:
 
     def value(self, *inputs: np.ndarray) -> np.ndarray:
         """Only the output, at other inputs."""
-        return np.asarray(self.forward(*inputs, **self.params)[0])
+        return np.asarray(self._call(inputs)[0])
+
+    def _call(self, inputs: Sequence[np.ndarray]) -> tuple[Any, Any]:
+        try:
+            return self.forward(*inputs, **self.params)
+        except TypeError as error:
+            if "unexpected keyword" not in str(error):
+                raise
+            return self.forward(*inputs, *self.params.values())  # another name for eps
 
     def at(self, inputs: Sequence[np.ndarray]) -> "Subject":
         """The same pair at another point."""
@@ -97,8 +105,10 @@ def arrays_in(thing: Any, depth: int = 4) -> Iterator[np.ndarray]:
     elif depth and isinstance(thing, (tuple, list)):
         for item in thing:
             yield from arrays_in(item, depth - 1)
-    elif depth and hasattr(thing, "__dict__") and not isinstance(thing, (ModuleType, Callable)):
-        yield from arrays_in(vars(thing), depth - 1)
+    elif depth and not isinstance(thing, (ModuleType, Callable, str, int, float)):
+        slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+        named = {name: getattr(thing, name, None) for name in slots}
+        yield from arrays_in({**named, **getattr(thing, "__dict__", {})}, depth - 1)
 
 
 def cotangents(y: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
@@ -112,7 +122,7 @@ def cotangents(y: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, n
         one_hot.reshape(-1)[position] = 1
         yield "one-hot", one_hot
     yield "sparse", np.where(rng.random(shape) < 0.3, normal, 0).astype(dtype)
-    scale = 1e2 if dtype == np.float16 else 1e8
+    scale = {"float16": 1e2, "float32": 1e10}.get(str(dtype), 1e30)
     yield "huge", (normal * scale).astype(dtype)
     yield "tiny", (normal / scale).astype(dtype)
     yield "zero", np.zeros(shape, dtype)
@@ -122,4 +132,6 @@ def cotangents(y: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, n
         strided[...] = normal
         yield "non-contiguous", strided
         yield "Fortran-ordered", np.asfortranarray(normal)
+        yield "reversed", normal[::-1]
+        yield "positive", np.abs(normal)
         yield "read-only broadcast", np.broadcast_to(normal[:1], shape)
