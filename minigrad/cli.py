@@ -206,7 +206,7 @@ def ops(
         facts["signature"] = declared.signature
     kinks = sorted({kink for domain in declared.domain for kink in domain.kinks})
     facts["kinks"] = ", ".join(map(str, kinks))
-    typer.echo(f"{name}{_signature(declared)}\n")
+    typer.echo(f"{name}{declared.__signature__}\n")
     for key, value in facts.items():
         if value:
             typer.echo(f"{key + ':':11}{value}")
@@ -320,7 +320,3 @@ def _op_table() -> Table:
         pullback = declared.pullback if isinstance(declared, Op) else "(composed)"
         table.add_row(name, declared.formula, pullback)
     return table
-
-
-def _signature(declared: Any) -> str:
-    return str(declared.__signature__)

@@ -69,6 +69,12 @@ class StatisticsNorm(Module):
         ones = backend.namespace(array).ones(self.num_features, dtype=array.dtype)
         return ones, ones * 0
 
+    def by_running_statistics(self, x: Any, gamma: Any, beta: Any) -> Any:
+        """``x`` normalized as in evaluation."""
+        return kernels.batch_norm(
+            x, gamma, beta, mean=self.running_mean, var=self.running_var, eps=self.eps
+        )
+
     def check(self, x: Any) -> None:
         """Raise ShapeError unless ``x`` has the axes and channels of this layer."""
         if x.ndim not in self.ndims or x.shape[1] != self.num_features:
@@ -130,9 +136,7 @@ class _BatchNorm(StatisticsNorm):
         self.check(x)
         gamma, beta = self.gamma_and_beta(x)
         if not self.uses_batch:
-            return kernels.batch_norm(
-                x, gamma, beta, mean=self.running_mean, var=self.running_var, eps=self.eps
-            )
+            return self.by_running_statistics(x, gamma, beta)
         m = self.count(x)
         y = kernels.batch_norm(x, gamma, beta, eps=self.eps)
         if self.training and self.track_running_stats:

@@ -130,9 +130,7 @@ class _InstanceNorm(StatisticsNorm):
         self.check(x)
         gamma, beta = self.gamma_and_beta(x)
         if not self.uses_batch:
-            return kernels.batch_norm(
-                x, gamma, beta, mean=self.running_mean, var=self.running_var, eps=self.eps
-            )
+            return self.by_running_statistics(x, gamma, beta)
         places = tuple(range(2, x.ndim))
         m = int(np.prod(x.shape[2:]))
         if m < 2:
