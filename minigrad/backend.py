@@ -70,6 +70,8 @@ NUMPY = register(
     )
 )  # fmt: skip
 
+SCALARS = frozenset(NUMPY.types[1:])  # all but ndarray: the class tells shape and dtype
+
 
 @cache
 def cupy() -> Library:
@@ -162,6 +164,19 @@ def to_device(array: Any, device: str) -> Any:
     if is_on(array, device):
         return array
     return _library_on(device).from_host(to_host(array), device)
+
+
+def count_not_finite(array: Any) -> int:
+    """How many elements are nan or infinite."""
+    xp = namespace(array)
+    if array.dtype.kind != "f":
+        return 0
+    if xp is np:  # a sum of squares needs no temporary; it may overflow, but never hides a nan
+        row = np.ravel(array, order="K")
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(row @ row):
+                return 0
+    return int(array.size - xp.isfinite(array).sum())
 
 
 def zeros_like(array: Any) -> Any:

@@ -53,8 +53,8 @@ class Declared:
         self.arity = None if variadic else len(kinds) - len(self.words)
         self.__signature__ = inspect.Signature(kinds)
         known = REGISTRY.get(self.name)
-        if known is not None and known.forward.__module__ != self.forward.__module__:
-            raise UsageError(f"{self.name}: declared before, in {known.forward.__module__}")
+        if known is not None and known.__module__ != self.__module__:
+            raise UsageError(f"{self.name}: declared before, in {known.__module__}")
         REGISTRY[self.name] = self
 
     def __repr__(self) -> str:

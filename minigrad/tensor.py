@@ -22,6 +22,7 @@ from minigrad.errors import (
     describe,
     facts,
 )
+from minigrad.operators import binary
 
 
 def _method(op: Op) -> Callable:
@@ -32,19 +33,6 @@ def _method(op: Op) -> Callable:
         return call(self, *args, **params)
 
     return functools.update_wrapper(method, op)
-
-
-def _operator(op: Op) -> tuple[Callable, Callable]:
-    """``op`` as a binary operator and as its reflection."""
-    call = op.__call__  # bound once: looking it up again would cost a tenth of a scalar op
-
-    def operator(self: Any, other: Any) -> Any:
-        return call(self, other)
-
-    def reflected(self: Any, other: Any) -> Any:
-        return call(other, self)
-
-    return operator, reflected
 
 
 class Tensor(Box):
@@ -318,12 +306,12 @@ class Tensor(Box):
     __pos__ = _method(ops.positive)
     __neg__ = _method(ops.negative)
     __abs__ = _method(ops.absolute)
-    __add__, __radd__ = _operator(ops.add)
-    __sub__, __rsub__ = _operator(ops.subtract)
-    __mul__, __rmul__ = _operator(ops.multiply)
-    __truediv__, __rtruediv__ = _operator(ops.divide)
-    __pow__, __rpow__ = _operator(ops.power)
-    __matmul__, __rmatmul__ = _operator(ops.matmul)
+    __add__, __radd__ = binary(ops.add)
+    __sub__, __rsub__ = binary(ops.subtract)
+    __mul__, __rmul__ = binary(ops.multiply)
+    __truediv__, __rtruediv__ = binary(ops.divide)
+    __pow__, __rpow__ = binary(ops.power)
+    __matmul__, __rmatmul__ = binary(ops.matmul)
 
     # Comparisons have no derivative: they return unrecorded boolean tensors.
 
@@ -436,6 +424,7 @@ def as_seed(seed: Any, y: Box) -> Any:
     if seed is None and y.shape == ():
         return backend.frozen(xp.ones_like(y.array))
     array = y.array if seed is None else backend.as_array(getattr(seed, "array", seed))
+    backend.namespace(y.array, array)  # raises unless they are of one library
     expected = f"finite numbers of shape {tuple(y.shape)}"
     if seed is None:
         got = f"none, for {describe(y)}"
@@ -443,10 +432,11 @@ def as_seed(seed: Any, y: Box) -> Any:
         got = f"shape {tuple(array.shape)} for {describe(y)}"
     elif array.dtype.kind not in "fiub":
         got = f"dtype {array.dtype}"
-    elif not backend.namespace(y.array, array).isfinite(array).all():
-        got = f"{int((~xp.isfinite(array)).sum())} of {array.size} elements nan or inf"
-    else:
-        return backend.frozen(xp.asarray(array, dtype=y.dtype))
+    elif (lost := backend.count_not_finite(array)) > 0:
+        got = f"{lost} of {array.size} elements nan or inf"
+    else:  # the array of a tensor does not change, one of a caller may
+        own = isinstance(seed, Box) and array.dtype == y.dtype
+        return array if own else backend.frozen(xp.asarray(array, dtype=y.dtype))
     raise SeedError(facts("backward: seed", expected=expected, got=got))
 
 

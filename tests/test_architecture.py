@@ -16,7 +16,7 @@ LAYERS = [
     ["backend", "context", "declaration"],
     ["core.node"],
     ["observer", "core.op"],
-    ["core.broadcast"],
+    ["core.broadcast", "operators"],
     ["core.sweep"],
     ["ops"],
     ["fused"],
@@ -25,15 +25,15 @@ LAYERS = [
     ["data", "nn", "optim"],
     ["verify", "viz"],
     ["train"],
-    ["pytest_plugin", "demos"],
+    ["pytest_plugin", "demo"],
     ["__init__"],
     ["cli"],
     ["__main__"],
 ]
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names}
 OPTIONAL = {
-    "cupy", "graphviz", "hypothesis", "latex2mathml", "numba", "pygraphviz", "rich", "safetensors",
-    "sympy",
+    "cupy", "graphviz", "hypothesis", "latex2mathml", "matplotlib", "numba", "pygraphviz", "rich",
+    "safetensors", "sympy",
 }  # fmt: skip
 
 

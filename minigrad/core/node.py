@@ -28,6 +28,7 @@ class Node:
     grad: Any = None  # the Box it stores
     name: str | None = None
     origin: Any = None  # what an observer noted about the call
+    cache: Any = None  # what a forward left for its vjp rule besides its value
 
     def __init__(self, op: Any, params: dict, parents: tuple, inputs: tuple, value: Any, scope):
         self.index = _next_index()
@@ -68,12 +69,13 @@ def label(box: Any, name: str) -> Any:
     return box
 
 
-def ancestors(root: Node) -> list[Node]:
-    """``root`` and everything it was computed from, oldest first."""
-    seen, stack = {root}, [root]
+def ancestors(root: Node, since: int = 0) -> list[Node]:
+    """``root`` and what it was computed from, oldest first, down to nodes before ``since``."""
+    seen, stack = {None, root}, [root]
     while stack:
         for parent in stack.pop().parents:
-            if parent is not None and parent not in seen:
+            if parent not in seen:
                 seen.add(parent)
-                stack.append(parent)
-    return sorted(seen, key=attrgetter("index"))
+                if parent.index >= since:
+                    stack.append(parent)
+    return sorted(seen - {None}, key=attrgetter("index"))

@@ -15,7 +15,7 @@ from minigrad.core.node import Box, Node, leaf
 from minigrad.declaration import Declared
 from minigrad.errors import MinigradError, describe, from_operands
 
-_NONE: dict[str, Any] = {}  # the parameters of every node that has none
+NO_PARAMS: dict[str, Any] = {}  # the parameters of every node that has none
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -24,7 +24,8 @@ class Op(Declared):
 
     ``signature`` names core dimensions as in NumPy's gufuncs, ``"(m,k),(k,n)->(m,n)"``; loop ones
     before them broadcast. ``"()"`` is elementwise; empty: shapes follow no such rule. An op that
-    is ``linear`` (``"jointly"``, or ``"separately"`` in each input) needs no jvp rule.
+    is ``linear`` (``"jointly"``, or ``"separately"`` in each input) needs no jvp rule. A forward
+    may return ``(value, cache)``; its vjp rule then gets the cache as ``cache=``.
     """
 
     pullback: str  # LaTeX, \bar x = ...
@@ -58,19 +59,14 @@ class Op(Declared):
     def __call__(self, *args: Any, **params: Any) -> Any:
         if len(args) != self.arity:
             args, params = self.bind(args, params)
-        box, xp = None, WEAK
-        tracked = mixed = constants = False
-        inputs, parents = [], []
+        box, xp, inputs, parents = None, WEAK, [], []
+        tracked = mixed = False
         for arg in args:
             node = None
             if isinstance(arg, Box):
                 box, node, arg = arg, arg.node, arg.array
-                if node is None:
-                    constants = True
-                elif node.requires_grad:
+                if node is not None and node.requires_grad:
                     tracked = True
-            elif arg.__class__ is not float:
-                constants = True
             inputs.append(arg)
             parents.append(node)
             module = MODULES.get(arg.__class__)
@@ -83,13 +79,16 @@ class Op(Declared):
                 inputs = as_operands(inputs)
                 xp = namespace(*inputs)
             value = self.forward(xp, *inputs, **params) if params else self.forward(xp, *inputs)
-            if recording and constants:
+            value, cache = value if value.__class__ is tuple else (value, None)
+            if recording and None in parents:
                 _own(args, inputs, parents)
         except (LookupError, TypeError, ValueError) as error:
             raise from_operands(self, args, params, error) from error
         if recording:
-            params = {key: frozen(value) for key, value in params.items()} if params else _NONE
+            params = {key: frozen(value) for key, value in params.items()} if params else NO_PARAMS
             node = Node(self, params, tuple(parents), tuple(inputs), value, context.scope)
+            if cache is not None:
+                node.cache = cache
         if context.observer is not None:
             context.observer.called(self, inputs, value, node)
         return value if box is None else type(box)(value, node)

@@ -4,10 +4,10 @@ With ``record=True`` the rules run on boxes, so the sweep is itself recorded and
 differentiated; its ops land in scopes that mirror those of the forward pass (``∇ batch_norm``).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
-from minigrad.backend import zeros_like
+from minigrad.backend import SCALARS, zeros_like
 from minigrad.context import THREAD, Scope, setting
 from minigrad.core.broadcast import rebroadcast, unbroadcast
 from minigrad.core.node import Node, ancestors
@@ -15,7 +15,7 @@ from minigrad.errors import no_rule, overwritten, wrong_entries
 
 
 def backward_sweep(
-    root: Node, seed: Any, targets: Iterable[Node] | None = None, record: bool = False
+    root: Node, seed: Any, targets: Collection[Node] | None = None, record: bool = False
 ) -> dict[Node, Any]:
     """Pull the cotangent ``seed`` of ``root`` back to ``targets``.
 
@@ -30,7 +30,7 @@ def backward_sweep(
     Raises:
         OverwrittenError: a tensor was assigned since. RuleError: a rule broke its contract.
     """
-    order = _checked_ancestors(root)
+    order = _checked_ancestors(root, targets or ())
     if targets is None:
         result = {node: None for node in order if node.keep_grad or node is root}
         bars = {node: None for node in order if node.requires_grad}
@@ -41,27 +41,25 @@ def backward_sweep(
             if not bars.keys().isdisjoint(node.parents):
                 bars[node] = None
     bars[root] = seed  # a node that is not in bars leads to no target
+    sums: set[Node] = set()  # whose cotangent is an array that this sweep made
     observer = THREAD.context.observer
     mirror = _Mirror("∇ ", seed) if record else None
     with setting(observer=observer if record else None):  # it watches pulls, not plain arithmetic
         for node in reversed(order):
-            y_bar = bars.get(node)
+            y_bar = bars.pop(node, None)  # lest it stay in memory
             if y_bar is None:
                 continue
-            bars[node] = None  # free it as soon as it is used
             if node in result:
                 result[node] = y_bar
-            if node.op is None:
-                continue
-            if mirror is None:
-                _pull(node, y_bar, node.value, node.inputs, bars, observer)
-            else:
+            if node.op is not None and mirror is None:
+                _pull(node, y_bar, node.value, node.inputs, bars, sums, observer)
+            elif node.op is not None:
                 with mirror.scope_of(node):
-                    _pull(node, y_bar, *mirror.operands(node), bars, observer)
+                    _pull(node, y_bar, *mirror.operands(node), bars, sums, observer)
     return result
 
 
-def _pull(node: Node, y_bar: Any, y: Any, xs: tuple, bars: dict, observer: Any) -> None:
+def _pull(node: Node, y_bar: Any, y: Any, xs: tuple, bars: dict, sums: set, observer: Any) -> None:
     """Run the vjp rule of ``node`` and add its cotangents to those of the parents."""
     op, params = node.op, node.params
     if observer is not None:
@@ -70,7 +68,8 @@ def _pull(node: Node, y_bar: Any, y: Any, xs: tuple, bars: dict, observer: Any) 
     if partials is not None:
         entries = partials(y, *xs, **params) if params else partials(y, *xs)
     elif op.vjp is not None:
-        entries = op.vjp(y_bar, y, *xs, **params)
+        extra = params if node.cache is None else {**params, "cache": node.cache}
+        entries = op.vjp(y_bar, y, *xs, **extra)
     else:
         raise no_rule(op, "defvjp")
     if entries.__class__ is not tuple or len(entries) != len(xs):
@@ -83,11 +82,18 @@ def _pull(node: Node, y_bar: Any, y: Any, xs: tuple, bars: dict, observer: Any) 
             continue
         if partials is not None:
             raw = y_bar * raw if raw.__class__ is not int else _times(y_bar, raw)
-        x, x_bar = node.inputs[i], raw
-        if getattr(raw, "shape", None) != x.shape or raw.dtype is not x.dtype:
+        x, x_bar, kind = node.inputs[i], raw, raw.__class__
+        if kind is not x.__class__ or kind not in SCALARS:
             x_bar = unbroadcast(op, i, raw, x, node.value.shape)
         total = bars[parent]
-        bars[parent] = total = x_bar if total is None else total + x_bar
+        if total is None:
+            total = x_bar
+        elif parent in sums and observer is None:
+            total += x_bar  # in place: nobody else holds a sum
+        else:
+            total = total + x_bar
+            sums.add(parent)
+        bars[parent] = total
         if observer is not None:
             observer.pulled(node, i, raw, x_bar, total)
 
@@ -98,7 +104,7 @@ def forward_sweep(root: Node, tangents: dict[Node, Any], record: bool = False) -
     mirror = _Mirror("d ", next(iter(tangents.values()))) if record else None
     observer = THREAD.context.observer
     with setting(observer=observer if record else None):
-        for node in _checked_ancestors(root):
+        for node in _checked_ancestors(root, dots):
             x_dots = [dots.get(parent) for parent in node.parents]
             if node in dots or all(x_dot is None for x_dot in x_dots):
                 continue
@@ -140,12 +146,11 @@ def _times(bar: Any, partial: Any) -> Any:
     return bar * partial
 
 
-def _checked_ancestors(root: Node) -> list[Node]:
-    """``ancestors(root)``, none of which was assigned since it was recorded."""
-    order = ancestors(root)
-    for node in order:
-        if node.overwritten:
-            raise overwritten(node, order)
+def _checked_ancestors(root: Node, ends: Collection[Node]) -> list[Node]:
+    """``ancestors(root)``, none of which was assigned since; nothing older than all ``ends``."""
+    order = ancestors(root, min((node.index for node in ends), default=0))
+    for node in (node for node in order if node.overwritten):
+        raise overwritten(node, order)
     return order
 
 

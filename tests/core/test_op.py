@@ -246,7 +246,6 @@ def test_operands_that_do_not_fit_are_named_with_their_shapes(name):
         lambda a: mg.where(np.ones(5) > 0, a, 0.0),
         lambda a: mg.clip(a, np.zeros(5), None),
     ],
-    ids=str,
 )
 def test_parameters_that_do_not_fit_are_refused(call):
     with raises(errors.MinigradError, ValueError):
@@ -306,7 +305,7 @@ def test_an_axis_error_names_operand_shape_and_axis(name):
         "text",
         np.array(["a", "b"]),
         None,
-        object(),
+        ...,
         Fraction(1, 2),
         np.array([1, 2], object),
         np.array(["2020-01-01", "2020-01-02"], "M8[D]"),

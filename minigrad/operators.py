@@ -1,0 +1,61 @@
+"""The binary operators of boxes: op calls without what two ordinary operands do not need.
+
+A graph of scalars spends most of its time in calling ops. ``Op.__call__`` takes operands of any
+number and kind; here two are unrolled, in half the time. Whatever is unusual is left to it: it
+alone knows about constants, sequences and observers, and words the errors.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from minigrad.backend import MODULES, WEAK
+from minigrad.context import THREAD
+from minigrad.core.node import Box, Node
+from minigrad.core.op import NO_PARAMS, Op
+
+
+def binary(op: Op) -> tuple[Callable, Callable]:
+    """``op`` of two operands as an operator of boxes, and as its reflection."""
+
+    def operator(self: Box, other: Any) -> Any:
+        x, node, y = self.array, self.node, None
+        if other.__class__ is self.__class__:
+            if node is not None and other.node is not None and other.array.__class__ is x.__class__:
+                y = _recorded(op, self, (x, other.array), (node, other.node))
+        elif MODULES.get(other.__class__) is WEAK:
+            y = _recorded(op, self, (x, other), (node, None))
+        return op(self, other) if y is None else y
+
+    def reflected(self: Box, other: Any) -> Any:
+        y = None
+        if MODULES.get(other.__class__) is WEAK:
+            y = _recorded(op, self, (other, self.array), (None, self.node))
+        return op(other, self) if y is None else y
+
+    return operator, reflected
+
+
+def _recorded(op: Op, box: Box, inputs: tuple, parents: tuple) -> Any:
+    """``op(*inputs)``, boxed as ``box`` is; None where ``Op.__call__`` must decide.
+
+    Args:
+        op: takes two operands, has no parameters, and keeps no cache.
+        box: one of the operands.
+        inputs: two arrays of one class, or an array and a number.
+        parents: the nodes that made them; None for a number.
+    """
+    context, xp = THREAD.context, MODULES.get(box.array.__class__, WEAK)
+    p, q = parents
+    if (
+        xp is WEAK  # an array of a library that was not looked up yet
+        or not context.recording
+        or context.observer is not None
+        or not ((p is not None and p.requires_grad) or (q is not None and q.requires_grad))
+    ):
+        return None
+    x1, x2 = inputs
+    try:
+        value = op.forward(xp, x1, x2)
+    except (LookupError, TypeError, ValueError):
+        return None
+    return box.__class__(value, Node(op, NO_PARAMS, parents, inputs, value, context.scope))
