@@ -79,7 +79,7 @@ from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import grad, hvp, jacobian, jvp, value_and_grad, vjp
 
 if TYPE_CHECKING:
-    from minigrad import data, nn, optim, train, verify, viz
+    from minigrad import data, fused, nn, optim, train, verify, viz
 
 __version__ = "0.1.0"
 
@@ -111,6 +111,7 @@ __all__ = [
     "expand_dims",
     "expm1",
     "flip",
+    "fused",
     "gelu",
     "grad",
     "hvp",
@@ -173,6 +174,7 @@ __all__ = [
 
 _ON_DEMAND = (
     "data",
+    "fused",
     "nn",
     "optim",
     "train",

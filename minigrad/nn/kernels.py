@@ -1,18 +1,33 @@
-"""The functions that layers compute with: the one place where a faster version is put in.
+"""The functions that layers compute with: fused ops, which ``fused.use`` turns into composites.
 
-Layers call ``kernels.conv(...)``, never ``ops.conv(...)``; names and signatures are those of the
-composites they stand for.
+Layers call ``kernels.conv(...)``, never ``ops.conv(...)``.
 """
 
 from typing import Any
 
-from minigrad import backend
-from minigrad.ops.conv import conv
+from minigrad import backend, fused
+from minigrad.fused import batch_norm, conv, layer_norm, max_pool, sigmoid
 from minigrad.ops.linalg import matmul
-from minigrad.ops.normalization import batch_norm, layer_norm
-from minigrad.ops.pool import avg_pool, max_pool
+from minigrad.ops.loss import checked_labels
+from minigrad.ops.pool import avg_pool
 
-__all__ = ["avg_pool", "batch_norm", "batch_statistics", "conv", "layer_norm", "matmul", "max_pool"]
+__all__ = [
+    "avg_pool",
+    "batch_norm",
+    "batch_statistics",
+    "conv",
+    "cross_entropy",
+    "layer_norm",
+    "matmul",
+    "max_pool",
+    "sigmoid",
+]
+
+
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    """``fused.cross_entropy`` of labels that may lie on the host, where checking them is free."""
+    xp = backend.namespace(getattr(logits, "array", logits))
+    return fused.cross_entropy(logits, checked_labels(xp, logits, labels))
 
 
 def batch_statistics(x: Any, axes: tuple[int, ...], y: Any = None) -> tuple[Any, Any]:
@@ -24,8 +39,12 @@ def batch_statistics(x: Any, axes: tuple[int, ...], y: Any = None) -> tuple[Any,
         y: ``batch_norm(x, ...)`` over the same axes, if at hand: where it was recorded, its graph
             holds both numbers already.
     """
-    found = _recorded_statistics(y)
     array = getattr(x, "array", x)
+    node = getattr(y, "node", None)
+    if node is not None and node.op is batch_norm:
+        _, cache = node.cache
+        return tuple(s.reshape(-1).astype(array.dtype, copy=False) for s in (cache.mean, cache.var))
+    found = _recorded_statistics(node)
     xp = backend.namespace(array)
     if len(found) == 2:
         return xp.squeeze(found["mean"], axis=axes), xp.squeeze(found["var"], axis=axes)
@@ -34,9 +53,8 @@ def batch_statistics(x: Any, axes: tuple[int, ...], y: Any = None) -> tuple[Any,
     return xp.squeeze(mean, axis=axes), (xc * xc).mean(axis=axes)
 
 
-def _recorded_statistics(y: Any) -> dict[str, Any]:
-    """The values labelled "mean" and "var" in the recorded call of batch_norm that made ``y``."""
-    node = getattr(y, "node", None)
+def _recorded_statistics(node: Any) -> dict[str, Any]:
+    """The values labelled "mean" and "var" in the recorded composite of which ``node`` is last."""
     path = node.scope.path() if node is not None and node.scope is not None else []
     run = next((scope for scope in reversed(path) if scope.name == "batch_norm"), None)
     found: dict[str, Any] = {}

@@ -141,7 +141,7 @@ def conv(x, w, *, stride=1, padding=0, dilation=1, groups=1):
     >>> mg.ops.conv(mg.tensor([[[1.0, 2.0, 4.0]]]), np.array([[[-1.0, 1.0]]]))
     tensor([[[1., 2.]]])
     """
-    _check(x, w, groups)
+    check_conv(x, w, groups)
     n, a = x.shape[0], w.shape[0]
     geometry = {"stride": stride, "padding": padding, "dilation": dilation}
     kernel = tuple(w.shape[2:])
@@ -155,7 +155,8 @@ def conv(x, w, *, stride=1, padding=0, dilation=1, groups=1):
     return transpose(y, axes=(y.ndim - 1, *range(y.ndim - 1)))
 
 
-def _check(x, w, groups):
+def check_conv(x, w, groups):
+    """Raise ShapeError unless the operands fit."""
     if x.ndim != w.ndim or x.ndim < 3:
         expected = "x (N, C, L, ...) and w (A, C, K, ...) with as many axes"
         raise ShapeError(facts("conv: operands", expected=expected, got=_both(x, w)))

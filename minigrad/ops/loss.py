@@ -55,23 +55,42 @@ def cross_entropy(logits, labels):
 
     Raises:
         ShapeError: other shapes. DTypeError: labels that are not integers. BoundsError: a label
-            outside ``range(K)``.
+            outside ``range(K)``. Labels on a GPU are not read back for that: there the loss is nan.
 
     >>> mg.ops.cross_entropy(mg.tensor([[0.0, 0.0]]), [1])
     tensor(0.69314718)
     """
     xp = namespace(getattr(logits, "array", logits))
-    labels = to_host(getattr(labels, "array", labels))
+    labels = checked_labels(xp, logits, labels)
+    logits = marked(xp, logits, labels)
+    return -mean(getitem(log_softmax(logits), key=(xp.arange(len(labels)), labels)))
+
+
+def checked_labels(xp, logits, labels):
+    """``labels`` as an array of ``xp``, or the errors of ``cross_entropy``."""
+    labels = getattr(labels, "array", labels)
+    stay = namespace(labels) is xp is not np  # to read them back, the host would wait for a GPU
+    labels = labels if stay else to_host(labels)
     if len(logits.shape) != 2 or labels.shape != logits.shape[:1]:
         got = f"{describe(logits)} and labels {labels.shape}"
         raise ShapeError(facts("cross_entropy: shapes", expected="(N, K) and (N,)", got=got))
     if labels.dtype.kind not in "iu":
         raise DTypeError(facts("cross_entropy: labels", expected="integers", got=labels.dtype))
-    n, k = logits.shape
+    if stay:
+        return labels
+    k = logits.shape[1]
     if labels.size and (labels.min() < 0 or labels.max() >= k):
         got = f"{labels.min()} to {labels.max()}"
         raise BoundsError(facts("cross_entropy: labels", expected=f"0 to {k - 1}", got=got))
-    return -mean(getitem(log_softmax(logits), key=(xp.arange(n), xp.asarray(labels))))
+    return xp.asarray(labels)
+
+
+def marked(xp, logits, labels):
+    """``logits``, rows of nan where a label on a GPU names no class: there indices wrap around."""
+    if xp is np:
+        return logits
+    known = (labels >= 0) & (labels < logits.shape[1])
+    return logits + xp.where(known, 0.0, xp.nan).astype(logits.dtype)[:, None]
 
 
 @composite(

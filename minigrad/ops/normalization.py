@@ -53,7 +53,7 @@ def batch_norm(x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
             [ 1.,  1.]])
     """
     mean, var = (p if p is None or hasattr(p, "shape") else as_array(p) for p in (mean, var))
-    _check(x, gamma=gamma, beta=beta, mean=mean, var=var)
+    check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     channels = (-1,) + (1,) * (x.ndim - 2)  # (C,) aligned with axis 1
     if x.ndim > 2:
         gamma, beta = (reshape(p, shape=channels) for p in (gamma, beta))
@@ -79,7 +79,8 @@ def _deviations(x, axis):
         return xc, label(mean_over(xc * xc, axis=axes, keepdims=True), "var")
 
 
-def _check(x, **parameters):
+def check_batch_norm(x, **parameters):
+    """Raise ShapeError or UsageError unless the arguments fit."""
     if x.ndim < 2:
         raise ShapeError(facts("batch_norm: x", expected="(N, C) or (N, C, ...)", got=describe(x)))
     given = {name: p for name, p in parameters.items() if p is not None}
@@ -119,14 +120,19 @@ def layer_norm(x, gamma, beta, *, eps=1e-5):
     >>> mg.layer_norm(mg.tensor([[1.0, 3.0]]), np.ones(2), np.zeros(2), eps=0.0)
     tensor([[-1.,  1.]])
     """
+    check_layer_norm(x, gamma, beta)
+    axes = tuple(range(-len(gamma.shape), 0))
+    xc = label(x - mean_over(x, axis=axes, keepdims=True), "xc")
+    var = label(mean_over(xc * xc, axis=axes, keepdims=True), "var")
+    inv_std = label(reciprocal(sqrt(var + eps)), "inv_std")
+    return gamma * label(xc * inv_std, "x_hat") + beta
+
+
+def check_layer_norm(x, gamma, beta):
+    """Raise ShapeError unless the arguments fit."""
     n = len(gamma.shape)
     trailing = tuple(x.shape[x.ndim - n :])
     if not n or tuple(gamma.shape) != trailing or tuple(beta.shape) != trailing:
         got = f"x {tuple(x.shape)}, {describe(gamma)}, {describe(beta)}"
         expected = "gamma and beta of the trailing shape of x"
         raise ShapeError(facts("layer_norm: operands", expected=expected, got=got))
-    axes = tuple(range(-n, 0))
-    xc = label(x - mean_over(x, axis=axes, keepdims=True), "xc")
-    var = label(mean_over(xc * xc, axis=axes, keepdims=True), "var")
-    inv_std = label(reciprocal(sqrt(var + eps)), "inv_std")
-    return gamma * label(xc * inv_std, "x_hat") + beta

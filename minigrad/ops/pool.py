@@ -57,15 +57,15 @@ def max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
 
 @max_pool.defvjp
 def max_pool_vjp(y_bar, y, x, **geometry):
-    return (max_unpool(y_bar, winners=_winners(x, y, **geometry), shape=x.shape, **geometry),)
+    return (max_unpool(y_bar, winners=winners_of(x, y, **geometry), shape=x.shape, **geometry),)
 
 
 @max_pool.defjvp
 def max_pool_jvp(x_dots, y, x, **geometry):
-    return take_pooled(x_dots[0], winners=_winners(x, y, **geometry), **geometry)
+    return take_pooled(x_dots[0], winners=winners_of(x, y, **geometry), **geometry)
 
 
-def _winners(x, y, *, kernel_size, stride=None, padding=0, dilation=1):
+def winners_of(x, y, *, kernel_size, stride=None, padding=0, dilation=1):
     """Which place of its window each output came from: integers of the shape of ``y``."""
     x, y = getattr(x, "array", x), getattr(y, "array", y)
     xp = backend.namespace(x)
@@ -75,7 +75,8 @@ def _winners(x, y, *, kernel_size, stride=None, padding=0, dilation=1):
     # code k as K - k, so that the first of several maxima has the largest code
     codes = xp.zeros(largest.shape, dtype="uint8" if windows.count <= 255 else "int32")
     for k, view in enumerate(views):
-        xp.maximum(codes, (view == largest) * codes.dtype.type(windows.count - k), out=codes)
+        wins = (view == largest).view("uint8")  # a bool would be converted at many times the cost
+        xp.maximum(codes, wins * codes.dtype.type(windows.count - k), out=codes)
     winners = (windows.count - codes) % windows.count  # a window of nan has no maximum: place 0
     return backend.read_only(xp.moveaxis(winners, -1, 0))
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from minigrad import backend, nn, ops, optim
+from minigrad import backend, nn, optim
 from minigrad.anomaly import anomaly_mode
 from minigrad.context import no_grad
 from minigrad.data.loader import DataLoader, TensorDataset
 from minigrad.errors import AnomalyError, UsageError, facts
+from minigrad.nn import kernels
 from minigrad.nn.random import generator
 from minigrad.tensor import Tensor, tensor
 from minigrad.train.checkpoint import (
@@ -151,7 +152,7 @@ class Trainer:
         before = {name: buffer.array for name, buffer in before.items()}
         with _quiet():
             logits = self.net(batch)
-            loss = ops.cross_entropy(logits, labels)
+            loss = kernels.cross_entropy(logits, labels)
             loss.backward()
             if not (np.isfinite(loss.item()) and self._gradients_are_finite()):
                 self._explain(batch, labels, before)
@@ -169,7 +170,7 @@ class Trainer:
             buffer.data = buffers[name]
         try:
             with anomaly_mode(), nn.frozen_statistics():
-                ops.cross_entropy(self.net(batch), labels).backward()
+                kernels.cross_entropy(self.net(batch), labels).backward()
         except AnomalyError as error:
             error.add_note(f"in {where}; a smaller learning rate may help")
             raise

@@ -156,6 +156,9 @@ def test_frozen_gamma_and_beta_get_no_gradient_and_stay_in_the_state(rng):
 def test_a_layer_is_a_cluster_of_the_graph(rng):
     net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     y = net(mg.tensor(rng.normal(size=(4, 3))))
+    assert [scope.name for scope in y.node.scope.path()] == ["Sequential", "BatchNorm1d 1"]
+    with mg.fused.use():  # nothing fused
+        y = net(mg.tensor(rng.normal(size=(4, 3))))
     names = [scope.name for scope in y.node.scope.path()]
     assert names == ["Sequential", "BatchNorm1d 1", "batch_norm", "affine"]
 

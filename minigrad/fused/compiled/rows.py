@@ -1,0 +1,201 @@
+"""Kernels that walk rows: the logistic sigmoid, layer norm, softmax with cross entropy."""
+
+import numpy as np
+from numba import prange
+
+from minigrad.fused import loss
+from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read
+from minigrad.fused.declare import Pair, same_floats
+from minigrad.fused.layout import axes_in_memory, flat, unflat
+from minigrad.ops.loss import checked_labels
+from minigrad.ops.normalization import check_layer_norm
+
+TILE, ROWS = 64, 64  # features per task; rows summed in the array's precision before float64
+
+# e^t = 2^n e^r with n integer and |r| <= ln(2) / 2; ln(2) in two parts, the first with trailing
+# zeros, so that n times it is exact. Polynomial and split: Cephes expf (Moshier 1989).
+_LOG2_E, _LN2_HIGH, _LN2_LOW = (
+    np.float32(c) for c in (1.44269504088896341, 0.693359375, -2.12194440e-4)
+)
+_P0, _P1, _P2, _P3, _P4, _P5 = (
+    np.float32(c)
+    for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2,
+              1.6666665459e-1, 5.0000001201e-1)
+)  # fmt: skip
+_LEAST = 150  # 2^-150 rounds to 0 in float32
+_POWERS = np.array([2.0**-n for n in range(_LEAST, -1, -1)], np.float32)
+_HALF, _ONE, _LOWEST = np.float32(0.5), np.float32(1), np.float32(-103.9)
+
+
+@inner
+def small_sigmoid(x):
+    """The smaller of sigma(x) and sigma(-x), for float32: ``e^-|x| / (1 + e^-|x|)``."""
+    t = max(-abs(x), _LOWEST)
+    n = np.int32(t * _LOG2_E - _HALF)  # rounds to the nearest, since t <= 0
+    r = t - np.float32(n) * _LN2_HIGH - np.float32(n) * _LN2_LOW
+    p = ((((_P0 * r + _P1) * r + _P2) * r + _P3) * r + _P4) * r + _P5
+    e = (p * r * r + r + _ONE) * _POWERS[n + _LEAST]
+    return e / (_ONE + e)
+
+
+@kernel
+def forward_sigmoid(x, y):
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        row, out = x[chunk * CHUNK :][:CHUNK], y[chunk * CHUNK :][:CHUNK]
+        for i in range(row.size):
+            small = small_sigmoid(row[i])
+            out[i] = _ONE - small if row[i] > 0 else small
+
+
+@kernel
+def backward_sigmoid(y_bar, x, x_bar):
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        g, row, out = y_bar[part], x[part], x_bar[part]
+        for i in range(row.size):
+            small = small_sigmoid(row[i])
+            out[i] = g[i] * (small * (_ONE - small))
+
+
+def _sigmoid(xp, x):
+    axes = axes_in_memory(x)
+    row = flat(x, axes)
+    y = np.empty_like(row)
+    forward_sigmoid(read(row), y)
+    return unflat(y, x.shape, axes), (row, axes)
+
+
+def _sigmoid_backward(xp, y_bar, cache):
+    row, axes = cache
+    x_bar = np.empty_like(row)
+    backward_sigmoid(read(flat(y_bar, axes)), read(row), x_bar)
+    return (unflat(x_bar, y_bar.shape, axes),)
+
+
+@kernel
+def forward_layer(x, gamma, beta, eps, mean, inv_std, y):
+    for r in prange(x.shape[0]):
+        row, out = x[r], y[r]
+        n, one = row.size, row.dtype.type
+        total = 0.0
+        for start in range(0, n, CHUNK):
+            part = one(0)
+            for value in row[start : start + CHUNK]:
+                part += value
+            total += part
+        mean[r] = total / n
+        centre = one(mean[r])
+        squares = 0.0
+        for start in range(0, n, CHUNK):
+            part = one(0)
+            for value in row[start : start + CHUNK]:
+                part += (value - centre) ** 2
+            squares += part
+        slip = mean[r] - np.float64(centre)
+        inv_std[r] = 1 / np.sqrt(max(squares / n - slip * slip, 0.0) + eps)
+        scale, shift = one(inv_std[r]), one(slip * inv_std[r])
+        for i in range(n):
+            out[i] = ((row[i] - centre) * scale - shift) * gamma[i] + beta[i]
+
+
+@kernel
+def backward_layer(y_bar, x, gamma, mean, inv_std, x_bar):
+    for r in prange(x.shape[0]):
+        g, row, out = y_bar[r], x[r], x_bar[r]
+        n, one = row.size, row.dtype.type
+        centre, scale = one(mean[r]), one(inv_std[r])
+        shift = one((mean[r] - np.float64(centre)) * inv_std[r])
+        total, products = 0.0, 0.0
+        for start in range(0, n, CHUNK):
+            stop = min(start + CHUNK, n)
+            part, part_products = one(0), one(0)
+            for i in range(start, stop):
+                part += g[i] * gamma[i]
+                part_products += g[i] * gamma[i] * ((row[i] - centre) * scale - shift)
+            total += part
+            products += part_products
+        b, k = one(total / n), one(products / n)
+        for i in range(n):
+            x_hat = (row[i] - centre) * scale - shift
+            out[i] = scale * (g[i] * gamma[i] - b - x_hat * k)
+
+
+@kernel
+def backward_layer_parameters(y_bar, x, mean, inv_std, gamma_bar, beta_bar):
+    for tile in prange((x.shape[1] + TILE - 1) // TILE):
+        start, stop = tile * TILE, min(tile * TILE + TILE, x.shape[1])
+        total, products = np.zeros(stop - start), np.zeros(stop - start)
+        part, part_products = np.empty(stop - start, x.dtype), np.empty(stop - start, x.dtype)
+        for first in range(0, x.shape[0], ROWS):
+            part[:] = 0
+            part_products[:] = 0
+            for r in range(first, min(first + ROWS, x.shape[0])):
+                g, row = y_bar[r, start:stop], x[r, start:stop]
+                centre, scale = x.dtype.type(mean[r]), x.dtype.type(inv_std[r])
+                shift = x.dtype.type((mean[r] - np.float64(centre)) * inv_std[r])
+                for j in range(part.size):
+                    part[j] += g[j]
+                    part_products[j] += g[j] * ((row[j] - centre) * scale - shift)
+            for j in range(part.size):
+                total[j] += part[j]
+                products[j] += part_products[j]
+        for j in range(part.size):
+            beta_bar[start + j], gamma_bar[start + j] = total[j], products[j]
+
+
+def _layer_norm(xp, x, gamma, beta, *, eps=1e-5):
+    check_layer_norm(x, gamma, beta)
+    rows = np.ascontiguousarray(x).reshape(-1, gamma.size)
+    mean, inv_std = np.empty((2, len(rows)))
+    y = np.empty_like(rows)
+    gamma, beta = (np.ascontiguousarray(p) for p in (gamma, beta))
+    scale = read(gamma.reshape(-1))
+    forward_layer(read(rows), scale, read(beta.reshape(-1)), float(eps), mean, inv_std, y)
+    return y.reshape(x.shape), (rows, scale, gamma.shape, mean, inv_std)
+
+
+def _layer_norm_backward(xp, y_bar, cache):
+    x, gamma, shape, mean, inv_std = cache
+    g = read(np.ascontiguousarray(y_bar).reshape(x.shape))
+    x_bar, parameters = np.empty_like(x), np.empty((2, gamma.size), x.dtype)
+    backward_layer(g, read(x), gamma, mean, inv_std, x_bar)
+    backward_layer_parameters(g, read(x), mean, inv_std, *parameters)
+    return x_bar.reshape(y_bar.shape), *(p.reshape(shape) for p in parameters)
+
+
+def _accepts_layer_norm(x, gamma, beta, **_):
+    return gamma.ndim > 0 and same_floats(x, gamma, beta)
+
+
+@kernel
+def forward_cross_entropy(logits, labels, losses, probabilities):
+    for r in prange(logits.shape[0]):
+        row, out = logits[r], probabilities[r]
+        top = row[0]
+        for value in row:
+            top = max(top, value)
+        total = 0.0
+        for k in range(row.size):
+            out[k] = np.exp(row[k] - top)
+            total += out[k]
+        losses[r] = np.log(total) - (row[labels[r]] - top)
+        scale = row.dtype.type(1 / total)
+        for k in range(row.size):
+            out[k] *= scale
+
+
+def _cross_entropy(xp, logits, labels):
+    labels = checked_labels(xp, logits, labels).astype(np.int64)
+    probabilities, losses = np.empty_like(logits, order="C"), np.empty(len(labels))
+    forward_cross_entropy(read(np.ascontiguousarray(logits)), read(labels), losses, probabilities)
+    y = losses.mean().astype(logits.dtype)
+    return y, (probabilities, np.arange(len(labels)), labels)
+
+
+def _accepts_cross_entropy(logits, labels):
+    return logits.ndim == 2 and same_floats(logits)
+
+
+sigmoid = Pair(_sigmoid, _sigmoid_backward, lambda x: x.dtype == np.float32)
+layer_norm = Pair(_layer_norm, _layer_norm_backward, _accepts_layer_norm)
+cross_entropy = Pair(_cross_entropy, loss.cross_entropy_backward, _accepts_cross_entropy)

@@ -1,0 +1,312 @@
+"""Convolution by direct loops and max pooling, on images with the batch as the last axis in memory.
+
+All images of one output row are then one long contiguous run, whatever the size of an image: loops
+over it vectorize, and a shift by one place in the window is a shift by N elements. Where channels
+are many, matrix products (``fused.windows``) are faster.
+"""
+
+import numpy as np
+from numba import prange
+
+from minigrad.fused.compiled.jit import inner, kernel, read
+from minigrad.fused.declare import Pair, same_floats
+from minigrad.ops.conv import check_conv
+from minigrad.ops.window import Window, window
+
+RUN = 1024  # elements of an output row at a time: four input runs and two outputs fit in L1
+TAPS = 4  # places of the window that one pass over a run adds up
+FEW = 8192  # weights up to which direct loops are faster than matrix products (measured)
+
+
+@inner
+def add_4(out, other, r0, r1, r2, r3, w, v):
+    """``out += sum w_i r_i`` and ``other += sum v_i r_i``: two outputs share what is read."""
+    w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
+    v0, v1, v2, v3 = v[0], v[1], v[2], v[3]
+    for i in range(out.size):
+        a, b, c, d = r0[i], r1[i], r2[i], r3[i]
+        out[i] += w0 * a + w1 * b + w2 * c + w3 * d
+        other[i] += v0 * a + v1 * b + v2 * c + v3 * d
+
+
+@inner
+def add_1(out, row, w):
+    for i in range(out.size):
+        out[i] += w * row[i]
+
+
+@inner
+def dot_4(g, h, r0, r1, r2, r3, sums, others):
+    """Add the products of two cotangent runs with four input runs to two rows of sums."""
+    zero = g.dtype.type(0)
+    g0, g1, g2, g3, h0, h1, h2, h3 = zero, zero, zero, zero, zero, zero, zero, zero
+    for i in range(g.size):
+        a, b = g[i], h[i]
+        g0 += a * r0[i]
+        g1 += a * r1[i]
+        g2 += a * r2[i]
+        g3 += a * r3[i]
+        h0 += b * r0[i]
+        h1 += b * r1[i]
+        h2 += b * r2[i]
+        h3 += b * r3[i]
+    sums[0] += g0
+    sums[1] += g1
+    sums[2] += g2
+    sums[3] += g3
+    others[0] += h0
+    others[1] += h1
+    others[2] += h2
+    others[3] += h3
+
+
+@inner
+def dot_1(g, row):
+    total = g.dtype.type(0)
+    for i in range(g.size):
+        total += g[i] * row[i]
+    return total
+
+
+@kernel
+def correlate(x, w, rows, columns, step, runs, y):
+    """``y[a, o] = sum_k w[a, k] x[rows[k] + o * step]``, shifted by ``columns[k]`` along the row.
+
+    ``runs``: how many contiguous runs make up an output row, how far each starts after the one
+    before in x and in y, and their length.
+    """
+    count, shift_x, shift_y, length = runs
+    for o in prange(y.shape[1]):
+        spare = np.empty(RUN, y.dtype)
+        for s in range(count):
+            for start in range(0, length, RUN):
+                n = min(RUN, length - start)
+                x0, y0 = s * shift_x + start, s * shift_y + start
+                for a in range(0, w.shape[0], 2):
+                    b = min(a + 1, w.shape[0] - 1)  # an odd last output is computed twice
+                    out = y[a, o, y0 : y0 + n]
+                    other = y[b, o, y0 : y0 + n] if b > a else spare[:n]
+                    out[:] = 0
+                    other[:] = 0
+                    whole = w.shape[1] // TAPS * TAPS
+                    for k in range(0, whole, TAPS):
+                        r0 = x[rows[k] + o * step, columns[k] + x0 :][:n]
+                        r1 = x[rows[k + 1] + o * step, columns[k + 1] + x0 :][:n]
+                        r2 = x[rows[k + 2] + o * step, columns[k + 2] + x0 :][:n]
+                        r3 = x[rows[k + 3] + o * step, columns[k + 3] + x0 :][:n]
+                        add_4(out, other, r0, r1, r2, r3, w[a, k:], w[b, k:])
+                    for k in range(whole, w.shape[1]):
+                        row = x[rows[k] + o * step, columns[k] + x0 :][:n]
+                        add_1(out, row, w[a, k])
+                        if b > a:
+                            add_1(other, row, w[b, k])
+
+
+@kernel
+def correlate_weights(y_bar, x, rows, columns, step, runs, parts):
+    """``parts[o, a, k]``: what output row o adds to the cotangent of ``w[a, k]``."""
+    count, shift_x, shift_y, length = runs
+    for o in prange(y_bar.shape[1]):
+        sums = parts[o]
+        spare = np.empty(TAPS)
+        for s in range(count):
+            for start in range(0, length, RUN):
+                n = min(RUN, length - start)
+                x0, y0 = s * shift_x + start, s * shift_y + start
+                whole = sums.shape[1] // TAPS * TAPS
+                for k in range(0, whole, TAPS):
+                    r0 = x[rows[k] + o * step, columns[k] + x0 :][:n]
+                    r1 = x[rows[k + 1] + o * step, columns[k + 1] + x0 :][:n]
+                    r2 = x[rows[k + 2] + o * step, columns[k + 2] + x0 :][:n]
+                    r3 = x[rows[k + 3] + o * step, columns[k + 3] + x0 :][:n]
+                    for a in range(0, sums.shape[0], 2):
+                        b = min(a + 1, sums.shape[0] - 1)
+                        g, h = y_bar[a, o, y0:][:n], y_bar[b, o, y0:][:n]
+                        others = sums[b, k:] if b > a else spare
+                        dot_4(g, h, r0, r1, r2, r3, sums[a, k:], others)
+                for k in range(whole, sums.shape[1]):
+                    row = x[rows[k] + o * step, columns[k] + x0 :][:n]
+                    for a in range(sums.shape[0]):
+                        sums[a, k] += dot_1(y_bar[a, o, y0:][:n], row)
+
+
+@kernel
+def spread(y_bar, w, height, dilation, step, columns, runs, x_bar):
+    """The cotangent of x: every output adds ``w`` times its own to what its window read.
+
+    ``w`` is (C, KH, KW, A); each task owns one row of two channels of ``x_bar``.
+    """
+    count, shift_x, shift_y, length = runs
+    channels, kernel_height, kernel_width, outputs = w.shape
+    for task in prange((channels + 1) // 2 * height):
+        c, i = task // height * 2, task % height
+        d = min(c + 1, channels - 1)
+        row = x_bar[c * height + i]
+        pair = x_bar[d * height + i] if d > c else np.empty_like(row)
+        row[:] = 0
+        pair[:] = 0
+        for kh in range(kernel_height):
+            o = (i - kh * dilation) // step
+            if i - kh * dilation != o * step or o < 0 or o >= y_bar.shape[1]:
+                continue
+            for s in range(count):
+                for start in range(0, length, RUN):
+                    n = min(RUN, length - start)
+                    y0 = s * shift_y + start
+                    for kw in range(kernel_width):
+                        x0 = columns[kw] + s * shift_x + start
+                        out, other = row[x0 : x0 + n], pair[x0 : x0 + n]
+                        whole = outputs // TAPS * TAPS
+                        for a in range(0, whole, TAPS):
+                            g0, g1 = y_bar[a, o, y0:][:n], y_bar[a + 1, o, y0:][:n]
+                            g2, g3 = y_bar[a + 2, o, y0:][:n], y_bar[a + 3, o, y0:][:n]
+                            add_4(out, other, g0, g1, g2, g3, w[c, kh, kw, a:], w[d, kh, kw, a:])
+                        for a in range(whole, outputs):
+                            g = y_bar[a, o, y0:][:n]
+                            add_1(out, g, w[c, kh, kw, a])
+                            add_1(other, g, w[d, kh, kw, a])
+
+
+@kernel
+def pool(x, n, kernel_size, stride, padding, dilation, y, codes):
+    """Largest value of each window, and the place in the window that it came from."""
+    height, width = x.shape[1], x.shape[2] // n
+    for task in prange(y.shape[0] * y.shape[1]):
+        c, o = task // y.shape[1], task % y.shape[1]
+        for p in range(y.shape[2] // n):
+            best, code = y[c, o, p * n :][:n], codes[c, o, p * n :][:n]
+            best[:] = -np.inf
+            code[:] = 0
+            for k in range(kernel_size[0] * kernel_size[1]):
+                i = o * stride[0] - padding[0] + k // kernel_size[1] * dilation[0]
+                j = p * stride[1] - padding[1] + k % kernel_size[1] * dilation[1]
+                if 0 <= i < height and 0 <= j < width:
+                    row = x[c, i, j * n :][:n]
+                    for q in range(n):
+                        wins = row[q] > best[q] or row[q] != row[q]  # nan wins, as in np.maximum
+                        best[q] = row[q] if wins else best[q]
+                        code[q] = k if wins else code[q]
+
+
+@kernel
+def unpool(y_bar, codes, n, kernel_size, stride, padding, dilation, x_bar):
+    """Put each cotangent at the place that won."""
+    height, width = x_bar.shape[1], x_bar.shape[2] // n
+    for c in prange(x_bar.shape[0]):
+        x_bar[c] = 0
+        for o in range(y_bar.shape[1]):
+            for p in range(y_bar.shape[2] // n):
+                g, code = y_bar[c, o, p * n :][:n], codes[c, o, p * n :][:n]
+                for k in range(kernel_size[0] * kernel_size[1]):
+                    i = o * stride[0] - padding[0] + k // kernel_size[1] * dilation[0]
+                    j = p * stride[1] - padding[1] + k % kernel_size[1] * dilation[1]
+                    if 0 <= i < height and 0 <= j < width:
+                        row = x_bar[c, i, j * n :][:n]
+                        for q in range(n):
+                            row[q] += g[q] if code[q] == k else 0
+
+
+def _images(x, windows: Window, fill_padding: bool):
+    """(N, C, \\*sizes) as (C, H, W * N); with zeros around where padding is asked for."""
+    if fill_padding:
+        folded = np.ascontiguousarray(windows.pad(np, x))
+    else:
+        folded = np.ascontiguousarray(np.moveaxis(x, 0, -1))
+    height = folded.shape[1] if x.ndim == 4 else 1
+    return folded.reshape(x.shape[1], height, -1)
+
+
+def _plane(values, least=1):
+    """Parameters of one or two axes as those of an image."""
+    return values if len(values) == 2 else (least, *values)
+
+
+def _geometry(x, w, kwargs):
+    """Offsets of the window's places in the rows of ``_images``, and the runs of an output row."""
+    windows = window(x.shape, tuple(w.shape[2:]), **kwargs)
+    n, channels = x.shape[:2]
+    kernel_size, dilation = _plane(windows.kernel), _plane(windows.dilation)
+    height = windows.padded_sizes[0] if x.ndim == 4 else 1
+    stride, width = _plane(windows.stride), windows.outputs[-1]
+    c, i, j = np.indices((channels, *kernel_size)).reshape(3, -1)
+    rows, columns = c * height + i * dilation[0], j * dilation[1] * n
+    # with stride 1 the images of a whole output row are one run, otherwise those of one place
+    runs = (1, 0, 0, width * n) if stride[1] == 1 else (width, stride[1] * n, n, n)
+    return windows, rows, columns, stride[0], runs
+
+
+def _conv(xp, x, w, *, stride=1, padding=0, dilation=1, groups=1):
+    check_conv(x, w, groups)
+    kwargs = {"stride": stride, "padding": padding, "dilation": dilation}
+    windows, rows, columns, step, runs = _geometry(x, w, kwargs)
+    images = _images(x, windows, fill_padding=True)
+    flat_w = np.ascontiguousarray(w.reshape(w.shape[0], -1))
+    height = windows.outputs[0] if x.ndim == 4 else 1
+    y = np.empty((w.shape[0], height, windows.outputs[-1] * x.shape[0]), x.dtype)
+    planes = images.reshape(-1, images.shape[2])
+    correlate(read(planes), read(flat_w), rows, columns, step, runs, y)
+    y = np.moveaxis(y.reshape(w.shape[0], *windows.outputs, x.shape[0]), -1, 0)
+    return y, (planes, x.shape, w, kwargs)
+
+
+def _conv_backward(xp, y_bar, cache):
+    planes, shape, w, kwargs = cache
+    x = np.broadcast_to(np.zeros((), w.dtype), shape)  # only its shape counts
+    windows, rows, columns, step, runs = _geometry(x, w, kwargs)
+    height = windows.outputs[0] if len(shape) == 4 else 1
+    g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1)).reshape(w.shape[0], height, -1)
+
+    def x_bar():
+        flipped = np.ascontiguousarray(np.moveaxis(w, 0, -1))
+        if len(shape) == 3:
+            flipped = flipped[:, None]
+        height = planes.shape[0] // shape[1]
+        out = np.empty_like(planes)
+        dilation, kernel_width = _plane(windows.dilation)[0], flipped.shape[2]
+        spread(read(g), read(flipped), height, dilation, step, columns[:kernel_width], runs, out)
+        out = out.reshape(shape[1], *windows.padded_sizes, shape[0])
+        return windows.crop(np, out)
+
+    def w_bar():
+        parts = np.zeros((g.shape[1], w.shape[0], len(rows)))
+        correlate_weights(read(g), read(planes), rows, columns, step, runs, parts)
+        return parts.sum(0).reshape(w.shape).astype(w.dtype)
+
+    return x_bar, w_bar
+
+
+def _accepts_conv(x, w, *, groups=1, **_):
+    """Few weights, real windows and long runs; with more of them matrix products win (measured)."""
+    if groups != 1 or x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(x, w):
+        return False
+    return w.size < FEW and w.shape[2:] != (1,) * (w.ndim - 2) and x.shape[0] * x.shape[-1] >= RUN
+
+
+def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
+    stride = kernel_size if stride is None else stride
+    windows = window(x.shape, kernel_size, stride, padding, dilation)
+    fields = windows.kernel, windows.stride, windows.padding, windows.dilation
+    plane = [_plane(f, least) for f, least in zip(fields, (1, 1, 0, 1), strict=True)]
+    images = _images(x, windows, fill_padding=False)
+    height = windows.outputs[0] if x.ndim == 4 else 1
+    y = np.empty((x.shape[1], height, windows.outputs[-1] * x.shape[0]), x.dtype)
+    codes = np.empty(y.shape, np.uint8)
+    pool(read(images), x.shape[0], *plane, y, codes)
+    y = np.moveaxis(y.reshape(x.shape[1], *windows.outputs, x.shape[0]), -1, 0)
+    return y, (codes, x.shape, images.shape, plane)
+
+
+def _max_pool_backward(xp, y_bar, cache):
+    codes, shape, folded, plane = cache
+    g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1)).reshape(codes.shape)
+    x_bar = np.empty(folded, y_bar.dtype)
+    unpool(read(g), codes, shape[0], *plane, x_bar)
+    return (np.moveaxis(x_bar.reshape(*shape[1:], shape[0]), -1, 0),)
+
+
+def _accepts_pool(x, *, kernel_size, **_):
+    return x.ndim in (3, 4) and same_floats(x) and np.prod(kernel_size) < 256
+
+
+conv = Pair(_conv, _conv_backward, _accepts_conv)
+max_pool = Pair(_max_pool, _max_pool_backward, _accepts_pool)

@@ -1,0 +1,195 @@
+"""Fused ops: one kernel where a composite runs many ops, with the composite's signature.
+
+A kernel is a pair of functions on plain arrays, the pair that ``verify.check_backward`` takes with
+the array module in front: ``forward(xp, *arrays, **params) -> (y, cache)`` and
+``backward(xp, y_bar, cache) -> one cotangent per array``, or functions that compute them where
+one may not be needed. Its backward is first order only. A recorded sweep, and every tangent, goes
+through the composite instead, so higher orders are right without a second hand-written rule.
+"""
+
+import importlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigrad.backend import as_array, frozen, namespace
+from minigrad.context import THREAD, setting
+from minigrad.core.node import Box, leaf
+from minigrad.core.op import Op
+from minigrad.core.sweep import backward_sweep, forward_sweep
+from minigrad.declaration import Declared
+from minigrad.errors import UsageError
+from minigrad.ops.shape import reshape
+
+LEAST = 4096  # elements of the largest operand from which compiled kernels are used
+KINDS = ("numba", "cuda", "numpy", "portable")  # the order of preference
+_allowed: ContextVar[tuple[str, ...]] = ContextVar("kernels", default=KINDS)
+_forked = False  # a thread pool does not survive a fork: children compute without numba
+
+
+def _in_child() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+@contextmanager
+def use(*kinds: str) -> Iterator[None]:
+    """Choose which kernels fused ops may use inside a ``with`` block.
+
+    Args:
+        kinds: of ``"numba"``, ``"cuda"``, ``"numpy"`` and ``"portable"``; none of them: every fused
+            op runs its composite, and a drawing shows what is inside.
+
+    >>> with mg.fused.use("numpy"):
+    ...     mg.fused.sigmoid(mg.tensor([0.0]))
+    tensor([0.5])
+    """
+    if unknown := set(kinds) - set(KINDS):
+        raise UsageError(f"no such kernels: {sorted(unknown)}; there are {', '.join(KINDS)}")
+    token = _allowed.set(tuple(kind for kind in KINDS if kind in kinds))
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+class Pair(NamedTuple):
+    """A forward and its backward; ``accepts(*arrays, **params)``: which calls they can serve."""
+
+    forward: Callable
+    backward: Callable
+    accepts: Callable[..., bool] = lambda *arrays, **params: True
+
+
+_LAZY = {"numba": "minigrad.fused.compiled", "cuda": "minigrad.fused.cuda"}  # each has PAIRS
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Fused(Op):
+    """An op whose rule is a kernel; ``composite`` is what it computes, as a graph of ops."""
+
+    composite: Any  # a Composite, or an Op with another rule
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.portable, self.forward = self.forward, self._forward
+        self.vjp, self.jvp = self._vjp, self._jvp
+        self.pairs: dict[str, Pair] = {}  # kind -> kernels
+        self.box: type[Box] = Box  # what it was called with: the composite needs its operators
+
+    def defbackward(self, rule: Callable) -> Callable:
+        """Declare ``rule(xp, y_bar, cache)``, the backward of the declared forward."""
+        self.pairs["portable"] = Pair(self.portable, rule)
+        return rule
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        if not _allowed.get() or any(map(_is_tracked, params.values())):
+            return self.composite(*args, **params)
+        self.box = next((type(arg) for arg in args if isinstance(arg, Box)), self.box)
+        params = {key: p.array if isinstance(p, Box) else p for key, p in params.items()}
+        if THREAD.context.recording and any(map(_is_tracked, args)):
+            # a cache must not hold arrays that their owner may still change
+            args = tuple(a if isinstance(a, Box) else self.box(frozen(as_array(a))) for a in args)
+        return super().__call__(*args, **params)
+
+    def choose(self, xp: Any, arrays: tuple, params: dict) -> Pair:
+        """The first of the allowed kernels that accepts the call."""
+        size = max(array.size for array in arrays)
+        for kind in _allowed.get():
+            if _runs_on(kind, xp, size):
+                if kind in _LAZY and kind not in self.pairs:
+                    found = importlib.import_module(_LAZY[kind]).PAIRS.get(self.composite.name)
+                    self.pairs[kind] = found or self.pairs["portable"]
+                pair = self.pairs.get(kind)
+                if pair is not None and pair.accepts(*arrays, **params):
+                    return pair
+        return self.pairs["portable"]
+
+    def _forward(self, xp: Any, *arrays: Any, **params: Any) -> tuple[Any, Any]:
+        pair = self.choose(xp, arrays, params)
+        y, cache = pair.forward(xp, *arrays, **params)
+        return y, (pair, cache)
+
+    def _vjp(self, y_bar: Any, y: Any, *xs: Any, cache: tuple, **params: Any) -> tuple:
+        if not isinstance(y_bar, Box):
+            pair, kept = cache
+            return pair.backward(namespace(y_bar), y_bar, kept)
+        copies, y = self._composed(xs, params)
+        if y.node is None:  # nothing but constants
+            return (None,) * len(xs)
+        targets = [copy.node for copy in copies if copy.node is not None]
+        found = backward_sweep(y.node, y_bar, targets, record=True)
+        return tuple(found.get(copy.node) for copy in copies)
+
+    def _jvp(self, x_dots: tuple, y: Any, *xs: Any, **params: Any) -> Any:
+        known = [x_dot for x_dot in x_dots if x_dot is not None]
+        with setting(recording=True):
+            copies, y = self._composed(xs, params)
+        pairs = zip(copies, x_dots, strict=True)
+        dots = {copy.node: x_dot for copy, x_dot in pairs if x_dot is not None}
+        return forward_sweep(y.node, dots, record=isinstance(known[0], Box))
+
+    def _composed(self, xs: tuple, params: dict) -> tuple[list, Any]:
+        """The composite on fresh nodes, so that a sweep over it ends at the operands."""
+        boxes = [x if isinstance(x, Box) else self.box(x, leaf(x, True)) for x in xs]
+        copies = [reshape(x, shape=x.shape) for x in boxes]
+        return copies, self.composite(*copies, **params)
+
+
+def fused(composite: Declared, *, pullback: str) -> Callable[[Callable], Fused]:
+    """Declare the decorated ``forward(xp, *arrays, **params) -> (y, cache)`` as a fused op.
+
+    Formula, domain, cases and source are those of ``composite``; the forward computes with any
+    array module. ``pullback`` is LaTeX, as in ``Op``.
+    """
+    return lambda forward: Fused(
+        forward=forward,
+        composite=composite,
+        pullback=pullback,
+        signature=getattr(composite, "signature", ""),
+        formula=composite.formula,
+        symbol=composite.symbol or composite.name,
+        domain=composite.domain,
+        cases=composite.cases,
+        source=composite.source,
+    )
+
+
+def same_floats(*arrays: Any) -> bool:
+    """Whether all arrays have one dtype, float32 or float64."""
+    dtype = arrays[0].dtype
+    return dtype in (np.float32, np.float64) and all(a.dtype == dtype for a in arrays)
+
+
+def _is_tracked(value: Any) -> bool:
+    return isinstance(value, Box) and value.node is not None and value.node.requires_grad
+
+
+def _runs_on(kind: str, xp: Any, size: int) -> bool:
+    if kind == "numba":  # small arrays need not wait for its import, nor for its threads
+        return xp is np and size >= LEAST and not _forked and has_numba()
+    return {"cuda": xp.__name__ == "cupy", "numpy": xp is np}.get(kind, True)
+
+
+@cache
+def has_numba() -> bool:
+    """Whether numba can be imported; a warning says why not where it is installed but broken."""
+    try:
+        import numba  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    except Exception as error:  # a version that does not fit NumPy raises ImportError, or worse
+        warnings.warn(f"numba cannot be imported, NumPy computes: {error}", stacklevel=2)
+        return False
+    return True

@@ -1,0 +1,298 @@
+"""Every kernel against the composite it stands for, on shapes that divide no tile size."""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minigrad as mg
+from minigrad.fused.declare import Fused
+from minigrad.verify.sample import samples
+
+FUSED = {op.composite.name: op for op in mg.REGISTRY.values() if isinstance(op, Fused)}
+KINDS = ("portable", "numpy", "numba")
+
+
+def pair_of(name, kind):
+    """The kernels of one kind, whatever size they are normally used from."""
+    if kind != "numba":
+        return FUSED[name].pairs.get(kind)
+    pytest.importorskip("numba", reason="the `fast` extra is not installed")
+    return importlib.import_module("minigrad.fused.compiled").PAIRS.get(name)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Thousands of tiny calls, each with threads that wait, take minutes on a busy machine."""
+    if importlib.util.find_spec("numba") is None:
+        yield
+        return
+    numba = importlib.import_module("numba")
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(before)
+
+
+PAIRS = [(name, kind) for name in sorted(FUSED) for kind in KINDS]
+
+
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+def test_a_kernel_has_the_signature_of_its_composite(name, kind):
+    if pair := pair_of(name, kind):
+        expected = [*inspect.signature(FUSED[name].composite).parameters.values()]
+        got = [*inspect.signature(pair.forward).parameters.values()]
+        assert got[0].name == "xp" and got[1:] == expected
+        accepts = inspect.signature(pair.accepts)
+        accepts.bind(*expected[: FUSED[name].arity], **dict.fromkeys(FUSED[name].words, 1))
+
+
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_kernel_is_a_proven_pair(name, kind, dtype):
+    pair, op = pair_of(name, kind), FUSED[name]
+    for sample in samples(op, dtype, np.random.default_rng(0)):
+        if pair is None or not pair.accepts(*sample.inputs, **sample.params):
+            continue
+        real = [sample.inputs[i] for i in sample.real]
+
+        def forward(*real, sample=sample, **params):
+            inputs = list(sample.inputs)
+            for i, x in zip(sample.real, real, strict=True):
+                inputs[i] = x
+            return pair.forward(np, *inputs, **params)
+
+        def backward(y_bar, cache, sample=sample):
+            bars = pair.backward(np, y_bar, cache)
+            bars = [bar() if callable(bar) else bar for bar in bars]
+            return tuple(bars[i] for i in sample.real)
+
+        mg.verify.check_backward(forward, backward, real, params=sample.params).raise_if_failed()
+
+
+def values(name, kind, arrays, **params):
+    """y and the cotangents of one kernel for a random y_bar, and those of the composite."""
+    pair = pair_of(name, kind)
+    y, cache = pair.forward(np, *arrays, **params)
+    y_bar = np.random.default_rng(1).normal(size=y.shape).astype(y.dtype)
+    bars = [bar() if callable(bar) else bar for bar in pair.backward(np, y_bar, cache)]
+    wide = [mg.tensor(a.astype(np.float64), requires_grad=True) for a in arrays]
+    reference = FUSED[name].composite(*wide, **params)
+    reference.backward(y_bar.astype(np.float64))
+    assert y.dtype == arrays[0].dtype and all(b.dtype == y.dtype for b in bars)
+    return y_bar, [y, *bars], [reference.numpy(), *(w.grad.numpy() for w in wide)]
+
+
+def batch_last(x):
+    """``x`` as convolution leaves it: the batch is the fastest axis in memory."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
+
+
+shapes = st.tuples(st.integers(2, 70), st.integers(1, 140)).flatmap(
+    lambda nc: st.lists(st.integers(1, 9), max_size=2).map(lambda sizes: (*nc, *sizes))
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    shape=shapes, offset=st.sampled_from([0.0, 100.0]), last=st.booleans(), fixed=st.booleans(),
+    dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_batch_norm_is_its_composite(kind, shape, offset, last, fixed, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=shape) + offset).astype(dtype)
+    gamma, beta, mean = rng.normal(size=(3, shape[1])).astype(dtype)
+    var = rng.uniform(0.5, 2, size=shape[1]).astype(dtype)
+    params = {"mean": mean, "var": var} if fixed else {}
+    x = batch_last(x) if last else x
+    y_bar, got, expected = values("batch_norm", kind, [x, gamma, beta], **params)
+    axes = tuple(i for i in range(len(shape)) if i != 1)
+    wide = x.astype(np.float64)
+    mu, sigma2 = (mean, var) if fixed else (wide.mean(axes), wide.var(axes))
+    per_channel = (-1,) + (1,) * (len(shape) - 2)
+    # Each sum of m terms rounds at most m times, and x - mean carries u |x|: relative to
+    # sqrt(var + eps) that is the factor below, on the summands before they cancel.
+    inv_std = 1 / np.sqrt(sigma2 + 1e-5)
+    m = x.size // shape[1]
+    x_hat = np.abs((wide - mu.reshape(per_channel)) * inv_std.reshape(per_channel))
+    unit = np.finfo(dtype).eps * (32 + m) * (1 + np.abs(wide).max(axes) * inv_std)
+    unit = unit.reshape(per_channel)
+    means = functools.partial(np.mean, axis=axes, keepdims=True)
+    g, one = np.abs(y_bar), np.abs(gamma).reshape(per_channel) * inv_std.reshape(per_channel)
+    scales = [
+        np.abs(gamma).reshape(per_channel) * x_hat + np.abs(beta).reshape(per_channel) + 1,
+        one * (g + means(g) + (1 + x_hat) * means(g * (1 + x_hat))),
+        (g * (1 + x_hat)).sum(axes),
+        g.sum(axes),
+    ]  # fmt: skip
+    for a, b, scale in zip(got, expected, scales, strict=True):
+        bound = (unit if a.ndim > 1 else unit.reshape(-1)) * scale
+        assert (np.abs(a - b) <= bound).all(), np.max(np.abs(a - b) / bound)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    rows=st.integers(1, 70), features=st.sampled_from([(5,), (3, 4), (130,), (2, 65)]),
+    dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_layer_norm_is_its_composite(kind, rows, features, dtype, seed):
+    if pair_of("layer_norm", kind) is None:
+        pytest.skip("the portable version serves NumPy, too")
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, *features)).astype(dtype)
+    gamma, beta = rng.normal(size=(2, *features)).astype(dtype)
+    y_bar, got, expected = values("layer_norm", kind, [x, gamma, beta])
+    # as for batch norm, with the roles of rows and columns exchanged
+    axes = tuple(range(-len(features), 0))
+    inv_std = 1 / np.sqrt(x.astype(np.float64).var(axes, keepdims=True) + 1e-5)
+    reach = 1 + np.abs(x).max() * inv_std.max()
+    unit = np.finfo(dtype).eps * (32 + max(rows, gamma.size)) * reach**2
+    size = (1 + np.abs(gamma).max()) * (1 + np.abs(y_bar).max()) * (1 + inv_std.max())
+    for a, b, terms in zip(got, expected, (1, 1, rows, rows), strict=True):
+        assert np.abs(a - b).max() <= unit * size * terms
+
+
+@pytest.mark.parametrize("kind", ["portable", "numba"])
+@given(
+    n=st.integers(1, 9), channels=st.integers(1, 6), outputs=st.integers(1, 6),
+    sizes=st.sampled_from([(9, 8), (7, 12), (30,)]), stride=st.integers(1, 3),
+    padding=st.integers(0, 2), dilation=st.integers(1, 2), last=st.booleans(),
+    dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_conv_is_its_composite(
+    kind, n, channels, outputs, sizes, stride, padding, dilation, last, dtype, seed
+):
+    rng = np.random.default_rng(seed)
+    kernel = (3, 2)[: len(sizes)]
+    x = rng.normal(size=(n, channels, *sizes)).astype(dtype)
+    x = batch_last(x) if last else x
+    w = rng.normal(size=(outputs, channels, *kernel)).astype(dtype)
+    params = {"stride": stride, "padding": padding, "dilation": dilation}
+    y_bar, got, expected = values("conv", kind, [x, w], **params)
+    # a sum of m products rounds at most m + 1 times, on the sum of their magnitudes
+    wide = [mg.tensor(np.abs(a).astype(np.float64), requires_grad=True) for a in (x, w)]
+    size = mg.ops.conv(*wide, **params)
+    size.backward(np.abs(y_bar).astype(np.float64))
+    counts = w[0].size, w.shape[0] * w[0, 0].size, y_bar.size // outputs
+    for a, b, m, scale in zip(got, expected, counts, (size, *(t.grad for t in wide)), strict=True):
+        assert (np.abs(a - b) <= np.finfo(dtype).eps * (m + 1) * scale.numpy()).all()
+
+
+@pytest.mark.parametrize("kind", ["portable", "numba"])
+@given(
+    n=st.integers(1, 9), sizes=st.sampled_from([(9, 8), (7, 12), (30,)]),
+    kernel_size=st.integers(1, 3), stride=st.sampled_from([None, 1, 2, 3]),
+    dilation=st.integers(1, 2), ties=st.booleans(), last=st.booleans(),
+    dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_max_pool_is_its_composite_ties_included(
+    kind, n, sizes, kernel_size, stride, dilation, ties, last, dtype, seed
+):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 3, *sizes))
+    x = (x.round() if ties else x).astype(dtype)
+    x = batch_last(x) if last else x
+    params = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
+    params["padding"] = kernel_size // 2
+    y_bar, got, expected = values("max_pool", kind, [x], **params)
+    np.testing.assert_array_equal(got[0], expected[0])
+    windows = kernel_size ** len(sizes)  # so many cotangents may be added up
+    bound = np.finfo(dtype).eps * windows * windows * np.abs(y_bar).max()
+    assert np.abs(got[1] - expected[1]).max() <= bound
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sigmoid_and_its_derivative_are_accurate_in_both_tails(kind):
+    for dtype in ("float32", "float64"):
+        x = np.linspace(-104, 104, 20_001).astype(dtype)
+        if not pair_of("sigmoid", kind).accepts(x):
+            continue
+        pair = pair_of("sigmoid", kind)
+        y, cache = pair.forward(np, x)
+        (x_bar,) = pair.backward(np, np.ones_like(x), cache)
+        e = np.exp(-np.abs(x.astype(np.longdouble)))
+        small = e / (1 + e)
+        info = np.finfo(dtype)
+        for got, exact in ((y, np.where(x > 0, 1 - small, small)), (x_bar, small * (1 - small))):
+            # exp rounds by 2 units of the argument's and of its own; quotient and product follow
+            bound = 8 * info.eps * exact + 2 * info.smallest_subnormal
+            assert (np.abs(got - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    n=st.integers(1, 40), k=st.integers(1, 9), shift=st.sampled_from([0.0, 80.0]),
+    dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_cross_entropy_is_its_composite(kind, n, k, shift, dtype, seed):
+    pair = pair_of("cross_entropy", kind)
+    if pair is None:
+        pytest.skip("the portable version serves NumPy, too")
+    rng = np.random.default_rng(seed)
+    logits, labels = (3 * rng.normal(size=(n, k)) + shift).astype(dtype), rng.integers(0, k, n)
+    y, cache = pair.forward(np, logits, labels)
+    y_bar = y.dtype.type(rng.normal())
+    x_bar, none = pair.backward(np, y_bar, cache)
+    x = mg.tensor(logits.astype(np.float64), requires_grad=True)
+    reference = mg.ops.cross_entropy(x, labels)
+    reference.backward(np.float64(y_bar))
+    # x - max rounds by u |x|, which e^x passes on; k terms are added, n rows averaged
+    unit = np.finfo(dtype).eps * (8 + k + n) * (1 + np.abs(logits).max())
+    assert none is None and y.dtype == x_bar.dtype == logits.dtype
+    assert abs(y - reference.item()) <= unit * (1 + np.ptp(logits))
+    assert np.abs(x_bar - x.grad.numpy()).max() <= unit * abs(y_bar) / n
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_large_mean_costs_no_more_digits_than_the_input_has(name, kind):
+    """One-pass variance in float32 would lose everything at a mean of 1e4."""
+    pair = pair_of(name, kind)
+    if pair is None:
+        pytest.skip("the portable version serves NumPy, too")
+    rng = np.random.default_rng(0)
+    x = (1e4 + rng.normal(size=(64, 65))).astype(np.float32)
+    ones, zeros = np.ones(65, np.float32), np.zeros(65, np.float32)
+    y, _ = pair.forward(np, x, ones, zeros)
+    wide = [a.astype(np.float64) for a in (x, ones, zeros)]
+    exact = FUSED[name].composite(*wide)
+    # the mean itself rounds to 1e4 u, once more for each level of a sum in pairs
+    assert np.abs(y - exact).max() <= 1e4 * np.finfo(np.float32).eps * (1 + np.log2(65)) * 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda x: x[::-1],
+        lambda x: np.asfortranarray(x),
+        lambda x: np.repeat(x, 2, axis=2)[:, :, ::2],
+        lambda x: np.swapaxes(np.ascontiguousarray(np.swapaxes(x, 1, 2)), 1, 2),
+        functools.partial(np.broadcast_to, shape=(5, 3, 4, 6)),
+    ],
+)
+@pytest.mark.parametrize("name", sorted(set(FUSED) - {"cross_entropy", "layer_norm"}))
+def test_any_strides_give_the_numbers_of_a_plain_array(name, kind, arrange):
+    pair = pair_of(name, kind)
+    if pair is None:
+        pytest.skip("the portable version serves NumPy, too")
+    rng = np.random.default_rng(0)
+    x = arrange(rng.normal(size=(5, 3, 4, 6)).astype(np.float32))
+    rest = {
+        "batch_norm": [np.float32([1, 2, 3]), np.float32([0, 1, 0])],
+        "conv": [rng.normal(size=(2, 3, 2, 2)).astype(np.float32)],
+    }.get(name, [])
+    params = {"kernel_size": 2} if name == "max_pool" else {}
+    results = []
+    for one in (x, np.array(x, order="C")):
+        y, cache = pair.forward(np, one, *rest, **params)
+        bars = pair.backward(np, np.cos(np.arange(y.size, dtype=y.dtype)).reshape(y.shape), cache)
+        results.append([y, *(bar() if callable(bar) else bar for bar in bars)])
+    for a, b in zip(*results, strict=True):
+        # the order of summation may follow the memory
+        np.testing.assert_allclose(a, b, rtol=0, atol=60 * np.finfo("f").eps * np.abs(b).max())
