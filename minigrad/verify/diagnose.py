@@ -42,7 +42,7 @@ class Sample:
     def vacuous(self) -> bool:
         """Whether nothing could have been found wrong: no element known, or none left to differ."""
         known = np.isfinite(self.expected)
-        return not bool((known & (self.bound > 0)).any())
+        return not bool((known & ((self.expected != 0) | (self.got != 0))).any())
 
     @property
     def informative(self) -> tuple[bool, float]:

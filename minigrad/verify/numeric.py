@@ -212,15 +212,15 @@ def _converged(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One column of each block, each with the smallest error over the tried steps."""
     good = 1e3 * np.finfo(inputs[k].dtype).eps ** 0.75
-    value, error, moved = _columns(f, inputs, k, where, h, noise)
-    error = np.where(moved, error, 0)  # what no step of the first size moves does not depend on x
+    value, error, unmoved = _columns(f, inputs, k, where, h, noise)
+    error = np.fmin(error, unmoved)  # what no step of the first size moves hardly depends on x
     idle = 0
     for retry in range(1, _RETRIES + 1):
         worst, size = _largest(error), _largest(np.abs(value))
         if (worst <= good * size).all() or idle == 2:
             break
         again, its_error, _ = _columns(f, inputs, k, where, h / 16.0**retry, noise)
-        its_error = np.where(moved, its_error, 0)
+        its_error = np.fmin(its_error, unmoved)
         better = _largest(its_error) < worst
         value[better], error[better] = again[better], its_error[better]
         idle = 0 if better.any() else idle + 1
@@ -244,7 +244,8 @@ def _columns(
     """Derivatives with respect to the elements ``where``, one per block, by Romberg's tableau.
 
     Returns:
-        Values, errors, and which elements of y answered at all.
+        Values, errors, and how large a derivative can be that moved an element of y not even by its
+        last digit; nan where it moved.
     """
     pairs = [_two_sided(f, inputs, k, where, h / 2**level) for level in range(_LEVELS)]
     rows = _tableau([(plus - minus) / step for plus, minus, step in pairs])
@@ -254,10 +255,12 @@ def _columns(
     level = np.where(np.isnan(estimates), np.inf, estimates).argmin(axis=0)
     each = np.arange(len(where))
     y = np.abs(pairs[0][0])
-    noise = np.maximum(np.finfo(y.dtype).eps * y, measured[:, None])
+    digit = np.finfo(y.dtype).eps * y
+    noise = np.maximum(digit, measured[:, None])
     noise = _AMPLIFICATION[level + 1, None] * noise / h[:, None]
     moved = np.any([plus != minus for plus, minus, _ in pairs], axis=0)  # nan moves, too
-    return diagonal[level + 1, each], estimates[level, each][:, None] + noise, moved
+    unmoved = np.where(moved, np.nan, digit / (2 * h[:, None]))
+    return diagonal[level + 1, each], estimates[level, each][:, None] + noise, unmoved
 
 
 def _two_sided(
