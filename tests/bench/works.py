@@ -1,67 +1,109 @@
-"""The works that are timed, each as a minigrad function and a PyTorch function of no arguments."""
+"""What is measured, against whom, and the figure that is aimed at."""
 
-import numpy as np
-import torch
-from torch.nn import functional
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import minigrad as mg
+from . import batch_norm, chain, depth, gpu, lenet
 
-CHAIN = 10_000
-
-
-def chain(dtype: str):
-    """10,000 scalar ops, forward and backward."""
-    torch_dtype = getattr(torch, dtype)
-
-    def steps(x):
-        y = x
-        for _ in range(CHAIN // 4):
-            y = (y * 0.999 + x) * x - x
-        y.backward()
-
-    return (
-        lambda: steps(mg.tensor(0.5, dtype=dtype, requires_grad=True)),
-        lambda: steps(torch.tensor(0.5, dtype=torch_dtype, requires_grad=True)),
-    )
-
-
-def batch_norm(shape: tuple[int, ...]):
-    """Batch norm composed of primitives, forward and backward, float32."""
-    rng = np.random.default_rng(0)
-    x, seed = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
-    ones, zeros = np.ones(shape[1], np.float32), np.zeros(shape[1], np.float32)
-
-    def ours():
-        leaves = [mg.tensor(a, requires_grad=True) for a in (x, ones, zeros)]
-        mg.batch_norm(*leaves).backward(seed)
-
-    def theirs():
-        leaves = [torch.tensor(a, requires_grad=True) for a in (x, ones, zeros)]
-        y = functional.batch_norm(leaves[0], None, None, leaves[1], leaves[2], training=True)
-        y.backward(torch.from_numpy(seed))
-
-    return ours, theirs
-
-
-def matmul():
-    """A product of two 256 x 256 matrices, forward and backward, float32: the same BLAS."""
-    a, b = np.random.default_rng(0).normal(size=(2, 256, 256)).astype(np.float32)
-
-    def ours():
-        x, w = mg.tensor(a, requires_grad=True), mg.tensor(b, requires_grad=True)
-        (x @ w).sum().backward()
-
-    def theirs():
-        x, w = torch.tensor(a, requires_grad=True), torch.tensor(b, requires_grad=True)
-        (x @ w).sum().backward()
-
-    return ours, theirs
-
-
-WORKS = {
-    "scalar chain, float32": chain("float32"),
-    "scalar chain, float64": chain("float64"),
-    "batch norm (256, 1024), composed": batch_norm((256, 1024)),
-    "batch norm (256, 6, 24, 24), composed": batch_norm((256, 6, 24, 24)),
-    "matmul (256, 256)": matmul(),
+MAKERS: dict[str, dict[str, Any]] = {
+    "chain": chain.MAKERS,
+    "batch_norm": batch_norm.MAKERS,
+    "lenet": lenet.MAKERS,
+    "depth": depth.MAKERS,
+    "gpu_batch_norm": gpu.BATCH_NORM,
+    "gpu_lenet": gpu.LENET,
 }
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two contestants and the ratio aimed at; ``theirs`` is empty where the figure is absolute."""
+
+    ours: str
+    theirs: str = ""
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """One piece of work.
+
+    Args:
+        title: what a table calls it.
+        maker: key of ``MAKERS``.
+        size: arguments of the maker.
+        pairs: who is compared with whom.
+        kind: ``"time"``, ``"rate"`` (examples per second, no less than the limit), ``"memory"``
+            (peak of some steps), ``"growth"`` (slope of log time against log size).
+        vary: for ``"growth"``: the argument that varies, and its values.
+        small: arguments for a first step that loads and compiles, before memory is measured.
+    """
+
+    title: str
+    maker: str
+    size: dict[str, Any]
+    pairs: tuple[Pair, ...]
+    kind: Literal["time", "rate", "memory", "growth"] = "time"
+    vary: tuple[str, tuple[int, ...]] = ("", ())
+    small: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """All contestants, each once."""
+        found = [name for pair in self.pairs for name in (pair.ours, pair.theirs)]
+        return list(dict.fromkeys(name for name in found if name))
+
+
+def _batch_norm(shape: tuple[int, ...], limit: float, *more: Pair) -> Work:
+    pairs = (
+        Pair("minigrad", "torch", limit),
+        Pair("minigrad", "jax"),
+        Pair("minigrad-plain", "mygrad", 0.5),
+        Pair("minigrad-plain", "torch"),
+        *more,
+    )
+    size = {"shape": shape, "dtype": "float32"}
+    return Work(f"batch norm {shape}".replace(" ", "", 0), "batch_norm", size, pairs)
+
+
+_LENET = {"batch": 256, "dtype": "float32"}
+_SMALL = {"batch": 2, "dtype": "float32"}
+_BOTH = (Pair("minigrad", limit=1.05), Pair("minigrad-plain", limit=1.05), Pair("torch"))
+_ON_GPU = {"shape": (256, 256, 56, 56), "dtype": "float32"}
+
+WORKS: dict[str, tuple[Work, ...]] = {
+    "chain": (
+        Work("chain of 10,000 scalar ops", "chain", {"ops": 10_000, "dtype": "float32"},
+             (Pair("minigrad", "torch", 0.5), Pair("minigrad", "autograd"),
+              Pair("minigrad", "mygrad"))),
+    ),
+    "batch_norm": (
+        _batch_norm((256, 1024), 0.7),
+        _batch_norm((256, 6, 24, 24), 0.5),
+        _batch_norm((32, 64, 56, 56), 0.5, Pair("minigrad", "copy", 2.0)),
+    ),
+    "lenet": (
+        Work("LeNet-BN training step, batch 256", "lenet", _LENET,
+             (Pair("minigrad", "torch", 0.8), Pair("minigrad-plain", "torch", 2.0),
+              Pair("minigrad", "jax", 0.3), Pair("minigrad", "mygrad", 0.15))),
+    ),
+    "memory": (
+        Work("peak memory of that step", "lenet", _LENET,
+             (Pair("minigrad", "torch", 1.0), Pair("minigrad-plain", "torch", 1.0)),
+             kind="memory", small=_SMALL),
+    ),
+    "growth": (
+        Work("LeNet-BN step, batch 64 to 4,096", "lenet", {"dtype": "float32"}, _BOTH,
+             kind="growth", vary=("batch", tuple(64 * 2**i for i in range(7)))),
+        Work("1 to 1,000 batch norms in a row", "depth", {"dtype": "float32"}, _BOTH,
+             kind="growth", vary=("depth", (1, 3, 10, 30, 100, 300, 1000))),
+    ),
+    "gpu": (
+        Work(f"batch norm {_ON_GPU['shape']}", "gpu_batch_norm", _ON_GPU,
+             (Pair("minigrad-cuda", "torch-cuda", 1.0), Pair("minigrad-cuda", "copy-cuda", 1.25))),
+        Work("LeNet-BN training step, batch 256", "gpu_lenet", _LENET,
+             (Pair("minigrad-cuda", "torch-cuda"),)),
+        Work("LeNet-BN training, examples per second", "gpu_lenet", _LENET,
+             (Pair("minigrad-cuda", limit=500_000.0),), kind="rate"),
+    ),
+}  # fmt: skip

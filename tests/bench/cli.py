@@ -1,0 +1,58 @@
+"""The command line: ``python -m tests.bench [WORK ...] [--json] [--write] [--rounds N]``."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .machine import THREADS, pin
+from .measure import ROOT
+from .report import as_json, page, table
+from .run import _STEPS, Row, rows
+from .works import WORKS
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print one table; the exit code is 0 whatever the figures say."""
+    options = _options(arguments)
+    cores = pin()
+    if cores < THREADS:
+        print(f"only {cores} core for {THREADS} threads", file=sys.stderr)
+
+    def report(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    found: list[Row] = []
+    for name in options.works or WORKS:
+        for work in WORKS[name]:
+            found += rows(work, options.rounds, options.seconds, report)
+    if options.json:
+        print(json.dumps(as_json(found, options.rounds), indent=1))
+    else:
+        print(table(found))
+    if options.write:
+        text = page(found, options.rounds, options.seconds, _STEPS)
+        Path(options.write).write_text(text, encoding="utf-8")
+    return 0
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("works", nargs="*", metavar="WORK", help=f"some of: {', '.join(WORKS)}")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant")
+    parser.add_argument("--seconds", type=float, default=0.2, help="length of a turn")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument(
+        "--write", nargs="?", const=str(PAGE), metavar="FILE", help="write docs/benchmarks.md"
+    )
+    options = parser.parse_args(arguments)
+    for name in options.works:
+        if name not in WORKS:
+            parser.error(f"no work {name!r}; there are {', '.join(WORKS)}")
+    if options.write == str(PAGE) and options.works:
+        parser.error("--write: the page holds all works; name a FILE for the table of some")
+    if options.rounds < 1:
+        parser.error(f"--rounds: expected 1 or more, got {options.rounds}")
+    return options

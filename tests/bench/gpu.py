@@ -1,0 +1,80 @@
+"""The works on a GPU; where there is none, each says why."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import batch_norm, lenet
+from .contestant import Contestant, Missing, load, load_torch
+
+INNER = 10  # steps between two waits for the device, as in a training loop
+
+
+def _cupy() -> Any:
+    """CuPy, where minigrad's probe finds that a GPU computes."""
+    load("minigrad")
+    reason = load("minigrad.backend").unavailable("cuda")
+    if reason:
+        raise Missing(reason)
+    return load("cupy")
+
+
+def _torch() -> Any:
+    torch = load_torch()
+    if not torch.cuda.is_available():
+        raise Missing("torch.cuda.is_available() is false")
+    return torch
+
+
+def _awaited(one: Contestant, wait: Callable[[], Any], calls: int) -> Contestant:
+    """``one``, called ``calls`` times before the device is awaited."""
+
+    def step() -> None:
+        for _ in range(calls):
+            one.step()
+        wait()
+
+    return Contestant(step, one.result, calls * one.inner)
+
+
+def batch_norm_minigrad(shape: tuple[int, ...], dtype: str) -> Contestant:
+    wait = _cupy().cuda.runtime.deviceSynchronize
+    return _awaited(batch_norm.minigrad(shape, dtype, "cuda"), wait, INNER)
+
+
+def batch_norm_torch(shape: tuple[int, ...], dtype: str) -> Contestant:
+    wait = _torch().cuda.synchronize
+    return _awaited(batch_norm.torch(shape, dtype, "cuda"), wait, INNER)
+
+
+def copy(shape: tuple[int, ...], dtype: str) -> Contestant:
+    """Move five arrays of the size of ``x`` inside the device; see ``batch_norm.copy``."""
+    cp = _cupy()
+    size = int(np.prod(shape))
+    sources = [cp.ones(n, dtype=dtype) for n in (size, size, size // 2)]
+    targets = [cp.zeros_like(source) for source in sources]
+
+    def step() -> None:
+        for source, target in zip(sources, targets, strict=True):
+            cp.copyto(target, source)
+
+    return _awaited(Contestant(step, dict), cp.cuda.runtime.deviceSynchronize, INNER)
+
+
+def lenet_minigrad(batch: int, dtype: str) -> Contestant:
+    _cupy()
+    return lenet.minigrad(batch, dtype, "cuda", INNER)  # reading the loss waits for the device
+
+
+def lenet_torch(batch: int, dtype: str) -> Contestant:
+    _torch()
+    return lenet.torch(batch, dtype, "cuda", INNER)
+
+
+BATCH_NORM = {
+    "minigrad-cuda": batch_norm_minigrad,
+    "torch-cuda": batch_norm_torch,
+    "copy-cuda": copy,
+}
+LENET = {"minigrad-cuda": lenet_minigrad, "torch-cuda": lenet_torch}

@@ -1,0 +1,133 @@
+"""Rows as a table of Markdown, as JSON, and as the page of the documentation."""
+
+from typing import Any
+
+from .contestant import NAMES
+from .machine import THREADS, describe, versions
+from .run import Row
+
+_HEAD = ("work", "minigrad", "against", "ratio", "quartiles", "aim", "met", "ours", "theirs")
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as an aligned table; where something is missing, its reason follows."""
+    cells = [_HEAD, *(_cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(_HEAD))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
+        for line in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    reasons = dict.fromkeys(
+        f"Not measured: {row.work.title}, {_opponents(row)}: {row.missing}"
+        for row in rows
+        if row.missing
+    )
+    return "\n".join([*lines, *(f"\n{reason}" for reason in reasons)])
+
+
+def _opponents(row: Row) -> str:
+    ours, theirs = NAMES[row.pair.ours], NAMES.get(row.pair.theirs, "")
+    return f"{ours} against {theirs}" if theirs else ours
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    work, pair, figure = row.work, row.pair, row.figure
+    against = "a straight line: slope" if work.kind == "growth" else NAMES.get(pair.theirs, "")
+    sign, digits = (">=", ",.0f") if work.kind == "rate" else ("<=", ".2f")
+    aim = "" if pair.limit is None else f"{sign} {pair.limit:{digits}}"
+    median = "not measured" if figure is None else f"{figure.median:{digits}}"
+    quartiles = "" if figure is None else f"{figure.low:{digits}} to {figure.high:{digits}}"
+    met = {None: "", True: "yes", False: "no"}[row.is_met]
+    ours, theirs = _amount(row, row.ours), _amount(row, row.theirs)
+    if work.kind == "growth" and ours:
+        ours, theirs = f"{ours} to {theirs}", ""
+    return work.title, NAMES[pair.ours], against, median, quartiles, aim, met, ours, theirs
+
+
+def _amount(row: Row, value: float | None) -> str:
+    if value is None or row.work.kind == "rate":
+        return ""
+    return f"{value / 2**20:.1f} MiB" if row.work.kind == "memory" else f"{1e3 * value:.3g} ms"
+
+
+def as_json(rows: list[Row], rounds: int) -> dict[str, Any]:
+    """Everything that was measured, and where."""
+    return {
+        "machine": describe(),
+        "versions": versions(),
+        "threads": THREADS,
+        "rounds": rounds,
+        "rows": [
+            {
+                "work": row.work.title,
+                "kind": row.work.kind,
+                "ours": row.pair.ours,
+                "theirs": row.pair.theirs,
+                "figure": None if row.figure is None else vars(row.figure),
+                "limit": row.pair.limit,
+                "met": row.is_met,
+                "ours_median": row.ours,
+                "theirs_median": row.theirs,
+                "missing": row.missing,
+            }
+            for row in rows
+        ],
+    }
+
+
+_PAGE = """# Benchmarks
+
+Written by `python -m tests.bench --write`. Ratios are worth more than times, and only ratios from
+one run: a figure below 1 means that minigrad needs less.
+
+## How it is measured
+
+* Each contestant has a process of its own. They run by turns, A B A B ..., in {rounds} rounds, the
+  order reversed every other round. A turn is one call that is not timed, then calls for about
+  {seconds} s; the median of its calls counts. A ratio is the median over the rounds of ours divided
+  by theirs in the same round; its quartiles stand beside it.
+* Everything is float32, with {threads} threads for everybody: the processes are kept on {threads}
+  cores, and the pools of OpenBLAS, OpenMP and numba are set to {threads}.
+* Python's cycle collector runs as by default in all; it is called once before each turn.
+* *minigrad without numba* is minigrad where numba cannot be imported.
+* A batch norm gets its operands as leaves and a random cotangent; its gradients are cleared before.
+* *copy* moves as much memory as batch norm must: five arrays of the size of x, for forward reads x
+  and writes y, backward reads x and y_bar and writes x_bar. A copy reads one array and writes one,
+  so these are two and a half copies, by {threads} threads, between buffers that exist already.
+* Memory: how far the resident memory of a fresh process rises in {steps} steps of batch 256 over
+  its level before them, after steps of batch 2 have loaded and compiled everything. The C allocator
+  gives memory back when it is freed (`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`).
+* Growth: the slope of the straight line through log time against log size. 1 is linear.
+* `tests/bench/test_harness.py` proves that all contestants compute the same numbers.
+
+## Machine
+
+{machine}
+
+{versions}
+
+## CPU
+
+{cpu}
+
+## GPU
+
+{gpu}
+"""
+
+
+def page(rows: list[Row], rounds: int, seconds: float, steps: int) -> str:
+    """``docs/benchmarks.md``."""
+    gpu = [row for row in rows if row.work.maker.startswith("gpu")]
+    measured = any(row.figure for row in gpu)
+    return _PAGE.format(
+        rounds=rounds,
+        seconds=seconds,
+        threads=THREADS,
+        steps=steps,
+        machine="\n".join(f"* {name}: {words}" for name, words in describe().items()),
+        versions=", ".join(f"{name} {number}" for name, number in versions().items()),
+        cpu=table([row for row in rows if row not in gpu]),
+        gpu=("" if measured else "Not yet measured on a GPU.\n\n") + table(gpu),
+    )
