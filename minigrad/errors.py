@@ -111,6 +111,9 @@ def describe(operand: Any) -> str:
 
 def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> MinigradError:
     """Turn what an array library raised inside ``op`` into the matching error of ours."""
+    name = getattr(op, "composite", op).name
+    if isinstance(cause, MinigradError) and str(cause).startswith(f"{name}: "):
+        return type(cause)(str(cause))  # a check of operands has said it all
     kind: type[MinigradError] = DTypeError if isinstance(cause, TypeError) else ShapeError
     if isinstance(cause, IndexError):  # NumPy's AxisError is one, too
         kind = BoundsError

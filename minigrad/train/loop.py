@@ -19,6 +19,7 @@ from minigrad.errors import AnomalyError, UsageError, facts
 from minigrad.nn import kernels
 from minigrad.nn.random import generator
 from minigrad.tensor import Tensor, tensor
+from minigrad.train.ahead import Ahead
 from minigrad.train.checkpoint import (
     load_checkpoint,
     pack_optimizer,
@@ -80,6 +81,7 @@ class Trainer:
         path: the checkpoint file; None: no checkpoints.
         settings: JSON that a resumed run must share.
         on_batch: called after each step with the number of samples in it.
+        record: on a GPU, launch steps as one CUDA graph where that is possible.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Trainer:
         path: str | Path | None = None,
         settings: dict[str, Any] | None = None,
         on_batch: Callable[[int], None] | None = None,
+        record: bool = False,
     ):
         self.net, self.optimizer, self.device = net, optimizer, device
         self.test, self.schedule = test, schedule
@@ -108,6 +111,8 @@ class Trainer:
         self.settings = settings or {}
         self.on_batch = on_batch
         self.progress = Progress()
+        # the host need not wait for a GPU after each step
+        self.ahead = None if device == "cpu" else Ahead(self, record)
 
     # --- steps -----------------------------------------------------------------------------------
 
@@ -123,8 +128,10 @@ class Trainer:
                 for x, labels in self._batches():
                     self._timed_step(x, labels)
                     if interrupted():
+                        self._settle()
                         self.save()
                         raise KeyboardInterrupt
+                self._settle()
                 yield self._finish_epoch()
 
     def _batches(self) -> Iterator[tuple]:
@@ -133,15 +140,28 @@ class Trainer:
 
     def _timed_step(self, x: np.ndarray, labels: np.ndarray) -> None:
         start = time.perf_counter()
-        loss, correct = self.step(x, labels)
-        p = self.progress
-        p.seconds += time.perf_counter() - start
-        p.loss_sum += loss * len(labels)
-        p.correct += correct
-        p.seen += len(labels)
-        p.batch += 1
+        if self.ahead is None:
+            self.note(*self.step(x, labels), len(labels))
+        else:
+            self.ahead.step(x, labels)
+        self.progress.seconds += time.perf_counter() - start
         if self.on_batch is not None:
             self.on_batch(len(labels))
+
+    def _settle(self) -> None:
+        """Wait for the steps that a GPU has not done yet."""
+        if self.ahead is not None:
+            start = time.perf_counter()
+            self.ahead.settle()
+            self.progress.seconds += time.perf_counter() - start
+
+    def note(self, loss: float, correct: int, n: int) -> None:
+        """Add a complete step on ``n`` samples to the progress."""
+        p = self.progress
+        p.loss_sum += loss * n
+        p.correct += correct
+        p.seen += n
+        p.batch += 1
 
     def step(self, x: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
         """One optimizer step; the loss and the number of right answers before it."""
@@ -216,7 +236,7 @@ class Trainer:
             "optimizer": optimizer,
             "schedule": self.schedule.state_dict() if self.schedule is not None else None,
             "progress": asdict(self.progress),
-            "rng": {k: g.bit_generator.state for k, g in self._generators().items()},
+            "rng": {k: g.bit_generator.state for k, g in self.generators().items()},
         }
         save_checkpoint(self.path, {**arrays, **of_optimizer}, meta)
 
@@ -243,10 +263,10 @@ class Trainer:
             self.schedule.load_state_dict(meta["schedule"])
         history = [Epoch(**entry) for entry in meta["progress"]["history"]]
         self.progress = Progress(**{**meta["progress"], "history": history})
-        for key, rng in self._generators().items():
+        for key, rng in self.generators().items():
             rng.bit_generator.state = meta["rng"][key]
 
-    def _generators(self) -> dict[str, np.random.Generator]:
+    def generators(self) -> dict[str, np.random.Generator]:
         """The default generator and those that layers have for themselves."""
         found = {"default": generator()}
         for path, module in self.net.named_modules():

@@ -1,0 +1,239 @@
+"""What fused ops promise besides numbers: choice of kernels, higher orders, no need of numba."""
+
+import gc
+import importlib.util
+import os
+import subprocess
+import sys
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import errors, nn
+from minigrad.core import sweep
+from minigrad.fused import declare
+
+needs_numba = pytest.mark.skipif(
+    importlib.util.find_spec("numba") is None, reason="the `fast` extra is not installed"
+)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def operands(rng, shape=(6, 3), dtype="float64"):
+    x = mg.tensor(rng.normal(size=shape).astype(dtype), requires_grad=True)
+    gamma, beta = (mg.tensor(p.astype(dtype)) for p in rng.normal(size=(2, shape[1])))
+    return x, gamma, beta
+
+
+def test_without_kernels_a_fused_op_is_its_composite(rng):
+    x, gamma, beta = operands(rng)
+    assert mg.fused.batch_norm(x, gamma, beta).node.op is mg.fused.batch_norm
+    with mg.fused.use():
+        y = mg.fused.batch_norm(x, gamma, beta)
+    assert y.node.scope.path()[0].name == "batch_norm"
+    np.testing.assert_array_equal(y.numpy(), mg.ops.batch_norm(x, gamma, beta).numpy())
+
+
+def test_a_choice_of_kernels_nests_ends_with_its_block_and_belongs_to_its_thread(rng):
+    seen = []
+    with mg.fused.use("numpy"):
+        with pytest.raises(ZeroDivisionError), mg.fused.use():
+            _ = 1 / 0
+        assert declare._allowed.get() == ("numpy",)
+        other = threading.Thread(target=lambda: seen.append(declare._allowed.get()))
+        other.start()
+        other.join()
+    assert seen == [declare.KINDS] and declare._allowed.get() == declare.KINDS
+
+
+def test_unknown_kernels_are_refused_by_name():
+    with pytest.raises(errors.UsageError, match=r"no such kernels: \['fortran'\]; there are numba"):
+        mg.fused.use("fortran").__enter__()
+
+
+def third(f, x):
+    """The third derivative of a scalar-valued function, contracted with fixed weights."""
+    w = np.cos(np.arange(x.size)).reshape(x.shape)
+    first = lambda x: mg.sum(mg.grad(f)(x) * w)  # noqa: E731
+    second = lambda x: mg.sum(mg.grad(first)(x) * w**2)  # noqa: E731
+    return mg.grad(second)(x)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_third_derivatives_through_a_batch_norm_layer_are_right(rng, training):
+    x, gamma, beta = operands(rng)
+    bn = nn.BatchNorm1d(3)
+    bn.weight, bn.bias = gamma, beta
+    bn(rng.normal(size=(6, 3)) + 1)
+    bn.train(training)
+    given = {} if training else {"mean": bn.running_mean.array, "var": bn.running_var.array}
+    target = rng.normal(size=(6, 3))
+    with nn.frozen_statistics():
+        got = third(lambda x: mg.sum((bn(x) - target) ** 4), x.numpy())
+    composed = lambda x: mg.sum((mg.ops.batch_norm(x, gamma, beta, **given) - target) ** 4)  # noqa: E731
+    expected = np.asarray(third(composed, x.numpy()))
+    # the values differ by roundings of y only, which three orders amplify by (x / std)^3 at most
+    scale = np.abs(expected).max() * (1 + np.abs(x.numpy()).max() / x.numpy().std()) ** 3
+    assert np.abs(np.asarray(got) - expected).max() <= 64 * np.finfo(float).eps * scale
+
+
+def test_a_recorded_sweep_walks_nodes_in_proportion_to_depth(rng, monkeypatch):
+    """The composite starts on fresh nodes: a sweep over it ends there, whatever came before."""
+    _, gamma, beta = operands(rng, (4, 2))
+    walked = []
+    real = sweep.ancestors
+
+    def counted(*args):
+        walked.append(len(real(*args)))
+        return real(*args)
+
+    monkeypatch.setattr(sweep, "ancestors", counted)
+
+    def total(depth):
+        def f(x):
+            for _ in range(depth):
+                x = mg.fused.batch_norm(x, gamma, beta)
+            return mg.sum(x**2)
+
+        walked.clear()
+        mg.grad(lambda x: mg.sum(mg.grad(f)(x) ** 2))(rng.normal(size=(4, 2)))
+        return sum(walked)
+
+    # per layer a walk over one composite, and two over the graph as a whole
+    assert total(16) <= 2.1 * total(8)
+
+
+def test_statistics_given_as_tracked_tensors_are_differentiated(rng):
+    x, gamma, beta = operands(rng)
+    mean = mg.tensor(rng.normal(size=3), requires_grad=True)
+    var = mg.tensor(rng.uniform(1, 2, size=3), requires_grad=True)
+    y_bar = rng.normal(size=(6, 3))
+    mg.fused.batch_norm(x, gamma, beta, mean=mean, var=var).backward(y_bar)
+    expected = -(gamma.numpy() / np.sqrt(var.numpy() + 1e-5)) * y_bar.sum(0)
+    np.testing.assert_allclose(mean.grad.numpy(), expected, rtol=1e-13)
+    assert np.abs(var.grad.numpy()).min() > 0
+
+
+def test_running_statistics_are_those_of_the_composite(rng):
+    batches = [rng.normal(size=(40, 3, 8, 8)) for _ in range(3)]
+    layers = []
+    for kinds in ((), declare.KINDS):
+        bn = nn.BatchNorm2d(3)
+        with mg.fused.use(*kinds):
+            for batch in batches:
+                bn(mg.tensor(batch, requires_grad=True))
+        layers.append(bn)
+    for name in ("running_mean", "running_var"):
+        a, b = (getattr(bn, name).numpy() for bn in layers)
+        assert a.dtype == b.dtype
+        # sums of 2,560 values, in any order
+        np.testing.assert_allclose(a, b, rtol=2560 * np.finfo(float).eps, atol=1e-15)
+
+
+def test_operands_of_two_dtypes_promote_as_in_the_composite(rng):
+    x, gamma, beta = operands(rng, dtype="float32")
+    wide = mg.tensor(gamma.numpy().astype("float64"))
+    for g in (gamma, wide):
+        a, b = (f(x, g, beta) for f in (mg.fused.batch_norm, mg.ops.batch_norm))
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(
+            a.numpy(), b.numpy(), rtol=0, atol=1e-6 * np.abs(b.numpy()).max()
+        )
+
+
+def test_a_cache_is_freed_with_its_graph(rng):
+    x, gamma, beta = operands(rng, (64, 128))
+    y = mg.fused.batch_norm(x, gamma, beta)
+    cache = weakref.ref(y.node.cache[1].mean)
+    gc.disable()
+    try:
+        del y
+        assert cache() is None
+    finally:
+        gc.enable()
+
+
+def test_errors_are_those_of_the_composite(rng):
+    x, gamma, beta = operands(rng)
+    for f in (mg.fused.batch_norm, mg.ops.batch_norm):
+        with pytest.raises(errors.ShapeError, match="gamma"):
+            f(x, gamma[:2], beta)
+        with pytest.raises(errors.UsageError, match="var is missing"):
+            f(x, gamma, beta, mean=np.zeros(3))
+    with pytest.raises(errors.ShapeError, match="channels"):
+        mg.fused.conv(np.zeros((2, 3, 4, 4)), np.zeros((2, 2, 2, 2)))
+    with pytest.raises(errors.BoundsError, match="0 to 2"):
+        mg.fused.cross_entropy(mg.tensor(np.zeros((2, 3)), requires_grad=True), np.array([0, 3]))
+
+
+def run(code):
+    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert got.returncode == 0, got.stderr
+    return got.stdout.strip()
+
+
+BIG = "np.random.default_rng(0).normal(size=(64, 128)), np.ones(128), np.zeros(128)"
+
+
+def test_importing_minigrad_and_small_layers_import_no_numba():
+    code = """
+import sys, numpy as np, minigrad as mg
+mg.nn.BatchNorm1d(3)(np.random.default_rng(0).normal(size=(8, 3)))
+print("numba" in sys.modules)"""
+    assert run(code) == "False"
+
+
+def test_a_numba_that_cannot_be_imported_costs_a_warning_and_no_result():
+    code = f"""
+import importlib.abc, sys, warnings, numpy as np, minigrad as mg
+class Broken(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "numba":
+            raise ImportError("Numba needs NumPy 1.0 or less")
+sys.meta_path.insert(0, Broken())
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    y = mg.fused.batch_norm({BIG})
+print(y.std().round(3), *[str(w.message) for w in caught])"""
+    expected = "1.0 numba cannot be imported, NumPy computes: Numba needs NumPy 1.0 or less"
+    assert run(code) == expected
+
+
+@needs_numba
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_computes_although_threads_do_not_survive_a_fork():
+    code = """
+import os, warnings, numpy as np, minigrad as mg
+warnings.simplefilter("ignore")
+xs = np.random.default_rng(0).normal(size=(512, 512)), np.ones(512), np.zeros(512)
+before = mg.fused.batch_norm(*xs)
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.allclose(mg.fused.batch_norm(*xs), before, rtol=0, atol=1e-12) else 1)
+print(os.waitpid(child, 0)[1])"""
+    assert run(code) == "0"
+
+
+@needs_numba
+def test_threads_may_compute_at_the_same_time(rng):
+    x, gamma, beta = (p.numpy() for p in operands(rng, (512, 600), "float32"))
+    expected = mg.fused.batch_norm(x, gamma, beta)
+    results = []
+
+    def work():
+        for _ in range(20):
+            results.append(mg.fused.batch_norm(x, gamma, beta))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 60 and all(np.array_equal(r, expected) for r in results)
