@@ -1,4 +1,4 @@
-"""The command line: ``minigrad verify``, ``draw``, ``step``, ``train``, ``ops`` and ``info``.
+"""The command line: ``verify``, ``draw``, ``step``, ``train``, ``demo``, ``ops`` and ``info``.
 
 Exit codes: 0 all proven, 1 a check failed, 2 bad usage.
 """
@@ -7,6 +7,7 @@ import io
 import json
 import platform
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,9 +18,11 @@ from rich.table import Table
 
 import minigrad
 from minigrad import backend, viz
+from minigrad import demo as demos
 from minigrad.core.op import Op
 from minigrad.declaration import REGISTRY
 from minigrad.errors import DataError, MinigradError, RenderError, UsageError
+from minigrad.fused.declare import has_numba
 from minigrad.verify import batch_norm, targets
 from minigrad.verify.exact import prove_batch_norm
 from minigrad.verify.gradcheck import check_op
@@ -38,6 +41,7 @@ Shape = Annotated[str, typer.Option(help="lengths of x: N,C or N,C,H,W and the l
 Mode = Annotated[str, typer.Option(help="train: statistics of the batch; eval: given ones")]
 Eps = Annotated[float, typer.Option(help="added to the variance")]
 Seed = Annotated[int, typer.Option(help="of gamma, beta and the cotangent")]
+Target = Annotated[str, typer.Argument(help="batch_norm, or the number or name of a demo")]
 
 
 @app.command()
@@ -75,11 +79,11 @@ def verify(
         )
         report, heading = job.report(device), _heading(job)
     elif target == "all":
-        report = targets.check_all(order=order)
+        report = targets.check_all(order=order, device=device)
     elif ":" in target:
-        report = targets.check_code(target, probes)
+        report = targets.check_code(target, probes, device=device)
     else:
-        report = check_op(target, order=order, dtype=dtype)
+        report = check_op(target, order=order, dtype=dtype, device=device)
     report.facts = {
         "target": target,
         "device": device,
@@ -95,10 +99,10 @@ def verify(
 
 @app.command()
 def draw(
-    target: Annotated[str, typer.Argument(help="batch_norm")] = "batch_norm",
-    output: Annotated[Path, typer.Option("--output", "-o", help=".svg .png .pdf or .dot")] = Path(
-        "batch_norm.svg"
-    ),
+    target: Target = "batch_norm",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help=".svg .png .pdf or .dot")
+    ] = None,
     depth: Annotated[int | None, typer.Option(help="how deep groups are unfolded; all")] = None,
     backward: Annotated[
         bool, typer.Option("--backward", help="the derived gradient beside the closed form")
@@ -107,11 +111,20 @@ def draw(
     mode: Mode = "train",
     eps: Eps = 1e-5,
     seed: Seed = 0,
+    device: Device = "cpu",
 ) -> None:
-    """Draw the computation graph of batch norm with its values and gradients."""
-    job = _batch_norm_only("draw", target, shape, mode, eps, seed)
+    """Draw the computation graph of batch norm, or of a demo, with its values and gradients."""
+    if target != "batch_norm":
+        if backward:
+            raise UsageError("draw --backward: there is a closed form of batch_norm only")
+        path = _demo("draw", target)
+        y = demos.graph_of(path, seed=seed)  # with the gradients that the demo left
+        typer.echo(f"wrote {viz.draw(y, output or f'{path.stem}.svg', depth=depth)}")
+        return
+    job = _batch_norm(shape, mode, eps, seed)
+    output = output or Path("batch_norm.svg")
     if not backward:
-        typer.echo(f"wrote {viz.draw(job.traced(), output, depth=depth)}")
+        typer.echo(f"wrote {viz.draw(job.traced(device), output, depth=depth)}")
         return
     both = viz.beside(
         minigrad.batch_norm,
@@ -125,23 +138,27 @@ def draw(
 
 @app.command()
 def step(
-    target: Annotated[str, typer.Argument(help="batch_norm")] = "batch_norm",
-    output: Annotated[Path, typer.Option("--output", "-o", help="the HTML file")] = Path(
-        "batch_norm.html"
-    ),
+    target: Target = "batch_norm",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="the HTML file")] = None,
     text: Annotated[bool, typer.Option("--text", help="step in the terminal instead")] = False,
     shape: Shape = "4,3",
     mode: Mode = "train",
     eps: Eps = 1e-5,
     seed: Seed = 0,
+    device: Device = "cpu",
 ) -> None:
-    """Step through batch norm forward and backward, in a browser or in the terminal."""
-    job = _batch_norm_only("step", target, shape, mode, eps, seed)
-    y, y_bar = job.recorded(), job.cotangent()
+    """Step through batch norm, or a demo's graph, forward and backward: browser or terminal."""
+    if target == "batch_norm":
+        job, name = _batch_norm(shape, mode, eps, seed), target
+        y, y_bar = job.recorded(device), backend.to_device(job.cotangent(), device)
+    else:
+        path = _demo("step", target)
+        y, name = demos.graph_of(path, seed=seed), path.stem
+        y_bar = np.random.default_rng(seed).normal(size=y.shape).astype(y.dtype) if y.ndim else None
     if text:
         viz.walk(y, seed=y_bar)
     else:
-        typer.echo(f"wrote {viz.step(y, output, seed=y_bar)}")
+        typer.echo(f"wrote {viz.step(y, output or f'{name}.html', seed=y_bar)}")
 
 
 @app.command()
@@ -163,6 +180,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option(help="go on from the checkpoint in --out")] = False,
     population: Annotated[bool, typer.Option(help="statistics of the whole training set")] = False,
+    record: Annotated[bool, typer.Option(help="steps as one CUDA graph, on a GPU")] = False,
 ) -> None:
     """Train a network; each line gives loss, accuracies and examples per second."""
     try:
@@ -180,6 +198,7 @@ def train(
             out=out,
             resume=resume,
             population=population,
+            record=record,
             progress=True,
             say=typer.echo,
         )
@@ -187,6 +206,29 @@ def train(
         hint = "; go on with --resume" if out is not None else ""
         typer.echo(f"interrupted{hint}", err=True)
         raise typer.Exit(130) from None
+
+
+@app.command()
+def demo(
+    name: Annotated[
+        str | None, typer.Argument(help="a number, a name or its beginning; all if not given")
+    ] = None,
+    as_list: Annotated[bool, typer.Option("--list", help="number, name and claim of all")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="the size for tests")] = False,
+    stepwise: Annotated[
+        bool, typer.Option("--step", help="pause after each cell, show what it changed")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="of the random numbers")] = 0,
+    out: Annotated[Path, typer.Option(help="folder for pictures")] = Path("out"),
+) -> None:
+    """Play a demo: a claim, the number behind it, and its picture."""
+    if as_list or name is None:
+        width = max((len(path.stem) for path in demos.listed()), default=0)
+        for path in demos.listed():
+            typer.echo(f"{path.stem:{width}}  {demos.claim_of(path)}")
+        return
+    run = demos.step if stepwise else demos.play
+    run(demos.find(name), fast=fast, seed=seed, out=out)
 
 
 @app.command()
@@ -222,6 +264,7 @@ def info(
         "minigrad": minigrad.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "numba": version("numba") if has_numba() else "not installed; NumPy computes",
         "cuda": backend.unavailable("cuda") or "available",
         "ops": len(REGISTRY),
     }
@@ -275,12 +318,15 @@ def _complain(error: MinigradError) -> None:
     Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
 
 
-def _batch_norm_only(
-    command: str, target: str, shape: str, mode: str, eps: float, seed: int
-) -> batch_norm.Problem:
-    if target != "batch_norm":
-        raise UsageError(f"{command}: no target {target!r}; there is batch_norm")
+def _batch_norm(shape: str, mode: str, eps: float, seed: int) -> batch_norm.Problem:
     return batch_norm.problem(shape=_integers(shape, "--shape"), mode=mode, eps=eps, seed=seed)
+
+
+def _demo(command: str, target: str) -> Path:
+    try:
+        return demos.find(target)
+    except UsageError as error:
+        raise UsageError(f"{command}: no target {target!r}; batch_norm, or a {error}") from None
 
 
 def _integers(text: str, option: str) -> tuple[int, ...]:

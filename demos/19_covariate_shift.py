@@ -1,0 +1,79 @@
+"""Batch norm cuts the drift of a layer's inputs over tenfold, that of its gradient under threefold.
+
+Both are called internal covariate shift: how far the inputs of the last hidden activation wander,
+and how much the step of the layers below changes the gradient of a layer. They disagree. Source:
+Ioffe, Szegedy 2015, figure 1; Santurkar et al. 2018, arXiv:1805.11604, definition 2.1.
+"""
+
+# %% Three hidden layers of 100 units, 60 digits a batch, as Ioffe and Szegedy have it
+import numpy as np
+
+import minigrad as mg
+from minigrad import demo, nn
+
+run = demo.start(__doc__)
+steps = 200 if run.fast else 2000
+data = mg.train.load_images("digits", dtype="float64")
+
+
+def network(activation, batch_norm):
+    rng, layers = np.random.default_rng(run.seed), [nn.Flatten()]
+    for n in (64, 100, 100):
+        linear = nn.Linear(n, 100, rng=rng)
+        nn.init.xavier_uniform_(linear.weight, rng=rng)
+        layers += [linear] + batch_norm * [nn.BatchNorm1d(100)] + [activation()]
+    return nn.Sequential(*layers, nn.Linear(100, 10, rng=rng))
+
+
+# %% Two measures, taken at every tenth step
+# u enters the last hidden activation, with the statistics of the batch as in training: with batch
+# norm its mean is exactly beta, and moves no further than beta is trained.
+# change = |G' - G| / |G|: G is the gradient of the last hidden layer's weights, and G' the same on
+# the same batch once the layers below, and no others, have made their step.
+def change(net, before, W, G, x, y):
+    below = {k: v for k, v in net.state_dict().items() if int(k.split(".")[0]) < int(W[0])}
+
+    def loss(w):
+        return mg.cross_entropy(nn.functional_call(net, {**before, **below, W: w}, x), y)
+
+    return np.linalg.norm(mg.grad(loss)(before[W]) - G) / np.linalg.norm(G)
+
+
+def learn(activation, batch_norm, lr):
+    net, us, changes = network(activation, batch_norm), [], []
+    W = f"{len(net) - 3 - batch_norm}.weight"  # of the last hidden layer
+    optimizer = mg.optim.SGD(net.parameters(), lr=lr)
+    loader = mg.data.DataLoader(mg.data.TensorDataset(*data.train), 60, shuffle=True, seed=run.seed)
+    batches = (batch for _ in range(steps) for batch in loader)
+    for step, (x, y) in zip(range(steps), batches, strict=False):
+        optimizer.zero_grad()
+        mg.cross_entropy(net(mg.tensor(x)), y).backward()
+        before, G = net.state_dict(), dict(net.named_parameters())[W].grad.numpy()
+        optimizer.step()
+        if step % 10 == 0:
+            with nn.frozen_statistics(), mg.no_grad():
+                us.append(nn.Sequential(*list(net)[:-2])(mg.tensor(data.test[0])).numpy())
+                changes.append(change(net, before, W, G, x, y))
+    return np.array(us), np.array(changes)
+
+
+# %% ReLUs and sigmoids; the inputs drawn are those of the unit with the median drift
+fig, axes = demo.figure(1, 3, width=10, height=3.4)
+for activation, lr in ((nn.ReLU, 0.1), (nn.Sigmoid, 0.5)):
+    for ax, batch_norm in zip(axes, (False, True), strict=False):
+        us, changes = learn(activation, batch_norm, lr)
+        mean, std = us.mean(1), us.std(1)  # (times, units)
+        drift = abs(mean - mean[0]).max(0) / std.mean(0)
+        kind = f"{activation.__name__}, {'with' if batch_norm else 'without'} BN"
+        run.number(f"drift of the mean in standard deviations, {kind}", drift.mean())
+        run.number(f"change of the gradient, {kind}", changes.mean())
+        smooth = np.convolve(changes, np.ones(10) / 10, "valid")  # over 100 steps
+        axes[2].semilogy(50 + 10 * np.arange(len(smooth)), smooth, label=kind)
+        if activation is nn.Sigmoid:
+            quantiles = np.quantile(us[..., np.argsort(drift)[50]], [0.15, 0.5, 0.85], axis=1)
+            ax.plot(10 * np.arange(len(mean)), quantiles.T, color=demo.BLUE)
+            ax.set(title=f"inputs, {kind}", xlabel="step", ylim=(-5, 5))
+axes[0].set_ylabel("15th, 50th and 85th percentile")
+axes[2].set(title="change of the gradient", xlabel="step", ylim=(1e-3, 2))
+axes[2].legend()
+run.save("19_covariate_shift.svg", fig)

@@ -1,0 +1,79 @@
+"""Batch norm makes the squared gradient of a random deep ReLU net grow 1.5-fold per layer.
+
+It does so whatever the scale of the weights, as theory says: pi / (pi - 1) = 1.467-fold for large
+batches, more for small ones. With skips it grows as a power of the depth, without batch norm not.
+Source: Yang, Pennington, Rao, Sohl-Dickstein, Schoenholz 2019, arXiv:1902.08129.
+"""
+
+# %% Deep, wide and random
+from math import acos, asin, pi, sqrt
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import demo
+
+run = demo.start(__doc__)
+width, depth, repeats = (512, 20, 2) if run.fast else (1024, 40, 4)
+images = mg.train.load_images("digits", dtype="float64").train[0].reshape(-1, 64)
+
+
+# %% One cotangent, pulled back layer by layer
+# h = relu(BN(W h)) with He's random weights. The pullbacks are kept on the way forward and applied
+# to a random cotangent on the way back: g[l] is the mean square of the cotangent at layer l.
+def gradient_profile(B, batch_norm=True, skip=False, scale=1.0):
+    h = run.rng.permutation(images)[:B] @ run.rng.normal(size=(64, width))
+    pullbacks = []
+    for _ in range(depth):
+        linear = mg.nn.Linear(width, width, bias=False, rng=run.rng)
+        mg.nn.init.kaiming_normal_(linear.weight, scale * sqrt(2), run.rng)
+        norm = mg.nn.BatchNorm1d(width) if batch_norm else mg.nn.Identity()
+        layer = mg.nn.Sequential(linear, norm, mg.nn.ReLU())
+        h, pullback = mg.vjp(lambda h, f=layer: f(h) + h if skip else f(h), h)
+        pullbacks.append(pullback)
+    h_bar = [mg.tensor(run.rng.normal(size=h.shape))]
+    for pullback in reversed(pullbacks):
+        h_bar += pullback(h_bar[-1])
+    return np.array([np.mean(cotangent.numpy() ** 2) for cotangent in reversed(h_bar)])
+
+
+# %% What theory says
+# In a wide net BN's columns are spread evenly over a sphere of radius sqrt(B). relu passes half of
+# the squared gradient, and leaves the variance 1/2 - c over the batch, by which the next BN divides
+# it: for B -> infinity c = 1/(2 pi), so the growth is (1/2) / (1/2 - 1/(2 pi)) = pi / (pi - 1).
+# For a finite B: P takes away the mean, Q the mean and x_hat, D is relu's derivative; `passed` is
+# E[trace(Q D P D)], shared by B - 1 directions, and E[1 / var] brings B / (B - 3) in place of 1.
+def growth(B):
+    rho = -1 / (B - 1)  # the correlation of two examples, since BN's columns sum to 0
+    c = (sqrt(1 - rho**2) + rho * acos(-rho)) / (2 * pi)  # E[relu(y_i) relu(y_j)]
+    k2 = B / 2 + B * (B - 1) * (1 / 4 + asin(rho) / (2 * pi))  # E[k^2], k examples are positive
+    passed = (B - 1) / 2 - (1 / 2 - k2 / B**2) - 1 / 2 + (1 / 2 + (B - 1) * c) / B
+    return passed * B / ((B - 1) * (B - 3) * (1 / 2 - c))
+
+
+# %% Growth per layer against the batch size
+# Five layers at both ends are left out: there the signal still remembers the images and the seed.
+measured = {}
+for B in [8, 16, 32] if run.fast else [6, 8, 16, 32, 64, 128]:
+    g = np.array([gradient_profile(B) for _ in range(repeats)])
+    ratio = (g[:, :-1] / g[:, 1:])[:, 5:-5]
+    measured[B] = float(ratio.mean()), float(ratio.std()) / sqrt(ratio.size)
+    run.number(f"growth, batch {B}: measured, its error, theory", [*measured[B], growth(B)])
+run.number("theory for an infinite batch", pi / (pi - 1))
+
+# %% Not the scale of the weights: the batch norm; and what helps
+kinds = {"BN": {}, "BN, weights x 10": {"scale": 10}, "BN and skips": {"skip": True}}
+fig, (left, right) = demo.figure(1, 2, width=9)
+for kind, words in {**kinds, "no BN": {"batch_norm": False}}.items():
+    g = gradient_profile(32, **words)
+    run.number(f"growth over {depth} layers, {kind}", g[0] / g[-1])
+    left.semilogy(g / g[-1], "--" if "x" in kind else "-", label=kind)
+left.set(title="squared gradient, batch 32", xlabel="layer, 0 is the input", ylabel="against last")
+left.legend()
+B = np.arange(min(measured), max(measured) + 1)
+right.semilogx(B, [growth(b) for b in B], base=2, label="theory")
+right.errorbar([*measured], *np.array([*measured.values()]).T, fmt="o", label="measured")
+right.axhline(pi / (pi - 1), color=demo.GREY, ls="--", label=r"$\pi\,/\,(\pi-1)$")
+right.set(title="growth per layer", xlabel="batch size")
+right.legend()
+run.save("26_gradient_explosion.svg", fig)

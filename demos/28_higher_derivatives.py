@@ -1,0 +1,79 @@
+"""Detaching the mean inside the variance leaves batch norm's gradient right, its curvature wrong.
+
+At order 1 what it drops cancels, so no gradient check sees it. Orders 2 and 3 are held against a
+polynomial through the plain forward pass. Source of that: Trefethen 2013, Approximation Theory.
+"""
+
+# %% One direction through the batch
+# L(t) = sum(W * batch_norm(x + t v)): one number along a line, so derivatives of any order are
+# numbers, too. W is random: with ones every derivative would be 0.
+from importlib.util import find_spec
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import demo
+
+run = demo.start(__doc__)
+x, v, W = run.rng.normal(size=(3, 8, 4))
+v = v + 1.0  # the direction moves the mean of the batch, too
+
+
+def batch_norm(x):
+    return mg.batch_norm(x, np.ones(4), np.zeros(4), eps=1e-5)
+
+
+def detached_mean(x):
+    mu = mg.mean(x, axis=0)
+    var = mg.mean(mg.square(x - mu.detach()), axis=0)  # mu as a constant: a shortcut
+    return (x - mu) / mg.sqrt(var + 1e-5)
+
+
+def derivative(norm, order, t=0.0):
+    f = lambda t: mg.sum(W * norm(x + t * v))  # noqa: E731
+    for _ in range(order):
+        f = mg.grad(f)
+    return f(t).item()
+
+
+# %% The reference knows no derivative rule
+# L is analytic: the polynomial through its values at 21 Chebyshev points is L, but for rounding.
+values = np.vectorize(lambda t: (W * batch_norm(x + t * v)).sum())
+polynomial = np.polynomial.Chebyshev.interpolate(values, 20, domain=[-0.2, 0.2])
+exact = [polynomial.deriv(k)(0.0) for k in (1, 2, 3)]
+
+# %% Three orders, two ways to write one function
+# dvar = 2 mean((x - mu) (dx - dmu)), and (x - mu) sums to 0, so dmu drops out: at order 1 detaching
+# is exact. The derivative of dvar, however, has the term mean(dmu dmu), which was thrown away.
+for norm in (batch_norm, detached_mean):
+    for k in (1, 2, 3):
+        error = abs(derivative(norm, k) / exact[k - 1] - 1)
+        run.number(f"relative error of {norm.__name__}, order {k}", error, ".1e")
+
+# %% The same in PyTorch
+# It has formulas for orders 1 and 2; order 3 is what comes of differentiating the second one.
+if find_spec("torch"):
+    import torch
+
+    tx, tv, tW = map(torch.tensor, (x, v, W))
+    for k in (1, 2, 3):
+        t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        y = torch.nn.functional.batch_norm(tx + t * tv, None, None, training=True)
+        found = (tW * y).sum()
+        for _ in range(k):
+            (found,) = torch.autograd.grad(found, t, create_graph=True)
+        error = abs(found.item() / exact[k - 1] - 1)
+        run.number(f"relative error of torch, order {k}", error, ".1e")
+else:
+    print("torch is not installed: its kernel is not shown")
+
+# %% Along the line: only the first derivatives agree
+ts = np.linspace(-0.5, 0.5, 15 if run.fast else 61)
+fig, axes = demo.figure(1, 3, width=10, height=3, sharex=True)
+for k, ax in zip((1, 2, 3), axes, strict=True):
+    for norm, colour, width in ((detached_mean, demo.VERMILION, 4), (batch_norm, demo.BLUE, 1.5)):
+        line = [derivative(norm, k, t) for t in ts]
+        ax.plot(ts, line, color=colour, lw=width, label=norm.__name__.replace("_", " "))
+    ax.set(title=f"derivative of order {k}", xlabel="t", ylabel=f"d$^{k}$L / dt$^{k}$")
+axes[1].legend()
+run.save("28_higher_derivatives.svg", fig)

@@ -1,0 +1,28 @@
+"""The numbered demos: what they share, where they are, how to play and step through one.
+
+A demo is a script of ``# %%`` cells whose docstring begins with its claim. It runs as a script,
+cell by cell in an editor, through ``minigrad demo`` and, in process, through ``play``.
+"""
+
+from minigrad.demo.finding import claim_of, find, folder, listed
+from minigrad.demo.player import Cell, cells, graph_of, play
+from minigrad.demo.runs import Run, start
+from minigrad.demo.stepping import step
+from minigrad.demo.style import (
+    BLACK,
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    figure,
+)
+
+__all__ = [
+    "BLACK", "BLUE", "COLOURS", "GREEN", "GREY", "ORANGE", "PURPLE", "SKY", "VERMILION",
+    "Cell", "Run", "cells", "claim_of", "figure", "find", "folder", "graph_of", "listed", "play",
+    "start", "step",
+]  # fmt: skip

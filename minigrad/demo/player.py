@@ -1,0 +1,119 @@
+"""A demo's cells, and running them in process."""
+
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
+from pathlib import Path
+from typing import TextIO
+
+from minigrad.demo.finding import listed
+from minigrad.demo.runs import PLAYED, Run
+from minigrad.demo.style import style_restored
+from minigrad.errors import UsageError, facts
+from minigrad.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One ``# %%`` cell.
+
+    Attributes:
+        title: what follows ``# %%``; empty for what stands before the first.
+        prose: the comment lines under the title, uncommented.
+        code: the rest.
+        line: the number of the first line of ``code``, from 1.
+    """
+
+    title: str
+    prose: str
+    code: str
+    line: int
+
+
+def cells(path: str | Path) -> list[Cell]:
+    """The cells of a demo; the first holds its docstring and has no title."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    marks = [i for i, line in enumerate(lines) if line.startswith("# %%")] + [len(lines)]
+    found = [Cell("", "", "\n".join(lines[: marks[0]]), 1)]
+    for i, j in pairwise(marks):
+        prose = list(takewhile(lambda line: line.startswith("#"), lines[i + 1 : j]))
+        text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in prose)
+        first = i + 1 + len(prose)
+        title = lines[i].removeprefix("# %%").strip()
+        found.append(Cell(title, text, "\n".join(lines[first:j]), first + 1))
+    return found
+
+
+def play(
+    path: str | Path,
+    *,
+    fast: bool = False,
+    seed: int = 0,
+    out: str | Path = "out",
+    around: Callable[[Cell, dict], contextlib.AbstractContextManager] | None = None,
+) -> Run:
+    """Run all cells of a demo in one fresh namespace.
+
+    Args:
+        path: the demo's file.
+        fast, seed, out: its options.
+        around: given a cell and the namespace, a context manager around the cell's execution.
+
+    Returns:
+        The demo's Run.
+
+    Raises:
+        UsageError: the demo never called ``start``.
+    """
+    path = Path(path)
+    run = Run("", fast, seed, Path(out))
+    namespace = {"__name__": "__main__", "__file__": str(path), PLAYED: run}
+    with style_restored():
+        for cell in cells(path):
+            # the blank lines in front keep the line numbers of a traceback right
+            code = compile("\n" * (cell.line - 1) + cell.code, str(path), "exec")
+            copy = _Copy(sys.stdout)
+            outer = around(cell, namespace) if around else contextlib.nullcontext()
+            with outer, contextlib.redirect_stdout(copy):
+                exec(code, namespace)
+            run.printed.append(copy.text().replace(run.folder.as_posix(), "out"))
+    if not run.claim:
+        raise UsageError(f"{path.name}: no cell calls run = demo.start(__doc__)")
+    return run
+
+
+def graph_of(path: str | Path, *, seed: int = 0) -> Tensor:
+    """The tensor whose graph a demo shows: it is played in its fast size, silently.
+
+    Raises:
+        UsageError: the demo names none.
+    """
+    with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
+        run = play(path, fast=True, seed=seed, out=out)
+    if run.graph is None:
+        expected, got = "a demo that names one, run.graph = y", Path(path).stem
+        others = [p.stem for p in listed() if "run.graph =" in p.read_text(encoding="utf-8")]
+        remedy = f"one of {', '.join(others)}"
+        raise UsageError(facts("demo: no graph", expected=expected, got=got, remedy=remedy))
+    return run.graph
+
+
+class _Copy(io.TextIOBase):
+    """A stream that passes on what it is given and keeps it."""
+
+    def __init__(self, stream: TextIO):
+        self._stream, self._parts = stream, []
+
+    def write(self, text: str) -> int:
+        self._parts.append(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def text(self) -> str:
+        return "".join(self._parts)

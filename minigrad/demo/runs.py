@@ -1,0 +1,137 @@
+"""One run of a demo: its options, its numbers, its pictures."""
+
+import argparse
+import inspect
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.errors import UsageError, facts
+from minigrad.tensor import Tensor
+
+PLAYED = "__minigrad_run__"  # the name under which ``play`` hands a Run to ``start``
+
+
+@dataclass
+class Run:
+    """One run of a demo: its options, and what it found.
+
+    Attributes:
+        claim: the first line of the demo's docstring.
+        about: the rest of it.
+        fast: the size for tests rather than the real one.
+        seed: of ``rng``, a NumPy Generator.
+        folder: for files, as given; ``out`` makes it.
+        numbers: name -> value, in the order they were found.
+        saved: the files written.
+        printed: what each cell printed, in the order of ``cells``; the folder reads ``out``.
+        graph: the tensor whose graph ``minigrad draw`` and ``step`` show, if the demo named one.
+    """
+
+    claim: str
+    fast: bool = False
+    seed: int = 0
+    folder: Path = Path("out")
+    about: str = ""
+    numbers: dict[str, Any] = field(default_factory=dict)
+    saved: list[Path] = field(default_factory=list)
+    printed: list[str] = field(default_factory=list)
+    graph: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+
+    @property
+    def out(self) -> Path:
+        """The folder for files; made on the first use."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder
+
+    def number(self, name: str, value: Any, form: str = ".4g") -> Any:
+        """Print ``name: value`` and keep the value in ``numbers``.
+
+        Args:
+            name: words and, if there is one, the unit.
+            value: a number, a string, a list, an array or a Tensor.
+            form: the format of floating-point numbers.
+
+        Returns:
+            ``value``; as a Python number where it is one.
+
+        >>> from minigrad import demo
+        >>> _ = demo.Run("Halves are smaller.").number("a third", 1 / 3)
+        a third: 0.3333
+        """
+        value = value.numpy() if isinstance(value, Tensor) else value
+        if getattr(value, "ndim", None) == 0:
+            value = value.item()
+        self.numbers[name] = value
+        print(f"{name}: {_text(value, form)}")
+        return value
+
+    def save(self, name: str, picture: Any) -> Path:
+        """Write a picture to ``out`` and print its path.
+
+        Args:
+            name: the file's name; its suffix chooses the format.
+            picture: a matplotlib Figure, text (SVG, DOT, HTML), or a callable taking the path.
+
+        Returns:
+            The path of the file.
+        """
+        path = self.out / name
+        if callable(picture):
+            picture(path)
+        elif isinstance(picture, str):
+            path.write_text(picture, encoding="utf-8", newline="\n")
+        else:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            picture.savefig(path, metadata=metadata)
+        self.saved.append(path)
+        print(f"wrote {path.as_posix()}")
+        return path
+
+
+def start(doc: str | None) -> Run:
+    """Begin a demo: print its claim, read ``--fast``, ``--seed`` and ``--out``.
+
+    The options are read only where the demo is the script that runs; in an editor's cells the
+    defaults hold.
+
+    Args:
+        doc: the demo's ``__doc__``; its first line is the claim.
+
+    Raises:
+        UsageError: there is no docstring.
+    """
+    claim, _, about = inspect.cleandoc(doc or "").partition("\n")
+    if not claim:
+        raise UsageError(facts("start: doc", expected="a docstring, its claim first", got=doc))
+    caller = sys._getframe(1).f_globals
+    run = caller.get(PLAYED) or _from_options(claim, caller.get("__file__"))
+    run.claim, run.about = claim, about.strip()
+    print(claim)
+    return run
+
+
+def _from_options(claim: str, file: str | None) -> Run:
+    is_script = file is not None and Path(sys.argv[0]).resolve() == Path(file).resolve()
+    parser = argparse.ArgumentParser(description=claim)
+    parser.add_argument("--fast", action="store_true", help="the size for tests")
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for pictures")
+    options = parser.parse_args(sys.argv[1:] if is_script else [])
+    return Run(claim, options.fast, options.seed, options.out)
+
+
+def _text(value: Any, form: str) -> str:
+    if isinstance(value, float):
+        return format(value, form)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_text(v, form) for v in value) + "]"
+    return str(value)

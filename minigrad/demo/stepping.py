@@ -1,0 +1,141 @@
+"""A demo cell by cell: its prose, its code, what it printed, and what it changed."""
+
+import contextlib
+import reprlib
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minigrad.demo.player import Cell, cells, play
+from minigrad.demo.runs import Run
+from minigrad.tensor import Tensor
+
+_HINT = "[Enter: next cell, q: stop] "
+
+
+class _Stopped(Exception):
+    """The reader has seen enough."""
+
+
+def step(
+    path: str | Path,
+    *,
+    fast: bool = False,
+    seed: int = 0,
+    out: str | Path = "out",
+    pause: Callable[[str], str] = input,
+) -> Run | None:
+    """Play a demo with a pause after each cell, and show the names it made or changed.
+
+    Args:
+        path: the demo's file.
+        fast, seed, out: its options.
+        pause: shows a hint and returns what was typed; ``q`` stops. Where there is nobody to ask
+            (EOFError) the rest is played without pauses.
+
+    Returns:
+        The demo's Run, or None if it was stopped.
+    """
+    titled = [cell for cell in cells(path) if cell.title]
+    asking = True
+
+    @contextlib.contextmanager
+    def around(cell: Cell, names: dict) -> Iterator[None]:
+        nonlocal asking
+        if not cell.title:  # the docstring: ``start`` prints its claim
+            yield
+            return
+        place = titled.index(cell) + 1
+        print(f"\n── {place} of {len(titled)} · {cell.title}")
+        prose = [f"   {line}" for line in cell.prose.splitlines()]
+        print("\n".join([*prose, cell.code.strip("\n")]))
+        before = _marks(names)
+        print("──")
+        yield
+        for line in _changes(before, names):
+            print(line)
+        if asking and place < len(titled):
+            asking = _asked(pause)
+
+    try:
+        return play(path, fast=fast, seed=seed, out=out, around=around)
+    except _Stopped:
+        return None
+
+
+def _asked(pause: Callable[[str], str]) -> bool:
+    """Whether somebody answered."""
+    try:
+        answer = pause(_HINT)
+    except EOFError:
+        print()
+        return False
+    if answer.strip().lower() in ("q", "quit"):
+        raise _Stopped
+    return True
+
+
+def _changes(before: dict[str, Any], names: dict) -> list[str]:
+    """A line for each name that is new or whose value changed: kind, shape, short value."""
+    after = _marks(names)
+    lines = []
+    for name, mark in after.items():
+        if before.get(name) != mark:
+            word = "changed" if name in before else "new"
+            lines.append(f"  {word:8}{name}: {_brief(names[name])}")
+    return lines
+
+
+def _marks(names: dict) -> dict[str, Any]:
+    """What identifies the present value of each name a demo made."""
+    hidden = (ModuleType, Run)
+    return {
+        name: _mark(value)
+        for name, value in names.items()
+        if not name.startswith("_") and not isinstance(value, hidden)
+    }
+
+
+def _mark(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.shape, zlib.crc32(np.ascontiguousarray(value).tobytes())
+    if isinstance(value, Tensor):
+        grad = None if value.grad is None else _mark(value.grad.numpy())
+        return _mark(value.numpy()), grad
+    if hasattr(value, "state_dict"):  # a module or an optimizer changes in place
+        return id(value), repr({k: _mark(v) for k, v in value.state_dict().items()})
+    if isinstance(value, list | tuple):
+        return [_mark(v) for v in value]
+    if isinstance(value, dict):
+        return [(key, _mark(v)) for key, v in value.items()]
+    return value if isinstance(value, int | float | str | bytes) else id(value)
+
+
+def _brief(value: Any) -> str:
+    """One line: the kind, the shape and the first values."""
+    if isinstance(value, Tensor):
+        grad = "" if value.grad is None else f"; grad {_numbers(value.grad.numpy())}"
+        return f"Tensor {value.shape} {_numbers(value.numpy())}{grad}"
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return f"array {value.shape} {_numbers(value)}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int | str):
+        return reprlib.repr(value)
+    if isinstance(value, dict):
+        return f"dict of {reprlib.repr(list(value))}"
+    if isinstance(value, list | tuple | np.ndarray):
+        kinds = {type(v) for v in value}
+        names = " ".join(sorted(kind.__name__ for kind in kinds))
+        plain = kinds <= {bool, int, float, str}
+        return reprlib.repr(value) if plain else f"{type(value).__name__} of {len(value)} {names}"
+    return " ".join(filter(None, (type(value).__name__, getattr(value, "__name__", ""))))
+
+
+def _numbers(array: np.ndarray, most: int = 4) -> str:
+    shown = " ".join(f"{v:.4g}" if array.dtype.kind == "f" else str(v) for v in array.flat[:most])
+    return shown + " …" * (array.size > most)

@@ -1,0 +1,337 @@
+"""What demos share: options, numbers, pictures; finding one, playing it, stepping through it."""
+
+import contextlib
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+import traceback
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import cli, demo
+from minigrad.demo import finding
+
+ROOT = Path(__file__).parents[1]
+DEMO = '''"""Seven is prime.
+
+It has two divisors.
+"""
+
+# %% Begin
+# Prose of the
+# first cell.
+import minigrad as mg
+from minigrad import demo
+
+run = demo.start(__doc__)
+x = mg.tensor([1.0, 2.0], requires_grad=True, name="x")
+
+# %% Go on
+mg.sum(x * x).backward()
+# a comment inside the code
+divisors = [d for d in range(1, 8) if 7 % d == 0]
+run.number("divisors", divisors)
+run.number("draw", run.rng.normal())
+run.save("note.txt", f"fast: {run.fast}, seed: {run.seed}")
+'''
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "07_prime.py"
+    path.write_text(DEMO)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    return demo.Run("A claim.", seed=1, folder=tmp_path / "deep" / "out")
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run ``minigrad`` in this process: exit code, output, error output."""
+
+    def command(*args, typed=""):
+        monkeypatch.setattr(sys, "argv", ["minigrad", *args])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return caught.value.code or 0, *capsys.readouterr()
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "kept"),
+    [
+        (3, "3", 3),
+        (np.float64(1.23456), "1.235", 1.23456),
+        (np.array(2), "2", 2),
+        (mg.tensor(0.5), "0.5", 0.5),
+        ([1.0, 2], "[1, 2]", [1.0, 2]),
+        ("words", "words", "words"),
+        (True, "True", True),
+    ],
+)
+def test_a_number_is_printed_kept_and_returned(run, capsys, value, shown, kept):
+    assert run.number("n", value) == kept
+    assert run.numbers == {"n": kept}
+    assert type(run.numbers["n"]) is type(kept)
+    assert capsys.readouterr().out == f"n: {shown}\n"
+
+
+def test_an_array_is_printed_by_its_format(run, capsys):
+    run.number("n", np.array([[1 / 3, 2.0]]), ".2f")
+    assert capsys.readouterr().out == "n: [[0.33, 2.00]]\n"
+
+
+def test_random_numbers_follow_the_seed(run):
+    assert run.rng.normal() == np.random.default_rng(1).normal()
+
+
+def test_text_callables_and_figures_are_saved_into_a_folder_made_on_demand(run, capsys):
+    assert not run.folder.exists()
+    run.save("a.txt", "βγ")
+    run.save("b.txt", lambda path: path.write_text("b"))
+    fig, ax = demo.figure()
+    ax.plot([1, 2])
+    run.save("c.svg", fig)
+    run.save("c.png", fig)
+    assert (run.out / "a.txt").read_text(encoding="utf-8") == "βγ"
+    assert [path.name for path in run.saved] == ["a.txt", "b.txt", "c.svg", "c.png"]
+    assert all(path.stat().st_size for path in run.saved)
+    assert f"wrote {run.out.as_posix()}/c.svg" in capsys.readouterr().out
+
+
+def test_a_figure_is_the_same_file_every_time(run):
+    texts = set()
+    for _ in range(2):
+        fig, axes = demo.figure(1, 2, sharey=True)
+        axes[0].plot([1, 3, 2])
+        texts.add(run.save("f.svg", fig).read_bytes())
+    assert len(texts) == 1
+    assert b"<dc:date>" not in texts.pop()
+
+
+def test_a_figure_without_matplotlib_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(mg.errors.MissingPackageError, match=r"minigrad\[demos\]"):
+        demo.figure()
+
+
+def test_a_demo_without_a_claim_is_refused():
+    for doc in (None, "", "\n"):
+        with pytest.raises(mg.errors.UsageError, match="claim first"):
+            demo.start(doc)
+
+
+def test_a_script_reads_its_options(script, tmp_path):
+    words = [sys.executable, str(script), "--fast", "--seed", "5", "--out", str(tmp_path / "o")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Seven is prime.\ndivisors: [1, 7]\n")
+    assert (tmp_path / "o" / "note.txt").read_text() == "fast: True, seed: 5"
+
+
+def test_an_imported_demo_leaves_the_options_of_its_caller_alone(monkeypatch, script):
+    monkeypatch.setattr(sys, "argv", ["pytest", "--no-such-option"])
+    names = {"__file__": str(script), "__doc__": "A claim."}
+    exec("from minigrad import demo\nrun = demo.start(__doc__)", names)
+    assert (names["run"].fast, names["run"].seed) == (False, 0)
+
+
+def test_cells_have_titles_prose_and_code(script):
+    head, first, second = demo.cells(script)
+    assert (head.title, head.prose, head.line) == ("", "", 1)
+    assert (first.title, first.prose) == ("Begin", "Prose of the\nfirst cell.")
+    assert first.code.startswith("import minigrad as mg\n")
+    assert second.prose == ""
+    assert "# a comment inside" in second.code
+    lines = DEMO.splitlines()
+    assert all(lines[cell.line - 1] == cell.code.splitlines()[0] for cell in (first, second))
+
+
+def test_playing_gives_the_run_and_what_each_cell_printed(script, tmp_path, capsys):
+    run = demo.play(script, fast=True, seed=3, out=tmp_path / "o")
+    assert (run.claim, run.about) == ("Seven is prime.", "It has two divisors.")
+    assert run.numbers["divisors"] == [1, 7]
+    assert run.numbers["draw"] == np.random.default_rng(3).normal()
+    assert run.printed[:2] == ["", "Seven is prime.\n"]
+    assert run.printed[2].endswith("wrote out/note.txt\n")
+    assert (tmp_path / "o" / "note.txt").read_text() == "fast: True, seed: 3"
+    assert f"wrote {(tmp_path / 'o').as_posix()}/note.txt" in capsys.readouterr().out
+
+
+def test_an_error_in_a_demo_is_shown_at_its_line(script):
+    script.write_text(DEMO + "\n# %% Fail\nraise ZeroDivisionError\n")
+    with pytest.raises(ZeroDivisionError) as caught:
+        demo.play(script, out=script.parent)
+    frame = traceback.extract_tb(caught.value.__traceback__)[-1]
+    assert (frame.filename, frame.lineno) == (str(script), len(DEMO.splitlines()) + 3)
+
+
+def test_a_demo_that_never_starts_is_refused(script):
+    script.write_text('"""A claim."""\n')
+    with pytest.raises(mg.errors.UsageError, match="no cell calls run"):
+        demo.play(script)
+
+
+def test_playing_leaves_the_settings_of_matplotlib_alone(script):
+    matplotlib = pytest.importorskip("matplotlib")
+    script.write_text(DEMO + "demo.figure()\n")
+    before = dict(matplotlib.rcParams)
+    demo.play(script, out=script.parent)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_stepping_shows_prose_code_and_what_changed(script, capsys):
+    hints = []
+    demo.step(script, out=script.parent, pause=lambda hint: hints.append(hint) or "")
+    text = capsys.readouterr().out
+    assert len(hints) == 1  # between the two cells
+    begin, _, go_on = text.partition("2 of 2 · Go on")
+    assert "   Prose of the" in begin
+    assert "  new     x: Tensor (2,) 1 2\n" in begin
+    assert "  changed x: Tensor (2,) 1 2; grad 2 4\n" in go_on
+    assert "  new     divisors: [1, 7]\n" in go_on
+    assert "run:" not in text
+
+
+def test_stepping_sees_layers_and_arrays_that_change_in_place(script, capsys):
+    script.write_text(
+        DEMO + "bn = mg.nn.BatchNorm1d(1)\na = bn.running_mean.numpy()\nsame = 1\n"
+        "# %% Change\nbn(mg.tensor([[1.0], [3.0]]))\na += 1\nsame = 1\n"
+    )
+    demo.step(script, out=script.parent, pause=lambda hint: "")
+    last = capsys.readouterr().out.partition("Change")[2]
+    assert "  changed bn: " in last
+    assert "  changed a: array (1,) 1\n" in last
+    assert "same" not in last.partition("──")[2]
+
+
+def test_q_stops_and_the_end_of_input_plays_on(script, capsys):
+    assert demo.step(script, out=script.parent, pause=lambda hint: "q") is None
+    assert "divisors" not in capsys.readouterr().out
+
+    def nobody(hint):
+        raise EOFError
+
+    assert demo.step(script, out=script.parent, pause=nobody).numbers["divisors"] == [1, 7]
+
+
+def test_the_graph_of_a_demo_is_found_silently(script, capsys):
+    with pytest.raises(mg.errors.UsageError, match="07_prime"):
+        demo.graph_of(script)
+    script.write_text(DEMO + "run.graph = mg.sum(x)\n")
+    assert demo.graph_of(script).item() == 3
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["3", "03", "03_standardization", "standardization", "stand", "03_st", "Stand.py"]
+)
+def test_a_demo_is_found_by_number_name_or_beginning(name):
+    assert demo.find(name).name == "03_standardization.py"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("standr", "one of 03_standardization"),
+        ("cha", "'cha', which fits 2 demos\n  remedy:   one of 01_chain, 02_chains_of_ops"),
+        ("ardiz", "one of 03_standardization"),
+        ("99", "`minigrad demo --list` shows all"),
+        ("0", "expected: the number or name of a demo\n  got:      '0'"),
+        ("qqqq", "`minigrad demo --list` shows all"),
+    ],
+)
+def test_a_demo_that_is_not_there_is_answered_with_the_near_ones(
+    monkeypatch, tmp_path, name, words
+):
+    for stem in ("01_chain", "02_chains_of_ops", "03_standardization"):
+        (tmp_path / f"{stem}.py").touch()
+    monkeypatch.setattr(finding, "folder", lambda: tmp_path)
+    assert demo.find("1").stem == "01_chain"
+    with pytest.raises(mg.errors.UsageError) as caught:
+        demo.find(name)
+    assert words in str(caught.value)
+
+
+def test_the_list_gives_every_demo_its_claim(command):
+    code, out, _ = command("demo", "--list")
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) == len(list((ROOT / "demos").glob("*.py")))
+    for path, line in zip(demo.listed(), lines, strict=True):
+        assert line.startswith(path.stem) and line.endswith(demo.claim_of(path))
+    assert command("demo")[1] == out
+
+
+def test_the_command_plays_and_steps(command, tmp_path):
+    code, out, _ = command("demo", "2", "--fast", "--out", str(tmp_path))
+    assert code == 0
+    assert "backward steps: 9" in out
+    assert (tmp_path / "02_chain_rule.html").exists()
+    code, out, _ = command("demo", "scalar", "--step", "--out", str(tmp_path), typed="\nq\n")
+    assert code == 0
+    assert "2 of " in out and "3 of " not in out
+    assert "  new     x: Tensor () 0.8\n" in out
+    code, _, err = command("demo", "standr")
+    assert code == 2
+    assert "03_standardization" in err
+
+
+def test_draw_and_step_take_a_demo(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("draw", "1", "-o", "a.dot")[0] == 0
+    assert "square" in Path("a.dot").read_text(encoding="utf-8")
+    code, out, _ = command("step", "chain_rule", "--text")
+    assert code == 0
+    assert "step 15 of 15" in out
+    code, _, err = command("draw", "3")
+    assert code == 2
+    assert "01_scalar_chain" in err
+    code, _, err = command("draw", "btch_norm_by_hnd")
+    assert code == 2
+    assert "batch_norm, or a demo" in err and "04_batch_norm_by_hand" in err
+    assert command("draw", "1", "--backward")[0] == 2
+
+
+def test_a_wheel_brings_the_demos_along(tmp_path):
+    pytest.importorskip("hatchling", reason="building a wheel needs hatchling")
+    words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with contextlib.closing(zipfile.ZipFile(wheel)) as archive:
+        archive.extractall(tmp_path / "site")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "minigrad", "demo", "--list"],
+        cwd=empty,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
+    )
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        path.stem for path in demo.listed()
+    ]
+    where = "import minigrad.demo; print(minigrad.demo.folder(), minigrad.demo.find('3'))"
+    done = subprocess.run(
+        [sys.executable, "-c", where],
+        cwd=empty,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert str(tmp_path / "site" / "minigrad" / "_demos") in done.stdout
