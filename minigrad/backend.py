@@ -85,8 +85,14 @@ def cupy() -> Library:
         ) from error  # fmt: skip
 
     def from_host(array: np.ndarray, device: str) -> Any:
-        with cp.cuda.Device(int(device.partition(":")[2] or 0)):
-            return cp.asarray(array)
+        try:
+            with cp.cuda.Device(int(device.partition(":")[2] or 0)):
+                return cp.asarray(array)
+        except cp.cuda.runtime.CUDARuntimeError as error:  # no driver, no such device
+            raise DeviceError(
+                facts(f"{device}: CuPy cannot use it", expected="a GPU with its driver", got=error,
+                      remedy="minigrad info shows what CuPy finds")
+            ) from error  # fmt: skip
 
     return register(
         Library(cp, (cp.ndarray,), lambda a: f"cuda:{a.device.id}", cp.asnumpy, from_host)
@@ -101,7 +107,8 @@ def unavailable(device: str = "cuda") -> str:
         array = library.from_host(np.arange(4.0), device)
         host = library.to_host(array * array)
     except Exception as error:
-        return str(error).splitlines()[0] or type(error).__name__
+        lines = [str(e).partition("\n")[0] for e in (error, error.__cause__) if e is not None]
+        return ": ".join(filter(None, lines)) or type(error).__name__
     return "" if np.array_equal(host, np.arange(4.0) ** 2) else f"{device}: wrong arithmetic"
 
 

@@ -12,7 +12,11 @@ from hypothesis import HealthCheck, settings
 import minigrad as mg
 from minigrad.context import THREAD
 
-sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside this file: taylor, differences
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "fused" / "cuda")]  # helpers: taylor, standin; shim, nvrtc
+
+import accelerator  # noqa: E402
+import shim  # noqa: E402
 
 _COMMON = {
     "deadline": None,  # a shared machine pauses at random
@@ -23,6 +27,33 @@ settings.register_profile("dev", max_examples=3, **_COMMON)
 settings.register_profile("ci", max_examples=8, derandomize=True, database=None, **_COMMON)
 settings.register_profile("thorough", max_examples=200, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_configure(config):
+    accelerator.use_real(config.getoption("--device") != "cpu")
+
+
+def pytest_collection_modifyitems(items):
+    """Demos are played once, by the process that builds the documentation from the same runs."""
+    for item in items:
+        if {"demos", "docs"} & set(item.path.relative_to(HERE).parts[:1]):
+            item.add_marker(pytest.mark.xdist_group("demos"))
+
+
+@pytest.fixture
+def gpu():
+    """A GPU's array library: CuPy with ``--device cuda``, else a stand-in (see ``accelerator``)."""
+    with accelerator.chosen() as library:
+        yield library
+
+
+@pytest.fixture
+def kernels(gpu):
+    """The same with the package's CUDA kernels, which g++ compiles for the stand-in."""
+    if not gpu.is_real and shim.unavailable():
+        pytest.skip(f"CUDA kernels on the CPU: {shim.unavailable()}")
+    with accelerator.kernels(gpu):
+        yield gpu
 
 
 def _global_state() -> dict:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import backend
 from minigrad.errors import ShapeError, UsageError, facts
 
 
@@ -42,6 +43,7 @@ class DataLoader:
         shuffle: a new order each epoch.
         drop_last: leave out a last batch that is smaller.
         seed: of the orders.
+        device: where the arrays of a batch are moved; None leaves them on the host.
 
     Attributes:
         epoch: number of the next pass, counted from 0.
@@ -60,12 +62,13 @@ class DataLoader:
         drop_last: bool = False,
         *,
         seed: int = 0,
+        device: str | None = None,
     ):
         if batch_size < 1:
             expected = "1 or more"
             raise UsageError(facts("DataLoader: batch_size", expected=expected, got=batch_size))
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        self.shuffle, self.drop_last = shuffle, drop_last
+        self.shuffle, self.drop_last, self.device = shuffle, drop_last, device
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
@@ -84,7 +87,10 @@ class DataLoader:
         order, first = self.order(self.epoch), self.start
         self.epoch, self.start = self.epoch + 1, 0
         for i in range(first, len(self)):
-            yield self._batch(order[i * self.batch_size : (i + 1) * self.batch_size])
+            batch = self._batch(order[i * self.batch_size : (i + 1) * self.batch_size])
+            if self.device is not None:
+                batch = tuple(backend.to_device(array, self.device) for array in batch)
+            yield batch
 
     def _batch(self, indices: np.ndarray) -> tuple:
         if isinstance(self.dataset, TensorDataset):

@@ -50,6 +50,7 @@ def train(
     resume: bool = False,
     population: bool = False,
     progress: bool = False,
+    record: bool = False,
     say: Callable[[str], Any] = print,
 ) -> Trained:
     """Train ``model`` on ``data`` and say how it goes, one line per epoch.
@@ -68,6 +69,7 @@ def train(
             anew where there is none yet.
         population: at the end replace running statistics by averages over the training set.
         progress: show a progress bar; needs rich.
+        record: on a GPU, launch steps as one CUDA graph where that is possible.
         say: takes the lines.
 
     Returns:
@@ -96,7 +98,7 @@ def train(
     trainer = Trainer(
         net, optimizer, images.train, images.test, batch_size=spec.batch_size, device=device,
         seed=seed, schedule=schedule, settings=settings,
-        path=None if folder is None else folder / NAME,
+        path=None if folder is None else folder / NAME, record=record,
     )  # fmt: skip
     if resume and (trainer.path is None or trainer.path.exists()):
         trainer.resume()

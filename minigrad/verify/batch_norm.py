@@ -9,6 +9,7 @@ from minigrad import analytic, backend, ops
 from minigrad.data import digits
 from minigrad.errors import UsageError, facts
 from minigrad.tensor import Tensor, tensor
+from minigrad.verify.device import moved
 from minigrad.verify.randomness import generator
 from minigrad.verify.report import Report
 from minigrad.verify.three_way import three_way
@@ -49,7 +50,7 @@ class Problem:
             tensor(array, requires_grad=True, name=name, device=device)
             for name, array in zip(NAMES, self.inputs, strict=True)
         )
-        y = ops.batch_norm(x, gamma, beta, **self.params)
+        y = ops.batch_norm(x, gamma, beta, **moved(self.params, device))
         y.name = "y"
         return y
 

@@ -14,6 +14,7 @@ from minigrad.ops import concatenate, reshape
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
+from minigrad.verify.device import elsewhere, moved
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.numeric import Jacobian, jacobians
 from minigrad.verify.randomness import generator
@@ -201,7 +202,12 @@ def _finding(row: Row, got: Any, expected: Any, kinks: int) -> Finding | None:
 
 
 def check_op(
-    declared: Declared | str, *, order: int = 1, dtype: Any = "float64", rng: Any = 0
+    declared: Declared | str,
+    *,
+    order: int = 1,
+    dtype: Any = "float64",
+    rng: Any = 0,
+    device: str = "cpu",
 ) -> Report:
     """Check a declared op at points drawn from its signature, domains and cases.
 
@@ -210,9 +216,10 @@ def check_op(
         order: of derivatives.
         dtype: ``"float64"`` or ``"float32"``.
         rng: seed or ``numpy.random.Generator``.
+        device: where the op runs; the differences that it is held against are taken of it, too.
 
     Raises:
-        UsageError: no such op.
+        UsageError: no such op. DeviceError: no such device.
 
     >>> mg.verify.check_op("tanh", order=2).ok
     True
@@ -226,21 +233,23 @@ def check_op(
     for sample in samples(declared, dtype, rng):
         arrays = [sample.inputs[i] for i in sample.real]
         names = [f"input {i} of ({sample})" for i in sample.real]
-        one = gradcheck(_call(declared, sample), arrays, order=order, names=names, rng=rng)
+        call = elsewhere(_call(declared, sample, device), device)
+        one = gradcheck(call, arrays, order=order, names=names, rng=rng)
         report.rows += one.rows
         report.findings += one.findings
     return report
 
 
-def _call(declared: Declared, sample: Sample) -> Callable[..., Tensor]:
+def _call(declared: Declared, sample: Sample, device: str) -> Callable[..., Tensor]:
     """The op as a function of its differentiable inputs, with one result."""
+    inputs, params = moved((tuple(sample.inputs), sample.params), device)
 
     def call(*real: Tensor) -> Tensor:
-        args: list[Any] = list(sample.inputs)
+        args: list[Any] = list(inputs)
         for i, x in zip(sample.real, real, strict=True):
             args[i] = x
         y: Any = declared
-        y = y(*args, **sample.params)
+        y = y(*args, **params)
         return concatenate([reshape(part, (-1,)) for part in y]) if isinstance(y, list) else y
 
     return call

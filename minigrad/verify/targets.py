@@ -11,18 +11,21 @@ from minigrad.declaration import REGISTRY
 from minigrad.errors import UsageError, facts
 from minigrad.verify import probes as builtin
 from minigrad.verify.campaign import campaign
+from minigrad.verify.device import pairs_elsewhere
 from minigrad.verify.gradcheck import check_op
 from minigrad.verify.report import Finding, Report, Row
 
 PROBES = {"batch_norm": builtin.batch_norm}
 
 
-def check_all(*, order: int = 2, dtypes: tuple[str, ...] = ("float64", "float32")) -> Report:
+def check_all(
+    *, order: int = 2, dtypes: tuple[str, ...] = ("float64", "float32"), device: str = "cpu"
+) -> Report:
     """Check every declared op and composite; one row each, at its worst comparison."""
     report = Report(f"every op, {' and '.join(dtypes)}, orders 1 to {order}")
     for dtype in dtypes:
         for name in sorted(REGISTRY):
-            found = check_op(name, order=order, dtype=dtype)
+            found = check_op(name, order=order, dtype=dtype, device=device)
             report.rows.append(_one_row(f"{name} {dtype}", found))
             report.findings += found.findings
     return report
@@ -38,13 +41,14 @@ def _one_row(name: str, report: Report) -> Row:
     return Row(name, pair, worst.error, worst.bound, worst.ok, worst.index, worst.verdict)
 
 
-def check_code(target: str, probes: str = "batch_norm") -> Report:
+def check_code(target: str, probes: str = "batch_norm", *, device: str = "cpu") -> Report:
     """Run a campaign over ``module:forward,backward`` or ``module:make``.
 
     Args:
         target: an importable module (the current folder counts) and the names in it: a pair, or a
             function without arguments that makes one.
         probes: the name of the points, ``"batch_norm"``.
+        device: where the arrays lie that the functions get.
 
     Raises:
         UsageError: a module, name or set of probes that does not exist.
@@ -52,7 +56,7 @@ def check_code(target: str, probes: str = "batch_norm") -> Report:
     if probes not in PROBES:
         expected = " or ".join(PROBES)
         raise UsageError(facts("verify: --probes", expected=expected, got=repr(probes)))
-    report = campaign(_maker(target), PROBES[probes]())
+    report = campaign(pairs_elsewhere(_maker(target), device), PROBES[probes]())
     report.title = f"{target} over {report.facts['probes']} points"
     return report
 

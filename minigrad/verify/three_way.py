@@ -8,6 +8,7 @@ import numpy as np
 from minigrad.backend import namespace, to_device, to_host
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import vjp
+from minigrad.verify.device import moved
 from minigrad.verify.numeric import Jacobian, jacobians
 from minigrad.verify.randomness import generator
 from minigrad.verify.report import Finding, Report, compare
@@ -53,8 +54,8 @@ def three_way(
     hosts = [to_host(getattr(x, "array", x)) for x in inputs]
     names = list(names or _default_names(hosts))
     y, cotangents, y_bar = _traced(f, hosts, rng, device, params)
-    moved = [to_device(x, device) for x in hosts]
-    by_hand = analytic_vjp(namespace(*moved), to_device(y_bar, device), *moved, **params)
+    there = moved((y_bar, *hosts), device)
+    by_hand = analytic_vjp(namespace(*there), *there, **moved(params, device))
     jacobian = jacobians(lambda *arrays: f(*arrays, **params), hosts)
     pulled = [j.pull(y_bar) for j in jacobian]
     rounding = _rounding(y, y_bar, hosts, jacobian, params)
@@ -81,7 +82,8 @@ def _traced(
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     """The result, the engine's cotangents and the random cotangent they belong to."""
     tensors = [tensor(x, requires_grad=True, device=device) for x in hosts]
-    y, pullback = vjp(lambda *args: f(*args, **params), *tensors)
+    there = moved(params, device)
+    y, pullback = vjp(lambda *args: f(*args, **there), *tensors)
     y_bar = generator(rng).normal(size=y.shape).astype(y.dtype)
     cotangents = [x_bar.numpy() for x_bar in pullback(to_device(y_bar, device))]
     return y.numpy(), cotangents, y_bar

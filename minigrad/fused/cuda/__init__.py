@@ -1,0 +1,32 @@
+"""Fused ops as CUDA kernels for CuPy; importing this needs neither CuPy nor a GPU.
+
+``PAIRS`` holds, under the name of its op, each pair of launchers: ``forward(xp, *arrays, **params)
+-> (y, cache)``, ``backward(xp, y_bar, cache) -> one cotangent per array``, and which calls they
+serve. ``SOURCES`` names the template instances of each ``.cu`` file.
+"""
+
+from minigrad.fused.cuda import (
+    batch_norm,
+    conv,
+    cross_entropy,
+    layer_norm,
+    matmul,
+    max_pool,
+    sigmoid,
+)
+from minigrad.fused.declare import Pair
+
+_MODULES = {
+    "batch_norm": batch_norm,
+    "conv": conv,
+    "cross_entropy": cross_entropy,
+    "layer_norm": layer_norm,
+    "matmul": matmul,
+    "max_pool": max_pool,
+    "sigmoid": sigmoid,
+}
+
+PAIRS = {name: Pair(m.forward, m.backward, m.accepts) for name, m in _MODULES.items()}
+SOURCES = {m.FILE: m.INSTANCES for m in _MODULES.values()}
+
+__all__ = ["PAIRS", "SOURCES"]

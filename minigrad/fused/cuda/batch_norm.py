@@ -1,0 +1,96 @@
+"""Launches of ``batch_norm.cu``."""
+
+from typing import Any, NamedTuple
+
+from minigrad.fused.cuda import kernels
+from minigrad.fused.cuda.geometry import Slices, flattened, slices
+
+FILE = "batch_norm.cu"
+_LAYOUTS = {"float": ("Planes<float, 4>", "Planes<float, 1>", "Columns<float>"),
+            "double": ("Planes<double, 2>", "Planes<double, 1>", "Columns<double>")}  # fmt: skip
+_MODES = ("true, true", "false, true", "false, false")  # held, training
+INSTANCES = tuple(
+    f"batch_norm_{way}<{layout}, {mode}>"
+    for way in ("forward", "backward")
+    for layouts in _LAYOUTS.values()
+    for layout in layouts
+    for mode in _MODES
+)
+
+
+class Cache(NamedTuple):
+    """What the backward needs; ``mean`` and biased (1/N) ``var`` are for running statistics."""
+
+    mean: Any  # (C,)
+    var: Any  # (C,)
+    x: Any
+    gamma: Any
+    statistics: Any  # (2, C) float64: mean and 1 / sqrt(var + eps)
+    is_fixed: bool  # mean and var were given and are constants
+
+
+def accepts(x: Any, gamma: Any, beta: Any, *, mean=None, var=None, axis=None, eps=1e-5) -> bool:
+    """Whether the kernels serve this call: one real dtype, averages over every axis but 1."""
+    others = tuple(i for i in range(x.ndim) if i != 1)
+    given = [array for array in (mean, var) if array is not None]
+    arrays = (x, gamma, beta, *given)
+    is_usual = axis is None or tuple(axis) == others
+    return is_usual and x.ndim >= 2 and x.size > 0 and kernels.is_real(*arrays)
+
+
+def forward(
+    xp: Any, x: Any, gamma: Any, beta: Any, *, mean=None, var=None, axis=None, eps=1e-5
+) -> tuple[Any, Cache]:
+    """``ops.batch_norm`` in one launch; see there."""
+    x, gamma, beta = map(xp.ascontiguousarray, (x, gamma, beta))
+    is_fixed = mean is not None
+    c = x.shape[1]
+    mean = xp.ascontiguousarray(mean) if is_fixed else xp.empty(c, x.dtype)
+    var = xp.ascontiguousarray(var) if is_fixed else xp.empty(c, x.dtype)
+    y, statistics = xp.empty(x.shape, x.dtype), xp.empty((2, c), "float64")
+    plan = slices(
+        flattened(x.shape), x.dtype.itemsize, kernels.device_of(xp, x),
+        arrays=1, holds=not is_fixed, aligned=kernels.is_aligned(x, y),
+    )  # fmt: skip
+    arrays = (x, gamma, beta, y, statistics, mean, var)
+    _run(xp, "forward", plan, x, arrays, meets=not is_fixed, last=(float(eps),))
+    return y, Cache(mean, var, x, gamma, statistics, is_fixed)
+
+
+def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any, Any, Any]:
+    """The cotangents of x, gamma and beta in one launch."""
+    x, gamma = cache.x, cache.gamma
+    y_bar = xp.ascontiguousarray(y_bar, x.dtype)
+    x_bar = xp.empty(x.shape, x.dtype)
+    gamma_bar, beta_bar = xp.empty(x.shape[1], x.dtype), xp.empty(x.shape[1], x.dtype)
+    plan = slices(
+        flattened(x.shape), x.dtype.itemsize, kernels.device_of(xp, x),
+        arrays=2, holds=not cache.is_fixed, aligned=kernels.is_aligned(x, y_bar, x_bar),
+    )  # fmt: skip
+    arrays = (y_bar, x, gamma, cache.statistics, x_bar, gamma_bar, beta_bar)
+    _run(xp, "backward", plan, x, arrays, meets=True, training=not cache.is_fixed)
+    return x_bar, gamma_bar, beta_bar
+
+
+def _run(
+    xp: Any,
+    way: str,
+    plan: Slices,
+    x: Any,
+    arrays: tuple,
+    *,
+    meets: bool,
+    training: bool | None = None,
+    last: tuple = (),
+) -> None:
+    training = meets if training is None else training
+    type_ = kernels.real(x)
+    width = f", {plan.width}" if plan.layout == "Planes" else ""
+    held, trains = (str(flag).lower() for flag in (plan.held, training))
+    instance = f"batch_norm_{way}<{plan.layout}<{type_}{width}>, {held}, {trains}>"
+    meets = meets and plan.slices > 1  # else the two below are never touched
+    partials = xp.empty(plan.partials if meets else 1, "float64")
+    counters = xp.zeros(plan.counters, "uint32") if meets else partials
+    n, c, s = flattened(x.shape)
+    numbers = (n, c, s, plan.slices, plan.length, plan.held_at, *last)
+    kernels.run(xp, FILE, instance, plan.launch, *arrays, partials, counters, *numbers)

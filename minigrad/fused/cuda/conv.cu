@@ -1,0 +1,153 @@
+// Direct convolution of small images: a block holds the planes it needs in shared memory, and each
+// thread computes one place for 8 channels at once, so that a value is read once for 8 products.
+// Larger images go through im2col and cuBLAS.
+
+constexpr int CHANNELS = 8;
+
+struct Conv {
+    int n, c, a, groups;  // images, input and output channels
+    Window at;
+};
+
+// Which 8 of `channels` channels per group are those of `tile`.
+struct Tile {
+    int group, first, count;
+
+    __device__ Tile(int tile, int groups, int channels) {
+        const int per_group = (channels / groups + CHANNELS - 1) / CHANNELS;
+        group = tile / per_group;
+        const int inside = tile % per_group * CHANNELS, rest = channels / groups - inside;
+        first = group * (channels / groups) + inside;
+        count = rest < CHANNELS ? rest : CHANNELS;
+    }
+};
+
+template <class T>
+__device__ void copy(const T* from, T* to, int size) {
+    for (int i = threadIdx.x; i < size; i += blockDim.x) to[i] = from[i];
+}
+
+// x: (N, C, H, W), w: (A, C / groups, KH, KW), y: (N, A, OH, OW). A block computes one tile of
+// output channels for every `slices`-th image.
+template <class T>
+__global__ void conv_forward(const T* x, const T* w, T* y, Conv g, Integer tiles, Integer slices) {
+    const Tile tile(static_cast<int>(blockIdx.x % tiles), g.groups, g.a);
+    const int channels = g.c / g.groups, places = g.at.kh * g.at.kw, taps = channels * places;
+    const int inputs = channels * g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
+    T* image = reinterpret_cast<T*>(block_memory());
+    T* weights = image + inputs;
+    for (int i = threadIdx.x; i < taps * CHANNELS; i += blockDim.x) {
+        const int a = i % CHANNELS;
+        weights[i] = a < tile.count ? w[(tile.first + a) * taps + i / CHANNELS] : T(0);
+    }
+    for (Integer n = blockIdx.x / tiles; n < g.n; n += slices) {
+        __syncthreads();  // the image before is used up
+        copy(x + (n * g.groups + tile.group) * inputs, image, inputs);
+        __syncthreads();
+        for (int o = threadIdx.x; o < outputs; o += blockDim.x) {
+            T sums[CHANNELS] = {};
+            const int top = o / g.at.ow * g.at.sh - g.at.ph;
+            const int left = o % g.at.ow * g.at.sw - g.at.pw;
+            for (int tap = 0; tap < taps; ++tap) {
+                const int k = tap % places;
+                const int iy = top + k / g.at.kw * g.at.dh, ix = left + k % g.at.kw * g.at.dw;
+                if (iy < 0 || iy >= g.at.h || ix < 0 || ix >= g.at.w) continue;
+                const T value = image[(tap / places * g.at.h + iy) * g.at.w + ix];
+#pragma unroll
+                for (int a = 0; a < CHANNELS; ++a) sums[a] += value * weights[tap * CHANNELS + a];
+            }
+            for (int a = 0; a < tile.count; ++a)
+                y[(n * g.a + tile.first + a) * outputs + o] = sums[a];
+        }
+    }
+}
+
+// The cotangent of x: a block computes one tile of input channels for every `slices`-th image.
+template <class T>
+__global__ void conv_backward_x(const T* y_bar, const T* w, T* x_bar, Conv g, Integer tiles,
+                                Integer slices) {
+    const Tile tile(static_cast<int>(blockIdx.x % tiles), g.groups, g.c);
+    const int channels = g.c / g.groups, kernels = g.a / g.groups;
+    const int places = g.at.kh * g.at.kw, taps = kernels * places;
+    const int inputs = g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
+    T* bars = reinterpret_cast<T*>(block_memory());
+    T* weights = bars + kernels * outputs;
+    const T* own = w + static_cast<Integer>(tile.group) * kernels * channels * places;
+    for (int i = threadIdx.x; i < taps * CHANNELS; i += blockDim.x) {
+        const int tap = i / CHANNELS, c = tile.first % channels + i % CHANNELS;
+        weights[i] = i % CHANNELS < tile.count
+                         ? own[(tap / places * channels + c) * places + tap % places]
+                         : T(0);
+    }
+    for (Integer n = blockIdx.x / tiles; n < g.n; n += slices) {
+        __syncthreads();
+        copy(y_bar + (n * g.groups + tile.group) * kernels * outputs, bars, kernels * outputs);
+        __syncthreads();
+        for (int i = threadIdx.x; i < inputs; i += blockDim.x) {
+            T sums[CHANNELS] = {};
+            for (int k = 0; k < places; ++k) {
+                const int oy = row_of(g.at, i / g.at.w, k / g.at.kw);
+                const int ox = column_of(g.at, i % g.at.w, k % g.at.kw);
+                for (int a = 0; oy >= 0 && ox >= 0 && a < kernels; ++a) {
+                    const T bar = bars[a * outputs + oy * g.at.ow + ox];
+                    const T* weight = weights + (a * places + k) * CHANNELS;
+#pragma unroll
+                    for (int c = 0; c < CHANNELS; ++c) sums[c] += bar * weight[c];
+                }
+            }
+            for (int c = 0; c < tile.count; ++c)
+                x_bar[(n * g.c + tile.first + c) * inputs + i] = sums[c];
+        }
+    }
+}
+
+// The cotangent of w, first stage: partials (slices, A, C / groups * KH * KW). A block takes one
+// tile of output channels, some taps and every `slices`-th image; its threads are those taps times
+// `parts` shares of the outputs. Sums over one image are of type T, over images double.
+template <class T>
+__global__ void conv_backward_w(const T* y_bar, const T* x, double* partials, Conv g,
+                                Integer tiles, Integer chunks, Integer slices,
+                                Integer taps_per_block) {
+    const int width = static_cast<int>(taps_per_block);
+    const int which = static_cast<int>(blockIdx.x % (tiles * chunks));
+    const Tile tile(static_cast<int>(which % tiles), g.groups, g.a);
+    const int channels = g.c / g.groups, places = g.at.kh * g.at.kw, taps = channels * places;
+    const int inputs = channels * g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
+    const int lane = threadIdx.x % width, part = threadIdx.x / width, parts = blockDim.x / width;
+    const int tap = static_cast<int>(which / tiles) * width + lane, k = tap % places;
+    const bool works = tap < taps && part < parts;
+    T* image = reinterpret_cast<T*>(block_memory());
+    T* bars = image + inputs;  // (outputs, CHANNELS)
+    const Integer slice = blockIdx.x / (tiles * chunks);
+    double totals[CHANNELS] = {};
+    for (Integer n = slice; n < g.n; n += slices) {
+        __syncthreads();
+        copy(x + (n * g.groups + tile.group) * inputs, image, inputs);
+        for (int i = threadIdx.x; i < outputs * CHANNELS; i += blockDim.x) {
+            const int a = i % CHANNELS;
+            const Integer plane = n * g.a + tile.first + a;
+            bars[i] = a < tile.count ? y_bar[plane * outputs + i / CHANNELS] : T(0);
+        }
+        __syncthreads();
+        T sums[CHANNELS] = {};
+        for (int o = part; works && o < outputs; o += parts) {
+            const int iy = o / g.at.ow * g.at.sh - g.at.ph + k / g.at.kw * g.at.dh;
+            const int ix = o % g.at.ow * g.at.sw - g.at.pw + k % g.at.kw * g.at.dw;
+            if (iy < 0 || iy >= g.at.h || ix < 0 || ix >= g.at.w) continue;
+            const T value = image[(tap / places * g.at.h + iy) * g.at.w + ix];
+#pragma unroll
+            for (int a = 0; a < CHANNELS; ++a) sums[a] += value * bars[o * CHANNELS + a];
+        }
+        for (int a = 0; a < CHANNELS; ++a) totals[a] += sums[a];
+    }
+    __syncthreads();  // the memory of images serves for the sums over the parts
+    double* shared = reinterpret_cast<double*>(block_memory());
+    for (int a = 0; a < CHANNELS; ++a) shared[threadIdx.x * CHANNELS + a] = totals[a];
+    __syncthreads();
+    if (part > 0 || tap >= taps) return;
+    for (int a = 0; a < tile.count; ++a) {
+        double total = 0;
+        for (int p = 0; p < parts; ++p) total += shared[(p * width + lane) * CHANNELS + a];
+        partials[(slice * g.a + tile.first + a) * taps + tap] = total;
+    }
+}

@@ -1,0 +1,61 @@
+"""Launches of ``cross_entropy.cu``."""
+
+from typing import Any, NamedTuple
+
+from minigrad.fused.cuda import kernels
+from minigrad.fused.cuda.geometry import Launch, elementwise
+
+FILE = "cross_entropy.cu"
+_TYPES = [(real, whole) for real in ("float", "double") for whole in ("int", "long long")]
+INSTANCES = (
+    *(f"cross_entropy_rows<{real}, {whole}>" for real, whole in _TYPES),
+    *(f"cross_entropy_backward<{real}, {whole}>" for real, whole in _TYPES),
+    "cross_entropy_mean<float>", "cross_entropy_mean<double>",
+)  # fmt: skip
+
+
+class Cache(NamedTuple):
+    """What the backward needs."""
+
+    logits: Any
+    labels: Any
+    rows: Any  # (N, 2): the maximum, and log(sum_j e^(x_j - maximum))
+
+
+def accepts(logits: Any, labels: Any) -> bool:
+    """Whether the kernels serve this call; what is malformed is left to the op's own errors."""
+    is_shaped = logits.ndim == 2 and logits.shape[:1] == labels.shape and logits.size > 0
+    return is_shaped and kernels.is_real(logits) and labels.dtype.kind in "iu"
+
+
+def forward(xp: Any, logits: Any, labels: Any) -> tuple[Any, Cache]:
+    """``ops.cross_entropy``; labels on the GPU are not read back, a wrong one gives nan."""
+    logits = xp.ascontiguousarray(logits)
+    whole = "int32" if labels.dtype.itemsize == 4 and labels.dtype.kind == "i" else "int64"
+    labels = xp.ascontiguousarray(labels, whole)
+    n, k = logits.shape
+    rows, losses = xp.empty((n, 2), logits.dtype), xp.empty(n, "float64")
+    loss = xp.empty((), logits.dtype)
+    device, real = kernels.device_of(xp, logits), kernels.real(logits)
+    launch = elementwise(32 * n, device)
+    instance = f"cross_entropy_rows<{real}, {_whole(labels)}>"
+    kernels.run(xp, FILE, instance, launch, logits, labels, rows, losses, n, k)
+    one = Launch(1, device.threads, 8 * (device.threads // 32))
+    kernels.run(xp, FILE, f"cross_entropy_mean<{real}>", one, losses, loss, n)
+    return loss, Cache(logits, labels, rows)
+
+
+def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any, None]:
+    """``(softmax - one_hot) y_bar / N``; labels have no cotangent."""
+    logits, labels, rows = cache
+    y_bar = xp.ascontiguousarray(y_bar, logits.dtype)
+    logits_bar = xp.empty(logits.shape, logits.dtype)
+    launch = elementwise(logits.size, kernels.device_of(xp, logits))
+    instance = f"cross_entropy_backward<{kernels.real(logits)}, {_whole(labels)}>"
+    arrays = (y_bar, logits, labels, rows, logits_bar)
+    kernels.run(xp, FILE, instance, launch, *arrays, *logits.shape)
+    return logits_bar, None
+
+
+def _whole(labels: Any) -> str:
+    return "int" if labels.dtype.itemsize == 4 else "long long"

@@ -1,0 +1,86 @@
+"""Kernels from ``.cu`` text: compiled by CuPy at the first call of each instance, then kept.
+
+CuPy caches what it compiled on disk, so later processes only load it. CuPy compiles with
+``-ftz=true``: float32 results below 1.2e-38 become 0.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from minigrad.fused.cuda.geometry import Device, Launch
+
+HERE = Path(__file__).parent
+HEADERS = ("common.cuh", "layouts.cuh", "moments.cuh", "sums.cuh", "windows.cuh")
+OPTIONS = ("--std=c++17",)
+LARGE = 48 * 1024  # bytes of shared memory that need no asking
+
+
+@cache
+def source(name: str) -> str:
+    """The text of ``name`` with the headers before it; CuPy's cache then knows all of it."""
+    return "\n".join((HERE / part).read_text(encoding="utf-8") for part in (*HEADERS, name))
+
+
+@cache
+def _kernel(xp: Any, name: str, instance: str, number: int, is_large: bool) -> Any:
+    """One instance of a template in file ``name``, such as ``sigmoid_forward<float>``."""
+    module = xp.RawModule(code=source(name), options=OPTIONS, name_expressions=(instance,))
+    kernel = module.get_function(instance)
+    if is_large:  # both are set for the current device only
+        kernel.max_dynamic_shared_size_bytes = _device(xp, number).shared_per_block
+        kernel.preferred_shared_memory_carveout = 100  # per cent: two blocks per multiprocessor
+    return kernel
+
+
+@cache
+def _device(xp: Any, number: int) -> Device:
+    found = xp.cuda.Device(number).attributes
+    return Device(
+        multiprocessors=found["MultiProcessorCount"],
+        shared_per_multiprocessor=found["MaxSharedMemoryPerMultiprocessor"],
+        shared_per_block=found["MaxSharedMemoryPerBlockOptin"],
+        threads=min(512, found["MaxThreadsPerMultiProcessor"] // 2),
+    )
+
+
+def device_of(xp: Any, array: Any) -> Device:
+    """What a launch on the GPU that holds ``array`` depends on."""
+    return _device(xp, array.device.id)
+
+
+def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any) -> None:
+    """Launch ``instance`` of file ``name`` on the GPU of its first argument, an array.
+
+    Args:
+        args: arrays in C order; ints, which the kernel gets as 64-bit integers; floats, as double.
+    """
+    number = args[0].device.id
+    with xp.cuda.Device(number):
+        kernel = _kernel(xp, name, instance, number, launch.shared > LARGE)
+        kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared)
+
+
+def sum_rows(xp: Any, name: str, partials: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """The sums over the rows of a matrix of doubles, always in the same order."""
+    threads = min(256, device_of(xp, partials).threads)
+    sums = xp.empty(shape, dtype)
+    launch = Launch(-(-sums.size // 32), threads, 8 * threads)
+    run(xp, name, f"sum_rows<{real(sums)}>", launch, partials, sums, *partials.shape)
+    return sums
+
+
+def real(array: Any) -> str:
+    """The C++ name of the dtype of a floating array."""
+    return "float" if array.dtype.itemsize == 4 else "double"
+
+
+def is_real(*arrays: Any) -> bool:
+    """Whether all arrays are float32, or all float64."""
+    first = arrays[0].dtype
+    return first.kind == "f" and first.itemsize in (4, 8) and all(a.dtype == first for a in arrays)
+
+
+def is_aligned(*arrays: Any) -> bool:
+    """Whether all arrays start at a multiple of 16 bytes, so that packs can be loaded."""
+    return all(a.data.ptr % 16 == 0 for a in arrays)

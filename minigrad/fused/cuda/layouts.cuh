@@ -1,0 +1,117 @@
+// Which values of a channel a thread owns. Both layouts offer the same names:
+//
+//   channel, valid   the channel of this thread, and whether there is one
+//   slice, slices    the values of a channel are cut into slices, one per block
+//   rank, ranks      the number of this thread among those of its channel in this block
+//   count            packs of `width` values in this slice; thread `rank` owns every `ranks`-th
+//   walk()           their places in memory, one after the other
+//   place(i)         where pack i is held in shared memory; below room()
+//   sum(values)      over the threads of this channel in this block
+
+// How long a step through memory is; `s` is the position inside a row of S consecutive values.
+struct Walk {
+    Integer address, step, wrap;
+    Integer s, step_s, length;
+
+    __device__ void advance() {
+        address += step;
+        s += step_s;
+        if (s >= length) {  // into the next row
+            s -= length;
+            address += wrap;
+        }
+    }
+};
+
+struct Shape {
+    Integer n, c, s;         // (N, C, S) in C order
+    Integer slices, length;  // slices per channel, and values in each but the last
+};
+
+// (N, C, S): a block reads one channel, S consecutive values at a time; V divides S.
+template <class T, int V>
+struct Planes {
+    using Value = T;
+    static constexpr int width = V;
+    // packs that are loaded before the first is used: as many as 64 registers leave room for
+    static constexpr int depth = sizeof(T) == 8 ? 4 / V : V > 1 ? 4 : 8;
+    static constexpr int tile = 1;  // channels per block
+
+    const Shape shape;
+    double* const scratch;
+    Integer channel, slice, first;
+    int rank, ranks, count;
+    static constexpr bool valid = true;
+
+    __device__ Planes(const Shape& g, unsigned block, double* memory) : shape(g), scratch(memory) {
+        channel = block / g.slices;
+        slice = block % g.slices;
+        rank = threadIdx.x;
+        ranks = blockDim.x;
+        first = slice * g.length;
+        const Integer values = g.n * g.s, end = first + g.length;
+        count = static_cast<int>(((end < values ? end : values) - first) / V);
+    }
+
+    __device__ Walk walk() const {
+        const Integer own = first + static_cast<Integer>(rank) * V;
+        const Integer step = static_cast<Integer>(ranks) * V, row = shape.c * shape.s;
+        const Integer n = own / shape.s, s = own % shape.s;
+        return {n * row + channel * shape.s + s, step / shape.s * row + step % shape.s,
+                row - shape.s, s, step % shape.s, shape.s};
+    }
+
+    __device__ int place(int i) const { return i; }
+    __device__ int room() const { return static_cast<int>(shape.length / V); }
+
+    template <int M>
+    __device__ void sum(double (&values)[M]) const {
+        block_sum<M>(values, scratch);
+    }
+};
+
+// (N, C): a warp reads 32 neighbouring channels of one row, so that its reads are one piece.
+template <class T>
+struct Columns {
+    using Value = T;
+    static constexpr int width = 1;
+    static constexpr int depth = 32 / sizeof(T);
+    static constexpr int tile = 32;
+
+    const Shape shape;
+    double* const scratch;
+    Integer channel, slice, first;
+    int rank, ranks, count;
+    bool valid;
+
+    __device__ Columns(const Shape& g, unsigned block, double* memory) : shape(g), scratch(memory) {
+        slice = block % g.slices;
+        channel = block / g.slices * 32 + threadIdx.x % 32;
+        valid = channel < g.c;
+        rank = threadIdx.x / 32;
+        ranks = blockDim.x / 32;
+        first = slice * g.length;
+        const Integer end = first + g.length;
+        count = valid ? static_cast<int>((end < g.n ? end : g.n) - first) : 0;
+    }
+
+    __device__ Walk walk() const {
+        return {(first + rank) * shape.c + channel, ranks * shape.c, 0, 0, 0, 1};
+    }
+
+    __device__ int place(int i) const { return i * 32 + threadIdx.x % 32; }
+    __device__ int room() const { return static_cast<int>(shape.length * 32); }
+
+    // In the order of the warps. `scratch`: M doubles per thread.
+    template <int M>
+    __device__ void sum(double (&values)[M]) const {
+        const int column = threadIdx.x % 32;
+        for (int m = 0; m < M; ++m) scratch[(m * ranks + rank) * 32 + column] = values[m];
+        __syncthreads();
+        for (int m = 0; m < M; ++m) {
+            values[m] = 0;
+            for (int r = 0; r < ranks; ++r) values[m] += scratch[(m * ranks + r) * 32 + column];
+        }
+        __syncthreads();
+    }
+};

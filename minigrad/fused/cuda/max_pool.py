@@ -1,0 +1,62 @@
+"""Launches of ``max_pool.cu``."""
+
+from math import prod
+from typing import Any, NamedTuple
+
+from minigrad.fused.cuda import kernels
+from minigrad.fused.cuda.geometry import elementwise
+from minigrad.fused.cuda.windows import LIMIT, RECORD, by_value, record, windows
+
+FILE = "max_pool.cu"
+_PLACES = {"unsigned char": "uint8", "int": "int32"}
+INSTANCES = tuple(
+    f"max_pool_{way}<{real}, {place}>"
+    for way in ("forward", "backward")
+    for real in ("float", "double")
+    for place in _PLACES
+)
+
+
+class Cache(NamedTuple):
+    """What the backward needs."""
+
+    winners: Any  # the row-major place of the maximum in each window
+    geometry: Any
+    shape: tuple[int, ...]  # of x
+    place: str  # the C++ name of the dtype of winners
+
+
+def accepts(x: Any, **geometry: Any) -> bool:
+    """Whether the kernels serve this call: signals and images."""
+    return x.ndim in (3, 4) and kernels.is_real(x) and x.size > 0 and prod(x.shape[2:]) < LIMIT
+
+
+def forward(
+    xp: Any, x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1
+) -> tuple[Any, Cache]:
+    """``ops.max_pool`` and the place of each maximum."""
+    stride = kernel_size if stride is None else stride
+    found = windows(x.shape, kernel_size, stride, padding, dilation)
+    x = xp.ascontiguousarray(x)
+    shape = (*x.shape[:2], *found.outputs[-(x.ndim - 2) :])
+    place = "unsigned char" if found.count <= 256 else "int"
+    y, winners = xp.empty(shape, x.dtype), xp.empty(shape, _PLACES[place])
+    geometry = by_value(record(found), RECORD)
+    _run(xp, "forward", place, y.size, x, y, winners, prod(x.shape[:2]), geometry)
+    return y, Cache(winners, geometry, x.shape, place)
+
+
+def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any]:
+    """Each cotangent goes to the place of the maximum of its window."""
+    y_bar = xp.ascontiguousarray(y_bar)
+    x_bar = xp.empty(cache.shape, y_bar.dtype)
+    planes = prod(cache.shape[:2])
+    arrays = (y_bar, cache.winners, x_bar)
+    _run(xp, "backward", cache.place, x_bar.size, *arrays, planes, cache.geometry)
+    return (x_bar,)
+
+
+def _run(xp: Any, way: str, place: str, size: int, x: Any, *args: Any) -> None:
+    launch = elementwise(size, kernels.device_of(xp, x))
+    instance = f"max_pool_{way}<{kernels.real(x)}, {place}>"
+    kernels.run(xp, FILE, instance, launch, x, *args)

@@ -1,0 +1,42 @@
+"""Launches of ``sigmoid.cu``."""
+
+from typing import Any
+
+from minigrad.fused.cuda import kernels
+from minigrad.fused.cuda.geometry import elementwise
+
+FILE = "sigmoid.cu"
+INSTANCES = tuple(
+    f"sigmoid_{way}<{layout}>"
+    for way in ("forward", "backward")
+    for layout in ("float, 4", "float, 1", "double, 2", "double, 1")
+)
+
+
+def accepts(x: Any) -> bool:
+    """Whether the kernels serve this call."""
+    return kernels.is_real(x) and x.size > 0
+
+
+def forward(xp: Any, x: Any) -> tuple[Any, tuple]:
+    """``1 / (1 + e^-x)``."""
+    x = xp.ascontiguousarray(x)
+    y = xp.empty(x.shape, x.dtype)
+    _run(xp, "forward", x, y)
+    return y, (x,)
+
+
+def backward(xp: Any, y_bar: Any, cache: tuple) -> tuple[Any]:
+    """``x_bar = y_bar t / (1 + t)^2`` with ``t = e^-|x|``."""
+    (x,) = cache
+    x_bar = xp.empty(x.shape, x.dtype)
+    _run(xp, "backward", xp.ascontiguousarray(y_bar, x.dtype), x, x_bar)
+    return (x_bar,)
+
+
+def _run(xp: Any, way: str, *arrays: Any) -> None:
+    x = arrays[0]
+    width = 16 // x.dtype.itemsize if kernels.is_aligned(*arrays) else 1
+    launch = elementwise(-(-x.size // width), kernels.device_of(xp, x))
+    instance = f"sigmoid_{way}<{kernels.real(x)}, {width}>"
+    kernels.run(xp, FILE, instance, launch, *arrays, x.size)

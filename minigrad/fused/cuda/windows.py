@@ -1,0 +1,36 @@
+"""Sliding windows as kernels take them; see ``windows.cuh``."""
+
+from typing import Any
+
+import numpy as np
+
+from minigrad.ops.window import Window, window
+
+FIELDS = ("h", "w", "oh", "ow", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw")
+RECORD = [(name, "int32") for name in FIELDS]
+LIMIT = 2**31  # kernels count inside one plane with 32 bits
+
+
+def windows(
+    shape: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any
+) -> Window:
+    """The windows over (N, C, L) or (N, C, H, W); a signal is an image of height 1."""
+    found = window(shape, kernel, stride, padding, dilation)
+    if len(found.sizes) == 2:
+        return found
+    one, none = (1,), (0,)
+    return Window(
+        one + found.sizes, one + found.kernel, one + found.stride, none + found.padding,
+        one + found.dilation, one + found.outputs,
+    )  # fmt: skip
+
+
+def record(found: Window) -> tuple[int, ...]:
+    """The numbers of ``struct Window``."""
+    parts = (found.sizes, found.outputs, found.kernel, found.stride, found.padding, found.dilation)
+    return tuple(number for part in parts for number in part)
+
+
+def by_value(numbers: tuple[int, ...], fields: list[tuple[str, str]]) -> np.ndarray:
+    """A struct that is passed to a kernel by value."""
+    return np.array(numbers, fields)

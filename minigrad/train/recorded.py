@@ -1,0 +1,200 @@
+"""A training step that is recorded once and launched again and again, as a CUDA graph.
+
+Launching the some hundred kernels of a small step one by one costs more time than they compute; a
+graph is one launch. A graph computes with the addresses and numbers it was recorded with. So the
+parameters, the buffers and the optimizer's arrays have a home each, which the graph reads and
+writes, and batches are copied to one place before each launch.
+"""
+
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from minigrad import backend, nn, optim
+from minigrad.core.node import leaf
+from minigrad.errors import UsageError, facts
+from minigrad.fused.cuda import matmul
+from minigrad.nn import kernels
+from minigrad.tensor import Tensor, tensor
+
+
+def train_step(net: nn.Module, optimizer: optim.Optimizer, x: Tensor, labels: Tensor) -> tuple:
+    """One step on a batch that is on the device: the loss and the number of right answers, as
+    arrays there. Nothing waits for the device."""
+    optimizer.zero_grad()
+    logits = net(x)
+    loss = kernels.cross_entropy(logits, labels)
+    loss.backward()
+    optimizer.step()
+    return loss.array, (logits.array.argmax(axis=1) == labels.array).sum()
+
+
+class RecordedStep:
+    """``train_step`` as a graph: call it with batches of one shape.
+
+    While it runs, the tensors of ``net`` keep the values they had: ``release`` gives them the
+    present ones. A tensor that was assigned in between is taken over by the next call.
+
+    Args:
+        net, optimizer: on a GPU; the optimizer has stepped at least once, so that its arrays exist.
+        x, labels: a batch on the host; its shapes and dtypes are those of all later ones.
+
+    Raises:
+        UsageError: the step cannot be recorded; names the reason: the host waits for a result or
+            draws random numbers in it, it needs cuBLAS for more than products of two matrices, or
+            the optimizer's update depends on the number of steps (Adam).
+    """
+
+    def __init__(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any):
+        self.net, self.optimizer = net, optimizer
+        self.tensors = [*net.parameters(), *net.buffers()]
+        device = self.tensors[0].device
+        if device == "cpu":
+            raise UsageError(facts("RecordedStep: device", expected="a GPU", got=device))
+        self.library: Any = backend.library_of(self.tensors[0].array)
+        self.key = self._key(x, labels)
+        self.batch = tensor(x, device=device), tensor(labels, device=device)
+        self.homes: list[Any] = []
+        self.shown: list[Any] = []  # what the tensors held when they were last released
+        self.is_running = False
+        self._record()
+
+    def __call__(self, x: Any, labels: Any) -> tuple[Any, Any]:
+        """One step: the loss and the number of right answers before it, arrays on the device."""
+        if not self.fits(x, labels):
+            got = f"{x.shape} {x.dtype} with {self.optimizer.param_groups[0]}"
+            raise UsageError(facts("RecordedStep: batch", expected=self.key, got=got))
+        self._adopt()
+        for home, value in zip(self.batch, (x, labels), strict=True):
+            home.array[...] = self.library.xp.asarray(value)
+        self.graph.launch()
+        return tuple(result.copy() for result in self.results)
+
+    def fits(self, x: Any, labels: Any) -> bool:
+        """Whether the recording holds: shapes, dtypes, mode and the optimizer's options."""
+        return self.key == self._key(x, labels)
+
+    def release(self) -> None:
+        """Give the tensors and the optimizer the present values."""
+        if self.is_running:
+            self.shown = [home.copy() for home in self.homes]
+            self._assign(self.shown)
+            self.is_running = False
+
+    def _key(self, x: Any, labels: Any) -> tuple:
+        options = self.optimizer.state_dict()["param_groups"]
+        modes = tuple(module.training for module in self.net.modules())
+        return x.shape, str(x.dtype), labels.shape, str(labels.dtype), str(options), modes
+
+    # --- state -----------------------------------------------------------------------------------
+
+    def _slots(self) -> Iterator[tuple[dict, str]]:
+        """The places of the optimizer's arrays."""
+        for entries in self.optimizer.state_dict()["state"]:
+            for name in sorted(entries):
+                if self._is_array(entries[name]):
+                    yield entries, name
+
+    def _is_array(self, value: Any) -> bool:
+        return isinstance(value, self.library.types)
+
+    def _state(self) -> list[Any]:
+        """Every array that a step changes."""
+        arrays = [t.array for t in self.tensors]
+        return arrays + [entries[name] for entries, name in self._slots()]
+
+    def _assign(self, arrays: list[Any]) -> None:
+        for t, array in zip(self.tensors, arrays, strict=False):
+            t.array, t.node = array, leaf(array, t.requires_grad, t.name)
+        state, rest = self.optimizer.state_dict(), iter(arrays[len(self.tensors) :])
+        for entries in state["state"]:
+            for name in sorted(entries):
+                if self._is_array(entries[name]):
+                    entries[name] = next(rest)
+        self.optimizer.load_state_dict(state)
+
+    def _adopt(self) -> None:
+        """Take over what was assigned since the tensors were released."""
+        if not self.is_running:
+            for home, now, shown in zip(self.homes, self._state(), self.shown, strict=True):
+                if now is not shown:
+                    home[...] = now
+            self.is_running = True
+
+    def _numbers(self) -> list[dict]:
+        """What the optimizer keeps on the host: a graph would repeat the update of one moment."""
+        states = self.optimizer.state_dict()["state"]
+        return [{k: v for k, v in s.items() if not self._is_array(v)} for s in states]
+
+    # --- recording -------------------------------------------------------------------------------
+
+    def _record(self) -> None:
+        xp, before, numbers = self.library.xp, self._state(), self._numbers()
+        self.pool = xp.cuda.MemoryPool()  # what the graph uses is given to nobody else
+        self.homes = [array.copy() for array in before]
+        stream = xp.cuda.Stream(non_blocking=True)
+        xp.cuda.get_current_stream().synchronize()
+        with _without_cublas(self.library), xp.cuda.using_allocator(self.pool.malloc), stream:
+            try:
+                self._step()  # loads every kernel: that is not done while recording
+                if self._numbers() != numbers or len(self._state()) != len(before):
+                    raise NotImplementedError(
+                        "the optimizer's update depends on the number of steps"
+                    )
+                self._assign(self.homes)
+                self.graph = self._capture(stream)
+            except (NotImplementedError, RuntimeError) as error:
+                raise UsageError(f"RecordedStep: the step cannot be recorded: {error}") from error
+            finally:
+                self._assign(before)
+                stream.synchronize()
+        self.shown = before
+
+    def _step(self) -> tuple[Any, Any]:
+        return train_step(self.net, self.optimizer, *self.batch)
+
+    def _capture(self, stream: Any) -> Any:
+        stream.begin_capture()
+        try:
+            self.results = self._step()
+            for home, new in zip(self.homes, self._state(), strict=True):
+                home[...] = new
+        except BaseException:
+            _abandon(stream)
+            raise
+        return stream.end_capture()
+
+
+def _abandon(stream: Any) -> None:
+    """End a capture that failed; ending it fails once more."""
+    with suppress(RuntimeError):
+        stream.end_capture()
+
+
+@contextmanager
+def _without_cublas(library: backend.Library) -> Iterator[None]:
+    """Inside the block products of two matrices are kernels of the package.
+
+    CuPy refuses cuBLAS while a stream records (cupy/cupy#6290).
+    """
+    backend.register(replace(library, xp=_with_own_products(library.xp)))
+    try:
+        yield
+    finally:
+        backend.register(library)
+
+
+@cache
+def _with_own_products(xp: Any) -> types.ModuleType:
+    """``xp`` with another ``matmul``."""
+
+    def product(a: Any, b: Any) -> Any:
+        return matmul.product(xp, a, b) if matmul.accepts(a, b) else xp.matmul(a, b)
+
+    own: Any = types.ModuleType(xp.__name__)
+    own.__getattr__ = lambda name: getattr(xp, name)
+    own.matmul = product
+    return own

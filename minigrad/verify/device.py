@@ -1,0 +1,46 @@
+"""Checks on another device: what is checked runs there, what it is checked by stays on the host."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minigrad.backend import to_device, to_host
+from minigrad.tensor import Tensor
+
+
+def moved(value: Any, device: str) -> Any:
+    """``value`` with every array in it (tuples and dictionaries, too) on ``device``."""
+    if isinstance(value, dict):
+        return {key: moved(entry, device) for key, entry in value.items()}
+    if isinstance(value, tuple):
+        return tuple(moved(entry, device) for entry in value)
+    return to_device(value, device) if isinstance(value, np.ndarray) else value
+
+
+def elsewhere(f: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
+    """``f`` of tensors on the host, computed on ``device``; the moves are part of the graph."""
+    if device == "cpu":
+        return f
+    return lambda *xs: f(*(x.to(device) for x in xs)).to("cpu")
+
+
+def pairs_elsewhere(make: Callable, device: str) -> Callable:
+    """``make() -> (forward, backward)`` for arrays on the host, computed on ``device``."""
+    if device == "cpu":
+        return make
+
+    def make_moved() -> tuple[Callable, Callable]:
+        forward, backward = make()
+
+        def forward_moved(*inputs: np.ndarray, **params: Any) -> tuple[np.ndarray, Any]:
+            y, cache = forward(*moved(inputs, device), **moved(params, device))
+            return to_host(y), cache
+
+        def backward_moved(y_bar: np.ndarray, cache: Any) -> tuple:
+            bars = backward(to_device(y_bar, device), cache)
+            return tuple(None if bar is None else to_host(bar) for bar in bars)
+
+        return forward_moved, backward_moved
+
+    return make_moved

@@ -1,0 +1,142 @@
+"""Errors to plant into the text of kernels, each with what must notice it.
+
+``compare``: results differ from the reference. ``address``: memory outside of an array or of shared
+memory is touched. ``thread``: two threads touch one place, one of them writing, in no order.
+"""
+
+import numpy as np
+from pairs import check_batch_norm, check_layer_norm, normal, run, wide
+
+import minigrad as mg
+from minigrad.fused.cuda import PAIRS
+
+RNG = np.random.default_rng(5)
+
+
+def train(shape, dtype=np.float32, drift=0.0, **words):
+    """Batch norm in training, of values that grow by ``drift`` deviations along the batch."""
+
+    def check(gpu):
+        (x, *others), y_bar = normal(shape, dtype, RNG, **words)
+        x = x + np.linspace(0, drift, x.size, dtype=dtype).reshape(shape)
+        check_batch_norm(gpu, (x, *others), y_bar)
+
+    return check
+
+
+def evaluate(shape):
+    given = [np.full(shape[1], value, np.float32) for value in (0.5, 2.0)]
+    return lambda gpu: check_batch_norm(gpu, *normal(shape, np.float32, RNG), 1e-5, *given)
+
+
+def normalize_rows(rows, features):
+    def check(gpu):
+        x, y_bar = (RNG.normal(size=(rows, features)).astype(np.float32) for _ in range(2))
+        gamma, beta = (RNG.uniform(0.5, 2, features).astype(np.float32) for _ in range(2))
+        check_layer_norm(gpu, x, gamma, beta, y_bar)
+
+    return check
+
+
+def equal(name, shapes, **params):
+    """The pair ``name`` against the op of that name; integers, so that sums are exact."""
+
+    def check(gpu):
+        xs = [RNG.integers(-3, 4, shape).astype(np.float32) for shape in shapes]
+        y, pullback = mg.vjp(lambda *a: getattr(mg.ops, name)(*a, **params), *map(wide, xs))
+        y_bar = RNG.integers(-3, 4, y.shape).astype(np.float32)
+        found = run(gpu, name, xs, y_bar, **params)
+        references = [y.data, *(bar.data for bar in pullback(wide(y_bar)))]
+        for got, expected in zip((found.y, *found.bars), references, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+    return check
+
+
+def classify(labels, k):
+    def check(gpu):
+        logits = RNG.normal(size=(len(labels), k)).astype(np.float32)
+        pair = PAIRS["cross_entropy"]
+        y, cache = pair.forward(gpu.xp, gpu.array(logits), gpu.array(np.array(labels)))
+        pair.backward(gpu.xp, gpu.array(np.float32(1)), cache)
+        known = all(0 <= label < k for label in labels)
+        expected = mg.ops.cross_entropy(logits, np.array(labels)) if known else np.nan
+        np.testing.assert_allclose(gpu.host(y), expected, rtol=1e-5)
+
+    return check
+
+
+# file, what stands there, what is planted, who notices, with which call
+ERRORS = [
+    ("the sums of a block are read before all warps wrote theirs", "common.cuh",
+     "scratch[m * warps + warp] = values[m];\n    __syncthreads();",
+     "scratch[m * warps + warp] = values[m];", "thread", train((3, 2, 40))),
+    ("blocks of a channel do not wait for each other", "common.cuh",
+     "atomicAdd(arrivals, 1u);\n        while (atomicAdd(arrivals, 0u) < expected) doze();",
+     "if (arrivals == nullptr || expected == 0) doze();",
+     "thread", train((2, 1, 4000))),
+    ("a block arrives before its writes are seen", "common.cuh",
+     "__threadfence();\n        atomicAdd(arrivals, 1u);", "atomicAdd(arrivals, 1u);", "thread",
+     train((2, 1, 4000))),
+    ("the last of the blocks is missed", "common.cuh",
+     "*before == expected - 1", "*before == expected", "compare", evaluate((2, 1, 4000))),
+    ("the last slice reads beyond the channel", "layouts.cuh",
+     "(end < values ? end : values)", "(values > 0 ? end : 0)", "address", train((3, 1, 1001))),
+    ("a tile of columns reads beyond the last channel", "layouts.cuh",
+     "valid = channel < g.c;", "valid = channel <= g.c;", "address", train((20, 33))),
+    ("a walk enters the next row one value late", "layouts.cuh",
+     "if (s >= length)", "if (s > length)", "compare", train((40, 2, 7))),
+    ("nothing is subtracted before sums are taken", "moments.cuh",
+     "shift = x[first.walk().address];", "shift = 0;", "compare",
+     train((64, 2, 16, 16), mean=1e4)),
+    ("means of slices are taken as equal", "batch_norm.cu",
+     "slices[k * 2 + 1] + values_in(own, k) * d * d", "slices[k * 2 + 1] + 0 * d", "compare",
+     train((2, 1, 4000), drift=5.0)),
+    ("slices weigh the same, also a shorter last one", "batch_norm.cu",
+     "sum[0] += values_in(own, k) * slices[k * 2]",
+     "sum[0] += static_cast<double>(own.shape.n) * own.shape.s / count * slices[k * 2]",
+     "compare", train((43, 1, 3), drift=5.0)),
+    ("the mean is rounded to float32", "batch_norm.cu",
+     "((value - numbers[0]) - numbers[1]) * numbers[2] + numbers[3]",
+     "(value - numbers[0]) * numbers[2] + numbers[3]", "compare", train((64, 2, 8, 8), mean=1e4)),
+    ("the variance is divided by N - 1", "batch_norm.cu",
+     "all.squares / (static_cast<double>(n) * s)", "all.squares / (static_cast<double>(n) * s - 1)",
+     "compare", train((5, 3))),
+    ("eps is added to the deviation", "batch_norm.cu",
+     "1 / sqrt(biased + eps)", "1 / (sqrt(biased) + eps)", "compare", train((5, 3), std=0.01)),
+    ("the mean path is lost", "batch_norm.cu",
+     "(bars[u].at[v] - mean_path - h * variance_path)",
+     "(bars[u].at[v] - 0 * mean_path - h * variance_path)",
+     "compare", train((5, 3))),
+    ("the variance path is lost", "batch_norm.cu",
+     "(bars[u].at[v] - mean_path - h * variance_path)",
+     "(bars[u].at[v] - mean_path - 0 * h * variance_path)",
+     "compare", train((5, 3))),
+    ("x_hat is held over y_bar", "batch_norm.cu",
+     "held[own.room() + own.place(i + u * own.ranks)] = hats[u]",
+     "held[own.place(i + u * own.ranks)] = hats[u]", "compare", train((3, 2, 8))),
+    ("gamma is that of the row", "layer_norm.cu",
+     "load<T, L::width>(gamma + at.s)", "load<T, L::width>(gamma + at.s % 4)", "compare",
+     normalize_rows(3, 8)),
+    ("what is left over by packs is forgotten", "sigmoid.cu",
+     "if (first < size - packs * V) y[", "if (false) y[", "compare", equal("sigmoid", [(7,)])),
+    ("the last maximum wins", "max_pool.cu",
+     "value > best", "value >= best", "compare",
+     equal("max_pool", [(2, 2, 6, 6)], kernel_size=2)),
+    ("an image is overwritten while it is read", "conv.cu",
+     "__syncthreads();  // the image before is used up", "", "thread",
+     equal("conv", [(70, 1, 6, 6), (1, 1, 3, 3)])),
+    ("a last tile of channels writes eight", "conv.cu",
+     "count = rest < CHANNELS ? rest : CHANNELS;", "count = rest > 0 ? CHANNELS : 0;", "address",
+     equal("conv", [(1, 1, 5, 5), (3, 1, 2, 2)])),
+    ("padding is not subtracted", "conv.cu",
+     "const int top = o / g.at.ow * g.at.sh - g.at.ph;",
+     "const int top = o / g.at.ow * g.at.sh;", "compare",
+     equal("conv", [(1, 1, 5, 5), (3, 1, 2, 2)], padding=1)),
+    ("a tile is overwritten while it is read", "matmul.cu",
+     "* right[d * TILE + tx + 16 * j];\n        __syncthreads();",
+     "* right[d * TILE + tx + 16 * j];", "thread", equal("matmul", [(3, 40), (40, 5)])),
+    ("a label is an address, whatever it is", "cross_entropy.cu",
+     "losses[row] = 0 <= label && label < k ?", "losses[row] = true ?", "address",
+     classify([0, 900_000, 1], 3)),
+]  # fmt: skip

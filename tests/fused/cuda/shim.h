@@ -1,0 +1,179 @@
+// CUDA's words for a C++20 compiler, so that the text of a kernel runs on a CPU.
+//
+// Every CUDA thread is a std::thread, every block has its own memory, and as many blocks run at
+// once as the launch says. Shared memory starts as nan, and has exactly the size that was asked
+// for: what a kernel forgets to write, or writes outside, shows.
+#define MINIGRAD_HOST
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#define __device__
+#define __global__
+#define __launch_bounds__(...)
+
+using std::exp, std::fabs, std::fmax, std::log, std::sqrt;
+
+namespace shim {
+
+struct Index {
+    unsigned x = 0;
+};
+
+// Not std::barrier: its library version counts waiters of all barriers in one table, which orders
+// threads of different blocks and hides from ThreadSanitizer that they race.
+class Gate {
+public:
+    explicit Gate(long long threads) : expected(threads) {}
+    void arrive_and_wait() {
+        std::unique_lock lock(mutex);
+        const long long mine = phase;
+        if (++arrived == expected) {
+            arrived = 0;
+            ++phase;
+            opened.notify_all();
+        } else {
+            opened.wait(lock, [&] { return phase != mine; });
+        }
+    }
+
+private:
+    std::mutex mutex;
+    std::condition_variable opened;
+    long long expected, arrived = 0, phase = 0;
+};
+
+struct Warp {
+    explicit Warp(long long lanes) : gate(lanes) {}
+    Gate gate;
+    alignas(16) char slots[32][16];
+};
+
+struct Block {
+    Block(long long threads, std::size_t bytes) : gate(threads), size(bytes) {
+        for (long long lane = 0; lane < threads; lane += 32)
+            warps.push_back(std::make_unique<Warp>(std::min(32LL, threads - lane)));
+        memory = static_cast<char*>(operator new[](bytes, std::align_val_t(16)));
+    }
+    ~Block() { operator delete[](memory, std::align_val_t(16)); }
+    Gate gate;
+    std::vector<std::unique_ptr<Warp>> warps;
+    std::size_t size;
+    char* memory;
+    long long number = 0;
+};
+
+inline thread_local Block* current = nullptr;
+
+}  // namespace shim
+
+inline thread_local shim::Index threadIdx, blockIdx, blockDim, gridDim;
+
+inline void __syncthreads() { shim::current->gate.arrive_and_wait(); }
+
+// Atomic additions order nothing by themselves, as on a GPU; fences do. ThreadSanitizer does not
+// know fences, so they are steps of one counter: each sees what came before the steps below its.
+inline std::atomic<unsigned> fences = 0;
+inline void __threadfence() { fences.fetch_add(1, std::memory_order_acq_rel); }
+inline void doze() { std::this_thread::yield(); }
+inline char* block_memory() { return shim::current->memory; }
+
+inline unsigned atomicAdd(unsigned* address, unsigned value) {
+    return std::atomic_ref<unsigned>(*address).fetch_add(value, std::memory_order_relaxed);
+}
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+    const int lane = threadIdx.x % 32;
+    shim::Warp& warp = *shim::current->warps[threadIdx.x / 32];
+    std::memcpy(warp.slots[lane], &value, sizeof(T));
+    warp.gate.arrive_and_wait();
+    T other;
+    std::memcpy(&other, warp.slots[lane ^ mask], sizeof(T));
+    warp.gate.arrive_and_wait();
+    return other;
+}
+
+namespace shim {
+
+struct Geometry {
+    long long grid, threads, shared, resident;
+};
+
+template <class... A, std::size_t... I>
+void call(void (*kernel)(A...), void** args, std::index_sequence<I...>) {
+    kernel(*static_cast<std::decay_t<A>*>(args[I])...);
+}
+
+// Blocks are taken in order by as many teams of threads as run at once.
+template <class... A>
+void launch(void (*kernel)(A...), const Geometry& g, void** args) {
+    std::atomic<long long> next = 0;
+    std::vector<std::unique_ptr<Block>> teams;
+    std::vector<std::thread> threads;
+    for (long long team = 0; team < std::min(g.grid, g.resident); ++team) {
+        teams.push_back(std::make_unique<Block>(g.threads, static_cast<std::size_t>(g.shared)));
+        for (long long t = 0; t < g.threads; ++t)
+            threads.emplace_back([&, block = teams.back().get(), t] {
+                current = block;
+                threadIdx.x = static_cast<unsigned>(t);
+                blockDim.x = static_cast<unsigned>(g.threads);
+                gridDim.x = static_cast<unsigned>(g.grid);
+                for (;;) {
+                    if (t == 0) {
+                        block->number = next.fetch_add(1, std::memory_order_relaxed);
+                        std::memset(block->memory, 0xff, block->size);
+                    }
+                    __syncthreads();
+                    const long long number = block->number;
+                    if (number >= g.grid) return;
+                    blockIdx.x = static_cast<unsigned>(number);
+                    call(kernel, args, std::index_sequence_for<A...>());
+                    __syncthreads();
+                }
+            });
+    }
+    for (std::thread& thread : threads) thread.join();
+}
+
+using Entry = void (*)(const Geometry&, void**);
+
+// A program of its own, for sanitizers: one launch from a file, results into another.
+inline int run_file(const Entry* entries, const char* from, const char* to) {
+    std::FILE* in = std::fopen(from, "rb");
+    long long head[6];  // entry, geometry, number of arguments
+    if (!in || std::fread(head, 8, 6, in) != 6) return 2;
+    std::vector<std::unique_ptr<char, void (*)(char*)>> memory;
+    std::vector<void*> pointers(static_cast<std::size_t>(head[5])), args(pointers.size());
+    std::vector<long long> sizes(pointers.size());
+    for (std::size_t i = 0; i < pointers.size(); ++i) {
+        long long entry[2];  // whether it is an array, bytes
+        if (std::fread(entry, 8, 2, in) != 2) return 2;
+        const auto bytes = static_cast<std::size_t>(entry[1]);
+        char* data = static_cast<char*>(operator new[](bytes, std::align_val_t(16)));
+        memory.emplace_back(data, [](char* p) { operator delete[](p, std::align_val_t(16)); });
+        if (std::fread(data, 1, bytes, in) != bytes) return 2;
+        pointers[i] = data;
+        args[i] = entry[0] ? static_cast<void*>(&pointers[i]) : data;
+        sizes[i] = entry[0] ? entry[1] : 0;
+    }
+    std::fclose(in);
+    entries[head[0]]({head[1], head[2], head[3], head[4]}, args.data());
+    std::FILE* out = std::fopen(to, "wb");
+    for (std::size_t i = 0; i < pointers.size(); ++i)
+        std::fwrite(pointers[i], 1, static_cast<std::size_t>(sizes[i]), out);
+    std::fclose(out);
+    return 0;
+}
+
+}  // namespace shim

@@ -1,0 +1,102 @@
+"""Launch geometry holds on any device: pure numbers, no GPU."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minigrad.fused.cuda.geometry import Device, elementwise, row_slices, rows, slices
+
+H200 = Device(132, 233_472, 232_448)
+RTX = Device(170, 102_400, 101_376)  # compute capability 12.0
+T4 = Device(40, 65_536, 65_536)  # 7.5
+DEVICES = [H200, RTX, T4, Device(2, 20_480, 49_152, threads=64)]
+
+sizes = st.integers(1, 3000)
+shapes = st.tuples(sizes, st.integers(1, 600), st.one_of(st.just(1), sizes))
+calls = {
+    "shape": shapes,
+    "itemsize": st.sampled_from([4, 8]),
+    "device": st.sampled_from(DEVICES),
+    "arrays": st.sampled_from([1, 2]),
+    "holds": st.booleans(),
+    "aligned": st.booleans(),
+}
+
+
+@given(**calls)
+def test_slices_cover_every_value_of_a_channel_once(shape, itemsize, device, **words):
+    plan = slices(shape, itemsize, device, **words)
+    n, c, s = shape
+    assert (plan.slices - 1) * plan.length < n * s <= plan.slices * plan.length
+    assert plan.length % plan.width == 0 and s % plan.width == 0
+    tile = 32 if plan.layout == "Columns" else 1
+    assert (plan.tiles - 1) * tile < c <= plan.tiles * tile
+    assert plan.launch.grid == plan.tiles * plan.slices
+    assert plan.layout == ("Columns" if s == 1 else "Planes")
+
+
+@given(**calls)
+def test_blocks_that_wait_for_each_other_all_run_at_once(shape, itemsize, device, **words):
+    """One block per multiprocessor always fits, and two streams may do the same."""
+    plan = slices(shape, itemsize, device, **words)
+    assert plan.slices <= device.multiprocessors
+    assert plan.launch.shared <= device.shared_per_block
+    assert 2 * (plan.launch.shared + 1024) <= device.shared_per_multiprocessor
+    assert plan.launch.block == device.threads
+
+
+@given(**calls)
+def test_held_values_and_scratch_fit_side_by_side(shape, itemsize, device, **words):
+    plan = slices(shape, itemsize, device, **words)
+    columns = plan.layout == "Columns"
+    tile, warps = (32, device.threads // 32) if columns else (1, device.threads // 32)
+    sums = 3 * 8 * (device.threads if columns else warps)  # three doubles in flight
+    assert plan.held_at >= max(sums, 4 * tile * itemsize) and plan.held_at % 16 == 0
+    held = plan.length * tile * itemsize * words["arrays"] if plan.held else 0
+    assert plan.launch.shared == plan.held_at + held
+    assert plan.held is False or words["holds"]
+    assert plan.partials >= 2 * shape[1] * plan.slices and plan.counters == 1 + plan.tiles
+
+
+def test_batch_norm_of_resnet_reads_memory_once_on_an_h200():
+    """(256, 256, 56, 56) float32: 3.2 MB per channel, in 28 (forward) and 56 shared memories."""
+    shape = (256, 256, 56 * 56)
+    forward, backward = (slices(shape, 4, H200, arrays=k) for k in (1, 2))
+    assert forward.held and backward.held
+    assert (forward.width, backward.width) == (4, 4)
+    assert forward.slices <= 30 and backward.slices <= 60
+    # several channels are under way at once, so that reads of one hide the waits of another
+    assert H200.blocks // backward.slices >= 4
+
+
+@pytest.mark.parametrize("shape", [(256, 6, 576), (256, 16, 64), (4096, 120, 1), (256, 1024, 1)])
+def test_small_layers_keep_most_of_an_h200_busy(shape):
+    """Unless a block would have less than two packs per thread."""
+    plan = slices(shape, 4, H200, arrays=1)
+    ranks = 16 if shape[2] == 1 else 512
+    least = 2 * ranks * plan.width
+    assert plan.launch.grid >= 100 or plan.length <= 2 * least
+
+
+@given(
+    shape=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
+    itemsize=st.sampled_from([4, 8]),
+    device=st.sampled_from(DEVICES),
+    arrays=st.sampled_from([1, 2]),
+    aligned=st.booleans(),
+)
+def test_rows_fit_into_whole_warps_and_their_memory(shape, itemsize, device, arrays, aligned):
+    plan = rows(shape, itemsize, device, arrays=arrays, aligned=aligned)
+    assert plan.launch.grid == shape[0] and plan.launch.block % 32 == 0
+    assert 32 <= plan.launch.block <= device.threads and shape[1] % plan.width == 0
+    assert plan.held_at >= 3 * 8 * plan.launch.block // 32 and plan.held_at % 16 == 0
+    held = shape[1] * arrays * itemsize if plan.held else 0
+    assert plan.launch.shared == plan.held_at + held <= device.shared
+    count, length = row_slices(shape, device)
+    assert (count - 1) * length < shape[0] <= count * length
+
+
+@given(st.integers(0, 2**40), st.sampled_from(DEVICES))
+def test_an_elementwise_launch_is_never_empty_nor_too_large(size, device):
+    launch = elementwise(size, device)
+    assert 1 <= launch.grid < 2**31 and 32 <= launch.block <= 256

@@ -1,0 +1,176 @@
+"""The other CUDA kernels: on a GPU with ``--device cuda``, else compiled for the CPU."""
+
+import numpy as np
+import pytest
+from pairs import assert_within, run, wide
+
+import minigrad as mg
+from minigrad.fused.cuda import PAIRS
+
+DTYPES = [np.float32, np.float64]
+both = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def reference(op, xs, y_bar, **params):
+    """The value and the cotangents of ``op`` in extended precision."""
+    y, pullback = mg.vjp(lambda *a: op(*a, **params), *map(wide, xs))
+    return [y.data, *(bar.data for bar in pullback(wide(y_bar)))]
+
+
+def draw(rng, shape, dtype):
+    return rng.normal(size=shape).astype(dtype)
+
+
+@both
+@pytest.mark.parametrize("shape", [(1,), (3,), (64,), (5, 7, 11), (3000,)], ids=str)
+def test_sigmoid_keeps_its_digits_in_both_tails(shape, dtype, kernels, rng):
+    """e^-t is good to 2 u (CUDA C++ guide, table of errors); 3 more operations follow."""
+    x = np.asarray(rng.uniform(-80, 80, shape)).astype(dtype)  # e^-80 is no denormal number
+    y_bar = draw(rng, shape, dtype)
+    found = run(kernels, "sigmoid", (x,), y_bar)
+    t = np.exp(-np.abs(wide(x)))
+    for name, got, expected in (
+        ("y", found.y, np.where(x < 0, t, 1) / (1 + t)),
+        ("x_bar", found.bars[0], wide(y_bar) * t / (1 + t) ** 2),
+    ):
+        assert_within(got, expected, 8 * np.finfo(dtype).eps * np.abs(expected), name)
+
+
+POOLS = [
+    ((2, 3, 4, 4), {"kernel_size": 2}),
+    ((2, 1, 5), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    ((1, 2, 5, 4), {"kernel_size": (2, 3), "stride": (2, 1), "padding": (0, 1)}),
+    ((1, 1, 7, 7), {"kernel_size": 2, "stride": 3, "dilation": 2, "padding": 1}),
+    ((1, 2, 20, 18), {"kernel_size": 17, "stride": 1}),  # 289 places need more than a byte
+]
+
+
+@both
+@pytest.mark.parametrize(("shape", "geometry"), POOLS, ids=str)
+def test_max_pool_equals_the_op_bit_for_bit(shape, geometry, dtype, kernels, rng):
+    x = np.round(draw(rng, shape, dtype) * 2)  # many ties
+    y, pullback = mg.vjp(lambda x: mg.ops.max_pool(x, **geometry), x)
+    y_bar = rng.integers(-8, 8, y.shape).astype(dtype)  # sums of which are exact
+    found = run(kernels, "max_pool", (x,), y_bar, **geometry)
+    np.testing.assert_array_equal(found.y, y.data)
+    np.testing.assert_array_equal(found.bars[0], pullback(y_bar)[0].data)
+
+
+def test_max_pool_of_nan_and_of_minus_infinity_equals_the_op(kernels, rng):
+    x = draw(rng, (1, 1, 4, 4), np.float32)
+    x[0, 0, 1, 1], x[0, 0, 2:, 2:] = np.nan, -np.inf
+    geometry = {"kernel_size": 2, "stride": 1, "padding": 1}
+    y, pullback = mg.vjp(lambda x: mg.ops.max_pool(x, **geometry), x)
+    y_bar = rng.integers(1, 8, y.shape).astype(np.float32)
+    found = run(kernels, "max_pool", (x,), y_bar, **geometry)
+    np.testing.assert_array_equal(found.y, y.data)
+    np.testing.assert_array_equal(found.bars[0], pullback(y_bar)[0].data)
+
+
+CONVOLUTIONS = [
+    ((3, 1, 12, 12), (6, 1, 5, 5), {}),
+    ((2, 6, 6, 6), (16, 6, 5, 5), {}),
+    ((3, 2, 7), (3, 2, 2), {"padding": 1}),
+    ((2, 1, 4, 5), (2, 1, 2, 3), {"stride": (1, 2), "padding": 1}),
+    ((1, 4, 6, 6), (6, 2, 2, 2), {"groups": 2, "dilation": 2, "stride": 2}),
+    ((2, 20, 3, 3), (18, 10, 1, 1), {"groups": 2}),
+    ((9, 3, 4, 4), (2, 3, 3, 3), {"padding": 2, "stride": 3}),
+]
+
+
+@both
+@pytest.mark.parametrize(("x_shape", "w_shape", "geometry"), CONVOLUTIONS, ids=str)
+def test_conv_is_within_the_rounding_of_its_sums(x_shape, w_shape, geometry, dtype, kernels, rng):
+    """A sum of n products errs by at most (n + 1) u times the sum of their magnitudes."""
+    xs = draw(rng, x_shape, dtype), draw(rng, w_shape, dtype)
+    y_bar = draw(rng, mg.ops.conv(*xs, **geometry).shape, dtype)
+    found = run(kernels, "conv", xs, y_bar, **geometry)
+    references = reference(mg.ops.conv, xs, y_bar, **geometry)
+    magnitudes = reference(mg.ops.conv, [np.abs(x) for x in xs], np.abs(y_bar), **geometry)
+    terms = np.prod(w_shape[1:]), w_shape[0] * np.prod(w_shape[2:]), np.prod(y_bar.shape)
+    got = (found.y, *found.bars)
+    for name, value, expected, size, n in zip(
+        ("y", "x_bar", "w_bar"), got, references, magnitudes, terms, strict=True
+    ):
+        assert_within(value, expected, (n + 1) * np.finfo(dtype).eps * size, name)
+
+
+@both
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (5, 3, 7), (65, 17, 64), (70, 700, 3)])
+@pytest.mark.parametrize("transposed", ["", "a", "b", "ab"])
+def test_matmul_is_within_the_rounding_of_its_sums(m, k, n, transposed, dtype, kernels, rng):
+    a, b = draw(rng, (m, k), dtype), draw(rng, (k, n), dtype)
+    pair = PAIRS["matmul"]
+    arrays = [
+        kernels.array(x.T).T if name in transposed else kernels.array(x)
+        for name, x in (("a", a), ("b", b))
+    ]
+    y, cache = pair.forward(kernels.xp, *arrays)
+    y_bar = draw(rng, (m, n), dtype)
+    bars = [bar() for bar in pair.backward(kernels.xp, kernels.array(y_bar), cache)]
+    u = np.finfo(dtype).eps
+    for got, left, right in ((y, a, b), (bars[0], y_bar, b.T), (bars[1], a.T, y_bar)):
+        bound = (left.shape[1] + 1) * u * (np.abs(wide(left)) @ np.abs(wide(right)))
+        assert_within(kernels.host(got), wide(left) @ wide(right), bound, "product")
+
+
+@both
+@pytest.mark.parametrize("labels_dtype", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 10), (70, 4), (5, 100)])
+def test_cross_entropy_is_within_the_rounding_of_its_sums(n, k, labels_dtype, dtype, kernels, rng):
+    """A row sums k powers with errors of (2 + |x|) u each; its logarithm errs by as much."""
+    logits = (draw(rng, (n, k), dtype) * 3 + 100).astype(dtype)
+    labels = rng.integers(0, k, n).astype(labels_dtype)
+    y_bar = np.asarray(rng.normal(), dtype)
+    pair, u = PAIRS["cross_entropy"], np.finfo(dtype).eps
+    arrays = kernels.array(logits), kernels.array(labels)
+    assert pair.accepts(*arrays)
+    y, cache = pair.forward(kernels.xp, *arrays)
+    x_bar, nothing = pair.backward(kernels.xp, kernels.array(y_bar), cache)
+    assert nothing is None
+    expected, x_bar_expected = reference(
+        lambda x: mg.ops.cross_entropy(x, labels), (logits,), y_bar
+    )
+    spread = np.ptp(wide(logits), axis=1).max()
+    bound = (k + 16) * u * (1 + spread)
+    assert_within(kernels.host(y), expected, bound, "loss")
+    assert_within(kernels.host(x_bar), x_bar_expected, bound * np.abs(y_bar) / n, "x_bar")
+
+
+@pytest.mark.parametrize("wrong", [-1, 4, 1 << 40])
+def test_a_label_that_is_no_class_makes_the_loss_nan(wrong, kernels, rng):
+    pair = PAIRS["cross_entropy"]
+    logits, labels = draw(rng, (3, 4), np.float32), np.array([0, wrong, 3])
+    y, cache = pair.forward(kernels.xp, kernels.array(logits), kernels.array(labels))
+    x_bar, _ = pair.backward(kernels.xp, kernels.array(np.float32(1)), cache)
+    assert np.isnan(kernels.host(y))
+    nans = np.isnan(kernels.host(x_bar))
+    assert nans[1].all() and not nans[[0, 2]].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "arrays"),
+    [
+        ("batch_norm", [np.ones((2, 3), np.float16)] + [np.ones(3, np.float16)] * 2),
+        ("batch_norm", [np.ones((2, 3), np.float32)] + [np.ones(3)] * 2),
+        ("batch_norm", [np.ones((0, 3))] + [np.ones(3)] * 2),
+        ("conv", [np.ones((1, 1, 2, 2, 2)), np.ones((1, 1, 1, 1, 1))]),
+        ("conv", [np.ones((1, 64, 112, 112)), np.ones((1, 64, 3, 3))]),
+        ("conv", [np.ones((1, 3, 4, 4)), np.ones((1, 2, 3, 3))]),
+        ("max_pool", [np.ones((1, 1, 2, 2, 2))]),
+        ("sigmoid", [np.ones(3, np.int64)]),
+        ("cross_entropy", [np.ones((3, 2)), np.ones(2, np.int64)]),
+        ("cross_entropy", [np.ones((3, 2)), np.ones(3)]),
+        ("layer_norm", [np.ones((3, 2)), np.ones(3), np.ones(3)]),
+        ("matmul", [np.ones((3, 2)), np.ones((3, 2))]),
+    ],
+)
+def test_what_kernels_do_not_serve_is_left_to_portable_code(name, arrays):
+    params = {"kernel_size": 1} if name == "max_pool" else {}
+    assert not PAIRS[name].accepts(*arrays, **params)
+
+
+def test_batch_norm_over_other_axes_is_left_to_portable_code():
+    arrays = np.ones((2, 3, 4)), np.ones(3), np.ones(3)
+    assert PAIRS["batch_norm"].accepts(*arrays, axis=(0, 2))
+    assert not PAIRS["batch_norm"].accepts(*arrays, axis=(2,))

@@ -1,0 +1,177 @@
+"""The device of the stand-in: its size, streams that record, and kernels that run on the CPU.
+
+While a stream records, nothing is computed: what a call would return is full of nan, and the call
+is done, into the same memory, by each ``launch`` of the graph.
+"""
+
+import types
+from contextlib import contextmanager
+
+import numpy as np
+
+SIZE = {  # small, so that small arrays are cut into several slices, some of which do not fit
+    "MultiProcessorCount": 2,
+    "MaxThreadsPerMultiProcessor": 128,
+    "MaxSharedMemoryPerMultiprocessor": 20 * 1024,
+    "MaxSharedMemoryPerBlockOptin": 48 * 1024,
+}
+_recording: list["Graph"] = []
+
+
+class Device:
+    """``cupy.cuda.Device``."""
+
+    attributes = SIZE
+
+    def __init__(self, number=0):
+        self.id = int(number)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+
+class runtime:
+    """``cupy.cuda.runtime``, as far as it is used."""
+
+    getDevice = staticmethod(lambda: 0)
+    getDeviceCount = staticmethod(lambda: 1)
+
+
+class Graph:
+    """What a stream recorded."""
+
+    def __init__(self):
+        self.actions = []
+
+    def launch(self, stream=None):
+        with np.errstate(all="ignore"):
+            for action in self.actions:
+                action()
+
+
+class Stream:
+    """``cupy.cuda.Stream``: records between ``begin_capture`` and ``end_capture``."""
+
+    null = None
+
+    def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
+        self.non_blocking = non_blocking
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+    def begin_capture(self, mode=None):
+        if not self.non_blocking:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        _recording.append(Graph())
+
+    def end_capture(self):
+        return _recording.pop()
+
+    def is_capturing(self):
+        return bool(_recording)
+
+    def synchronize(self):
+        import standin
+
+        standin.synchronize()
+
+
+Stream.null = Stream(null=True)
+
+
+def get_current_stream(device_id=-1):
+    return Stream.null
+
+
+class MemoryPool:
+    """``cupy.cuda.MemoryPool``: only its place is needed here."""
+
+    malloc = None
+
+
+@contextmanager
+def using_allocator(allocator=None):
+    yield
+
+
+def refuse_in_capture(reason):
+    if _recording:
+        raise RuntimeError(f"the current stream is capturing, so {reason}")
+
+
+def refuse_cublas_in_capture():
+    if _recording:
+        raise NotImplementedError(
+            "calling cuBLAS API during stream capture is currently unsupported"
+        )
+
+
+def act(action):
+    """Do what changes memory, or record it; a device warns of no overflow."""
+    if _recording:
+        _recording[-1].actions.append(action)
+        return
+    with np.errstate(all="ignore"):
+        action()
+
+
+def produce(function, args, params):
+    """The result of a call; while recording, memory that the graph will fill."""
+    with np.errstate(all="ignore"):
+        result = function(*args, **params)
+    if not _recording or not isinstance(result, (np.ndarray, np.generic)):
+        return result
+    if any(isinstance(a, np.ndarray) and np.may_share_memory(a, result) for a in args):
+        return result  # a view is nothing that a device does
+    memory = np.array(result)
+
+    def fill():
+        memory[...] = function(*args, **params)
+
+    _recording[-1].actions.append(fill)
+    memory[...] = np.nan if memory.dtype.kind == "f" else 0
+    return memory
+
+
+class RawKernel:
+    """``cupy.RawKernel`` of a template instance."""
+
+    max_dynamic_shared_size_bytes = 48 * 1024
+    preferred_shared_memory_carveout = -1
+
+    def __init__(self, code, instance):
+        self.code, self.instance = code, instance
+
+    def __call__(self, grid, block, args, *, shared_mem=0):
+        import shim  # needs a compiler: not before the first launch
+
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise RuntimeError("CUDA_ERROR_INVALID_VALUE: more shared memory than asked for")
+        if shared_mem > SIZE["MaxSharedMemoryPerBlockOptin"]:
+            raise RuntimeError("CUDA_ERROR_INVALID_VALUE: more shared memory than there is")
+        hidden = tuple(getattr(arg, "hidden", arg) for arg in args)
+        for arg in args:
+            if isinstance(arg, np.ndarray) and arg.size != 1:  # one struct goes by value
+                raise TypeError("You are trying to pass a numpy.ndarray as a kernel parameter.")
+        launch = types.SimpleNamespace(grid=grid[0], block=block[0], shared=shared_mem)
+        resident = 2 * SIZE["MultiProcessorCount"]
+        act(lambda: shim.run(self.code, self.instance, launch, hidden, resident))
+
+
+class RawModule:
+    """``cupy.RawModule``."""
+
+    def __init__(self, *, code=None, options=(), name_expressions=None):
+        self.code, self.instances = code, tuple(name_expressions)
+
+    def get_function(self, name):
+        if name not in self.instances:
+            raise ValueError(f"no kernel {name!r} among the name expressions")
+        return RawKernel(self.code, name)

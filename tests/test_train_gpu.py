@@ -1,0 +1,254 @@
+"""Training on a GPU: nothing waits inside a step, errors are still named, steps are recorded."""
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn, optim
+from minigrad import train as tr
+from minigrad.errors import AnomalyError, BoundsError, UsageError
+from minigrad.train.recorded import RecordedStep, train_step
+
+
+@pytest.fixture(params=["portable", "kernels"])
+def device(request, gpu):
+    """A GPU whose fused ops are portable or CUDA kernels."""
+    if request.param == "kernels":
+        return request.getfixturevalue("kernels")
+    if gpu.is_real:
+        pytest.skip("on a GPU fused ops are kernels")
+    return gpu
+
+
+def lenet(device, n=4):
+    net = nn.models.lenet_bn(dtype="float32", rng=0).to(device)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(n, 1, 28, 28)).astype("float32")
+    return net, x, rng.integers(0, 10, n)
+
+
+def parameters(net):
+    return {name: p.numpy() for name, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: optim.SGD(p, lr=0.1, momentum=0.9), lambda p: optim.Adam(p, lr=0.01)]
+)
+def test_a_lenet_step_never_waits_for_the_device(make, device):
+    net, x, labels = lenet(device.device)
+    optimizer = make(list(net.parameters()))
+    batch = mg.tensor(x, device="cuda"), mg.tensor(labels, device="cuda")
+    train_step(net, optimizer, *batch)  # compiles
+    with device.without_waiting():
+        for _ in range(2):
+            loss, right = train_step(net, optimizer, *batch)
+    assert np.isfinite(device.host(loss)) and 0 <= device.host(right) <= 4
+
+
+def test_a_lenet_step_changes_parameters_as_on_the_cpu(device):
+    """float64 on both sides; 100 eps per step of the largest change leaves room for 60 sums."""
+    found = []
+    for place in ("cpu", device.device):
+        net, x, labels = lenet(place)
+        net = net.to(dtype="float64")
+        optimizer = optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(2):
+            batch = mg.tensor(x.astype(float), device=place), mg.tensor(labels, device=place)
+            train_step(net, optimizer, *batch)
+        found.append(parameters(net))
+    for name, expected in found[0].items():
+        np.testing.assert_allclose(found[1][name], expected, rtol=0, atol=1e-11, err_msg=name)
+
+
+def small(device, rng, n=20, batch_size=5, record=False, optimizer=None, **words):
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    for p in net.parameters():
+        p.data = np.random.default_rng(3).normal(size=p.shape)
+    net = net.to(device)
+    optimizer = (optimizer or optim.SGD)(net.parameters(), **{"lr": 0.1, **words})
+    x, y = rng.normal(size=(n, 3)), rng.integers(0, 2, n)
+    return tr.Trainer(
+        net, optimizer, (x, y), (x, y), batch_size=batch_size, device=device, record=record
+    )
+
+
+@pytest.mark.parametrize("n", [20, 23, 200])
+def test_a_run_on_a_gpu_equals_one_on_the_cpu(n, device):
+    runs = []
+    for place in ("cpu", device.device):
+        trainer = small(place, np.random.default_rng(0), n)
+        runs.append((list(trainer.fit(2)), parameters(trainer.net)))
+    for here, there in zip(*(history for history, _ in runs), strict=True):
+        assert here.loss == pytest.approx(there.loss, rel=1e-12)
+        assert (here.train_acc, here.test_acc) == (there.train_acc, there.test_acc)
+    for name, expected in runs[0][1].items():
+        np.testing.assert_allclose(runs[1][1][name], expected, rtol=0, atol=1e-11, err_msg=name)
+
+
+def test_an_epoch_waits_once_for_all_its_steps(gpu, rng):
+    if gpu.is_real:
+        pytest.skip("CuPy does not count")
+    import standin
+
+    trainer = small(gpu.device, rng)
+    list(trainer.fit(1))
+    with standin.counting() as counts:
+        for x, labels in trainer.loader:
+            trainer.ahead.step(x, labels)
+    assert not counts.synchronizations
+    with standin.counting() as counts:
+        trainer.ahead.settle()
+    assert len(counts.synchronizations) == 3  # losses, right answers, whether all is finite
+
+
+def test_a_diverging_run_stops_with_the_first_op_that_was_not_finite(device, rng):
+    trainer = small(device.device, rng, lr=1e200)
+    with pytest.raises(AnomalyError, match=r"made .* inf|made .* nan") as caught:
+        list(trainer.fit(5))
+    assert any("epoch 1, batch" in note for note in caught.value.__notes__)
+
+
+def test_the_batch_that_holds_nan_is_named(device, rng):
+    trainer = small(device.device, rng)
+    order = trainer.loader.order(0)
+    trainer.loader.dataset.arrays[0][order[12], 1] = np.nan  # of the third batch
+    with pytest.raises(AnomalyError, match="holds 1 of 15 elements nan") as caught:
+        list(trainer.fit(1))
+    assert any("batch 3" in note for note in caught.value.__notes__)
+    assert trainer.progress.batch == 2  # as on the CPU: the steps before it are done
+
+
+def test_a_label_that_is_no_class_is_named(device, rng):
+    trainer = small(device.device, rng)
+    trainer.loader.dataset.arrays[1][7] = 2
+    with pytest.raises(BoundsError, match="0 to 1"):
+        list(trainer.fit(1))
+
+
+# --- recorded steps ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_recorded_steps_equal_single_ones(momentum, kernels):
+    nets = []
+    for record in (False, True):
+        net, x, labels = lenet(kernels.device)
+        optimizer = optim.SGD(net.parameters(), lr=0.1, momentum=momentum)
+        batch = mg.tensor(x, device="cuda"), mg.tensor(labels, device="cuda")
+        losses = [train_step(net, optimizer, *batch)[0]]
+        if record:
+            step = RecordedStep(net, optimizer, x, labels)
+            losses += [step(x + i, labels)[0] for i in range(3)]
+            step.release()
+        else:
+            for i in range(3):
+                batch = mg.tensor(x + i, device="cuda"), mg.tensor(labels, device="cuda")
+                losses.append(train_step(net, optimizer, *batch)[0])
+        nets.append((net, [float(kernels.host(loss)) for loss in losses], optimizer))
+    (one, losses, a), (other, same, b) = nets
+    # products of matrices are summed in another order: 400 terms, float32, over 3 steps
+    np.testing.assert_allclose(same, losses, rtol=1e-4)
+    states = [net.state_dict() for net in (one, other)]
+    for name, expected in states[0].items():
+        scale = max(1.0, float(np.abs(expected.numpy()).max()))
+        np.testing.assert_allclose(
+            states[1][name].numpy(), expected.numpy(), rtol=0, atol=1e-3 * scale, err_msg=name
+        )
+    assert [sorted(s) for s in a.state] == [sorted(s) for s in b.state]
+
+
+def test_a_recorded_step_leaves_other_arrays_alone(kernels, rng):
+    """What a state_dict or a caller holds does not change when the graph runs."""
+    trainer = small(kernels.device, rng)
+    x, labels = next(iter(trainer.loader))
+    trainer.ahead.step(x, labels)
+    trainer.ahead.settle()
+    step = RecordedStep(trainer.net, trainer.optimizer, x, labels)
+    before = {k: (v, v.numpy()) for k, v in trainer.net.state_dict().items()}
+    step(x, labels)
+    step.release()
+    between = {k: (v, v.numpy()) for k, v in trainer.net.state_dict().items()}
+    step(x, labels)
+    for held, copy in [*before.values(), *between.values()]:
+        np.testing.assert_array_equal(held.numpy(), copy)
+    step.release()
+    after = trainer.net.state_dict()
+    assert not np.array_equal(after["0.weight"].numpy(), before["0.weight"][1])
+    assert after["1.num_batches_tracked"].item() == 3
+
+
+def test_what_is_assigned_between_recorded_steps_is_used(kernels, rng):
+    trainer = small(kernels.device, rng)
+    x, labels = next(iter(trainer.loader))
+    trainer.ahead.step(x, labels)
+    trainer.ahead.settle()
+    step = RecordedStep(trainer.net, trainer.optimizer, x, labels)
+    start = {k: v.numpy() for k, v in trainer.net.state_dict().items()}
+    first, second = (float(kernels.host(step(x, labels)[0])) for _ in range(2))
+    step.release()
+    trainer.net.load_state_dict(start)
+    again = float(kernels.host(step(x, labels)[0]))
+    assert again == first != second
+
+
+@pytest.mark.parametrize("n", [20, 23])
+def test_a_recorded_run_equals_one_on_the_cpu(n, kernels):
+    runs = []
+    for place, record in (("cpu", False), (kernels.device, True)):
+        trainer = small(place, np.random.default_rng(0), n, record=record, momentum=0.5)
+        runs.append((list(trainer.fit(3)), parameters(trainer.net)))
+    assert trainer.ahead.recorded is not None and not trainer.ahead.why_not
+    for here, there in zip(*(history for history, _ in runs), strict=True):
+        assert here.loss == pytest.approx(there.loss, rel=1e-11)
+    for name, expected in runs[0][1].items():
+        np.testing.assert_allclose(runs[1][1][name], expected, rtol=0, atol=1e-11, err_msg=name)
+
+
+def test_a_recorded_run_that_diverges_names_the_op(kernels, rng):
+    trainer = small(kernels.device, rng, record=True, lr=1e200)
+    with pytest.raises(AnomalyError, match=r"made .* inf|made .* nan"):
+        list(trainer.fit(5))
+
+
+def test_a_new_learning_rate_is_a_new_recording(kernels, rng):
+    trainer = small(kernels.device, rng, record=True)
+    trainer.schedule = optim.LambdaLR(trainer.optimizer, lambda epoch: 0.5**epoch)
+    list(trainer.fit(1))
+    first = trainer.ahead.recorded
+    list(trainer.fit(2))
+    assert first is not None and trainer.ahead.recorded is not first
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda t: setattr(t, "optimizer", optim.Adam(t.net.parameters())), "number of steps"),
+        (lambda t: setattr(t.net[1], "momentum", None), "synchronous|H2D"),
+        (lambda t: setattr(t.net, "2", nn.Dropout(0.5)), "H2D"),
+    ],
+    ids=["Adam", "a momentum that counts batches", "dropout"],
+)
+def test_what_cannot_be_recorded_runs_step_by_step_and_says_why(spoil, reason, kernels, rng):
+    if kernels.is_real:
+        reason = "recorded"  # CUDA has its own words
+    trainer = small(kernels.device, rng, record=True)
+    spoil(trainer)
+    list(trainer.fit(2))
+    assert trainer.ahead.recorded is None
+    with pytest.raises(UsageError, match=reason):
+        raise UsageError(trainer.ahead.why_not)
+    assert all(np.isfinite(p).all() for p in parameters(trainer.net).values())
+
+
+def test_without_a_gpu_training_there_is_refused_with_the_reason():
+    reason = mg.backend.unavailable("cuda")
+    if not reason:
+        pytest.skip("a GPU is here")
+    with pytest.raises(UsageError, match="cuda"):
+        tr.train("mlp-bn", device="cuda")
+
+
+def test_train_runs_on_a_gpu(device):
+    lines = []
+    tr.train("mlp-bn", "digits", epochs=1, device="cuda", say=lines.append)
+    assert lines[0].endswith("on cuda") and "loss" in lines[0]
