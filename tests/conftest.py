@@ -33,13 +33,6 @@ def pytest_configure(config):
     accelerator.use_real(config.getoption("--device") != "cpu")
 
 
-def pytest_collection_modifyitems(items):
-    """Demos are played once, by the process that builds the documentation from the same runs."""
-    for item in items:
-        if {"demos", "docs"} & set(item.path.relative_to(HERE).parts[:1]):
-            item.add_marker(pytest.mark.xdist_group("demos"))
-
-
 @pytest.fixture
 def gpu():
     """A GPU's array library: CuPy with ``--device cuda``, else a stand-in (see ``accelerator``)."""

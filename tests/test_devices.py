@@ -106,7 +106,12 @@ def test_code_named_on_the_command_line_gets_arrays_of_the_device(gpu):
     def make():
         def forward(x, gamma, beta, **params):
             seen.append(type(x))
-            return mg.analytic.batch_norm(gpu.xp, x, gamma, beta, **params), (x, gamma, beta, params)
+            return mg.analytic.batch_norm(gpu.xp, x, gamma, beta, **params), (
+                x,
+                gamma,
+                beta,
+                params,
+            )
 
         def backward(y_bar, cache):
             *inputs, params = cache

@@ -51,9 +51,9 @@ def backward_sweep(
                 continue
             if node in result:
                 result[node] = y_bar
-            if node.op is not None and mirror is None:
+            if mirror is None and node.op is not None:
                 _pull(node, y_bar, node.value, node.inputs, bars, sums, observer)
-            elif node.op is not None:
+            elif mirror is not None and node.op is not None:
                 with mirror.scope_of(node):
                     _pull(node, y_bar, *mirror.operands(node), bars, sums, observer)
     return result

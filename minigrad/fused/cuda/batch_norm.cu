@@ -38,18 +38,19 @@ __device__ Moments channel_moments(const L& own, const Moments& mine, double* pa
     return {mean, squares[0]};
 }
 
-// y = (x - mean) scale + shift for the values of this thread; numbers: mean, its low part, the rest.
+// y = (x - mean) scale + shift for the values of this thread; numbers: mean, low, scale, shift.
 template <class L, bool HOLD>
 __device__ void write(const L& own, const typename L::Value* x,
                       const typename L::Value (&numbers)[4], const Values<L>* held,
                       typename L::Value* y) {
     using T = typename L::Value;
+    constexpr int depth = HOLD ? 1 : L::depth / 2;  // only memory needs loads in advance
     Walk at = own.walk();
-    for (int i = own.rank; i < own.count; i += L::depth * own.ranks) {
-        Values<L> packs[L::depth];
-        Integer places[L::depth];
+    for (int i = own.rank; i < own.count; i += depth * own.ranks) {
+        Values<L> packs[depth];
+        Integer places[depth];
 #pragma unroll
-        for (int u = 0; u < L::depth; ++u) {
+        for (int u = 0; u < depth; ++u) {
             if (const int j = i + u * own.ranks; j < own.count) {
                 places[u] = at.address;
                 packs[u] = HOLD ? held[own.place(j)] : load<T, L::width>(x + at.address);
@@ -57,7 +58,7 @@ __device__ void write(const L& own, const typename L::Value* x,
             }
         }
 #pragma unroll
-        for (int u = 0; u < L::depth; ++u) {
+        for (int u = 0; u < depth; ++u) {
             if (i + u * own.ranks < own.count) {
                 for (T& value : packs[u].at)
                     value = ((value - numbers[0]) - numbers[1]) * numbers[2] + numbers[3];
@@ -182,7 +183,7 @@ __device__ void write_x_bar(const L& own, const typename L::Value* y_bar,
                             typename L::Value mean_path, typename L::Value variance_path,
                             const Values<L>* held, typename L::Value* x_bar) {
     using T = typename L::Value;
-    constexpr int depth = L::depth / 2;
+    constexpr int depth = HOLD ? 1 : L::depth / 2;
     Walk at = own.walk();
     for (int i = own.rank; i < own.count; i += depth * own.ranks) {
         Values<L> bars[depth], hats[depth];

@@ -1,9 +1,11 @@
 """Launches of ``batch_norm.cu``."""
 
+from math import prod
 from typing import Any, NamedTuple
 
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Slices, flattened, slices
+from minigrad.fused.cuda.windows import LIMIT
 
 FILE = "batch_norm.cu"
 _LAYOUTS = {"float": ("Planes<float, 4>", "Planes<float, 1>", "Columns<float>"),
@@ -35,7 +37,8 @@ def accepts(x: Any, gamma: Any, beta: Any, *, mean=None, var=None, axis=None, ep
     given = [array for array in (mean, var) if array is not None]
     arrays = (x, gamma, beta, *given)
     is_usual = axis is None or tuple(axis) == others
-    return is_usual and x.ndim >= 2 and x.size > 0 and kernels.is_real(*arrays)
+    is_small = x.ndim >= 2 and x.size > 0 and prod(x.shape[2:]) < LIMIT
+    return is_usual and is_small and kernels.is_real(*arrays)
 
 
 def forward(

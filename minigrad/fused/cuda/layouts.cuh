@@ -11,7 +11,7 @@
 // How long a step through memory is; `s` is the position inside a row of S consecutive values.
 struct Walk {
     Integer address, step, wrap;
-    Integer s, step_s, length;
+    int s, step_s, length;  // 32 bits: registers are scarce
 
     __device__ void advance() {
         address += step;
@@ -57,8 +57,12 @@ struct Planes {
         const Integer own = first + static_cast<Integer>(rank) * V;
         const Integer step = static_cast<Integer>(ranks) * V, row = shape.c * shape.s;
         const Integer n = own / shape.s, s = own % shape.s;
-        return {n * row + channel * shape.s + s, step / shape.s * row + step % shape.s,
-                row - shape.s, s, step % shape.s, shape.s};
+        return {n * row + channel * shape.s + s,
+                step / shape.s * row + step % shape.s,
+                row - shape.s,
+                static_cast<int>(s),
+                static_cast<int>(step % shape.s),
+                static_cast<int>(shape.s)};
     }
 
     __device__ int place(int i) const { return i; }

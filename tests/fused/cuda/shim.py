@@ -1,6 +1,7 @@
 """Runs the text of CUDA kernels on the CPU: compiled by g++ with ``shim.h``, called by ctypes."""
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -70,14 +71,12 @@ def build(text: str, instances: tuple[str, ...], *flags: str) -> Path:
 
 
 def _compile(text: str, flags: tuple[str, ...], path: Path) -> None:
-    if True:
-        fresh = folder / f"{key}.{os.getpid()}"
-        command = ["g++", "-x", "c++", "-", "-I", str(HERE), *STANDARD, *flags, "-o", str(fresh)]
-        made = subprocess.run(command, input=whole, text=True, capture_output=True)
-        if made.returncode:
-            raise RuntimeError(f"g++ refused the kernels:\n{made.stderr[:4000]}")
-        fresh.rename(path)
-    return path
+    fresh = path.with_suffix(f".{os.getpid()}")  # whole at every moment under its own name
+    command = ["g++", "-x", "c++", "-", "-I", str(HERE), *STANDARD, *flags, "-o", str(fresh)]
+    made = subprocess.run(command, input=text, text=True, capture_output=True)
+    if made.returncode:
+        raise RuntimeError(f"g++ refused the kernels:\n{made.stderr[:4000]}")
+    fresh.rename(path)
 
 
 class Library:

@@ -1,0 +1,1 @@
+"""What makes these pages: formulas, executed pages, the op reference, the gallery."""

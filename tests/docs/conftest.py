@@ -1,0 +1,72 @@
+"""The built site, made once, and a browser to open it in."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+
+_NEEDED = ("sphinx", "myst_parser", "furo", "latex2mathml", "matplotlib", "safetensors")
+_MISSING = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+
+
+def pytest_collection_modifyitems(items):
+    """Without what the docs need to be built, everything here is skipped, with the reason."""
+    mark = pytest.mark.skip(reason=f"pip install 'minigrad[docs]': no {', '.join(_MISSING)}")
+    for item in items:
+        if _MISSING and Path(__file__).parent in item.path.parents:
+            item.add_marker(mark)
+
+
+@pytest.fixture(scope="session")
+def runs(request, tmp_path_factory):
+    """The folder that keeps what demos and pages printed; the tests of the demos fill it, too."""
+    cache = getattr(request.config, "cache", None)
+    return cache.mkdir("demos").parent if cache else tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def site(runs, tmp_path_factory):
+    """The folder of the built pages; parallel test processes share one."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "docs_site"
+    done, failed = folder / "done", folder / "failed"
+    try:
+        folder.mkdir()  # who succeeds builds, the others wait
+    except FileExistsError:
+        while not (done.exists() or failed.exists()):
+            time.sleep(0.5)
+    else:
+        error = _build(folder, runs)
+        (failed if error else done).write_text(error, encoding="utf-8")
+    assert done.exists(), failed.read_text(encoding="utf-8")
+    return folder / "site"
+
+
+def _build(folder, runs):
+    """Build a copy of the sources with warnings as errors; what went wrong, or nothing."""
+    skip = shutil.ignore_patterns("_cache", "[0-9][0-9]_*", "__pycache__")
+    shutil.copytree(ROOT / "docs", folder / "source", ignore=skip)
+    words = ["-W", "--keep-going", "-q", "-b", "html", folder / "source", folder / "site"]
+    run = subprocess.run(
+        [sys.executable, "-m", "sphinx", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MINIGRAD_DOCS_CACHE": str(runs), "MINIGRAD_DOCS_KEEP": ""},
+        check=False,
+    )
+    return f"exit code {run.returncode}\n{run.stderr}" if run.returncode else ""
+
+
+@pytest.fixture(scope="session")
+def pages(site):
+    """The built pages, without the copies of the source code."""
+    found = sorted(site.rglob("*.html"))
+    return [page for page in found if page.relative_to(site).parts[0] != "_modules"]

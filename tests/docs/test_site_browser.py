@@ -1,0 +1,119 @@
+"""The built site in a real browser: no console message, no request elsewhere, every image there."""
+
+import importlib.util
+import shutil
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("playwright") is None, reason="playwright is not installed"
+    ),
+]
+SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+
+@pytest.fixture(scope="module")
+def page():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        page.wrong = []
+        page.on("console", lambda message: page.wrong.append(message.text))
+        page.on("pageerror", lambda error: page.wrong.append(str(error)))
+        page.on("requestfailed", lambda request: page.wrong.append(f"failed: {request.url}"))
+        page.on(
+            "request", lambda request: page.wrong.append(request.url) if _foreign(request) else 0
+        )
+        yield page
+        chromium.close()
+
+
+def _foreign(request):
+    return not request.url.startswith(("file:", "about:", "data:"))
+
+
+@pytest.fixture
+def clean(page):
+    page.wrong.clear()
+    yield page
+    assert page.wrong == []
+
+
+def test_every_page_opens_without_a_message_and_with_all_its_images(clean, pages):
+    assert len(pages) > 60
+    for path in pages:
+        clean.goto(path.as_uri())
+        missing = clean.evaluate(
+            """() => [...document.images].filter((image) => !(image.complete && image.naturalWidth))
+               .map((image) => image.src)"""
+        )
+        assert missing == [], path
+        assert clean.wrong == [], path
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_page_is_wider_than_the_window(clean, pages, width):
+    clean.set_viewport_size({"width": width, "height": 900})
+    for path in pages:
+        if path.parent.name != "_frames":
+            clean.goto(path.as_uri())
+            wide = clean.evaluate("() => document.documentElement.scrollWidth")
+            assert wide <= width, path
+
+
+def test_the_stepper_in_its_page_steps(clean, site):
+    clean.set_viewport_size({"width": 1280, "height": 900})
+    clean.goto((site / "guides" / "stepping.html").as_uri())
+    frame = clean.frame_locator("iframe.stepper")
+    assert frame.locator("output").inner_text() == "1 / 26"
+    frame.locator("main").click()  # keys go where the reader clicked last
+    frame.locator("body").press("Home")
+    frame.locator("body").press("ArrowRight")
+    assert frame.locator("output").inner_text() == "2 / 26"
+    frame.locator("body").press("End")
+    assert frame.locator("output").inner_text() == "26 / 26"
+    alone = clean.locator("p.alone a").get_attribute("href")
+    assert (site / "guides" / alone).resolve().is_file()
+
+
+@pytest.mark.parametrize(
+    ("query", "found"), [("cotangent", "Glossary"), ("batch_norm", "minigrad.ops.batch_norm")]
+)
+def test_the_search_page_finds_pages(clean, site, query, found):
+    clean.goto(f"{(site / 'search.html').as_uri()}?q={query}")
+    clean.wait_for_selector("#search-results li", timeout=10_000)
+    clean.wait_for_function(
+        """(found) => [...document.querySelectorAll("#search-results li a")]
+           .some((link) => link.textContent === found)""",
+        arg=found,
+        timeout=10_000,
+    )
+
+
+def test_brackets_stretch_and_letters_are_those_of_the_math_font(clean, site):
+    clean.goto((site / "guides" / "batch_norm.html").as_uri())
+    loaded = clean.evaluate("() => document.fonts.check('16px \"minigrad math\"')")
+    assert loaded
+    heights = clean.evaluate(
+        """() => [...document.querySelectorAll("math mo")].filter((mo) => mo.textContent === "(")
+                 .map((mo) => mo.getBoundingClientRect().height)"""
+    )
+    assert max(heights) > 1.5 * min(heights)  # around fractions and around letters
+
+
+def test_text_can_be_read_in_both_schemes(clean, site):
+    for scheme, dark in (("light", False), ("dark", True)):
+        clean.emulate_media(color_scheme=scheme)
+        clean.goto((site / "index.html").as_uri())
+        background, ink = clean.evaluate(
+            """() => ["backgroundColor", "color"].map((key) =>
+               getComputedStyle(document.body)[key].match(/\\d+/g).slice(0, 3)
+               .reduce((sum, part) => sum + Number(part), 0))"""
+        )
+        assert (background < ink) == dark
+        assert abs(background - ink) > 300  # of 765
