@@ -142,8 +142,8 @@ def test_peak_memory_grows_with_the_arrays_in_use():
         work = Work("", "batch_norm", size, pairs, kind="memory", small={**size, "shape": (2, 256)})
         return next(rows(work, 1, 0.0, lambda text: None)).ours
 
-    # y and x_bar at least: 2 MiB each, against 64 kiB
-    assert peak(2048) - peak(64) > 2 * (2048 - 64) * 256 * 4
+    # y and x_bar at least: 4 MiB each, against 1 MiB
+    assert peak(4096) - peak(1024) > 2 * (4096 - 1024) * 256 * 4
 
 
 def test_what_cannot_be_imported_is_a_row_with_a_reason(monkeypatch):

@@ -17,6 +17,7 @@ from minigrad.fused.cuda.kernels import source
 
 HERE = Path(__file__).parent
 STANDARD = ("-std=c++20", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
+            "-Wno-maybe-uninitialized",  # it does not see that two loops test the same
             "-fno-strict-aliasing", "-pthread")  # fmt: skip
 SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
