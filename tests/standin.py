@@ -332,6 +332,12 @@ def _asarray(value, dtype=None, order=None):
     return Array(array.hidden if dtype is None else array.hidden.astype(dtype))
 
 
+def _empty(shape, dtype=float):
+    """Memory that was never written is nan, or the largest integer, and so shows."""
+    dtype = np.dtype(dtype)
+    return Array(np.full(shape, np.nan if dtype.kind == "f" else np.iinfo(dtype).max, dtype))
+
+
 def _where(condition, x=None, y=None):
     if x is None and y is None:
         return xp.nonzero(condition)
@@ -357,7 +363,7 @@ class Generator:
 
 xp = Namespace("standin")
 xp.ndarray, xp.dtype, xp.cuda, xp.random = Array, np.dtype, gpu, types.ModuleType("random")
-xp.asarray, xp.where, xp.RawModule = _asarray, _where, gpu.RawModule
+xp.asarray, xp.where, xp.empty, xp.RawModule = _asarray, _where, _empty, gpu.RawModule
 xp.array = lambda value, dtype=None: _asarray(value, dtype).copy()
 xp.asnumpy, xp.random.default_rng = (lambda array: array.get()), Generator
 xp.add = _lift(np.add, "add")
