@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from minigrad import analytic, errors, ops
 from minigrad.anomaly import anomaly_mode
+from minigrad.composite import composite
 from minigrad.context import no_grad, scope
-from minigrad.core.op import composite, elementwise, op
+from minigrad.core.op import elementwise, op
 from minigrad.declaration import REGISTRY, Case, Domain
 from minigrad.ops import (
     absolute,

@@ -173,6 +173,15 @@ def to_device(array: Any, device: str) -> Any:
     return _library_on(device).from_host(to_host(array), device)
 
 
+class Kind:
+    """Shape and dtype of an array, without the array."""
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, array: Any):
+        self.shape, self.dtype = array.shape, array.dtype
+
+
 def count_not_finite(array: Any) -> int:
     """How many elements are nan or infinite."""
     xp = namespace(array)

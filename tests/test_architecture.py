@@ -14,7 +14,7 @@ ROOT = Path(mg.__file__).parent
 LAYERS = [
     ["errors", "special", "analytic"],
     ["backend", "context", "declaration"],
-    ["core.node"],
+    ["composite", "core.node"],
     ["observer", "core.op"],
     ["core.broadcast", "operators"],
     ["core.sweep"],

@@ -8,7 +8,8 @@ from differences import directional, jacobian, rounding, wide
 from strategies import DECLARED, domain_of, every_case, tracked
 
 import minigrad as mg
-from minigrad.core.op import Composite, Op
+from minigrad.composite import Composite
+from minigrad.core.op import Op
 from minigrad.fused.declare import Fused
 
 EPS = np.finfo(np.float64).eps

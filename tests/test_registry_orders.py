@@ -10,7 +10,7 @@ from differences import directional, rounding
 from strategies import DECLARED, every_case, over_cases
 
 import minigrad as mg
-from minigrad.core.op import Composite
+from minigrad.composite import Composite
 
 
 def array(x):

@@ -10,6 +10,8 @@ from itertools import count
 from operator import attrgetter
 from typing import Any
 
+from minigrad.backend import namespace
+
 _next_index = count().__next__
 
 
@@ -17,7 +19,8 @@ class Node:
     """One op call, ``value = op(*inputs, **params)``, or a leaf, whose ``op`` is None.
 
     ``parents[i]`` made ``inputs[i]``; it is None where that input is a plain number or array.
-    ``inputs`` and ``value`` are raw arrays and must not change while the graph lives.
+    ``inputs`` and ``value`` are raw arrays and must not change while the graph lives. Where the op
+    left a ``cache`` they are not kept, but computed anew when somebody asks for them.
     """
 
     # __dict__ holds what only a few nodes set, over the defaults below; it costs the others nothing
@@ -28,7 +31,9 @@ class Node:
     grad: Any = None  # the Box it stores
     name: str | None = None
     origin: Any = None  # what an observer noted about the call
-    cache: Any = None  # what a forward left for its vjp rule besides its value
+    cache: Any  # what the op left for its rule besides its value
+    kinds: tuple = ()  # shape and dtype of each input, where the op left a cache
+    is_lean: bool = False  # whether a slot is empty, to be filled when somebody asks for it
 
     def __init__(self, op: Any, params: dict, parents: tuple, inputs: tuple, value: Any, scope):
         self.index = _next_index()
@@ -38,6 +43,22 @@ class Node:
         self.inputs = inputs
         self.value = value
         self.scope = scope
+
+    def forget(self, *slots: str) -> None:
+        """Empty ``slots``; what was in them can be computed anew."""
+        for slot in slots:
+            delattr(self, slot)
+        self.is_lean = True
+
+    def __getattr__(self, name: str) -> Any:
+        """Fill an empty slot: the ops behind this node that have one run again, oldest first."""
+        if name not in ("cache", "inputs", "value"):
+            raise AttributeError(f"a node has no {name!r}")
+        for node in (node for node in ancestors(self) if node.is_lean):
+            node.inputs = xs = tuple(parent.value for parent in node.parents)
+            node.value, node.cache = node.op.forward(namespace(*xs), *xs, **node.params)
+            node.is_lean = False
+        return getattr(self, name)
 
 
 def leaf(value: Any, requires_grad: bool = False, name: str | None = None) -> Node:

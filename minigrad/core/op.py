@@ -1,4 +1,4 @@
-"""Ops and composites: one declaration each, read by engine, checker, tests, docs and pictures.
+"""Ops: one declaration each, read by engine, checker, tests, docs and pictures.
 
 An ``Op`` is a forward function on plain arrays with its derivative rule under it. Rules are written
 with minigrad's own ops and with operators, so the same rule runs on plain arrays (a first-order
@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from minigrad.backend import MODULES, WEAK, as_array, as_operands, frozen, namespace
-from minigrad.context import THREAD, scope
+from minigrad.backend import MODULES, WEAK, Kind, as_operands, frozen, namespace
+from minigrad.context import THREAD
 from minigrad.core.node import Box, Node, leaf
 from minigrad.declaration import Declared
-from minigrad.errors import MinigradError, describe, from_operands
+from minigrad.errors import from_operands
 
 NO_PARAMS: dict[str, Any] = {}  # the parameters of every node that has none
 
@@ -25,7 +25,8 @@ class Op(Declared):
     ``signature`` names core dimensions as in NumPy's gufuncs, ``"(m,k),(k,n)->(m,n)"``; loop ones
     before them broadcast. ``"()"`` is elementwise; empty: shapes follow no such rule. An op that
     is ``linear`` (``"jointly"``, or ``"separately"`` in each input) needs no jvp rule. A forward
-    may return ``(value, cache)``; its vjp rule then gets the cache as ``cache=``.
+    may return ``(value, cache)``: plain sweeps then use ``pull(y_bar, cache)``, and a node keeps
+    nothing else.
     """
 
     pullback: str  # LaTeX, \bar x = ...
@@ -34,7 +35,7 @@ class Op(Declared):
 
     def __post_init__(self):
         super().__post_init__()
-        self.partials = self.vjp = self.jvp = None  # the rules, declared under the forward
+        self.partials = self.vjp = self.jvp = self.pull = None  # the rules, declared under it
         inputs = self.signature.partition("->")[0].split("),(")  # "(m,k" and "k,n)"
         self.core = [] if inputs in ([""], ["()"]) else [s.count(",") + 1 for s in inputs]
 
@@ -88,7 +89,9 @@ class Op(Declared):
             params = {key: frozen(value) for key, value in params.items()} if params else NO_PARAMS
             node = Node(self, params, tuple(parents), tuple(inputs), value, context.scope)
             if cache is not None:
-                node.cache = cache
+                node.cache, node.kinds = cache, tuple(map(Kind, inputs))
+                if context.observer is None:
+                    node.forget("inputs", "value")
         if context.observer is not None:
             context.observer.called(self, inputs, value, node)
         return value if box is None else type(box)(value, node)
@@ -103,23 +106,6 @@ def _own(args: tuple, inputs: list, parents: list) -> None:
             inputs[i] = frozen(inputs[i])
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
-class Composite(Declared):
-    """An ordinary function of ops with a name in the literature: no rule, but a scope."""
-
-    def __call__(self, *args: Any, **params: Any) -> Any:
-        args, params = self.bind(args, params) if len(args) != self.arity else (args, params)
-        args = tuple(a if hasattr(a, "shape") else as_array(a) for a in args)
-        with scope(self.name):
-            try:
-                return self.forward(*args, **params)
-            except MinigradError as error:
-                error.add_note(f"in {self.name}({', '.join(map(describe, args))})")
-                raise
-            except (LookupError, TypeError, ValueError) as error:
-                raise from_operands(self, args, params, error) from error
-
-
 def op(**fields: Any) -> Callable[[Callable], Op]:
     """Declare the decorated ``forward(xp, *arrays, **params)`` as an op; fields as in ``Op``."""
     return lambda forward: Op(forward=forward, **fields)
@@ -128,8 +114,3 @@ def op(**fields: Any) -> Callable[[Callable], Op]:
 def elementwise(**fields: Any) -> Callable[[Callable], Op]:
     """Declare an op that acts on each element by itself; its rule is ``defpartials``."""
     return op(signature="()", **fields)
-
-
-def composite(**fields: Any) -> Callable[[Callable], Composite]:
-    """Declare an ordinary function of ops as a composite."""
-    return lambda forward: Composite(forward=forward, **fields)

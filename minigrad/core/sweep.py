@@ -17,18 +17,11 @@ from minigrad.errors import no_rule, overwritten, wrong_entries
 def backward_sweep(
     root: Node, seed: Any, targets: Collection[Node] | None = None, record: bool = False
 ) -> dict[Node, Any]:
-    """Pull the cotangent ``seed`` of ``root`` back to ``targets``.
+    """Pull the cotangent ``seed`` of ``root`` back: ``{target: cotangent}``, None where it is zero.
 
-    Args:
-        root, seed: where to start, and its cotangent; a box when ``record`` is true.
-        targets: nodes to find the cotangents of; None: the root and all with ``keep_grad``.
-        record: run the rules on boxes.
-
-    Returns:
-        ``{target: cotangent}``, with None for a cotangent that is zero.
-
-    Raises:
-        OverwrittenError: a tensor was assigned since. RuleError: a rule broke its contract.
+    ``targets`` of None are the root and all with ``keep_grad``; each cache is dropped once used.
+    With ``record`` rules run on boxes, and ``seed`` is one. Raises OverwrittenError where a tensor
+    was assigned since, RuleError where a rule broke its contract.
     """
     order = _checked_ancestors(root, targets or ())
     if targets is None:
@@ -52,28 +45,34 @@ def backward_sweep(
             if node in result:
                 result[node] = y_bar
             if mirror is None and node.op is not None:
-                _pull(node, y_bar, node.value, node.inputs, bars, sums, observer)
+                _pull(node, y_bar, None, bars, sums, observer)
+                if targets is None and node.kinds:
+                    node.forget("cache")
             elif mirror is not None and node.op is not None:
                 with mirror.scope_of(node):
-                    _pull(node, y_bar, *mirror.operands(node), bars, sums, observer)
+                    _pull(node, y_bar, mirror.operands(node), bars, sums, observer)
     return result
 
 
-def _pull(node: Node, y_bar: Any, y: Any, xs: tuple, bars: dict, sums: set, observer: Any) -> None:
-    """Run the vjp rule of ``node`` and add its cotangents to those of the parents."""
-    op, params = node.op, node.params
+def _pull(node: Node, y_bar: Any, boxes: Any, bars: dict, sums: set, observer: Any) -> None:
+    """Run a rule of ``node``, on ``boxes`` if given, and add its cotangents to the parents'."""
+    op, params, kinds = node.op, node.params, node.kinds
     if observer is not None:
         observer.pulling(node, y_bar)
     partials = op.partials
-    if partials is not None:
-        entries = partials(y, *xs, **params) if params else partials(y, *xs)
-    elif op.vjp is not None:
-        extra = params if node.cache is None else {**params, "cache": node.cache}
-        entries = op.vjp(y_bar, y, *xs, **extra)
+    if kinds and boxes is None:
+        entries = op.pull(y_bar, node.cache)
     else:
-        raise no_rule(op, "defvjp")
-    if entries.__class__ is not tuple or len(entries) != len(xs):
-        raise wrong_entries(op, entries, len(xs))
+        y, xs = boxes or (node.value, node.inputs)
+        if partials is not None:
+            entries = partials(y, *xs, **params) if params else partials(y, *xs)
+        elif op.vjp is not None:
+            entries = op.vjp(y_bar, y, *xs, **params)
+        else:
+            raise no_rule(op, "defvjp")
+    kinds = kinds or node.inputs
+    if entries.__class__ is not tuple or len(entries) != len(kinds):
+        raise wrong_entries(op, entries, len(kinds))
     for i, parent in enumerate(node.parents):
         if parent not in bars:
             continue
@@ -82,9 +81,9 @@ def _pull(node: Node, y_bar: Any, y: Any, xs: tuple, bars: dict, sums: set, obse
             continue
         if partials is not None:
             raw = y_bar * raw if raw.__class__ is not int else _times(y_bar, raw)
-        x, x_bar, kind = node.inputs[i], raw, raw.__class__
+        x, x_bar, kind = kinds[i], raw, raw.__class__
         if kind is not x.__class__ or kind not in SCALARS:
-            x_bar = unbroadcast(op, i, raw, x, node.value.shape)
+            x_bar = unbroadcast(op, i, raw, x, y_bar.shape)
         total = bars[parent]
         if total is None:
             total = x_bar

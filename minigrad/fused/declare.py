@@ -84,7 +84,7 @@ class Fused(Op):
     def __post_init__(self):
         super().__post_init__()
         self.portable, self.forward = self.forward, self._forward
-        self.vjp, self.jvp = self._vjp, self._jvp
+        self.pull, self.vjp, self.jvp = self._pull, self._vjp, self._jvp
         self.pairs: dict[str, Pair] = {}  # kind -> kernels
         self.box: type[Box] = Box  # what it was called with: the composite needs its operators
 
@@ -121,10 +121,11 @@ class Fused(Op):
         y, cache = pair.forward(xp, *arrays, **params)
         return y, (pair, cache)
 
-    def _vjp(self, y_bar: Any, y: Any, *xs: Any, cache: tuple, **params: Any) -> tuple:
-        if not isinstance(y_bar, Box):
-            pair, kept = cache
-            return pair.backward(namespace(y_bar), y_bar, kept)
+    def _pull(self, y_bar: Any, cache: tuple) -> tuple:
+        pair, kept = cache
+        return pair.backward(namespace(y_bar), y_bar, kept)
+
+    def _vjp(self, y_bar: Any, y: Any, *xs: Any, **params: Any) -> tuple:
         copies, y = self._composed(xs, params)
         if y.node is None:  # nothing but constants
             return (None,) * len(xs)

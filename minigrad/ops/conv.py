@@ -4,7 +4,8 @@
 them and ``matmul`` has exact derivatives of every order.
 """
 
-from minigrad.core.op import composite, op
+from minigrad.composite import composite
+from minigrad.core.op import op
 from minigrad.declaration import Case
 from minigrad.errors import ShapeError, describe, facts
 from minigrad.ops.linalg import matmul

@@ -3,8 +3,9 @@
 from string import ascii_letters
 
 from minigrad.backend import namespace
+from minigrad.composite import composite
 from minigrad.core.broadcast import broadcast_to, sum_to
-from minigrad.core.op import composite, op
+from minigrad.core.op import op
 from minigrad.declaration import Case
 from minigrad.ops.shape import expand_dims, reshape, swapaxes
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from minigrad.backend import namespace, to_host
-from minigrad.core.op import composite
+from minigrad.composite import composite
 from minigrad.declaration import Case, Domain
 from minigrad.errors import BoundsError, DTypeError, ShapeError, describe, facts
 from minigrad.ops.exponential import exp

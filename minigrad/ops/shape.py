@@ -2,8 +2,9 @@
 
 from itertools import pairwise
 
+from minigrad.composite import composite
 from minigrad.core.broadcast import astype, broadcast_to, sum_to
-from minigrad.core.op import composite, op
+from minigrad.core.op import op
 from minigrad.declaration import Case
 from minigrad.errors import UsageError
 from minigrad.ops.index import getitem

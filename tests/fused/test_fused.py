@@ -237,3 +237,62 @@ def test_threads_may_compute_at_the_same_time(rng):
     for thread in threads:
         thread.join()
     assert len(results) == 60 and all(np.array_equal(r, expected) for r in results)
+
+
+def test_a_graph_of_fused_ops_keeps_only_what_their_rules_need(rng):
+    """Sigmoid's value is needed by nobody, nor is the result of batch norm."""
+    x, gamma, beta = operands(rng, (64, 128))
+    with mg.fused.use("numpy"):
+        h = mg.fused.batch_norm(x, gamma, beta)
+        s = mg.fused.sigmoid(h)
+        y = mg.sum(mg.fused.sigmoid(s * 2.0) * rng.normal(size=(64, 128)))
+    normalized, squashed = weakref.ref(h.array), weakref.ref(s.array)
+    del h, s
+    assert normalized() is None and squashed() is not None  # a product keeps its operands
+    y.backward()
+    assert y.node.parents[0].parents[0].is_lean
+
+
+@pytest.mark.parametrize("name", ["lenet_bn", "mlp_bn"])
+def test_a_second_backward_adds_exactly_the_same(rng, name):
+    """Caches were dropped on the way; what they held is computed anew, bit for bit."""
+    net = getattr(nn.models, name)(rng=0)
+    x, labels = rng.normal(size=(4, 1, 28, 28)), np.array([0, 3, 1, 1])
+    loss = mg.fused.cross_entropy(net(mg.tensor(x)), labels)
+    value = loss.numpy()
+    loss.backward()
+    first = [p.grad.numpy() for p in net.parameters()]
+    loss.backward()
+    for p, once in zip(net.parameters(), first, strict=True):
+        np.testing.assert_array_equal(p.grad.numpy(), once + once)
+    np.testing.assert_array_equal(loss.node.value, value)
+
+
+def test_values_that_were_not_kept_are_found_anew_without_recursion(rng):
+    x, gamma, beta = operands(rng, (4, 2))
+    y = x
+    for _ in range(3000):
+        y = mg.fused.batch_norm(y, gamma, beta)
+    y_bar = rng.normal(size=(4, 2))
+    y.backward(y_bar)
+    middle = y.node.parents[0]
+    np.testing.assert_array_equal(y.node.value, y.numpy())
+    composed = mg.ops.batch_norm(mg.tensor(middle.inputs[0]), gamma, beta).numpy()
+    np.testing.assert_allclose(middle.value, composed, rtol=0, atol=1e-14 * np.abs(composed).max())
+    first = x.grad.numpy()
+    y.backward(y_bar)
+    np.testing.assert_array_equal(x.grad.numpy(), 2 * first)
+
+
+def test_a_drawing_shows_the_same_before_and_after_backward(rng):
+    x, gamma, beta = operands(rng)
+    y = mg.sum(mg.fused.batch_norm(x, gamma, beta) * rng.normal(size=(6, 3)))
+    before = mg.viz.to_dot(y, grads=False)
+    y.backward()
+    assert mg.viz.to_dot(y, grads=False) == before
+
+
+def test_a_missing_attribute_of_a_node_is_named(rng):
+    x, _, _ = operands(rng)
+    with pytest.raises(AttributeError, match="a node has no 'colour'"):
+        _ = x.node.colour

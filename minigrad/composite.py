@@ -1,0 +1,32 @@
+"""Composites: functions of ops that a drawing shows as one card."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from minigrad.backend import as_array
+from minigrad.context import scope
+from minigrad.declaration import Declared
+from minigrad.errors import MinigradError, describe, from_operands
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Composite(Declared):
+    """An ordinary function of ops with a name in the literature: no rule, but a scope."""
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        args, params = self.bind(args, params) if len(args) != self.arity else (args, params)
+        args = tuple(a if hasattr(a, "shape") else as_array(a) for a in args)
+        with scope(self.name):
+            try:
+                return self.forward(*args, **params)
+            except MinigradError as error:
+                error.add_note(f"in {self.name}({', '.join(map(describe, args))})")
+                raise
+            except (LookupError, TypeError, ValueError) as error:
+                raise from_operands(self, args, params, error) from error
+
+
+def composite(**fields: Any) -> Callable[[Callable], Composite]:
+    """Declare an ordinary function of ops as a composite."""
+    return lambda forward: Composite(forward=forward, **fields)
