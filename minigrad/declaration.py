@@ -51,6 +51,8 @@ class Declared:
         self.words = [p.name for p in kinds if p.kind is p.KEYWORD_ONLY]
         variadic = any(p.kind is p.VAR_POSITIONAL for p in kinds)
         self.arity = None if variadic else len(kinds) - len(self.words)
+        given = [p for p in kinds if p.kind is not p.KEYWORD_ONLY and p.default is p.empty]
+        self.least = len(given)  # operands that must be given; those after them may be left out
         self.__signature__ = inspect.Signature(kinds)
         known = REGISTRY.get(self.name)
         if known is not None and known.__module__ != self.__module__:
@@ -64,8 +66,11 @@ class Declared:
         return self.name  # pickled by reference, like a function
 
     def bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
-        """Accept NumPy's calls: parameters by position, a sequence for a variadic op."""
-        n = self.arity
+        """Accept NumPy's calls: operands by keyword, parameters by position, variadic sequences."""
+        n, names = self.arity, list(self.__signature__.parameters)
+        while n is not None and len(args) < n and names[len(args)] in params:
+            params = dict(params)
+            args = (*args, params.pop(names[len(args)]))
         if n is None:  # concatenate([a, b], 1), einsum("ij->i", a)
             if args and isinstance(args[0], str):
                 return args[1:], {self.words[0]: args[0], **params}
@@ -73,7 +78,7 @@ class Declared:
                 return args, params
             n, args = len(args[0]), (*args[0], *args[1:])
         extra = args[n:]
-        if len(args) < n or len(extra) > len(self.words):
+        if len(args) < self.least or len(extra) > len(self.words):
             shown = f"{self.name}{self.__signature__}"
             raise TypeError(f"{shown}: got {len(args)} positional arguments")
         given = dict(zip(self.words, extra, strict=False))

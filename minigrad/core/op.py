@@ -25,8 +25,8 @@ class Op(Declared):
     ``signature`` names core dimensions as in NumPy's gufuncs, ``"(m,k),(k,n)->(m,n)"``; loop ones
     before them broadcast. ``"()"`` is elementwise; empty: shapes follow no such rule. An op that
     is ``linear`` (``"jointly"``, or ``"separately"`` in each input) needs no jvp rule. A forward
-    may return ``(value, cache)``: plain sweeps then use ``pull(y_bar, cache)``, and a node keeps
-    nothing else.
+    may return ``(value, cache)``: plain sweeps then use ``pull(y_bar, cache, own)``, which may
+    overwrite a ``y_bar`` of its own, and a node keeps nothing else.
     """
 
     pullback: str  # LaTeX, \bar x = ...

@@ -34,7 +34,7 @@ def backward_sweep(
             if not bars.keys().isdisjoint(node.parents):
                 bars[node] = None
     bars[root] = seed  # a node that is not in bars leads to no target
-    sums: set[Node] = set()  # whose cotangent is an array that this sweep made
+    ours: set[Node] = set()  # whose cotangent is an array that nobody else holds
     observer = THREAD.context.observer
     mirror = _Mirror("∇ ", seed) if record else None
     with setting(observer=observer if record else None):  # it watches pulls, not plain arithmetic
@@ -44,24 +44,25 @@ def backward_sweep(
                 continue
             if node in result:
                 result[node] = y_bar
+                ours.discard(node)
             if mirror is None and node.op is not None:
-                _pull(node, y_bar, None, bars, sums, observer)
+                _pull(node, y_bar, None, bars, ours, observer)
                 if targets is None and node.kinds:
                     node.forget("cache")
             elif mirror is not None and node.op is not None:
                 with mirror.scope_of(node):
-                    _pull(node, y_bar, mirror.operands(node), bars, sums, observer)
+                    _pull(node, y_bar, mirror.operands(node), bars, ours, observer)
     return result
 
 
-def _pull(node: Node, y_bar: Any, boxes: Any, bars: dict, sums: set, observer: Any) -> None:
+def _pull(node: Node, y_bar: Any, boxes: Any, bars: dict, ours: set, observer: Any) -> None:
     """Run a rule of ``node``, on ``boxes`` if given, and add its cotangents to the parents'."""
     op, params, kinds = node.op, node.params, node.kinds
     if observer is not None:
         observer.pulling(node, y_bar)
     partials = op.partials
     if kinds and boxes is None:
-        entries = op.pull(y_bar, node.cache)
+        entries = op.pull(y_bar, node.cache, node in ours and observer is None)
     else:
         y, xs = boxes or (node.value, node.inputs)
         if partials is not None:
@@ -85,13 +86,12 @@ def _pull(node: Node, y_bar: Any, boxes: Any, bars: dict, sums: set, observer: A
         if kind is not x.__class__ or kind not in SCALARS:
             x_bar = unbroadcast(op, i, raw, x, y_bar.shape)
         total = bars[parent]
-        if total is None:
-            total = x_bar
-        elif parent in sums and observer is None:
-            total += x_bar  # in place: nobody else holds a sum
+        if total is not None and parent in ours and observer is None:
+            total += x_bar  # in place
         else:
-            total = total + x_bar
-            sums.add(parent)
+            if total is not None or (kinds is node.kinds and boxes is None):
+                ours.add(parent)  # a sum, or what a kernel made
+            total = x_bar if total is None else total + x_bar
         bars[parent] = total
         if observer is not None:
             observer.pulled(node, i, raw, x_bar, total)

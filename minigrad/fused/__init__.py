@@ -6,10 +6,15 @@ extra), NumPy otherwise, CUDA on a GPU.
 
 from minigrad.fused.activation import fused_sigmoid as sigmoid
 from minigrad.fused.declare import use
+from minigrad.fused.linalg import fused_linear as linear
 from minigrad.fused.loss import fused_cross_entropy as cross_entropy
+from minigrad.fused.memory import release_memory
 from minigrad.fused.normalization import fused_batch_norm as batch_norm
 from minigrad.fused.normalization import fused_layer_norm as layer_norm
 from minigrad.fused.windows import fused_conv as conv
 from minigrad.fused.windows import fused_max_pool as max_pool
 
-__all__ = ["batch_norm", "conv", "cross_entropy", "layer_norm", "max_pool", "sigmoid", "use"]
+__all__ = [
+    "batch_norm", "conv", "cross_entropy", "layer_norm", "linear", "max_pool", "release_memory",
+    "sigmoid", "use",
+]  # fmt: skip

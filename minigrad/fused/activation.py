@@ -4,6 +4,7 @@ import numpy as np
 
 from minigrad.fused.declare import Pair, fused, same_floats
 from minigrad.fused.layout import axes_in_memory, flat, unflat
+from minigrad.fused.memory import empty_like
 from minigrad.ops.exponential import sigmoid
 
 BLOCK = 16384  # elements that stay in the first-level cache from one pass to the next
@@ -26,32 +27,46 @@ def sigmoid_backward(xp, y_bar, small):
     return (y_bar * (small * (1 - small)),)
 
 
+def _blocks(size):
+    return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+
+
+def _smaller(z, s, spare):
+    """``s = e^-|z| / (1 + e^-|z|)``."""
+    np.abs(z, out=s)
+    np.exp(np.negative(s, out=s), out=s)
+    s /= np.add(s, 1, out=spare)
+    return s
+
+
 def _forward(xp, x):
     axes = axes_in_memory(x)
     row = flat(x, axes)
-    y, small = np.empty_like(row), np.empty_like(row)
-    for start in range(0, row.size, BLOCK):
-        part = slice(start, start + BLOCK)
-        z, s, out = row[part], small[part], y[part]
-        np.abs(z, out=s)
-        np.exp(np.negative(s, out=s), out=s)
-        np.add(s, 1, out=out)
-        s /= out
+    y, small = empty_like(row), np.empty_like(row[:BLOCK])
+    for part in _blocks(row.size):
+        z, out = row[part], y[part]
+        s = _smaller(z, small[: z.size], out)
         # |[z > 0] - small| is small or 1 - small, several times as fast as a choice by mask
         np.subtract(z > 0, s, out=out, dtype=z.dtype)
         np.abs(out, out=out)
-    return unflat(y, x.shape, axes), (small, axes)
+    return unflat(y, x.shape, axes), (row, axes)
 
 
-def _backward(xp, y_bar, cache):
-    small, axes = cache
-    g, x_bar = flat(y_bar, axes), np.empty_like(small)
-    for start in range(0, g.size, BLOCK):
-        part = slice(start, start + BLOCK)
-        out = np.subtract(1, small[part], out=x_bar[part])
-        out *= small[part]
-        out *= g[part]
+def _backward(xp, y_bar, cache, own=False):
+    """The exponential again: keeping it would take as much memory as x."""
+    row, axes = cache
+    g = flat(y_bar, axes)
+    x_bar = g if own else empty_like(row)
+    small, slope = np.empty((2, min(BLOCK, row.size)), row.dtype)
+    for part in _blocks(row.size):
+        z = row[part]
+        s = _smaller(z, small[: z.size], slope[: z.size])
+        out = np.subtract(1, s, out=slope[: z.size])
+        out *= s
+        np.multiply(g[part], out, out=x_bar[part])
     return (unflat(x_bar, y_bar.shape, axes),)
 
 
-fused_sigmoid.pairs["numpy"] = Pair(_forward, _backward, lambda x: same_floats(x) and x.ndim > 0)
+fused_sigmoid.pairs["numpy"] = Pair(
+    _forward, _backward, lambda x: same_floats(x) and x.ndim > 0, reuses=True
+)

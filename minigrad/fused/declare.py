@@ -65,11 +65,15 @@ def use(*kinds: str) -> Iterator[None]:
 
 
 class Pair(NamedTuple):
-    """A forward and its backward; ``accepts(*arrays, **params)``: which calls they can serve."""
+    """A forward and its backward; ``accepts(*arrays, **params)``: which calls they can serve.
+
+    A backward that ``reuses`` takes ``own=True``, too: it may write x_bar where y_bar is.
+    """
 
     forward: Callable
     backward: Callable
     accepts: Callable[..., bool] = lambda *arrays, **params: True
+    reuses: bool = False
 
 
 _LAZY = {"numba": "minigrad.fused.compiled", "cuda": "minigrad.fused.cuda"}  # each has PAIRS
@@ -121,9 +125,10 @@ class Fused(Op):
         y, cache = pair.forward(xp, *arrays, **params)
         return y, (pair, cache)
 
-    def _pull(self, y_bar: Any, cache: tuple) -> tuple:
+    def _pull(self, y_bar: Any, cache: tuple, own: bool) -> tuple:
         pair, kept = cache
-        return pair.backward(namespace(y_bar), y_bar, kept)
+        words = {"own": True} if own and pair.reuses else {}
+        return pair.backward(namespace(y_bar), y_bar, kept, **words)
 
     def _vjp(self, y_bar: Any, y: Any, *xs: Any, **params: Any) -> tuple:
         copies, y = self._composed(xs, params)

@@ -6,6 +6,7 @@ import numpy as np
 
 from minigrad.fused.declare import Pair, fused, same_floats
 from minigrad.fused.layout import from_blocks, is_batch_last, to_blocks
+from minigrad.fused.memory import empty
 from minigrad.ops.normalization import (
     batch_norm,
     check_batch_norm,
@@ -13,7 +14,8 @@ from minigrad.ops.normalization import (
     layer_norm,
 )
 
-PIECE = 65536  # elements that NumPy works on at a time
+PIECE = 131072  # elements that NumPy works on at a time
+ROWS = 128  # rows that are summed in the array's own precision before float64 takes over
 
 
 class Cache(NamedTuple):
@@ -92,52 +94,50 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     batch_last, is_fixed = is_batch_last(x), mean is not None
     blocks = to_blocks(x, batch_last)
-    count = max(blocks.shape[0] * blocks.shape[2], 1)
+    pieces, count = _pieces(blocks), max(blocks.shape[0] * blocks.shape[2], 1)
+    xc, y = empty(blocks.shape, x.dtype), empty(blocks.shape, x.dtype)
     if not is_fixed:
-        mean, var = np.zeros(x.shape[1]), np.zeros(x.shape[1])
-        for p, c in _pieces(blocks):
-            mean[c] += _sum(blocks[p, c]) / count
-        for p, c in _pieces(blocks):
-            xc = blocks[p, c] - mean[c, None].astype(x.dtype)
-            var[c] += _sum(xc, xc) / count
+        mean, var = np.zeros((2, x.shape[1]))
+        for p, c in pieces:
+            mean[c] += _sum(blocks[p, c])
+        mean /= count
     centre = np.asarray(mean, x.dtype)[:, None]
+    for p, c in pieces:
+        part = np.subtract(blocks[p, c], centre[c], out=xc[p, c])
+        if not is_fixed:
+            var[c] += _sum(part, part)
+    if not is_fixed:
+        var /= count
     inv_std = 1 / np.sqrt(np.asarray(var, np.float64) + eps)
-    scale = (gamma * inv_std).astype(x.dtype)[:, None]
-    y = np.empty(blocks.shape, x.dtype)
-    for p, c in _pieces(blocks):
-        out = np.subtract(blocks[p, c], centre[c], out=y[p, c])
-        out *= scale[c]
-        out += beta[c, None]
-    cache = Cache(mean, var, blocks, gamma, inv_std, batch_last, is_fixed)
+    scale, shift = (gamma * inv_std).astype(x.dtype)[:, None], beta[:, None]
+    for p, c in pieces:
+        out = np.multiply(xc[p, c], scale[c], out=y[p, c])
+        out += shift[c]
+    cache = Cache(mean, var, xc, gamma, inv_std, batch_last, is_fixed)
     return from_blocks(y, x.shape, batch_last), cache
 
 
-def _backward(xp, y_bar, cache):
-    mean, _, x, gamma, inv_std, batch_last, is_fixed = cache
-    g = to_blocks(y_bar, batch_last)
-    centre = np.asarray(mean, x.dtype)[:, None]
-    gamma_bar, beta_bar = np.zeros((2, x.shape[1]))
-    for p, c in _pieces(x):
+def _backward(xp, y_bar, cache, own=False):
+    _, _, xc, gamma, inv_std, batch_last, is_fixed = cache
+    g, pieces = to_blocks(y_bar, batch_last), _pieces(xc)
+    gamma_bar, beta_bar = np.zeros((2, xc.shape[1]))
+    for p, c in pieces:
         beta_bar[c] += _sum(g[p, c])
-        gamma_bar[c] += _sum(g[p, c], x[p, c] - centre[c])
+        gamma_bar[c] += _sum(g[p, c], xc[p, c])
     gamma_bar *= inv_std
-    count = max(x.shape[0] * x.shape[2], 1)
-    a = (gamma * inv_std).astype(x.dtype)[:, None]
-    b = (beta_bar / count).astype(x.dtype)[:, None]
-    k = (gamma_bar * inv_std / count).astype(x.dtype)[:, None]
-    x_bar = np.empty(x.shape, x.dtype)
-    for p, c in _pieces(x):
-        out = x_bar[p, c]
-        if is_fixed:
-            np.multiply(g[p, c], a[c], out=out)
-            continue
-        np.subtract(x[p, c], centre[c], out=out)
-        out *= k[c]
-        out += b[c]
-        np.subtract(g[p, c], out, out=out)
-        out *= a[c]
+    count = max(xc.shape[0] * xc.shape[2], 1)
+    numbers = gamma * inv_std, beta_bar / count, gamma_bar * inv_std / count
+    a, b, k = (number.astype(xc.dtype)[:, None] for number in numbers)
+    x_bar = g if own else empty(xc.shape, xc.dtype)
+    for p, c in pieces:
+        bars = g[p, c]
+        if not is_fixed:
+            paths = np.multiply(xc[p, c], k[c])
+            paths += b[c]
+            bars = np.subtract(bars, paths, out=x_bar[p, c])
+        np.multiply(bars, a[c], out=x_bar[p, c])
     x_bar = from_blocks(x_bar, y_bar.shape, batch_last)
-    return x_bar, gamma_bar.astype(x.dtype), beta_bar.astype(x.dtype)
+    return x_bar, gamma_bar.astype(xc.dtype), beta_bar.astype(xc.dtype)
 
 
 def _pieces(blocks):
@@ -153,13 +153,18 @@ def _pieces(blocks):
 def _sum(a, b=None):
     """Sum of ``a``, or of ``a * b``, over the first and last of three axes, in float64 at the end.
 
-    Rows are summed in pairs or by BLAS, so an error does not grow with their length.
+    Few rows are summed in the array's own precision, long ones in pairs or by BLAS, so an error
+    does not grow with their length.
     """
-    if a.shape[2] == 1:
-        a, b = a[:, :, 0], None if b is None else b[:, :, 0]
-        return a.sum(0, dtype=np.float64) if b is None else np.einsum("nc,nc->c", a, b)
-    rows = a.sum(2) if b is None else np.vecdot(a, b)
-    return rows.sum(0, dtype=np.float64)
+    if a.shape[2] > 1:
+        rows = a.sum(2) if b is None else np.vecdot(a, b)
+        return rows.sum(0, dtype=np.float64)
+    a, b = a[:, :, 0], None if b is None else b[:, :, 0]
+    total = np.zeros(a.shape[1])
+    for start in range(0, len(a), ROWS):
+        cut = slice(start, start + ROWS)
+        total += a[cut].sum(0) if b is None else np.einsum("nc,nc->c", a[cut], b[cut])
+    return total
 
 
 def accepts(x, gamma, beta, *, axis=None, **_):
@@ -170,7 +175,7 @@ def accepts(x, gamma, beta, *, axis=None, **_):
     return axis is None or sorted(i % x.ndim for i in np.atleast_1d(axis)) == batch
 
 
-fused_batch_norm.pairs["numpy"] = Pair(_forward, _backward, accepts)
+fused_batch_norm.pairs["numpy"] = Pair(_forward, _backward, accepts, reuses=True)
 
 
 @fused(

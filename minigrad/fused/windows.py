@@ -1,25 +1,33 @@
 """Convolution and max pooling as one op each; the geometry is that of ``ops.window``."""
 
-from minigrad.fused.declare import fused
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from minigrad.fused.declare import Pair, fused
+from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv, col2im, conv, im2col
 from minigrad.ops.pool import max_pool, max_unpool, winners_of
 from minigrad.ops.window import window
 
-_PART = 1024  # columns of one matrix product
+PIECE = 1 << 20  # values of the columns that NumPy lays out at a time
 
 
 @fused(
     conv,
     pullback=r"\bar x_{n,\,c,\,s o + d k - p} \mathrel{+}= \sum_a w_{a,\,c,\,k}\,"
     r"\bar y_{n,\,a,\,o},\quad "
-    r"\bar w_{a,\,c,\,k} = \sum_{n,\,o} \bar y_{n,\,a,\,o}\, x_{n,\,c,\,s o + d k - p}",
+    r"\bar w_{a,\,c,\,k} = \sum_{n,\,o} \bar y_{n,\,a,\,o}\, x_{n,\,c,\,s o + d k - p},\quad "
+    r"\bar b_a = \sum_{n,\,o} \bar y_{n,\,a,\,o}",
 )
-def fused_conv(xp, x, w, *, stride=1, padding=0, dilation=1, groups=1):
+def fused_conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     """``ops.conv`` that keeps no columns: the backward lays them out anew.
 
     Args:
         x: (N, C, \\*sizes), with one, two, three ... axes of ``sizes``.
         w: (A, C / groups, \\*kernel), A output channels.
+        b: (A,), added to each output channel; it may be left out.
         stride, padding, dilation: an int, or one per axis of ``sizes``; padded with zeros.
         groups: output channel a sees only its share of the input channels.
 
@@ -32,44 +40,110 @@ def fused_conv(xp, x, w, *, stride=1, padding=0, dilation=1, groups=1):
     >>> mg.fused.conv(mg.tensor([[[1.0, 2.0, 4.0]]]), np.array([[[-1.0, 1.0]]]))
     tensor([[[1., 2.]]])
     """
-    check_conv(x, w, groups)
-    kernel = tuple(w.shape[2:])
-    geometry = {
-        "kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation
-    }  # fmt: skip
+    check_conv(x, w, b, groups)
+    geometry = _geometry(w, stride, padding, dilation)
     outputs = window(x.shape, **geometry).outputs
     columns = im2col(x, **geometry)
-    y = xp.empty((w.shape[0], columns.shape[1]), dtype=xp.result_type(x, w))
     rows = w.reshape(groups, w.shape[0] // groups, -1)
-    xp.matmul(rows, _parts(columns, groups), out=_parts(y, groups))
+    y = xp.matmul(rows, columns.reshape(groups, rows.shape[2], columns.shape[1]))
     y = xp.moveaxis(y.reshape(w.shape[0], *outputs, x.shape[0]), -1, 0)
-    return y, (x, w, groups, geometry)
+    y = y if b is None else y + b.reshape(-1, *(1,) * len(outputs))
+    return y, (x, w, b is not None, groups, geometry)
 
 
 @fused_conv.defbackward
 def conv_backward(xp, y_bar, cache):
-    x, w, groups, geometry = cache
-    g = _parts(xp.moveaxis(y_bar, 0, -1).reshape(w.shape[0], -1), groups)
+    x, w, has_bias, groups, geometry = cache
+    rows = w.reshape(groups, w.shape[0] // groups, -1)
+    g = xp.moveaxis(y_bar, 0, -1).reshape(groups, rows.shape[1], -1)
 
     def x_bar():
-        rows = w.reshape(groups, w.shape[0] // groups, -1)
-        columns = xp.empty((groups * rows.shape[2], g.shape[0] * g.shape[3]), dtype=g.dtype)
-        xp.matmul(rows.transpose(0, 2, 1), g, out=_parts(columns, groups))
-        return col2im(columns, shape=x.shape, **geometry)
+        columns = xp.matmul(rows.transpose(0, 2, 1), g)
+        return col2im(columns.reshape(-1, g.shape[2]), shape=x.shape, **geometry)
 
     def w_bar():
-        columns = _parts(im2col(x, **geometry), groups)
-        total = xp.matmul(columns, g.transpose(0, 1, 3, 2)).sum(0)
-        return total.transpose(0, 2, 1).reshape(w.shape)
+        columns = im2col(x, **geometry).reshape(groups, rows.shape[2], g.shape[2])
+        return xp.matmul(g, columns.transpose(0, 2, 1)).reshape(w.shape)
 
-    return x_bar, w_bar
+    return (x_bar, w_bar, lambda: g.sum(axis=2).reshape(-1)) if has_bias else (x_bar, w_bar)
 
 
-def _parts(matrix, groups):
-    """(groups * R, M) as (P, groups, R, M / P): short products stay in cache, whole ones do not."""
-    count = matrix.shape[1]
-    parts = count // _PART if count % _PART == 0 else 1
-    return matrix.reshape(groups, -1, parts, count // max(parts, 1)).transpose(2, 0, 1, 3)
+def _geometry(w, stride, padding, dilation):
+    words = {"stride": stride, "padding": padding, "dilation": dilation}
+    return {"kernel_size": tuple(w.shape[2:]), **words}
+
+
+def _forward(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
+    """As above, some rows of the outputs at a time: only their columns are laid out."""
+    check_conv(x, w, b, groups)
+    windows = window(x.shape, **_geometry(w, stride, padding, dilation))
+    kept = windows.pad(np, x), x.shape, w, b is not None, groups, windows
+    rows = w.reshape(groups, w.shape[0] // groups, -1)
+    operands = (x, w) if b is None else (x, w, b)
+    y = empty((*rows.shape[:2], windows.outputs[0], *_row(kept)), np.result_type(*operands))
+    for part, columns, _ in _pieces(kept, kept[0]):
+        np.matmul(rows, columns, out=y[:, :, part].reshape(*rows.shape[:2], -1))  # a view
+    if b is not None:
+        y += b.reshape(*rows.shape[:2], 1, 1)
+    return np.moveaxis(y.reshape(w.shape[0], *windows.outputs, x.shape[0]), -1, 0), kept
+
+
+def _backward(xp, y_bar, cache):
+    padded, shape, w, has_bias, groups, windows = cache
+    rows = w.reshape(groups, w.shape[0] // groups, -1)
+    g = np.moveaxis(y_bar, 0, -1).reshape(*rows.shape[:2], windows.outputs[0], *_row(cache))
+
+    def cut(part):
+        return g[:, :, part].reshape(*rows.shape[:2], -1)
+
+    def x_bar():
+        total = empty((shape[1], *windows.padded_sizes, shape[0]), g.dtype)
+        total[...] = 0
+        for part, columns, views in _pieces(cache, total, fill=False):
+            np.matmul(rows.transpose(0, 2, 1), cut(part), out=columns)
+            for view, of_view in views:
+                view += of_view
+        return windows.crop(np, total)
+
+    def w_bar():
+        total = np.zeros(rows.shape, g.dtype)
+        for part, columns, _ in _pieces(cache, padded):
+            total += np.matmul(cut(part), columns.transpose(0, 2, 1))
+        return total.reshape(w.shape)
+
+    return (x_bar, w_bar, lambda: g.sum(axis=(2, 3)).reshape(-1)) if has_bias else (x_bar, w_bar)
+
+
+def _row(kept):
+    """How many places of all images one row of the outputs has, as a shape."""
+    return (prod(kept[-1].outputs[1:]) * kept[1][0],)
+
+
+def _pieces(kept, images, fill=True):
+    """For some rows of the outputs at a time: which, their columns, and where those belong.
+
+    The last are pairs of views, of ``images`` (padded) and of the columns; ``fill`` copies them.
+    """
+    _, shape, w, _, groups, windows = kept
+    outer, *inner = windows.outputs
+    taps = w.shape[1] * windows.count
+    step = max(1, min(outer, PIECE // max(groups * taps * _row(kept)[0], 1)))
+    buffer = empty((groups * taps * step * _row(kept)[0],), images.dtype)
+    for start in range(0, outer, step):
+        count = min(step, outer - start)
+        matrix = buffer[: groups * taps * count * _row(kept)[0]].reshape(groups, taps, -1)
+        columns = matrix.reshape(shape[1], *windows.kernel, count, *inner, shape[0])
+        those = replace(windows, outputs=(count, *inner))
+        views = [
+            (view, columns[(slice(None), *position)])
+            for position, view in those.views(images[:, start * windows.stride[0] :])
+        ]
+        for view, of_view in views if fill else ():
+            of_view[...] = view
+        yield slice(start, start + count), matrix, views
+
+
+fused_conv.pairs["numpy"] = Pair(_forward, _backward)
 
 
 @fused(max_pool, pullback=max_pool.pullback)
@@ -92,12 +166,31 @@ def fused_max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
     """
     geometry = {"stride": stride, "padding": padding, "dilation": dilation}
     geometry["kernel_size"] = kernel_size
-    return max_pool.forward(xp, x, **geometry), (x, geometry)
+    y = max_pool.forward(xp, x, **geometry)
+    return y, (winners_of(x, y, **geometry), tuple(x.shape), geometry)
 
 
 @fused_max_pool.defbackward
 def max_pool_backward(xp, y_bar, cache):
-    x, geometry = cache
-    largest = max_pool.forward(xp, x, **geometry)  # again: whoever has y may have changed it
-    winners = winners_of(x, largest, **geometry)
-    return (max_unpool(y_bar, winners=winners, shape=x.shape, **geometry),)
+    winners, shape, geometry = cache
+    return (max_unpool(y_bar, winners=winners, shape=shape, **geometry),)
+
+
+def _unpool(xp, y_bar, cache):
+    """As above, in memory that was used before."""
+    winners, shape, geometry = cache
+    stride = geometry["kernel_size"] if geometry["stride"] is None else geometry["stride"]
+    windows = window(shape, **{**geometry, "stride": stride})
+    g, winners = np.moveaxis(y_bar, 0, -1), np.moveaxis(winners, 0, -1)
+    total = empty((shape[1], *windows.padded_sizes, shape[0]), y_bar.dtype)
+    if not windows.is_partition:
+        total[...] = 0
+    for k, (_, view) in enumerate(windows.views(total)):
+        if windows.is_disjoint:
+            np.multiply(g, winners == k, out=view)
+        else:
+            view += g * (winners == k)
+    return (windows.crop(np, total),)
+
+
+fused_max_pool.pairs["numpy"] = Pair(fused_max_pool.portable, _unpool)

@@ -50,11 +50,9 @@ class _Conv(Module):
         if x.ndim != self.axes + 2 or x.shape[1] != channels:
             expected = f"(N, {channels}, ...) with {self.axes} axes after the channels"
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=describe(x)))
-        y = kernels.conv(x, weight, stride=self.stride, padding=self.padding,
-                         dilation=self.dilation, groups=self.groups)  # fmt: skip
-        if self.bias is None:
-            return y
-        return y + ops.reshape(self.bias, shape=(-1,) + (1,) * self.axes)
+        bias = [] if self.bias is None else [self.bias]
+        return kernels.conv(x, weight, *bias, stride=self.stride, padding=self.padding,
+                            dilation=self.dilation, groups=self.groups)  # fmt: skip
 
     def extra_repr(self) -> str:
         out_channels, per_group, *kernel = self.weight.shape

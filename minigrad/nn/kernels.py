@@ -6,7 +6,7 @@ Layers call ``kernels.conv(...)``, never ``ops.conv(...)``.
 from typing import Any
 
 from minigrad import backend, fused
-from minigrad.fused import batch_norm, conv, layer_norm, max_pool, sigmoid
+from minigrad.fused import batch_norm, conv, layer_norm, linear, max_pool, sigmoid
 from minigrad.ops.linalg import matmul
 from minigrad.ops.loss import checked_labels
 from minigrad.ops.pool import avg_pool
@@ -18,6 +18,7 @@ __all__ = [
     "conv",
     "cross_entropy",
     "layer_norm",
+    "linear",
     "matmul",
     "max_pool",
     "sigmoid",

@@ -112,23 +112,25 @@ def col2im_vjp(x_bar, x, y, *, shape, **geometry):
 
 
 @composite(
-    formula=r"y_{n,\,a,\,o} = \sum_{c,\,k} w_{a,\,c,\,k}\, x_{n,\,c,\,s o + d k - p}",
+    formula=r"y_{n,\,a,\,o} = \sum_{c,\,k} w_{a,\,c,\,k}\, x_{n,\,c,\,s o + d k - p} + b_a",
     symbol="*",
     cases=(
         Case(((2, 2, 5), (3, 2, 2))),
-        Case(((2, 1, 4, 5), (2, 1, 2, 3)), {"stride": (1, 2), "padding": 1}),
+        Case(((2, 2, 5), (3, 2, 2), (3,))),
+        Case(((2, 1, 4, 5), (2, 1, 2, 3), (2,)), {"stride": (1, 2), "padding": 1}),
         Case(((1, 4, 4, 4), (2, 2, 2, 2)), {"groups": 2, "dilation": 2}),
         Case(((2, 2, 3, 3), (4, 1, 2, 2)), {"groups": 2, "padding": (0, 1)}),
         Case(((2, 3, 2, 2), (2, 3, 1, 1))),
         Case(((1, 1, 2, 3, 3), (2, 1, 2, 2, 2)), {"padding": (1, 0, 0), "stride": 2}),
     ),
 )
-def conv(x, w, *, stride=1, padding=0, dilation=1, groups=1):
+def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     """Convolution as neural networks use the word: a cross-correlation, the kernel not flipped.
 
     Args:
         x: (N, C, \\*sizes), with one, two, three ... axes of ``sizes``.
         w: (A, C / groups, \\*kernel), A output channels.
+        b: (A,), added to each output channel; it may be left out.
         stride, padding, dilation: an int, or one per axis of ``sizes``; padded with zeros.
         groups: output channel a sees only its share of the input channels,
             ``C / groups`` of them.
@@ -142,7 +144,7 @@ def conv(x, w, *, stride=1, padding=0, dilation=1, groups=1):
     >>> mg.ops.conv(mg.tensor([[[1.0, 2.0, 4.0]]]), np.array([[[-1.0, 1.0]]]))
     tensor([[[1., 2.]]])
     """
-    check_conv(x, w, groups)
+    check_conv(x, w, b, groups)
     n, a = x.shape[0], w.shape[0]
     geometry = {"stride": stride, "padding": padding, "dilation": dilation}
     kernel = tuple(w.shape[2:])
@@ -153,10 +155,11 @@ def conv(x, w, *, stride=1, padding=0, dilation=1, groups=1):
         columns = reshape(columns, shape=(groups, -1, columns.shape[1]))
         rows = reshape(rows, shape=(groups, a // groups, -1))
     y = reshape(matmul(rows, columns), shape=(a, *outputs, n))
-    return transpose(y, axes=(y.ndim - 1, *range(y.ndim - 1)))
+    y = transpose(y, axes=(y.ndim - 1, *range(y.ndim - 1)))
+    return y if b is None else y + reshape(b, shape=(a,) + (1,) * (y.ndim - 2))
 
 
-def check_conv(x, w, groups):
+def check_conv(x, w, b, groups):
     """Raise ShapeError unless the operands fit."""
     if x.ndim != w.ndim or x.ndim < 3:
         expected = "x (N, C, L, ...) and w (A, C, K, ...) with as many axes"
@@ -167,6 +170,9 @@ def check_conv(x, w, groups):
     if w.shape[1] * groups != x.shape[1]:
         expected = f"w.shape[1] == {x.shape[1] // groups}, the channels of x over groups={groups}"
         raise ShapeError(facts("conv: channels", expected=expected, got=_both(x, w)))
+    if b is not None and tuple(b.shape) != (w.shape[0],):
+        got = f"b {describe(b)}, w {describe(w)}"
+        raise ShapeError(facts("conv: b", expected=f"({w.shape[0]},), one per channel", got=got))
 
 
 def _both(x, w):

@@ -7,6 +7,7 @@ from minigrad.composite import composite
 from minigrad.core.broadcast import broadcast_to, sum_to
 from minigrad.core.op import op
 from minigrad.declaration import Case
+from minigrad.errors import ShapeError, describe, facts
 from minigrad.ops.shape import expand_dims, reshape, swapaxes
 
 
@@ -51,6 +52,43 @@ def matmul_vjp(y_bar, y, a, b):
         return reshape(sum_to(full, shape=columns.shape), shape=b.shape) if b.ndim == 1 else full
 
     return a_bar, b_bar
+
+
+@composite(
+    formula=r"y_{\dots a} = \sum_k x_{\dots k}\,w_{a k} + b_a",
+    symbol="linear",
+    cases=(Case(((4, 3), (2, 3), (2,))), Case(((3,), (2, 3), (2,))), Case(((2, 2, 3), (4, 3)))),
+)
+def linear(x, w, b=None):
+    """The layer ``x w^T + b`` of neural networks.
+
+    Args:
+        x: (..., K).
+        w: (A, K), a row per output.
+        b: (A,); it may be left out.
+
+    Returns:
+        (..., A).
+
+    Raises:
+        ShapeError: operands that do not fit.
+
+    >>> mg.ops.linear(mg.tensor([3.0, 4.0]), np.array([[1.0, 10.0]]), np.array([0.5]))
+    tensor([43.5])
+    """
+    check_linear(x, w, b)
+    y = matmul(x, swapaxes(w, axis1=0, axis2=1))
+    return y if b is None else y + b
+
+
+def check_linear(x, w, b):
+    """Raise ShapeError unless the operands fit."""
+    if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1]:
+        got = f"x {describe(x)}, w {describe(w)}"
+        raise ShapeError(facts("linear: operands", expected="x (..., K) and w (A, K)", got=got))
+    if b is not None and tuple(b.shape) != w.shape[:1]:
+        got = f"b {describe(b)}, w {describe(w)}"
+        raise ShapeError(facts("linear: b", expected=f"({w.shape[0]},), one per output", got=got))
 
 
 @op(

@@ -46,6 +46,12 @@ class Window:
         axes = zip(self.kernel, self.dilation, self.stride, strict=True)
         return all(s > d * (k - 1) for k, d, s in axes)
 
+    @property
+    def is_partition(self) -> bool:
+        """Whether every element of the padded image is in exactly one window."""
+        reach = tuple(m * k for m, k in zip(self.outputs, self.kernel, strict=True))
+        return self.is_disjoint and set(self.dilation) == {1} and reach == self.padded_sizes
+
     def pad(self, xp: Any, x: Any, fill: float = 0.0) -> Any:
         """(N, C, \\*sizes) -> (C, \\*padded_sizes, N); a view where there is nothing to pad."""
         xt = xp.moveaxis(x, 0, -1)

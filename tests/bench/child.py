@@ -62,9 +62,13 @@ class _Worker:
             return False
 
     def forget(self, key: str) -> None:
-        """Free a contestant."""
+        """Free a contestant and all that it took."""
+        from .contestant import load
+
         del self.contestants[key]
         gc.collect()
+        if self.name.startswith("minigrad"):
+            load("minigrad.fused").release_memory()
 
     def burst(self, key: str, seconds: float, least: int = 3) -> list[float]:
         """Seconds per piece of work, of calls in a row for about ``seconds``.

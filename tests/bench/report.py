@@ -96,8 +96,9 @@ one run: a figure below 1 means that minigrad needs less.
   and writes y, backward reads x and y_bar and writes x_bar. A copy reads one array and writes one,
   so these are two and a half copies, by {threads} threads, between buffers that exist already.
 * Memory: how far the resident memory of a fresh process rises in {steps} steps of batch 256 over
-  its level before them, after steps of batch 2 have loaded and compiled everything. The C allocator
-  gives memory back when it is freed (`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`).
+  its level before them, after steps of batch 64 have loaded and compiled everything. What those
+  took is given back: the C allocator is told to (`MALLOC_MMAP_THRESHOLD_`,
+  `MALLOC_TRIM_THRESHOLD_`), and so is minigrad (`fused.release_memory`).
 * Growth: the slope of the straight line through log time against log size. 1 is linear.
 * `tests/bench/test_harness.py` proves that all contestants compute the same numbers.
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minigrad as mg
+from minigrad.fused import windows
 from minigrad.fused.declare import Fused
 from minigrad.verify.sample import samples
 
@@ -157,15 +158,46 @@ def test_layer_norm_is_its_composite(kind, rows, features, dtype, seed):
         assert np.abs(a - b).max() <= unit * size * terms
 
 
-@pytest.mark.parametrize("kind", ["portable", "numba"])
+def within_sums_of_products(name, kind, arrays, dtype, **params):
+    """A sum of m products rounds at most m + 1 times, on the sum of their magnitudes."""
+    y_bar, got, expected = values(name, kind, arrays, **params)
+    wide = [mg.tensor(np.abs(a).astype(np.float64), requires_grad=True) for a in arrays]
+    size = FUSED[name].composite(*wide, **params)
+    size.backward(np.abs(y_bar).astype(np.float64))
+    w = arrays[1]
+    outputs = y_bar.size // w.shape[0]
+    counts = w[0].size + 1, w.shape[0] * int(np.prod(w.shape[2:])), outputs, outputs
+    sizes = size, *(t.grad for t in wide)
+    for a, b, m, scale in zip(got, expected, counts, sizes, strict=False):
+        assert (np.abs(a - b) <= np.finfo(dtype).eps * (m + 1) * scale.numpy()).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    shape=st.sampled_from([(), (1,), (7,), (3, 5)]), inputs=st.integers(1, 40),
+    outputs=st.integers(1, 11), biased=st.booleans(), transposed=st.booleans(),
+    dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_linear_is_its_composite(kind, shape, inputs, outputs, biased, transposed, dtype, seed):
+    if pair_of("linear", kind) is None:
+        pytest.skip("the portable version serves NumPy, too")
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(*shape, inputs)).astype(dtype)
+    w = rng.normal(size=(inputs, outputs) if transposed else (outputs, inputs)).astype(dtype)
+    b = [rng.normal(size=outputs).astype(dtype)] if biased else []
+    within_sums_of_products("linear", kind, [x, w.T if transposed else w, *b], dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @given(
     n=st.integers(1, 9), channels=st.integers(1, 6), outputs=st.integers(1, 6),
     sizes=st.sampled_from([(9, 8), (7, 12), (30,)]), stride=st.integers(1, 3),
     padding=st.integers(0, 2), dilation=st.integers(1, 2), last=st.booleans(),
+    biased=st.booleans(), piece=st.sampled_from([1, 2000, windows.PIECE]),
     dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_conv_is_its_composite(
-    kind, n, channels, outputs, sizes, stride, padding, dilation, last, dtype, seed
+    kind, n, channels, outputs, sizes, stride, padding, dilation, last, biased, piece, dtype, seed
 ):
     rng = np.random.default_rng(seed)
     kernel = (3, 2)[: len(sizes)]
@@ -173,14 +205,10 @@ def test_conv_is_its_composite(
     x = batch_last(x) if last else x
     w = rng.normal(size=(outputs, channels, *kernel)).astype(dtype)
     params = {"stride": stride, "padding": padding, "dilation": dilation}
-    y_bar, got, expected = values("conv", kind, [x, w], **params)
-    # a sum of m products rounds at most m + 1 times, on the sum of their magnitudes
-    wide = [mg.tensor(np.abs(a).astype(np.float64), requires_grad=True) for a in (x, w)]
-    size = mg.ops.conv(*wide, **params)
-    size.backward(np.abs(y_bar).astype(np.float64))
-    counts = w[0].size, w.shape[0] * w[0, 0].size, y_bar.size // outputs
-    for a, b, m, scale in zip(got, expected, counts, (size, *(t.grad for t in wide)), strict=True):
-        assert (np.abs(a - b) <= np.finfo(dtype).eps * (m + 1) * scale.numpy()).all()
+    b = [rng.normal(size=outputs).astype(dtype)] if biased else []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows, "PIECE", piece)  # some rows of the outputs at a time, or all
+        within_sums_of_products("conv", kind, [x, w, *b], dtype, **params)
 
 
 @pytest.mark.parametrize("kind", ["portable", "numba"])
@@ -285,7 +313,8 @@ def test_any_strides_give_the_numbers_of_a_plain_array(name, kind, arrange):
     x = arrange(rng.normal(size=(5, 3, 4, 6)).astype(np.float32))
     rest = {
         "batch_norm": [np.float32([1, 2, 3]), np.float32([0, 1, 0])],
-        "conv": [rng.normal(size=(2, 3, 2, 2)).astype(np.float32)],
+        "conv": [rng.normal(size=(2, 3, 2, 2)).astype(np.float32), np.float32([1, 2])],
+        "linear": [rng.normal(size=(3, 6)).astype(np.float32), np.float32([1, 2, 0])],
     }.get(name, [])
     params = {"kernel_size": 2} if name == "max_pool" else {}
     results = []
@@ -296,3 +325,27 @@ def test_any_strides_give_the_numbers_of_a_plain_array(name, kind, arrange):
     for a, b in zip(*results, strict=True):
         # the order of summation may follow the memory
         np.testing.assert_allclose(a, b, rtol=0, atol=60 * np.finfo("f").eps * np.abs(b).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", sorted(set(FUSED) - {"cross_entropy", "layer_norm"}))
+def test_nan_and_inf_come_out_as_of_the_composite(name, kind):
+    pair = pair_of(name, kind)
+    if pair is None:
+        pytest.skip("the portable version serves NumPy, too")
+    x = np.random.default_rng(0).normal(size=(40, 3, 4, 6)).astype(np.float32)
+    x[0, 0, 0, :3], x[39, 2, 3, 5] = (np.nan, np.inf, -np.inf), np.nan
+    ones = np.ones(3, np.float32)
+    rest = {
+        "batch_norm": [ones, ones],
+        "conv": [np.ones((2, 3, 2, 2), np.float32)],
+        "linear": [np.ones((3, 6), np.float32), ones],
+    }.get(name, [])
+    params = {"kernel_size": 2} if name == "max_pool" else {}
+    with np.errstate(invalid="ignore"):
+        y, cache = pair.forward(np, x, *rest, **params)
+        bars = pair.backward(np, np.ones_like(y), cache)
+        bars = [bar() if callable(bar) else bar for bar in bars]
+        expected = FUSED[name].composite(x, *rest, **params)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+    assert name in ("max_pool", "linear", "conv") or np.isnan(bars[0][0, 0, 0, 0])

@@ -1,12 +1,13 @@
 """Kernels compiled by numba (the ``fast`` extra); imported by the first call that wants one."""
 
-from minigrad.fused.compiled import channels, rows, windows
+from minigrad.fused.compiled import channels, products, rows, windows
 
 PAIRS = {
     "batch_norm": channels.batch_norm,
     "conv": windows.conv,
     "cross_entropy": rows.cross_entropy,
     "layer_norm": rows.layer_norm,
+    "linear": products.linear,
     "max_pool": windows.max_pool,
     "sigmoid": rows.sigmoid,
 }

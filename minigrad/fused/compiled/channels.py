@@ -1,24 +1,20 @@
 """Batch norm: each channel, or tile of channels, is read from memory once and then from cache."""
 
+import numba
 import numpy as np
 from numba import prange
 
 from minigrad.fused import normalization as vectorized
 from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read
+from minigrad.fused.compiled.products import row_sum
 from minigrad.fused.declare import Pair
 from minigrad.fused.layout import from_blocks, is_batch_last, to_blocks
+from minigrad.fused.memory import empty
 from minigrad.ops.normalization import check_batch_norm
 
-TILE = 128  # channels that one task of the (N, C) kernels takes together
+PART = 131072  # values of an (N, C) array that one task should take
+LEAST = 64  # columns that one task takes at least
 ROWS = 64  # rows that are summed in the array's own precision before float64 takes over
-
-
-@inner
-def row_sum(row):
-    total = row.dtype.type(0)
-    for i in range(row.size):
-        total += row[i]
-    return total
 
 
 @inner
@@ -109,60 +105,170 @@ def backward_blocks(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar,
 
 
 @inner
-def add_rows(x, start, stop, centre, squares, total):
-    """Add up ``x - centre``, or its squares, over rows; a part of them at a time in float64."""
-    part = np.zeros(stop - start, x.dtype)
-    for first in range(0, x.shape[0], ROWS):
+def vector(x, size):
+    """Zeros of the dtype of ``x``; rows of one larger array would not be known as contiguous."""
+    return np.zeros(size, x.dtype)
+
+
+# Rows of (N, C) are taken four at a time, so that what belongs to columns is loaded once for four.
+
+
+@inner
+def sum_4(part, r0, r1, r2, r3):
+    for j in range(part.size):
+        part[j] += (r0[j] + r1[j]) + (r2[j] + r3[j])
+
+
+@inner
+def squares_4(part, centre, r0, r1, r2, r3):
+    for j in range(part.size):
+        c = centre[j]
+        a, b, d, e = r0[j] - c, r1[j] - c, r2[j] - c, r3[j] - c
+        part[j] += (a * a + b * b) + (d * d + e * e)
+
+
+@inner
+def products_4(part, part_products, centre, g0, g1, g2, g3, r0, r1, r2, r3):
+    for j in range(part.size):
+        c = centre[j]
+        part[j] += (g0[j] + g1[j]) + (g2[j] + g3[j])
+        part_products[j] += (g0[j] * (r0[j] - c) + g1[j] * (r1[j] - c)) + (
+            g2[j] * (r2[j] - c) + g3[j] * (r3[j] - c)
+        )
+
+
+@inner
+def affine_4(centre, a, b, r0, r1, r2, r3, o0, o1, o2, o3):
+    for j in range(centre.size):
+        c, scale, shift = centre[j], a[j], b[j]
+        o0[j] = (r0[j] - c) * scale + shift
+        o1[j] = (r1[j] - c) * scale + shift
+        o2[j] = (r2[j] - c) * scale + shift
+        o3[j] = (r3[j] - c) * scale + shift
+
+
+@inner
+def back_4(centre, a, b, k, g0, g1, g2, g3, r0, r1, r2, r3, o0, o1, o2, o3):
+    for j in range(centre.size):
+        c, scale, path, slope = centre[j], a[j], b[j], k[j]
+        o0[j] = scale * (g0[j] - path - (r0[j] - c) * slope)
+        o1[j] = scale * (g1[j] - path - (r1[j] - c) * slope)
+        o2[j] = scale * (g2[j] - path - (r2[j] - c) * slope)
+        o3[j] = scale * (g3[j] - path - (r3[j] - c) * slope)
+
+
+@inner
+def column_statistics(x, start, stop, mean, var):
+    """Mean and biased variance of some columns; blocks of rows are merged by Chan's formula.
+
+    Rows are cut from ``x`` itself: of a part of its columns numba would not know that they are
+    contiguous.
+    """
+    rows, width = x.shape[0], mean.size
+    centre, part = vector(x, width), vector(x, width)
+    mean[:] = 0
+    var[:] = 0
+    for first in range(0, rows, ROWS):
+        n = min(rows - first, ROWS)
+        whole = first + n // 4 * 4
         part[:] = 0
-        for r in range(first, min(x.shape[0], first + ROWS)):
+        for r in range(first, whole, 4):
+            sum_4(
+                part,
+                x[r, start:stop],
+                x[r + 1, start:stop],
+                x[r + 2, start:stop],
+                x[r + 3, start:stop],
+            )
+        for r in range(whole, first + n):
             row = x[r, start:stop]
-            if squares:
-                for j in range(part.size):
-                    part[j] += (row[j] - centre[j]) ** 2
-            else:
-                for j in range(part.size):
-                    part[j] += row[j]
-        for j in range(part.size):
-            total[j] += part[j]
+            for j in range(width):
+                part[j] += row[j]
+        one, share = 1 / n, n / (first + n)
+        for j in range(width):
+            its_mean = np.float64(part[j]) * one
+            centre[j] = its_mean
+            slip = its_mean - np.float64(centre[j])  # what rounding the centre adds to the squares
+            delta = its_mean - mean[j]
+            mean[j] += delta * share
+            var[j] += delta * delta * first * share - n * slip * slip
+        part[:] = 0
+        for r in range(first, whole, 4):
+            squares_4(
+                part,
+                centre,
+                x[r, start:stop],
+                x[r + 1, start:stop],
+                x[r + 2, start:stop],
+                x[r + 3, start:stop],
+            )
+        for r in range(whole, first + n):
+            row = x[r, start:stop]
+            for j in range(width):
+                part[j] += (row[j] - centre[j]) ** 2
+        for j in range(width):
+            var[j] += part[j]
+    for j in range(width):
+        var[j] = max(var[j], 0.0) / max(rows, 1)
 
 
 @kernel
-def forward_columns(x, gamma, beta, eps, is_fixed, mean, var, y):
-    count = max(x.shape[0], 1)
-    for tile in prange((x.shape[1] + TILE - 1) // TILE):
-        start = tile * TILE
-        stop = min(start + TILE, x.shape[1])
-        width = stop - start
-        total, centre = np.zeros(width), np.zeros(width, x.dtype)
-        a, b = np.empty(width, x.dtype), np.empty(width, x.dtype)
+def forward_columns(x, gamma, beta, eps, is_fixed, mean, var, y, width):
+    for tile in prange((x.shape[1] + width - 1) // width):
+        start, stop = tile * width, min(tile * width + width, x.shape[1])
         if not is_fixed:
-            add_rows(x, start, stop, centre, False, total)
-            for j in range(width):
-                mean[start + j] = total[j] / count
-                centre[j] = mean[start + j]
-                total[j] = 0
-            add_rows(x, start, stop, centre, True, total)
-            for j in range(width):
-                slip = mean[start + j] - np.float64(centre[j])
-                var[start + j] = max(total[j] / count - slip * slip, 0.0)
-        for j in range(width):
+            column_statistics(x, start, stop, mean[start:stop], var[start:stop])
+        centre, a, b = vector(x, stop - start), vector(x, stop - start), vector(x, stop - start)
+        for j in range(stop - start):
             c = start + j
             centre[j] = mean[c]
             scale = gamma[c] / np.sqrt(var[c] + eps)
             a[j], b[j] = scale, beta[c] - (mean[c] - np.float64(centre[j])) * scale
-        for r in range(x.shape[0]):
+        whole = x.shape[0] // 4 * 4
+        for r in range(0, whole, 4):
+            affine_4(
+                centre,
+                a,
+                b,
+                x[r, start:stop],
+                x[r + 1, start:stop],
+                x[r + 2, start:stop],
+                x[r + 3, start:stop],
+                y[r, start:stop],
+                y[r + 1, start:stop],
+                y[r + 2, start:stop],
+                y[r + 3, start:stop],
+            )
+        for r in range(whole, x.shape[0]):
             row, out = x[r, start:stop], y[r, start:stop]
-            for j in range(width):
+            for j in range(centre.size):
                 out[j] = (row[j] - centre[j]) * a[j] + b[j]
 
 
 @inner
-def add_products(y_bar, x, start, stop, centre, total, products):
-    part, part_products = np.zeros(stop - start, x.dtype), np.zeros(stop - start, x.dtype)
+def column_products(y_bar, x, start, stop, centre, total, products):
+    """Sums over the rows of ``y_bar`` and of ``y_bar (x - centre)`` of some columns."""
+    part, part_products = vector(x, centre.size), vector(x, centre.size)
     for first in range(0, x.shape[0], ROWS):
+        last = min(x.shape[0], first + ROWS)
+        whole = first + (last - first) // 4 * 4
         part[:] = 0
         part_products[:] = 0
-        for r in range(first, min(x.shape[0], first + ROWS)):
+        for r in range(first, whole, 4):
+            products_4(
+                part,
+                part_products,
+                centre,
+                y_bar[r, start:stop],
+                y_bar[r + 1, start:stop],
+                y_bar[r + 2, start:stop],
+                y_bar[r + 3, start:stop],
+                x[r, start:stop],
+                x[r + 1, start:stop],
+                x[r + 2, start:stop],
+                x[r + 3, start:stop],
+            )
+        for r in range(whole, last):
             g, row = y_bar[r, start:stop], x[r, start:stop]
             for j in range(part.size):
                 part[j] += g[j]
@@ -173,19 +279,17 @@ def add_products(y_bar, x, start, stop, centre, total, products):
 
 
 @kernel
-def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar):
+def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar, width):
     count = max(x.shape[0], 1)
-    for tile in prange((x.shape[1] + TILE - 1) // TILE):
-        start = tile * TILE
-        stop = min(start + TILE, x.shape[1])
-        width = stop - start
-        total, products = np.zeros(width), np.zeros(width)
-        centre, a = np.empty(width, x.dtype), np.empty(width, x.dtype)
-        b, k = np.zeros(width, x.dtype), np.zeros(width, x.dtype)
-        for j in range(width):
+    for tile in prange((x.shape[1] + width - 1) // width):
+        start, stop = tile * width, min(tile * width + width, x.shape[1])
+        total, products = np.zeros(stop - start), np.zeros(stop - start)
+        centre, a = vector(x, stop - start), vector(x, stop - start)
+        b, k = vector(x, stop - start), vector(x, stop - start)
+        for j in range(stop - start):
             centre[j] = mean[start + j]
-        add_products(y_bar, x, start, stop, centre, total, products)
-        for j in range(width):
+        column_products(y_bar, x, start, stop, centre, total, products)
+        for j in range(stop - start):
             c = start + j
             inv_std = 1 / np.sqrt(var[c] + eps)
             slip = mean[c] - np.float64(centre[j])
@@ -195,10 +299,39 @@ def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar
             if not is_fixed:
                 k_j = products[j] * inv_std * inv_std / count
                 k[j], b[j] = k_j, total[j] / count - slip * k_j
-        for r in range(x.shape[0]):
+        whole = x.shape[0] // 4 * 4
+        for r in range(0, whole, 4):
+            back_4(
+                centre,
+                a,
+                b,
+                k,
+                y_bar[r, start:stop],
+                y_bar[r + 1, start:stop],
+                y_bar[r + 2, start:stop],
+                y_bar[r + 3, start:stop],
+                x[r, start:stop],
+                x[r + 1, start:stop],
+                x[r + 2, start:stop],
+                x[r + 3, start:stop],
+                x_bar[r, start:stop],
+                x_bar[r + 1, start:stop],
+                x_bar[r + 2, start:stop],
+                x_bar[r + 3, start:stop],
+            )
+        for r in range(whole, x.shape[0]):
             g, row, out = y_bar[r, start:stop], x[r, start:stop], x_bar[r, start:stop]
-            for j in range(width):
+            for j in range(centre.size):
                 out[j] = a[j] * (g[j] - b[j] - (row[j] - centre[j]) * k[j])
+
+
+def _width(x):
+    """Columns of one task: as wide as its part of ``x`` still fits the second-level cache.
+
+    Narrow parts of rows whose length is a power of 2 fall on the same few lines of a cache.
+    """
+    share = -(-x.shape[1] // numba.get_num_threads())
+    return max(LEAST, min(share, PART // max(x.shape[0], 1)))
 
 
 def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
@@ -207,11 +340,12 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     blocks = to_blocks(x, batch_last)
     shape = (x.shape[1],)
     mu, variance = (np.empty(shape) if s is None else np.array(s, np.float64) for s in (mean, var))
-    y = np.empty(blocks.shape, x.dtype)
+    y = empty(blocks.shape, x.dtype)
     gamma, beta = (read(np.ascontiguousarray(p)) for p in (gamma, beta))
     known = gamma, beta, float(eps), is_fixed
     if blocks.shape[2] == 1:
-        forward_columns(read(blocks[:, :, 0]), *known, mu, variance, y[:, :, 0])
+        rows = blocks[:, :, 0]
+        forward_columns(read(rows), *known, mu, variance, y[:, :, 0], _width(rows))
     else:
         forward_blocks(read(blocks), *known, mu, variance, y)
     # keeps x itself, which the graph holds anyway, where the NumPy version keeps x - mean
@@ -219,18 +353,18 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     return from_blocks(y, x.shape, batch_last), cache
 
 
-def _backward(xp, y_bar, cache):
+def _backward(xp, y_bar, cache, own=False):
     mean, var, x, gamma, eps, batch_last, is_fixed = cache
     g = to_blocks(y_bar, batch_last)
-    x_bar = np.empty(x.shape, x.dtype)
+    x_bar = g if own else empty(x.shape, x.dtype)
     gamma_bar, beta_bar = np.empty((2, x.shape[1]), x.dtype)
     known = gamma, eps, is_fixed, mean, var
     if x.shape[2] == 1:
         g, x = g[:, :, 0], x[:, :, 0]
-        backward_columns(read(g), read(x), *known, x_bar[:, :, 0], gamma_bar, beta_bar)
+        backward_columns(read(g), read(x), *known, x_bar[:, :, 0], gamma_bar, beta_bar, _width(x))
     else:
         backward_blocks(read(g), read(x), *known, x_bar, gamma_bar, beta_bar)
     return from_blocks(x_bar, y_bar.shape, batch_last), gamma_bar, beta_bar
 
 
-batch_norm = Pair(_forward, _backward, vectorized.accepts)
+batch_norm = Pair(_forward, _backward, vectorized.accepts, reuses=True)

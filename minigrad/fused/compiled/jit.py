@@ -37,7 +37,7 @@ def kernel(function: Callable) -> Callable:
     @functools.wraps(function)
     def run(*args: Any) -> None:
         most = numba.get_num_threads()
-        work = max(arg.size for arg in args if isinstance(arg, np.ndarray))
+        work = max([arg.size for arg in args if arg.__class__ is np.ndarray])
         threads = min(most, 1 + work // SHARE)
         if threads == most:
             compiled(*args)

@@ -1,12 +1,14 @@
 """Kernels that walk rows: the logistic sigmoid, layer norm, softmax with cross entropy."""
 
 import numpy as np
-from numba import prange
+from numba import prange, types
+from numba.extending import intrinsic
 
 from minigrad.fused import loss
 from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read
 from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.layout import axes_in_memory, flat, unflat
+from minigrad.fused.memory import empty_like
 from minigrad.ops.loss import checked_labels
 from minigrad.ops.normalization import check_layer_norm
 
@@ -22,19 +24,35 @@ _P0, _P1, _P2, _P3, _P4, _P5 = (
     for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2,
               1.6666665459e-1, 5.0000001201e-1)
 )  # fmt: skip
-_LEAST = 150  # 2^-150 rounds to 0 in float32
-_POWERS = np.array([2.0**-n for n in range(_LEAST, -1, -1)], np.float32)
-_HALF, _ONE, _LOWEST = np.float32(0.5), np.float32(1), np.float32(-103.9)
+_HALF, _ONE, _ZERO, _LOWEST = (np.float32(c) for c in (0.5, 1, 0, -103.9))  # e^-103.9 is least
+
+
+@intrinsic
+def float_of(context, bits):
+    """The float32 that has these bits."""
+
+    def bitcast(context, builder, signature, args):
+        return builder.bitcast(args[0], context.get_value_type(types.float32))
+
+    return types.float32(types.int32), bitcast
+
+
+@inner
+def power_of_2(n):
+    """``2^n`` for -126 <= n <= 127."""
+    return float_of(np.int32(n + 127) << 23)
 
 
 @inner
 def small_sigmoid(x):
     """The smaller of sigma(x) and sigma(-x), for float32: ``e^-|x| / (1 + e^-|x|)``."""
-    t = max(-abs(x), _LOWEST)
-    n = np.int32(t * _LOG2_E - _HALF)  # rounds to the nearest, since t <= 0
+    t = -abs(x)
+    t = _LOWEST if t < _LOWEST else t  # nan stays
+    n = np.int32((t if t == t else _ZERO) * _LOG2_E - _HALF)  # to the nearest, since t <= 0
     r = t - np.float32(n) * _LN2_HIGH - np.float32(n) * _LN2_LOW
     p = ((((_P0 * r + _P1) * r + _P2) * r + _P3) * r + _P4) * r + _P5
-    e = (p * r * r + r + _ONE) * _POWERS[n + _LEAST]
+    half = n >> 1  # 2^-150 in two steps
+    e = (p * r * r + r + _ONE) * power_of_2(half) * power_of_2(n - half)
     return e / (_ONE + e)
 
 
@@ -49,6 +67,7 @@ def forward_sigmoid(x, y):
 
 @kernel
 def backward_sigmoid(y_bar, x, x_bar):
+    """The exponential again: it takes less time than the memory to keep it in."""
     for chunk in prange((x.size + CHUNK - 1) // CHUNK):
         part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
         g, row, out = y_bar[part], x[part], x_bar[part]
@@ -60,15 +79,16 @@ def backward_sigmoid(y_bar, x, x_bar):
 def _sigmoid(xp, x):
     axes = axes_in_memory(x)
     row = flat(x, axes)
-    y = np.empty_like(row)
+    y = empty_like(row)
     forward_sigmoid(read(row), y)
     return unflat(y, x.shape, axes), (row, axes)
 
 
-def _sigmoid_backward(xp, y_bar, cache):
+def _sigmoid_backward(xp, y_bar, cache, own=False):
     row, axes = cache
-    x_bar = np.empty_like(row)
-    backward_sigmoid(read(flat(y_bar, axes)), read(row), x_bar)
+    g = flat(y_bar, axes)
+    x_bar = g if own else empty_like(row)
+    backward_sigmoid(read(g), read(row), x_bar)
     return (unflat(x_bar, y_bar.shape, axes),)
 
 
@@ -147,7 +167,7 @@ def _layer_norm(xp, x, gamma, beta, *, eps=1e-5):
     check_layer_norm(x, gamma, beta)
     rows = np.ascontiguousarray(x).reshape(-1, gamma.size)
     mean, inv_std = np.empty((2, len(rows)))
-    y = np.empty_like(rows)
+    y = empty_like(rows)
     gamma, beta = (np.ascontiguousarray(p) for p in (gamma, beta))
     scale = read(gamma.reshape(-1))
     forward_layer(read(rows), scale, read(beta.reshape(-1)), float(eps), mean, inv_std, y)
@@ -157,7 +177,7 @@ def _layer_norm(xp, x, gamma, beta, *, eps=1e-5):
 def _layer_norm_backward(xp, y_bar, cache):
     x, gamma, shape, mean, inv_std = cache
     g = read(np.ascontiguousarray(y_bar).reshape(x.shape))
-    x_bar, parameters = np.empty_like(x), np.empty((2, gamma.size), x.dtype)
+    x_bar, parameters = empty_like(x), np.empty((2, gamma.size), x.dtype)
     backward_layer(g, read(x), gamma, mean, inv_std, x_bar)
     backward_layer_parameters(g, read(x), mean, inv_std, *parameters)
     return x_bar.reshape(y_bar.shape), *(p.reshape(shape) for p in parameters)
@@ -186,7 +206,7 @@ def forward_cross_entropy(logits, labels, losses, probabilities):
 
 def _cross_entropy(xp, logits, labels):
     labels = checked_labels(xp, logits, labels).astype(np.int64)
-    probabilities, losses = np.empty_like(logits, order="C"), np.empty(len(labels))
+    probabilities, losses = empty_like(logits), np.empty(len(labels))
     forward_cross_entropy(read(np.ascontiguousarray(logits)), read(labels), losses, probabilities)
     y = losses.mean().astype(logits.dtype)
     return y, (probabilities, np.arange(len(labels)), labels)
@@ -196,6 +216,6 @@ def _accepts_cross_entropy(logits, labels):
     return logits.ndim == 2 and same_floats(logits)
 
 
-sigmoid = Pair(_sigmoid, _sigmoid_backward, lambda x: x.dtype == np.float32)
+sigmoid = Pair(_sigmoid, _sigmoid_backward, lambda x: x.dtype == np.float32, reuses=True)
 layer_norm = Pair(_layer_norm, _layer_norm_backward, _accepts_layer_norm)
 cross_entropy = Pair(_cross_entropy, loss.cross_entropy_backward, _accepts_cross_entropy)

@@ -5,11 +5,16 @@ over it vectorize, and a shift by one place in the window is a shift by N elemen
 are many, matrix products (``fused.windows``) are faster.
 """
 
+from functools import cache
+from math import prod
+
 import numpy as np
 from numba import prange
 
 from minigrad.fused.compiled.jit import inner, kernel, read
+from minigrad.fused.compiled.products import add_1, add_4, dot_1, dot_4, row_sum
 from minigrad.fused.declare import Pair, same_floats
+from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv
 from minigrad.ops.window import Window, window
 
@@ -18,59 +23,10 @@ TAPS = 4  # places of the window that one pass over a run adds up
 FEW = 8192  # weights up to which direct loops are faster than matrix products (measured)
 
 
-@inner
-def add_4(out, other, r0, r1, r2, r3, w, v):
-    """``out += sum w_i r_i`` and ``other += sum v_i r_i``: two outputs share what is read."""
-    w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
-    v0, v1, v2, v3 = v[0], v[1], v[2], v[3]
-    for i in range(out.size):
-        a, b, c, d = r0[i], r1[i], r2[i], r3[i]
-        out[i] += w0 * a + w1 * b + w2 * c + w3 * d
-        other[i] += v0 * a + v1 * b + v2 * c + v3 * d
-
-
-@inner
-def add_1(out, row, w):
-    for i in range(out.size):
-        out[i] += w * row[i]
-
-
-@inner
-def dot_4(g, h, r0, r1, r2, r3, sums, others):
-    """Add the products of two cotangent runs with four input runs to two rows of sums."""
-    zero = g.dtype.type(0)
-    g0, g1, g2, g3, h0, h1, h2, h3 = zero, zero, zero, zero, zero, zero, zero, zero
-    for i in range(g.size):
-        a, b = g[i], h[i]
-        g0 += a * r0[i]
-        g1 += a * r1[i]
-        g2 += a * r2[i]
-        g3 += a * r3[i]
-        h0 += b * r0[i]
-        h1 += b * r1[i]
-        h2 += b * r2[i]
-        h3 += b * r3[i]
-    sums[0] += g0
-    sums[1] += g1
-    sums[2] += g2
-    sums[3] += g3
-    others[0] += h0
-    others[1] += h1
-    others[2] += h2
-    others[3] += h3
-
-
-@inner
-def dot_1(g, row):
-    total = g.dtype.type(0)
-    for i in range(g.size):
-        total += g[i] * row[i]
-    return total
-
-
 @kernel
-def correlate(x, w, rows, columns, step, runs, y):
-    """``y[a, o] = sum_k w[a, k] x[rows[k] + o * step]``, shifted by ``columns[k]`` along the row.
+def correlate(x, w, bias, rows, columns, step, runs, y):
+    """``y[a, o] = bias[a] + sum_k w[a, k] x[rows[k] + o * step]``, shifted along the row by
+    ``columns[k]``.
 
     ``runs``: how many contiguous runs make up an output row, how far each starts after the one
     before in x and in y, and their length.
@@ -86,8 +42,8 @@ def correlate(x, w, rows, columns, step, runs, y):
                     b = min(a + 1, w.shape[0] - 1)  # an odd last output is computed twice
                     out = y[a, o, y0 : y0 + n]
                     other = y[b, o, y0 : y0 + n] if b > a else spare[:n]
-                    out[:] = 0
-                    other[:] = 0
+                    out[:] = bias[a]
+                    other[:] = bias[b]
                     whole = w.shape[1] // TAPS * TAPS
                     for k in range(0, whole, TAPS):
                         r0 = x[rows[k] + o * step, columns[k] + x0 :][:n]
@@ -104,7 +60,8 @@ def correlate(x, w, rows, columns, step, runs, y):
 
 @kernel
 def correlate_weights(y_bar, x, rows, columns, step, runs, parts):
-    """``parts[o, a, k]``: what output row o adds to the cotangent of ``w[a, k]``."""
+    """``parts[o, a, k]``: what output row o adds to the cotangent of ``w[a, k]``; of the bias where
+    k is the last."""
     count, shift_x, shift_y, length = runs
     for o in prange(y_bar.shape[1]):
         sums = parts[o]
@@ -113,7 +70,7 @@ def correlate_weights(y_bar, x, rows, columns, step, runs, parts):
             for start in range(0, length, RUN):
                 n = min(RUN, length - start)
                 x0, y0 = s * shift_x + start, s * shift_y + start
-                whole = sums.shape[1] // TAPS * TAPS
+                whole = rows.size // TAPS * TAPS
                 for k in range(0, whole, TAPS):
                     r0 = x[rows[k] + o * step, columns[k] + x0 :][:n]
                     r1 = x[rows[k + 1] + o * step, columns[k + 1] + x0 :][:n]
@@ -124,10 +81,12 @@ def correlate_weights(y_bar, x, rows, columns, step, runs, parts):
                         g, h = y_bar[a, o, y0:][:n], y_bar[b, o, y0:][:n]
                         others = sums[b, k:] if b > a else spare
                         dot_4(g, h, r0, r1, r2, r3, sums[a, k:], others)
-                for k in range(whole, sums.shape[1]):
+                for k in range(whole, rows.size):
                     row = x[rows[k] + o * step, columns[k] + x0 :][:n]
                     for a in range(sums.shape[0]):
                         sums[a, k] += dot_1(y_bar[a, o, y0:][:n], row)
+                for a in range(sums.shape[0]):
+                    sums[a, rows.size] += row_sum(y_bar[a, o, y0:][:n])
 
 
 @kernel
@@ -167,25 +126,42 @@ def spread(y_bar, w, height, dilation, step, columns, runs, x_bar):
                             add_1(other, g, w[d, kh, kw, a])
 
 
+@inner
+def take_larger(row, best, code, k):
+    """Where ``row`` is larger than ``best`` so far, it and its place k take over; nan stays."""
+    for q in range(row.size):
+        wins = row[q] > best[q] or row[q] != row[q]
+        best[q] = row[q] if wins else best[q]
+        code[q] = k if wins else code[q]
+
+
+@inner
+def add_where(g, code, k, row):
+    for q in range(row.size):
+        row[q] += g[q] if code[q] == k else 0
+
+
 @kernel
 def pool(x, n, kernel_size, stride, padding, dilation, y, codes):
-    """Largest value of each window, and the place in the window that it came from."""
+    """Largest value of each window, and the place in the window that it came from.
+
+    Places are found as integers of the width of a value, so that loops vectorize, then narrowed.
+    """
     height, width = x.shape[1], x.shape[2] // n
     for task in prange(y.shape[0] * y.shape[1]):
         c, o = task // y.shape[1], task % y.shape[1]
+        places = np.empty(n, np.int32)
         for p in range(y.shape[2] // n):
             best, code = y[c, o, p * n :][:n], codes[c, o, p * n :][:n]
             best[:] = -np.inf
-            code[:] = 0
+            places[:] = 0
             for k in range(kernel_size[0] * kernel_size[1]):
                 i = o * stride[0] - padding[0] + k // kernel_size[1] * dilation[0]
                 j = p * stride[1] - padding[1] + k % kernel_size[1] * dilation[1]
                 if 0 <= i < height and 0 <= j < width:
-                    row = x[c, i, j * n :][:n]
-                    for q in range(n):
-                        wins = row[q] > best[q] or row[q] != row[q]  # nan wins, as in np.maximum
-                        best[q] = row[q] if wins else best[q]
-                        code[q] = k if wins else code[q]
+                    take_larger(x[c, i, j * n :][:n], best, places, np.int32(k))
+            for q in range(n):
+                code[q] = places[q]
 
 
 @kernel
@@ -194,16 +170,17 @@ def unpool(y_bar, codes, n, kernel_size, stride, padding, dilation, x_bar):
     height, width = x_bar.shape[1], x_bar.shape[2] // n
     for c in prange(x_bar.shape[0]):
         x_bar[c] = 0
+        places = np.empty(n, np.int32)
         for o in range(y_bar.shape[1]):
             for p in range(y_bar.shape[2] // n):
                 g, code = y_bar[c, o, p * n :][:n], codes[c, o, p * n :][:n]
+                for q in range(n):
+                    places[q] = code[q]
                 for k in range(kernel_size[0] * kernel_size[1]):
                     i = o * stride[0] - padding[0] + k // kernel_size[1] * dilation[0]
                     j = p * stride[1] - padding[1] + k % kernel_size[1] * dilation[1]
                     if 0 <= i < height and 0 <= j < width:
-                        row = x_bar[c, i, j * n :][:n]
-                        for q in range(n):
-                            row[q] += g[q] if code[q] == k else 0
+                        add_where(g, places, np.int32(k), x_bar[c, i, j * n :][:n])
 
 
 def _images(x, windows: Window, fill_padding: bool):
@@ -235,23 +212,24 @@ def _geometry(x, w, kwargs):
     return windows, rows, columns, stride[0], runs
 
 
-def _conv(xp, x, w, *, stride=1, padding=0, dilation=1, groups=1):
-    check_conv(x, w, groups)
+def _conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
+    check_conv(x, w, b, groups)
     kwargs = {"stride": stride, "padding": padding, "dilation": dilation}
     windows, rows, columns, step, runs = _geometry(x, w, kwargs)
     images = _images(x, windows, fill_padding=True)
     flat_w = np.ascontiguousarray(w.reshape(w.shape[0], -1))
     height = windows.outputs[0] if x.ndim == 4 else 1
-    y = np.empty((w.shape[0], height, windows.outputs[-1] * x.shape[0]), x.dtype)
+    y = empty((w.shape[0], height, windows.outputs[-1] * x.shape[0]), x.dtype)
     planes = images.reshape(-1, images.shape[2])
-    correlate(read(planes), read(flat_w), rows, columns, step, runs, y)
+    bias = np.zeros(w.shape[0], w.dtype) if b is None else np.ascontiguousarray(b)
+    correlate(read(planes), read(flat_w), read(bias), rows, columns, step, runs, y)
     y = np.moveaxis(y.reshape(w.shape[0], *windows.outputs, x.shape[0]), -1, 0)
-    return y, (planes, x.shape, w, kwargs)
+    return y, (x, w, b is not None, kwargs)
 
 
-def _conv_backward(xp, y_bar, cache):
-    planes, shape, w, kwargs = cache
-    x = np.broadcast_to(np.zeros((), w.dtype), shape)  # only its shape counts
+def _conv_backward(xp, y_bar, kept):
+    x, w, has_bias, kwargs = kept
+    shape = x.shape
     windows, rows, columns, step, runs = _geometry(x, w, kwargs)
     height = windows.outputs[0] if len(shape) == 4 else 1
     g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1)).reshape(w.shape[0], height, -1)
@@ -260,24 +238,32 @@ def _conv_backward(xp, y_bar, cache):
         flipped = np.ascontiguousarray(np.moveaxis(w, 0, -1))
         if len(shape) == 3:
             flipped = flipped[:, None]
-        height = planes.shape[0] // shape[1]
-        out = np.empty_like(planes)
+        *sizes, width = _plane(windows.padded_sizes)
+        height = prod(sizes)
+        out = empty((shape[1] * height, width * shape[0]), x.dtype)
         dilation, kernel_width = _plane(windows.dilation)[0], flipped.shape[2]
         spread(read(g), read(flipped), height, dilation, step, columns[:kernel_width], runs, out)
         out = out.reshape(shape[1], *windows.padded_sizes, shape[0])
         return windows.crop(np, out)
 
-    def w_bar():
-        parts = np.zeros((g.shape[1], w.shape[0], len(rows)))
+    @cache
+    def sums():
+        images = _images(x, windows, fill_padding=True)  # again: they are not kept
+        planes = images.reshape(-1, images.shape[2])
+        parts = np.zeros((g.shape[1], w.shape[0], len(rows) + 1))
         correlate_weights(read(g), read(planes), rows, columns, step, runs, parts)
-        return parts.sum(0).reshape(w.shape).astype(w.dtype)
+        return parts.sum(0).astype(w.dtype)
 
-    return x_bar, w_bar
+    def w_bar():
+        return sums()[:, :-1].copy().reshape(w.shape)
+
+    return (x_bar, w_bar, lambda: sums()[:, -1].copy()) if has_bias else (x_bar, w_bar)
 
 
-def _accepts_conv(x, w, *, groups=1, **_):
+def _accepts_conv(x, w, b=None, *, groups=1, **_):
     """Few weights, real windows and long runs; with more of them matrix products win (measured)."""
-    if groups != 1 or x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(x, w):
+    operands = (x, w) if b is None else (x, w, b)
+    if groups != 1 or x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(*operands):
         return False
     return w.size < FEW and w.shape[2:] != (1,) * (w.ndim - 2) and x.shape[0] * x.shape[-1] >= RUN
 
@@ -289,7 +275,7 @@ def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
     plane = [_plane(f, least) for f, least in zip(fields, (1, 1, 0, 1), strict=True)]
     images = _images(x, windows, fill_padding=False)
     height = windows.outputs[0] if x.ndim == 4 else 1
-    y = np.empty((x.shape[1], height, windows.outputs[-1] * x.shape[0]), x.dtype)
+    y = empty((x.shape[1], height, windows.outputs[-1] * x.shape[0]), x.dtype)
     codes = np.empty(y.shape, np.uint8)
     pool(read(images), x.shape[0], *plane, y, codes)
     y = np.moveaxis(y.reshape(x.shape[1], *windows.outputs, x.shape[0]), -1, 0)
@@ -299,7 +285,7 @@ def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
 def _max_pool_backward(xp, y_bar, cache):
     codes, shape, folded, plane = cache
     g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1)).reshape(codes.shape)
-    x_bar = np.empty(folded, y_bar.dtype)
+    x_bar = empty(folded, y_bar.dtype)
     unpool(read(g), codes, shape[0], *plane, x_bar)
     return (np.moveaxis(x_bar.reshape(*shape[1:], shape[0]), -1, 0),)
 

@@ -5,7 +5,7 @@
 constexpr int CHANNELS = 8;
 
 struct Conv {
-    int n, c, a, groups;  // images, input and output channels
+    int n, c, a, groups, biased;  // images, input and output channels; whether there is a bias
     Window at;
 };
 
@@ -27,10 +27,11 @@ __device__ void copy(const T* from, T* to, int size) {
     for (int i = threadIdx.x; i < size; i += blockDim.x) to[i] = from[i];
 }
 
-// x: (N, C, H, W), w: (A, C / groups, KH, KW), y: (N, A, OH, OW). A block computes one tile of
-// output channels for every `slices`-th image.
+// x: (N, C, H, W), w: (A, C / groups, KH, KW), b: (A,), y: (N, A, OH, OW). A block computes one
+// tile of output channels for every `slices`-th image.
 template <class T>
-__global__ void conv_forward(const T* x, const T* w, T* y, Conv g, Integer tiles, Integer slices) {
+__global__ void conv_forward(const T* x, const T* w, const T* b, T* y, Conv g, Integer tiles,
+                             Integer slices) {
     const Tile tile(static_cast<int>(blockIdx.x % tiles), g.groups, g.a);
     const int channels = g.c / g.groups, places = g.at.kh * g.at.kw, taps = channels * places;
     const int inputs = channels * g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
@@ -57,7 +58,8 @@ __global__ void conv_forward(const T* x, const T* w, T* y, Conv g, Integer tiles
                 for (int a = 0; a < CHANNELS; ++a) sums[a] += value * weights[tap * CHANNELS + a];
             }
             for (int a = 0; a < tile.count; ++a)
-                y[(n * g.a + tile.first + a) * outputs + o] = sums[a];
+                y[(n * g.a + tile.first + a) * outputs + o] =
+                    g.biased ? sums[a] + b[tile.first + a] : sums[a];
         }
     }
 }

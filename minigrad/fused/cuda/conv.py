@@ -16,7 +16,7 @@ INSTANCES = (
     "sum_rows<float>", "sum_rows<double>",
 )  # fmt: skip
 CHANNELS = 8  # that a thread computes at once
-_RECORD = [(name, "int32") for name in ("n", "c", "a", "groups")] + RECORD
+_RECORD = [(name, "int32") for name in ("n", "c", "a", "groups", "biased")] + RECORD
 
 
 class Cache(NamedTuple):
@@ -26,13 +26,16 @@ class Cache(NamedTuple):
     w: Any
     found: Window
     groups: int
+    biased: bool
 
 
-def accepts(x: Any, w: Any, *, stride=1, padding=0, dilation=1, groups=1) -> bool:
+def accepts(x: Any, w: Any, b: Any = None, *, stride=1, padding=0, dilation=1, groups=1) -> bool:
     """Whether the kernels serve this call: the planes of one group fit into shared memory."""
-    if x.ndim not in (3, 4) or w.ndim != x.ndim or not kernels.is_real(x, w):
+    operands = (x, w) if b is None else (x, w, b)
+    if x.ndim not in (3, 4) or w.ndim != x.ndim or not kernels.is_real(*operands):
         return False
     fits = groups >= 1 and x.shape[1] == w.shape[1] * groups and w.shape[0] % groups == 0
+    fits = fits and (b is None or b.shape == w.shape[:1])
     if not fits or 0 in x.shape or 0 in w.shape:
         return False
     found = windows(x.shape, w.shape[2:], stride, padding, dilation)
@@ -41,19 +44,20 @@ def accepts(x: Any, w: Any, *, stride=1, padding=0, dilation=1, groups=1) -> boo
 
 
 def forward(
-    xp: Any, x: Any, w: Any, *, stride=1, padding=0, dilation=1, groups=1
+    xp: Any, x: Any, w: Any, b: Any = None, *, stride=1, padding=0, dilation=1, groups=1
 ) -> tuple[Any, Cache]:
     """``ops.conv``; see there."""
     found = windows(x.shape, w.shape[2:], stride, padding, dilation)
     x, w = xp.ascontiguousarray(x), xp.ascontiguousarray(w)
+    bias = w if b is None else xp.ascontiguousarray(b)  # w is not read as one
     y = xp.empty((x.shape[0], w.shape[0], *found.outputs[-(x.ndim - 2) :]), x.dtype)
-    cache = Cache(x, w, found, groups)
-    _per_image(xp, "forward", cache, x, w, y)
+    cache = Cache(x, w, found, groups, b is not None)
+    _per_image(xp, "forward", cache, x, w, bias, y)
     return y, cache
 
 
-def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Callable, Callable]:
-    """Functions that compute the cotangents of x and w, each only where it is needed."""
+def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Callable, ...]:
+    """Functions that compute the cotangents of x, w and b, each only where it is needed."""
     y_bar = xp.ascontiguousarray(y_bar, cache.x.dtype)
 
     def x_bar() -> Any:
@@ -61,7 +65,11 @@ def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Callable, Callable]:
         _per_image(xp, "backward_x", cache, y_bar, cache.w, result)
         return result
 
-    return x_bar, lambda: _backward_w(xp, y_bar, cache)
+    def b_bar() -> Any:
+        return y_bar.sum(axis=(0, *range(2, y_bar.ndim)))
+
+    bars = x_bar, lambda: _backward_w(xp, y_bar, cache), b_bar
+    return bars if cache.biased else bars[:2]
 
 
 def _sizes(
@@ -78,8 +86,9 @@ def _sizes(
     )
 
 
-def _per_image(xp: Any, way: str, cache: Cache, source: Any, w: Any, result: Any) -> None:
+def _per_image(xp: Any, way: str, cache: Cache, *arrays: Any) -> None:
     """The forward and the cotangent of x: blocks walk over images."""
+    source, result = arrays[0], arrays[-1]
     device, found, groups = kernels.device_of(xp, source), cache.found, cache.groups
     is_forward = way == "forward"
     channels = result.shape[1] // groups
@@ -90,11 +99,11 @@ def _per_image(xp: Any, way: str, cache: Cache, source: Any, w: Any, result: Any
     size = _sizes(cache.x.shape, cache.w.shape, found, groups, 0)[0 if is_forward else 1]
     launch = Launch(tiles * slices, threads, size * source.dtype.itemsize)
     instance = f"conv_{way}<{kernels.real(source)}>"
-    kernels.run(xp, FILE, instance, launch, source, w, result, _geometry(cache), tiles, slices)
+    kernels.run(xp, FILE, instance, launch, *arrays, _geometry(cache), tiles, slices)
 
 
 def _backward_w(xp: Any, y_bar: Any, cache: Cache) -> Any:
-    x, w, found, groups = cache
+    x, w, found, groups, _ = cache
     device = kernels.device_of(xp, x)
     threads = min(256, device.threads)
     a, taps = w.shape[0], w.shape[1] * found.count
@@ -113,7 +122,9 @@ def _backward_w(xp: Any, y_bar: Any, cache: Cache) -> Any:
 
 def _geometry(cache: Cache) -> Any:
     n, c = cache.x.shape[:2]
-    return by_value((n, c, cache.w.shape[0], cache.groups, *record(cache.found)), _RECORD)
+    return by_value(
+        (n, c, cache.w.shape[0], cache.groups, cache.biased, *record(cache.found)), _RECORD
+    )
 
 
 def _threads(places: int, device: Device) -> int:

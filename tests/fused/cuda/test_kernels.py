@@ -79,18 +79,22 @@ CONVOLUTIONS = [
 
 
 @both
+@pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize(("x_shape", "w_shape", "geometry"), CONVOLUTIONS, ids=str)
-def test_conv_is_within_the_rounding_of_its_sums(x_shape, w_shape, geometry, dtype, kernels, rng):
+def test_conv_is_within_the_rounding_of_its_sums(
+    x_shape, w_shape, geometry, biased, dtype, kernels, rng
+):
     """A sum of n products errs by at most (n + 1) u times the sum of their magnitudes."""
-    xs = draw(rng, x_shape, dtype), draw(rng, w_shape, dtype)
+    xs = [draw(rng, x_shape, dtype), draw(rng, w_shape, dtype)]
+    xs += [draw(rng, w_shape[:1], dtype)] * biased
     y_bar = draw(rng, mg.ops.conv(*xs, **geometry).shape, dtype)
     found = run(kernels, "conv", xs, y_bar, **geometry)
     references = reference(mg.ops.conv, xs, y_bar, **geometry)
     magnitudes = reference(mg.ops.conv, [np.abs(x) for x in xs], np.abs(y_bar), **geometry)
-    terms = np.prod(w_shape[1:]), w_shape[0] * np.prod(w_shape[2:]), np.prod(y_bar.shape)
-    got = (found.y, *found.bars)
+    terms = np.prod(w_shape[1:]) + 1, w_shape[0] * np.prod(w_shape[2:]), *[y_bar.size] * 2
+    names, got = ("y", "x_bar", "w_bar", "b_bar"), (found.y, *found.bars)
     for name, value, expected, size, n in zip(
-        ("y", "x_bar", "w_bar"), got, references, magnitudes, terms, strict=True
+        names[: len(got)], got, references, magnitudes, terms[: len(got)], strict=True
     ):
         assert_within(value, expected, (n + 1) * np.finfo(dtype).eps * size, name)
 

@@ -1,0 +1,134 @@
+"""Sums of products of rows: the inner loops of convolution, and the linear layer.
+
+The linear layer has kernels of its own so that a small network never calls BLAS, whose threads spin
+for some milliseconds after each product on the cores that these kernels are about to use.
+"""
+
+import numpy as np
+from numba import prange
+
+from minigrad.fused.compiled.jit import inner, kernel, read
+from minigrad.fused.declare import Pair, same_floats
+from minigrad.fused.memory import empty
+from minigrad.ops.linalg import check_linear
+
+MOST = 1 << 24  # products up to which these loops are as fast as BLAS (measured)
+
+
+@inner
+def add_4(out, other, r0, r1, r2, r3, w, v):
+    """``out += sum w_i r_i`` and ``other += sum v_i r_i``: two outputs share what is read."""
+    w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
+    v0, v1, v2, v3 = v[0], v[1], v[2], v[3]
+    for i in range(out.size):
+        a, b, c, d = r0[i], r1[i], r2[i], r3[i]
+        out[i] += w0 * a + w1 * b + w2 * c + w3 * d
+        other[i] += v0 * a + v1 * b + v2 * c + v3 * d
+
+
+@inner
+def add_1(out, row, w):
+    for i in range(out.size):
+        out[i] += w * row[i]
+
+
+@inner
+def dot_4(g, h, r0, r1, r2, r3, sums, others):
+    """Add the products of two cotangent runs with four input runs to two rows of sums."""
+    zero = g.dtype.type(0)
+    g0, g1, g2, g3, h0, h1, h2, h3 = zero, zero, zero, zero, zero, zero, zero, zero
+    for i in range(g.size):
+        a, b = g[i], h[i]
+        g0 += a * r0[i]
+        g1 += a * r1[i]
+        g2 += a * r2[i]
+        g3 += a * r3[i]
+        h0 += b * r0[i]
+        h1 += b * r1[i]
+        h2 += b * r2[i]
+        h3 += b * r3[i]
+    sums[0] += g0
+    sums[1] += g1
+    sums[2] += g2
+    sums[3] += g3
+    others[0] += h0
+    others[1] += h1
+    others[2] += h2
+    others[3] += h3
+
+
+@inner
+def dot_1(g, row):
+    total = g.dtype.type(0)
+    for i in range(g.size):
+        total += g[i] * row[i]
+    return total
+
+
+@inner
+def row_sum(row):
+    total = row.dtype.type(0)
+    for i in range(row.size):
+        total += row[i]
+    return total
+
+
+@kernel
+def combine(weights, rows, start, out):
+    """``out[i] = start + sum_j weights[i, j] rows[j]``: a matrix product, two rows a task."""
+    for task in prange((out.shape[0] + 1) // 2):
+        i = 2 * task
+        k = min(i + 1, out.shape[0] - 1)  # an odd last row is computed twice
+        one = out[i]
+        other = out[k] if k > i else np.empty_like(one)
+        one[:] = start
+        other[:] = start
+        whole = rows.shape[0] // 4 * 4
+        for j in range(0, whole, 4):
+            add_4(
+                one,
+                other,
+                rows[j],
+                rows[j + 1],
+                rows[j + 2],
+                rows[j + 3],
+                weights[i, j:],
+                weights[k, j:],
+            )
+        for j in range(whole, rows.shape[0]):
+            add_1(one, rows[j], weights[i, j])
+            add_1(other, rows[j], weights[k, j])
+
+
+def _product(weights, rows, start=None):
+    """``start + weights @ rows``."""
+    weights, rows = np.ascontiguousarray(weights), np.ascontiguousarray(rows)
+    start = np.zeros(rows.shape[1], rows.dtype) if start is None else np.ascontiguousarray(start)
+    out = empty((weights.shape[0], rows.shape[1]), rows.dtype)
+    combine(read(weights), read(rows), read(start), out)
+    return out
+
+
+def _linear(xp, x, w, b=None):
+    check_linear(x, w, b)
+    y = _product(x.reshape(-1, w.shape[1]), w.T, b)
+    return y.reshape(*x.shape[:-1], w.shape[0]), (x, w, b is not None)
+
+
+def _linear_backward(xp, y_bar, cache):
+    x, w, has_bias = cache
+    g, rows = y_bar.reshape(-1, w.shape[0]), x.reshape(-1, w.shape[1])
+    bars = (
+        lambda: _product(g, w).reshape(x.shape),
+        lambda: _product(g.T, rows),
+        lambda: g.sum(axis=0),
+    )
+    return bars if has_bias else bars[:2]
+
+
+def _accepts(x, w, b=None):
+    operands = (x, w) if b is None else (x, w, b)
+    return x.ndim > 0 and w.ndim == 2 and same_floats(*operands) and x.size * w.shape[0] <= MOST
+
+
+linear = Pair(_linear, _linear_backward, _accepts)
