@@ -17,7 +17,11 @@ import numpy as np
 
 SIZE = 1 << 29  # bytes of address space
 LEAST = 1 << 19  # bytes: the allocator of C keeps what is smaller
-LINE = 64  # bytes; blocks start at cache lines
+PAGE, SHIFT = (
+    4096,
+    1088,
+)  # bytes; blocks start at cache lines, neighbours at other places of a page,
+# for rows at the same place of several arrays would share the same few lines of the cache
 
 _lock = threading.Lock()
 _ends: dict[int, int] = {}  # first byte of each block in use -> first byte after it
@@ -38,7 +42,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """``numpy.empty``, in C order; large arrays lie in the arena while there is room."""
     dtype = np.dtype(dtype)
     count = prod(shape)
-    size = -(-count * dtype.itemsize // LINE) * LINE
+    size = -(-count * dtype.itemsize // PAGE) * PAGE + SHIFT
     arena = _arena() if size >= LEAST else None
     if arena is None:
         return np.empty(shape, dtype)

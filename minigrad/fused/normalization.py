@@ -15,6 +15,7 @@ from minigrad.ops.normalization import (
 )
 
 PIECE = 131072  # elements that NumPy works on at a time
+RUN = 8192  # values of a product that BLAS sums at once; of longer ones it makes threads
 ROWS = 128  # rows that are summed in the array's own precision before float64 takes over
 
 
@@ -129,10 +130,11 @@ def _backward(xp, y_bar, cache, own=False):
     numbers = gamma * inv_std, beta_bar / count, gamma_bar * inv_std / count
     a, b, k = (number.astype(xc.dtype)[:, None] for number in numbers)
     x_bar = g if own else empty(xc.shape, xc.dtype)
+    spare = np.empty(max((xc[piece].size for piece in pieces), default=0), xc.dtype)
     for p, c in pieces:
-        bars = g[p, c]
+        bars, part = g[p, c], xc[p, c]
         if not is_fixed:
-            paths = np.multiply(xc[p, c], k[c])
+            paths = np.multiply(part, k[c], out=spare[: part.size].reshape(part.shape))
             paths += b[c]
             bars = np.subtract(bars, paths, out=x_bar[p, c])
         np.multiply(bars, a[c], out=x_bar[p, c])
@@ -153,17 +155,21 @@ def _pieces(blocks):
 def _sum(a, b=None):
     """Sum of ``a``, or of ``a * b``, over the first and last of three axes, in float64 at the end.
 
-    Few rows are summed in the array's own precision, long ones in pairs or by BLAS, so an error
-    does not grow with their length.
+    Few rows are summed in the array's own precision, long ones in pairs or by BLAS, no more than
+    RUN of them at a time, so an error does not grow with their length.
     """
-    if a.shape[2] > 1:
-        rows = a.sum(2) if b is None else np.vecdot(a, b)
-        return rows.sum(0, dtype=np.float64)
-    a, b = a[:, :, 0], None if b is None else b[:, :, 0]
     total = np.zeros(a.shape[1])
-    for start in range(0, len(a), ROWS):
-        cut = slice(start, start + ROWS)
-        total += a[cut].sum(0) if b is None else np.einsum("nc,nc->c", a[cut], b[cut])
+    if a.shape[2] == 1:
+        a, b = a[:, :, 0], None if b is None else b[:, :, 0]
+        for start in range(0, len(a), ROWS):
+            cut = slice(start, start + ROWS)
+            total += a[cut].sum(0) if b is None else np.einsum("nc,nc->c", a[cut], b[cut])
+    elif b is None:
+        total += a.sum(2).sum(0, dtype=np.float64)
+    else:
+        for start in range(0, a.shape[2], RUN):
+            cut = (..., slice(start, start + RUN))
+            total += np.vecdot(a[cut], b[cut]).sum(0, dtype=np.float64)
     return total
 
 

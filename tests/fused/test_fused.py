@@ -296,3 +296,54 @@ def test_a_missing_attribute_of_a_node_is_named(rng):
     x, _, _ = operands(rng)
     with pytest.raises(AttributeError, match="a node has no 'colour'"):
         _ = x.node.colour
+
+
+def test_a_cotangent_that_somebody_holds_is_not_overwritten(rng):
+    """Kernels write in place only what the sweep alone holds: neither seeds nor kept gradients."""
+    x, gamma, beta = operands(rng, (64, 128))
+    for kind in ("numpy", "portable", *(["numba"] if declare.has_numba() else [])):
+        with mg.fused.use(kind):
+            h = mg.fused.batch_norm(x, gamma, beta)
+            middle = mg.fused.sigmoid(h).retain_grad()
+            y = mg.fused.sigmoid(mg.fused.sigmoid(middle))
+            seed = rng.normal(size=(64, 128))
+            given = mg.tensor(seed)
+            x.grad = None
+            y.backward(given)
+        with mg.fused.use():
+            copy = mg.tensor(middle.numpy(), requires_grad=True)
+            mg.sigmoid(mg.sigmoid(copy)).backward(seed)
+        np.testing.assert_array_equal(given.numpy(), seed)
+        scale = np.abs(copy.grad.numpy()).max()
+        eps = np.finfo(float).eps
+        np.testing.assert_allclose(middle.grad.numpy(), copy.grad.numpy(), atol=64 * eps * scale)
+        with mg.fused.use():
+            again = mg.tensor(x.numpy(), requires_grad=True)
+            mg.sigmoid(mg.ops.batch_norm(again, gamma, beta)).backward(copy.grad)
+        scale = np.abs(again.grad.numpy()).max() * 64
+        np.testing.assert_allclose(x.grad.numpy(), again.grad.numpy(), atol=64 * eps * scale)
+
+
+def test_a_value_used_twice_gets_the_sum_of_both_cotangents(rng):
+    x = mg.tensor(rng.normal(size=(64, 128)), requires_grad=True)
+    h = mg.fused.sigmoid(x)
+    a, b = rng.normal(size=(2, 64, 128))
+    y = mg.sum(mg.fused.sigmoid(h) * a) + mg.sum(mg.fused.sigmoid(h) * b)
+    y.backward()
+    with mg.fused.use():
+        again = mg.tensor(x.numpy(), requires_grad=True)
+        mg.sum(mg.sigmoid(mg.sigmoid(again)) * (a + b)).backward()
+    np.testing.assert_allclose(x.grad.numpy(), again.grad.numpy(), rtol=0, atol=1e-14)
+
+
+def test_operands_may_be_named(rng):
+    x, w, b = (mg.tensor(rng.normal(size=s), requires_grad=True) for s in ((5, 3), (2, 3), (2,)))
+    y = mg.ops.linear(x, w=w, b=b)
+    assert mg.fused.linear(x, b=b, w=w).shape == y.shape
+    np.testing.assert_array_equal(y.numpy(), mg.ops.linear(x, w, b).numpy())
+    with pytest.raises(TypeError, match=r"linear\(x, w, b=None\): got 1"):
+        mg.ops.linear(x)
+    with pytest.raises(errors.ShapeError, match=r"linear: b\n.*\(2,\), one per output"):
+        mg.fused.linear(x, w, np.zeros(3))
+    with pytest.raises(errors.ShapeError, match="conv: b"):
+        mg.ops.conv(np.zeros((1, 1, 3)), np.zeros((2, 1, 2)), np.zeros(3))

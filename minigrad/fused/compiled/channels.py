@@ -47,22 +47,38 @@ def row_back(g, row, out, centre, a, b, k):
 
 
 @inner
+def row_back_over(g, row, centre, a, b, k):
+    """``row_back`` in place: a loop over two names of one array would not vectorize."""
+    for i in range(row.size):
+        g[i] = a * (g[i] - b - (row[i] - centre) * k)
+
+
+@inner
 def statistics(x, c):
-    """Mean and biased variance of ``x[:, c]``; chunks are merged by Chan's formula."""
+    """Mean and biased variance of ``x[:, c]``; chunks are merged by Chan's formula.
+
+    A chunk is a part of a long row, or some short rows: it is read from memory once.
+    """
+    rows, size = x.shape[0], x.shape[2]
+    step = max(1, CHUNK // max(size, 1))
     count, mean, m2 = 0, 0.0, 0.0
-    for p in range(x.shape[0]):
-        line = x[p, c]
-        for start in range(0, line.size, CHUNK):
-            row = line[start : start + CHUNK]
-            n = row.size
-            its_mean = row_sum(row) / np.float64(n)
-            centre = row.dtype.type(its_mean)
+    for p in range(0, rows, step):
+        last = min(p + step, rows)
+        for start in range(0, size, CHUNK):
+            stop = min(start + CHUNK, size)
+            n = (last - p) * (stop - start)
+            total, squares = 0.0, 0.0
+            for q in range(p, last):
+                total += row_sum(x[q, c, start:stop])
+            its_mean = total / n
+            centre = x.dtype.type(its_mean)
+            for q in range(p, last):
+                squares += row_squares(x[q, c, start:stop], centre)
             slip = its_mean - np.float64(centre)  # what rounding the centre added to the squares
             delta = its_mean - mean
-            total = count + n
-            m2 += row_squares(row, centre) - n * slip * slip + delta * delta * count * n / total
-            mean += delta * n / total
-            count = total
+            m2 += squares - n * slip * slip + delta * delta * count * n / (count + n)
+            mean += delta * n / (count + n)
+            count += n
     return mean, max(m2, 0.0) / count
 
 
@@ -80,7 +96,8 @@ def forward_blocks(x, gamma, beta, eps, is_fixed, mean, var, y):
 
 
 @kernel
-def backward_blocks(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar):
+def backward_blocks(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar, own):
+    """Where ``own`` is true, ``x_bar`` is ``y_bar`` under a name that may be written."""
     count = max(x.shape[0] * x.shape[2], 1)
     for c in prange(x.shape[1]):
         inv_std = 1 / np.sqrt(var[c] + eps)
@@ -98,10 +115,12 @@ def backward_blocks(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar,
         k = 0.0 if is_fixed else products * inv_std * inv_std / count
         b = 0.0 if is_fixed else total / count - slip * k
         one = x.dtype.type
+        a, b_, k_ = one(gamma[c] * inv_std), one(b), one(k)
         for p in range(x.shape[0]):
-            row_back(
-                y_bar[p, c], x[p, c], x_bar[p, c], centre, one(gamma[c] * inv_std), one(b), one(k)
-            )
+            if own:
+                row_back_over(x_bar[p, c], x[p, c], centre, a, b_, k_)
+            else:
+                row_back(y_bar[p, c], x[p, c], x_bar[p, c], centre, a, b_, k_)
 
 
 @inner
@@ -110,17 +129,22 @@ def vector(x, size):
     return np.zeros(size, x.dtype)
 
 
-# Rows of (N, C) are taken four at a time, so that what belongs to columns is loaded once for four.
+# Sums over the rows of (N, C) take four of them at a time. Rows are cut from the whole array: of
+# some of its columns, as an array, numba would not know that they are contiguous.
 
 
 @inner
-def sum_4(part, r0, r1, r2, r3):
+def sum_4(x, r, start, stop, part):
+    r0, r1 = x[r, start:stop], x[r + 1, start:stop]
+    r2, r3 = x[r + 2, start:stop], x[r + 3, start:stop]
     for j in range(part.size):
         part[j] += (r0[j] + r1[j]) + (r2[j] + r3[j])
 
 
 @inner
-def squares_4(part, centre, r0, r1, r2, r3):
+def squares_4(x, r, start, stop, centre, part):
+    r0, r1 = x[r, start:stop], x[r + 1, start:stop]
+    r2, r3 = x[r + 2, start:stop], x[r + 3, start:stop]
     for j in range(part.size):
         c = centre[j]
         a, b, d, e = r0[j] - c, r1[j] - c, r2[j] - c, r3[j] - c
@@ -128,42 +152,8 @@ def squares_4(part, centre, r0, r1, r2, r3):
 
 
 @inner
-def products_4(part, part_products, centre, g0, g1, g2, g3, r0, r1, r2, r3):
-    for j in range(part.size):
-        c = centre[j]
-        part[j] += (g0[j] + g1[j]) + (g2[j] + g3[j])
-        part_products[j] += (g0[j] * (r0[j] - c) + g1[j] * (r1[j] - c)) + (
-            g2[j] * (r2[j] - c) + g3[j] * (r3[j] - c)
-        )
-
-
-@inner
-def affine_4(centre, a, b, r0, r1, r2, r3, o0, o1, o2, o3):
-    for j in range(centre.size):
-        c, scale, shift = centre[j], a[j], b[j]
-        o0[j] = (r0[j] - c) * scale + shift
-        o1[j] = (r1[j] - c) * scale + shift
-        o2[j] = (r2[j] - c) * scale + shift
-        o3[j] = (r3[j] - c) * scale + shift
-
-
-@inner
-def back_4(centre, a, b, k, g0, g1, g2, g3, r0, r1, r2, r3, o0, o1, o2, o3):
-    for j in range(centre.size):
-        c, scale, path, slope = centre[j], a[j], b[j], k[j]
-        o0[j] = scale * (g0[j] - path - (r0[j] - c) * slope)
-        o1[j] = scale * (g1[j] - path - (r1[j] - c) * slope)
-        o2[j] = scale * (g2[j] - path - (r2[j] - c) * slope)
-        o3[j] = scale * (g3[j] - path - (r3[j] - c) * slope)
-
-
-@inner
 def column_statistics(x, start, stop, mean, var):
-    """Mean and biased variance of some columns; blocks of rows are merged by Chan's formula.
-
-    Rows are cut from ``x`` itself: of a part of its columns numba would not know that they are
-    contiguous.
-    """
+    """Mean and biased variance of some columns; blocks of rows are merged by Chan's formula."""
     rows, width = x.shape[0], mean.size
     centre, part = vector(x, width), vector(x, width)
     mean[:] = 0
@@ -173,13 +163,7 @@ def column_statistics(x, start, stop, mean, var):
         whole = first + n // 4 * 4
         part[:] = 0
         for r in range(first, whole, 4):
-            sum_4(
-                part,
-                x[r, start:stop],
-                x[r + 1, start:stop],
-                x[r + 2, start:stop],
-                x[r + 3, start:stop],
-            )
+            sum_4(x, r, start, stop, part)
         for r in range(whole, first + n):
             row = x[r, start:stop]
             for j in range(width):
@@ -194,14 +178,7 @@ def column_statistics(x, start, stop, mean, var):
             var[j] += delta * delta * first * share - n * slip * slip
         part[:] = 0
         for r in range(first, whole, 4):
-            squares_4(
-                part,
-                centre,
-                x[r, start:stop],
-                x[r + 1, start:stop],
-                x[r + 2, start:stop],
-                x[r + 3, start:stop],
-            )
+            squares_4(x, r, start, stop, centre, part)
         for r in range(whole, first + n):
             row = x[r, start:stop]
             for j in range(width):
@@ -224,52 +201,33 @@ def forward_columns(x, gamma, beta, eps, is_fixed, mean, var, y, width):
             centre[j] = mean[c]
             scale = gamma[c] / np.sqrt(var[c] + eps)
             a[j], b[j] = scale, beta[c] - (mean[c] - np.float64(centre[j])) * scale
-        whole = x.shape[0] // 4 * 4
-        for r in range(0, whole, 4):
-            affine_4(
-                centre,
-                a,
-                b,
-                x[r, start:stop],
-                x[r + 1, start:stop],
-                x[r + 2, start:stop],
-                x[r + 3, start:stop],
-                y[r, start:stop],
-                y[r + 1, start:stop],
-                y[r + 2, start:stop],
-                y[r + 3, start:stop],
-            )
-        for r in range(whole, x.shape[0]):
+        for r in range(x.shape[0]):
             row, out = x[r, start:stop], y[r, start:stop]
             for j in range(centre.size):
                 out[j] = (row[j] - centre[j]) * a[j] + b[j]
 
 
 @inner
+def products_2(y_bar, x, r, start, stop, centre, part, part_products):
+    g0, g1 = y_bar[r, start:stop], y_bar[r + 1, start:stop]
+    r0, r1 = x[r, start:stop], x[r + 1, start:stop]
+    for j in range(part.size):
+        part[j] += g0[j] + g1[j]
+        part_products[j] += g0[j] * (r0[j] - centre[j]) + g1[j] * (r1[j] - centre[j])
+
+
+@inner
 def column_products(y_bar, x, start, stop, centre, total, products):
-    """Sums over the rows of ``y_bar`` and of ``y_bar (x - centre)`` of some columns."""
+    """Sums over the rows of ``y_bar`` and of ``y_bar (x - centre)``, of some columns."""
     part, part_products = vector(x, centre.size), vector(x, centre.size)
     for first in range(0, x.shape[0], ROWS):
         last = min(x.shape[0], first + ROWS)
-        whole = first + (last - first) // 4 * 4
         part[:] = 0
         part_products[:] = 0
-        for r in range(first, whole, 4):
-            products_4(
-                part,
-                part_products,
-                centre,
-                y_bar[r, start:stop],
-                y_bar[r + 1, start:stop],
-                y_bar[r + 2, start:stop],
-                y_bar[r + 3, start:stop],
-                x[r, start:stop],
-                x[r + 1, start:stop],
-                x[r + 2, start:stop],
-                x[r + 3, start:stop],
-            )
-        for r in range(whole, last):
-            g, row = y_bar[r, start:stop], x[r, start:stop]
+        for r in range(first, last - 1, 2):
+            products_2(y_bar, x, r, start, stop, centre, part, part_products)
+        if (last - first) % 2:
+            g, row = y_bar[last - 1, start:stop], x[last - 1, start:stop]
             for j in range(part.size):
                 part[j] += g[j]
                 part_products[j] += g[j] * (row[j] - centre[j])
@@ -278,8 +236,22 @@ def column_products(y_bar, x, start, stop, centre, total, products):
             products[j] += part_products[j]
 
 
+@inner
+def column_back(g, row, out, centre, a, b, k):
+    for j in range(centre.size):
+        out[j] = a[j] * (g[j] - b[j] - (row[j] - centre[j]) * k[j])
+
+
+@inner
+def column_back_over(g, row, centre, a, b, k):
+    for j in range(centre.size):
+        g[j] = a[j] * (g[j] - b[j] - (row[j] - centre[j]) * k[j])
+
+
 @kernel
-def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar, width):
+def backward_columns(
+    y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar, own, width
+):
     count = max(x.shape[0], 1)
     for tile in prange((x.shape[1] + width - 1) // width):
         start, stop = tile * width, min(tile * width + width, x.shape[1])
@@ -299,30 +271,12 @@ def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar
             if not is_fixed:
                 k_j = products[j] * inv_std * inv_std / count
                 k[j], b[j] = k_j, total[j] / count - slip * k_j
-        whole = x.shape[0] // 4 * 4
-        for r in range(0, whole, 4):
-            back_4(
-                centre,
-                a,
-                b,
-                k,
-                y_bar[r, start:stop],
-                y_bar[r + 1, start:stop],
-                y_bar[r + 2, start:stop],
-                y_bar[r + 3, start:stop],
-                x[r, start:stop],
-                x[r + 1, start:stop],
-                x[r + 2, start:stop],
-                x[r + 3, start:stop],
-                x_bar[r, start:stop],
-                x_bar[r + 1, start:stop],
-                x_bar[r + 2, start:stop],
-                x_bar[r + 3, start:stop],
-            )
-        for r in range(whole, x.shape[0]):
-            g, row, out = y_bar[r, start:stop], x[r, start:stop], x_bar[r, start:stop]
-            for j in range(centre.size):
-                out[j] = a[j] * (g[j] - b[j] - (row[j] - centre[j]) * k[j])
+        for r in range(x.shape[0]):
+            row, out = x[r, start:stop], x_bar[r, start:stop]
+            if own:
+                column_back_over(out, row, centre, a, b, k)
+            else:
+                column_back(y_bar[r, start:stop], row, out, centre, a, b, k)
 
 
 def _width(x):
@@ -361,9 +315,11 @@ def _backward(xp, y_bar, cache, own=False):
     known = gamma, eps, is_fixed, mean, var
     if x.shape[2] == 1:
         g, x = g[:, :, 0], x[:, :, 0]
-        backward_columns(read(g), read(x), *known, x_bar[:, :, 0], gamma_bar, beta_bar, _width(x))
+        backward_columns(
+            read(g), read(x), *known, x_bar[:, :, 0], gamma_bar, beta_bar, own, _width(x)
+        )
     else:
-        backward_blocks(read(g), read(x), *known, x_bar, gamma_bar, beta_bar)
+        backward_blocks(read(g), read(x), *known, x_bar, gamma_bar, beta_bar, own)
     return from_blocks(x_bar, y_bar.shape, batch_last), gamma_bar, beta_bar
 
 

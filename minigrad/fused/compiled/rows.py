@@ -66,14 +66,23 @@ def forward_sigmoid(x, y):
 
 
 @kernel
-def backward_sigmoid(y_bar, x, x_bar):
-    """The exponential again: it takes less time than the memory to keep it in."""
+def backward_sigmoid(y_bar, x, x_bar, own):
+    """The exponential again: it takes less time than the memory to keep it in.
+
+    Where ``own`` is true, ``x_bar`` is ``y_bar`` under a name that may be written: a loop over two
+    names of one array would not vectorize.
+    """
     for chunk in prange((x.size + CHUNK - 1) // CHUNK):
         part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
         g, row, out = y_bar[part], x[part], x_bar[part]
-        for i in range(row.size):
-            small = small_sigmoid(row[i])
-            out[i] = g[i] * (small * (_ONE - small))
+        if own:
+            for i in range(row.size):
+                small = small_sigmoid(row[i])
+                out[i] *= small * (_ONE - small)
+        else:
+            for i in range(row.size):
+                small = small_sigmoid(row[i])
+                out[i] = g[i] * (small * (_ONE - small))
 
 
 def _sigmoid(xp, x):
@@ -88,7 +97,7 @@ def _sigmoid_backward(xp, y_bar, cache, own=False):
     row, axes = cache
     g = flat(y_bar, axes)
     x_bar = g if own else empty_like(row)
-    backward_sigmoid(read(g), read(row), x_bar)
+    backward_sigmoid(read(g), read(row), x_bar, own)
     return (unflat(x_bar, y_bar.shape, axes),)
 
 
