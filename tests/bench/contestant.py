@@ -16,6 +16,7 @@ NAMES = {
     "autograd": "HIPS autograd",
     "copy": "copy",
     "minigrad-cuda": "minigrad on the GPU",
+    "minigrad-recorded": "minigrad on the GPU, one graph",
     "torch-cuda": "PyTorch on the GPU",
     "copy-cuda": "copy on the GPU",
 }

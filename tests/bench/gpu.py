@@ -67,6 +67,11 @@ def lenet_minigrad(batch: int, dtype: str) -> Contestant:
     return lenet.minigrad(batch, dtype, "cuda", INNER)  # reading the loss waits for the device
 
 
+def lenet_recorded(batch: int, dtype: str) -> Contestant:
+    _cupy()
+    return lenet.recorded(batch, dtype, "cuda", INNER)
+
+
 def lenet_torch(batch: int, dtype: str) -> Contestant:
     _torch()
     return lenet.torch(batch, dtype, "cuda", INNER)
@@ -77,4 +82,8 @@ BATCH_NORM = {
     "torch-cuda": batch_norm_torch,
     "copy-cuda": copy,
 }
-LENET = {"minigrad-cuda": lenet_minigrad, "torch-cuda": lenet_torch}
+LENET = {
+    "minigrad-cuda": lenet_minigrad,
+    "minigrad-recorded": lenet_recorded,
+    "torch-cuda": lenet_torch,
+}

@@ -45,12 +45,37 @@ def _state(net: Any) -> dict[str, Any]:
     return {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
 
 
-def minigrad(batch: int, dtype: str, device: str = "cpu", inner: int = 1) -> Contestant:
+def _net(dtype: str, device: str) -> tuple[Any, Any]:
+    """The net of minigrad and its optimizer."""
     mg = load("minigrad")
     net = mg.nn.models.lenet(dtype=dtype)
     net.load_state_dict({**net.state_dict(), **parameters(dtype)})
     net.to(device)
-    optimizer = mg.optim.SGD(net.parameters(), lr=LR)
+    return net, mg.optim.SGD(net.parameters(), lr=LR)
+
+
+def recorded(batch: int, dtype: str, device: str, inner: int) -> Contestant:
+    """minigrad's step as one CUDA graph; each batch is copied to the device."""
+    net, optimizer = _net(dtype, device)
+    images, labels = batch_of(batch, dtype)
+    graph = load("minigrad.train.recorded").RecordedStep(net, optimizer, images, labels)
+    last: dict[str, Any] = {}
+
+    def step() -> None:
+        for _ in range(inner):
+            loss, _ = graph(images, labels)
+        last["loss"] = float(loss)
+
+    def result() -> dict[str, np.ndarray]:
+        graph.release()
+        return host(loss=np.asarray(last["loss"]), **_state(net))
+
+    return Contestant(step, result, inner)
+
+
+def minigrad(batch: int, dtype: str, device: str = "cpu", inner: int = 1) -> Contestant:
+    mg = load("minigrad")
+    net, optimizer = _net(dtype, device)
     images, labels = batch_of(batch, dtype)
     x = mg.tensor(images, device=device)
     last: dict[str, Any] = {}
