@@ -52,7 +52,7 @@ class Node:
 
     def __getattr__(self, name: str) -> Any:
         """Fill an empty slot: the ops behind this node that have one run again, oldest first."""
-        if name not in ("cache", "inputs", "value"):
+        if not self.is_lean or name not in ("cache", "inputs", "value"):
             raise AttributeError(f"a node has no {name!r}")
         for node in (node for node in ancestors(self) if node.is_lean):
             node.inputs = xs = tuple(parent.value for parent in node.parents)

@@ -67,7 +67,8 @@ def use(*kinds: str) -> Iterator[None]:
 class Pair(NamedTuple):
     """A forward and its backward; ``accepts(*arrays, **params)``: which calls they can serve.
 
-    A backward that ``reuses`` takes ``own=True``, too: it may write x_bar where y_bar is.
+    A backward returns arrays that nobody else holds. One that ``reuses`` takes ``own=True``, too:
+    it may write x_bar where y_bar is.
     """
 
     forward: Callable

@@ -97,8 +97,9 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     blocks = to_blocks(x, batch_last)
     pieces, count = _pieces(blocks), max(blocks.shape[0] * blocks.shape[2], 1)
     xc, y = empty(blocks.shape, x.dtype), empty(blocks.shape, x.dtype)
+    statistics: Any = (mean, var) if is_fixed else np.zeros((2, x.shape[1]))
+    mean, var = statistics
     if not is_fixed:
-        mean, var = np.zeros((2, x.shape[1]))
         for p, c in pieces:
             mean[c] += _sum(blocks[p, c])
         mean /= count

@@ -8,7 +8,7 @@ import numpy as np
 from minigrad.fused.declare import Pair, fused
 from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv, col2im, conv, im2col
-from minigrad.ops.pool import max_pool, max_unpool, winners_of
+from minigrad.ops.pool import max_pool, max_unpool, put_winners, winners_of
 from minigrad.ops.window import window
 
 PIECE = 1 << 20  # values of the columns that NumPy lays out at a time
@@ -181,16 +181,10 @@ def _unpool(xp, y_bar, cache):
     winners, shape, geometry = cache
     stride = geometry["kernel_size"] if geometry["stride"] is None else geometry["stride"]
     windows = window(shape, **{**geometry, "stride": stride})
-    g, winners = np.moveaxis(y_bar, 0, -1), np.moveaxis(winners, 0, -1)
     total = empty((shape[1], *windows.padded_sizes, shape[0]), y_bar.dtype)
     if not windows.is_partition:
         total[...] = 0
-    for k, (_, view) in enumerate(windows.views(total)):
-        if windows.is_disjoint:
-            np.multiply(g, winners == k, out=view)
-        else:
-            view += g * (winners == k)
-    return (windows.crop(np, total),)
+    return (put_winners(np, y_bar, winners, windows, total),)
 
 
 fused_max_pool.pairs["numpy"] = Pair(fused_max_pool.portable, _unpool)

@@ -103,8 +103,13 @@ def max_unpool(xp, y, *, winners, shape, kernel_size, stride=None, padding=0, di
     array([[[0., 5., 0., 3.]]])
     """
     windows = _window(shape, kernel_size, stride, padding, dilation)
-    y, winners = xp.moveaxis(y, 0, -1), xp.moveaxis(winners, 0, -1)
     total = windows.zeros(xp, shape[0], shape[1], y.dtype)
+    return put_winners(xp, y, winners, windows, total)
+
+
+def put_winners(xp, y, winners, windows, total):
+    """Add each value to ``total`` (C, \\*padded_sizes, N); a view (N, C, \\*sizes) of it."""
+    y, winners = xp.moveaxis(y, 0, -1), xp.moveaxis(winners, 0, -1)
     for k, (_, view) in enumerate(windows.views(total)):
         if windows.is_disjoint:
             xp.multiply(y, winners == k, out=view)

@@ -48,7 +48,7 @@ class Window:
 
     @property
     def is_partition(self) -> bool:
-        """Whether every element of the padded image is in exactly one window."""
+        """Whether each element of the padded image is in exactly one window."""
         reach = tuple(m * k for m, k in zip(self.outputs, self.kernel, strict=True))
         return self.is_disjoint and set(self.dilation) == {1} and reach == self.padded_sizes
 

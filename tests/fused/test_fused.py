@@ -296,6 +296,7 @@ def test_a_missing_attribute_of_a_node_is_named(rng):
     x, _, _ = operands(rng)
     with pytest.raises(AttributeError, match="a node has no 'colour'"):
         _ = x.node.colour
+    assert not hasattr(x.node, "cache")
 
 
 def test_a_cotangent_that_somebody_holds_is_not_overwritten(rng):

@@ -211,7 +211,7 @@ def test_conv_is_its_composite(
         within_sums_of_products("conv", kind, [x, w, *b], dtype, **params)
 
 
-@pytest.mark.parametrize("kind", ["portable", "numba"])
+@pytest.mark.parametrize("kind", KINDS)
 @given(
     n=st.integers(1, 9), sizes=st.sampled_from([(9, 8), (7, 12), (30,)]),
     kernel_size=st.integers(1, 3), stride=st.sampled_from([None, 1, 2, 3]),

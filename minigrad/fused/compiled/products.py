@@ -85,16 +85,8 @@ def combine(weights, rows, start, out):
         other[:] = start
         whole = rows.shape[0] // 4 * 4
         for j in range(0, whole, 4):
-            add_4(
-                one,
-                other,
-                rows[j],
-                rows[j + 1],
-                rows[j + 2],
-                rows[j + 3],
-                weights[i, j:],
-                weights[k, j:],
-            )
+            r0, r1, r2, r3 = rows[j], rows[j + 1], rows[j + 2], rows[j + 3]
+            add_4(one, other, r0, r1, r2, r3, weights[i, j:], weights[k, j:])
         for j in range(whole, rows.shape[0]):
             add_1(one, rows[j], weights[i, j])
             add_1(other, rows[j], weights[k, j])

@@ -1,5 +1,7 @@
 """Kernels that walk rows: the logistic sigmoid, layer norm, softmax with cross entropy."""
 
+from typing import Any
+
 import numpy as np
 from numba import prange, types
 from numba.extending import intrinsic
@@ -27,14 +29,16 @@ _P0, _P1, _P2, _P3, _P4, _P5 = (
 _HALF, _ONE, _ZERO, _LOWEST = (np.float32(c) for c in (0.5, 1, 0, -103.9))  # e^-103.9 is least
 
 
-@intrinsic
-def float_of(context, bits):
+def _float_of(context, bits):
     """The float32 that has these bits."""
 
     def bitcast(context, builder, signature, args):
         return builder.bitcast(args[0], context.get_value_type(types.float32))
 
     return types.float32(types.int32), bitcast
+
+
+float_of: Any = intrinsic(_float_of)
 
 
 @inner
