@@ -1,4 +1,4 @@
-"""Composites: functions of ops that a drawing shows as one card."""
+"""Composites: functions of ops that a drawing shows as one card, and names for what is inside."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 from minigrad.backend import as_array
 from minigrad.context import scope
+from minigrad.core.node import Box
 from minigrad.declaration import Declared
 from minigrad.errors import MinigradError, describe, from_operands
 
@@ -30,3 +31,10 @@ class Composite(Declared):
 def composite(**fields: Any) -> Callable[[Callable], Composite]:
     """Declare an ordinary function of ops as a composite."""
     return lambda forward: Composite(forward=forward, **fields)
+
+
+def label(box: Any, name: str) -> Any:
+    """Name an intermediate value for drawings; plain arrays pass through untouched."""
+    if isinstance(box, Box) and box.node is not None:
+        box.node.name = name
+    return box

@@ -14,8 +14,8 @@ ROOT = Path(mg.__file__).parent
 LAYERS = [
     ["errors", "special", "analytic"],
     ["backend", "context", "declaration"],
-    ["composite", "core.node"],
-    ["observer", "core.op"],
+    ["core.node"],
+    ["composite", "observer", "core.op"],
     ["core.broadcast", "operators"],
     ["core.sweep"],
     ["ops"],

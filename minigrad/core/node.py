@@ -19,8 +19,7 @@ class Node:
     """One op call, ``value = op(*inputs, **params)``, or a leaf, whose ``op`` is None.
 
     ``parents[i]`` made ``inputs[i]``; it is None where that input is a plain number or array.
-    ``inputs`` and ``value`` are raw arrays and must not change while the graph lives. Where the op
-    left a ``cache`` they are not kept, but computed anew when somebody asks for them.
+    ``inputs`` and ``value`` are raw arrays and must not change while the graph lives.
     """
 
     # __dict__ holds what only a few nodes set, over the defaults below; it costs the others nothing
@@ -31,8 +30,6 @@ class Node:
     grad: Any = None  # the Box it stores
     name: str | None = None
     origin: Any = None  # what an observer noted about the call
-    cache: Any  # what the op left for its rule besides its value
-    kinds: tuple = ()  # shape and dtype of each input, where the op left a cache
     is_lean: bool = False  # whether a slot is empty, to be filled when somebody asks for it
 
     def __init__(self, op: Any, params: dict, parents: tuple, inputs: tuple, value: Any, scope):
@@ -44,8 +41,15 @@ class Node:
         self.value = value
         self.scope = scope
 
+
+class Cached(Node):
+    """A call whose op left a ``cache`` for its rule: operands and value need not be kept."""
+
+    kinds: tuple  # shape and dtype of each input
+    cache: Any
+
     def forget(self, *slots: str) -> None:
-        """Empty ``slots``; what was in them can be computed anew."""
+        """Empty ``slots``."""
         for slot in slots:
             delattr(self, slot)
         self.is_lean = True
@@ -83,14 +87,7 @@ class Box:
     dtype = property(lambda self: self.array.dtype)
 
 
-def label(box: Any, name: str) -> Any:
-    """Name an intermediate value for drawings; plain arrays pass through untouched."""
-    if isinstance(box, Box) and box.node is not None:
-        box.node.name = name
-    return box
-
-
-def ancestors(root: Node, since: int = 0) -> list[Node]:
+def ancestors(root: Node, since: int = 0) -> list[Any]:
     """``root`` and what it was computed from, oldest first, down to nodes before ``since``."""
     seen, stack = {None, root}, [root]
     while stack:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from minigrad.backend import MODULES, WEAK, Kind, as_operands, frozen, namespace
 from minigrad.context import THREAD
-from minigrad.core.node import Box, Node, leaf
+from minigrad.core.node import Box, Cached, Node, leaf
 from minigrad.declaration import Declared
 from minigrad.errors import from_operands
 
@@ -87,7 +87,8 @@ class Op(Declared):
             raise from_operands(self, args, params, error) from error
         if recording:
             params = {key: frozen(value) for key, value in params.items()} if params else NO_PARAMS
-            node = Node(self, params, tuple(parents), tuple(inputs), value, context.scope)
+            made: Any = Node if cache is None else Cached
+            node = made(self, params, tuple(parents), tuple(inputs), value, context.scope)
             if cache is not None:
                 node.cache, node.kinds = cache, tuple(map(Kind, inputs))
                 if context.observer is None:

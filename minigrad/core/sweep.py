@@ -19,9 +19,8 @@ def backward_sweep(
 ) -> dict[Node, Any]:
     """Pull the cotangent ``seed`` of ``root`` back: ``{target: cotangent}``, None where it is zero.
 
-    ``targets`` of None are the root and all with ``keep_grad``; each cache is dropped once used.
-    With ``record`` rules run on boxes, and ``seed`` is one. Raises OverwrittenError where a tensor
-    was assigned since, RuleError where a rule broke its contract.
+    ``targets`` of None: the root and all with ``keep_grad``; each cache is dropped once used. With
+    ``record`` the rules run on boxes. OverwrittenError where a tensor was assigned since.
     """
     order = _checked_ancestors(root, targets or ())
     if targets is None:
@@ -47,7 +46,7 @@ def backward_sweep(
                 ours.discard(node)
             if mirror is None and node.op is not None:
                 _pull(node, y_bar, None, bars, ours, observer)
-                if targets is None and node.kinds:
+                if targets is None and node.op.pull is not None:
                     node.forget("cache")
             elif mirror is not None and node.op is not None:
                 with mirror.scope_of(node):
@@ -55,25 +54,25 @@ def backward_sweep(
     return result
 
 
-def _pull(node: Node, y_bar: Any, boxes: Any, bars: dict, ours: set, observer: Any) -> None:
+def _pull(node: Any, y_bar: Any, boxes: Any, bars: dict, ours: set, observer: Any) -> None:
     """Run a rule of ``node``, on ``boxes`` if given, and add its cotangents to the parents'."""
-    op, params, kinds = node.op, node.params, node.kinds
+    op, params, partials = node.op, node.params, node.op.partials
+    pull: Any = op.pull if boxes is None else None  # that of a kernel
     if observer is not None:
         observer.pulling(node, y_bar)
-    partials = op.partials
-    if kinds and boxes is None:
-        entries = op.pull(y_bar, node.cache, node in ours and observer is None)
+    if pull is not None:
+        xs = node.kinds
+        entries = pull(y_bar, node.cache, node in ours and observer is None)
     else:
-        y, xs = boxes or (node.value, node.inputs)
+        y, xs = (node.value, node.inputs) if boxes is None else boxes
         if partials is not None:
             entries = partials(y, *xs, **params) if params else partials(y, *xs)
         elif op.vjp is not None:
             entries = op.vjp(y_bar, y, *xs, **params)
         else:
             raise no_rule(op, "defvjp")
-    kinds = kinds or node.inputs
-    if entries.__class__ is not tuple or len(entries) != len(kinds):
-        raise wrong_entries(op, entries, len(kinds))
+    if entries.__class__ is not tuple or len(entries) != len(xs):
+        raise wrong_entries(op, entries, len(xs))
     for i, parent in enumerate(node.parents):
         if parent not in bars:
             continue
@@ -82,16 +81,19 @@ def _pull(node: Node, y_bar: Any, boxes: Any, bars: dict, ours: set, observer: A
             continue
         if partials is not None:
             raw = y_bar * raw if raw.__class__ is not int else _times(y_bar, raw)
-        x, x_bar, kind = kinds[i], raw, raw.__class__
+        x, x_bar, kind = xs[i], raw, raw.__class__
         if kind is not x.__class__ or kind not in SCALARS:
             x_bar = unbroadcast(op, i, raw, x, y_bar.shape)
         total = bars[parent]
-        if total is not None and parent in ours and observer is None:
+        if total is None:
+            total = x_bar
+            if pull is not None:  # it made an array of its own
+                ours.add(parent)
+        elif parent in ours and observer is None:
             total += x_bar  # in place
         else:
-            if total is not None or (kinds is node.kinds and boxes is None):
-                ours.add(parent)  # a sum, or what a kernel made
-            total = x_bar if total is None else total + x_bar
+            total = total + x_bar
+            ours.add(parent)
         bars[parent] = total
         if observer is not None:
             observer.pulled(node, i, raw, x_bar, total)
@@ -145,7 +147,7 @@ def _times(bar: Any, partial: Any) -> Any:
     return bar * partial
 
 
-def _checked_ancestors(root: Node, ends: Collection[Node]) -> list[Node]:
+def _checked_ancestors(root: Node, ends: Collection[Node]) -> list[Any]:
     """``ancestors(root)``, none of which was assigned since; nothing older than all ``ends``."""
     order = ancestors(root, min((node.index for node in ends), default=0))
     for node in (node for node in order if node.overwritten):

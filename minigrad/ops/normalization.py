@@ -1,9 +1,8 @@
 """Batch norm and layer norm, composed from primitives: any order of derivative is right."""
 
 from minigrad.backend import as_array
-from minigrad.composite import composite
+from minigrad.composite import composite, label
 from minigrad.context import scope
-from minigrad.core.node import label
 from minigrad.declaration import Case, Domain
 from minigrad.errors import ShapeError, UsageError, describe, facts
 from minigrad.ops.arithmetic import add, reciprocal, sqrt

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from minigrad import ops
+from minigrad.composite import label
 from minigrad.context import scope, setting
-from minigrad.core.node import label
 from minigrad.core.sweep import backward_sweep
 from minigrad.errors import ShapeError, facts
 from minigrad.tensor import Tensor, tensor
