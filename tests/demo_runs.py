@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import minigrad
-from minigrad import demo
+from minigrad import demo, fused
 
 PACKAGE = Path(minigrad.__file__).parent
 
@@ -33,7 +33,8 @@ def key(path, *, fast=True, seed=0):
 def fresh(path, out, *, fast=True):
     """Play a demo silently: a dictionary of plain data."""
     began = time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()):
+    # not numba: what one process compiled may round otherwise than what the next one loads
+    with contextlib.redirect_stdout(io.StringIO()), fused.use("numpy", "portable"):
         run = demo.play(path, fast=fast, out=out)
     return {
         "key": key(path, fast=fast),

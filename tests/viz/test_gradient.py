@@ -8,6 +8,7 @@ from viz.graphs import batch_norm, scalar
 from viz.reading import cards, numbers
 
 import minigrad as mg
+from minigrad.composite import label
 
 # --- gradients -----------------------------------------------------------------------------------
 
@@ -26,7 +27,7 @@ def test_missing_gradient_is_blank_and_named_and_a_zero_one_is_a_0():
 
 def test_gradients_of_intermediate_values_are_the_true_ones():
     x = mg.tensor([1.0, 2.0, 3.0], requires_grad=True, name="x")
-    h = mg.core.node.label(x * x, "h")
+    h = label(x * x, "h")
     y = mg.sum(h * h)
     y.backward()
     assert h.grad is None  # backward keeps leaves only
