@@ -19,6 +19,7 @@ from minigrad.ops.conv import check_conv
 from minigrad.ops.window import Window, window
 
 RUN = 1024  # elements of an output row at a time: four input runs and two outputs fit in L1
+SHORT = 128  # elements of a row of all images from which direct loops are used
 TAPS = 4  # places of the window that one pass over a run adds up
 FEW = 8192  # weights up to which direct loops are faster than matrix products (measured)
 
@@ -265,7 +266,7 @@ def _accepts_conv(x, w, b=None, *, groups=1, **_):
     operands = (x, w) if b is None else (x, w, b)
     if groups != 1 or x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(*operands):
         return False
-    return w.size < FEW and w.shape[2:] != (1,) * (w.ndim - 2) and x.shape[0] * x.shape[-1] >= RUN
+    return w.size < FEW and w.shape[2:] != (1,) * (w.ndim - 2) and x.shape[0] * x.shape[-1] >= SHORT
 
 
 def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
