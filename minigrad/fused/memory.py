@@ -17,11 +17,8 @@ import numpy as np
 
 SIZE = 1 << 29  # bytes of address space
 LEAST = 1 << 19  # bytes: the allocator of C keeps what is smaller
-PAGE, SHIFT = (
-    4096,
-    1088,
-)  # bytes; blocks start at cache lines, neighbours at other places of a page,
-# for rows at the same place of several arrays would share the same few lines of the cache
+PAGE = 4096  # bytes; each block takes whole pages, and a shift more:
+SHIFT = 1088  # arrays that start at the same place of a page compete for the same lines of a cache
 
 _lock = threading.Lock()
 _ends: dict[int, int] = {}  # first byte of each block in use -> first byte after it
