@@ -1,5 +1,6 @@
 """How arrays (N, C, ...) lie in memory, as three axes that a kernel can walk without copies."""
 
+from math import prod
 from typing import Any
 
 
@@ -15,8 +16,8 @@ def to_blocks(x: Any, batch_last: bool) -> Any:
     """
     if batch_last:
         x = x.transpose(*range(1, x.ndim), 0)
-        return x.reshape(1, x.shape[0], -1)
-    return x.reshape(*x.shape[:2], -1)
+        return x.reshape(1, x.shape[0], prod(x.shape[1:]))
+    return x.reshape(*x.shape[:2], prod(x.shape[2:]))
 
 
 def from_blocks(blocks: Any, shape: tuple[int, ...], batch_last: bool) -> Any:

@@ -58,7 +58,8 @@ def conv_backward(xp, y_bar, cache):
 
     def x_bar():
         columns = xp.matmul(rows.transpose(0, 2, 1), g)
-        return col2im(columns.reshape(-1, g.shape[2]), shape=x.shape, **geometry)
+        columns = columns.reshape(groups * rows.shape[2], g.shape[2])
+        return col2im(columns, shape=x.shape, **geometry)
 
     def w_bar():
         columns = im2col(x, **geometry).reshape(groups, rows.shape[2], g.shape[2])

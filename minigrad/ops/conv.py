@@ -150,10 +150,11 @@ def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     kernel = tuple(w.shape[2:])
     outputs = window(x.shape, kernel, **geometry).outputs
     columns = im2col(x, kernel_size=kernel, **geometry)
-    rows = reshape(w, shape=(a, -1))
+    taps = columns.shape[0] // groups
+    rows = reshape(w, shape=(a, taps))
     if groups > 1:
-        columns = reshape(columns, shape=(groups, -1, columns.shape[1]))
-        rows = reshape(rows, shape=(groups, a // groups, -1))
+        columns = reshape(columns, shape=(groups, taps, columns.shape[1]))
+        rows = reshape(rows, shape=(groups, a // groups, taps))
     y = reshape(matmul(rows, columns), shape=(a, *outputs, n))
     y = transpose(y, axes=(y.ndim - 1, *range(y.ndim - 1)))
     return y if b is None else y + reshape(b, shape=(a,) + (1,) * (y.ndim - 2))
