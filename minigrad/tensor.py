@@ -420,11 +420,11 @@ def tensor(
 
 def as_seed(seed: Any, y: Box) -> Any:
     """``seed`` as a finite raw array of the shape and dtype of ``y``; ones for a scalar if None."""
-    xp = backend.namespace(y.array)
-    if seed is None and y.shape == ():
-        return backend.frozen(xp.ones_like(y.array))
     array = y.array if seed is None else backend.as_array(getattr(seed, "array", seed))
-    backend.namespace(y.array, array)  # raises unless they are of one library
+    xp = backend.namespace(y.array, array)  # raises unless they are of one library
+    if seed is None and y.shape == ():
+        return backend.frozen(xp.ones_like(array))
+    node = seed.node if isinstance(seed, Box) else None
     expected = f"finite numbers of shape {tuple(y.shape)}"
     if seed is None:
         got = f"none, for {describe(y)}"
@@ -432,11 +432,14 @@ def as_seed(seed: Any, y: Box) -> Any:
         got = f"shape {tuple(array.shape)} for {describe(y)}"
     elif array.dtype.kind not in "fiub":
         got = f"dtype {array.dtype}"
-    elif (lost := backend.count_not_finite(array)) > 0:
+    elif not (node and node.is_finite) and (lost := backend.count_not_finite(array)) > 0:
         got = f"{lost} of {array.size} elements nan or inf"
-    else:  # the array of a tensor does not change, one of a caller may
-        own = isinstance(seed, Box) and array.dtype == y.dtype
-        return array if own else backend.frozen(xp.asarray(array, dtype=y.dtype))
+    elif isinstance(seed, Box):  # its array does not change, the next call need not look
+        seed.node = node or leaf(array)
+        seed.node.is_finite = True
+        return array if array.dtype == y.dtype else array.astype(y.dtype)
+    else:  # an array of a caller may change
+        return backend.frozen(xp.asarray(array, dtype=y.dtype))
     raise SeedError(facts("backward: seed", expected=expected, got=got))
 
 

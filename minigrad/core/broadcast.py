@@ -1,5 +1,4 @@
-"""What every cotangent passes through: broadcast_to and sum_to, each the adjoint of the other, and
-astype. They give it the shape and dtype of the value it belongs to."""
+"""What gives a cotangent the shape and dtype of its value: broadcast_to, its adjoint, astype."""
 
 from typing import Any
 

@@ -28,6 +28,7 @@ class Node:
     overwritten: bool = False  # True once the tensor of this leaf was assigned another value
     keep_grad: bool = False  # whether `backward` stores the gradient here
     grad: Any = None  # the Box it stores
+    is_finite: bool = False  # whether somebody looked, and found no nan and no inf
     name: str | None = None
     origin: Any = None  # what an observer noted about the call
     is_lean: bool = False  # whether a slot is empty, to be filled when somebody asks for it

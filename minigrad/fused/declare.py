@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.backend import as_array, frozen, namespace
+from minigrad.backend import as_array, frozen
 from minigrad.context import THREAD, setting
 from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
@@ -30,6 +30,7 @@ from minigrad.ops.shape import reshape
 
 LEAST = 4096  # elements of the largest operand from which compiled kernels are used
 KINDS = ("numba", "cuda", "numpy", "portable")  # the order of preference
+_FLOATS = (np.dtype("float32"), np.dtype("float64"))
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("kernels", default=KINDS)
 _forked = False  # a thread pool does not survive a fork: children compute without numba
 
@@ -124,12 +125,12 @@ class Fused(Op):
     def _forward(self, xp: Any, *arrays: Any, **params: Any) -> tuple[Any, Any]:
         pair = self.choose(xp, arrays, params)
         y, cache = pair.forward(xp, *arrays, **params)
-        return y, (pair, cache)
+        return y, (pair, cache, xp)
 
     def _pull(self, y_bar: Any, cache: tuple, own: bool) -> tuple:
-        pair, kept = cache
+        pair, kept, xp = cache
         words = {"own": True} if own and pair.reuses else {}
-        return pair.backward(namespace(y_bar), y_bar, kept, **words)
+        return pair.backward(xp, y_bar, kept, **words)
 
     def _vjp(self, y_bar: Any, y: Any, *xs: Any, **params: Any) -> tuple:
         copies, y = self._composed(xs, params)
@@ -176,7 +177,7 @@ def fused(composite: Declared, *, pullback: str) -> Callable[[Callable], Fused]:
 def same_floats(*arrays: Any) -> bool:
     """Whether all arrays have one dtype, float32 or float64."""
     dtype = arrays[0].dtype
-    return dtype in (np.float32, np.float64) and all(a.dtype == dtype for a in arrays)
+    return dtype in _FLOATS and all(a.dtype is dtype or a.dtype == dtype for a in arrays)
 
 
 def _is_tracked(value: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import errors
+from minigrad import backend, errors
 
 
 def leaf(a, name=None):
@@ -155,6 +155,27 @@ def test_a_seed_that_is_not_finite_is_refused(bad):
     with pytest.raises(errors.SeedError, match="finite"):
         y.backward(mg.tensor([1.0, bad]))
     assert x.grad is None
+
+
+def test_a_seed_tensor_is_looked_at_once_and_again_after_an_assignment(monkeypatch):
+    looked = []
+    count = backend.count_not_finite
+    monkeypatch.setattr(
+        backend, "count_not_finite", lambda array: looked.append(array) or count(array)
+    )
+    x, seed = leaf([1.0, 2.0], "x"), mg.tensor([1.5, 2.5])
+    for _ in range(3):
+        (x * 2).backward(seed)
+    assert len(looked) == 1
+    np.testing.assert_array_equal(x.grad.data, [9.0, 15.0])
+    seed[0] = np.nan
+    with pytest.raises(errors.SeedError, match="finite"):
+        (x * 2).backward(seed)
+    mine = np.array([1.5, 2.5])
+    (x * 2).backward(mine)
+    mine[0] = np.nan  # an array of the caller's is looked at each time
+    with pytest.raises(errors.SeedError, match="finite"):
+        (x * 2).backward(mine)
 
 
 @pytest.mark.parametrize("seed", [["a", "b"], [1j, 2j], np.array([None, 1], object)])
