@@ -55,11 +55,16 @@ def test_a_kernel_has_the_signature_of_its_composite(name, kind):
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_kernel_is_a_proven_pair(name, kind, dtype):
+def test_a_kernel_is_a_proven_pair(name, kind, dtype, monkeypatch):
     pair, op = pair_of(name, kind), FUSED[name]
-    for sample in samples(op, dtype, np.random.default_rng(0)):
-        if pair is None or not pair.accepts(*sample.inputs, **sample.params):
-            continue
+    if pair is None or (name, kind, dtype) == ("sigmoid", "numba", "float64"):
+        pytest.skip("another kind serves these")
+    if kind == "numba":  # a sample is too small for it to be worth while
+        monkeypatch.setattr("minigrad.fused.compiled.windows.SHORT", 0)
+    chosen = samples(op, dtype, np.random.default_rng(0))
+    chosen = [one for one in chosen if pair.accepts(*one.inputs, **one.params)]
+    assert chosen
+    for sample in chosen:
         real = [sample.inputs[i] for i in sample.real]
 
         def forward(*real, sample=sample, **params):
@@ -89,6 +94,14 @@ def values(name, kind, arrays, **params):
     return y_bar, [y, *bars], [reference.numpy(), *(w.grad.numpy() for w in wide)]
 
 
+def operands_of(name, fill):
+    """The operands and parameters beside an ``x`` of shape (N, 3, 4, 6)."""
+    shapes = {"batch_norm": [3, 3], "conv": [(2, 3, 2, 2), 2], "linear": [(3, 6), 3]}
+    shapes["layer_norm"] = [(4, 6), (4, 6)]
+    params = {"kernel_size": 2} if name == "max_pool" else {}
+    return [fill(shape) for shape in shapes.get(name, [])], params
+
+
 def batch_last(x):
     """``x`` as convolution leaves it: the batch is the fastest axis in memory."""
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
@@ -96,7 +109,7 @@ def batch_last(x):
 
 shapes = st.tuples(st.integers(2, 70), st.integers(1, 140)).flatmap(
     lambda nc: st.lists(st.integers(1, 9), max_size=2).map(lambda sizes: (*nc, *sizes))
-)
+) | st.tuples(st.integers(2, 2300), st.integers(1, 9))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -294,6 +307,36 @@ def test_a_large_mean_costs_no_more_digits_than_the_input_has(name, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [66, 1100])
+@pytest.mark.parametrize("outliers", [1, 4, 5])
+def test_a_block_whose_first_rows_lie_far_off_has_an_accurate_variance(kind, rows, outliers):
+    """Sums about the mean of some rows lose digits where those lie far from the mean of all."""
+    pair = pair_of("batch_norm", kind)
+    x = np.random.default_rng(0).normal(size=(rows, 65)).astype(np.float32)
+    x[:outliers] += 1e3
+    ones = np.ones(65, np.float32)
+    _, cache = pair.forward(np, x, ones, ones)
+    exact = x.astype(np.float64).var(axis=0)
+    # a sum of 64 terms that are up to 16 times too large, each with a rounding or two
+    bound = 16 * (64 + 2) * np.finfo(np.float32).eps
+    assert np.abs(np.reshape(cache.var, -1) / exact - 1).max() <= bound
+
+
+@pytest.mark.parametrize("kind", [*KINDS, None])
+@pytest.mark.parametrize("name", sorted(set(FUSED) - {"cross_entropy"}))
+def test_an_empty_batch_has_an_empty_result(name, kind):
+    """As of a filter that nothing passed; cross entropy and the statistics of none are nan."""
+    x = mg.tensor(np.zeros((0, 3, 4, 6)), requires_grad=True)
+    rest, params = operands_of(name, np.ones)
+    if name == "batch_norm":
+        params = {"mean": np.zeros(3), "var": np.ones(3)}
+    with mg.fused.use(*([kind, "portable"] if kind else [])):
+        y = getattr(mg.fused, name)(x, *rest, **params)
+        y.backward(np.zeros(y.shape))
+    assert y.shape[0] == 0 and y.size == 0 and x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "arrange",
     [
@@ -304,19 +347,14 @@ def test_a_large_mean_costs_no_more_digits_than_the_input_has(name, kind):
         functools.partial(np.broadcast_to, shape=(5, 3, 4, 6)),
     ],
 )
-@pytest.mark.parametrize("name", sorted(set(FUSED) - {"cross_entropy", "layer_norm"}))
+@pytest.mark.parametrize("name", sorted(set(FUSED) - {"cross_entropy"}))
 def test_any_strides_give_the_numbers_of_a_plain_array(name, kind, arrange):
     pair = pair_of(name, kind)
     if pair is None:
         pytest.skip("the portable version serves NumPy, too")
     rng = np.random.default_rng(0)
     x = arrange(rng.normal(size=(5, 3, 4, 6)).astype(np.float32))
-    rest = {
-        "batch_norm": [np.float32([1, 2, 3]), np.float32([0, 1, 0])],
-        "conv": [rng.normal(size=(2, 3, 2, 2)).astype(np.float32), np.float32([1, 2])],
-        "linear": [rng.normal(size=(3, 6)).astype(np.float32), np.float32([1, 2, 0])],
-    }.get(name, [])
-    params = {"kernel_size": 2} if name == "max_pool" else {}
+    rest, params = operands_of(name, lambda shape: rng.normal(size=shape).astype(np.float32))
     results = []
     for one in (x, np.array(x, order="C")):
         y, cache = pair.forward(np, one, *rest, **params)
@@ -328,20 +366,14 @@ def test_any_strides_give_the_numbers_of_a_plain_array(name, kind, arrange):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", sorted(set(FUSED) - {"cross_entropy", "layer_norm"}))
+@pytest.mark.parametrize("name", sorted(set(FUSED) - {"cross_entropy"}))
 def test_nan_and_inf_come_out_as_of_the_composite(name, kind):
     pair = pair_of(name, kind)
     if pair is None:
         pytest.skip("the portable version serves NumPy, too")
     x = np.random.default_rng(0).normal(size=(40, 3, 4, 6)).astype(np.float32)
     x[0, 0, 0, :3], x[39, 2, 3, 5] = (np.nan, np.inf, -np.inf), np.nan
-    ones = np.ones(3, np.float32)
-    rest = {
-        "batch_norm": [ones, ones],
-        "conv": [np.ones((2, 3, 2, 2), np.float32)],
-        "linear": [np.ones((3, 6), np.float32), ones],
-    }.get(name, [])
-    params = {"kernel_size": 2} if name == "max_pool" else {}
+    rest, params = operands_of(name, functools.partial(np.ones, dtype=np.float32))
     with np.errstate(invalid="ignore"):
         y, cache = pair.forward(np, x, *rest, **params)
         bars = pair.backward(np, np.ones_like(y), cache)

@@ -1,6 +1,5 @@
 """Batch norm: each channel, or tile of channels, is read from memory once and then from cache."""
 
-import numba
 import numpy as np
 from numba import prange
 
@@ -12,9 +11,10 @@ from minigrad.fused.layout import from_blocks, is_batch_last, to_blocks
 from minigrad.fused.memory import empty
 from minigrad.ops.normalization import check_batch_norm
 
-PART = 131072  # values of an (N, C) array that one task should take
-LEAST = 64  # columns that one task takes at least
-ROWS = 64  # rows that are summed in the array's own precision before float64 takes over
+ROWS = 64  # rows of (N, C) that are summed in their own precision before float64 takes over
+FEW = 4  # rows whose mean is subtracted from those
+TASKS = 16  # parts of the rows, at most
+WIDE = 1024  # columns of one task: their sums stay in the first-level cache
 
 
 @inner
@@ -123,169 +123,221 @@ def backward_blocks(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar,
                 row_back(y_bar[p, c], x[p, c], x_bar[p, c], centre, a, b_, k_)
 
 
+# An (N, C) array is shared out by blocks of rows and, of long rows, tiles of columns: parts of
+# columns alone would fall on the same few lines of a cache where C is a power of 2. Rows are cut
+# from the whole array: of a part of it numba would not know that they are contiguous.
+
+
+@inner
+def part_of(x, task, height):
+    """Which block of rows, its first and last row, and the first and last column of a task."""
+    tiles = -(-x.shape[1] // WIDE)
+    block, start = task // tiles, task % tiles * WIDE
+    first = block * height
+    return block, first, min(first + height, x.shape[0]), start, min(start + WIDE, x.shape[1])
+
+
 @inner
 def vector(x, size):
-    """Zeros of the dtype of ``x``; rows of one larger array would not be known as contiguous."""
-    return np.zeros(size, x.dtype)
-
-
-# Sums over the rows of (N, C) take four of them at a time. Rows are cut from the whole array: of
-# some of its columns, as an array, numba would not know that they are contiguous.
+    """An empty row; rows of one larger array would not be known as contiguous."""
+    return np.empty(size, x.dtype)
 
 
 @inner
-def sum_4(x, r, start, stop, part):
+def add(row, total):
+    for j in range(total.size):
+        total[j] += row[j]
+
+
+@inner
+def add_deviations(x, r, start, stop, centre, total, squares):
+    row = x[r, start:stop]
+    for j in range(centre.size):
+        d = row[j] - centre[j]
+        total[j] += d
+        squares[j] += d * d
+
+
+@inner
+def add_4_deviations(x, r, start, stop, centre, total, squares):
     r0, r1 = x[r, start:stop], x[r + 1, start:stop]
     r2, r3 = x[r + 2, start:stop], x[r + 3, start:stop]
-    for j in range(part.size):
-        part[j] += (r0[j] + r1[j]) + (r2[j] + r3[j])
-
-
-@inner
-def squares_4(x, r, start, stop, centre, part):
-    r0, r1 = x[r, start:stop], x[r + 1, start:stop]
-    r2, r3 = x[r + 2, start:stop], x[r + 3, start:stop]
-    for j in range(part.size):
+    for j in range(centre.size):
         c = centre[j]
-        a, b, d, e = r0[j] - c, r1[j] - c, r2[j] - c, r3[j] - c
-        part[j] += (a * a + b * b) + (d * d + e * e)
+        d0, d1, d2, d3 = r0[j] - c, r1[j] - c, r2[j] - c, r3[j] - c
+        total[j] += (d0 + d1) + (d2 + d3)
+        squares[j] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
 
 
 @inner
-def column_statistics(x, start, stop, mean, var):
-    """Mean and biased variance of some columns; blocks of rows are merged by Chan's formula."""
-    rows, width = x.shape[0], mean.size
-    centre, part = vector(x, width), vector(x, width)
+def block_statistics(x, first, last, start, stop, mean, m2):
+    """Mean and sum of squared deviations of some rows of some columns, read once.
+
+    They are taken ``ROWS`` at a time, about the mean of the first ``FEW``, and merged by Chan's
+    formula. No FEW of n values have a mean farther than sqrt((n - FEW) / FEW) standard deviations
+    from that of all (Samuelson): no more than 16 times the squares are added than are left.
+    """
+    centre, total, squares = vector(x, mean.size), vector(x, mean.size), vector(x, mean.size)
     mean[:] = 0
-    var[:] = 0
-    for first in range(0, rows, ROWS):
-        n = min(rows - first, ROWS)
-        whole = first + n // 4 * 4
-        part[:] = 0
-        for r in range(first, whole, 4):
-            sum_4(x, r, start, stop, part)
-        for r in range(whole, first + n):
-            row = x[r, start:stop]
-            for j in range(width):
-                part[j] += row[j]
-        one, share = 1 / n, n / (first + n)
-        for j in range(width):
-            its_mean = np.float64(part[j]) * one
-            centre[j] = its_mean
-            slip = its_mean - np.float64(centre[j])  # what rounding the centre adds to the squares
-            delta = its_mean - mean[j]
+    m2[:] = 0
+    for p in range(first, last, ROWS):
+        n = min(last - p, ROWS)
+        few = min(n, FEW)
+        part = x.dtype.type(1 / few)
+        total[:] = 0
+        for r in range(p, p + few):
+            add(x[r, start:stop], total)
+        for j in range(centre.size):
+            centre[j] = part * total[j]
+        total[:] = 0
+        squares[:] = 0
+        whole = p + n // 4 * 4
+        for r in range(p, whole, 4):
+            add_4_deviations(x, r, start, stop, centre, total, squares)
+        for r in range(whole, p + n):
+            add_deviations(x, r, start, stop, centre, total, squares)
+        before = p - first
+        one, share = 1 / n, n / (before + n)
+        for j in range(centre.size):
+            slip = np.float64(total[j]) * one
+            delta = centre[j] + slip - mean[j]
             mean[j] += delta * share
-            var[j] += delta * delta * first * share - n * slip * slip
-        part[:] = 0
-        for r in range(first, whole, 4):
-            squares_4(x, r, start, stop, centre, part)
-        for r in range(whole, first + n):
-            row = x[r, start:stop]
-            for j in range(width):
-                part[j] += (row[j] - centre[j]) ** 2
-        for j in range(width):
-            var[j] += part[j]
-    for j in range(width):
-        var[j] = max(var[j], 0.0) / max(rows, 1)
+            m2[j] += squares[j] - n * slip * slip + delta * delta * before * share
+
+
+@inner
+def merged_statistics(means, m2s, height, rows, mean, m2):
+    """Mean and biased variance of all rows from those of blocks; ``m2`` becomes the variance."""
+    mean[:] = 0
+    m2[:] = 0
+    for i in range(means.shape[0]):
+        before = i * height
+        n = min(rows - before, height)
+        share = n / (before + n)
+        its_mean, its_m2 = means[i], m2s[i]
+        for c in range(mean.size):
+            delta = its_mean[c] - mean[c]
+            mean[c] += delta * share
+            m2[c] += its_m2[c] + delta * delta * before * share
+    for c in range(mean.size):
+        m2[c] = max(m2[c], 0.0) / max(rows, 1)
+
+
+@inner
+def column_affine(row, out, centre, a, b):
+    for j in range(out.size):
+        out[j] = (row[j] - centre[j]) * a[j] + b[j]
 
 
 @kernel
-def forward_columns(x, gamma, beta, eps, is_fixed, mean, var, y, width):
-    for tile in prange((x.shape[1] + width - 1) // width):
-        start, stop = tile * width, min(tile * width + width, x.shape[1])
-        if not is_fixed:
-            column_statistics(x, start, stop, mean[start:stop], var[start:stop])
-        centre, a, b = vector(x, stop - start), vector(x, stop - start), vector(x, stop - start)
-        for j in range(stop - start):
-            c = start + j
-            centre[j] = mean[c]
-            scale = gamma[c] / np.sqrt(var[c] + eps)
-            a[j], b[j] = scale, beta[c] - (mean[c] - np.float64(centre[j])) * scale
-        for r in range(x.shape[0]):
-            row, out = x[r, start:stop], y[r, start:stop]
-            for j in range(centre.size):
-                out[j] = (row[j] - centre[j]) * a[j] + b[j]
+def forward_columns(x, gamma, beta, eps, is_fixed, mean, var, y, height):
+    rows, columns = x.shape
+    blocks = max(-(-rows // height), 1)
+    tasks = blocks * -(-columns // WIDE)
+    centre, a, b = vector(x, columns), vector(x, columns), vector(x, columns)
+    if not is_fixed:
+        means, m2s = np.empty((blocks, columns)), np.empty((blocks, columns))
+        for task in prange(tasks):
+            block, first, last, start, stop = part_of(x, task, height)
+            its = means[block, start:stop], m2s[block, start:stop]
+            block_statistics(x, first, last, start, stop, *its)
+        merged_statistics(means, m2s, height, rows, mean, var)
+    for c in range(columns):
+        centre[c] = mean[c]
+        scale = gamma[c] / np.sqrt(var[c] + eps)
+        a[c], b[c] = scale, beta[c] - (mean[c] - np.float64(centre[c])) * scale
+    for task in prange(tasks):
+        _, first, last, start, stop = part_of(x, task, height)
+        known = centre[start:stop], a[start:stop], b[start:stop]
+        for r in range(first, last):
+            column_affine(x[r, start:stop], y[r, start:stop], *known)
 
 
 @inner
-def products_2(y_bar, x, r, start, stop, centre, part, part_products):
+def add_2_products(y_bar, x, r, start, stop, centre, total, products):
     g0, g1 = y_bar[r, start:stop], y_bar[r + 1, start:stop]
     r0, r1 = x[r, start:stop], x[r + 1, start:stop]
-    for j in range(part.size):
-        part[j] += g0[j] + g1[j]
-        part_products[j] += g0[j] * (r0[j] - centre[j]) + g1[j] * (r1[j] - centre[j])
+    for j in range(centre.size):
+        total[j] += g0[j] + g1[j]
+        products[j] += g0[j] * (r0[j] - centre[j]) + g1[j] * (r1[j] - centre[j])
 
 
 @inner
-def column_products(y_bar, x, start, stop, centre, total, products):
-    """Sums over the rows of ``y_bar`` and of ``y_bar (x - centre)``, of some columns."""
+def block_products(y_bar, x, first, last, start, stop, centre, total, products):
+    """Sums over some rows of ``y_bar`` and of ``y_bar (x - centre)``, of some columns."""
     part, part_products = vector(x, centre.size), vector(x, centre.size)
-    for first in range(0, x.shape[0], ROWS):
-        last = min(x.shape[0], first + ROWS)
+    total[:] = 0
+    products[:] = 0
+    for p in range(first, last, ROWS):
+        end = min(last, p + ROWS)
         part[:] = 0
         part_products[:] = 0
-        for r in range(first, last - 1, 2):
-            products_2(y_bar, x, r, start, stop, centre, part, part_products)
-        if (last - first) % 2:
-            g, row = y_bar[last - 1, start:stop], x[last - 1, start:stop]
-            for j in range(part.size):
+        for r in range(p, end - 1, 2):
+            add_2_products(y_bar, x, r, start, stop, centre, part, part_products)
+        if (end - p) % 2:
+            g, row = y_bar[end - 1, start:stop], x[end - 1, start:stop]
+            for j in range(centre.size):
                 part[j] += g[j]
                 part_products[j] += g[j] * (row[j] - centre[j])
-        for j in range(part.size):
+        for j in range(centre.size):
             total[j] += part[j]
             products[j] += part_products[j]
 
 
 @inner
 def column_back(g, row, out, centre, a, b, k):
-    for j in range(centre.size):
+    for j in range(out.size):
         out[j] = a[j] * (g[j] - b[j] - (row[j] - centre[j]) * k[j])
 
 
 @inner
 def column_back_over(g, row, centre, a, b, k):
-    for j in range(centre.size):
+    for j in range(g.size):
         g[j] = a[j] * (g[j] - b[j] - (row[j] - centre[j]) * k[j])
 
 
 @kernel
 def backward_columns(
-    y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar, own, width
+    y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar, own, height
 ):
-    count = max(x.shape[0], 1)
-    for tile in prange((x.shape[1] + width - 1) // width):
-        start, stop = tile * width, min(tile * width + width, x.shape[1])
-        total, products = np.zeros(stop - start), np.zeros(stop - start)
-        centre, a = vector(x, stop - start), vector(x, stop - start)
-        b, k = vector(x, stop - start), vector(x, stop - start)
-        for j in range(stop - start):
-            centre[j] = mean[start + j]
-        column_products(y_bar, x, start, stop, centre, total, products)
-        for j in range(stop - start):
-            c = start + j
-            inv_std = 1 / np.sqrt(var[c] + eps)
-            slip = mean[c] - np.float64(centre[j])
-            products[j] -= slip * total[j]
-            gamma_bar[c], beta_bar[c] = products[j] * inv_std, total[j]
-            a[j] = gamma[c] * inv_std
-            if not is_fixed:
-                k_j = products[j] * inv_std * inv_std / count
-                k[j], b[j] = k_j, total[j] / count - slip * k_j
-        for r in range(x.shape[0]):
+    rows, columns = x.shape
+    blocks = max(-(-rows // height), 1)
+    tasks = blocks * -(-columns // WIDE)
+    totals, products = np.empty((blocks, columns)), np.empty((blocks, columns))
+    centre, a = vector(x, columns), vector(x, columns)
+    b, k = vector(x, columns), vector(x, columns)
+    share = 0.0 if is_fixed else 1 / max(rows, 1)
+    for c in range(columns):
+        centre[c] = mean[c]
+    for task in prange(tasks):
+        block, first, last, start, stop = part_of(x, task, height)
+        its = centre[start:stop], totals[block, start:stop], products[block, start:stop]
+        block_products(y_bar, x, first, last, start, stop, *its)
+    for block in range(1, blocks):
+        add(totals[block], totals[0])
+        add(products[block], products[0])
+    for c in range(columns):
+        inv_std = 1 / np.sqrt(var[c] + eps)
+        slip = mean[c] - np.float64(centre[c])
+        total = totals[0, c]
+        product = products[0, c] - slip * total
+        gamma_bar[c], beta_bar[c] = product * inv_std, total
+        k_c = share * product * inv_std * inv_std
+        a[c], b[c], k[c] = gamma[c] * inv_std, share * total - slip * k_c, k_c
+    for task in prange(tasks):
+        _, first, last, start, stop = part_of(x, task, height)
+        known = centre[start:stop], a[start:stop], b[start:stop], k[start:stop]
+        for r in range(first, last):
             row, out = x[r, start:stop], x_bar[r, start:stop]
             if own:
-                column_back_over(out, row, centre, a, b, k)
+                column_back_over(out, row, *known)
             else:
-                column_back(y_bar[r, start:stop], row, out, centre, a, b, k)
+                column_back(y_bar[r, start:stop], row, out, *known)
 
 
-def _width(x):
-    """Columns of one task: as wide as its part of ``x`` still fits the second-level cache.
-
-    Narrow parts of rows whose length is a power of 2 fall on the same few lines of a cache.
-    """
-    share = -(-x.shape[1] // numba.get_num_threads())
-    return max(LEAST, min(share, PART // max(x.shape[0], 1)))
+def _height(x):
+    """Rows of one task; the number of threads has no influence on it, and so none on a sum."""
+    return max(-(-x.shape[0] // (TASKS * ROWS)), 1) * ROWS
 
 
 def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
@@ -295,13 +347,13 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     shape = (x.shape[1],)
     mu, variance = (np.empty(shape) if s is None else np.array(s, np.float64) for s in (mean, var))
     y = empty(blocks.shape, x.dtype)
-    gamma, beta = (read(np.ascontiguousarray(p)) for p in (gamma, beta))
+    blocks, gamma, beta = read(blocks), read(gamma), read(beta)
     known = gamma, beta, float(eps), is_fixed
     if blocks.shape[2] == 1:
         rows = blocks[:, :, 0]
-        forward_columns(read(rows), *known, mu, variance, y[:, :, 0], _width(rows))
+        forward_columns(rows, *known, mu, variance, y[:, :, 0], _height(rows))
     else:
-        forward_blocks(read(blocks), *known, mu, variance, y)
+        forward_blocks(blocks, *known, mu, variance, y)
     # keeps x itself, which the graph holds anyway, where the NumPy version keeps x - mean
     cache = vectorized.Cache(mu, variance, blocks, gamma, float(eps), batch_last, is_fixed)
     return from_blocks(y, x.shape, batch_last), cache
@@ -310,16 +362,16 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
 def _backward(xp, y_bar, cache, own=False):
     mean, var, x, gamma, eps, batch_last, is_fixed = cache
     g = to_blocks(y_bar, batch_last)
+    own = own and g.flags.c_contiguous
     x_bar = g if own else empty(x.shape, x.dtype)
     gamma_bar, beta_bar = np.empty((2, x.shape[1]), x.dtype)
     known = gamma, eps, is_fixed, mean, var
     if x.shape[2] == 1:
         g, x = g[:, :, 0], x[:, :, 0]
-        backward_columns(
-            read(g), read(x), *known, x_bar[:, :, 0], gamma_bar, beta_bar, own, _width(x)
-        )
+        found = x_bar[:, :, 0], gamma_bar, beta_bar
+        backward_columns(read(g), x, *known, *found, own, _height(x))
     else:
-        backward_blocks(read(g), read(x), *known, x_bar, gamma_bar, beta_bar, own)
+        backward_blocks(read(g), x, *known, x_bar, gamma_bar, beta_bar, own)
     return from_blocks(x_bar, y_bar.shape, batch_last), gamma_bar, beta_bar
 
 

@@ -52,7 +52,7 @@ def kernel(function: Callable) -> Callable:
 
 
 def read(array: Any) -> Any:
-    """A read-only view, so that one compiled version serves arrays that may be written or not."""
-    view = array.view()
+    """A read-only view in C order, or a copy: one compiled version serves all arrays of a dtype."""
+    view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view

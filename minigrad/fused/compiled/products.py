@@ -94,8 +94,7 @@ def combine(weights, rows, start, out):
 
 def _product(weights, rows, start=None):
     """``start + weights @ rows``."""
-    weights, rows = np.ascontiguousarray(weights), np.ascontiguousarray(rows)
-    start = np.zeros(rows.shape[1], rows.dtype) if start is None else np.ascontiguousarray(start)
+    start = np.zeros(rows.shape[1], rows.dtype) if start is None else start
     out = empty((weights.shape[0], rows.shape[1]), rows.dtype)
     combine(read(weights), read(rows), read(start), out)
     return out

@@ -181,7 +181,6 @@ def _layer_norm(xp, x, gamma, beta, *, eps=1e-5):
     rows = np.ascontiguousarray(x).reshape(-1, gamma.size)
     mean, inv_std = np.empty((2, len(rows)))
     y = empty_like(rows)
-    gamma, beta = (np.ascontiguousarray(p) for p in (gamma, beta))
     scale = read(gamma.reshape(-1))
     forward_layer(read(rows), scale, read(beta.reshape(-1)), float(eps), mean, inv_std, y)
     return y.reshape(x.shape), (rows, scale, gamma.shape, mean, inv_std)
@@ -220,7 +219,7 @@ def forward_cross_entropy(logits, labels, losses, probabilities):
 def _cross_entropy(xp, logits, labels):
     labels = checked_labels(xp, logits, labels).astype(np.int64)
     probabilities, losses = empty_like(logits), np.empty(len(labels))
-    forward_cross_entropy(read(np.ascontiguousarray(logits)), read(labels), losses, probabilities)
+    forward_cross_entropy(read(logits), read(labels), losses, probabilities)
     y = losses.mean().astype(logits.dtype)
     return y, (probabilities, np.arange(len(labels)), labels)
 

@@ -218,11 +218,11 @@ def _conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     kwargs = {"stride": stride, "padding": padding, "dilation": dilation}
     windows, rows, columns, step, runs = _geometry(x, w, kwargs)
     images = _images(x, windows, fill_padding=True)
-    flat_w = np.ascontiguousarray(w.reshape(w.shape[0], -1))
+    flat_w = w.reshape(w.shape[0], -1)
     height = windows.outputs[0] if x.ndim == 4 else 1
     y = empty((w.shape[0], height, windows.outputs[-1] * x.shape[0]), x.dtype)
     planes = images.reshape(-1, images.shape[2])
-    bias = np.zeros(w.shape[0], w.dtype) if b is None else np.ascontiguousarray(b)
+    bias = np.zeros(w.shape[0], w.dtype) if b is None else b
     correlate(read(planes), read(flat_w), read(bias), rows, columns, step, runs, y)
     y = np.moveaxis(y.reshape(w.shape[0], *windows.outputs, x.shape[0]), -1, 0)
     return y, (x, w, b is not None, kwargs)
@@ -236,7 +236,7 @@ def _conv_backward(xp, y_bar, kept):
     g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1)).reshape(w.shape[0], height, -1)
 
     def x_bar():
-        flipped = np.ascontiguousarray(np.moveaxis(w, 0, -1))
+        flipped = np.moveaxis(w, 0, -1)
         if len(shape) == 3:
             flipped = flipped[:, None]
         *sizes, width = _plane(windows.padded_sizes)
