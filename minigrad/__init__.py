@@ -9,7 +9,7 @@ tensor([ 3., 12.])
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minigrad import analytic, errors, ops
+from minigrad import analytic, errors, fused, ops
 from minigrad.anomaly import anomaly_mode
 from minigrad.composite import composite
 from minigrad.context import no_grad, scope
@@ -80,7 +80,7 @@ from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import grad, hvp, jacobian, jvp, value_and_grad, vjp
 
 if TYPE_CHECKING:
-    from minigrad import data, fused, nn, optim, train, verify, viz
+    from minigrad import data, nn, optim, train, verify, viz
 
 __version__ = "0.1.0"
 
@@ -175,7 +175,6 @@ __all__ = [
 
 _ON_DEMAND = (
     "data",
-    "fused",
     "nn",
     "optim",
     "train",

@@ -170,6 +170,19 @@ def test_public_names_exist_and_are_sorted():
         _ = mg.nonsense
 
 
+def test_the_registry_is_whole_from_the_start():
+    """A loop over it may use any part of the package."""
+    script = """
+import minigrad as mg
+before = list(mg.REGISTRY)
+for name in mg.__all__:
+    getattr(mg, name)
+import minigrad.cli
+assert list(mg.REGISTRY) == before, set(mg.REGISTRY) - set(before)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_import_loads_no_third_party_package_but_numpy():
     script = """
 import sys
