@@ -131,8 +131,15 @@ def test_a_label_that_is_no_class_is_named(device, rng):
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_recorded_steps_equal_single_ones(momentum, kernels):
     nets = []
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(4, 1, 10, 10)).astype("float32")
+    labels = rng.integers(0, 3, 4)
     for record in (False, True):
-        net, x, labels = lenet(kernels.device)
+        net = nn.Sequential(
+            nn.Conv2d(1, 2, 3, rng=0), nn.BatchNorm2d(2), nn.Sigmoid(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(32, 5, rng=1), nn.BatchNorm1d(5), nn.ReLU(),
+            nn.Linear(5, 3, rng=2),
+        ).to(kernels.device, "float32")  # fmt: skip
         optimizer = optim.SGD(net.parameters(), lr=0.1, momentum=momentum)
         batch = mg.tensor(x, device="cuda"), mg.tensor(labels, device="cuda")
         losses = [train_step(net, optimizer, *batch)[0]]
@@ -250,5 +257,5 @@ def test_without_a_gpu_training_there_is_refused_with_the_reason():
 
 def test_train_runs_on_a_gpu(device):
     lines = []
-    tr.train("mlp-bn", "digits", epochs=1, device="cuda", say=lines.append)
+    tr.train("mlp-bn", "digits", epochs=1, batch_size=512, device="cuda", say=lines.append)
     assert lines[0].endswith("on cuda") and "loss" in lines[0]

@@ -25,8 +25,9 @@ _NAMED = [
 ]
 LABELS = {f"{'NCHW' if s.count(',') == 3 else 'NC'} {s} float64" for s in _SHAPES} | set(_NAMED)
 SOME = [probe for probe in POINTS if probe[0] in LABELS]
+THIRDS = 3  # a right backward is held against each third point, the next one against the next
 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough":
-    SOME = POINTS
+    SOME, THIRDS = POINTS, 1
 
 
 def test_the_corpus_is_large_enough():
@@ -39,7 +40,8 @@ def test_the_corpus_is_large_enough():
 @pytest.mark.parametrize("layout", ["NC", "NCHW"])
 @pytest.mark.parametrize("name", corpus.RIGHT)
 def test_a_right_backward_is_not_accused(name, layout):
-    report = campaign(corpus.RIGHT[name], probes.batch_norm(layouts=(layout,)))
+    points = list(probes.batch_norm(layouts=(layout,)))
+    report = campaign(corpus.RIGHT[name], points[list(corpus.RIGHT).index(name) % THIRDS :: THIRDS])
     assert report.ok, str(report)
     assert [row.verdict for row in report.rows] == ["proven"] * 3
 
