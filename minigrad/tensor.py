@@ -3,6 +3,7 @@
 import functools
 import importlib
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class Tensor(Box):
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape))
+        return prod(self.shape)
 
     @property
     def device(self) -> str:

@@ -14,6 +14,7 @@ from minigrad.ops.normalization import (
     layer_norm,
 )
 
+SMALL = 16384  # elements up to which the portable version is as fast
 PIECE = 131072  # elements that NumPy works on at a time
 RUN = 8192  # values of a product that BLAS sums at once; of longer ones it makes threads
 ROWS = 128  # rows that are summed in the array's own precision before float64 takes over
@@ -69,7 +70,8 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
         mean, var = (xp.asarray(s).reshape(channels) for s in (mean, var))
         xc = x - mean
     else:
-        mean = x.mean(axis=axes, keepdims=True)
+        wide = xp.result_type(x.dtype, xp.float64)  # along a leading axis NumPy adds one by one
+        mean = x.mean(axis=axes, keepdims=True, dtype=wide).astype(x.dtype)
         xc = x - mean
         var = (xc * xc).mean(axis=axes, keepdims=True)
     inv_std = 1 / xp.sqrt(var + eps)
@@ -181,7 +183,11 @@ def accepts(x, gamma, beta, *, axis=None, **_):
     return axis is None or sorted(i % x.ndim for i in np.atleast_1d(axis)) == batch
 
 
-fused_batch_norm.pairs["numpy"] = Pair(_forward, _backward, accepts, reuses=True)
+def _accepts(x, *parameters, **params):
+    return x.size >= SMALL and accepts(x, *parameters, **params)
+
+
+fused_batch_norm.pairs["numpy"] = Pair(_forward, _backward, _accepts, reuses=True)
 
 
 @fused(

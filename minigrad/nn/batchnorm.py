@@ -6,6 +6,7 @@ Szegedy 2015, Algorithm 2); ``momentum`` is the weight of the new statistic:
 ``running = (1 - momentum) * running + momentum * batch``.
 """
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class StatisticsNorm(Module):
 
     def count(self, x: Any) -> int:
         """How many values of ``x`` share one mean; at least 2, or a variance means nothing."""
-        m = int(np.prod([n for i, n in enumerate(x.shape) if i != 1]))
+        m = prod(n for i, n in enumerate(x.shape) if i != 1)
         if m < 2:
             raise ShapeError(
                 facts(f"{type(self).__name__}: batch", expected="2 or more values per channel",

@@ -1,8 +1,7 @@
 """Layer, group and instance normalization: statistics of one example instead of the batch."""
 
+from math import prod
 from typing import Any
-
-import numpy as np
 
 from minigrad import backend, ops
 from minigrad.errors import ShapeError, UsageError, describe, facts
@@ -132,7 +131,7 @@ class _InstanceNorm(StatisticsNorm):
         if not self.uses_batch:
             return self.by_running_statistics(x, gamma, beta)
         places = tuple(range(2, x.ndim))
-        m = int(np.prod(x.shape[2:]))
+        m = prod(x.shape[2:])
         if m < 2:
             got = f"{m}, in {describe(x)}"
             expected = "2 or more values per channel and example"

@@ -1,5 +1,6 @@
 """Scaled weight standardization: what replaces batch normalization in normalizer-free networks."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def standardized(weight: Any, gain: Any, eps: float = 1e-4) -> Any:
     True
     """
     axes = tuple(range(1, weight.ndim))
-    fan_in = int(np.prod(weight.shape[1:]))
+    fan_in = prod(weight.shape[1:])
     centred = weight - ops.mean(weight, axis=axes, keepdims=True)
     var = ops.mean(centred * centred, axis=axes, keepdims=True)
     scale = ops.maximum(var * fan_in, eps) ** -0.5

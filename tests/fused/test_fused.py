@@ -241,11 +241,11 @@ def test_threads_may_compute_at_the_same_time(rng):
 
 def test_a_graph_of_fused_ops_keeps_only_what_their_rules_need(rng):
     """Sigmoid's value is needed by nobody, nor is the result of batch norm."""
-    x, gamma, beta = operands(rng, (64, 128))
+    x, gamma, beta = operands(rng, (128, 128))
     with mg.fused.use("numpy"):
         h = mg.fused.batch_norm(x, gamma, beta)
         s = mg.fused.sigmoid(h)
-        y = mg.sum(mg.fused.sigmoid(s * 2.0) * rng.normal(size=(64, 128)))
+        y = mg.sum(mg.fused.sigmoid(s * 2.0) * rng.normal(size=(128, 128)))
     normalized, squashed = weakref.ref(h.array), weakref.ref(s.array)
     del h, s
     assert normalized() is None and squashed() is not None  # a product keeps its operands
