@@ -112,15 +112,18 @@ def describe(operand: Any) -> str:
 def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> MinigradError:
     """Turn what an array library raised inside ``op`` into the matching error of ours."""
     name = getattr(op, "composite", op).name
+    shown = ", ".join(map(describe, operands))
     if isinstance(cause, MinigradError) and str(cause).startswith(f"{name}: "):
         return type(cause)(str(cause))  # a check of operands has said it all
+    if isinstance(cause, MinigradError) and "expected:" in str(cause):  # a check of something else
+        return type(cause)(f"{name}: {cause}\n  operands: {shown}")
     kind: type[MinigradError] = DTypeError if isinstance(cause, TypeError) else ShapeError
     if isinstance(cause, IndexError):  # NumPy's AxisError is one, too
         kind = BoundsError
     if isinstance(cause, MinigradError):
         kind = type(cause)
     signature = getattr(op, "signature", "")
-    expected = f"arguments that fit {op.name}{inspect.signature(op)}"
+    expected = f"arguments that fit {name}{inspect.signature(op)}"
     if kind is LibraryMismatchError:
         expected = "operands of one library; move one with x.to('cpu') or x.to('cuda')"
     elif signature:
@@ -129,8 +132,8 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
     words = ", ".join(f"{key}={describe(value)}" for key, value in params.items())
     reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     reason = reason.removeprefix(f"{op.name}: ")  # NumPy may have named the function itself
-    headline = f"{op.name}({words}): {reason}" if words else f"{op.name}: {reason}"
-    return kind(facts(headline, expected=expected, got=", ".join(map(describe, operands))))
+    headline = f"{name}({words}): {reason}" if words else f"{name}: {reason}"
+    return kind(facts(headline, expected=expected, got=shown))
 
 
 def no_rule(op: Any, declarator: str) -> RuleError:

@@ -425,22 +425,25 @@ def as_seed(seed: Any, y: Box) -> Any:
     xp = backend.namespace(y.array, array)  # raises unless they are of one library
     if seed is None and y.shape == ():
         return backend.frozen(xp.ones_like(array))
-    node = seed.node if isinstance(seed, Box) else None
-    expected = f"finite numbers of shape {tuple(y.shape)}"
+    expected = f"finite numbers of shape {tuple(y.shape)} that {y.dtype} can hold"
     if seed is None:
         got = f"none, for {describe(y)}"
     elif tuple(array.shape) != tuple(y.shape):
         got = f"shape {tuple(array.shape)} for {describe(y)}"
     elif array.dtype.kind not in "fiub":
         got = f"dtype {array.dtype}"
-    elif not (node and node.is_finite) and (lost := backend.count_not_finite(array)) > 0:
-        got = f"{lost} of {array.size} elements nan or inf"
-    elif isinstance(seed, Box):  # its array does not change, the next call need not look
-        seed.node = node or leaf(array)
-        seed.node.is_finite = True
-        return array if array.dtype == y.dtype else array.astype(y.dtype)
-    else:  # an array of a caller may change
-        return backend.frozen(xp.asarray(array, dtype=y.dtype))
+    else:
+        if isinstance(seed, Box) and array.dtype == y.dtype:  # it never changes: look once
+            node = seed.node = seed.node or leaf(array)
+        else:  # an array of a caller may change, and another dtype may not hold it
+            with np.errstate(over="ignore"):
+                array = backend.frozen(xp.asarray(array, dtype=y.dtype))
+            node = leaf(array)
+        lost = 0 if node.is_finite else backend.count_not_finite(array)
+        node.is_finite = not lost
+        if node.is_finite:
+            return array
+        got = f"{lost} of {array.size} elements nan or inf in {y.dtype}"
     raise SeedError(facts("backward: seed", expected=expected, got=got))
 
 

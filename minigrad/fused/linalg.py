@@ -1,5 +1,7 @@
 """The linear layer as one op: the bias is added in place."""
 
+from math import prod
+
 from minigrad.fused.declare import fused
 from minigrad.ops.linalg import check_linear, linear
 
@@ -35,12 +37,13 @@ def fused_linear(xp, x, w, b=None):
 @fused_linear.defbackward
 def linear_backward(xp, y_bar, cache):
     x, w, has_bias = cache
-    g = y_bar.reshape(-1, w.shape[0])
+    n = prod(x.shape[:-1])
+    g = y_bar.reshape(n, w.shape[0])
 
     def x_bar():
         return xp.matmul(g, w).reshape(x.shape)
 
     def w_bar():
-        return xp.matmul(g.T, x.reshape(-1, w.shape[1]))
+        return xp.matmul(g.T, x.reshape(n, w.shape[1]))
 
     return (x_bar, w_bar, lambda: g.sum(axis=0)) if has_bias else (x_bar, w_bar)

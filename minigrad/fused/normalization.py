@@ -30,6 +30,7 @@ class Cache(NamedTuple):
     inv_std: Any
     layout: Any  # axes, or whether the batch is the last axis in memory
     is_fixed: bool  # evaluation: mean and var were given and are constants
+    slip: Any = 0  # the mean of the deviations, where they are not from the mean itself
 
 
 @fused(
@@ -82,7 +83,7 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
 
 @fused_batch_norm.defbackward
 def batch_norm_backward(xp, y_bar, cache):
-    _, _, xc, gamma, inv_std, axes, is_fixed = cache
+    _, _, xc, gamma, inv_std, axes, is_fixed, _ = cache
     batch = tuple(i for i in range(xc.ndim) if i != 1)  # gamma and beta are (C,) whatever axes is
     x_hat = xc * inv_std
     gamma_bar, beta_bar = (y_bar * x_hat).sum(batch), y_bar.sum(batch)
@@ -93,44 +94,53 @@ def batch_norm_backward(xp, y_bar, cache):
 
 
 def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
-    """Piece by piece, over (P, C, S) views: what one pass leaves in cache the next one finds."""
+    """Piece by piece, over (P, C, S) views: what one pass leaves in cache the next one finds.
+
+    Deviations are taken from the mean of the first piece, and their own mean, ``slip``, is taken
+    off later: of constant channels it leaves nothing, and nothing is read twice.
+    """
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     batch_last, is_fixed = is_batch_last(x), mean is not None
     blocks = to_blocks(x, batch_last)
     pieces, count = _pieces(blocks), max(blocks.shape[0] * blocks.shape[2], 1)
     xc, y = empty(blocks.shape, x.dtype), empty(blocks.shape, x.dtype)
-    statistics: Any = (mean, var) if is_fixed else np.zeros((2, x.shape[1]))
-    mean, var = statistics
-    if not is_fixed:
-        for p, c in pieces:
-            mean[c] += _sum(blocks[p, c])
-        mean /= count
-    centre = np.asarray(mean, x.dtype)[:, None]
+    centre = np.zeros(x.shape[1], x.dtype) if mean is None else np.array(mean, x.dtype)
+    rest, squares = np.zeros((2, x.shape[1]))
     for p, c in pieces:
-        part = np.subtract(blocks[p, c], centre[c], out=xc[p, c])
+        part = blocks[p, c]
+        if not is_fixed and not p.start:  # the first of these channels: its mean is near enough
+            centre[c] = _sum(part) / (part.shape[0] * part.shape[2])
+        part = np.subtract(part, centre[c, None], out=xc[p, c])
         if not is_fixed:
-            var[c] += _sum(part, part)
-    if not is_fixed:
-        var /= count
+            rest[c] += _sum(part)
+            squares[c] += _sum(part, part)
+    if mean is not None:
+        slip = mean - centre.astype(np.float64)
+    else:
+        slip = rest / count
+        mean, var = centre + slip, np.maximum(squares / count - slip * slip, 0)
     inv_std = 1 / np.sqrt(np.asarray(var, np.float64) + eps)
-    scale, shift = (gamma * inv_std).astype(x.dtype)[:, None], beta[:, None]
+    numbers = gamma * inv_std, beta - slip * gamma * inv_std
+    scale, shift = (number.astype(x.dtype)[:, None] for number in numbers)
     for p, c in pieces:
         out = np.multiply(xc[p, c], scale[c], out=y[p, c])
         out += shift[c]
-    cache = Cache(mean, var, xc, gamma, inv_std, batch_last, is_fixed)
+    cache = Cache(mean, var, xc, gamma, inv_std, batch_last, is_fixed, slip)
     return from_blocks(y, x.shape, batch_last), cache
 
 
 def _backward(xp, y_bar, cache, own=False):
-    _, _, xc, gamma, inv_std, batch_last, is_fixed = cache
+    _, _, xc, gamma, inv_std, batch_last, is_fixed, slip = cache
     g, pieces = to_blocks(y_bar, batch_last), _pieces(xc)
     gamma_bar, beta_bar = np.zeros((2, xc.shape[1]))
     for p, c in pieces:
         beta_bar[c] += _sum(g[p, c])
         gamma_bar[c] += _sum(g[p, c], xc[p, c])
+    gamma_bar -= slip * beta_bar
     gamma_bar *= inv_std
     count = max(xc.shape[0] * xc.shape[2], 1)
-    numbers = gamma * inv_std, beta_bar / count, gamma_bar * inv_std / count
+    k = gamma_bar * inv_std / count
+    numbers = gamma * inv_std, beta_bar / count - slip * k, k
     a, b, k = (number.astype(xc.dtype)[:, None] for number in numbers)
     x_bar = g if own else empty(xc.shape, xc.dtype)
     spare = np.empty(max((xc[piece].size for piece in pieces), default=0), xc.dtype)
@@ -218,7 +228,8 @@ def fused_layer_norm(xp, x, gamma, beta, *, eps=1e-5):
     """
     check_layer_norm(x, gamma, beta)
     axes = tuple(range(-gamma.ndim, 0))
-    x_hat = x - x.mean(axis=axes, keepdims=True)
+    wide = xp.result_type(x.dtype, xp.float64)
+    x_hat = x - x.mean(axis=axes, keepdims=True, dtype=wide).astype(x.dtype)
     var = (x_hat * x_hat).mean(axis=axes, keepdims=True)
     inv_std = 1 / xp.sqrt(var + eps)
     x_hat *= inv_std

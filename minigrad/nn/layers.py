@@ -1,6 +1,6 @@
 """Layers without batch statistics: linear maps, activations, dropout, embedding."""
 
-from math import sqrt
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Flatten(Module):
     """
 
     def forward(self, x: Any) -> Any:
-        return ops.reshape(x, shape=(x.shape[0], -1))
+        return ops.reshape(x, shape=(x.shape[0], prod(x.shape[1:])))
 
 
 class Linear(Module):

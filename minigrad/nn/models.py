@@ -4,6 +4,7 @@
 ``"after"`` it.
 """
 
+from math import prod
 from typing import Any, Literal
 
 from minigrad import ops
@@ -225,7 +226,8 @@ class RowRNN(Module):
         self.head = Linear(hidden, classes, dtype=dtype, rng=rng)
 
     def forward(self, x: Any) -> Any:
-        _, last = self.rnn(ops.reshape(x, shape=(x.shape[0], -1, self.side)))
+        rows = prod(x.shape[1:]) // self.side
+        _, last = self.rnn(ops.reshape(x, shape=(x.shape[0], rows, self.side)))
         return self.head(last)
 
 

@@ -94,7 +94,8 @@ class GroupNorm(Module):
         if x.ndim < 2 or x.shape[1] != self.num_channels:
             expected = f"(N, {self.num_channels}, ...)"
             raise ShapeError(facts("GroupNorm: x", expected=expected, got=describe(x)))
-        grouped = ops.reshape(x, shape=(x.shape[0], self.num_groups, -1))
+        m = prod(x.shape[1:]) // self.num_groups
+        grouped = ops.reshape(x, shape=(x.shape[0], self.num_groups, m))
         array = getattr(x, "array", x)
         ones = backend.namespace(array).ones(self.num_groups, dtype=array.dtype)
         x_hat = kernels.batch_norm(grouped, ones, ones * 0, axis=(2,), eps=self.eps)

@@ -5,6 +5,7 @@ import numpy as np
 from minigrad import backend
 from minigrad.core.op import op
 from minigrad.declaration import Case, Domain
+from minigrad.errors import ShapeError, facts
 from minigrad.ops.window import window
 
 _GEOMETRIES = (
@@ -43,16 +44,30 @@ def max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
         ``outputs = (sizes + 2 padding - dilation (kernel_size - 1) - 1) // stride + 1``.
 
     Raises:
-        ShapeError: the window is larger than the padded image.
+        ShapeError: the window is larger than the padded image, or sees nothing but padding.
 
     >>> mg.ops.max_pool(mg.tensor([[[1.0, 5.0, 2.0, 3.0]]]), kernel_size=2)
     tensor([[[5., 3.]]])
     """
-    windows = _window(x.shape, kernel_size, stride, padding, dilation)
+    windows = check_max_pool(x, kernel_size, stride, padding, dilation)
     largest = None
     for _, view in windows.views(windows.pad(xp, x, -xp.inf)):
         largest = +view if largest is None else xp.maximum(largest, view, out=largest)
     return xp.moveaxis(largest, -1, 0)
+
+
+def check_max_pool(x, kernel_size, stride=None, padding=0, dilation=1):
+    """The windows; ShapeError where one sees nothing but padding and so has no largest value."""
+    windows = _window(x.shape, kernel_size, stride, padding, dilation)
+    fields = windows.sizes, windows.kernel, windows.stride, windows.padding, windows.dilation
+    for n, k, s, p, d in zip(*fields, strict=True) if any(windows.padding) else ():
+        for start in range(-p, n + p - d * (k - 1), s):
+            first = max(0, -(start // d))  # the first place of the window that is not before x
+            if first >= k or start + first * d >= n:
+                expected = "windows that each see an element"
+                got = f"one that begins at {start} of {n}, kernel_size {k}, dilation {d}"
+                raise ShapeError(facts("window: padding", expected=expected, got=got))
+    return windows
 
 
 @max_pool.defvjp

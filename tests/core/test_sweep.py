@@ -157,6 +157,14 @@ def test_a_seed_that_is_not_finite_is_refused(bad):
     assert x.grad is None
 
 
+@pytest.mark.parametrize("wrap", [lambda seed: seed, mg.tensor])
+def test_a_seed_that_overflows_in_the_dtype_of_the_result_is_refused(wrap):
+    x = mg.tensor(np.ones(2, np.float32), requires_grad=True)
+    with pytest.raises(errors.SeedError, match="1 of 2 elements nan or inf in float32"):
+        (x * 2).backward(wrap(np.array([1.0, 1e300])))
+    assert x.grad is None
+
+
 def test_a_seed_tensor_is_looked_at_once_and_again_after_an_assignment(monkeypatch):
     looked = []
     count = backend.count_not_finite

@@ -228,7 +228,7 @@ def test_conv_is_its_composite(
 @pytest.mark.parametrize("kind", KINDS)
 @given(
     n=st.integers(1, 9), sizes=st.sampled_from([(9, 8), (7, 12), (30,)]),
-    kernel_size=st.integers(1, 3), stride=st.sampled_from([None, 1, 2, 3]),
+    kernel_size=st.sampled_from([1, 2, 3, 17]), stride=st.sampled_from([None, 1, 2, 3]),
     dilation=st.integers(1, 2), ties=st.booleans(), last=st.booleans(),
     dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
 )  # fmt: skip
@@ -241,6 +241,8 @@ def test_max_pool_is_its_composite_ties_included(
     x = batch_last(x) if last else x
     params = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
     params["padding"] = kernel_size // 2
+    if kernel_size == 17:  # more places than a byte can count
+        x, params["dilation"] = np.tile(x, (1, 1, *[3] * len(sizes))), 1
     y_bar, got, expected = values("max_pool", kind, [x], **params)
     np.testing.assert_array_equal(got[0], expected[0])
     windows = kernel_size ** len(sizes)  # so many cotangents may be added up
@@ -322,6 +324,57 @@ def test_a_block_whose_first_rows_lie_far_off_has_an_accurate_variance(kind, row
     # a sum of 64 terms that are up to 16 times too large, each with a rounding or two
     bound = 16 * (64 + 2) * np.finfo(np.float32).eps
     assert np.abs(np.reshape(cache.var, -1) / exact - 1).max() <= bound
+
+
+def test_a_pool_names_what_does_not_fit():
+    x = mg.tensor(np.ones((1, 1, 1, 4)), name="image")
+    with pytest.raises(mg.errors.ShapeError, match=r"(?s)^max_pool: .*\(2, 2\) on images \(1, 4\)"):
+        mg.fused.max_pool(x, kernel_size=2)
+    with pytest.raises(mg.errors.ShapeError, match=r"(?s)^max_pool: .*ints >= 1.*image \(1, 1, 1"):
+        mg.fused.max_pool(x, kernel_size=1, stride=-1)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, None])
+@pytest.mark.parametrize(
+    "words", [{"kernel_size": 2, "padding": 3}, {"kernel_size": 2, "padding": 1, "dilation": 70}]
+)
+def test_a_window_of_padding_alone_is_refused(kind, words):
+    with mg.fused.use(*([kind, "portable"] if kind else [])):
+        mg.fused.max_pool(np.ones((1, 1, 70, 70)), kernel_size=3, padding=2, stride=3)
+        with pytest.raises(mg.errors.ShapeError, match="each see an element"):
+            mg.fused.max_pool(np.ones((1, 1, 69, 69)), **words)
+
+
+@pytest.mark.parametrize("outer", [(5,), (2, 3)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(0, 4), (3, 0)])
+def test_a_linear_layer_may_have_no_inputs_or_no_outputs(outer, inputs, outputs):
+    x = mg.tensor(np.ones((*outer, inputs)), requires_grad=True)
+    w = mg.tensor(np.ones((outputs, inputs)), requires_grad=True)
+    y = mg.fused.linear(x, w)
+    y.backward(np.ones(y.shape))
+    assert y.shape == (*outer, outputs) and not y.numpy().any() and not x.grad.numpy().any()
+    assert w.grad.shape == w.shape
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [12.3, 255.1, 1.2345e6])
+@pytest.mark.parametrize("shape", [(5000, 40), (2, 4096), (16, 3, 64, 64), (300, 2, 5, 5)])
+def test_what_is_constant_normalizes_to_zero(name, kind, value, shape):
+    """Whatever a sum of float32 loses, the deviations from it show: no more is left than if the
+    input had been rounded once."""
+    pair = pair_of(name, kind)
+    if pair is None:
+        pytest.skip("the portable version serves NumPy, too")
+    x = np.full(shape, value, np.float32)
+    parameters = shape[1] if name == "batch_norm" else shape[1:]
+    y, cache = pair.forward(np, x, np.ones(parameters, "f4"), np.zeros(parameters, "f4"))
+    y_bar = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    bars = pair.backward(np, y_bar, cache)
+    rounding = value * np.finfo(np.float32).eps / 2 / np.sqrt(1e-5)
+    axes = (0, 2, 3)[: len(shape) - 1] if name == "batch_norm" else 0
+    assert np.abs(y).max() <= rounding
+    assert (np.abs(bars[1]) <= rounding * np.abs(y_bar).sum(axes)).all()
 
 
 @pytest.mark.parametrize("kind", [*KINDS, None])

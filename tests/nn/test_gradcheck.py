@@ -88,3 +88,10 @@ def test_a_functional_call_restores_the_module_and_names_what_is_not_there():
     with pytest.raises(UsageError, match="'wieght'"):
         nn.functional_call(layer, {"weight": 0.0 * own, "wieght": own}, mg.tensor([[1.0, 2.0]]))
     assert layer.weight is own
+
+
+@pytest.mark.parametrize("specimen", ZOO, ids=repr)
+def test_an_empty_batch_passes_in_evaluation(specimen, rng):
+    x = specimen.x(rng)
+    y = specimen.layer().eval()(mg.tensor(x[:0], requires_grad=x.dtype.kind == "f"))
+    assert y.shape == (0, *specimen.layer().eval()(x).shape[1:])

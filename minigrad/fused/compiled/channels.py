@@ -6,19 +6,11 @@ from numba import prange
 from minigrad.fused import normalization as vectorized
 from minigrad.fused.compiled.columns import backward_columns, forward_columns
 from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read
-from minigrad.fused.compiled.products import row_sum
+from minigrad.fused.compiled.products import row_deviations, row_sum
 from minigrad.fused.declare import Pair
 from minigrad.fused.layout import from_blocks, is_batch_last, to_blocks
 from minigrad.fused.memory import empty
 from minigrad.ops.normalization import check_batch_norm
-
-
-@inner
-def row_squares(row, centre):
-    total = row.dtype.type(0)
-    for i in range(row.size):
-        total += (row[i] - centre) ** 2
-    return total
 
 
 @inner
@@ -63,15 +55,16 @@ def statistics(x, c):
         for start in range(0, size, CHUNK):
             stop = min(start + CHUNK, size)
             n = (last - p) * (stop - start)
-            total, squares = 0.0, 0.0
+            total, rest, squares = 0.0, 0.0, 0.0
             for q in range(p, last):
                 total += row_sum(x[q, c, start:stop])
-            its_mean = total / n
-            centre = x.dtype.type(its_mean)
+            centre = x.dtype.type(total / n)
             for q in range(p, last):
-                squares += row_squares(x[q, c, start:stop], centre)
-            slip = its_mean - np.float64(centre)  # what rounding the centre added to the squares
-            delta = its_mean - mean
+                row_rest, row_squares = row_deviations(x[q, c, start:stop], centre)
+                rest += row_rest
+                squares += row_squares
+            slip = rest / n  # what the sum lost, and rounding the centre
+            delta = np.float64(centre) + slip - mean
             m2 += squares - n * slip * slip + delta * delta * count * n / (count + n)
             mean += delta * n / (count + n)
             count += n
@@ -138,7 +131,7 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
 
 
 def _backward(xp, y_bar, cache, own=False):
-    mean, var, x, gamma, eps, batch_last, is_fixed = cache
+    mean, var, x, gamma, eps, batch_last, is_fixed, _ = cache
     g = to_blocks(y_bar, batch_last)
     own = own and g.flags.c_contiguous
     x_bar = g if own else empty(x.shape, x.dtype)

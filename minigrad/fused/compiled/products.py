@@ -73,6 +73,17 @@ def row_sum(row):
     return total
 
 
+@inner
+def row_deviations(row, centre):
+    """Sums of the deviations from ``centre`` and of their squares."""
+    total, squares = row.dtype.type(0), row.dtype.type(0)
+    for i in range(row.size):
+        d = row[i] - centre
+        total += d
+        squares += d * d
+    return total, squares
+
+
 @kernel
 def combine(weights, rows, start, out):
     """``out[i] = start + sum_j weights[i, j] rows[j]``: a matrix product, two rows a task."""

@@ -8,6 +8,7 @@ from numba.extending import intrinsic
 
 from minigrad.fused import loss
 from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read
+from minigrad.fused.compiled.products import row_deviations, row_sum
 from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.layout import axes_in_memory, flat, unflat
 from minigrad.fused.memory import empty_like
@@ -112,20 +113,18 @@ def forward_layer(x, gamma, beta, eps, mean, inv_std, y):
         n, one = row.size, row.dtype.type
         total = 0.0
         for start in range(0, n, CHUNK):
-            part = one(0)
-            for value in row[start : start + CHUNK]:
-                part += value
-            total += part
-        mean[r] = total / n
-        centre = one(mean[r])
-        squares = 0.0
+            total += row_sum(row[start : start + CHUNK])
+        centre = one(total / n)
+        rest, squares = 0.0, 0.0  # what was lost in the sum is what is left of the deviations
         for start in range(0, n, CHUNK):
-            part = one(0)
-            for value in row[start : start + CHUNK]:
-                part += (value - centre) ** 2
-            squares += part
-        slip = mean[r] - np.float64(centre)
+            part, part_squares = row_deviations(row[start : start + CHUNK], centre)
+            rest += part
+            squares += part_squares
+        slip = rest / n
+        mean[r] = np.float64(centre) + slip
         inv_std[r] = 1 / np.sqrt(max(squares / n - slip * slip, 0.0) + eps)
+        centre = one(mean[r])
+        slip = mean[r] - np.float64(centre)
         scale, shift = one(inv_std[r]), one(slip * inv_std[r])
         for i in range(n):
             out[i] = ((row[i] - centre) * scale - shift) * gamma[i] + beta[i]

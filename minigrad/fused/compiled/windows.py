@@ -16,7 +16,8 @@ from minigrad.fused.compiled.products import add_1, add_4, dot_1, dot_4, row_sum
 from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv
-from minigrad.ops.window import Window, window
+from minigrad.ops.pool import check_max_pool
+from minigrad.ops.window import Window, per_axis, window
 
 RUN = 1024  # elements of an output row at a time: four input runs and two outputs fit in L1
 SHORT = 128  # elements of a row of all images from which direct loops are used
@@ -270,8 +271,7 @@ def _accepts_conv(x, w, b=None, *, groups=1, **_):
 
 
 def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
-    stride = kernel_size if stride is None else stride
-    windows = window(x.shape, kernel_size, stride, padding, dilation)
+    windows = check_max_pool(x, kernel_size, stride, padding, dilation)
     fields = windows.kernel, windows.stride, windows.padding, windows.dilation
     plane = [_plane(f, least) for f, least in zip(fields, (1, 1, 0, 1), strict=True)]
     images = _images(x, windows, fill_padding=False)
@@ -292,7 +292,9 @@ def _max_pool_backward(xp, y_bar, cache):
 
 
 def _accepts_pool(x, *, kernel_size, **_):
-    return x.ndim in (3, 4) and same_floats(x) and np.prod(kernel_size) < 256
+    if x.ndim not in (3, 4) or not same_floats(x):
+        return False
+    return prod(per_axis("kernel_size", kernel_size, x.ndim - 2, least=1)) < 256  # a code is a byte
 
 
 conv = Pair(_conv, _conv_backward, _accepts_conv)

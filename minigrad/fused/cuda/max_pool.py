@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import elementwise
 from minigrad.fused.cuda.windows import LIMIT, RECORD, by_value, record, windows
+from minigrad.ops.pool import check_max_pool
 
 FILE = "max_pool.cu"
 _PLACES = {"unsigned char": "uint8", "int": "int32"}
@@ -35,6 +36,7 @@ def forward(
     xp: Any, x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1
 ) -> tuple[Any, Cache]:
     """``ops.max_pool`` and the place of each maximum."""
+    check_max_pool(x, kernel_size, stride, padding, dilation)
     stride = kernel_size if stride is None else stride
     found = windows(x.shape, kernel_size, stride, padding, dilation)
     x = xp.ascontiguousarray(x)
