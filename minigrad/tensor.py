@@ -18,12 +18,12 @@ from minigrad.errors import (
     BoundsError,
     DTypeError,
     GraphError,
-    SeedError,
     ShapeError,
     describe,
     facts,
 )
 from minigrad.operators import binary
+from minigrad.seed import as_seed
 
 
 def _method(op: Op) -> Callable:
@@ -417,34 +417,6 @@ def tensor(
     if requires_grad or name:
         result.node = leaf(array, requires_grad, name)
     return result
-
-
-def as_seed(seed: Any, y: Box) -> Any:
-    """``seed`` as a finite raw array of the shape and dtype of ``y``; ones for a scalar if None."""
-    array = y.array if seed is None else backend.as_array(getattr(seed, "array", seed))
-    xp = backend.namespace(y.array, array)  # raises unless they are of one library
-    if seed is None and y.shape == ():
-        return backend.frozen(xp.ones_like(array))
-    expected = f"finite numbers of shape {tuple(y.shape)} that {y.dtype} can hold"
-    if seed is None:
-        got = f"none, for {describe(y)}"
-    elif tuple(array.shape) != tuple(y.shape):
-        got = f"shape {tuple(array.shape)} for {describe(y)}"
-    elif array.dtype.kind not in "fiub":
-        got = f"dtype {array.dtype}"
-    else:
-        if isinstance(seed, Box) and array.dtype == y.dtype:  # it never changes: look once
-            node = seed.node = seed.node or leaf(array)
-        else:  # an array of a caller may change, and another dtype may not hold it
-            with np.errstate(over="ignore"):
-                array = backend.frozen(xp.asarray(array, dtype=y.dtype))
-            node = leaf(array)
-        lost = 0 if node.is_finite else backend.count_not_finite(array)
-        node.is_finite = not lost
-        if node.is_finite:
-            return array
-        got = f"{lost} of {array.size} elements nan or inf in {y.dtype}"
-    raise SeedError(facts("backward: seed", expected=expected, got=got))
 
 
 _QUERIES = frozenset(

@@ -13,7 +13,8 @@ from minigrad.context import THREAD, setting
 from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep, forward_sweep
 from minigrad.errors import GraphError, OverwrittenError, ShapeError, UsageError, describe, facts
-from minigrad.tensor import Tensor, as_seed, tensor
+from minigrad.seed import as_seed
+from minigrad.tensor import Tensor, tensor
 
 
 def grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:

@@ -15,7 +15,7 @@ LAYERS = [
     ["errors", "special", "analytic"],
     ["backend", "context", "declaration"],
     ["core.node"],
-    ["composite", "observer", "core.op"],
+    ["composite", "observer", "seed", "core.op"],
     ["core.broadcast", "operators"],
     ["core.sweep"],
     ["ops"],

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.backend import as_array, frozen
+from minigrad.backend import as_array, frozen, namespace
 from minigrad.context import THREAD, setting
 from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
@@ -125,12 +125,12 @@ class Fused(Op):
     def _forward(self, xp: Any, *arrays: Any, **params: Any) -> tuple[Any, Any]:
         pair = self.choose(xp, arrays, params)
         y, cache = pair.forward(xp, *arrays, **params)
-        return y, (pair, cache, xp)
+        return y, (pair, cache)
 
     def _pull(self, y_bar: Any, cache: tuple, own: bool) -> tuple:
-        pair, kept, xp = cache
+        pair, kept = cache
         words = {"own": True} if own and pair.reuses else {}
-        return pair.backward(xp, y_bar, kept, **words)
+        return pair.backward(namespace(y_bar), y_bar, kept, **words)
 
     def _vjp(self, y_bar: Any, y: Any, *xs: Any, **params: Any) -> tuple:
         copies, y = self._composed(xs, params)

@@ -71,14 +71,19 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
         mean, var = (xp.asarray(s).reshape(channels) for s in (mean, var))
         xc = x - mean
     else:
-        wide = xp.result_type(x.dtype, xp.float64)  # along a leading axis NumPy adds one by one
-        mean = x.mean(axis=axes, keepdims=True, dtype=wide).astype(x.dtype)
+        mean = _mean(xp, x, axes)
         xc = x - mean
         var = (xc * xc).mean(axis=axes, keepdims=True)
     inv_std = 1 / xp.sqrt(var + eps)
     gamma = gamma.reshape(channels)
     y = xc * (gamma * inv_std) + beta.reshape(channels)
     return y, Cache(mean, var, xc, gamma, inv_std, axes, is_fixed)
+
+
+def _mean(xp, x, axes):
+    """Summed in float64: along a leading axis NumPy adds one by one."""
+    wide = xp.result_type(x.dtype, xp.float64)
+    return x.mean(axis=axes, keepdims=True, dtype=wide).astype(x.dtype)
 
 
 @fused_batch_norm.defbackward
@@ -228,8 +233,7 @@ def fused_layer_norm(xp, x, gamma, beta, *, eps=1e-5):
     """
     check_layer_norm(x, gamma, beta)
     axes = tuple(range(-gamma.ndim, 0))
-    wide = xp.result_type(x.dtype, xp.float64)
-    x_hat = x - x.mean(axis=axes, keepdims=True, dtype=wide).astype(x.dtype)
+    x_hat = x - _mean(xp, x, axes)
     var = (x_hat * x_hat).mean(axis=axes, keepdims=True)
     inv_std = 1 / xp.sqrt(var + eps)
     x_hat *= inv_std

@@ -43,7 +43,7 @@ def fused_conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     geometry = _geometry(w, stride, padding, dilation)
     outputs = window(x.shape, **geometry).outputs
     columns = im2col(x, **geometry)
-    rows = w.reshape(groups, w.shape[0] // groups, prod(w.shape[1:]))
+    rows = _rows(w, groups)
     y = xp.matmul(rows, columns.reshape(groups, rows.shape[2], columns.shape[1]))
     y = xp.moveaxis(y.reshape(w.shape[0], *outputs, x.shape[0]), -1, 0)
     y = y if b is None else y + b.reshape(-1, *(1,) * len(outputs))
@@ -53,7 +53,7 @@ def fused_conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
 @fused_conv.defbackward
 def conv_backward(xp, y_bar, cache):
     x, w, has_bias, groups, geometry = cache
-    rows = w.reshape(groups, w.shape[0] // groups, prod(w.shape[1:]))
+    rows = _rows(w, groups)
     places = y_bar.shape[0] * prod(y_bar.shape[2:])
     g = xp.moveaxis(y_bar, 0, -1).reshape(groups, rows.shape[1], places)
 
@@ -69,6 +69,11 @@ def conv_backward(xp, y_bar, cache):
     return (x_bar, w_bar, lambda: g.sum(axis=2).reshape(-1)) if has_bias else (x_bar, w_bar)
 
 
+def _rows(w, groups):
+    """The weights as matrices, (groups, A / groups, taps)."""
+    return w.reshape(groups, w.shape[0] // groups, prod(w.shape[1:]))
+
+
 def _geometry(w, stride, padding, dilation):
     words = {"stride": stride, "padding": padding, "dilation": dilation}
     return {"kernel_size": tuple(w.shape[2:]), **words}
@@ -79,7 +84,7 @@ def _forward(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     check_conv(x, w, b, groups)
     windows = window(x.shape, **_geometry(w, stride, padding, dilation))
     kept = windows.pad(np, x), x.shape, w, b is not None, groups, windows
-    rows = w.reshape(groups, w.shape[0] // groups, prod(w.shape[1:]))
+    rows = _rows(w, groups)
     operands = (x, w) if b is None else (x, w, b)
     y = empty((*rows.shape[:2], windows.outputs[0], *_row(kept)), np.result_type(*operands))
     for part, columns, _ in _pieces(kept, kept[0]):
@@ -91,7 +96,7 @@ def _forward(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
 
 def _backward(xp, y_bar, cache):
     padded, shape, w, has_bias, groups, windows = cache
-    rows = w.reshape(groups, w.shape[0] // groups, prod(w.shape[1:]))
+    rows = _rows(w, groups)
     g = np.moveaxis(y_bar, 0, -1).reshape(*rows.shape[:2], windows.outputs[0], *_row(cache))
 
     def cut(part):

@@ -43,7 +43,7 @@ def batch_statistics(x: Any, axes: tuple[int, ...], y: Any = None) -> tuple[Any,
     array = getattr(x, "array", x)
     node = getattr(y, "node", None)
     if node is not None and node.op is batch_norm:
-        _, cache, _ = node.cache
+        _, cache = node.cache
         return tuple(s.reshape(-1).astype(array.dtype, copy=False) for s in (cache.mean, cache.var))
     found = _recorded_statistics(node)
     xp = backend.namespace(array)

@@ -16,7 +16,7 @@ from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
 from minigrad.errors import DTypeError, GraphError, describe, facts
 from minigrad.observer import Observer
-from minigrad.tensor import as_seed
+from minigrad.seed import as_seed
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.graph import Recorded
 from minigrad.viz.record import document

@@ -6,7 +6,7 @@ from numba import prange
 from minigrad.fused import normalization as vectorized
 from minigrad.fused.compiled.columns import backward_columns, forward_columns
 from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read
-from minigrad.fused.compiled.products import row_deviations, row_sum
+from minigrad.fused.compiled.products import merged, row_deviations, row_sum
 from minigrad.fused.declare import Pair
 from minigrad.fused.layout import from_blocks, is_batch_last, to_blocks
 from minigrad.fused.memory import empty
@@ -64,9 +64,8 @@ def statistics(x, c):
                 rest += row_rest
                 squares += row_squares
             slip = rest / n  # what the sum lost, and rounding the centre
-            delta = np.float64(centre) + slip - mean
-            m2 += squares - n * slip * slip + delta * delta * count * n / (count + n)
-            mean += delta * n / (count + n)
+            its_m2 = squares - n * slip * slip
+            mean, m2 = merged(count, mean, m2, n, np.float64(centre) + slip, its_m2)
             count += n
     return mean, max(m2, 0.0) / count
 

@@ -8,6 +8,7 @@ import numpy as np
 from numba import prange
 
 from minigrad.fused.compiled.jit import inner, kernel
+from minigrad.fused.compiled.products import merged
 
 ROWS = 64  # rows that are summed in their own precision before float64 takes over
 FEW = 4  # rows whose mean is subtracted from those
@@ -90,12 +91,11 @@ def block_statistics(x, first, last, start, stop, mean, m2):
         for r in range(whole, p + n):
             add_deviations(x, r, start, stop, centre, total, squares)
         before = p - first
-        one, share = 1 / n, n / (before + n)
+        one = 1 / n
         for j in range(centre.size):
             slip = np.float64(total[j]) * one
-            delta = centre[j] + slip - mean[j]
-            mean[j] += delta * share
-            m2[j] += squares[j] - n * slip * slip + delta * delta * before * share
+            its_m2 = squares[j] - n * slip * slip
+            mean[j], m2[j] = merged(before, mean[j], m2[j], n, centre[j] + slip, its_m2)
 
 
 @inner
@@ -107,12 +107,9 @@ def merged_statistics(x, means, m2s, mean, m2):
     for i in range(means.shape[0]):
         before = i * height
         n = min(rows - before, height)
-        share = n / (before + n)
         its_mean, its_m2 = means[i], m2s[i]
         for c in range(mean.size):
-            delta = its_mean[c] - mean[c]
-            mean[c] += delta * share
-            m2[c] += its_m2[c] + delta * delta * before * share
+            mean[c], m2[c] = merged(before, mean[c], m2[c], n, its_mean[c], its_m2[c])
     for c in range(mean.size):
         m2[c] = max(m2[c], 0.0) / max(rows, 1)
 

@@ -84,6 +84,13 @@ def row_deviations(row, centre):
     return total, squares
 
 
+@inner
+def merged(before, mean, m2, n, its_mean, its_m2):
+    """Mean and squared deviations of two groups together, of ``before`` and ``n`` values (Chan)."""
+    delta, share = its_mean - mean, n / (before + n)
+    return mean + delta * share, m2 + its_m2 + delta * delta * before * share
+
+
 @kernel
 def combine(weights, rows, start, out):
     """``out[i] = start + sum_j weights[i, j] rows[j]``: a matrix product, two rows a task."""

@@ -1,0 +1,37 @@
+"""The seed of a sweep: what a caller gives as the cotangent of a result, checked."""
+
+from typing import Any
+
+import numpy as np
+
+from minigrad import backend
+from minigrad.core.node import Box, leaf
+from minigrad.errors import SeedError, describe, facts
+
+
+def as_seed(seed: Any, y: Box) -> Any:
+    """``seed`` as a finite raw array of the shape and dtype of ``y``; ones for a scalar if None."""
+    array = y.array if seed is None else backend.as_array(getattr(seed, "array", seed))
+    xp = backend.namespace(y.array, array)  # raises unless they are of one library
+    if seed is None and y.shape == ():
+        return backend.frozen(xp.ones_like(array))
+    expected = f"finite numbers of shape {tuple(y.shape)} that {y.dtype} can hold"
+    if seed is None:
+        got = f"none, for {describe(y)}"
+    elif tuple(array.shape) != tuple(y.shape):
+        got = f"shape {tuple(array.shape)} for {describe(y)}"
+    elif array.dtype.kind not in "fiub":
+        got = f"dtype {array.dtype}"
+    else:
+        if isinstance(seed, Box) and array.dtype == y.dtype:  # it never changes: look once
+            node = seed.node = seed.node or leaf(array)
+        else:  # an array of a caller may change, and another dtype may not hold it
+            with np.errstate(over="ignore"):
+                array = backend.frozen(xp.asarray(array, dtype=y.dtype))
+            node = leaf(array)
+        lost = 0 if node.is_finite else backend.count_not_finite(array)
+        node.is_finite = not lost
+        if node.is_finite:
+            return array
+        got = f"{lost} of {array.size} elements nan or inf in {y.dtype}"
+    raise SeedError(facts("backward: seed", expected=expected, got=got))
