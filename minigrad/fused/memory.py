@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 SIZE = 1 << 29  # bytes of address space
-LEAST = 1 << 19  # bytes: the allocator of C keeps what is smaller
+LEAST = 1 << 20  # bytes; the allocator of C keeps smaller ones, lest they split the gaps
 PAGE = 4096  # bytes; each block takes whole pages, and a shift more:
 SHIFT = 1088  # arrays that start at the same place of a page compete for the same lines of a cache
 
@@ -38,8 +38,7 @@ def _arena() -> mmap.mmap | None:
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """``numpy.empty``, in C order; large arrays lie in the arena while there is room."""
     dtype = np.dtype(dtype)
-    count = prod(shape)
-    size = -(-count * dtype.itemsize // PAGE) * PAGE + SHIFT
+    size = -(-prod(shape) * dtype.itemsize // PAGE) * PAGE + SHIFT
     arena = _arena() if size >= LEAST else None
     if arena is None:
         return np.empty(shape, dtype)
@@ -52,10 +51,10 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
             first = _ends[start]
         if first + size > SIZE:
             return np.empty(shape, dtype)
-        array = np.frombuffer(arena, dtype, count, offset=first)
+        array = np.ndarray(shape, dtype, arena, first)
         _ends[first] = first + size
         _watched[first] = weakref.ref(array, lambda _: _dead.append(first))
-    return array.reshape(shape)
+    return array
 
 
 def _bury() -> None:

@@ -11,7 +11,7 @@ from minigrad.ops.conv import check_conv, col2im, conv, im2col
 from minigrad.ops.pool import max_pool, max_unpool, put_winners, winners_of
 from minigrad.ops.window import window
 
-PIECE = 1 << 20  # values of the columns that NumPy lays out at a time
+PIECE = 5 << 17  # values of the columns that NumPy lays out at a time
 
 
 @fused(
