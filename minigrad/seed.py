@@ -15,7 +15,6 @@ def as_seed(seed: Any, y: Box) -> Any:
     xp = backend.namespace(y.array, array)  # raises unless they are of one library
     if seed is None and y.shape == ():
         return backend.frozen(xp.ones_like(array))
-    expected = f"finite numbers of shape {tuple(y.shape)} that {y.dtype} can hold"
     if seed is None:
         got = f"none, for {describe(y)}"
     elif tuple(array.shape) != tuple(y.shape):
@@ -34,4 +33,5 @@ def as_seed(seed: Any, y: Box) -> Any:
         if node.is_finite:
             return array
         got = f"{lost} of {array.size} elements nan or inf in {y.dtype}"
+    expected = f"finite numbers of shape {tuple(y.shape)} that {y.dtype} can hold"
     raise SeedError(facts("backward: seed", expected=expected, got=got))
