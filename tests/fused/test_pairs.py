@@ -436,3 +436,16 @@ def test_nan_and_inf_come_out_as_of_the_composite(name, kind):
         expected = FUSED[name].composite(x, *rest, **params)
     np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
     assert name in ("max_pool", "linear", "conv") or np.isnan(bars[0][0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_place_of_a_window_of_nan_gets_its_cotangent(kind, rng):
+    x = rng.normal(size=(3, 2, 4, 6))
+    x[0, 0, 1, 1] = np.nan
+    pair = pair_of("max_pool", kind)
+    y, cache = pair.forward(np, x, kernel_size=2)
+    y_bar = rng.normal(size=y.shape)
+    (x_bar,) = pair.backward(np, y_bar, cache)
+    assert x_bar[0, 0, 0, 0] == y_bar[0, 0, 0, 0]
+    _, pullback = mg.vjp(lambda x: mg.ops.max_pool(x, kernel_size=2), x)
+    np.testing.assert_array_equal(x_bar, pullback(y_bar)[0])

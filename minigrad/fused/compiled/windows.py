@@ -163,7 +163,7 @@ def pool(x, n, kernel_size, stride, padding, dilation, y, codes):
                 if 0 <= i < height and 0 <= j < width:
                     take_larger(x[c, i, j * n :][:n], best, places, np.int32(k))
             for q in range(n):
-                code[q] = places[q]
+                code[q] = places[q] if best[q] == best[q] else 0  # a window of nan has no maximum
 
 
 @kernel
