@@ -184,11 +184,11 @@ def test_gradcheck_names_a_wrong_rule(dtype, size):
     assert gradcheck(mg.tanh, [x]).ok
 
 
-def test_every_op_is_proven_at_order_one_in_both_precisions():
-    for dtype in ("float64", "float32"):
-        for name, declared in mg.REGISTRY.items():
-            report = mg.verify.check_op(declared, dtype=dtype)
-            assert report.ok or not report.rows, f"{name}: {report}"
+@pytest.mark.parametrize("name", sorted(mg.REGISTRY))
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_every_op_is_proven_at_order_one(name, dtype):
+    report = mg.verify.check_op(name, dtype=dtype)
+    assert report.ok or not report.rows, str(report)
 
 
 # --- the checker's own faults ---------------------------------------------------------------------
