@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from minigrad.errors import DTypeError, describe, facts
 from minigrad.nn.module import Module
 
 
@@ -18,7 +19,14 @@ class ModuleList(Module):
             self.append(module)
 
     def append(self, module: Module) -> None:
-        """Add ``module`` at the end."""
+        """Add ``module`` at the end.
+
+        Raises:
+            DTypeError: it is no Module.
+        """
+        if not isinstance(module, Module):
+            headline = f"{type(self).__name__}: part {len(self)}"
+            raise DTypeError(facts(headline, expected="a Module", got=describe(module)))
         setattr(self, str(len(self)), module)
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.errors import ShapeError, UsageError
+from minigrad.errors import DTypeError, ShapeError, UsageError
 
 
 class Net(nn.Module):
@@ -51,6 +51,14 @@ def test_a_shared_module_is_trained_once_and_saved_under_both_paths():
     other.load_state_dict(net.state_dict())
     x = mg.tensor([[1.0, -2.0]])
     np.testing.assert_array_equal(other(x).numpy(), net(x).numpy())
+
+
+@pytest.mark.parametrize("part", [mg.relu, None, nn.ReLU, [nn.ReLU()], np.ones(2)], ids=repr)
+def test_what_is_no_module_is_no_part_of_a_container(part):
+    with pytest.raises(DTypeError, match="Sequential: part 1"):
+        nn.Sequential(nn.Linear(2, 3), part)
+    with pytest.raises(TypeError, match="ModuleList: part 0"):
+        nn.ModuleList().append(part)
 
 
 def test_train_and_eval_reach_every_module():
