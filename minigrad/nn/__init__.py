@@ -17,7 +17,7 @@ from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from minigrad.nn.container import ModuleList, Sequential
 from minigrad.nn.conv import AvgPool2d, Conv1d, Conv2d, Conv3d, GlobalAvgPool2d, MaxPool2d
 from minigrad.nn.conventions import CONVENTIONS, batch_norm_from, batch_norm_to
-from minigrad.nn.inference import ChannelAffine, fold_batch_norm, set_population_statistics
+from minigrad.nn.inference import ChannelAffine, Folded, fold_batch_norm, set_population_statistics
 from minigrad.nn.layers import Dropout, Embedding, Flatten, Identity, Linear
 from minigrad.nn.lazy import (
     LazyBatchNorm1d,
@@ -46,8 +46,8 @@ from minigrad.nn.whitening import Whitening1d
 __all__ = [
     "CONVENTIONS", "ELU", "GELU", "RELU_GAIN", "RNN", "AvgPool2d", "BatchNorm1d", "BatchNorm2d",
     "BatchNorm3d", "BatchRenorm1d", "BatchRenorm2d", "ChannelAffine", "Conv1d", "Conv2d", "Conv3d",
-    "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "GlobalAvgPool2d", "GroupNorm",
-    "Identity", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "LayerNorm",
+    "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "Folded", "GlobalAvgPool2d",
+    "GroupNorm", "Identity", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "LayerNorm",
     "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d",
     "LazyConv3d", "LazyLinear", "LeakyReLU", "Linear", "MSELoss", "MaxPool2d", "Module",
     "ModuleList", "ProbabilityIntegralNorm1d", "RNNCell", "ReLU", "ScaledWSConv2d",

@@ -1,12 +1,13 @@
 """After training: statistics of the whole training set, and batch norm folded away."""
 
 import copy
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from minigrad import backend, ops
 from minigrad.context import no_grad
-from minigrad.errors import UsageError
+from minigrad.errors import ShapeError, UsageError, describe, facts
 from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, PooledStatistics
 from minigrad.nn.container import Sequential
 from minigrad.nn.conv import Conv1d, Conv2d, Conv3d
@@ -86,12 +87,29 @@ class ChannelAffine(Module):
         return scale * x + shift
 
 
+class Folded(Identity):
+    """In the place of a batch norm that the ``Linear`` before it computes, too.
+
+    It returns its input, which must be (N, C): of (N, C, L) the Linear maps the last axis, and the
+    batch norm would scale the one before.
+    """
+
+    def forward(self, x: Any) -> Any:
+        if x.ndim != 2:
+            remedy = "call the model that was folded; of (N, C, L) its batch norm scales axis 1"
+            raise ShapeError(
+                facts("a folded BatchNorm1d: x", expected="(N, C)", got=describe(x), remedy=remedy)
+            )
+        return x
+
+
 def fold_batch_norm(model: Module) -> Module:
     """A copy of ``model`` for evaluation in which every batch norm is gone.
 
     A BatchNorm right behind a Linear or Conv in a ``Sequential`` is folded into its weight and
-    bias, ``W' = s W``, ``b' = s (b - mean) + beta`` with ``s = gamma / sqrt(var + eps)``; any
-    other becomes a ``ChannelAffine``. The outputs equal those of ``model.eval()`` to rounding.
+    bias, ``W' = s W``, ``b' = s (b - mean) + beta`` with ``s = gamma / sqrt(var + eps)``, unless
+    they are used elsewhere, too; any other becomes a ``ChannelAffine``. The outputs equal those of
+    ``model.eval()`` to rounding. A Linear with a folded batch norm takes (N, C) only.
 
     Raises:
         UsageError: a BatchNorm without running statistics.
@@ -100,38 +118,51 @@ def fold_batch_norm(model: Module) -> Module:
     >>> mg.nn.fold_batch_norm(net)
     Sequential(
       0: Linear(3, 2, bias=True)
-      1: Identity()
+      1: Folded()
       2: ReLU()
     )
     """
     if isinstance(model, _NORMS):
         return ChannelAffine(*_scale_and_shift(model)).eval()
     folded = copy.deepcopy(model).eval()
-    for module in list(folded.modules()):
-        previous = None
+    modules = list(folded.modules())
+    uses = Counter(id(part) for module in modules for part in _parts(module))
+    for module in modules:
+        previous: Any = None
         for name, child in list(module.named_children()):
             if isinstance(child, _NORMS):
-                setattr(module, name, _replacement(module, previous, child))
+                foldable = (
+                    type(module).forward is Sequential.forward
+                    and _is_folded_by(previous, child)
+                    and all(uses[id(part)] == 1 for part in (previous, *_parts(previous)))
+                )
+                setattr(module, name, _replacement(previous if foldable else None, child))
             previous = child
     return folded.eval()
 
 
-def _replacement(parent: Module, previous: Any, norm: Any) -> Module:
+def _parts(module: Module) -> list[Any]:
+    """Submodules and parameters of ``module`` itself; one that is shared comes once per name."""
+    return [getattr(module, name) for name in (*module._modules, *module._parameters)]
+
+
+def _replacement(layer: Any, norm: Any) -> Module:
+    """What stands for ``norm`` when ``layer``, if there is one, has taken it over."""
     scale, shift = _scale_and_shift(norm)
-    if not (isinstance(parent, Sequential) and _foldable(previous, norm)):
+    if layer is None:
         return ChannelAffine(scale, shift)
-    weight = previous.weight.array
+    weight = layer.weight.array
     channels = scale.reshape((-1,) + (1,) * (weight.ndim - 1))
-    bias = 0.0 if previous.bias is None else previous.bias.array
-    previous.weight.data = channels * weight
-    previous.bias = tensor(scale * bias + shift, requires_grad=True, name="bias")
-    return Identity()
+    bias = 0.0 if layer.bias is None else layer.bias.array
+    layer.weight.data = channels * weight
+    layer.bias = tensor(scale * bias + shift, requires_grad=True, name="bias")
+    return Folded() if type(layer) is Linear else Identity()
 
 
-def _foldable(layer: Any, norm: Any) -> bool:
+def _is_folded_by(layer: Any, norm: Any) -> bool:
     """Whether ``norm`` normalizes exactly the output units of ``layer``."""
     if type(layer) is Linear:  # a subclass may compute something else with its weight
-        return type(norm) is BatchNorm1d
+        return type(norm) is BatchNorm1d and layer.out_features == norm.num_features
     return _CONVS.get(type(layer)) is type(norm)
 
 

@@ -5,9 +5,31 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.errors import UsageError
+from minigrad.errors import ShapeError, UsageError
 
 LIMIT = 1e-12
+
+
+def shared(second):
+    """Linear, batch norm and again the Linear, or one that shares a tensor with it."""
+    linear = nn.Linear(3, 3)
+    return nn.Sequential(linear, nn.BatchNorm1d(3), second(linear))
+
+
+def tied(name):
+    def second(linear):
+        layer = nn.Linear(3, 3)
+        setattr(layer, name, getattr(linear, name))
+        return layer
+
+    return second
+
+
+class Backwards(nn.Sequential):
+    def forward(self, x):
+        for module in reversed(list(self)):
+            x = module(x)
+        return x
 
 
 def trained(net, rng, shape):
@@ -40,6 +62,18 @@ NETS = {
     "standardized weights are left alone": (
         lambda: nn.Sequential(nn.ScaledWSLinear(4, 3), nn.BatchNorm1d(3)), (5, 4), 1,
     ),
+    "a layer that is used again": (lambda: shared(lambda linear: linear), (5, 3), 1),
+    "a weight that is used again": (lambda: shared(tied("weight")), (5, 3), 1),
+    "a bias that is used again": (lambda: shared(tied("bias")), (5, 3), 1),
+    "channels that are not the outputs": (
+        lambda: nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(3)), (6, 3, 4), 1,
+    ),
+    "another order of the calls": (
+        lambda: Backwards(nn.Linear(3, 3), nn.BatchNorm1d(3)), (5, 3), 1,
+    ),
+    "a net within a net, used twice": (
+        lambda: nn.Sequential(*[nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))] * 2), (5, 3), 0,
+    ),
     "a lone layer": (lambda: nn.BatchNorm1d(3), (5, 3), 1),
 }  # fmt: skip
 
@@ -59,6 +93,12 @@ def test_a_folded_model_gives_the_outputs_of_the_model_in_evaluation(name, rng):
     assert kinds.count(nn.ChannelAffine) == left_over
     for k, v in net.state_dict().items():  # the original is untouched
         np.testing.assert_array_equal(v.numpy(), before[k])
+
+
+def test_a_linear_layer_with_a_folded_batch_norm_refuses_more_axes():
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    with pytest.raises(ShapeError, match=r"folded BatchNorm1d"):
+        nn.fold_batch_norm(net)(mg.tensor(np.zeros((2, 3, 3))))
 
 
 def test_a_batch_norm_without_running_statistics_cannot_be_folded():
