@@ -268,7 +268,8 @@ def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwar
 
     Args:
         module: its own tensors are back in place afterwards.
-        state: path, as in ``state_dict`` -> Tensor.
+        state: path, as in ``state_dict`` -> Tensor. It replaces a shared tensor at every path,
+            except where ``state`` has another for that path.
         args, kwargs: passed on.
 
     Raises:
@@ -279,17 +280,20 @@ def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwar
     >>> mg.grad(loss)([[2.0]])
     tensor([[3.]])
     """
-    owners = dict(module._paths())
-    replaced = []
+    slots = {
+        f"{path}.{name}" if path else name: (owner, name, getattr(owner, name))
+        for path, owner in module._paths()
+        for name in (*owner._parameters, *owner._buffers)
+    }
+    for path in state:
+        if path not in slots:
+            raise UsageError(f"functional_call: {type(module).__name__} has no state {path!r}")
+    new = {id(slots[path][2]): value for path, value in state.items()}
+    replaced = {path: slot for path, slot in slots.items() if id(slot[2]) in new}
     try:
-        for path, value in state.items():
-            parent, _, name = path.rpartition(".")
-            owner = owners.get(parent)
-            if owner is None or name not in {**owner._parameters, **owner._buffers}:
-                raise UsageError(f"functional_call: {type(module).__name__} has no state {path!r}")
-            replaced.append((owner, name, getattr(owner, name)))
-            object.__setattr__(owner, name, value)
+        for path, (owner, name, own) in replaced.items():
+            object.__setattr__(owner, name, state.get(path, new[id(own)]))
         return module(*args, **kwargs)
     finally:
-        for owner, name, value in reversed(replaced):
-            object.__setattr__(owner, name, value)
+        for owner, name, own in replaced.values():
+            object.__setattr__(owner, name, own)

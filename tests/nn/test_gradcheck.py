@@ -90,6 +90,28 @@ def test_a_functional_call_restores_the_module_and_names_what_is_not_there():
     assert layer.weight is own
 
 
+@pytest.mark.parametrize("share", ["tensor", "layer"])
+def test_a_functional_call_replaces_a_shared_weight_wherever_it_is(share, rng):
+    first, second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+    second.weight = first.weight
+    net = nn.Sequential(first, nn.Tanh(), second if share == "tensor" else first)
+    x, y_bar = rng.normal(size=(2, 4, 3))
+
+    def f(w, **others):
+        return (nn.functional_call(net, {"0.weight": w, **others}, x) * y_bar).sum()
+
+    w = mg.tensor(rng.normal(size=(3, 3)))
+    direct = first.weight
+    direct.data = w
+    (net(mg.tensor(x)) * y_bar).sum().backward()
+    np.testing.assert_array_equal(mg.grad(f)(w), direct.grad)
+    assert net[0].weight is net[2].weight is direct
+    if share == "tensor":  # paths that are both named may part
+        hidden = np.tanh(x @ (2 * w.numpy()).T)
+        both = f(2.0 * w, **{"2.weight": w}).item()
+        assert both == pytest.approx(((hidden @ w.numpy().T) * y_bar).sum(), rel=1e-13)
+
+
 @pytest.mark.parametrize("specimen", ZOO, ids=repr)
 def test_an_empty_batch_passes_in_evaluation(specimen, rng):
     x = specimen.x(rng)
