@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
+import numpy as np
+
 from minigrad import backend
 from minigrad.context import scope
 from minigrad.core.node import leaf
-from minigrad.errors import MinigradError, ShapeError, UsageError, facts
+from minigrad.errors import DTypeError, MinigradError, ShapeError, UsageError, facts
 from minigrad.tensor import Tensor, tensor
 
 
@@ -200,13 +202,24 @@ class Module:
             parameter.zero_grad()
 
     def to(self, device: str | None = None, dtype: Any = None) -> Self:
-        """Move parameters and buffers to ``device``; cast the floating ones to ``dtype``."""
+        """Move parameters and buffers to ``device``; cast the floating ones to ``dtype``.
+
+        Gradients go with them; graphs recorded before a change refuse to be swept.
+
+        Raises:
+            DTypeError: ``dtype`` is not a floating one.
+        """
+        floating = None if dtype is None else _floating(dtype)
         for _, state in self._named_state("_parameters", "_buffers"):
-            floating = dtype is not None and state.dtype.kind == "f"
-            array = state.array.astype(dtype) if floating else state.array
-            array = array if device is None else backend.to_device(array, device)
+            array = _moved(state.array, device, floating)
+            if array is state.array:
+                continue
+            old = state.node
             state.array = backend.frozen(array)
             state.node = leaf(state.array, state.requires_grad, state.name)
+            if old is not None:
+                old.overwritten = True
+                state.grad = None if old.grad is None else _moved(old.grad.array, device, floating)
         return self
 
     # --- saving and loading ----------------------------------------------------------------------
@@ -258,6 +271,23 @@ class Module:
             return f"{type(self).__name__}({self.extra_repr()})"
         inner = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {inner}\n)"
+
+
+def _floating(dtype: Any) -> np.dtype:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind != "f":
+        raise DTypeError(facts("to: dtype", expected="a floating dtype", got=repr(dtype)))
+    return found
+
+
+def _moved(array: Any, device: str | None, floating: np.dtype | None) -> Any:
+    """``array`` on ``device``, cast if it is floating; itself where nothing changes."""
+    if floating is not None and array.dtype.kind == "f" and array.dtype != floating:
+        array = array.astype(floating)
+    return array if device is None else backend.to_device(array, device)
 
 
 def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.errors import DTypeError, ShapeError, UsageError
+from minigrad.errors import DTypeError, OverwrittenError, ShapeError, UsageError
 
 
 class Net(nn.Module):
@@ -116,6 +116,30 @@ def test_to_casts_floating_state_and_keeps_the_tensors():
     assert net.norm.num_batches_tracked.dtype == np.int64
     x = mg.tensor(np.ones((4, 3)), dtype="float32")
     assert net(x).dtype == np.float32
+
+
+def test_to_carries_gradients_along_and_graphs_of_old_values_refuse_to_be_swept(rng):
+    net = nn.Linear(3, 2)
+    loss = (net(mg.tensor(rng.normal(size=(4, 3)))) * rng.normal(size=(4, 2))).sum()
+    loss.backward()
+    grad, node = net.weight.grad.numpy(), net.weight.node
+    assert net.to("cpu").to(dtype="float64").weight.node is node
+    loss.backward()
+    np.testing.assert_array_equal(net.weight.grad, 2 * grad)
+    net.to(dtype="float32")
+    assert net.weight.grad.dtype == np.float32
+    np.testing.assert_array_equal(net.weight.grad, (2 * grad).astype("float32"))
+    with pytest.raises(OverwrittenError, match="weight"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("dtype", ["int8", bool, "complex128", "foo"], ids=repr)
+def test_to_refuses_what_is_no_floating_dtype_and_changes_nothing(dtype):
+    net = nn.Linear(3, 2)
+    before = net.weight.numpy()
+    with pytest.raises(DTypeError, match="a floating dtype"):
+        net.to(dtype=dtype)
+    np.testing.assert_array_equal(net.weight.numpy(), before)
 
 
 def test_a_module_can_be_copied_and_pickled():
