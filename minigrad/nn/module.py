@@ -12,7 +12,7 @@ import numpy as np
 from minigrad import backend
 from minigrad.context import scope
 from minigrad.core.node import leaf
-from minigrad.errors import DTypeError, MinigradError, ShapeError, UsageError, facts
+from minigrad.errors import DTypeError, MinigradError, ShapeError, UsageError, describe, facts
 from minigrad.tensor import Tensor, tensor
 
 
@@ -53,7 +53,8 @@ class Module:
     """Base of all layers and models: override ``forward``, call the object.
 
     A leaf tensor with ``requires_grad`` that is assigned to an attribute becomes a parameter, a
-    Module a submodule; ``register_buffer`` adds state that is saved but not trained. A call runs in
+    Module a submodule; ``register_buffer`` adds state that is saved but not trained. Such a name
+    takes another of its kind, None or ``del``, but nothing that would not be saved. A call runs in
     a scope named after the class and the attribute, so that drawings show layers as clusters.
 
     >>> class Scale(mg.nn.Module):
@@ -89,11 +90,22 @@ class Module:
         elif isinstance(value, Tensor) and name in self._buffers:
             kind = self._buffers
         for names in (self._parameters, self._buffers, self._modules):
-            if names is not kind:
-                names.pop(name, None)
+            if name not in names or names is kind:
+                continue
+            if kind is None and value is getattr(self, name):
+                kind = names  # a parameter that is frozen by now
+            elif kind is None and value is not None:
+                raise _not_registered(self, name, value)
+            else:
+                del names[name]
         if kind is not None:
             kind[name] = None
         object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        for names in (self._parameters, self._buffers, self._modules):
+            names.pop(name, None)
 
     def register_buffer(self, name: str, value: Any) -> None:
         """Keep ``value`` (array or Tensor) as state under ``name``: saved, moved, not trained."""
@@ -271,6 +283,18 @@ class Module:
             return f"{type(self).__name__}({self.extra_repr()})"
         inner = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {inner}\n)"
+
+
+def _not_registered(module: Module, name: str, value: Any) -> DTypeError:
+    """``value`` cannot take the place of the parameter, buffer or submodule ``name``."""
+    kind, expected, remedy = "submodule", "a Module or None", ""
+    if name not in module._modules:
+        is_buffer = name in module._buffers
+        kind = "buffer" if is_buffer else "parameter"
+        expected = "a Tensor or None" if is_buffer else "a leaf with requires_grad=True, or None"
+        remedy = f"assign to {name}.data to change the values; freeze afterwards"
+    headline = f"{type(module).__name__}: assignment to the {kind} {name!r}"
+    return DTypeError(facts(headline, expected=expected, got=describe(value), remedy=remedy))
 
 
 def _floating(dtype: Any) -> np.dtype:

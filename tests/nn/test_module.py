@@ -42,6 +42,39 @@ def test_results_and_constants_are_no_parameters():
     assert list(net.state_dict()) == [k for k in KEYS if k != "first.bias"]
 
 
+@pytest.mark.parametrize(
+    ("name", "replace"),
+    [
+        ("scale", lambda scale: scale * 2.0),
+        ("scale", lambda scale: mg.tensor(1.0)),
+        ("scale", lambda scale: np.ones(())),
+        ("buffer", lambda buffer: np.ones(2)),
+        ("first", lambda first: mg.relu),
+    ],
+)
+def test_what_would_not_be_saved_cannot_replace_what_is(name, replace):
+    net = Net()
+    net.register_buffer("buffer", np.zeros(2))
+    before = list(net.state_dict())
+    with pytest.raises(TypeError, match=f"Net: assignment to the .* '{name}'"):
+        setattr(net, name, replace(getattr(net, name)))
+    assert list(net.state_dict()) == before
+
+
+def test_parts_are_replaced_by_their_like_and_frozen_ones_stay():
+    net = Net()
+    net.scale = mg.tensor(3.0, requires_grad=True)
+    net.norm.running_mean = mg.tensor(np.ones(4))
+    net.first = nn.Linear(3, 4).requires_grad_(False)
+    net.first.weight = net.first.weight
+    assert sorted(net.state_dict()) == sorted(KEYS)
+    del net.first
+    delattr(net, "scale")
+    assert list(net.state_dict()) == KEYS[3:]
+    with pytest.raises(AttributeError):
+        del net.scale
+
+
 def test_a_shared_module_is_trained_once_and_saved_under_both_paths():
     layer = nn.Linear(2, 2)
     net = nn.Sequential(layer, nn.ReLU(), layer)
