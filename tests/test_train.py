@@ -115,6 +115,16 @@ def test_a_diverging_run_stops_with_the_first_op_that_was_not_finite(rng):
     assert before.keys() == dict(trainer.net.named_buffers()).keys()
 
 
+def test_a_last_step_that_blows_up_is_not_saved(rng, tmp_path):
+    trainer = small(rng, lr=1e308)
+    trainer.path = tmp_path / "checkpoint"
+    trainer.loader.batch_size = 20  # one step is the epoch
+    trainer.net[1].weight.data = np.full(4, 1e3)
+    with pytest.raises(AnomalyError, match=r"epoch 1, batch 1(.|\n)*finite parameters"):
+        list(trainer.fit(1))
+    assert not trainer.path.exists()
+
+
 def test_nan_in_the_data_is_named(rng):
     trainer = small(rng, lr=0.1)
     trainer.loader.dataset.arrays[0][7, 1] = np.nan

@@ -108,6 +108,14 @@ def test_a_diverging_run_stops_with_the_first_op_that_was_not_finite(device, rng
     assert any("epoch 1, batch" in note for note in caught.value.__notes__)
 
 
+def test_a_last_step_that_blows_up_is_named(device, rng):
+    trainer = small(device.device, rng, lr=1e308)
+    trainer.loader.batch_size = 20  # one step is the epoch
+    trainer.net[1].weight.data = np.full(4, 1e3)
+    with pytest.raises(AnomalyError, match=r"epoch 1, batch 1(.|\n)*finite parameters"):
+        list(trainer.fit(1))
+
+
 def test_the_batch_that_holds_nan_is_named(device, rng):
     trainer = small(device.device, rng)
     order = trainer.loader.order(0)

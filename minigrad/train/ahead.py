@@ -20,7 +20,7 @@ class Ahead:
     checks, so that an error names the batch and the op.
 
     Args:
-        trainer: has ``net``, ``optimizer``, ``device``, ``note`` and ``step``.
+        trainer: has ``net``, ``optimizer``, ``device``, ``note``, ``step``, ``check_parameters``.
         record: whether steps are launched as one graph where that is possible.
     """
 
@@ -61,6 +61,7 @@ class Ahead:
         self._restore()
         for x, labels, *_ in pending:
             self.trainer.note(*self.trainer.step(x, labels), len(labels))
+        self.trainer.check_parameters()  # the last step may have spoiled them
 
     def _run(self, x: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
         trainer = self.trainer

@@ -121,6 +121,7 @@ class Trainer:
 
         Raises:
             AnomalyError: a loss or gradient that is not finite; names the first op that made it.
+                Or parameters that are not finite at the end of an epoch; nothing is saved then.
             KeyboardInterrupt: on Ctrl-C, after the current step is complete and saved.
         """
         with _interruptible() as interrupted:
@@ -149,11 +150,13 @@ class Trainer:
             self.on_batch(len(labels))
 
     def _settle(self) -> None:
-        """Wait for the steps that a GPU has not done yet."""
-        if self.ahead is not None:
-            start = time.perf_counter()
-            self.ahead.settle()
-            self.progress.seconds += time.perf_counter() - start
+        """Wait for the steps that a GPU has not done yet; what is saved next is finite."""
+        if self.ahead is None:
+            self.check_parameters()
+            return
+        start = time.perf_counter()
+        self.ahead.settle()
+        self.progress.seconds += time.perf_counter() - start
 
     def note(self, loss: float, correct: int, n: int) -> None:
         """Add a complete step on ``n`` samples to the progress."""
@@ -178,6 +181,19 @@ class Trainer:
                 self._explain(batch, labels, before)
             self.optimizer.step()
         return loss.item(), _correct(logits, labels)
+
+    def check_parameters(self) -> None:
+        """Raise AnomalyError where the last step made parameters that are not finite."""
+        for name, p in self.net.named_parameters():
+            lost = backend.count_not_finite(p.array)
+            if lost:
+                where = f"training: epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
+                got = f"{name} with {lost} of {p.size} elements nan or inf"
+                remedy = "a smaller learning rate"
+                raise AnomalyError(
+                    facts(where, expected="finite parameters after the step", got=got,
+                          remedy=remedy)
+                )  # fmt: skip
 
     def _gradients_are_finite(self) -> bool:
         grads = [p.grad.array for p in self.net.parameters() if p.grad is not None]
