@@ -40,7 +40,7 @@ Dtype = Annotated[str, typer.Option(help="float64 or float32")]
 Shape = Annotated[str, typer.Option(help="lengths of x: N,C or N,C,H,W and the like")]
 Mode = Annotated[str, typer.Option(help="train: statistics of the batch; eval: given ones")]
 Eps = Annotated[float, typer.Option(help="added to the variance")]
-Seed = Annotated[int, typer.Option(help="of gamma, beta and the cotangent")]
+Seed = Annotated[int, typer.Option(min=0, help="of gamma, beta and the cotangent")]
 Target = Annotated[str, typer.Argument(help="batch_norm, or the number or name of a demo")]
 
 
@@ -173,7 +173,7 @@ def train(
     batch_norm: Annotated[bool | None, typer.Option(help="with it, or its twin without")] = None,
     device: Device = "cpu",
     dtype: Annotated[str, typer.Option(help="float32 or float64")] = "float32",
-    seed: Annotated[int, typer.Option(help="of initial values and of the order")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of initial values and of the order")] = 0,
     root: Annotated[Path | None, typer.Option(help="folder with the four files")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "--plot", help="folder for checkpoint and curves")
@@ -218,7 +218,7 @@ def demo(
     stepwise: Annotated[
         bool, typer.Option("--step", help="pause after each cell, show what it changed")
     ] = False,
-    seed: Annotated[int, typer.Option(help="of the random numbers")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of the random numbers")] = 0,
     out: Annotated[Path, typer.Option(help="folder for pictures")] = Path("out"),
 ) -> None:
     """Play a demo: a claim, the number behind it, and its picture."""

@@ -139,6 +139,17 @@ def test_one_op_is_proven(run):
         (["verify", "no_such_module:make"], "no_such_module"),
         (["ops", "nonsense"], "nonsense"),
         (["verify", "--no-such-option"], "no-such-option"),
+        (["verify", "--seed", "-1"], "--seed"),
+        (["train", "--seed", "-1"], "--seed"),
+        (["train", "--epochs", "0"], "train: epochs"),
+        (["train", "--epochs", "-1"], "train: epochs"),
+        (["train", "--batch-size", "0"], "train: batch_size"),
+        (["train", "--lr", "-0.1"], "train: lr"),
+        (["train", "--lr", "nan"], "train: lr"),
+        (["train", "--dtype", "foo"], "train: dtype"),
+        (["train", "--dtype", "int32"], "train: dtype"),
+        (["train", "--out", "/dev/null"], "train: out"),
+        (["train", "--out", "/dev/null/nope"], "train: out"),
     ],
 )
 def test_bad_usage_exits_with_2_and_says_why(run, args, words):

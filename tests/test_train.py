@@ -97,7 +97,22 @@ def test_a_last_batch_of_one_sample_is_left_out(rng):
     assert net[1].num_batches_tracked.item() == 2
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_one_sample_is_left_out_only_where_there_are_others(n, rng):
+    net = nn.Linear(2, 3)
+    data = rng.normal(size=(n, 2)), rng.integers(0, 3, n)
+    trainer = tr.Trainer(net, optim.SGD(net.parameters()), data, data, batch_size=4)
+    assert sum(len(labels) for _, labels in trainer.loader) == (4 if n == 5 else n)
+
+
 # --- what goes wrong ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(4, 0), (4, -1), (0, 4)])
+def test_without_a_batch_there_is_no_training(n, batch_size):
+    net, data = nn.Linear(2, 3), (np.zeros((n, 2)), np.zeros(n, int))
+    with pytest.raises(UsageError, match="1 or more"):
+        tr.Trainer(net, optim.SGD(net.parameters()), data, data, batch_size=batch_size)
 
 
 def small(rng, **words):

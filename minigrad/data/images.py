@@ -134,6 +134,8 @@ def _pair(folder: Path, images_name: str, labels_name: str) -> tuple[np.ndarray,
     """Images and labels that belong together."""
     images = read_idx(folder / images_name, 3)
     labels = read_idx(folder / labels_name, 1)
+    if not len(images):
+        raise corrupt(folder / images_name, "1 or more images", "none")
     if images.shape[1:] != (28, 28):
         raise corrupt(folder / images_name, "images of 28 x 28", images.shape[1:])
     if len(images) != len(labels):

@@ -102,11 +102,12 @@ class Trainer:
     ):
         self.net, self.optimizer, self.device = net, optimizer, device
         self.test, self.schedule = test, schedule
-        data = TensorDataset(*train)
+        self.loader = DataLoader(TensorDataset(*train), batch_size, shuffle=True, seed=seed)
         # a last batch of one sample has no variance: leave out what does not fill a batch then
-        self.loader = DataLoader(
-            data, batch_size, shuffle=True, drop_last=len(data) % batch_size == 1, seed=seed
-        )
+        n = len(train[0])
+        if not n:
+            raise UsageError(facts("Trainer: train", expected="1 or more samples", got="none"))
+        self.loader.drop_last = n > batch_size and n % batch_size == 1
         self.path = None if path is None else Path(path)
         self.settings = settings or {}
         self.on_batch = on_batch

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ class Recipe:
     epochs: int = 10
     momentum: float = 0.0
     schedule: str = "constant"
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                got = getattr(self, name)
+                raise UsageError(facts(f"train: {name}", expected="1 or more", got=got))
+        if not 0 <= self.lr < inf:
+            expected = "a finite number, 0 or more"
+            raise UsageError(facts("train: lr", expected=expected, got=self.lr))
 
 
 _PAIRS = {
@@ -62,7 +72,7 @@ def recipe(model: str, data: str = "fashion-mnist", **changes: Any) -> Recipe:
     """The recipe ``model`` as it is used on ``data``; ``changes`` that are not None override it.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or a number is out of its range.
 
     >>> spec = mg.train.recipe("lenet-bn")
     >>> spec.batch_norm, spec.lr, spec.batch_size, spec.epochs

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def train(
         epochs, batch_size, lr: None: the recipe's.
         batch_norm: True or False overrides the recipe: the twin with the same everything else.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
-        dtype: of parameters and images.
+        dtype: of parameters and images, ``"float32"`` or ``"float64"``.
         seed: of initial values and of the order of the samples.
         root: a folder with the four files of (Fashion-)MNIST; None: the cache.
         out: a folder for the checkpoint (after each epoch, and on Ctrl-C) and the curves.
@@ -76,7 +77,8 @@ def train(
         The network, in evaluation mode, and the history.
 
     Raises:
-        UsageError: an unknown name, or a checkpoint of a run with other settings.
+        UsageError: an unknown name, a number out of its range, a folder that cannot be written, or
+            a checkpoint of a run with other settings.
         DataError: data or a checkpoint that cannot be read.
         DeviceError: no such device.
         AnomalyError: a loss that is not finite; names the first op that made it.
@@ -86,11 +88,11 @@ def train(
     True
     """
     spec = recipe(model, data, epochs=epochs, batch_size=batch_size, lr=lr, batch_norm=batch_norm)
-    _check_device(device)
+    _check(device, dtype)
     folder = None if out is None else Path(out)
-    if folder is not None:
-        safetensors()  # better to hear now than after the first epoch
-        _remove_leftovers(folder)
+    if folder is not None:  # better to hear now than after the first epoch
+        safetensors()
+        _prepare(folder)
     images = load_images(data, root, dtype)
     net, optimizer, schedule = build(spec, images, device=device, dtype=dtype, seed=seed)
     settings = {"model": model, "data": data, "dtype": dtype, "seed": seed, **_settings(spec)}
@@ -117,14 +119,23 @@ def _settings(spec: Recipe) -> dict[str, Any]:
     return {**{name: getattr(spec, name) for name in fields}, **epochs}
 
 
-def _check_device(device: str) -> None:
+def _check(device: str, dtype: str) -> None:
     reason = backend.unavailable(device)
     if reason:
         raise UsageError(facts("train: device", expected="one that computes", got=reason))
+    if dtype not in ("float32", "float64"):
+        raise UsageError(facts("train: dtype", expected="float32 or float64", got=repr(dtype)))
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Half-written files of a run that was killed."""
+def _prepare(folder: Path) -> None:
+    """Make ``folder``, see that it can be written, remove what a run that was killed half wrote."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        expected = "a folder that can be written"
+        raise UsageError(facts("train: out", expected=expected, got=error)) from error
     for path in folder.glob(f".{NAME}.*.tmp"):
         path.unlink(missing_ok=True)
 

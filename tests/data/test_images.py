@@ -87,6 +87,12 @@ def test_swapped_files_are_refused(a, b, folder, files):
         data.fashion_mnist(folder, download=False)
 
 
+def test_files_without_images_are_refused(folder):
+    (folder / images.FILES[0]).write_bytes(idx(np.zeros((0, 28, 28))))
+    with pytest.raises(DataError, match="1 or more images"):
+        data.mnist(folder, download=False)
+
+
 def test_labels_above_9_and_other_image_sizes_are_refused(folder):
     (folder / images.FILES[1]).write_bytes(idx(np.array([0, 1, 2, 3, 4, 10])))
     with pytest.raises(DataError, match="a label 10"):
