@@ -145,6 +145,18 @@ def test_the_joint_norm_is_clipped_and_returned(rng):
     np.testing.assert_array_equal(params[0].grad.numpy(), before)
 
 
+def test_one_tensor_alone_is_clipped_as_a_list_of_it(rng):
+    g = rng.normal(size=(3, 2))
+    for clip in (optim.clip_grad_norm_, optim.clip_grad_value_):
+        (a,), (b,) = graded(g), graded(g)
+        assert clip(a, 0.1) == clip([b], 0.1)
+        np.testing.assert_array_equal(a.grad, b.grad)
+        assert np.abs(a.grad.numpy()).max() <= 0.1
+    (p,) = graded(g)
+    optim.AGC(optim.SGD([p], lr=0.1), exclude=p).step()
+    np.testing.assert_array_equal(p.grad, g)
+
+
 def test_a_norm_that_is_not_finite_is_told_and_changes_nothing():
     params = graded(np.array([np.nan, 1.0]))
     assert np.isnan(optim.clip_grad_norm_(params, 1.0))
