@@ -1,7 +1,7 @@
 """Optimizers: they read ``.grad`` of parameters and assign new values."""
 
 from collections.abc import Iterable
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 from minigrad import backend
@@ -15,6 +15,9 @@ class Optimizer:
     Args:
         params: Tensors, or dicts ``{"params": Tensors, "lr": ...}`` whose options differ.
         defaults: options of every group that does not set its own.
+
+    Raises:
+        UsageError: no parameters, one that comes twice, or an option out of its range.
     """
 
     def __init__(self, params: Iterable, **defaults: Any):
@@ -23,8 +26,15 @@ class Optimizer:
             groups = [{"params": groups}]
         self.param_groups = [{**defaults, **g, "params": _checked(g["params"])} for g in groups]
         self.state: list[dict[str, Any]] = [{} for group in groups for _ in group["params"]]
+        kind = type(self).__name__
         if not self.state:
-            raise UsageError(f"{type(self).__name__}: no parameters")
+            raise UsageError(f"{kind}: no parameters")
+        ids = [id(p) for p in self.parameters]
+        if len(set(ids)) < len(ids):
+            got = f"{len(ids)}, of which {len(set(ids))} differ"
+            raise UsageError(facts(f"{kind}: params", expected="each Tensor once", got=got))
+        for group in self.param_groups:
+            _check_options(kind, group)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -84,6 +94,16 @@ def _checked(params: Iterable) -> list[Tensor]:
             got = type(p).__name__
             raise UsageError(facts("optimizer: params", expected="leaf Tensors", got=got))
     return params
+
+
+def _check_options(kind: str, group: dict[str, Any]) -> None:
+    for name in ("lr", "momentum", "weight_decay", "eps"):
+        if not 0 <= group.get(name, 0) < inf:
+            expected = "a finite number, 0 or more"
+            raise UsageError(facts(f"{kind}: {name}", expected=expected, got=group[name]))
+    betas = group.get("betas", (0, 0))
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise UsageError(facts(f"{kind}: betas", expected="two numbers in [0, 1)", got=betas))
 
 
 class SGD(Optimizer):

@@ -110,6 +110,35 @@ def test_what_is_no_parameter_is_refused(rng):
         optim.SGD(start(rng), nesterov=True)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (optim.SGD, {"lr": -1.0}),
+        (optim.SGD, {"lr": np.nan}),
+        (optim.SGD, {"lr": np.inf}),
+        (optim.SGD, {"momentum": -0.1}),
+        (optim.AdamW, {"weight_decay": -0.1}),
+        (optim.Adam, {"eps": -1e-8}),
+        (optim.Adam, {"betas": (1.0, 0.9)}),
+        (optim.Adam, {"betas": (0.9, 1.5)}),
+        (optim.Adam, {"betas": (0.9,)}),
+    ],
+    ids=str,
+)
+def test_options_out_of_their_range_are_refused(kind, options, rng):
+    (name,) = options
+    for make in (lambda p: kind(p, **options), lambda p: kind([{"params": p, **options}])):
+        with pytest.raises(UsageError, match=f"{kind.__name__}: {name}"):
+            make(start(rng))
+
+
+def test_a_parameter_that_comes_twice_is_refused(rng):
+    a, b, _ = start(rng)
+    for params in ([a, b, a], [{"params": [a, b]}, {"params": [a]}]):
+        with pytest.raises(UsageError, match="each Tensor once"):
+            optim.SGD(params)
+
+
 def test_a_state_of_other_parameters_is_refused(rng):
     params = start(rng)
     optimizer = optim.Adam(params)
