@@ -11,10 +11,11 @@ import time
 import numpy as np
 import pytest
 
+import minigrad as mg
 from minigrad import nn, optim
 from minigrad import train as tr
 from minigrad.errors import DataError, MissingPackageError, UsageError
-from minigrad.train.checkpoint import NAME
+from minigrad.train.checkpoint import NAME, pack_optimizer, unpack_optimizer
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
 
@@ -240,3 +241,23 @@ def test_generators_of_layers_are_saved(tmp_path):
     resumed.resume()
     list(resumed.fit(2))
     assert weights(resumed.path) == expected
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda p: optim.SGD(p, lr=0.1, momentum=0.9), lambda p: optim.Adam(p, lr=0.1)],
+    ids=["SGD", "Adam"],
+)
+def test_the_state_of_a_single_number_goes_on_bit_for_bit(make, tmp_path, rng):
+    w = mg.tensor(0.3, dtype="float32", requires_grad=True)
+    optimizer = make([w])
+    for g in rng.normal(size=20).astype("float32"):
+        arrays, meta = pack_optimizer(optimizer.state_dict())
+        tr.save_checkpoint(tmp_path / NAME, arrays, meta)
+        twin = mg.tensor(w, requires_grad=True)
+        resumed = make([twin])
+        resumed.load_state_dict(unpack_optimizer(*tr.load_checkpoint(tmp_path / NAME), "cpu"))
+        w.grad = twin.grad = g
+        optimizer.step()
+        resumed.step()
+        assert twin.item() == w.item() and resumed.state == optimizer.state

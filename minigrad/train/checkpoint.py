@@ -67,14 +67,10 @@ def pack_optimizer(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     """An optimizer's ``state_dict`` as arrays by name and a JSON part."""
     arrays, numbers = {}, []
     for i, entries in enumerate(state["state"]):
-        array = {k: v for k, v in entries.items() if hasattr(v, "shape") and v.shape}
+        array = {k: v for k, v in entries.items() if hasattr(v, "shape")}
         arrays.update({f"optimizer.{i}.{k}": v for k, v in array.items()})
-        numbers.append({k: _number(v) for k, v in entries.items() if k not in array})
+        numbers.append({k: v for k, v in entries.items() if k not in array})
     return arrays, {"numbers": numbers, "param_groups": state["param_groups"]}
-
-
-def _number(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
 
 
 def unpack_optimizer(arrays: dict[str, Any], meta: dict[str, Any], device: str) -> dict[str, Any]:
