@@ -98,6 +98,12 @@ class Conv3d(_Conv):
     axes = 3
 
 
+def _check_images(layer: Module, x: Any) -> None:
+    if x.ndim != 4:
+        headline = f"{type(layer).__name__}: x"
+        raise ShapeError(facts(headline, expected="(N, C, H, W)", got=describe(x)))
+
+
 class MaxPool2d(Module):
     """Largest value of each window of (N, C, H, W); see ``ops.max_pool``.
 
@@ -115,6 +121,7 @@ class MaxPool2d(Module):
         self.padding, self.dilation = padding, dilation
 
     def forward(self, x: Any) -> Any:
+        _check_images(self, x)
         return kernels.max_pool(x, kernel_size=self.kernel_size, stride=self.stride,
                                 padding=self.padding, dilation=self.dilation)  # fmt: skip
 
@@ -133,6 +140,7 @@ class AvgPool2d(Module):
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x: Any) -> Any:
+        _check_images(self, x)
         return kernels.avg_pool(
             x, kernel_size=self.kernel_size, stride=self.stride, padding=self.padding
         )
@@ -149,4 +157,5 @@ class GlobalAvgPool2d(Module):
     """
 
     def forward(self, x: Any) -> Any:
+        _check_images(self, x)
         return ops.mean(x, axis=(2, 3))

@@ -261,6 +261,15 @@ def test_the_missing_size_is_that_of_the_right_axis(lazy, shape, size):
     assert str(size) in repr(lazy).split(",")[0]
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 4), (2, 3, 4, 4, 4)], ids=str)
+@pytest.mark.parametrize(
+    "layer", [nn.MaxPool2d(2), nn.AvgPool2d(2), nn.GlobalAvgPool2d()], ids=repr
+)
+def test_pooling_layers_refuse_what_are_no_images(layer, shape):
+    with pytest.raises(ShapeError, match=r"Pool2d: x\n.*\(N, C, H, W\)"):
+        layer(mg.tensor(np.zeros(shape)))
+
+
 # --- random numbers, initial values ---------------------------------------------------------------
 
 
