@@ -111,15 +111,16 @@ class Dropout(Module):
         if not 0 <= p < 1:
             raise UsageError(facts("Dropout: p", expected="a probability in [0, 1)", got=p))
         self.p = p
-        self.rng = generator(rng)
+        self.rng = None if rng is None else generator(rng)  # a copy shares the default one, too
 
     def forward(self, x: Any) -> Any:
         if not self.training or self.p == 0:
             return x
-        state = self.rng.bit_generator.state
-        keep = self.rng.random(x.shape) >= self.p
+        rng = generator(self.rng)
+        state = rng.bit_generator.state
+        keep = rng.random(x.shape) >= self.p
         if statistics_are_frozen():
-            self.rng.bit_generator.state = state  # the next call draws the same mask
+            rng.bit_generator.state = state  # the next call draws the same mask
         mask = (keep / (1 - self.p)).astype(x.dtype)
         return x * backend.to_device(mask, backend.device_of(getattr(x, "array", x)))
 

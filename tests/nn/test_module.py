@@ -318,6 +318,16 @@ def test_dropout_keeps_the_mean_and_is_the_identity_in_evaluation():
     assert drop.eval()(x) is x
 
 
+def test_copies_of_a_dropout_share_the_default_generator():
+    x = mg.tensor(np.ones(100))
+    first, second = (copy.deepcopy(nn.Dropout(0.5)) for _ in range(2))
+    nn.manual_seed(3)
+    a, b = first(x).numpy(), second(x).numpy()
+    nn.manual_seed(3)
+    np.testing.assert_array_equal(second(x), a)
+    assert not np.array_equal(a, b)
+
+
 @pytest.mark.parametrize("p", [-0.1, 1.0, 2.0])
 def test_dropout_refuses_what_is_no_probability(p):
     with pytest.raises(UsageError, match="probability"):
