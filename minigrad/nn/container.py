@@ -1,6 +1,7 @@
 """Modules made of modules."""
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from minigrad.errors import DTypeError, describe, facts
@@ -24,10 +25,14 @@ class ModuleList(Module):
         Raises:
             DTypeError: it is no Module.
         """
+        free = (str(i) for i in count(len(self)) if str(i) not in self._modules)
+        self._put(next(free), module)
+
+    def _put(self, name: str, module: Module) -> None:
         if not isinstance(module, Module):
-            headline = f"{type(self).__name__}: part {len(self)}"
+            headline = f"{type(self).__name__}: part {name}"
             raise DTypeError(facts(headline, expected="a Module", got=describe(module)))
-        setattr(self, str(len(self)), module)
+        setattr(self, name, module)
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -35,8 +40,17 @@ class ModuleList(Module):
     def __iter__(self) -> Iterator[Module]:
         return (module for _, module in self.named_children())
 
-    def __getitem__(self, i: int) -> Module:
-        return list(self)[i]
+    def __getitem__(self, i: int | slice) -> Any:
+        """One module; of a slice a container of the same modules under their names here."""
+        if not isinstance(i, slice):
+            return list(self)[i]
+        part = Sequential() if isinstance(self, Sequential) else ModuleList()
+        for name in list(self._modules)[i]:
+            part._put(name, getattr(self, name))
+        return part
+
+    def __setitem__(self, i: int, module: Module) -> None:
+        self._put(list(self._modules)[i], module)
 
 
 class Sequential(ModuleList):

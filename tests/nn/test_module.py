@@ -94,6 +94,20 @@ def test_what_is_no_module_is_no_part_of_a_container(part):
         nn.ModuleList().append(part)
 
 
+def test_containers_are_sliced_and_assigned_like_lists(rng):
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    x = mg.tensor(rng.normal(size=(4, 2)))
+    np.testing.assert_array_equal(net[1:](net[:1](x)), net(x))
+    assert list(net[1:].state_dict()) == ["2.weight", "2.bias"]
+    net[-2] = nn.Tanh()
+    assert [type(m) for m in net] == [nn.Linear, nn.Tanh, nn.Linear]
+    with pytest.raises(DTypeError, match="part 1"):
+        net[1] = None
+    rest = nn.ModuleList(net)[1:]
+    rest.append(nn.ReLU())
+    assert [type(m) for m in rest] == [nn.Tanh, nn.Linear, nn.ReLU]
+
+
 def test_train_and_eval_reach_every_module():
     net = Net().eval()
     assert not any(m.training for m in net.modules())
