@@ -58,16 +58,21 @@ class RNNCell(Module):
             raise ShapeError(
                 facts("RNNCell: x", expected=f"(N, {self.input_size})", got=describe(x))
             )
-        h = zeros_like_state(x, self.hidden_size) if h is None else h
+        h = _state(self, x, h)
         of_x = kernels.matmul(x, ops.transpose(self.weight_ih)) + self.bias_ih
         of_h = kernels.matmul(h, ops.transpose(self.weight_hh)) + self.bias_hh
         return self.activation(of_x + of_h)
 
 
-def zeros_like_state(x: Any, hidden_size: int) -> Any:
-    """(N, hidden_size) zeros of the library and dtype of ``x``, (N, ...)."""
-    array = getattr(x, "array", x)
-    return backend.namespace(array).zeros((x.shape[0], hidden_size), dtype=array.dtype)
+def _state(layer: Any, x: Any, h: Any) -> Any:
+    """``h``, (N, hidden_size); zeros of the library and dtype of ``x``, (N, ...), if None."""
+    shape = x.shape[0], layer.hidden_size
+    if h is None:
+        array = getattr(x, "array", x)
+        return backend.namespace(array).zeros(shape, dtype=array.dtype)
+    if tuple(h.shape) != shape:
+        raise ShapeError(facts(f"{type(layer).__name__}: h", expected=shape, got=describe(h)))
+    return h
 
 
 class RNN(Module):
@@ -123,7 +128,7 @@ class RNN(Module):
         if self.norm is not None:
             u = ops.swapaxes(self.norm(ops.swapaxes(u, axis1=1, axis2=2)), axis1=1, axis2=2)
         u = u + self.bias
-        h = zeros_like_state(x, self.hidden_size) if h is None else h
+        h = _state(self, x, h)
         recurrent = ops.transpose(self.weight_hh)
         states = []
         for t in range(x.shape[1]):

@@ -332,6 +332,15 @@ def test_dropout_keeps_the_mean_and_is_the_identity_in_evaluation():
     assert drop.eval()(x) is x
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(nn.RNNCell(3, 2), (4, 3)), (nn.RNN(3, 2), (4, 5, 3))], ids=repr
+)
+@pytest.mark.parametrize("state", [(1, 2), (2,), (4, 1), (4, 3)], ids=str)
+def test_a_hidden_state_of_another_shape_is_refused(layer, shape, state, rng):
+    with pytest.raises(ShapeError, match=r": h\n.*\(4, 2\)"):
+        layer(mg.tensor(rng.normal(size=shape)), mg.tensor(np.ones(state)))
+
+
 def test_copies_of_a_dropout_share_the_default_generator():
     x = mg.tensor(np.ones(100))
     first, second = (copy.deepcopy(nn.Dropout(0.5)) for _ in range(2))
