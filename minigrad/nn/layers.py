@@ -121,7 +121,8 @@ class Dropout(Module):
         keep = rng.random(x.shape) >= self.p
         if statistics_are_frozen():
             rng.bit_generator.state = state  # the next call draws the same mask
-        mask = (keep / (1 - self.p)).astype(x.dtype)
+        dtype = x.dtype if x.dtype.kind == "f" else np.float64  # integers cannot hold 1 / (1 - p)
+        mask = (keep / (1 - self.p)).astype(dtype)
         return x * backend.to_device(mask, backend.device_of(getattr(x, "array", x)))
 
     def extra_repr(self) -> str:

@@ -332,6 +332,13 @@ def test_dropout_keeps_the_mean_and_is_the_identity_in_evaluation():
     assert drop.eval()(x) is x
 
 
+def test_dropout_scales_integers_as_numbers():
+    x = np.arange(1, 100)
+    y = nn.Dropout(0.3, rng=0)(x)
+    np.testing.assert_array_equal(y, nn.Dropout(0.3, rng=0)(x.astype(float)))
+    assert y.max() > 99
+
+
 @pytest.mark.parametrize(
     ("layer", "shape"), [(nn.RNNCell(3, 2), (4, 3)), (nn.RNN(3, 2), (4, 5, 3))], ids=repr
 )
