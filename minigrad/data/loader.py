@@ -9,6 +9,12 @@ from minigrad import backend
 from minigrad.errors import ShapeError, UsageError, facts
 
 
+def _check_lengths(name: str, arrays: tuple) -> None:
+    lengths = [len(a) for a in arrays]
+    if len(set(lengths)) != 1:
+        raise ShapeError(facts(name, expected="arrays of one length", got=lengths))
+
+
 class TensorDataset:
     """Arrays of one length, indexed together.
 
@@ -18,9 +24,7 @@ class TensorDataset:
     """
 
     def __init__(self, *arrays: Any):
-        if not arrays or len({len(a) for a in arrays}) != 1:
-            got = [len(a) for a in arrays]
-            raise ShapeError(facts("TensorDataset", expected="arrays of one length", got=got))
+        _check_lengths("TensorDataset", arrays)
         self.arrays = arrays
 
     def __len__(self) -> int:
@@ -111,10 +115,14 @@ def train_test_split(*arrays: Any, test: int, seed: int = 0) -> tuple:
     Returns:
         ``(train_1, train_2, ..., test_1, test_2, ...)``.
 
+    Raises:
+        ShapeError: arrays of several lengths. UsageError: a part that would be empty.
+
     >>> train, test = mg.data.train_test_split(np.arange(5), test=2)
     >>> sorted([*train, *test]) == [0, 1, 2, 3, 4], len(test)
     (True, 2)
     """
+    _check_lengths("train_test_split", arrays)
     n = len(arrays[0])
     if not 0 < test < n:
         raise UsageError(facts("train_test_split: test", expected=f"1 to {n - 1}", got=test))

@@ -65,6 +65,9 @@ def test_a_split_loses_and_repeats_nothing():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ShapeError, match="one length"):
         TensorDataset(np.zeros(3), np.zeros(4))
+    for arrays in ([np.arange(5), np.arange(7)], []):
+        with pytest.raises(ShapeError, match="train_test_split"):
+            train_test_split(*arrays, test=2)
     with pytest.raises(UsageError, match="batch_size"):
         DataLoader([1], 0)
     with pytest.raises(UsageError, match="test"):
