@@ -88,7 +88,7 @@ class Softmax(Module):
 class CrossEntropyLoss(Module):
     """Mean negative log-likelihood: logits (N, K), integer labels (N,) -> scalar.
 
-    >>> mg.nn.CrossEntropyLoss()(mg.tensor([[0.0, 0.0]]), np.array([1]))
+    >>> mg.nn.CrossEntropyLoss()(mg.tensor([[0.0, 0.0]]), [1])
     tensor(0.69314718)
     """
 

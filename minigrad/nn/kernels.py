@@ -5,6 +5,8 @@ Layers call ``kernels.conv(...)``, never ``ops.conv(...)``.
 
 from typing import Any
 
+import numpy as np
+
 from minigrad import backend, fused
 from minigrad.fused import batch_norm, conv, layer_norm, linear, max_pool, sigmoid
 from minigrad.ops.linalg import matmul
@@ -27,6 +29,7 @@ __all__ = [
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
     """``fused.cross_entropy`` of labels that may lie on the host, where checking them is free."""
+    labels = labels if hasattr(labels, "shape") else np.asarray(labels)
     xp = backend.namespace(getattr(logits, "array", logits))
     return fused.cross_entropy(logits, checked_labels(xp, logits, labels))
 
