@@ -30,7 +30,7 @@ class _Conv(Module):
         dtype: Any = "float64",
         rng: init.Seed = None,
     ):
-        if in_channels % groups or out_channels % groups:
+        if groups < 1 or in_channels % groups or out_channels % groups:
             got = f"{in_channels} and {out_channels}"
             expected = f"channels that divide by groups={groups}"
             raise UsageError(facts(f"{type(self).__name__}: channels", expected=expected, got=got))

@@ -72,7 +72,7 @@ def batch_norm_from(
         dims: 1, 2 or 3: which of BatchNorm1d, 2d, 3d.
 
     Raises:
-        UsageError: an unknown library, or names that are missing.
+        UsageError: an unknown library, other ``dims``, or names that are missing.
 
     >>> ones, zeros = np.ones(2), np.zeros(2)
     >>> names = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -81,6 +81,8 @@ def batch_norm_from(
     (0.01, 0.001, False)
     """
     convention = _convention(library)
+    if dims not in _SIZES:
+        raise UsageError(facts("batch_norm_from: dims", expected="1, 2 or 3", got=dims))
     missing = [name for name in convention.names if name not in arrays]
     if missing:
         expected = ", ".join(convention.names)
@@ -112,13 +114,16 @@ def batch_norm_to(library: str, layer: Any, *, count: int | None = None) -> dict
         The arrays under the library's names, and its ``momentum`` and ``eps``.
 
     Raises:
-        UsageError: an unknown library, or a layer that lacks what is to be converted.
+        UsageError: an unknown library, a batch without a variance, or a layer that lacks what is to
+            be converted.
 
     >>> parts = mg.nn.batch_norm_to("chainer", mg.nn.BatchNorm1d(1, momentum=0.25))
     >>> parts["momentum"], parts["avg_var"]
     (0.75, array([1.]))
     """
     convention = _convention(library)
+    if count is not None and count < 2:
+        raise UsageError(facts("batch_norm_to: count", expected="2 or more", got=count))
     if not (layer.affine and layer.track_running_stats) or layer.momentum is None:
         expected = "gamma, beta, running statistics and a momentum"
         raise UsageError(facts(f"batch_norm_to {library}", expected=expected, got=repr(layer)))

@@ -4,7 +4,12 @@ from collections.abc import Callable, Sequence
 from math import cos, pi
 from typing import Any
 
-from minigrad.errors import UsageError
+from minigrad.errors import UsageError, facts
+
+
+def _check_epochs(name: str, value: int) -> None:
+    if value < 1:
+        raise UsageError(facts(name, expected="1 or more", got=value))
 
 
 class LambdaLR:
@@ -51,6 +56,7 @@ class StepLR(LambdaLR):
     """Times ``gamma`` after every ``step_size`` epochs."""
 
     def __init__(self, optimizer: Any, step_size: int, gamma: float = 0.1):
+        _check_epochs("StepLR: step_size", step_size)
         super().__init__(optimizer, lambda epoch: gamma ** (epoch // step_size))
 
 
@@ -78,6 +84,7 @@ class CosineAnnealingLR(LambdaLR):
     """
 
     def __init__(self, optimizer: Any, T_max: int, eta_min: float = 0.0):
+        _check_epochs("CosineAnnealingLR: T_max", T_max)
         self.floor = eta_min
         super().__init__(optimizer, lambda epoch: (1 + cos(pi * epoch / T_max)) / 2)
 
@@ -107,8 +114,7 @@ class LinearLR(LambdaLR):
         end_factor: float = 1.0,
         total_iters: int = 5,
     ):
-        if total_iters < 1:
-            raise UsageError(f"LinearLR: total_iters must be 1 or more, not {total_iters}")
+        _check_epochs("LinearLR: total_iters", total_iters)
 
         def factor(epoch: int) -> float:
             share = min(epoch, total_iters) / total_iters

@@ -201,3 +201,7 @@ def test_unknown_libraries_and_missing_names_are_named():
         nn.batch_norm_from("keras", {"gamma": np.ones(1)})
     with pytest.raises(UsageError, match="momentum"):
         nn.batch_norm_to("keras", nn.BatchNorm1d(1, momentum=None))
+    with pytest.raises(UsageError, match="batch_norm_from: dims"):
+        nn.batch_norm_from("pytorch", {}, dims=4)
+    with pytest.raises(UsageError, match="batch_norm_to: count"):
+        nn.batch_norm_to("keras", nn.BatchNorm1d(1), count=1)

@@ -284,6 +284,12 @@ def test_pooling_layers_refuse_what_are_no_images(layer, shape):
         layer(mg.tensor(np.zeros(shape)))
 
 
+@pytest.mark.parametrize("groups", [0, -1, 3])
+def test_groups_must_divide_the_channels(groups):
+    with pytest.raises(UsageError, match=f"groups={groups}"):
+        nn.Conv2d(4, 4, 1, groups=groups)
+
+
 # --- random numbers, initial values ---------------------------------------------------------------
 
 

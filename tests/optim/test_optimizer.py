@@ -261,6 +261,10 @@ def test_schedules_follow_their_formula_and_resume(name, rng):
     assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
 
 
-def test_a_warm_up_of_no_steps_is_refused(rng):
-    with pytest.raises(UsageError, match="total_iters"):
-        optim.LinearLR(optim.SGD(start(rng)), total_iters=0)
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("LinearLR", "total_iters"), ("StepLR", "step_size"), ("CosineAnnealingLR", "T_max")],
+)
+def test_a_schedule_over_no_epochs_is_refused(name, option, rng):
+    with pytest.raises(UsageError, match=f"{name}: {option}"):
+        getattr(optim, name)(optim.SGD(start(rng)), **{option: 0})
