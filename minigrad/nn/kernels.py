@@ -35,7 +35,7 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
 
 
 def batch_statistics(x: Any, axes: tuple[int, ...], y: Any = None) -> tuple[Any, Any]:
-    """Mean and biased (1/N) variance of ``x`` over ``axes``, as plain arrays; two passes.
+    """Mean and biased (1/N) variance of ``x`` over ``axes``, as plain arrays.
 
     Args:
         x: a Tensor or array.
@@ -47,14 +47,14 @@ def batch_statistics(x: Any, axes: tuple[int, ...], y: Any = None) -> tuple[Any,
     node = getattr(y, "node", None)
     if node is not None and node.op is batch_norm:
         _, cache = node.cache
-        return tuple(s.reshape(-1).astype(array.dtype, copy=False) for s in (cache.mean, cache.var))
-    found = _recorded_statistics(node)
-    xp = backend.namespace(array)
-    if len(found) == 2:
-        return xp.squeeze(found["mean"], axis=axes), xp.squeeze(found["var"], axis=axes)
-    mean = array.mean(axis=axes, keepdims=True)
-    xc = array - mean
-    return xp.squeeze(mean, axis=axes), (xc * xc).mean(axis=axes)
+    else:
+        xp, found = backend.namespace(array), _recorded_statistics(node)
+        if len(found) == 2:
+            return xp.squeeze(found["mean"], axis=axes), xp.squeeze(found["var"], axis=axes)
+        ones = xp.ones(array.shape[1], dtype=array.dtype)  # kernels sum with more care than mean()
+        _, (_, cache) = batch_norm.forward(xp, array, ones, ones, axis=axes)
+    kept = tuple(n for i, n in enumerate(array.shape) if i not in axes)
+    return tuple(s.reshape(kept).astype(array.dtype, copy=False) for s in (cache.mean, cache.var))
 
 
 def _recorded_statistics(node: Any) -> dict[str, Any]:

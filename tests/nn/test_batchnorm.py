@@ -144,6 +144,17 @@ def test_float32_layers_keep_a_small_spread_at_a_large_mean():
     assert abs(bn.running_var.item() / exact - 1) < 1e-3
 
 
+def test_float32_statistics_of_many_values_are_right_to_a_rounding():
+    x = np.random.default_rng(0).normal(1000.0, 1.0, (100_000, 2)).astype(np.float32)
+    mean, var = kernels.batch_statistics(x, (0,))
+    assert mean.dtype == var.dtype == np.float32
+    eps = np.finfo(np.float32).eps
+    np.testing.assert_allclose(mean, x.mean(0, dtype=np.float64), rtol=eps)
+    # the mean's own rounding adds its square, 1000^2 eps^2; each square is rounded twice
+    exact = x.astype(np.float64).var(0)
+    np.testing.assert_allclose(var, exact, rtol=0, atol=(1000 * eps) ** 2 + 4 * eps)
+
+
 def test_frozen_gamma_and_beta_get_no_gradient_and_stay_in_the_state(rng):
     bn = nn.BatchNorm1d(2)
     bn.requires_grad_(False)
