@@ -26,7 +26,7 @@ def gradient_profile(B, batch_norm=True, skip=False, scale=1.0):
     pullbacks = []
     for _ in range(depth):
         linear = mg.nn.Linear(width, width, bias=False, rng=run.rng)
-        mg.nn.init.kaiming_normal_(linear.weight, scale * sqrt(2), run.rng)
+        mg.nn.init.kaiming_normal_(linear.weight, gain=scale * sqrt(2), rng=run.rng)
         norm = mg.nn.BatchNorm1d(width) if batch_norm else mg.nn.Identity()
         layer = mg.nn.Sequential(linear, norm, mg.nn.ReLU())
         h, pullback = mg.vjp(lambda h, f=layer: f(h) + h if skip else f(h), h)

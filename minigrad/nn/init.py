@@ -78,8 +78,11 @@ def xavier_normal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tenso
     return normal_(weight, 0.0, gain * sqrt(2 / sum(fans(weight.shape))), rng)
 
 
-def kaiming_uniform_(weight: Tensor, gain: float = sqrt(2), rng: Seed = None) -> Tensor:
+def kaiming_uniform_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None) -> Tensor:
     """He: uniform with variance ``gain^2 / fan_in``; the default gain is that of ReLU.
+
+    PyTorch's second argument is another number, the slope ``a`` of a leaky ReLU, whose gain is
+    ``sqrt(2 / (1 + a^2))``.
 
     Source:
         He, Zhang, Ren, Sun 2015, arXiv:1502.01852, eq. 10.
@@ -88,7 +91,7 @@ def kaiming_uniform_(weight: Tensor, gain: float = sqrt(2), rng: Seed = None) ->
     return uniform_(weight, -bound, bound, rng)
 
 
-def kaiming_normal_(weight: Tensor, gain: float = sqrt(2), rng: Seed = None) -> Tensor:
+def kaiming_normal_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None) -> Tensor:
     """He: normal with variance ``gain^2 / fan_in``; the default gain is that of ReLU."""
     return normal_(weight, 0.0, gain / sqrt(fans(weight.shape)[0]), rng)
 

@@ -316,6 +316,12 @@ def test_initial_variance_is_that_of_the_paper(init, variance):
     assert abs(w.mean()) < 5 * np.sqrt(variance / w.size)
 
 
+def test_a_gain_of_kaiming_is_never_taken_for_the_slope_of_torch():
+    for init in (nn.init.kaiming_uniform_, nn.init.kaiming_normal_):
+        with pytest.raises(TypeError, match="positional"):
+            init(mg.tensor(np.zeros((2, 2))), 5**0.5)
+
+
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4), (4, 1, 3, 3)], ids=str)
 def test_orthogonal_weights_have_orthonormal_rows_or_columns(shape):
     w = nn.init.orthogonal_(mg.tensor(np.zeros(shape)), gain=2.0, rng=0).numpy()
