@@ -70,6 +70,9 @@ NUMPY = register(
     )
 )  # fmt: skip
 
+_BOOL = np.dtype(bool)
+_BITS = {np.dtype(f"f{size}"): np.dtype(f"i{size}") for size in (2, 4, 8)}
+
 SCALARS = frozenset(NUMPY.types[1:])  # all but ndarray: the class tells shape and dtype
 
 
@@ -269,6 +272,25 @@ def read_only(array: Any) -> Any:
     if isinstance(array, np.ndarray):
         array.flags.writeable = False
     return array
+
+
+def masked(xp: Any, condition: Any, x: Any, out: Any = None) -> Any:
+    """``x`` where ``condition`` holds, 0 elsewhere, whatever ``x`` is there; into ``out`` if given.
+
+    NumPy chooses element by element, and a processor guesses wrong half of the time; a product with
+    the mask is ten times as fast, but 0 * inf is nan. The product of the bits is 0.
+    """
+    if condition.__class__ is np.bool_ and x.__class__ in SCALARS:
+        return x if condition else x.dtype.type(0)
+    bits = _BITS.get(x.dtype) if x.__class__ is np.ndarray else None
+    if bits is not None and getattr(condition, "dtype", None) == _BOOL:
+        into = None if out is None else out.view(bits)
+        return np.multiply(x.view(bits), condition, out=into).view(x.dtype)
+    chosen = xp.where(condition, x, 0)
+    if out is None:
+        return chosen
+    out[...] = chosen
+    return out
 
 
 def scatter_add(xp: Any, target: Any, key: Any, values: Any) -> None:

@@ -26,9 +26,14 @@ def relu(xp, x):
     return xp.maximum(x, 0)
 
 
-@relu.defpartials
-def drelu(y, x):
-    return (x > 0,)
+@relu.defvjp
+def relu_vjp(y_bar, y, x):
+    return (where(x > 0, y_bar, 0),)
+
+
+@relu.defjvp
+def relu_jvp(x_dots, y, x):
+    return where(x > 0, x_dots[0], 0)
 
 
 @elementwise(

@@ -8,6 +8,7 @@ from minigrad.core.broadcast import broadcast_to, sum_to
 from minigrad.core.op import op
 from minigrad.declaration import Case
 from minigrad.errors import ShapeError, describe, facts
+from minigrad.ops.select import where
 from minigrad.ops.shape import expand_dims, reshape, swapaxes
 
 
@@ -142,22 +143,20 @@ def _einsum_cotangent(x, letters, terms):
     column = reshape(total, shape=tuple(found.get(c, 1) for c in unique))
     diagonal = broadcast_to(column, shape=tuple(max(found.get(c, 1), length[c]) for c in unique))
     diagonal = sum_to(diagonal, shape=tuple(length[c] for c in unique))  # a unit axis broadcast
-    return diagonal if unique == letters else _on_diagonal(diagonal, unique, letters, x)
+    return diagonal if unique == letters else _on_diagonal(diagonal, letters, x)
 
 
-def _on_diagonal(values, unique, letters, x):
-    """The adjoint of taking a diagonal: multiply by an identity for each repeated letter."""
+def _on_diagonal(values, letters, x):
+    """The adjoint of taking a diagonal: zeros where the indices of a repeated letter differ."""
     xp = namespace(getattr(x, "array", x))
-    fresh = iter(c for c in ascii_letters if c not in letters)
-    terms, renamed, seen = [(unique, values)], "", set()
-    for c, n in zip(letters, x.shape, strict=True):
-        if c in seen:
-            other = next(fresh)
-            terms.append((c + other, xp.eye(n)))
-            c = other
-        seen.add(c)
-        renamed += c
-    return einsum(*(a for _, a in terms), subscripts=",".join(t for t, _ in terms) + "->" + renamed)
+    first = [letters.index(c) for c in letters]
+    index = [xp.arange(n).reshape(n, *(1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)]
+    equal = xp.ones((1,) * x.ndim, dtype=bool)
+    for i, j in enumerate(first):
+        if i != j:
+            equal = equal & (index[i] == index[j])
+    own = tuple(n if first[i] == i else 1 for i, n in enumerate(x.shape))
+    return where(equal, reshape(values, shape=own), 0)
 
 
 def _explicit(subscripts, ndims):

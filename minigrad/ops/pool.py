@@ -127,9 +127,9 @@ def put_winners(xp, y, winners, windows, total):
     y, winners = xp.moveaxis(y, 0, -1), xp.moveaxis(winners, 0, -1)
     for k, (_, view) in enumerate(windows.views(total)):
         if windows.is_disjoint:
-            xp.multiply(y, winners == k, out=view)
+            backend.masked(xp, winners == k, y, out=view)
         else:
-            view += y * (winners == k)
+            view += backend.masked(xp, winners == k, y)
     return windows.crop(xp, total)
 
 
@@ -160,7 +160,7 @@ def take_pooled(xp, x, *, winners, kernel_size, stride=None, padding=0, dilation
     winners = xp.moveaxis(winners, 0, -1)
     y = xp.zeros(winners.shape, dtype=x.dtype)
     for k, (_, view) in enumerate(windows.views(windows.pad(xp, x))):
-        y += view * (winners == k)
+        y += backend.masked(xp, winners == k, view)
     return xp.moveaxis(y, -1, 0)
 
 

@@ -9,6 +9,7 @@ from minigrad.backend import namespace
 from minigrad.core.op import op
 from minigrad.declaration import Case, Domain
 from minigrad.ops.exponential import exp
+from minigrad.ops.select import where
 from minigrad.ops.shape import broadcast_to, concatenate, flip, pad, reshape, transpose
 
 _AXES = (
@@ -152,22 +153,22 @@ def min(xp, x, *, axis=None, keepdims=False):
     return x.min(axis=axis, keepdims=keepdims)
 
 
-def _shares(y, x, axis):
-    """1 / (number of ties) where ``x`` attains ``y``, 0 elsewhere."""
+def _shares(bar, y, x, axis):
+    """``bar`` over the number of ties where ``x`` attains ``y``, 0 elsewhere."""
     attained = x == reshape(y, shape=_kept(x.shape, axis))
-    return attained / sum(attained, axis=axis, keepdims=True)
+    return where(attained, bar, 0) / sum(attained, axis=axis, keepdims=True)
 
 
 @max.defvjp
 @min.defvjp
 def extremum_vjp(y_bar, y, x, *, axis=None, keepdims=False):
-    return (reshape(y_bar, shape=_kept(x.shape, axis)) * _shares(y, x, axis),)
+    return (_shares(reshape(y_bar, shape=_kept(x.shape, axis)), y, x, axis),)
 
 
 @max.defjvp
 @min.defjvp
 def extremum_jvp(x_dots, y, x, *, axis=None, keepdims=False):
-    return sum(_shares(y, x, axis) * x_dots[0], axis=axis, keepdims=keepdims)
+    return sum(_shares(x_dots[0], y, x, axis), axis=axis, keepdims=keepdims)
 
 
 @op(

@@ -1,5 +1,10 @@
-"""Choosing between values: where, maximum, minimum, clip, and the sign they come from."""
+"""Choosing between values: where, maximum, minimum, clip, and the sign they come from.
 
+Their rules choose, too: a cotangent that does not pass is dropped even if it is inf, as that of a
+square root at 0 is. A product with a mask would make it nan.
+"""
+
+from minigrad.backend import masked
 from minigrad.core.op import elementwise
 from minigrad.declaration import Case, Domain
 
@@ -21,12 +26,22 @@ def where(xp, condition, x1, x2):
     >>> mg.where(np.array([True, False]), mg.tensor([1.0, 2.0]), 0.0)
     tensor([1., 0.])
     """
+    if x2.__class__ is int and not x2:  # as rules ask for it
+        return masked(xp, condition, x1)
     return xp.where(condition, x1, x2)
 
 
-@where.defpartials
-def dwhere(y, condition, x1, x2):
-    return None, lambda: condition != 0, lambda: condition == 0
+@where.defvjp
+def where_vjp(y_bar, y, condition, x1, x2):
+    return None, lambda: where(condition != 0, y_bar, 0), lambda: where(condition == 0, y_bar, 0)
+
+
+@where.defjvp
+def where_jvp(x_dots, y, condition, x1, x2):
+    _, x1_dot, x2_dot = x_dots
+    if x1_dot is None:
+        return None if x2_dot is None else where(condition == 0, x2_dot, 0)
+    return where(condition != 0, x1_dot, 0 if x2_dot is None else x2_dot)
 
 
 @elementwise(
@@ -44,11 +59,6 @@ def maximum(xp, x1, x2):
     return xp.maximum(x1, x2)
 
 
-@maximum.defpartials
-def dmaximum(y, x1, x2):
-    return lambda: _share(x1 > x2, x1 == x2), lambda: _share(x2 > x1, x1 == x2)
-
-
 @elementwise(
     formula=r"y = \min(x_1, x_2)",
     pullback=r"\bar x_1 = \bar y\,([x_1 < x_2] + \frac{1}{2} [x_1 = x_2])",
@@ -64,13 +74,23 @@ def minimum(xp, x1, x2):
     return xp.minimum(x1, x2)
 
 
-@minimum.defpartials
-def dminimum(y, x1, x2):
-    return lambda: _share(x1 < x2, x1 == x2), lambda: _share(x2 < x1, x1 == x2)
+@maximum.defvjp
+@minimum.defvjp
+def extremum_vjp(y_bar, y, x1, x2):
+    return lambda: _share(y_bar, y, x1, x2), lambda: _share(y_bar, y, x2, x1)
 
 
-def _share(wins, ties):
-    return where(ties, 0.5, where(wins, 1.0, 0.0))
+@maximum.defjvp
+@minimum.defjvp
+def extremum_jvp(x_dots, y, x1, x2):
+    pairs = zip(x_dots, ((x1, x2), (x2, x1)), strict=True)
+    shares = [_share(x_dot, y, *xs) for x_dot, xs in pairs if x_dot is not None]
+    return sum(shares[1:], shares[0])
+
+
+def _share(bar, y, x, other):
+    """``bar`` where ``x`` is the extremum ``y``, half of it where the ``other`` is, too."""
+    return where(x == y, where(x == other, 0.5 * bar, bar), 0)
 
 
 @elementwise(
@@ -95,9 +115,14 @@ def clip(xp, x, *, min=None, max=None):
     return +low if max is None else xp.minimum(low, max)
 
 
-@clip.defpartials
-def dclip(y, x, *, min=None, max=None):
-    return (y == x,)
+@clip.defvjp
+def clip_vjp(y_bar, y, x, *, min=None, max=None):
+    return (where(y == x, y_bar, 0),)
+
+
+@clip.defjvp
+def clip_jvp(x_dots, y, x, *, min=None, max=None):
+    return where(y == x, x_dots[0], 0)
 
 
 @elementwise(

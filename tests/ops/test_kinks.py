@@ -127,3 +127,34 @@ def test_where_stops_the_branch_that_is_not_taken():
     x = np.array([0.0, 4.0])
     safe = lambda t: mg.where(x > 0, mg.sqrt(mg.where(x > 0, t, 1.0)), 0.0)  # noqa: E731
     np.testing.assert_array_equal(mg.vjp(safe, x)[1]([2.0, 2.0])[0].data, [0.0, 0.5])
+
+
+def _in_windows(pool, x, **geometry):
+    return pool(mg.stack([x, np.zeros(2)], axis=-1)[:, None], kernel_size=2, **geometry)[:, 0, 0]
+
+
+RECTIFIED = {
+    "relu": mg.relu,
+    "clip": lambda x: mg.clip(x, 0.0),
+    "where": lambda x: mg.where(x > 0, x, 0.0),
+    "where, else": lambda x: mg.where(x <= 0, 0.0, x),
+    "maximum": lambda x: mg.maximum(0.0, x),
+    "minimum": lambda x: -mg.minimum(-x, 0.0),
+    "max": lambda x: mg.max(mg.stack([x, np.zeros(2)]), axis=0),
+    "min": lambda x: -mg.min(mg.stack([-x, np.zeros(2)]), axis=0),
+    "max_pool": lambda x: _in_windows(mg.ops.max_pool, x),
+    "max_pool, overlapping": lambda x: _in_windows(mg.ops.max_pool, x, stride=1),
+    "fused max_pool": lambda x: _in_windows(mg.fused.max_pool, x),
+}
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize("rectified", RECTIFIED.values(), ids=RECTIFIED)
+def test_what_a_choice_does_not_pass_is_dropped_even_where_it_is_infinite(rectified):
+    """Written as a product with a mask it would be inf * 0 = nan."""
+    root = lambda x: mg.sqrt(rectified(x))  # noqa: E731
+    np.testing.assert_array_equal(mg.vjp(root, [-1.0, 4.0])[1]([2.0, 3.0])[0].data, [0.0, 0.75])
+    y_dot = mg.jvp(lambda x: rectified(mg.sqrt(x) - 1.0), ([0.0, 9.0],), ([2.0, 3.0],))[1]
+    np.testing.assert_array_equal(y_dot.data, [0.0, 0.5])
+    hessian = mg.jacobian(mg.grad(lambda x: mg.sum(root(x) * [2.0, 3.0])))([-1.0, 4.0])
+    np.testing.assert_array_equal(hessian.data, [[0.0, 0.0], [0.0, -3 / 32]])

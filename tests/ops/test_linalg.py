@@ -112,6 +112,13 @@ def test_einsum_of_float32_stays_float32_on_a_diagonal():
     np.testing.assert_array_equal(x.grad.data, np.diag([1.0, 2.0, 3.0]))
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize("subscripts", ["iij->ij", "iij->ji", "iij->"])
+def test_nothing_reaches_what_is_not_on_a_diagonal(subscripts):
+    x_bar = mg.grad(lambda x: mg.sqrt(mg.einsum(subscripts, x)).sum())(np.zeros((2, 2, 3))).data
+    np.testing.assert_array_equal(x_bar, np.where(np.eye(2)[..., None], [np.inf] * 3, 0.0))
+
+
 def test_the_same_tensor_may_be_both_factors(rng):
     a = rng.normal(size=(3, 3))
     seed = rng.normal(size=(3, 3))
