@@ -175,9 +175,9 @@ def fused(composite: Declared, *, pullback: str) -> Callable[[Callable], Fused]:
 
 
 def same_floats(*arrays: Any) -> bool:
-    """Whether all arrays have one dtype, float32 or float64."""
+    """Whether all are arrays (a statistic may be a list) of one dtype, float32 or float64."""
     dtype = arrays[0].dtype
-    return dtype in _FLOATS and all(a.dtype is dtype or a.dtype == dtype for a in arrays)
+    return dtype in _FLOATS and all(getattr(a, "dtype", None) == dtype for a in arrays)
 
 
 def _is_tracked(value: Any) -> bool:

@@ -63,12 +63,13 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
     tensor([[-1., -1.],
             [ 1.,  1.]])
     """
+    mean, var = (s if s is None else xp.asarray(s) for s in (mean, var))
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     channels = (-1,) + (1,) * (x.ndim - 2)  # (C,) aligned with axis 1
     axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
     is_fixed = mean is not None
     if is_fixed:
-        mean, var = (xp.asarray(s).reshape(channels) for s in (mean, var))
+        mean, var = mean.reshape(channels), var.reshape(channels)
         xc = x - mean
     else:
         mean = _mean(xp, x, axes)
@@ -190,9 +191,10 @@ def _sum(a, b=None):
     return total
 
 
-def accepts(x, gamma, beta, *, axis=None, **_):
+def accepts(x, gamma, beta, *, mean=None, var=None, axis=None, **_):
     """One floating dtype of at least 32 bits, and every axis but 1 averaged."""
-    if x.ndim < 2 or not same_floats(x, gamma, beta):
+    given = [statistic for statistic in (mean, var) if statistic is not None]
+    if x.ndim < 2 or not same_floats(x, gamma, beta, *given):
         return False
     batch = [i for i in range(x.ndim) if i != 1]
     return axis is None or sorted(i % x.ndim for i in np.atleast_1d(axis)) == batch

@@ -148,6 +148,19 @@ def test_operands_of_two_dtypes_promote_as_in_the_composite(rng):
         )
 
 
+@pytest.mark.parametrize("size", [4, 4000])  # of the portable version, and of the compiled one
+@pytest.mark.parametrize("given", [np.float32, np.float64, np.ndarray.tolist], ids=repr)
+def test_statistics_of_any_kind_promote_as_in_the_composite(rng, size, given):
+    x, gamma, beta = operands(rng, (size, 5), "float32")
+    mean, var = (p.tolist() if given is np.ndarray.tolist else given(p)
+                 for p in rng.uniform(0.5, 1.5, (2, 5)).astype("float32"))  # fmt: skip
+    a, b = (f(x, gamma, beta, mean=mean, var=var) for f in (mg.fused.batch_norm, mg.ops.batch_norm))
+    assert a.dtype == b.dtype == (np.float32 if given is np.float32 else np.float64)
+    # some five roundings of parts of up to |x - mean| + |beta|, whatever the order
+    parts = 1 + np.abs(b.numpy()) + 2 * np.abs(beta.numpy())
+    assert (np.abs(a.numpy() - b.numpy()) <= 8 * np.finfo(a.dtype).eps * parts).all()
+
+
 def test_a_cache_is_freed_with_its_graph(rng):
     x, gamma, beta = operands(rng, (64, 128))
     y = mg.fused.batch_norm(x, gamma, beta)

@@ -76,9 +76,10 @@ def real(array: Any) -> str:
 
 
 def is_real(*arrays: Any) -> bool:
-    """Whether all arrays are float32, or all float64."""
+    """Whether all are arrays of float32, or all of float64."""
     first = arrays[0].dtype
-    return first.kind == "f" and first.itemsize in (4, 8) and all(a.dtype == first for a in arrays)
+    kinds = [getattr(array, "dtype", None) for array in arrays]
+    return first.kind == "f" and first.itemsize in (4, 8) and all(kind == first for kind in kinds)
 
 
 def is_aligned(*arrays: Any) -> bool:
