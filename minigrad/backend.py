@@ -62,7 +62,7 @@ NUMPY = register(
         types=(
             np.ndarray, np.bool_, np.float16, np.float32, np.float64, np.longdouble, np.int8,
             np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64, np.longlong,
-            np.ulonglong, np.complex64, np.complex128,
+            np.ulonglong,
         ),
         device_of=lambda array: "cpu",
         to_host=np.asarray,
@@ -261,9 +261,9 @@ def frozen(array: Any) -> Any:
         return type(array)(frozen(item) for item in array)
     library = _LIBRARIES.get(type(array))
     if library not in (None, NUMPY):
-        return array.copy()
+        return _real(array).copy()
     if isinstance(array, np.ndarray):
-        return read_only(np.array(_real(array), subok=False)) if array.ndim else array[()]
+        return read_only(np.array(_real(array), subok=False)) if array.ndim else _real(array)[()]
     return array
 
 

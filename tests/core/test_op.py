@@ -301,6 +301,8 @@ def test_an_axis_error_names_operand_shape_and_axis(name):
     "operand",
     [
         1j,
+        np.complex64(1j),
+        np.array(1j),
         np.array([1j, 2j]),
         "text",
         np.array(["a", "b"]),
