@@ -91,16 +91,18 @@ class Tensor(Box):
 
     def __array_function__(self, func: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
         """``numpy.f(tensor)`` is the op of that name; what would drop a graph is refused."""
-        if func.__name__ in REGISTRY:
-            op: Any = REGISTRY[func.__name__]
+        name = func.__name__
+        if name in REGISTRY and name not in _UNLIKE:
+            op: Any = REGISTRY[name]
             return op(*args, **kwargs)
-        if func.__name__ not in _QUERIES and any(map(_tracked, args)):
-            remedy = f"use an op of minigrad.ops, or numpy.{func.__name__}(x.numpy())"
-            got = f"numpy.{func.__name__}, which is none"
+        if name not in _QUERIES and any(map(_tracked, (*args, *kwargs.values()))):
+            full = f"{func.__module__}.{name}"
+            remedy = f"use an op of minigrad.ops, or {full}(x.numpy())"
+            got = f"{full}, which {_UNLIKE.get(name, 'is none')}"
             raise DTypeError(
                 facts("a tensor with a graph", expected="an op", got=got, remedy=remedy)
             )
-        return func(*map(_plain, args), **kwargs)
+        return func(*map(_plain, args), **{key: _plain(value) for key, value in kwargs.items()})
 
     def __len__(self) -> int:
         if not self.shape:
@@ -423,6 +425,7 @@ _QUERIES = frozenset(
     ["allclose", "array2string", "array_equal", "array_repr", "array_str", "isclose", "ndim",
      "result_type", "shape", "size"]
 )  # fmt: skip
+_UNLIKE = {"cholesky": "reads the lower triangle; minigrad.ops.cholesky takes the symmetric part"}
 
 
 def _tracked(value: Any) -> bool:

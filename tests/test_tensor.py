@@ -322,6 +322,24 @@ def test_numpy_asarray_converts_as_asked():
     assert np.asarray(leaf(1.5)).shape == ()
 
 
+NOT_OPS = {
+    "median": lambda x: np.median(x),
+    "median, by name": lambda x: np.median(a=x),
+    "allclose": lambda x: np.allclose(x, b=x),
+    "weights": lambda x: np.average(np.asarray(x), weights=x),
+    "cholesky": lambda x: np.linalg.cholesky(x),
+}
+
+
+@pytest.mark.parametrize("f", NOT_OPS.values(), ids=NOT_OPS)
+def test_a_numpy_function_that_is_no_op_computes_as_numpy_does_or_refuses_a_graph(f):
+    value = np.array([[4.0, 0.0], [2.0, 5.0]])
+    np.testing.assert_array_equal(f(mg.tensor(value)), f(value))
+    if f is not NOT_OPS["allclose"]:
+        with pytest.raises(errors.DTypeError, match=r"use an op of minigrad.ops, or numpy\."):
+            f(leaf(value))
+
+
 def test_data_of_a_0d_tensor_is_an_array():
     x = leaf(1.5)
     assert isinstance(x.data, np.ndarray) and x.data.shape == ()
