@@ -2,6 +2,7 @@
 
 from minigrad.fused.declare import fused
 from minigrad.ops.loss import checked_labels, cross_entropy, marked
+from minigrad.ops.reduce import over
 
 
 @fused(
@@ -41,5 +42,5 @@ def cross_entropy_backward(xp, y_bar, cache):
     probabilities, n, labels = cache
     x_bar = probabilities.copy()
     x_bar[n, labels] -= 1
-    x_bar *= y_bar / len(labels)
+    x_bar *= over(y_bar, len(labels))
     return x_bar, None

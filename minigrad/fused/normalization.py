@@ -13,6 +13,7 @@ from minigrad.ops.normalization import (
     check_layer_norm,
     layer_norm,
 )
+from minigrad.ops.reduce import wide
 
 SMALL = 16384  # elements up to which the portable version is as fast
 PIECE = 131072  # elements that NumPy works on at a time
@@ -72,12 +73,15 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
         mean, var = mean.reshape(channels), var.reshape(channels)
         xc = x - mean
     else:
-        mean = _mean(xp, x, axes)
-        xc = x - mean
+        xc = wide(x)
+        mean = _mean(xp, xc, axes)
+        xc = xc - mean
         var = (xc * xc).mean(axis=axes, keepdims=True)
     inv_std = 1 / xp.sqrt(var + eps)
     gamma = gamma.reshape(channels)
     y = xc * (gamma * inv_std) + beta.reshape(channels)
+    if not is_fixed:
+        y = y.astype(xp.result_type(x, gamma, beta), copy=False)
     return y, Cache(mean, var, xc, gamma, inv_std, axes, is_fixed)
 
 
@@ -235,13 +239,14 @@ def fused_layer_norm(xp, x, gamma, beta, *, eps=1e-5):
     """
     check_layer_norm(x, gamma, beta)
     axes = tuple(range(-gamma.ndim, 0))
-    x_hat = x - _mean(xp, x, axes)
+    x_hat = wide(x)
+    x_hat = x_hat - _mean(xp, x_hat, axes)
     var = (x_hat * x_hat).mean(axis=axes, keepdims=True)
     inv_std = 1 / xp.sqrt(var + eps)
     x_hat *= inv_std
     y = x_hat * gamma
     y += beta
-    return y, (x_hat, gamma, inv_std)
+    return y.astype(xp.result_type(x, gamma, beta), copy=False), (x_hat, gamma, inv_std)
 
 
 @fused_layer_norm.defbackward

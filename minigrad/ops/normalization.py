@@ -7,6 +7,7 @@ from minigrad.declaration import Case, Domain
 from minigrad.errors import ShapeError, UsageError, describe, facts
 from minigrad.ops.arithmetic import add, reciprocal, sqrt
 from minigrad.ops.reduce import mean as mean_over
+from minigrad.ops.reduce import narrow, wide
 from minigrad.ops.shape import reshape
 
 _ANY = (Domain(-2.0, 3.0),)
@@ -57,13 +58,13 @@ def batch_norm(x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     if x.ndim > 2:
         gamma, beta = (reshape(p, shape=channels) for p in (gamma, beta))
     if mean is None:
-        xc, variance = _deviations(x, axis)
+        xc, variance = _deviations(wide(x), axis)
     else:
         mu, variance = (reshape(s, shape=channels) if x.ndim > 2 else s for s in (mean, var))
         xc = label(x - mu, "xc")
     with scope("normalize"):
         inv_std = label(reciprocal(sqrt(add(variance, eps))), "inv_std")
-        x_hat = label(xc * inv_std, "x_hat")
+        x_hat = label(xc * inv_std if mean is not None else narrow(xc * inv_std, x), "x_hat")
     with scope("affine"):
         return gamma * x_hat + beta
 
@@ -121,10 +122,11 @@ def layer_norm(x, gamma, beta, *, eps=1e-5):
     """
     check_layer_norm(x, gamma, beta)
     axes = tuple(range(-len(gamma.shape), 0))
-    xc = label(x - mean_over(x, axis=axes, keepdims=True), "xc")
+    xc = wide(x)
+    xc = label(xc - mean_over(xc, axis=axes, keepdims=True), "xc")
     var = label(mean_over(xc * xc, axis=axes, keepdims=True), "var")
     inv_std = label(reciprocal(sqrt(var + eps)), "inv_std")
-    return gamma * label(xc * inv_std, "x_hat") + beta
+    return gamma * label(narrow(xc * inv_std, x), "x_hat") + beta
 
 
 def check_layer_norm(x, gamma, beta):

@@ -5,12 +5,14 @@
 
 from math import prod as product
 
+import numpy as np
+
 from minigrad.backend import namespace
 from minigrad.core.op import op
 from minigrad.declaration import Case, Domain
 from minigrad.ops.exponential import exp
 from minigrad.ops.select import where
-from minigrad.ops.shape import broadcast_to, concatenate, flip, pad, reshape, transpose
+from minigrad.ops.shape import astype, broadcast_to, concatenate, flip, pad, reshape, transpose
 
 _AXES = (
     Case(((2, 3),)),
@@ -22,6 +24,7 @@ _AXES = (
 )
 _EMPTY = (Case(((0, 3),), {"axis": 1}),)  # no row to reduce
 _NO_TERMS = (Case(((0, 3),), {"axis": 0}),)  # a reduction over nothing
+_HALF = np.dtype("float16")
 
 
 def _axes(ndim, axis):
@@ -39,6 +42,21 @@ def _kept(shape, axis):
 def _count(shape, axis):
     """How many elements are reduced to one."""
     return product(shape[i] for i in _axes(len(shape), axis))
+
+
+def wide(x):
+    """``x``, a float16 as float32: 65504 is the largest float16, of counts and squares, too."""
+    return astype(x, dtype="float32") if x.dtype == _HALF else x
+
+
+def narrow(y, x):
+    """``y``, made of ``wide(x)``, in the precision of ``x``."""
+    return astype(y, dtype=x.dtype) if x.dtype == _HALF else y
+
+
+def over(x, n):
+    """``x / n`` for a count ``n``."""
+    return wide(x) / n
 
 
 @op(
@@ -80,7 +98,7 @@ def mean(xp, x, *, axis=None, keepdims=False):
 
 @mean.defvjp
 def mean_vjp(y_bar, y, x, *, axis=None, keepdims=False):
-    share = reshape(y_bar, shape=_kept(x.shape, axis)) / _count(x.shape, axis)
+    share = over(reshape(y_bar, shape=_kept(x.shape, axis)), _count(x.shape, axis))
     return (broadcast_to(share, shape=x.shape),)
 
 
@@ -96,7 +114,7 @@ def var(xp, x, *, axis=None, ddof=0, keepdims=False):
     >>> mg.var(mg.tensor([1.0, 3.0]), ddof=1)
     tensor(2.)
     """
-    return x.var(axis=axis, ddof=ddof, keepdims=keepdims)
+    return narrow(wide(x).var(axis=axis, ddof=ddof, keepdims=keepdims), x)
 
 
 @var.defvjp
@@ -112,7 +130,7 @@ def var_jvp(x_dots, y, x, *, axis=None, ddof=0, keepdims=False):
 
 def _dvar(x, axis, ddof):
     """2 (x - mean) / (N - ddof). The mean's own derivative drops out: the deviations sum to 0."""
-    return 2 * (x - mean(x, axis=axis, keepdims=True)) / (_count(x.shape, axis) - ddof)
+    return over(2 * (x - mean(x, axis=axis, keepdims=True)), _count(x.shape, axis) - ddof)
 
 
 @op(

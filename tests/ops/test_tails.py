@@ -4,6 +4,7 @@ The references are np.longdouble, ``math`` or closed forms. A tolerance counts r
 of eps for the function itself, plus what the rounding of an inner argument does to an exponential.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -180,3 +181,35 @@ def test_variance_of_data_with_a_large_mean_is_exact(rng):
     assert mg.var(2.0**40 + z) == pytest.approx(z.var(), rel=4 * EPS)
     got = mg.vjp(mg.var, 2.0**40 + z)[1](1.5)[0].data
     np.testing.assert_allclose(got, 1.5 * 2 * (z - z.mean()) / 64, rtol=1e-13, atol=1e-4 * EPS)
+
+
+def test_counts_beyond_float16_divide_a_float16_gradient():
+    x = np.tile(np.float16([1.0, -1.0]), 50_000)
+    for f, slope in ((mg.mean, 1), (mg.var, 2 * x.astype(float))):
+        x_bar = mg.vjp(f, x)[1](np.float16(3.0))[0].data
+        assert x_bar.dtype == np.float16  # one rounding, of a number below the smallest normal one
+        np.testing.assert_allclose(x_bar, 3e-5 * slope * np.ones(len(x)), rtol=0, atol=2.0**-25)
+
+
+@pytest.mark.parametrize("module", [mg.ops, mg.fused])
+@pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
+def test_deviations_whose_squares_overflow_float16_are_normalized(module, name, rng):
+    x, y_bar = (1000 * rng.normal(size=(20, 5))).astype("float16"), rng.normal(size=(20, 5))
+    gamma, beta, y_bar = (a.astype("float16") for a in (*rng.normal(size=(2, 5)), y_bar))
+    y, pullback = mg.vjp(getattr(module, name), x, gamma, beta)
+    wide = [a.astype("float64") for a in (x, gamma, beta)]
+    expected, reference = mg.vjp(getattr(mg.ops, name), *wide)
+    means = functools.partial(np.mean, axis=int(name == "layer_norm"), keepdims=True)
+    xc = wide[0] - means(wide[0])
+    sigma = np.sqrt(means(xc * xc))
+    x_hat, g = np.abs(xc / sigma), np.abs(wide[1] * y_bar)
+    eps = float(np.finfo("float16").eps)
+    # y rounds x_hat, its product and its sum; x_bar is the difference of three paths, each of which
+    # rounds twice; the others are sums of 20 terms, each of which rounds at most 20 times
+    parts = [(g + means(g) + x_hat * means(g * x_hat)) / sigma,
+             10 * np.abs(x_hat * y_bar).sum(0), 10 * np.abs(y_bar).sum(0)]  # fmt: skip
+    pairs = zip([y, *pullback(y_bar)], [expected, *reference(y_bar)],
+                [x_hat * np.abs(wide[1]) + np.abs(wide[2]), *parts], strict=True)  # fmt: skip
+    for got, exact, part in pairs:
+        assert got.dtype == np.float16
+        assert (np.abs(got.data - exact.data) <= 2 * eps * part + 2.0**-24).all()
