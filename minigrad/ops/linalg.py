@@ -106,6 +106,7 @@ def check_linear(x, w, b):
         Case(((5, 2, 3), (3, 4)), {"subscripts": "...ij,jk->...ik"}),
         Case(((2, 1), (2, 3), (3,)), {"subscripts": "ij,ij,j->i"}),
         Case(((0, 3), (3,)), {"subscripts": "ij,j->i"}),
+        Case(((0, 3),), {"subscripts": "ij->j"}),
     ),
 )
 def einsum(xp, *xs, subscripts):
@@ -139,9 +140,10 @@ def _einsum_cotangent(x, letters, terms):
     known = "".join(c for c in unique if c in present)
     total = einsum(*(a for _, a in terms), subscripts=",".join(t for t, _ in terms) + "->" + known)
     length = dict(zip(letters, x.shape, strict=True))
-    found = dict(zip(known, total.shape, strict=True))
-    column = reshape(total, shape=tuple(found.get(c, 1) for c in unique))
-    diagonal = broadcast_to(column, shape=tuple(max(found.get(c, 1), length[c]) for c in unique))
+    found = dict.fromkeys(unique, 1) | dict(zip(known, total.shape, strict=True))
+    column = reshape(total, shape=tuple(found[c] for c in unique))
+    common = tuple(length[c] if found[c] == 1 else found[c] for c in unique)
+    diagonal = broadcast_to(column, shape=common)
     diagonal = sum_to(diagonal, shape=tuple(length[c] for c in unique))  # a unit axis broadcast
     return diagonal if unique == letters else _on_diagonal(diagonal, letters, x)
 
