@@ -2,6 +2,8 @@
 
 from itertools import pairwise
 
+import numpy as np
+
 from minigrad.composite import composite
 from minigrad.core.broadcast import astype, broadcast_to, sum_to
 from minigrad.core.op import op
@@ -217,6 +219,8 @@ def split(x, *, indices_or_sections, axis=0):
         Case(((2, 3),), {"pad_width": 1}),
         Case(((2, 3),), {"pad_width": ((0, 1), (2, 0)), "constant_values": 1.5}),
         Case(((3,),), {"pad_width": (1, 2)}),
+        Case(((2, 3),), {"pad_width": ((1,), (2,))}),
+        Case(((2, 3),), {"pad_width": np.array([1, 2])}),
     ),
 )
 def pad(xp, x, *, pad_width, mode="constant", constant_values=0.0):
@@ -224,7 +228,7 @@ def pad(xp, x, *, pad_width, mode="constant", constant_values=0.0):
 
     Args:
         x: any shape.
-        pad_width: int, ``(before, after)`` or one such pair per axis.
+        pad_width: int, ``(before, after)`` or one such pair per axis; whatever broadcasts to it.
         mode: only ``"constant"``.
         constant_values: the number to pad with.
 
@@ -233,23 +237,19 @@ def pad(xp, x, *, pad_width, mode="constant", constant_values=0.0):
     """
     if mode != "constant":
         raise UsageError(f"pad: mode must be 'constant', not {mode!r}")
-    return xp.pad(x, pad_width, mode=mode, constant_values=constant_values)
+    pairs = _pairs(pad_width, x.ndim) or 0  # none of a scalar
+    return xp.pad(x, pairs, mode=mode, constant_values=constant_values)
 
 
-def _before(pad_width, ndim):
-    """How much is padded before each axis."""
-    if isinstance(pad_width, int):
-        return (pad_width,) * ndim
-    if isinstance(pad_width[0], int):
-        return (pad_width[0],) * ndim
-    pairs = pad_width if len(pad_width) == ndim else pad_width * ndim
-    return tuple(before for before, _ in pairs)
+def _pairs(pad_width, ndim):
+    """How much is padded before and after each axis."""
+    return tuple(map(tuple, np.broadcast_to(pad_width, (ndim, 2)).tolist()))
 
 
 @pad.defvjp
 def pad_vjp(y_bar, y, x, *, pad_width, mode="constant", constant_values=0.0):
-    starts = _before(pad_width, x.ndim)
-    inside = tuple(slice(a, a + n) for a, n in zip(starts, x.shape, strict=True))
+    pairs = zip(_pairs(pad_width, x.ndim), x.shape, strict=True)
+    inside = tuple(slice(before, before + n) for (before, _), n in pairs)
     return (getitem(y_bar, key=inside),)
 
 
