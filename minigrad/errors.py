@@ -101,7 +101,7 @@ def describe(operand: Any) -> str:
 
     The array library is added where it is not NumPy.
     """
-    if not hasattr(operand, "shape"):
+    if isinstance(operand, type) or not hasattr(operand, "shape"):
         return repr(operand) if len(repr(operand)) <= 40 else type(operand).__name__
     name = getattr(operand, "name", None) or type(operand).__name__
     library = type(getattr(operand, "array", operand)).__module__.partition(".")[0]
@@ -117,7 +117,8 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
         return type(cause)(str(cause))  # a check of operands has said it all
     if isinstance(cause, MinigradError) and "expected:" in str(cause):  # a check of something else
         return type(cause)(f"{name}: {cause}\n  operands: {shown}")
-    kind: type[MinigradError] = DTypeError if isinstance(cause, TypeError) else ShapeError
+    is_type = isinstance(cause, (OverflowError, TypeError))
+    kind: type[MinigradError] = DTypeError if is_type else ShapeError
     if isinstance(cause, IndexError):  # NumPy's AxisError is one, too
         kind = BoundsError
     if isinstance(cause, MinigradError):
@@ -126,7 +127,7 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
     expected = f"arguments that fit {name}{inspect.signature(op)}"
     if kind is LibraryMismatchError:
         expected = "operands of one library; move one with x.to('cpu') or x.to('cuda')"
-    elif signature:
+    elif signature and not is_type:
         expected = f"shapes that fit the signature {signature}"
         expected = "shapes that broadcast together" if signature == "()" else expected
     words = ", ".join(f"{key}={describe(value)}" for key, value in params.items())

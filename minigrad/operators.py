@@ -56,6 +56,6 @@ def _recorded(op: Op, box: Box, inputs: tuple, parents: tuple) -> Any:
     x1, x2 = inputs
     try:
         value = op.forward(xp, x1, x2)
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, OverflowError, TypeError, ValueError):
         return None
     return box.__class__(value, Node(op, NO_PARAMS, parents, inputs, value, context.scope))

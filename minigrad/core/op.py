@@ -83,7 +83,7 @@ class Op(Declared):
             value, cache = value if value.__class__ is tuple else (value, None)
             if recording and None in parents:
                 _own(args, inputs, parents)
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, OverflowError, TypeError, ValueError) as error:
             raise from_operands(self, args, params, error) from error
         if recording:
             params = {key: frozen(value) for key, value in params.items()} if params else NO_PARAMS

@@ -71,9 +71,10 @@ def checked_labels(xp, logits, labels):
     labels = getattr(labels, "array", labels)
     stay = namespace(labels) is xp is not np  # to read them back, the host would wait for a GPU
     labels = labels if stay else to_host(labels)
-    if len(logits.shape) != 2 or labels.shape != logits.shape[:1]:
+    if len(logits.shape) != 2 or labels.shape != logits.shape[:1] or not logits.shape[1]:
+        expected = "(N, K) with K >= 1 classes, and (N,)"
         got = f"{describe(logits)} and labels {labels.shape}"
-        raise ShapeError(facts("cross_entropy: shapes", expected="(N, K) and (N,)", got=got))
+        raise ShapeError(facts("cross_entropy: shapes", expected=expected, got=got))
     if labels.dtype.kind not in "iu":
         raise DTypeError(facts("cross_entropy: labels", expected="integers", got=labels.dtype))
     if stay:

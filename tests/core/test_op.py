@@ -242,6 +242,7 @@ def test_operands_that_do_not_fit_are_named_with_their_shapes(name):
         lambda a: mg.pad(a, ((1, 1), (1, 1), (1, 1))),
         lambda a: mg.layer_norm(a, np.ones(4), np.ones(4)),
         lambda a: mg.cross_entropy(a, [0, 1]),
+        lambda a: mg.cross_entropy(a[:, :0], [0] * 4),
         lambda a: mg.max(a.reshape(0, 3) if a.size == 0 else a[:0], axis=0),
         lambda a: mg.where(np.ones(5) > 0, a, 0.0),
         lambda a: mg.clip(a, np.zeros(5), None),
@@ -372,6 +373,21 @@ def test_mixed_dtypes_give_each_operand_its_own_dtype_back():
     outer = mg.grad(lambda t: mg.sum(inner(t) * [1.0, 2.0]))(np.float32([1, 2]))
     assert outer.dtype == np.float32
     np.testing.assert_array_equal(outer.data, [6.0, 16.0])
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (("sum", "float32"), lambda: np.sum(leaf(A), 0, np.float32)),
+        (("multiply", "300", "int8"), lambda: mg.tensor(np.int8([1, 2])) * 300),
+        (("multiply", "float16"), lambda: leaf(np.float16([1, 2])) * 10**400),
+        (("inv", "float16"), lambda: mg.ops.inv(leaf(np.float16([[2, 0], [0, 2]])))),
+    ],
+)
+def test_an_error_of_types_does_not_speak_of_shapes(words, call):
+    with raises(errors.DTypeError, TypeError, *words) as caught:
+        call()
+    assert "shapes" not in str(caught.value)
 
 
 def test_floating_point_errors_are_not_called_shape_errors():
