@@ -236,7 +236,8 @@ def _same_number(primals: tuple, tangents: tuple) -> None:
 
 def _positions(argnums: int | tuple[int, ...], args: tuple) -> tuple[int, ...]:
     positions = argnums if isinstance(argnums, tuple) else (argnums,)
-    if any(not -len(args) <= i < len(args) for i in positions):
+    if not all(hasattr(i, "__index__") and -len(args) <= i < len(args) for i in positions):
+        expected = "the position of an argument, or a tuple of them"
         got = f"{argnums} for {len(args)} arguments"
-        raise UsageError(facts("grad: argnums", expected="positions of arguments", got=got))
+        raise UsageError(facts("grad: argnums", expected=expected, got=got))
     return tuple(i % len(args) for i in positions)
