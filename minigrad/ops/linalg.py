@@ -58,7 +58,12 @@ def matmul_vjp(y_bar, y, a, b):
 @composite(
     formula=r"y_{\dots a} = \sum_k x_{\dots k}\,w_{a k} + b_a",
     symbol="linear",
-    cases=(Case(((4, 3), (2, 3), (2,))), Case(((3,), (2, 3), (2,))), Case(((2, 2, 3), (4, 3)))),
+    cases=(
+        Case(((4, 3), (2, 3), (2,))),
+        Case(((3,), (2, 3), (2,))),
+        Case(((2, 2, 3), (4, 3))),
+        Case(((2, 0), (3, 0), (3,))),
+    ),
 )
 def linear(x, w, b=None):
     """The layer ``x w^T + b`` of neural networks.

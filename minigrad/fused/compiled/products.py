@@ -137,7 +137,8 @@ def _linear_backward(xp, y_bar, cache):
 
 def _accepts(x, w, b=None):
     operands = (x, w) if b is None else (x, w, b)
-    return x.ndim > 0 and w.ndim == 2 and same_floats(*operands) and x.size * w.shape[0] <= MOST
+    is_usual = x.ndim > 0 and w.ndim == 2 and same_floats(*operands)
+    return is_usual and 0 < x.size * w.shape[0] <= MOST
 
 
 linear = Pair(_linear, _linear_backward, _accepts)
