@@ -13,7 +13,7 @@ from minigrad.ops.normalization import (
     check_layer_norm,
     layer_norm,
 )
-from minigrad.ops.reduce import wide
+from minigrad.ops.reduce import narrow, wide
 
 SMALL = 16384  # elements up to which the portable version is as fast
 PIECE = 131072  # elements that NumPy works on at a time
@@ -70,7 +70,7 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
     axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
     is_fixed = mean is not None
     if is_fixed:
-        mean, var = mean.reshape(channels), var.reshape(channels)
+        mean, var = (xp.reshape(s, channels) for s in (mean, var))
         xc = x - mean
     else:
         xc = wide(x)
@@ -80,8 +80,7 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
     inv_std = 1 / xp.sqrt(var + eps)
     gamma = gamma.reshape(channels)
     y = xc * (gamma * inv_std) + beta.reshape(channels)
-    if not is_fixed:
-        y = y.astype(xp.result_type(x, gamma, beta), copy=False)
+    y = y if is_fixed else narrow(y, x, gamma, beta)
     return y, Cache(mean, var, xc, gamma, inv_std, axes, is_fixed)
 
 
@@ -246,7 +245,7 @@ def fused_layer_norm(xp, x, gamma, beta, *, eps=1e-5):
     x_hat *= inv_std
     y = x_hat * gamma
     y += beta
-    return y.astype(xp.result_type(x, gamma, beta), copy=False), (x_hat, gamma, inv_std)
+    return narrow(y, x, gamma, beta), (x_hat, gamma, inv_std)
 
 
 @fused_layer_norm.defbackward

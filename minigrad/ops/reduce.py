@@ -49,9 +49,11 @@ def wide(x):
     return astype(x, dtype="float32") if x.dtype == _HALF else x
 
 
-def narrow(y, x):
-    """``y``, made of ``wide(x)``, in the precision of ``x``."""
-    return astype(y, dtype=x.dtype) if x.dtype == _HALF else y
+def narrow(y, x, *others):
+    """``y``, made of ``wide(x)`` and ``others``, in the dtype that those have with ``x`` itself."""
+    if x.dtype != _HALF:
+        return y
+    return astype(y, dtype=np.result_type(x.dtype, *(other.dtype for other in others)))
 
 
 def over(x, n):
