@@ -87,7 +87,8 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
 def _mean(xp, x, axes):
     """Summed in float64: along a leading axis NumPy adds one by one."""
     wide = xp.result_type(x.dtype, xp.float64)
-    return x.mean(axis=axes, keepdims=True, dtype=wide).astype(x.dtype)
+    mean = x.mean(axis=axes, keepdims=True, dtype=wide)
+    return mean.astype(x.dtype) if x.dtype.kind == "f" else mean
 
 
 @fused_batch_norm.defbackward

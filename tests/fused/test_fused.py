@@ -148,6 +148,14 @@ def test_operands_of_two_dtypes_promote_as_in_the_composite(rng):
         )
 
 
+@pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
+def test_a_norm_of_integers_is_that_of_the_composite(rng, name):
+    x = rng.integers(-9, 9, (6, 3))
+    a, b = (getattr(m, name)(x, np.float32([2, 3, 4]), np.ones(3)) for m in (mg.fused, mg.ops))
+    assert a.dtype == b.dtype == np.float64
+    np.testing.assert_allclose(a, b, rtol=0, atol=32 * np.finfo(float).eps * np.abs(b).max())
+
+
 @pytest.mark.parametrize("size", [4, 4000])  # of the portable version, and of the compiled one
 @pytest.mark.parametrize("given", [np.float32, np.float64, np.ndarray.tolist], ids=repr)
 def test_statistics_of_any_kind_promote_as_in_the_composite(rng, size, given):
