@@ -137,6 +137,12 @@ def test_one_op_is_proven(run):
         (["verify", "batch_norm", "--shape", "a,b"], "--shape"),
         (["verify", "batch_norm", "--axes", "7"], "axes"),
         (["verify", "no_such_module:make"], "no_such_module"),
+        (["verify", "exits:forward,backward"], "SystemExit"),
+        (["verify", "broken:make"], "SyntaxError"),
+        (["verify", ":make"], "Empty module name"),
+        (["verify", "builtins:len"], "TypeError"),
+        (["verify", "builtins:exit"], "SystemExit"),
+        (["verify", "builtins:dict"], "{}"),
         (["ops", "nonsense"], "nonsense"),
         (["verify", "--no-such-option"], "no-such-option"),
         (["verify", "--seed", "-1"], "--seed"),
@@ -152,8 +158,11 @@ def test_one_op_is_proven(run):
         (["train", "--out", "/dev/null/nope"], "train: out"),
     ],
 )
-def test_bad_usage_exits_with_2_and_says_why(run, args, words):
-    result = run(*args)
+def test_bad_usage_exits_with_2_and_says_why(run, tmp_path, monkeypatch, args, words):
+    (tmp_path / "exits.py").write_text("raise SystemExit(0)")
+    (tmp_path / "broken.py").write_text("def make(:")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    result = run(*args, cwd=tmp_path)
     assert result.returncode == 2
     assert words in result.stderr
     assert "Traceback" not in result.stderr

@@ -18,6 +18,7 @@ from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.subject import (
     BackwardFailed,
     ForwardFailed,
+    NoPair,
     Subject,
     cotangents,
     default_names,
@@ -78,6 +79,11 @@ def _floating(x: Any) -> np.ndarray:
     return array
 
 
+def _kind(failure: Exception) -> str:
+    """The type of what the subject raised."""
+    return str(failure).partition(":")[0]
+
+
 class Point:
     """One subject at one point, and what was found there."""
 
@@ -103,32 +109,37 @@ class Point:
             try:
                 with undone(*self.subject.inputs):
                     y = self._first_run()
-                if not np.isfinite(y).all():
+                if np.isfinite(y).all():
+                    self.reference = Reference(self.fresh, y, self.rng)
+                    self._examine(y, soak)
+                else:
                     self._note("undefined", "the output is not finite at this point")
-                    return self._rows(), self.findings, self.notes
-                self.reference = Reference(self.fresh, y, self.rng)
             except ForwardFailed as error:
-                self._note("refused", f"forward refuses this point: {error}")
-                return self._rows(), self.findings, self.notes
-            self._guarded(self._purity, y)
-            self._guarded(self._values, y)
-            if not self.findings:  # later calls are right, the first was not
-                self.findings += self.first_call
-            if not self.findings:
-                self._guarded(self._contract, y, soak)
+                self._note("refused", f"forward refuses this point: {error}", _kind(error))
+            except NoPair as error:
+                self.findings.append(Finding("shape", message=str(error), cause="no cache"))
         return self._rows(), [self._labelled(f) for f in self.findings], self.notes
+
+    def _examine(self, y: np.ndarray, soak: int) -> None:
+        self._guarded(self._purity, y)
+        self._guarded(self._values, y)
+        if not self.findings:  # later calls are right, the first was not
+            self.findings += self.first_call
+        if not self.findings:
+            self._guarded(self._contract, y, soak)
 
     def _guarded(self, part: Callable, *args: Any) -> None:
         """Run a part of the check; an exception out of the subject is a finding."""
         try:
             part(*args)
-        except (BackwardFailed, ForwardFailed) as error:
+        except (BackwardFailed, ForwardFailed, NoPair) as error:
             which = "backward" if isinstance(error, BackwardFailed) else "a later forward call"
-            cause = str(error).partition(":")[0]
-            self.findings.append(Finding("error", message=f"{which} fails: {error}", cause=cause))
+            finding = Finding("error", message=f"{which} fails: {error}", cause=_kind(error))
+            if finding not in self.findings:  # each part fails alike
+                self.findings.append(finding)
 
-    def _note(self, kind: str, message: str) -> None:
-        self.notes.append(Finding(kind, message=message, label=self.label))
+    def _note(self, kind: str, message: str, cause: str = "") -> None:
+        self.notes.append(Finding(kind, message=message, cause=cause, label=self.label))
 
     def _labelled(self, finding: Finding) -> Finding:
         return Finding(**{**vars(finding), "label": self.label})

@@ -7,6 +7,7 @@ import numpy as np
 
 from minigrad.backend import to_device, to_host
 from minigrad.tensor import Tensor
+from minigrad.verify.subject import is_pair
 
 
 def moved(value: Any, device: str) -> Any:
@@ -33,9 +34,9 @@ def pairs_elsewhere(make: Callable, device: str) -> Callable:
     def make_moved() -> tuple[Callable, Callable]:
         forward, backward = make()
 
-        def forward_moved(*inputs: np.ndarray, **params: Any) -> tuple[np.ndarray, Any]:
-            y, cache = forward(*moved(inputs, device), **moved(params, device))
-            return to_host(y), cache
+        def forward_moved(*inputs: np.ndarray, **params: Any) -> Any:
+            made = forward(*moved(inputs, device), **moved(params, device))
+            return (to_host(made[0]), made[1]) if is_pair(made) else made
 
         def backward_moved(y_bar: np.ndarray, cache: Any) -> tuple:
             bars = backward(to_device(y_bar, device), cache)

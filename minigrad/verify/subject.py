@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.errors import describe
+
+FAILURES = (Exception, SystemExit)  # what code under examination may raise: all but an interrupt
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -24,12 +28,9 @@ class Subject:
 
         Raises:
             ForwardFailed: whatever ``forward`` raised.
+            NoPair: it returned something else than ``(y, cache)``.
         """
-        try:
-            y, cache = self._call(self.inputs)
-        except Exception as error:
-            raise ForwardFailed(f"{type(error).__name__}: {error}") from error
-        return y, cache
+        return self._call(self.inputs)
 
     def pull(self, y_bar: np.ndarray) -> list[Any]:
         """One forward and one backward call; what they change of their arguments is undone."""
@@ -44,20 +45,26 @@ class Subject:
         """
         try:
             return list(self.backward(y_bar, cache))
-        except Exception as error:
+        except FAILURES as error:
             raise BackwardFailed(f"{type(error).__name__}: {error}") from error
 
     def value(self, *inputs: np.ndarray) -> np.ndarray:
-        """Only the output, at other inputs."""
+        """Only the output, at other inputs; raises as ``run`` does."""
         return np.asarray(self._call(inputs)[0])
 
     def _call(self, inputs: Sequence[np.ndarray]) -> tuple[Any, Any]:
         try:
-            return self.forward(*inputs, **self.params)
-        except TypeError as error:
-            if "unexpected keyword" not in str(error):
-                raise
-            return self.forward(*inputs, *self.params.values())  # another name for eps
+            try:
+                made = self.forward(*inputs, **self.params)
+            except TypeError as error:
+                if "unexpected keyword" not in str(error):
+                    raise
+                made = self.forward(*inputs, *self.params.values())  # another name for eps
+        except FAILURES as error:
+            raise ForwardFailed(f"{type(error).__name__}: {error}") from error
+        if not is_pair(made):
+            raise NoPair(f"forward must return (y, cache), got {_counted(made)}")
+        return made[0], made[1]
 
     def at(self, inputs: Sequence[np.ndarray]) -> "Subject":
         """The same pair at another point."""
@@ -72,8 +79,22 @@ class ForwardFailed(Exception):
     """The subject's forward raised; never seen outside this package."""
 
 
+class NoPair(Exception):
+    """The subject's forward returned no ``(y, cache)``; never seen outside this package."""
+
+
 class BackwardFailed(Exception):
     """The subject's backward raised; never seen outside this package."""
+
+
+def is_pair(made: Any) -> bool:
+    """Whether ``made`` is two things, such as ``(y, cache)``; an array of two rows is one."""
+    return isinstance(made, (tuple, list)) and len(made) == 2
+
+
+def _counted(made: Any) -> str:
+    is_sequence = isinstance(made, (tuple, list))
+    return f"a {type(made).__name__} of {len(made)}" if is_sequence else describe(made)
 
 
 @contextmanager

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from minigrad.declaration import REGISTRY
-from minigrad.errors import UsageError, facts
+from minigrad.errors import UsageError, describe, facts
 from minigrad.verify import probes as builtin
 from minigrad.verify.campaign import campaign
 from minigrad.verify.device import pairs_elsewhere
 from minigrad.verify.gradcheck import check_op
 from minigrad.verify.report import Finding, Report, Row
+from minigrad.verify.subject import FAILURES, is_pair
 
 PROBES = {"batch_norm": builtin.batch_norm}
 
@@ -51,7 +52,8 @@ def check_code(target: str, probes: str = "batch_norm", *, device: str = "cpu") 
         device: where the arrays lie that the functions get.
 
     Raises:
-        UsageError: a module, name or set of probes that does not exist.
+        UsageError: a module, name or set of probes that does not exist; code that fails when it is
+            imported; no pair of functions.
     """
     if probes not in PROBES:
         expected = " or ".join(PROBES)
@@ -67,10 +69,25 @@ def _maker(target: str) -> Callable[[], tuple[Callable, Callable]]:
         sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-        functions = [getattr(module, name.strip()) for name in names.split(",")]
-    except (ImportError, AttributeError) as error:
-        expected = "an importable MODULE:forward,backward or MODULE:make"
-        raise UsageError(facts(f"verify {target}", expected=expected, got=error)) from error
-    if len(functions) == 2:
-        return lambda: (functions[0], functions[1])
-    return functions[0]
+        found = [getattr(module, name.strip()) for name in names.split(",")]
+    except FAILURES as error:
+        raise _unusable(
+            target, "an importable MODULE:forward,backward or MODULE:make", error
+        ) from error
+
+    def make() -> tuple[Callable, Callable]:
+        expected = "two functions, forward and backward, or one without arguments that makes them"
+        try:
+            made = found[0]() if len(found) == 1 else tuple(found)
+        except FAILURES as error:
+            raise _unusable(target, expected, error) from error
+        if not is_pair(made) or not all(map(callable, made)):
+            raise _unusable(target, expected, describe(made))
+        return made[0], made[1]
+
+    return make
+
+
+def _unusable(target: str, expected: str, got: object) -> UsageError:
+    got = f"{type(got).__name__}: {got}" if isinstance(got, BaseException) else got
+    return UsageError(facts(f"verify {target}", expected=expected, got=got))
