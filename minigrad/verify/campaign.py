@@ -1,6 +1,6 @@
 """Many points, one implementation: what a single point cannot show."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -29,8 +29,8 @@ def campaign(make: Callable[[], tuple[Callable, Callable]], probes: Any, *, rng:
         rng: seed or ``numpy.random.Generator``.
 
     Returns:
-        A Report with a row per input (its worst point) and one finding per fault, at the smallest
-        point that shows it, with the number of points that do.
+        A Report with one finding per fault, at the smallest point that shows it, with the number of
+        points that do; and a row per input, at that point or, where it is right, at its worst.
     """
     rng = generator(rng)
     shared = make()
@@ -61,31 +61,44 @@ def _summary(outcomes: list[tuple[Probe, tuple]]) -> Report:
     report = Report("campaign", facts={"probes": len(outcomes)})
     if not outcomes:
         raise UsageError(facts("campaign: probes", expected="at least one", got="none"))
-    rows: dict[str, list[Row]] = {}
-    faults: dict[tuple, list[tuple[Probe, Finding]]] = {}
-    for probe, (found_rows, findings, notes) in outcomes:
+    rows: dict[str, dict[int, Row]] = {}
+    faults: dict[tuple, dict[int, Finding]] = {}  # at most one of its kind per probe
+    notes: dict[tuple, dict[int, Finding]] = {}
+    for i, (found_rows, found_faults, found_notes) in enumerate(outcome for _, outcome in outcomes):
         for row in found_rows:
-            rows.setdefault(row.input, []).append(row)
-        for finding in findings:
-            faults.setdefault((finding.kind, finding.input), []).append((probe, finding))
-        report.notes += notes
-    report.rows = [_worst(found) for found in rows.values()]
-    everywhere = [probe for probe, (found, _, _) in outcomes if found]
-    report.findings = [_merged(found, everywhere) for found in faults.values()]
+            rows.setdefault(row.input, {})[i] = row
+        for finding in found_faults:
+            faults.setdefault((finding.kind, finding.input), {}).setdefault(i, finding)
+        for note in found_notes:
+            notes.setdefault((note.kind, note.cause), {}).setdefault(i, note)
+    probes = dict(enumerate(probe for probe, _ in outcomes))
+    report.rows = [_telling(found, probes) for found in rows.values()]
+    judged = {i: probes[i] for i, (_, (found, wrong, _)) in enumerate(outcomes) if found or wrong}
+    report.findings = [_merged(found, judged) for found in faults.values()]
+    report.notes = [_merged(found, probes) for found in notes.values()]
     return report
 
 
-def _worst(rows: list[Row]) -> Row:
-    judged = [row for row in rows if row.verdict != "VACUOUS"] or rows
-    return max(judged, key=lambda row: (not row.ok, row.error / row.bound if row.bound else 0.0))
+def _telling(rows: dict[int, Row], probes: dict[int, Probe]) -> Row:
+    """The row of the point that a finding would name, or the worst of those that are right."""
+    wrong = {i: row for i, row in rows.items() if not row.ok}
+    wrong = {i: row for i, row in wrong.items() if not row.error <= row.bound} or wrong
+    if wrong:
+        return wrong[_smallest(wrong, probes)]
+    judged = [row for row in rows.values() if row.verdict != "VACUOUS"] or [*rows.values()]
+    return max(judged, key=lambda row: row.error / row.bound if row.bound else 0.0)
 
 
-def _merged(found: list[tuple[Probe, Finding]], everywhere: list[Probe]) -> Finding:
+def _smallest(found: Iterable[int], probes: dict[int, Probe]) -> int:
+    return min(found, key=lambda i: probes[i][1][0].size)
+
+
+def _merged(found: dict[int, Finding], everywhere: dict[int, Probe]) -> Finding:
     """One finding for a fault that shows at several points: its smallest point, its extent."""
-    _, finding = min(found, key=lambda pair: pair[0][1][0].size)
-    causes = [f.cause for _, f in found if f.cause]
+    finding = found[_smallest(found, everywhere)]
+    causes = [f.cause for f in found.values() if f.cause]
     common = max(set(causes), key=causes.count) if causes else ""
-    only = _only([probe for probe, _ in found], everywhere)
+    only = _only([everywhere[i] for i in found], list(everywhere.values()))
     cause = "; ".join(part for part in (common, only) if part)
     extent = f"{finding.label}: {finding.message} [{len(found)} of {len(everywhere)} points"
     return replace(finding, cause=cause, message=f"{extent}{', ' + only if only else ''}]")

@@ -159,14 +159,14 @@ class Point:
                 sample = Sample(kind, y_bar, got, expected.values[k], expected.bounds[k])
                 self.samples[name].append(sample)
         for k, name in enumerate(self.subject.names):
+            self.samples[name] = [self._with_kinks(k, sample) for sample in self.samples[name]]
             self.findings += self._judged(k, name)
 
     def _judged(self, k: int, name: str) -> Iterator[Finding]:
-        samples = [self._with_kinks(k, sample) for sample in self.samples[name]]
-        wrong = [sample for sample in samples if not sample.ok]
-        if not wrong:
+        samples = self.samples[name]
+        worst = max(samples, key=lambda sample: sample.telling)
+        if worst.ok:
             return
-        worst = max(wrong, key=lambda sample: sample.informative)
         index, expected, got, bound = worst.worst()
         kind = "value"
         cause = cause_of(self.subject, k, samples)
@@ -273,7 +273,7 @@ class Point:
             wrong = any(finding.input == name for finding in self.findings)
             if not samples:
                 continue
-            worst = max(samples, key=lambda sample: sample.excess)
+            worst = max(samples, key=lambda sample: sample.telling)
             index, expected, got, bound = worst.worst()
             vacuous = all(s.vacuous for s in samples)
             verdict = "WRONG" if wrong else "VACUOUS" if vacuous else "proven"

@@ -45,9 +45,9 @@ class Sample:
         return not bool((known & ((self.expected != 0) | (self.got != 0))).any())
 
     @property
-    def informative(self) -> tuple[bool, float]:
-        """Random cotangents explain more than special ones."""
-        return self.kind == "random", self.excess
+    def telling(self) -> tuple[bool, bool, float]:
+        """What to sort by: the last one tells most. Random cotangents explain more than others."""
+        return not self.ok, not self.ok and self.kind == "random", self.excess
 
     def worst(self) -> tuple[tuple[int, ...], float, float, float]:
         """Index, expected, got and bound where the error is largest relative to its bound."""

@@ -1,6 +1,7 @@
 """What a check says, what it leaves alone, and what makes the checker itself fail."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -114,6 +115,61 @@ def test_a_campaign_takes_a_hypothesis_strategy_and_shrinks_to_the_smallest_poin
 def test_a_campaign_without_points_is_bad_usage():
     with pytest.raises(mg.errors.UsageError, match="at least one"):
         campaign(corpus.RIGHT["closed form"], [])
+
+
+NC = [p for p in probes.batch_norm(("NC",)) if p[0] in ("NC (3, 3) float64", "NC (2, 3) float64")]
+NCHW = ("NCHW", (np.ones((2, 2, 2, 3)), np.ones(2), np.zeros(2)), EPS)
+
+
+def leaves(*args, **params):
+    sys.exit(0)
+
+
+def two_rows(x, gamma, beta, eps):
+    return (x - x.mean(0)) * gamma + beta
+
+
+def columns(x, gamma, beta, eps):
+    """Cannot take images of more than one pixel."""
+    return (x - x.mean(0)) * gamma[None, :] + beta, (x, gamma)
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "message", "cause"),
+    [
+        (columns, leaves, "backward fails: SystemExit: 0 [2 of 2 points]", "SystemExit"),
+        (two_rows, leaves, "got ndarray (2, 3) float64 [2 of 2 points]", "no cache"),
+        (lambda *a, **k: (1, 2, 3), leaves, "got a tuple of 3 [3 of 3 points]", "no cache"),
+    ],
+)
+def test_a_campaign_counts_a_failing_pair_once_at_each_point_it_could_judge(
+    forward, backward, message, cause
+):
+    report = campaign(lambda: (forward, backward), [*NC, NCHW])
+    (finding,) = report.findings
+    assert finding.message.endswith(message)
+    assert finding.cause == cause
+    assert not report.ok
+
+
+def test_a_campaign_says_once_which_points_a_forward_refuses():
+    report = campaign(lambda: (leaves, leaves), [*NC, NCHW])
+    (note,) = report.notes
+    assert note.message.endswith("refuses this point: SystemExit: 0 [3 of 3 points]")
+    assert report.verdict == "VACUOUS"
+
+
+def test_the_row_of_a_wrong_input_tells_the_numbers_of_its_finding():
+    def backward(y_bar, cache):
+        x, gamma = cache
+        return (y_bar * gamma, (y_bar * (x - x.mean(0))).sum(0), y_bar.sum(0))
+
+    report = campaign(lambda: (columns, backward), NC[::-1])
+    (finding,) = report.findings
+    (row,) = (row for row in report.rows if not row.ok)
+    assert "random y_bar" in finding.message  # although a huge one is off by more
+    assert (row.index, row.bound) == (finding.index, finding.bound)
+    assert row.error == abs(finding.got - finding.expected)
 
 
 def test_integer_inputs_are_refused():
