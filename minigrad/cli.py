@@ -5,8 +5,12 @@ Exit codes: 0 all proven, 1 a check failed, 2 bad usage.
 
 import io
 import json
+import math
 import platform
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,12 +25,20 @@ from minigrad import backend, viz
 from minigrad import demo as demos
 from minigrad.core.op import Op
 from minigrad.declaration import REGISTRY
-from minigrad.errors import DataError, MinigradError, RenderError, UsageError
+from minigrad.errors import (
+    DataError,
+    DeviceError,
+    MinigradError,
+    RenderError,
+    UsageError,
+    facts,
+)
 from minigrad.fused.declare import has_numba
 from minigrad.verify import batch_norm, targets
 from minigrad.verify.exact import prove_batch_norm
 from minigrad.verify.gradcheck import check_op
 from minigrad.verify.report import Report
+from minigrad.viz.render import REMEDY, renderers
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,10 +47,26 @@ app = typer.Typer(
     help="A tiny autograd engine whose every gradient is proven, drawn and steppable.",
 )
 
+
+def _one_of(option: str, *names: str) -> Callable[[str], str]:
+    """A callback of an option that takes one of ``names``."""
+
+    def checked(value: str) -> str:
+        if value not in names:
+            raise UsageError(facts(option, expected=" or ".join(names), got=repr(value)))
+        return value
+
+    return checked
+
+
+_dtype = _one_of("--dtype", "float64", "float32")
+_mode = _one_of("--mode", "train", "eval")
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:<n>")]
-Dtype = Annotated[str, typer.Option(help="float64 or float32")]
+Dtype = Annotated[str, typer.Option(callback=_dtype, help="float64 or float32")]
 Shape = Annotated[str, typer.Option(help="lengths of x: N,C or N,C,H,W and the like")]
-Mode = Annotated[str, typer.Option(help="train: statistics of the batch; eval: given ones")]
+Mode = Annotated[
+    str, typer.Option(callback=_mode, help="train: statistics of the batch; eval: given ones")
+]
 Eps = Annotated[float, typer.Option(help="added to the variance")]
 Seed = Annotated[int, typer.Option(min=0, help="of gamma, beta and the cotangent")]
 Target = Annotated[str, typer.Argument(help="batch_norm, or the number or name of a demo")]
@@ -46,6 +74,7 @@ Target = Annotated[str, typer.Argument(help="batch_norm, or the number or name o
 
 @app.command()
 def verify(
+    context: typer.Context,
     target: Annotated[
         str, typer.Argument(help="batch_norm, an op, all, or MODULE:forward,backward")
     ] = "batch_norm",
@@ -64,9 +93,11 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
     """Prove gradients: batch norm three ways, declared ops, or a hand-written backward."""
+    named = target if target in _OPTIONS else "code" if ":" in target else "op"
+    given = _given(context, f"verify {target}", _OPTIONS["exact" if exact else named])
     if exact:
-        raise typer.Exit(_exact(target))
-    heading = job = None
+        raise typer.Exit(_exact(target, as_json))
+    job = None
     if target == "batch_norm":
         job = batch_norm.problem(
             shape=_integers(shape, "--shape"),
@@ -77,21 +108,20 @@ def verify(
             gamma=gamma,
             seed=seed,
         )
-        report, heading = job.report(device), _heading(job)
-    elif target == "all":
-        report = targets.check_all(order=order, device=device)
-    elif ":" in target:
-        report = targets.check_code(target, probes, device=device)
-    else:
-        report = check_op(target, order=order, dtype=dtype, device=device)
-    report.facts = {
-        "target": target,
-        "device": device,
-        "mode": mode,
-        "dtype": dtype,
-        **report.facts,
-    }
-    _show(report, heading, as_json)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what code of a user prints
+        if job is not None:
+            report = job.report(device)
+            report.facts = {"mode": mode, "dtype": dtype, **report.facts}
+        elif target == "all":
+            dtypes = (dtype,) if "dtype" in given else ("float64", "float32")
+            report = targets.check_all(order=order, dtypes=dtypes, device=device)
+        elif ":" in target:
+            report = targets.check_code(target, probes, device=device)
+        else:
+            report = check_op(target, order=order, dtype=dtype, device=device)
+            report.facts = {"dtype": dtype, **report.facts}
+    report.facts = {"target": target, "device": device, **report.facts}
+    _show(report, job and _heading(job), as_json)
     if out is not None and job is not None:
         _draw_verdicts(job.traced(device), report, out / f"{target}.svg", quiet=as_json)
     raise typer.Exit(0 if report.ok else 1)
@@ -99,6 +129,7 @@ def verify(
 
 @app.command()
 def draw(
+    context: typer.Context,
     target: Target = "batch_norm",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help=".svg .png .pdf or .dot")
@@ -115,9 +146,10 @@ def draw(
 ) -> None:
     """Draw the computation graph of batch norm, or of a demo, with its values and gradients."""
     if target != "batch_norm":
+        path = _demo("draw", target)
         if backward:
             raise UsageError("draw --backward: there is a closed form of batch_norm only")
-        path = _demo("draw", target)
+        _given(context, f"draw {target}", "output depth seed")
         y = demos.graph_of(path, seed=seed)  # with the gradients that the demo left
         typer.echo(f"wrote {viz.draw(y, output or f'{path.stem}.svg', depth=depth)}")
         return
@@ -126,6 +158,7 @@ def draw(
     if not backward:
         typer.echo(f"wrote {viz.draw(job.traced(device), output, depth=depth)}")
         return
+    _given(context, "draw --backward", "backward output depth shape mode eps seed")
     both = viz.beside(
         minigrad.batch_norm,
         minigrad.analytic.batch_norm_vjp,
@@ -138,6 +171,7 @@ def draw(
 
 @app.command()
 def step(
+    context: typer.Context,
     target: Target = "batch_norm",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="the HTML file")] = None,
     text: Annotated[bool, typer.Option("--text", help="step in the terminal instead")] = False,
@@ -148,11 +182,14 @@ def step(
     device: Device = "cpu",
 ) -> None:
     """Step through batch norm, or a demo's graph, forward and backward: browser or terminal."""
+    if text:
+        _given(context, "step --text", "text shape mode eps seed device")
     if target == "batch_norm":
         job, name = _batch_norm(shape, mode, eps, seed), target
         y, y_bar = job.recorded(device), backend.to_device(job.cotangent(), device)
     else:
         path = _demo("step", target)
+        _given(context, f"step {target}", "output text seed")
         y, name = demos.graph_of(path, seed=seed), path.stem
         y_bar = np.random.default_rng(seed).normal(size=y.shape).astype(y.dtype) if y.ndim else None
     if text:
@@ -266,23 +303,25 @@ def info(
         "numpy": np.__version__,
         "numba": version("numba") if has_numba() else "not installed; NumPy computes",
         "cuda": backend.unavailable("cuda") or "available",
+        "renderers": ", ".join(renderers()) or f"none; {REMEDY}",
         "ops": len(REGISTRY),
     }
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
     for key, value in found.items():
-        typer.echo(f"{key + ':':10}{value}")
+        typer.echo(f"{key + ':':11}{value}")
 
 
 def main() -> None:
     """Entry point of the ``minigrad`` command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")  # Greek letters, also into a pipe on Windows
+            # Greek letters, also into a pipe on Windows; a file's name in another encoding
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app()
-    except (DataError, UsageError) as error:
+    except (DataError, DeviceError, OSError, UsageError) as error:
         _complain(error)
         sys.exit(2)
     except MinigradError as error:
@@ -290,11 +329,37 @@ def main() -> None:
         sys.exit(1)
 
 
-def _exact(target: str) -> int:
+# of `verify`, by target: the options that have a meaning
+_OPTIONS = {
+    "batch_norm": "device dtype shape axes mode eps gamma seed out as_json",
+    "all": "device dtype order as_json",
+    "op": "device dtype order as_json",
+    "code": "device probes as_json",
+    "exact": "exact as_json",
+}
+
+
+def _given(context: typer.Context, what: str, options: str) -> set[str]:
+    """The options given on the command line; each of them must be one of ``options``."""
+    parameters = context.command.params
+    known = {str(p.name): p.opts[0] for p in parameters if p.opts[0].startswith("-")}
+    sources = {name: context.get_parameter_source(name) for name in known}
+    given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+    for name in sorted(given - set(options.split())):
+        expected = f"options among {' '.join(known[o] for o in options.split())}"
+        raise UsageError(facts(what, expected=expected, got=known[name]))
+    return given
+
+
+def _exact(target: str, as_json: bool) -> int:
     """Compare the derived formula with the closed form for 2, 3 and 4 values; the exit code."""
     if target != "batch_norm":
         raise UsageError(f"verify --exact: no target {target!r}; there is batch_norm")
     proofs = [prove_batch_norm(n) for n in (2, 3, 4)]
+    if as_json:
+        ok = all(proof.ok for proof in proofs)
+        _print_json({"target": target, "ok": ok, "proofs": [asdict(proof) for proof in proofs]})
+        return 0 if ok else 1
     typer.echo("the backward sweep, op by op:")
     for step in proofs[0].steps:
         typer.echo(f"  {step}")
@@ -307,14 +372,27 @@ def _exact(target: str) -> int:
 
 def _show(report: Report, heading: str | None, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
+        _print_json(report.to_dict())
         return
     if heading:
         typer.echo(heading)
     Console().print(report)
 
 
-def _complain(error: MinigradError) -> None:
+def _print_json(document: dict) -> None:
+    typer.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+def _finite(thing: Any) -> Any:
+    """Plain data that JSON has words for: nan and infinities as strings."""
+    if isinstance(thing, dict):
+        return {key: _finite(value) for key, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [_finite(item) for item in thing]
+    return str(thing) if isinstance(thing, float) and not math.isfinite(thing) else thing
+
+
+def _complain(error: Exception) -> None:
     Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
 
 

@@ -1,5 +1,6 @@
 """The command line: what it prints, writes and returns."""
 
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import pytest
 
 import minigrad as mg
 from minigrad import cli
+from minigrad.verify import probes, targets
+from minigrad.verify.exact import Proof
+from minigrad.viz import render
 
 WRONG = """
 import numpy as np
@@ -72,7 +76,7 @@ def test_the_main_job_proves_batch_norm_and_draws_it(tmp_path):
 
 
 def test_json_is_one_document_and_nothing_else(run):
-    document = json.loads(run("verify", "batch_norm", "--json", "--shape", "5,3").stdout)
+    document = strict(run("verify", "batch_norm", "--json", "--shape", "5,3").stdout)
     assert document["target"] == "batch_norm"
     assert document["device"] == "cpu"
     assert document["dtype"] == "float64"
@@ -82,6 +86,50 @@ def test_json_is_one_document_and_nothing_else(run):
     ways = ("traced/analytic", "traced/numeric", "analytic/numeric")
     assert pairs == {(name, way) for name in ("x", "gamma", "beta") for way in ways}
     assert all(row["ok"] and row["error"] <= row["bound"] for row in document["rows"])
+
+
+def strict(text):
+    """The JSON document, without the words that JSON has not."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json_stays_json_whatever_a_user_prints_and_returns(run, tmp_path, monkeypatch):
+    (probe,) = [p for p in probes.batch_norm() if p[0] == "NC (1, 3) float64"]
+    monkeypatch.setitem(targets.PROBES, "batch_norm", lambda: [probe])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    nan = "def nan(*a):\n    print('here')\n    return [b * np.nan for b in backward(*a)]"
+    (tmp_path / "prints.py").write_text(f"{WRONG}\n\n{nan}")
+    result = run("verify", "prints:forward,nan", "--json", cwd=tmp_path)
+    document = strict(result.stdout)
+    assert "here" in result.stderr
+    assert [finding["got"] for finding in document["findings"]] == ["nan"] * 3
+
+
+def test_the_exact_proof_is_json_too(run, monkeypatch):
+    monkeypatch.setattr(cli, "prove_batch_norm", lambda n: Proof(n, n != 3, "x", ["a step"]))
+    result = run("verify", "--exact", "--json")
+    document = strict(result.stdout)
+    assert [proof["n"] for proof in document["proofs"]] == [2, 3, 4]
+    assert document["ok"] is False
+    assert result.returncode == 1
+
+
+def test_json_records_the_options_that_were_used(run):
+    document = strict(run("verify", "tanh", "--json", "--order", "1", "--dtype", "float32").stdout)
+    assert document["dtype"] == "float32"
+    assert not {"mode", "shape"} & document.keys()
+
+
+def test_verify_all_checks_the_precision_asked_for(run, monkeypatch):
+    monkeypatch.setattr(targets, "REGISTRY", {"tanh": mg.REGISTRY["tanh"]})
+    for options in ([], ["--dtype", "float32"]):
+        document = strict(run("verify", "all", "--order", "1", "--json", *options).stdout)
+        found = {row["input"].split()[1] for row in document["rows"]}
+        assert found == {*options[1:]} or {"float64", "float32"}
 
 
 @pytest.mark.parametrize(
@@ -143,6 +191,23 @@ def test_one_op_is_proven(run):
         (["verify", "builtins:len"], "TypeError"),
         (["verify", "builtins:exit"], "SystemExit"),
         (["verify", "builtins:dict"], "{}"),
+        (["verify", "--axes", "0,0", "--shape", "4,3"], "axes of the shape, each once"),
+        (["verify", "--axes=-1,1", "--shape", "4,3"], "axes of the shape, each once"),
+        (["verify", "--device", "gpu", "--shape", "4,3"], "'gpu'"),
+        (["verify", "exp", "--dtype", "float16"], "float64 or float32"),
+        (["verify", "exp", "--mode", "foo"], "train or eval"),
+        (["verify", "exp", "--shape", "3,4"], "got:      --shape"),
+        (["verify", "all", "--seed", "3"], "got:      --seed"),
+        (["verify", "builtins:f,g", "--out", "out"], "got:      --out"),
+        (["verify", "--exact", "--eps", "0"], "got:      --eps"),
+        (["verify", "--seed", "-1"], "--seed"),
+        (["draw", "--seed", "-1"], "--seed"),
+        (["demo", "3", "--seed", "-1"], "--seed"),
+        (["draw", "-o", "no_folder/bn.dot"], "no_folder"),
+        (["draw", "3", "--eps", "0"], "got:      --eps"),
+        (["draw", "--backward", "--device", "cpu"], "got:      --device"),
+        (["step", "-o", "steps.svg"], "ends in .html"),
+        (["step", "--text", "-o", "steps.html"], "got:      --output"),
         (["ops", "nonsense"], "nonsense"),
         (["verify", "--no-such-option"], "no-such-option"),
         (["verify", "--seed", "-1"], "--seed"),
@@ -181,11 +246,18 @@ def test_info_tells_the_versions_and_why_there_is_no_gpu(run):
     assert found["cuda"]
 
 
+def test_info_tells_the_renderers_or_how_to_get_one(run, monkeypatch):
+    found = [("dot", lambda: True, None), ("other", lambda: False, None)]
+    for here, words in ((found, "renderers: dot\n"), (found[1:], "none; pip install")):
+        monkeypatch.setattr(render, "_RENDERERS", here)
+        assert words in run("info").stdout
+
+
 def test_a_device_that_is_not_there_is_one_clear_error(run):
     if not mg.backend.unavailable("cuda"):
         pytest.skip("a GPU is there")
     result = run("verify", "batch_norm", "--device", "cuda")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "cuda" in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -205,6 +277,14 @@ def test_draw_shows_the_forward_graph_or_the_derived_backward_one(run, tmp_path)
     assert run("draw", "-o", "backward.dot", "--backward", cwd=tmp_path).returncode == 0
     assert "x_hat" in (tmp_path / "bn.dot").read_text()
     assert "∇" in (tmp_path / "backward.dot").read_text(encoding="utf-8")
+
+
+def test_a_file_name_that_no_encoding_knows_is_no_failure(run, tmp_path, monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert run("draw", "-o", "\udcfc.dot", cwd=tmp_path).returncode == 0
+    output.flush()
+    assert output.buffer.getvalue() == b"wrote \\udcfc.dot\n"
 
 
 def test_train_says_how_it_goes(run):

@@ -100,11 +100,14 @@ def problem(
     return Problem(arrays, params, seed)
 
 
+def _are_axes(axes: tuple, ndim: int) -> bool:
+    return len({axis % ndim for axis in axes if -ndim <= axis < ndim}) == len(axes)
+
+
 def _check(shape: tuple, axes: tuple | None, mode: str, dtype: str, eps: float) -> None:
     wrong = {
-        "shape, at least two positive lengths": len(shape) < 2 or min(shape) < 1,
-        "axes of the shape": axes is not None
-        and not all(-len(shape) <= axis < len(shape) for axis in axes),
+        "a shape of at least two positive lengths": len(shape) < 2 or min(shape) < 1,
+        "axes of the shape, each once": axes is not None and not _are_axes(axes, len(shape)),
         "mode train or eval": mode not in ("train", "eval"),
         "train mode where axes are given": axes is not None and mode == "eval",
         "dtype float64 or float32": dtype not in ("float64", "float32"),
@@ -113,4 +116,4 @@ def _check(shape: tuple, axes: tuple | None, mode: str, dtype: str, eps: float) 
     for expected, is_wrong in wrong.items():
         if is_wrong:
             got = f"shape {shape}, axes {axes}, mode {mode}, dtype {dtype}, eps {eps}"
-            raise UsageError(facts("verify batch_norm", expected=f"a {expected}", got=got))
+            raise UsageError(facts("verify batch_norm", expected=expected, got=got))

@@ -12,6 +12,7 @@ from string import Template
 from typing import Any
 
 from minigrad.core.node import Box
+from minigrad.errors import UsageError, facts
 from minigrad.viz.formula import Formulas
 from minigrad.viz.grid import Grid, grid
 from minigrad.viz.latex import mathml, plain
@@ -50,13 +51,17 @@ def step(y: Box, path: str | os.PathLike | None = None, *, seed: Any = None) -> 
         ``path``, or a ``Page``.
 
     Raises:
-        GraphError: nothing was recorded. SeedError: no seed for a ``y`` that is not a scalar.
+        UsageError: a path that does not end in .html. GraphError: nothing was recorded.
+        SeedError: no seed for a ``y`` that is not a scalar.
         RenderError: no Graphviz here to lay out the picture, or it took more than 20 s.
     """
+    path = None if path is None else Path(path)
+    if path is not None and path.suffix.lower() not in (".html", ".htm"):
+        expected = "a file name that ends in .html"
+        raise UsageError(facts("step: path", expected=expected, got=path.name))
     html = page(trace(y, seed))
     if path is None:
         return Page(html)
-    path = Path(path)
     path.write_text(html, encoding="utf-8", newline="\n")
     return path
 

@@ -18,7 +18,7 @@ from minigrad.viz.dot import to_dot
 
 FORMATS = ("svg", "png", "pdf")
 TIME_LIMIT = 20.0  # seconds; a layout that takes longer may take hours
-_REMEDY = (
+REMEDY = (
     "pip install 'minigrad[render]', apt install graphviz, brew install graphviz "
     "or winget install graphviz"
 )
@@ -90,7 +90,12 @@ def render(dot: str, form: str) -> bytes:
             failures.append(f"{name}: {_reason(error)}")
     expected, got = "`dot` on PATH, or the package pygraphviz", "; ".join(failures) or "neither"
     headline = "draw: the layout failed" if failures else "draw: no Graphviz to draw with"
-    raise RenderError(facts(headline, expected=expected, got=got, remedy=_REMEDY))
+    raise RenderError(facts(headline, expected=expected, got=got, remedy=REMEDY))
+
+
+def renderers() -> list[str]:
+    """The names of those that are here, in the order in which ``render`` tries them."""
+    return [name for name, found, _ in _RENDERERS if found()]
 
 
 def mimebundle(y: Box) -> dict[str, str]:
