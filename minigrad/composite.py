@@ -18,7 +18,8 @@ class Composite(Declared):
     def __call__(self, *args: Any, **params: Any) -> Any:
         args, params = self.bind(args, params) if len(args) != self.arity else (args, params)
         args = tuple(a if hasattr(a, "shape") else as_array(a) for a in args)
-        with scope(self.name):
+        nodes = [a.node if isinstance(a, Box) else None for a in args]
+        with scope(self.name, tuple(nodes)):
             try:
                 return self.forward(*args, **params)
             except MinigradError as error:

@@ -8,10 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Scope:
-    """One run of a composite (``batch_norm``) or of a named block inside it."""
+    """One run of a composite (``batch_norm``) or of a named block inside it.
+
+    ``operands`` are the nodes of what a composite was called with; None for a plain array.
+    """
 
     name: str
     parent: "Scope | None" = None
+    operands: tuple[Any, ...] = ()
 
     def path(self) -> list["Scope"]:
         """The scopes around this one and itself, outermost first."""
@@ -67,13 +71,13 @@ def no_grad():
 class scope(setting):
     """Group the ops recorded inside a ``with`` block under ``name``; scopes nest."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, operands: tuple[Any, ...] = ()):
         super().__init__()
-        self.name = name
+        self.name, self.operands = name, operands
 
     def __enter__(self) -> None:
-        self.values = {"scope": Scope(self.name, THREAD.context.scope)}
+        self.values = {"scope": Scope(self.name, THREAD.context.scope, self.operands)}
         super().__enter__()
 
     def _recreate_cm(self) -> "scope":
-        return scope(self.name)
+        return scope(self.name, self.operands)

@@ -293,8 +293,15 @@ def _cards(recorded: Recorded, keys: dict[Node, _Key]) -> dict[_Key, Card]:
             inputs[keys[node]][x] = None
     for key, card in cards.items():
         card.outputs = [node for node in card.members if node in outputs]
-        card.inputs = list(inputs[key])
+        card.inputs = _as_called(list(inputs[key]), getattr(key, "operands", ()))
     return cards
+
+
+def _as_called(inputs: list[Node], operands: tuple[Node | None, ...]) -> list[Node]:
+    """``inputs`` in the order of a call; plain arrays, then what it did not name, as first used."""
+    rest = iter([x for x in inputs if x not in operands])
+    called = [next(rest, None) if x is None else x for x in operands]
+    return [x for x in dict.fromkeys([*called, *rest]) if x in inputs]
 
 
 def _kind(key: _Key) -> Literal["leaf", "op", "scope", "gap"]:

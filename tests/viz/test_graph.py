@@ -4,6 +4,7 @@ import re
 import time
 
 import numpy as np
+import pytest
 from viz import graphs
 from viz.graphs import batch_norm, chain, scalar
 from viz.reading import cards, clusters, edges
@@ -26,6 +27,18 @@ def test_depth_0_folds_every_outermost_scope_to_one_card():
     assert "10 ops folded · (4, 3), (3,), (3,) → (4, 3)" in dot
     assert clusters(dot) == []
     assert sorted(tail for tail, _ in edges(dot)) == ["beta", "gamma", "x", "x"]
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 2)])
+@pytest.mark.parametrize("constant", [(), ("gamma",), ("x", "beta")])
+def test_a_folded_composite_names_its_operands_in_the_order_of_the_call(shape, constant):
+    names = {"x": np.random.default_rng(0).normal(size=shape), "gamma": np.ones(3),
+             "beta": np.ones(3)}  # fmt: skip
+    given = [x if name in constant else graphs.leaf(x, name) for name, x in names.items()]
+    (title,) = [t for t in cards(mg.viz.to_dot(mg.batch_norm(*given), depth=0)) if "=" in t]
+    numbers = (f"c{i}" for i in (1, 2))
+    wanted = [next(numbers) if name in constant else name for name in names]
+    assert title == f"y = batch_norm({', '.join(wanted)})"
 
 
 def test_depth_1_shows_the_outermost_cluster_with_folded_cards_inside():
