@@ -74,6 +74,7 @@ class Formulas:
         self.operand: dict[Node, Text] = {}
         self.call: dict[Node, Text] = {}
         taken = {str(node.name) for node in recorded.order if node.name}
+        self._name_of = dict(_told_apart(recorded, taken))
         self._fresh = {prefix: _fresh(prefix, taken) for prefix in ("v", "c", "leaf")}
         self._roots = dict(zip(recorded.roots, self._names_of_roots(taken), strict=True))
         leaving = {x for x, node in recorded.uses() if x.scope is not node.scope}
@@ -104,8 +105,8 @@ class Formulas:
         return iter([next(fresh) for _ in roots])
 
     def _operand(self, node: Node, leaves_its_scope: bool) -> Text:
-        if node.name:
-            return Text(shown(node.name))
+        if node in self._name_of:
+            return Text(self._name_of[node])
         if node.op is None:
             return Text(next(self._fresh["leaf" if node.requires_grad else "c"]))
         if node in self._roots:
@@ -130,6 +131,24 @@ class Formulas:
             return Text(f"{xs[0].inside(_ATOM - 1)}[{_key(params.get('key'))}]", nested=nested)
         given = [_listed([x.text for x in xs]), *_words(params)]
         return Text(_cut(f"{symbol}({', '.join(given)})", _FORMULA), nested=nested)
+
+
+def _told_apart(recorded: Recorded, taken: set[str]) -> Iterator[tuple[Node, str]]:
+    """Each named node with its name; the second of a name that formulas use with ``#2``, and so on.
+
+    Results that nothing uses may share a name: no formula could mean the other.
+    """
+    used = {x for x, _ in recorded.uses()}
+    numbers: dict[str, Iterator[int]] = {}
+    for node in recorded.order:
+        if not node.name:
+            continue
+        name = shown(node.name)
+        if name in numbers:
+            name = next(s for i in numbers[name] if (s := f"{name}#{i}") not in taken)
+        elif node in used:
+            numbers[name] = count(2)
+        yield node, name
 
 
 def _fresh(prefix: str, taken: set[str]) -> Iterator[str]:

@@ -41,6 +41,11 @@ def test_a_folded_composite_names_its_operands_in_the_order_of_the_call(shape, c
     assert title == f"y = batch_norm({', '.join(wanted)})"
 
 
+def test_operands_of_one_name_are_told_apart():
+    x, other, third = scalar("x"), scalar("x"), scalar("x#2")
+    assert "y = x * x#3 * x#2" in cards(mg.viz.to_dot(x * other * third))
+
+
 def test_depth_1_shows_the_outermost_cluster_with_folded_cards_inside():
     dot = mg.viz.to_dot(batch_norm(swept=False), depth=1)
     assert [name for _, name in clusters(dot)] == ["batch_norm"]
