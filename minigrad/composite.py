@@ -6,7 +6,7 @@ from typing import Any
 
 from minigrad.backend import as_array
 from minigrad.context import scope
-from minigrad.core.node import Box
+from minigrad.core.node import Box, leaf
 from minigrad.declaration import Declared
 from minigrad.errors import MinigradError, describe, from_operands
 
@@ -36,6 +36,7 @@ def composite(**fields: Any) -> Callable[[Callable], Composite]:
 
 def label(box: Any, name: str) -> Any:
     """Name an intermediate value for drawings; plain arrays pass through untouched."""
-    if isinstance(box, Box) and box.node is not None:
+    if isinstance(box, Box):
+        box.node = box.node or leaf(box.array)  # one that was not recorded is a constant
         box.node.name = name
     return box

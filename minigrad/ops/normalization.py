@@ -60,7 +60,10 @@ def batch_norm(x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     if mean is None:
         xc, variance = _deviations(wide(x), axis)
     else:
-        mu, variance = (reshape(s, shape=channels) if x.ndim > 2 else s for s in (mean, var))
+        mu, variance = mean, var
+        if x.ndim > 2:
+            mu, variance = (reshape(s, shape=channels) for s in (mean, var))
+            mu = label(mu, "mean")
         xc = label(x - mu, "xc")
     with scope("normalize"):
         inv_std = label(reciprocal(sqrt(add(variance, eps))), "inv_std")

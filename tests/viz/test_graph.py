@@ -10,6 +10,7 @@ from viz.graphs import batch_norm, chain, scalar
 from viz.reading import cards, clusters, edges
 
 import minigrad as mg
+from minigrad.verify.batch_norm import problem
 
 # --- clusters and folding ------------------------------------------------------------------------
 
@@ -44,6 +45,13 @@ def test_a_folded_composite_names_its_operands_in_the_order_of_the_call(shape, c
 def test_operands_of_one_name_are_told_apart():
     x, other, third = scalar("x"), scalar("x"), scalar("x#2")
     assert "y = x * x#3 * x#2" in cards(mg.viz.to_dot(x * other * third))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 2)])
+def test_the_constants_of_batch_norm_in_evaluation_have_names(shape):
+    job = problem(shape=shape, mode="eval")
+    titles = list(cards(mg.viz.to_dot(job.recorded())))
+    assert {"mean", "inv_std", "xc = x - mean", "x_hat = xc * inv_std"} <= {*titles}
 
 
 def test_depth_1_shows_the_outermost_cluster_with_folded_cards_inside():
