@@ -8,6 +8,8 @@ import numpy as np
 from minigrad.verify.rounding import looks_like_batch_norm
 from minigrad.verify.subject import BackwardFailed, Subject
 
+_MILLIONTH = 1e-6  # of a cotangent: how far an explanation may be off
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -62,7 +64,7 @@ def cause_of(subject: Subject, k: int, samples: list[Sample]) -> str:
     """The likely cause of the wrong cotangent of input ``k``; empty where nothing fits.
 
     Tried in turn: nothing computed, special cotangents only, a place (one element, row or channel),
-    a constant factor, a factor per channel, the paths of batch norm, a permutation.
+    a constant factor, a factor per channel, the paths of batch norm, a permutation, float32 inside.
     """
     random = [s for s in samples if s.kind == "random" and np.isfinite(s.got).all()]
     if subject.dtype.itemsize < 8:
@@ -82,7 +84,8 @@ def cause_of(subject: Subject, k: int, samples: list[Sample]) -> str:
         factor = _factor(subject, got[:, bad], expected[:, bad])
         return f"{where}: {factor}" if factor else where
     what = _factor(subject, got, expected) or _channel_factor(subject, k, got, expected)
-    return what or _paths(subject, k, random) or _permuted(got, expected)
+    what = what or _paths(subject, k, random, _tolerance(got, expected))
+    return what or _permuted(got, expected) or _narrow(random[0].got.dtype, got, expected)
 
 
 def _in_float64(subject: Subject, k: int, samples: list[Sample]) -> tuple[Subject, list[Sample]]:
@@ -121,26 +124,49 @@ def _place(samples: list[Sample]) -> str:
     return "only some elements" if bad.mean() < 0.2 else ""
 
 
-def _close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether a explains b but for a millionth of it."""
+def _close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
+    """Whether a explains b but for this part of it."""
     if a.shape != b.shape:
         return False
     size = np.abs(b).max(initial=0)
-    return bool(size > 0 and np.abs(a - b).max(initial=0) <= 1e-6 * size)
+    return bool(size > 0 and np.abs(a - b).max(initial=0) <= tolerance * size)
+
+
+def _tolerance(got: np.ndarray, expected: np.ndarray) -> float:
+    """A millionth, or a tenth of the error: what explains less of it than that explains nothing."""
+    return min(_MILLIONTH, 0.1 * _relative_error(got, expected))
+
+
+def _relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    size = np.abs(got).max(initial=0)
+    return float(np.abs(got - expected).max(initial=0) / size) if size else np.inf
+
+
+def _narrow(dtype: np.dtype, got: np.ndarray, expected: np.ndarray) -> str:
+    """An error of the size of float32 rounding in a result that is wider."""
+    eps = float(np.finfo(np.float32).eps)
+    fits = dtype.itemsize >= 8 and 1e-3 * eps < _relative_error(got, expected) < 16 * eps
+    return "an error as large as rounding in float32: lower precision inside" if fits else ""
 
 
 def _factor(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
     """got = c * expected for one number c."""
     if not np.abs(got).max(initial=0) and np.abs(expected).max(initial=0):
         return "it is zero: nothing is computed"
-    norm = float((expected * expected).sum())
-    c = float((got * expected).sum()) / norm if norm else 0.0
-    if not norm or not _close(c * expected, got):
+    norm, tolerance = float((expected * expected).sum()), _tolerance(got, expected)
+    off = float(((got - expected) * expected).sum()) / norm if norm else 0.0  # c - 1, in all digits
+    if not norm or not _close(expected + off * expected, got, tolerance):
         return ""
     for value, name in _named_numbers(subject).items():
-        if abs(c - value) <= 1e-6 * abs(value):
+        if abs(1 + off - value) <= tolerance * abs(value):
             return name
-    return f"constant factor {c:.10g}"
+    return f"constant factor {_written(off)}"
+
+
+def _written(off: float) -> str:
+    """The number 1 + off, as ``1 + 1e-10`` where its digits would hide that it is not 1."""
+    sign = "+" if off > 0 else "-"
+    return f"{1 + off:.8g}" if abs(off) > 1e-4 else f"1 {sign} {abs(off):.2g}"
 
 
 def _named_numbers(subject: Subject) -> dict[float, str]:
@@ -182,6 +208,7 @@ def _channel_factor(subject: Subject, k: int, got: np.ndarray, expected: np.ndar
     """got = c[channel] * expected for a known quantity c."""
     if len(subject.inputs) != 3 or subject.inputs[0].ndim < 2:
         return ""
+    tolerance = _tolerance(got, expected)
     with np.errstate(all="ignore"):
         s = _statistics(subject)
         gamma, r, var = s["gamma"], s["inv_std"], s["var"]
@@ -193,21 +220,23 @@ def _channel_factor(subject: Subject, k: int, got: np.ndarray, expected: np.ndar
         }  # fmt: skip
         for name, factor in factors.items():
             factor = factor.reshape(-1) if k else factor
-            if np.isfinite(factor).all() and _close(expected * factor, got):
+            if np.isfinite(factor).all() and _close(expected * factor, got, tolerance):
                 return name
     return ""
 
 
-def _paths(subject: Subject, k: int, samples: list[Sample]) -> str:
+def _paths(subject: Subject, k: int, samples: list[Sample], tolerance: float) -> str:
     """Fit against the terms of the analytic derivation of batch norm."""
     if not _is_norm(subject):
         return ""
     with np.errstate(all="ignore"):
         s = _statistics(subject)
-        return _x_paths(s, samples) if k == 0 else _parameter_paths(s, k, samples)
+        if k == 0:
+            return _x_paths(s, samples, tolerance)
+        return _parameter_paths(s, k, samples, tolerance)
 
 
-def _x_paths(s: dict[str, np.ndarray], samples: list[Sample]) -> str:
+def _x_paths(s: dict[str, np.ndarray], samples: list[Sample], tolerance: float) -> str:
     """x_bar = a direct + b mean path + c variance path, with a, b, c to find."""
     axes = tuple(i for i in range(s["x"].ndim) if i != 1)
     n = s["x"].size // s["x"].shape[1]
@@ -227,29 +256,31 @@ def _x_paths(s: dict[str, np.ndarray], samples: list[Sample]) -> str:
         terms = np.concatenate(columns, axis=1).T
         got = np.concatenate([np.asarray(s.got, np.float64).reshape(-1) for s in samples])
         weights = np.linalg.lstsq(terms, got, rcond=None)[0]
-        if _close(terms @ weights, got):
-            return _in_words(weights, n) + suffix
+        if _close(terms @ weights, got, tolerance):
+            return _in_words(weights, n, tolerance) + suffix
     return ""
 
 
-def _in_words(weights: np.ndarray, n: int) -> str:
+def _in_words(weights: np.ndarray, n: int, tolerance: float) -> str:
     parts = []
     for weight, path in zip(weights, ("direct path", "mean path", "variance path"), strict=True):
-        if abs(weight - 1) < 1e-6:
+        if abs(weight - 1) < tolerance:
             continue
-        if abs(weight) < 1e-6:
+        if abs(weight) < tolerance:
             parts.append(f"missing {path}")
-        elif abs(weight + 1) < 1e-6:
+        elif abs(weight + 1) < tolerance:
             parts.append(f"sign of the {path}")
         else:
             names = {2.0: "2", 0.5: "1/2", float(n): "N", 1 / n: "1/N",
                      n / max(n - 1, 1): "N/(N - 1)", (n - 1) / n: "(N - 1)/N"}  # fmt: skip
-            near = [v for key, v in names.items() if abs(weight - key) <= 1e-6 * key]
-            parts.append(f"factor {near[0] if near else f'{weight:.8g}'} in the {path}")
+            near = [v for key, v in names.items() if abs(weight - key) <= tolerance * key]
+            parts.append(f"factor {near[0] if near else _written(weight - 1)} in the {path}")
     return " and ".join(parts)
 
 
-def _parameter_paths(s: dict[str, np.ndarray], k: int, samples: list[Sample]) -> str:
+def _parameter_paths(
+    s: dict[str, np.ndarray], k: int, samples: list[Sample], tolerance: float
+) -> str:
     """gamma_bar = sum(y_bar x_hat), beta_bar = sum(y_bar): with something else in the sum."""
     axes = tuple(i for i in range(s["x"].ndim) if i != 1)
     xc = s["x"] - s["mu"]
@@ -260,21 +291,25 @@ def _parameter_paths(s: dict[str, np.ndarray], k: int, samples: list[Sample]) ->
         "sum(y_bar x inv_std): the mean is missing": s["x"] * s["inv_std"],
         "sum(y_bar gamma x_hat): gamma is too much": s["gamma"] * xc * s["inv_std"],
     }  # fmt: skip
+
+    def close(a: np.ndarray, sample: Sample) -> bool:
+        return _close(a, np.asarray(sample.got), tolerance)
+
     for name, factor in instead.items():
-        if all(_close((s_.y_bar * factor).sum(axis=axes), np.asarray(s_.got)) for s_ in samples):
+        whole = [(s_.y_bar * factor).sum(axis=axes) for s_ in samples]
+        if all(close(a, s_) for a, s_ in zip(whole, samples, strict=True)):
             return f"computes {name}"
         for axis in range(s["x"].ndim):
             rest = tuple(i for i in axes if i != axis)
             last = [(s_.y_bar * factor).sum(axis=tuple(i for i in range(s["x"].ndim) if i != axis))
                     for s_ in samples]  # fmt: skip
-            same = all(a.shape == s_.got.shape and _close(a, np.asarray(s_.got))
-                       for a, s_ in zip(last, samples, strict=True))  # fmt: skip
+            same = all(close(a, s_) for a, s_ in zip(last, samples, strict=True))
             if axis != 1 and same:
                 return f"wrong axes: computes {name} over all axes but {axis}"
             partial = [(s_.y_bar * factor).sum(axis=rest) for s_ in samples] if rest != axes else []
             for position in (0, -1):
                 if partial and all(
-                    _close(np.take(a, position, axis=-1 if a.ndim > 1 else 0), np.asarray(s_.got))
+                    close(np.take(a, position, axis=-1 if a.ndim > 1 else 0), s_)
                     for a, s_ in zip(partial, samples, strict=True)
                     if a.ndim > 1
                 ) and partial[0].ndim > 1:  # fmt: skip
@@ -284,16 +319,16 @@ def _parameter_paths(s: dict[str, np.ndarray], k: int, samples: list[Sample]) ->
 
 def _permuted(got: np.ndarray, expected: np.ndarray) -> str:
     """The right numbers in the wrong places."""
-    ndim = expected.ndim - 1
+    ndim, tolerance = expected.ndim - 1, _tolerance(got, expected)
     if ndim >= 2:
         for a in range(1, ndim + 1):
             for b in range(a + 1, ndim + 1):
                 turned = np.swapaxes(expected, a, b)
-                if turned.shape == got.shape and _close(turned, got):
+                if turned.shape == got.shape and _close(turned, got, tolerance):
                     return f"transposed: axes {a - 1} and {b - 1} are exchanged"
     for axis in range(1, ndim + 1):
-        if _close(np.flip(expected, axis), got):
+        if _close(np.flip(expected, axis), got, tolerance):
             return f"reversed along axis {axis - 1}"
-        if any(_close(np.roll(expected, shift, axis), got) for shift in (1, -1)):
+        if any(_close(np.roll(expected, shift, axis), got, tolerance) for shift in (1, -1)):
             return f"shifted along axis {axis - 1}"
     return ""

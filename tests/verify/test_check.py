@@ -172,6 +172,25 @@ def test_the_row_of_a_wrong_input_tells_the_numbers_of_its_finding():
     assert row.error == abs(finding.got - finding.expected)
 
 
+def cast(*grads):
+    return [grad.astype(np.float32).astype(np.float64) for grad in grads]
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda x, gamma, beta: (x * (1 + 1e-10), gamma, beta), "constant factor 1 + 1e-10"),
+        (lambda x, gamma, beta: (x, gamma * (1 - 2e-9), beta), "constant factor 1 - 2e-09"),
+        (lambda x, gamma, beta: (x, gamma * 1.37, beta), "constant factor 1.37"),
+        (cast, "an error as large as rounding in float32: lower precision inside"),
+    ],
+)
+def test_a_cause_explains_the_error_and_not_only_the_cotangent(change, cause):
+    forward, backward = corpus.RIGHT["closed form"]()
+    report = check_backward(forward, lambda *a: change(*backward(*a)), INPUTS, params=EPS)
+    assert {finding.cause for finding in report.findings} == {cause}
+
+
 def test_integer_inputs_are_refused():
     with pytest.raises(mg.errors.DTypeError, match="int64"):
         check_backward(lambda x: (x, x), lambda dy, x: (dy,), [np.arange(3)])
