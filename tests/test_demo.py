@@ -250,6 +250,7 @@ def test_a_demo_is_found_by_number_name_or_beginning(name):
         ("99", "`minigrad demo --list` shows all"),
         ("0", "expected: the number or name of a demo\n  got:      '0'"),
         ("qqqq", "`minigrad demo --list` shows all"),
+        ("sails", "`minigrad demo --list` shows all"),
     ],
 )
 def test_a_demo_that_is_not_there_is_answered_with_the_near_ones(

@@ -48,7 +48,7 @@ def find(name: str) -> Path:
         return paths[fits[0]]
     words = {stem[3:]: stem for stem in paths}
     near = fits or [stem for stem in paths if wanted in stem]
-    near = near or [words[word] for word in difflib.get_close_matches(wanted, words, 3, 0.4)]
+    near = near or [words[word] for word in difflib.get_close_matches(wanted, words, 3, 0.5)]
     got = f"{name!r}, which fits {len(fits)} demos" if fits else repr(name)
     remedy = f"one of {', '.join(near)}" if near else "`minigrad demo --list` shows all"
     raise UsageError(facts("demo", expected="the number or name of a demo", got=got, remedy=remedy))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.backend import to_host
-from minigrad.errors import DTypeError, facts
+from minigrad.errors import DTypeError, UsageError, facts
 from minigrad.verify import contract
 from minigrad.verify.diagnose import Sample, cause_of
 from minigrad.verify.kinks import between_slopes
@@ -46,7 +46,7 @@ def check_backward(
     Args:
         forward: ``forward(*inputs, **params) -> (y, cache)``.
         backward: ``backward(y_bar, cache)`` -> one cotangent per input.
-        inputs: floating arrays.
+        inputs: floating arrays, or tensors.
         params: keyword arguments of ``forward``.
         names: what the report calls the inputs.
         rng: seed or ``numpy.random.Generator``.
@@ -63,6 +63,9 @@ def check_backward(
     """
     arrays = tuple(_floating(x) for x in inputs)
     names = tuple(names or default_names(arrays))
+    if not arrays or len(names) != len(arrays):
+        expected = f"as many as inputs, {len(arrays)}" if arrays else "one or more inputs"
+        raise UsageError(facts("check_backward: names", expected=expected, got=list(names)))
     subject = Subject(forward, backward, arrays, dict(params or {}), names)
     report = Report("check_backward", facts={"shape": list(arrays[0].shape)})
     point = Point(subject, generator(rng))
@@ -71,7 +74,7 @@ def check_backward(
 
 
 def _floating(x: Any) -> np.ndarray:
-    array = np.array(to_host(x) if hasattr(x, "shape") else x)
+    array = np.array(to_host(getattr(x, "array", x)) if hasattr(x, "shape") else x)
     if array.dtype.kind != "f":
         raise DTypeError(
             facts("check_backward: inputs", expected="floating arrays", got=array.dtype)
@@ -109,9 +112,12 @@ class Point:
             try:
                 with undone(*self.subject.inputs):
                     y = self._first_run()
-                if np.isfinite(y).all():
+                if y.dtype.kind != "f":
+                    message = f"y has dtype {y.dtype}, which has no derivative"
+                    self.findings.append(Finding("dtype", message=message, cause=str(y.dtype)))
+                elif np.isfinite(y).all():
                     self.reference = Reference(self.fresh, y, self.rng)
-                    self._examine(y, soak)
+                    self._all_parts(y, soak)
                 else:
                     self._note("undefined", "the output is not finite at this point")
             except ForwardFailed as error:
@@ -120,7 +126,7 @@ class Point:
                 self.findings.append(Finding("shape", message=str(error), cause="no cache"))
         return self._rows(), [self._labelled(f) for f in self.findings], self.notes
 
-    def _examine(self, y: np.ndarray, soak: int) -> None:
+    def _all_parts(self, y: np.ndarray, soak: int) -> None:
         self._guarded(self._purity, y)
         self._guarded(self._values, y)
         if not self.findings:  # later calls are right, the first was not

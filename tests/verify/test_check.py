@@ -191,6 +191,29 @@ def test_a_cause_explains_the_error_and_not_only_the_cotangent(change, cause):
     assert {finding.cause for finding in report.findings} == {cause}
 
 
+def identity(x):
+    return x * 1, None
+
+
+def copied(y_bar, cache):
+    return [y_bar.copy()]
+
+
+@pytest.mark.parametrize("options", [{"inputs": []}, {"names": ["a", "b"]}])
+def test_no_inputs_and_names_that_do_not_match_are_bad_usage(options):
+    with pytest.raises(mg.errors.UsageError, match="expected:"):
+        check_backward(identity, copied, **{"inputs": [np.ones(3)], **options})
+
+
+def test_tensors_are_inputs_and_integer_results_are_findings():
+    x = mg.tensor([1.5, 2.0])
+    assert check_backward(identity, copied, [x]).ok
+    report = check_backward(lambda x: (x.astype(int), None), copied, [x])
+    assert [finding.message for finding in report.findings] == [
+        "y has dtype int64, which has no derivative"
+    ]
+
+
 def test_integer_inputs_are_refused():
     with pytest.raises(mg.errors.DTypeError, match="int64"):
         check_backward(lambda x: (x, x), lambda dy, x: (dy,), [np.arange(3)])
