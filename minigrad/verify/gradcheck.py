@@ -16,7 +16,7 @@ from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
 from minigrad.verify.device import elsewhere, moved
 from minigrad.verify.kinks import between_slopes
-from minigrad.verify.numeric import Jacobian, jacobians
+from minigrad.verify.numeric import Jacobian, default_scale, jacobians
 from minigrad.verify.randomness import generator
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.rounding import Rounding
@@ -137,34 +137,37 @@ def _compared(
     y_bar = rng.normal(size=y.shape).astype(y.dtype)
     x_dots = [rng.normal(size=x.shape).astype(x.dtype) for x in arrays]
     x_bars = [x_bar.numpy() for x_bar in pull(y_bar)]
-    hidden = _rounding_size(f, arrays, y_bar, rng)
+    coarsest = max(y.dtype, *(x.dtype for x in arrays), key=lambda dtype: np.finfo(dtype).eps)
+    hidden = _rounding_size(f, arrays, y_bar, coarsest, rng)
     for k, (name, x_bar) in enumerate(zip(names, x_bars, strict=True)):
         value, error, size = jacobian[k].pull(y_bar)
         size = np.maximum(size, 0.01 * size.max(initial=0)) + hidden[k]
         terms = max(y.size, arrays[k].size)
-        coarsest = max(y.dtype, arrays[k].dtype, key=lambda dtype: np.finfo(dtype).eps)
         bound = Rounding([size], terms).bounds(coarsest)[0] + error
-        accepted, kinks = between_slopes(on_arrays, arrays, k, y_bar, x_bar, value, bound)
+        accepted, _ = between_slopes(on_arrays, arrays, k, y_bar, x_bar, value, bound)
         row = compare(name, "vjp/numeric", x_bar, accepted, bound)
-        yield row, _finding(row, x_bar, accepted, kinks)
-        only_k = [d if i == k else np.zeros_like(d) for i, d in enumerate(x_dots)]
+        yield row, _finding(row, x_bar, accepted)
+        x_dot = np.where(accepted == value, x_dots[k], 0).astype(x_dots[k].dtype)  # past no kink
+        only_k = [x_dot if i == k else np.zeros_like(d) for i, d in enumerate(x_dots)]
         y_dot = jvp(f, arrays, only_k)[1].numpy()
-        a, b = np.vdot(y_bar, y_dot), np.vdot(x_bar, x_dots[k])
-        wide = np.abs(x_dots[k]) * (bound if kinks == 0 else np.inf)
-        row = compare(name, "jvp/vjp", a, b, 2 * wide.sum() if x_bar.size else 0.0)
-        yield row, _finding(row, np.asarray(a), np.asarray(b), 0)
+        products = np.vdot(y_bar, y_dot), np.vdot(x_bar, x_dot)
+        a, b = (np.asarray(p) if x_dot.any() else np.empty(0) for p in products)
+        row = compare(name, "jvp/vjp", a, b, 2 * (np.abs(x_dot) * bound).sum())
+        yield row, _finding(row, a, b)
 
 
 def _rounding_size(
-    f: Callable, arrays: list, y_bar: np.ndarray, rng: np.random.Generator
+    f: Callable, arrays: list, y_bar: np.ndarray, judged: np.dtype, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """Magnitudes of what rounds and cancels on the way, as far as the results do not show it.
 
     Two measurements near the point, each linearized: what an error in the inputs does to the
-    cotangents (conditioning), and how far a sweep in float32 is from one in long double. A wrong
-    rule is as wrong in both, so neither hides one.
+    cotangents (conditioning), and how far a sweep in float32 is from one in long double. A rule
+    that is wrong in float32 alone must not excuse itself: where float32 is judged, rounding is what
+    separates float32 from float64 and, in proportion, float64 from long double, too.
     """
-    small, u = float(np.finfo(np.longdouble).eps ** 0.5), float(np.finfo(np.float32).eps / 2)
+    small = float(np.finfo(np.longdouble).eps ** 0.5)
+    u, v = (float(np.finfo(dtype).eps / 2) for dtype in (np.float32, np.float64))
     seed = y_bar.astype(np.float32)
 
     def cotangents(values: list[np.ndarray]) -> list[np.ndarray]:
@@ -177,12 +180,17 @@ def _rounding_size(
 
     total = [np.zeros(x.shape, np.longdouble) for x in arrays]
     for _ in range(3):
-        near = [(x * rng.uniform(0.999, 1.001, size=x.shape)).astype(np.float32) for x in arrays]
+        near = [(x + _nearby(x) * rng.uniform(-1, 1, x.shape)).astype(np.float32) for x in arrays]
         at = [x.astype(np.longdouble) for x in near]
         moved = [x * (1 + small * rng.choice([-1, 1], size=x.shape)) for x in at]
         exact = cotangents(at)
         conditioning = errors(cotangents(moved), exact, small)
-        rounding = errors(cotangents(near), exact, 8 * u)
+        single = cotangents(near)
+        rounding = errors(single, exact, 8 * u)
+        if np.finfo(judged).eps > 2 * v:
+            double = cotangents([x.astype(np.float64) for x in near])
+            pairs = errors(single, double, 8 * u), errors(double, exact, 8 * v)
+            rounding = list(map(np.minimum, *pairs))
         rounding = [np.maximum(r, 0.1 * r.max(initial=0)) for r in rounding]
         total = [
             np.maximum(t, c + r) for t, c, r in zip(total, conditioning, rounding, strict=True)
@@ -190,7 +198,12 @@ def _rounding_size(
     return total
 
 
-def _finding(row: Row, got: Any, expected: Any, kinks: int) -> Finding | None:
+def _nearby(x: np.ndarray) -> np.ndarray:
+    """A distance that changes neither the size of an element nor the spread of a channel."""
+    return 1e-3 * np.minimum(np.abs(x), default_scale(x))
+
+
+def _finding(row: Row, got: Any, expected: Any) -> Finding | None:
     if row.ok:
         return None
     right, wrong = float(np.asarray(expected)[row.index]), float(np.asarray(got)[row.index])

@@ -1,0 +1,62 @@
+"""What gradcheck sees, what it proves, and what it does not claim."""
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.verify import gradcheck
+
+
+def planted(partials):
+    """A check of ``sin`` in float32 with other partials, made from the right ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mg.ops.sin, "partials", lambda y, x: (partials(mg.cos(x)),))
+        return gradcheck(mg.sin, [np.array([0.3, 0.7], "f4")])
+
+
+@pytest.mark.parametrize("wrong_in", [("f4",), ("f4", "f8")], ids=" and ".join)
+def test_a_rule_that_is_wrong_in_float32_does_not_excuse_itself(wrong_in):
+    dtypes = [np.dtype(name) for name in wrong_in]
+    assert planted(lambda c: c).ok
+    report = planted(lambda c: c * 1.001 if c.dtype in dtypes else c)
+    assert [row.ok for row in report.rows] == [False, True]
+
+
+@pytest.mark.usefixtures("declared")
+def test_beside_a_kink_the_jvp_is_still_compared():
+    @mg.elementwise(formula=r"y = \max(x, 0)", pullback=r"\bar x = \bar y\,[x > 0]")
+    def ramp(xp, x):
+        """``max(x, 0)``."""
+        return xp.maximum(x, 0)
+
+    @ramp.defvjp
+    def _(y_bar, y, x):
+        return (y_bar * (x > 0),)
+
+    @ramp.defjvp
+    def _(x_dots, y, x):
+        return 5 * x_dots[0] * (x > 0)
+
+    report = gradcheck(ramp, [np.array([0.0, 1.0, 2.0, -1.0])])
+    assert [(row.pair, row.ok) for row in report.rows] == [
+        ("vjp/numeric", True),
+        ("jvp/vjp", False),
+    ]
+
+
+@pytest.mark.parametrize("x", [np.zeros((0, 2)), np.zeros(())], ids=["no elements", "a kink alone"])
+def test_a_row_that_compared_nothing_is_vacuous(x):
+    report = gradcheck(mg.relu, [x])
+    assert report.rows[1].verdict == "VACUOUS"
+    assert report.verdict == ("PROVEN" if x.size else "VACUOUS")
+
+
+def test_batch_norm_far_from_zero_is_proven_in_float32(rng):
+    x = (1e4 + rng.normal(size=(8, 3))).astype("f4")
+    gamma, beta = rng.normal(size=(2, 3)).astype("f4")
+    gradcheck(lambda x: mg.batch_norm(x, gamma, beta), [x]).raise_if_failed()
+
+
+def test_an_input_in_float32_rounds_the_cotangents_of_the_others(rng):
+    x, w = rng.normal(size=4), rng.normal(size=4).astype("f4")
+    gradcheck(lambda x, w: mg.exp(x) * mg.sin(w), [x, w], order=2).raise_if_failed()
