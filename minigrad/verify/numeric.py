@@ -302,11 +302,20 @@ def _amplification() -> np.ndarray:
 _AMPLIFICATION = _amplification()
 
 
-def one_sided_slopes(phi: Callable[[float], float], scale: float) -> tuple[float, float, bool]:
+def one_sided_slopes(
+    phi: Callable[[float], float], scale: float, digit: float, noise: float
+) -> tuple[float, float, bool]:
     """Slopes of a scalar function of one variable at 0 from the left and from the right.
 
+    Args:
+        phi: the function.
+        scale: the size of what its variable is added to.
+        digit: the relative distance of neighbouring values of phi.
+        noise: the rounding of phi.
+
     Returns:
-        ``(left, right, kink)``; ``kink`` says that both converged, to different values.
+        ``(left, right, kink)``; ``kink`` says that both converged, to different values, and that
+        their difference is there at every smaller step as well, as far as rounding lets it be seen.
     """
     steps = scale * 2.0 ** -np.arange(8, 20)
     middle = phi(0.0)
@@ -322,4 +331,21 @@ def one_sided_slopes(phi: Callable[[float], float], scale: float) -> tuple[float
     kink = bool(
         np.isfinite(jump) and jump > 100 * sum(errors) and jump > 1e-6 * max(map(abs, slopes))
     )
-    return slopes[0], slopes[1], kink
+    return slopes[0], slopes[1], kink and _persists(phi, slopes[1] - slopes[0], scale, digit, noise)
+
+
+def _persists(
+    phi: Callable[[float], float], jump: float, scale: float, digit: float, noise: float
+) -> bool:
+    """Whether the slope still jumps at steps that would show a bend that is sharp but smooth.
+
+    Within a bend the jump shrinks with the step. What cancels inside phi may round ``2^12`` times
+    as much as phi itself; with steps above ``2^16 digit`` that changes the jump by an eighth.
+    """
+    middle = phi(0.0)
+    for h in scale * 2.0 ** -np.arange(20, 64, 4):
+        if h < 2**16 * digit * scale or 8 * noise / h > abs(jump) / 4:
+            break
+        if abs((phi(h) - 2 * middle + phi(-h)) / h - jump) > abs(jump) / 2:
+            return False
+    return True

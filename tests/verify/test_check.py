@@ -20,6 +20,7 @@ from minigrad.verify import (
     reference,
     rounding,
 )
+from minigrad.verify.kinks import between_slopes
 from verify import corpus, others
 
 INPUTS = np.random.default_rng(1).normal(size=(5, 3)), np.ones(3), np.zeros(3)
@@ -88,6 +89,39 @@ def test_at_a_kink_every_subgradient_is_accepted_and_no_other_slope(slope, ok):
         assert [note.kind for note in report.notes] == ["kink"]
     if not ok:
         assert report.findings[0].index == (1,)
+
+
+@pytest.mark.parametrize("width", [1e-5, 1e-8, 1e-10])
+def test_a_sharp_bend_is_no_kink(width):
+    def forward(x):
+        return np.sqrt(x * x + width**2), x
+
+    report = check_backward(forward, lambda dy, x: (0.7 * dy,), [np.zeros(2)])
+    assert [(finding.kind, finding.input) for finding in report.findings] == [("value", "input 0")]
+
+
+@pytest.mark.parametrize(("dtype", "at"), [("f8", 0.0), ("f8", 1e4), ("f4", 1.0)])
+def test_a_kink_is_one_wherever_it_lies_and_whatever_cancels_on_the_way(dtype, at):
+    def forward(x):
+        return np.maximum((x + x.dtype.type(100)) - x.dtype.type(100 + at), 0), x
+
+    report = check_backward(
+        forward, lambda dy, x: (dy * x.dtype.type(0.3),), [np.array([at], dtype)]
+    )
+    assert report.ok, str(report)
+    assert [note.kind for note in report.notes] == ["kink"]
+
+
+@pytest.mark.parametrize(("last", "slope", "kinks"), [(0.0, 0.3, 33), (1.0, 0.3, 0), (0.0, 1.1, 0)])
+def test_as_many_kinks_as_there_are_elements_are_accepted_and_no_fault_among_them(
+    last, slope, kinks
+):
+    x, y_bar = np.append(np.zeros(32), last), np.linspace(1.0, 2.0, 33)
+    got, expected = slope * y_bar, y_bar * np.where(x > 0, 1.0, 0.5)
+    point = lambda x: np.maximum(x, 0), [x], 0, y_bar, got, expected, np.full(33, 1e-12)
+    accepted, found = between_slopes(*point)
+    assert found == kinks
+    assert (accepted == (got if kinks else expected)).all()
 
 
 def test_one_sided_maxima_share_their_cotangent_any_way_that_sums_to_it():
