@@ -232,7 +232,7 @@ def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Itera
 
 def layouts(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Finding]:
     """The memory layout of an input does not matter."""
-    for kind, arrange in (("Fortran-ordered", np.asfortranarray), ("strided", _strided)):
+    for kind, arrange in (("Fortran-ordered", _columns_first), ("strided", _strided)):
         moved = subject.at([arrange(x) for x in subject.inputs])
         try:
             grads = moved.pull(y_bar)
@@ -242,6 +242,10 @@ def layouts(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Findi
         if wrong:
             message = f"{name}_bar is wrong for {kind} inputs: {wrong}"
             yield Finding("value", name, message=message, cause=f"{kind} inputs")
+
+
+def _columns_first(x: np.ndarray) -> np.ndarray:
+    return np.array(x, order="F")  # np.asfortranarray makes a scalar an array of one axis
 
 
 def _strided(x: np.ndarray) -> np.ndarray:

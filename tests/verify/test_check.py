@@ -248,6 +248,15 @@ def test_tensors_are_inputs_and_integer_results_are_findings():
     ]
 
 
+def test_scalars_are_checked_like_arrays():
+    def forward(x):
+        return np.sin(x), x
+
+    for slope, ok in ((np.cos, True), (np.sin, False)):
+        backward = lambda dy, x, slope=slope: (dy * slope(x),)  # noqa: E731
+        assert check_backward(forward, backward, [np.array(0.3)]).ok is ok
+
+
 def test_integer_inputs_are_refused():
     with pytest.raises(mg.errors.DTypeError, match="int64"):
         check_backward(lambda x: (x, x), lambda dy, x: (dy,), [np.arange(3)])
