@@ -155,7 +155,7 @@ class Point:
     def _values(self, y: np.ndarray) -> None:
         for kind, y_bar in cotangents(y, self.rng):
             grads = self.subject.pull(y_bar)
-            wrong_form = list(contract.form(self.subject, grads))
+            wrong_form = list(contract.form(self.subject.names, self.subject.inputs, grads))
             if wrong_form:
                 self.findings += wrong_form
                 return
@@ -246,7 +246,7 @@ class Point:
         self.findings += contract.soak(self.subject, y_bar, self._judge, soak)
 
     def _judge(self, grads: list[Any], y_bar: np.ndarray) -> tuple[str, str]:
-        for finding in contract.form(self.subject, grads):
+        for finding in contract.form(self.subject.names, self.subject.inputs, grads):
             return finding.input or "a", finding.message
         expected = self._expected(y_bar)
         for k, name in enumerate(self.subject.names):

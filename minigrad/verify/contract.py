@@ -7,7 +7,7 @@ he was given; no global state is touched.
 
 # ruff: noqa: NPY002 (the legacy random state is what a subject may touch)
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,13 +42,13 @@ def _global_state() -> dict[str, Any]:
     }
 
 
-def form(subject: Subject, grads: Any) -> Iterator[Finding]:
+def form(names: Sequence[str], inputs: Sequence[np.ndarray], grads: Any) -> Iterator[Finding]:
     """Number, type, shape, dtype and writability of the returned cotangents."""
-    if len(grads) != len(subject.inputs):
-        message = f"backward returned {len(grads)} cotangents for {len(subject.inputs)} inputs"
+    if len(grads) != len(inputs):
+        message = f"backward returned {len(grads)} cotangents for {len(inputs)} inputs"
         yield Finding("shape", message=message, cause="number of cotangents")
         return
-    for name, x, grad in zip(subject.names, subject.inputs, grads, strict=True):
+    for name, x, grad in zip(names, inputs, grads, strict=True):
         if not isinstance(grad, (np.ndarray, np.generic)):
             got = type(grad).__name__
             yield Finding("shape", name, message=f"{name}_bar is {got}, not an array", cause=got)

@@ -1,6 +1,7 @@
 """The same derivative found three ways that share no code: traced, analytic, numeric."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,12 @@ import numpy as np
 from minigrad.backend import namespace, to_device, to_host
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import vjp
+from minigrad.verify import contract
 from minigrad.verify.device import moved
+from minigrad.verify.kinks import between_slopes
 from minigrad.verify.numeric import Jacobian, jacobians
 from minigrad.verify.randomness import generator
-from minigrad.verify.report import Finding, Report, compare
+from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
 
 _WAYS = ("traced", "analytic", "numeric")
@@ -54,21 +57,52 @@ def three_way(
     hosts = [to_host(getattr(x, "array", x)) for x in inputs]
     names = list(names or _default_names(hosts))
     y, cotangents, y_bar = _traced(f, hosts, rng, device, params)
-    there = moved((y_bar, *hosts), device)
-    by_hand = analytic_vjp(namespace(*there), *there, **moved(params, device))
-    jacobian = jacobians(lambda *arrays: f(*arrays, **params), hosts)
-    pulled = [j.pull(y_bar) for j in jacobian]
-    rounding = _rounding(y, y_bar, hosts, jacobian, params)
     report = Report("three ways", facts={"shape": list(hosts[0].shape), "dtype": str(y.dtype)})
+    by_hand = _by_hand(analytic_vjp, (y_bar, *hosts), device, params)
+    for finding in contract.form(names, hosts, by_hand):
+        if finding.kind == "shape":
+            message = f"the analytic way: {finding.message}"
+            report.findings.append(replace(finding, message=message, cause="analytic"))
+    if report.findings:  # there is nothing to compare
+        return report
+
+    def on_arrays(*arrays: np.ndarray) -> Any:
+        return f(*arrays, **params)
+
+    jacobian = jacobians(on_arrays, hosts)
+    rounding = _rounding(y, y_bar, hosts, jacobian, params)
     for k, bound in enumerate(rounding.bounds(y.dtype)):
-        value, error, _ = pulled[k]
-        ways = {"traced": cotangents[k], "analytic": to_host(by_hand[k]), "numeric": value}
-        for a, b in (("traced", "analytic"), ("traced", "numeric"), ("analytic", "numeric")):
-            numeric_error = error if b == "numeric" else 0
-            row = compare(names[k], f"{a}/{b}", ways[a], ways[b], 2 * bound + numeric_error)
-            report.rows.append(row)
-        report.findings += _odd_one_out(report.rows[-3:], ways)
+        value, error, _ = jacobian[k].pull(y_bar)
+        ways = {"traced": cotangents[k], "analytic": by_hand[k], "numeric": value}
+        accepted = [
+            between_slopes(on_arrays, hosts, k, y_bar, ways[way], value, 2 * bound + error)[0]
+            for way in _WAYS[:2]
+        ]
+        rows, kinks = _compared(names[k], ways, accepted, 2 * bound, error)
+        report.rows += rows
+        report.findings += _odd_one_out(rows, ways)
+        if kinks:
+            message = f"{names[k]}: {kinks} elements at kinks; any subgradient is accepted"
+            report.notes.append(Finding("kink", names[k], message=message))
     return report
+
+
+def _compared(
+    name: str, ways: dict, accepted: list[np.ndarray], bound: np.ndarray, error: np.ndarray
+) -> tuple[list[Row], int]:
+    """A row for each pair of ways, and how many elements lie at kinks, where each way may choose.
+
+    ``accepted`` are the numeric cotangents that the traced and the analytic one are held against.
+    """
+    traced, analytic, numeric = (ways[way] for way in _WAYS)
+    pairs = list(zip((traced, analytic), accepted, strict=True))
+    fits = [np.abs(way - right) <= bound + error for way, right in pairs]
+    kinks = np.any([right != numeric for right in accepted], axis=0) & np.all(fits, axis=0)
+    chosen = np.where(kinks, traced, analytic)
+    rows = [compare(name, "traced/analytic", traced, chosen, bound)]
+    for way, (got, right) in zip(_WAYS, pairs, strict=False):
+        rows.append(compare(name, f"{way}/numeric", got, right, bound + error))
+    return rows, int(kinks.sum())
 
 
 def _default_names(inputs: list[np.ndarray]) -> list[str]:
@@ -87,6 +121,16 @@ def _traced(
     y_bar = generator(rng).normal(size=y.shape).astype(y.dtype)
     cotangents = [x_bar.numpy() for x_bar in pullback(to_device(y_bar, device))]
     return y.numpy(), cotangents, y_bar
+
+
+def _by_hand(
+    analytic_vjp: Callable, arrays: Sequence[np.ndarray], device: str, params: dict
+) -> list[Any]:
+    """The analytic cotangents on the host; what they overwrite is not what the others are given."""
+    there = moved(tuple(array.copy() for array in arrays), device)
+    x_bars = analytic_vjp(namespace(*there), *there, **moved(params, device))
+    x_bars = x_bars if isinstance(x_bars, (tuple, list)) else [x_bars]
+    return [to_host(x_bar) if hasattr(x_bar, "shape") else x_bar for x_bar in x_bars]
 
 
 def _rounding(

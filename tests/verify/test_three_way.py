@@ -1,0 +1,50 @@
+"""Three ways that agree, and what is said of the analytic one where it does not."""
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.verify import three_way
+
+X = np.array([0.5, -2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda bar: (bar, bar), "2 cotangents for 1 inputs"),
+        (lambda bar: (), "0 cotangents for 1 inputs"),
+        (lambda bar: (bar.sum(),), r"shape \(\), its input \(3,\)"),
+        (lambda bar: (None,), "NoneType, not an array"),
+    ],
+)
+def test_a_misshapen_analytic_cotangent_is_a_finding(returned, said):
+    report = three_way(lambda x: x * x, lambda xp, y_bar, x: returned(2 * x * y_bar), [X])
+    (finding,) = report.findings
+    assert (finding.kind, finding.cause) == ("shape", "analytic")
+    with pytest.raises(mg.errors.VerificationError, match=said):
+        report.raise_if_failed()
+
+
+def test_an_analytic_way_that_overwrites_what_it_was_given_harms_no_other():
+    def overwriting(xp, y_bar, x):
+        y_bar *= 2 * x
+        x[...] = 7.0
+        return (y_bar,)
+
+    x = X.copy()
+    three_way(lambda x: x * x, overwriting, [x]).raise_if_failed()
+    assert (x == X).all()
+
+
+@pytest.mark.parametrize(("slope", "ok"), [(0.0, True), (0.3, True), (1.1, False)])
+def test_at_a_kink_each_way_may_take_its_own_subgradient(slope, ok):
+    def by_hand(xp, y_bar, x):
+        return (y_bar * np.where(x == 0, slope, x > 0),)
+
+    report = three_way(mg.relu, by_hand, [np.array([-1.0, 0.0, 2.0])])
+    assert report.ok is ok, str(report)
+    if ok:
+        assert [note.kind for note in report.notes] == ["kink"]
+    else:
+        assert [finding.cause for finding in report.findings] == ["analytic"]
