@@ -226,7 +226,12 @@ class Point:
         """The output of the first forward call; what else it did is a finding."""
         before = [x.tobytes() for x in self.subject.inputs]
         with contract.no_trace() as changed:
-            y = np.array(self.subject.run()[0])
+            y = self.subject.run()[0]
+            if not isinstance(y, (np.ndarray, np.generic)) or y.dtype.kind != "f":
+                got = y.dtype if hasattr(y, "dtype") else type(y).__name__
+                expected = "(y, cache) with y one floating array"
+                raise DTypeError(facts("check_backward: forward", expected=expected, got=got))
+            y = np.array(y)
             self.findings += contract.forward_purity(self.subject, before, changed())
         return y
 

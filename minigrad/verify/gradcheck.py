@@ -8,7 +8,7 @@ import numpy as np
 from minigrad.backend import to_host
 from minigrad.context import no_grad, setting
 from minigrad.declaration import REGISTRY, Declared
-from minigrad.errors import DTypeError, UsageError, facts
+from minigrad.errors import DTypeError, UsageError, describe, facts
 from minigrad.nn import frozen_statistics
 from minigrad.ops import concatenate, reshape
 from minigrad.tensor import Tensor, tensor
@@ -81,7 +81,11 @@ def _without_memory(f: Callable) -> Callable:
         journal: list = []
         try:
             with setting(journal=journal):
-                return f(*args)
+                y = f(*args)
+            if not isinstance(y, Tensor) or y.dtype.kind != "f":
+                got = describe(y)
+                raise DTypeError(facts("gradcheck: f", expected="one floating Tensor", got=got))
+            return y
         finally:
             for box, array, node in reversed(journal):
                 box.array, box.node = array, node

@@ -257,6 +257,29 @@ def test_scalars_are_checked_like_arrays():
         assert check_backward(forward, backward, [np.array(0.3)]).ok is ok
 
 
+def test_an_input_in_float32_rounds_the_cotangents_of_the_others(rng):
+    def forward(x, w):
+        return np.exp(x) * np.sin(w), (x, w)
+
+    def backward(dy, cache, factor=1.0):
+        x, w = cache
+        bars = factor * dy * np.exp(x) * np.sin(w), dy * np.exp(x) * np.cos(w)
+        return [bar.astype(x.dtype) for bar, x in zip(bars, cache, strict=True)]
+
+    inputs = rng.normal(size=4), rng.normal(size=4).astype("f4")
+    assert check_backward(forward, backward, inputs).ok
+    wrong = check_backward(forward, lambda dy, cache: backward(dy, cache, 1 + 1e-4), inputs)
+    assert [finding.input for finding in wrong.findings] == ["input 0"]
+
+
+@pytest.mark.parametrize(
+    ("y", "got"), [(0.5, "float"), (3, "int"), ([np.ones(2)] * 2, "list"), (np.arange(2), "int64")]
+)
+def test_a_forward_that_returns_no_floating_array_is_refused(y, got):
+    with pytest.raises(mg.errors.DTypeError, match=rf"one floating array\n  got:      {got}"):
+        check_backward(lambda x: (y, x), lambda dy, x: (dy,), [np.ones(2)])
+
+
 def test_integer_inputs_are_refused():
     with pytest.raises(mg.errors.DTypeError, match="int64"):
         check_backward(lambda x: (x, x), lambda dy, x: (dy,), [np.arange(3)])

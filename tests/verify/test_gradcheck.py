@@ -60,3 +60,11 @@ def test_batch_norm_far_from_zero_is_proven_in_float32(rng):
 def test_an_input_in_float32_rounds_the_cotangents_of_the_others(rng):
     x, w = rng.normal(size=4), rng.normal(size=4).astype("f4")
     gradcheck(lambda x, w: mg.exp(x) * mg.sin(w), [x, w], order=2).raise_if_failed()
+
+
+@pytest.mark.parametrize(
+    ("f", "got"), [(lambda x: (x,) * 20, "tuple"), (lambda x: x.numpy(), r"ndarray \(2,\)")]
+)
+def test_a_function_that_returns_no_tensor_is_refused(f, got):
+    with pytest.raises(mg.errors.DTypeError, match=f"one floating Tensor\n  got:      {got}"):
+        gradcheck(f, [np.ones(2)])
