@@ -165,7 +165,7 @@ class Point:
                 sample = Sample(kind, y_bar, got, expected.values[k], expected.bounds[k])
                 self.samples[name].append(sample)
         for k, name in enumerate(self.subject.names):
-            self.samples[name] = [self._with_kinks(k, sample) for sample in self.samples[name]]
+            self.samples[name] = [self._reconsidered(k, sample) for sample in self.samples[name]]
             self.findings += self._judged(k, name)
 
     def _judged(self, k: int, name: str) -> Iterator[Finding]:
@@ -201,9 +201,14 @@ class Point:
             after = np.abs(got - sample.expected).max()
         return bool(after <= 1e-3 * before)
 
-    def _with_kinks(self, k: int, sample: Sample) -> Sample:
-        """The sample with subgradients accepted where its point is a kink."""
+    def _reconsidered(self, k: int, sample: Sample) -> Sample:
+        """The sample with a bound for ill conditioning and, at kinks, subgradients accepted."""
         if sample.ok or self.reference.closed:
+            return sample
+        with np.errstate(all="ignore"):
+            wider = sample.bound + self.reference.conditioning(sample.y_bar)[k]
+        sample = replace(sample, bound=wider)
+        if sample.ok:
             return sample
         subject = self.subject
         accepted, kinks = between_slopes(
@@ -256,7 +261,7 @@ class Point:
         expected = self._expected(y_bar)
         for k, name in enumerate(self.subject.names):
             sample = Sample("", y_bar, grads[k], expected.values[k], expected.bounds[k])
-            if not self._with_kinks(k, sample).ok:
+            if not self._reconsidered(k, sample).ok:
                 index, right, got, _ = sample.worst()
                 return name, f"{got:.9g} at {list(index)}, expected {right:.9g}"
         return "", ""

@@ -5,6 +5,8 @@ by Richardson extrapolation (Romberg's tableau), in long double where the functi
 error of a column is estimated from the tableau (truncation) and from the rounding of the function
 values (noise). A column that did not converge is tried again with smaller steps: the step must suit
 the function, not the size of the data, and a normalization varies on the scale of its deviations.
+What converged may still be the slope of something else, between the crests of a wave or on both
+sides of a pole: two tiny steps in all elements at once must change y as the columns say.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ import numpy as np
 _LEVELS = 5
 _FIRST_STEP = 0.05  # of the scale of an element
 _RETRIES = 6  # each with steps 16 times smaller
+_RESTARTS = 16.0**-3, 16.0**-7  # of the first step: past a pole or a wave it may see something else
 
 
 @dataclass(frozen=True)
@@ -188,18 +191,45 @@ def default_scale(x: np.ndarray) -> np.ndarray:
 def _jacobian(
     f: Callable, inputs: list[np.ndarray], k: int, scale: np.ndarray, noise: np.ndarray
 ) -> Jacobian:
-    blocks = len(noise)
-    y_shape, x_shape = np.shape(f(*inputs)), inputs[k].shape
+    blocks, x_shape = len(noise), inputs[k].shape
+    y = np.array(f(*inputs))
     places = _blocks(np.arange(inputs[k].size).reshape(x_shape), blocks)
     steps = _FIRST_STEP * scale.reshape(-1)
-    answers = int(np.prod(y_shape)) > 0
-    found = [_converged(f, inputs, k, w, steps[w], noise) for w in places.T] if answers else []
-    dtype = inputs[k].dtype
-    sizes = (blocks, int(np.prod(y_shape)) // blocks, places.shape[1])
-    value, error = np.zeros((2, *sizes), dtype=dtype)
-    for column, (v, e) in enumerate(found):
-        value[:, :, column], error[:, :, column] = v, e
-    return Jacobian(value, error, (y_shape, x_shape))
+    sizes = (blocks, y.size // blocks, places.shape[1])
+    value, error = np.zeros((2, *sizes), dtype=inputs[k].dtype)
+    for shrink in (1.0, *_RESTARTS):
+        moved = (shrink * steps * _wiggle(steps)).reshape(x_shape)
+        if shrink < 1 and _agrees(f, inputs, k, moved, y, (value, error, noise)):
+            continue
+        for column, where in enumerate(places.T if y.size else ()):
+            v, e = _converged(f, inputs, k, where, shrink * steps[where], noise)
+            old, its_error = value[:, :, column], error[:, :, column]
+            apart = (np.abs(v - old) > e + its_error).any(axis=1)
+            taken = np.isfinite(_largest(e)) & (apart | (_largest(e) < _largest(its_error)))
+            taken |= shrink == 1
+            value[taken, :, column], error[taken, :, column] = v[taken], e[taken]
+    return Jacobian(value, error, (y.shape, x_shape))
+
+
+def _agrees(
+    f: Callable, inputs: list[np.ndarray], k: int, way: np.ndarray, y: np.ndarray,
+    found: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> bool:  # fmt: skip
+    """Whether one tiny step in all elements of input k at once changes ``y`` as derivatives tell.
+
+    ``found`` are the derivatives, their errors and the noise of y. Curvature may show by 2 %.
+    """
+    value, error, noise = found
+    with np.errstate(all="ignore"):
+        there = inputs[k] + way
+        change = np.array(f(*inputs[:k], there, *inputs[k + 1 :])) - y
+        change, y = _blocks(change, len(value)), np.abs(_blocks(y, len(value)))
+        way = _blocks(there - inputs[k], len(value))  # as rounded
+        told = np.einsum("byx,bx->by", value, way)
+        size = np.einsum("byx,bx->by", np.abs(value), np.abs(way))
+        margin = np.einsum("byx,bx->by", error, np.abs(way)) + 0.02 * np.fmax(size, np.abs(change))
+        margin += 4 * np.maximum(np.finfo(y.dtype).eps * y, noise[:, None])
+        return bool((~(np.abs(change - told) > margin)).all())
 
 
 def _converged(
@@ -215,15 +245,17 @@ def _converged(
     value, error, unmoved = _columns(f, inputs, k, where, h, noise)
     error = np.fmin(error, unmoved)  # what no step of the first size moves hardly depends on x
     idle = 0
-    for retry in range(1, _RETRIES + 1):
+    for retry in range(1, 2 * _RETRIES + 1):  # the second half only where nothing is known yet
         worst, size = _largest(error), _largest(np.abs(value))
-        if (worst <= good * size).all() or idle == 2:
+        known = np.isfinite(worst)
+        settled = (known & (worst <= good * size)).all() or idle == 2
+        if settled or (retry > _RETRIES and known.all()):
             break
         again, its_error, _ = _columns(f, inputs, k, where, h / 16.0**retry, noise)
         its_error = np.fmin(its_error, unmoved)
         better = _largest(its_error) < worst
         value[better], error[better] = again[better], its_error[better]
-        idle = 0 if better.any() else idle + 1
+        idle = 0 if better.any() or not known.all() else idle + 1
     return value, error
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minigrad.analytic import batch_norm, batch_norm_vjp
-from minigrad.verify.numeric import default_scale, differences, working_precision
+from minigrad.verify.numeric import Jacobian, default_scale, differences, working_precision
 from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
 from minigrad.verify.subject import Subject
 
@@ -28,13 +28,14 @@ class Reference:
 
     def __init__(self, subject: Subject, y: np.ndarray, rng: np.random.Generator):
         self.subject = subject
+        self._nearby: list[list[Jacobian]] = []  # at two points nearby, once they are asked for
         self.wide = working_precision(subject.value, subject.inputs)
         self.normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
         self.closed = self.normalizes and self._is_batch_norm() and self._confirmed(rng)
         if not self.closed:
             guessed = [default_scale(x) for x in subject.inputs]
             scales = self._scales() if self.normalizes else guessed
-            self.jacobians = differences(subject.value, self.wide, scales)
+            self.scales, self.jacobians = scales, differences(subject.value, self.wide, scales)
 
     def _is_batch_norm(self) -> bool:
         """Whether the forward is the textbook one, to rounding in working precision."""
@@ -118,6 +119,29 @@ class Reference:
         along = amplified.reshape((-1,) + (1,) * (x.ndim - 2))
         total = np.abs(np.asarray(y_bar, np.longdouble)).sum(axis=others)
         return [sizes[0] * (1 + along), sizes[1] + total * amplified, sizes[2]]
+
+    def conditioning(self, y_bar: np.ndarray) -> list[np.ndarray]:
+        """Bounds of what the rounding of the inputs does to the cotangents, where that is seen.
+
+        From differences at points nearby; 0 where the closed form is the reference, whose bounds
+        hold it already. It costs as much as the reference, so only what fails without it asks.
+        """
+        dtype = self.subject.dtype
+        if self.closed:
+            return [np.zeros(x.shape) for x in self.wide]
+        small = float(np.finfo(dtype).eps / 2) ** 0.5
+        if not self._nearby:
+            rng = np.random.default_rng(0)
+            for _ in range(2):
+                point = [x * (1 + small * rng.choice([-1, 1], x.shape)) for x in self.wide]
+                self._nearby.append(differences(self.subject.value, point, self.scales))
+        sizes = [np.zeros(x.shape) for x in self.wide]
+        for found in self._nearby:
+            for k, (here, there) in enumerate(zip(self.jacobians, found, strict=True)):
+                (a, a_error, _), (b, b_error, _) = here.pull(y_bar), there.pull(y_bar)
+                seen = np.abs(a - b) - a_error - b_error
+                sizes[k] = np.maximum(sizes[k], np.where(seen > 0, seen / small, 0))
+        return Rounding(sizes, np.asarray(y_bar).size).bounds(dtype)
 
     def expected(self, y_bar: np.ndarray) -> Expected:
         """The cotangents for ``y_bar``; nan where they are not finite."""

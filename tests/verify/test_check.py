@@ -257,6 +257,25 @@ def test_scalars_are_checked_like_arrays():
         assert check_backward(forward, backward, [np.array(0.3)]).ok is ok
 
 
+SPREAD = {
+    "log": (np.log, lambda x: 1 / x, [1e-8, 1e-3, 1.0]),
+    "sqrt": (np.sqrt, lambda x: 0.5 / np.sqrt(x), [1e-12, 1e-3, 1.0]),
+    "1/x": (lambda x: 1 / x, lambda x: -1 / x**2, [1e-3, 1.0, 1e3]),
+    "sin 1000 x": (lambda x: np.sin(1e3 * x), lambda x: 1e3 * np.cos(1e3 * x), [0.3, 0.7, 1.2]),
+    "sin 1e5 x": (lambda x: np.sin(1e5 * x), lambda x: 1e5 * np.cos(1e5 * x), [0.3, 0.7, 1.2]),
+}
+
+
+@pytest.mark.parametrize("name", SPREAD)
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_elements_may_differ_in_size_and_waves_may_be_short(name, factor):
+    f, slope, x = SPREAD[name]
+    report = check_backward(
+        lambda x: (f(x), x), lambda dy, x: (factor * dy * slope(x),), [np.array(x)]
+    )
+    assert report.ok is (factor == 1), str(report)
+
+
 def test_an_input_in_float32_rounds_the_cotangents_of_the_others(rng):
     def forward(x, w):
         return np.exp(x) * np.sin(w), (x, w)
