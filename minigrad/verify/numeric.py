@@ -81,18 +81,21 @@ def jacobians(
         One Jacobian per input.
     """
     scales = scales or [default_scale(x) for x in inputs]
-    return differences(f, working_precision(f, inputs, scales), scales)
+    wide, noise = _carried(f, inputs, scales)
+    return differences(f, wide, scales, noise)
 
 
 def differences(
-    f: Callable[..., Any], inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray]
-) -> list[Jacobian]:
-    """``jacobians`` of inputs that are in working precision already."""
+    f: Callable[..., Any], inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray],
+    noise: np.ndarray | None = None,
+) -> list[Jacobian]:  # fmt: skip
+    """``jacobians`` of inputs that are in working precision already, with ``f``'s noise there."""
     inputs = list(inputs)
     blocks = inputs[0].shape[1] if _acts_on_channels(f, inputs) else 1
-    noise = _blocks(_noise(f, inputs, scales), blocks).max(axis=1, initial=0)
+    measured = _noise(f, inputs, scales) if noise is None else noise
+    measured = _blocks(measured, blocks).max(axis=1, initial=0)
     return [
-        _jacobian(f, inputs, k, np.broadcast_to(scale, inputs[k].shape), noise)
+        _jacobian(f, inputs, k, np.broadcast_to(scale, inputs[k].shape), measured)
         for k, scale in enumerate(scales)
     ]
 
@@ -138,18 +141,25 @@ def working_precision(
 
     The dtype of the result does not tell: ``f`` may compute in float64 and cast. Its noise does.
     """
+    return _carried(f, inputs, scales or [default_scale(x) for x in inputs])[0]
+
+
+def _carried(
+    f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """The inputs in working precision, and the noise of ``f`` there where it had to be measured."""
     wide = [np.array(x, dtype=np.longdouble, order="C") for x in inputs]
     narrow = [x.astype(np.float64) for x in wide]
     try:
         with np.errstate(all="ignore"):
             y = np.asarray(f(*wide))
             if y.dtype != np.longdouble:
-                return narrow
-            scales = scales or [default_scale(x) for x in inputs]
-            noise = [_noise(f, xs, scales).max(initial=0) for xs in (wide, narrow)]
+                return narrow, None
+            noise = [_noise(f, xs, scales) for xs in (wide, narrow)]
     except Exception:  # a kernel that only takes float64, say
-        return narrow
-    return wide if noise[0] <= 0.01 * noise[1] else narrow
+        return narrow, None
+    carries = noise[0].max(initial=0) <= 0.01 * noise[1].max(initial=0)
+    return (wide, noise[0]) if carries else (narrow, noise[1])
 
 
 def _noise(f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray]) -> np.ndarray:
