@@ -210,7 +210,6 @@ def test_one_op_is_proven(run):
         (["step", "--text", "-o", "steps.html"], "got:      --output"),
         (["ops", "nonsense"], "nonsense"),
         (["verify", "--no-such-option"], "no-such-option"),
-        (["verify", "--seed", "-1"], "--seed"),
         (["train", "--seed", "-1"], "--seed"),
         (["train", "--epochs", "0"], "train: epochs"),
         (["train", "--epochs", "-1"], "train: epochs"),

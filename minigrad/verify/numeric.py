@@ -46,7 +46,8 @@ class Jacobian:
         for weights, matrix in (
             (rows, self.value), (np.abs(rows), self.error), (np.abs(rows), np.abs(self.value))
         ):  # fmt: skip
-            parts.append(_unblocked(np.einsum("by,byx->bx", weights, matrix), x_shape))
+            # not einsum: of no y it multiplies 0 by what lies beside the array, which may be nan
+            parts.append(_unblocked((weights[:, None] @ matrix)[:, 0], x_shape))
         return parts[0], parts[1], parts[2]
 
 
