@@ -54,8 +54,9 @@ class Module:
 
     A leaf tensor with ``requires_grad`` that is assigned to an attribute becomes a parameter, a
     Module a submodule; ``register_buffer`` adds state that is saved but not trained. Such a name
-    takes another of its kind, None or ``del``, but nothing that would not be saved. A call runs in
-    a scope named after the class and the attribute, so that drawings show layers as clusters.
+    takes another of its kind, None or ``del``, but nothing that would not be saved; a leaf without
+    ``requires_grad`` in the place of a parameter is a frozen one. A call runs in a scope named
+    after the class and the attribute, so that drawings show layers as clusters.
 
     >>> class Scale(mg.nn.Module):
     ...     def __init__(self):
@@ -84,19 +85,19 @@ class Module:
         if isinstance(value, Module):
             kind = self._modules
             value.__dict__["_attribute"] = name
-        elif isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
-            kind = self._parameters
-            value.name = value.name or name
         elif isinstance(value, Tensor) and name in self._buffers:
             kind = self._buffers
+        elif (
+            isinstance(value, Tensor)
+            and value.is_leaf
+            and (value.requires_grad or name in self._parameters)
+        ):
+            kind = self._parameters
+            value.name = value.name or name
         for names in (self._parameters, self._buffers, self._modules):
-            if name not in names or names is kind:
-                continue
-            if kind is None and value is getattr(self, name):
-                kind = names  # a parameter that is frozen by now
-            elif kind is None and value is not None:
-                raise _not_registered(self, name, value)
-            else:
+            if name in names and names is not kind:
+                if kind is None and value is not None:
+                    raise _not_registered(self, name, value)
                 del names[name]
         if kind is not None:
             kind[name] = None
@@ -291,8 +292,8 @@ def _not_registered(module: Module, name: str, value: Any) -> DTypeError:
     if name not in module._modules:
         is_buffer = name in module._buffers
         kind = "buffer" if is_buffer else "parameter"
-        expected = "a Tensor or None" if is_buffer else "a leaf with requires_grad=True, or None"
-        remedy = f"assign to {name}.data to change the values; freeze afterwards"
+        expected = "a Tensor or None" if is_buffer else "a leaf, or None"
+        remedy = f"assign to {name}.data to change the values"
     headline = f"{type(module).__name__}: assignment to the {kind} {name!r}"
     return DTypeError(facts(headline, expected=expected, got=describe(value), remedy=remedy))
 

@@ -46,7 +46,6 @@ def test_results_and_constants_are_no_parameters():
     ("name", "replace"),
     [
         ("scale", lambda scale: scale * 2.0),
-        ("scale", lambda scale: mg.tensor(1.0)),
         ("scale", lambda scale: np.ones(())),
         ("buffer", lambda buffer: np.ones(2)),
         ("first", lambda first: mg.relu),
@@ -59,6 +58,14 @@ def test_what_would_not_be_saved_cannot_replace_what_is(name, replace):
     with pytest.raises(TypeError, match=f"Net: assignment to the .* '{name}'"):
         setattr(net, name, replace(getattr(net, name)))
     assert list(net.state_dict()) == before
+
+
+def test_a_constant_in_the_place_of_a_parameter_is_a_frozen_one():
+    net = Net()
+    before = list(net.state_dict())
+    net.scale = mg.tensor(7.0)
+    assert list(net.state_dict()) == before
+    assert net.state_dict()["scale"] == 7.0 and not net.scale.requires_grad
 
 
 def test_parts_are_replaced_by_their_like_and_frozen_ones_stay():
