@@ -239,13 +239,8 @@ def test_no_inputs_and_names_that_do_not_match_are_bad_usage(options):
         check_backward(identity, copied, **{"inputs": [np.ones(3)], **options})
 
 
-def test_tensors_are_inputs_and_integer_results_are_findings():
-    x = mg.tensor([1.5, 2.0])
-    assert check_backward(identity, copied, [x]).ok
-    report = check_backward(lambda x: (x.astype(int), None), copied, [x])
-    assert [finding.message for finding in report.findings] == [
-        "y has dtype int64, which has no derivative"
-    ]
+def test_tensors_are_inputs():
+    assert check_backward(identity, copied, [mg.tensor([1.5, 2.0])]).ok
 
 
 def test_scalars_are_checked_like_arrays():
@@ -294,9 +289,10 @@ def test_an_input_in_float32_rounds_the_cotangents_of_the_others(rng):
 @pytest.mark.parametrize(
     ("y", "got"), [(0.5, "float"), (3, "int"), ([np.ones(2)] * 2, "list"), (np.arange(2), "int64")]
 )
-def test_a_forward_that_returns_no_floating_array_is_refused(y, got):
-    with pytest.raises(mg.errors.DTypeError, match=rf"one floating array\n  got:      {got}"):
-        check_backward(lambda x: (y, x), lambda dy, x: (dy,), [np.ones(2)])
+def test_a_forward_that_returns_no_floating_array_is_a_finding(y, got):
+    report = check_backward(lambda x: (y, x), lambda dy, x: (dy,), [np.ones(2)])
+    (finding,) = report.findings
+    assert finding.message == f"y must be one floating array, got {got}"
 
 
 def test_integer_inputs_are_refused():
