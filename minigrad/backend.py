@@ -261,7 +261,7 @@ def frozen(array: Any) -> Any:
         return type(array)(frozen(item) for item in array)
     library = _LIBRARIES.get(type(array))
     if library not in (None, NUMPY):
-        return _real(array).copy()
+        return (array if array.dtype.kind == "O" else _real(array)).copy()  # symbols are exact
     if isinstance(array, np.ndarray):
         return read_only(np.array(_real(array), subok=False)) if array.ndim else _real(array)[()]
     return array
