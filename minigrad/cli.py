@@ -7,6 +7,7 @@ import io
 import json
 import math
 import platform
+import re
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
@@ -88,7 +89,9 @@ def verify(
     seed: Seed = 0,
     order: Annotated[int, typer.Option(help="of the derivatives of ops")] = 2,
     probes: Annotated[str, typer.Option(help="points for MODULE:forward,backward")] = "batch_norm",
-    out: Annotated[Path | None, typer.Option(help="folder for the picture")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for batch norm's picture, or a report as JSON")
+    ] = None,
     exact: Annotated[bool, typer.Option(help="derive the formula itself, with sympy")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
@@ -116,14 +119,20 @@ def verify(
             dtypes = (dtype,) if "dtype" in given else ("float64", "float32")
             report = targets.check_all(order=order, dtypes=dtypes, device=device)
         elif ":" in target:
-            report = targets.check_code(target, probes, device=device)
+            only = dtype if "dtype" in given else None
+            report = targets.check_code(target, probes, dtype=only, device=device)
         else:
             report = check_op(target, order=order, dtype=dtype, device=device)
             report.facts = {"dtype": dtype, **report.facts}
     report.facts = {"target": target, "device": device, **report.facts}
     _show(report, job and _heading(job), as_json)
-    if out is not None and job is not None:
-        _draw_verdicts(job.traced(device), report, out / f"{target}.svg", quiet=as_json)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / re.sub(r"\W+", "_", target)
+        if job is not None:
+            _draw_verdicts(job.traced(device), report, path.with_suffix(".svg"), quiet=as_json)
+        else:
+            path.with_suffix(".json").write_text(_json(report.to_dict()) + "\n", encoding="utf-8")
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -332,9 +341,9 @@ def main() -> None:
 # of `verify`, by target: the options that have a meaning
 _OPTIONS = {
     "batch_norm": "device dtype shape axes mode eps gamma seed out as_json",
-    "all": "device dtype order as_json",
-    "op": "device dtype order as_json",
-    "code": "device probes as_json",
+    "all": "device dtype order out as_json",
+    "op": "device dtype order out as_json",
+    "code": "device dtype probes out as_json",
     "exact": "exact as_json",
 }
 
@@ -358,7 +367,8 @@ def _exact(target: str, as_json: bool) -> int:
     proofs = [prove_batch_norm(n) for n in (2, 3, 4)]
     if as_json:
         ok = all(proof.ok for proof in proofs)
-        _print_json({"target": target, "ok": ok, "proofs": [asdict(proof) for proof in proofs]})
+        found = [asdict(proof) for proof in proofs]
+        typer.echo(_json({"target": target, "ok": ok, "proofs": found}))
         return 0 if ok else 1
     typer.echo("the backward sweep, op by op:")
     for step in proofs[0].steps:
@@ -372,15 +382,15 @@ def _exact(target: str, as_json: bool) -> int:
 
 def _show(report: Report, heading: str | None, as_json: bool) -> None:
     if as_json:
-        _print_json(report.to_dict())
+        typer.echo(_json(report.to_dict()))
         return
     if heading:
         typer.echo(heading)
     Console().print(report)
 
 
-def _print_json(document: dict) -> None:
-    typer.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
+def _json(document: dict) -> str:
+    return json.dumps(_finite(document), indent=2, allow_nan=False)
 
 
 def _finite(thing: Any) -> Any:
@@ -426,7 +436,6 @@ def _heading(job: batch_norm.Problem) -> str:
 
 
 def _draw_verdicts(y: Any, report: Report, path: Path, quiet: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         verdicts = viz.verdicts(report)
         viz.draw(y, path.with_suffix(".dot"), verdicts=verdicts)

@@ -198,7 +198,7 @@ def test_one_op_is_proven(run):
         (["verify", "exp", "--mode", "foo"], "train or eval"),
         (["verify", "exp", "--shape", "3,4"], "got:      --shape"),
         (["verify", "all", "--seed", "3"], "got:      --seed"),
-        (["verify", "builtins:f,g", "--out", "out"], "got:      --out"),
+        (["verify", "builtins:f,g", "--eps", "0"], "got:      --eps"),
         (["verify", "--exact", "--eps", "0"], "got:      --eps"),
         (["verify", "--seed", "-1"], "--seed"),
         (["draw", "--seed", "-1"], "--seed"),
@@ -230,6 +230,24 @@ def test_bad_usage_exits_with_2_and_says_why(run, tmp_path, monkeypatch, args, w
     assert result.returncode == 2
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_out_keeps_the_report_of_what_has_no_picture(run, tmp_path):
+    shown = run("verify", "exp", "--json", "--out", "new/out", cwd=tmp_path).stdout
+    assert (tmp_path / "new" / "out" / "exp.json").read_text() == shown
+
+
+def test_only_the_points_of_a_dtype_are_taken_if_one_is_given(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "refusing.py").write_text(
+        "def forward(*a, **k): raise ValueError\nbackward = print"
+    )
+
+    def points(dtype):
+        return targets.check_code("refusing:forward,backward", dtype=dtype).facts["probes"]
+
+    assert 0 < points("float32") < points("float64")
+    assert points("float32") + points("float64") == points(None)
 
 
 def test_ops_lists_all_and_shows_one(run):

@@ -42,13 +42,16 @@ def _one_row(name: str, report: Report) -> Row:
     return Row(name, pair, worst.error, worst.bound, worst.ok, worst.index, worst.verdict)
 
 
-def check_code(target: str, probes: str = "batch_norm", *, device: str = "cpu") -> Report:
+def check_code(
+    target: str, probes: str = "batch_norm", *, dtype: str | None = None, device: str = "cpu"
+) -> Report:
     """Run a campaign over ``module:forward,backward`` or ``module:make``.
 
     Args:
         target: an importable module (the current folder counts) and the names in it: a pair, or a
             function without arguments that makes one.
         probes: the name of the points, ``"batch_norm"``.
+        dtype: only the points whose inputs have this one; None: all.
         device: where the arrays lie that the functions get.
 
     Raises:
@@ -58,7 +61,8 @@ def check_code(target: str, probes: str = "batch_norm", *, device: str = "cpu") 
     if probes not in PROBES:
         expected = " or ".join(PROBES)
         raise UsageError(facts("verify: --probes", expected=expected, got=repr(probes)))
-    report = campaign(pairs_elsewhere(_maker(target), device), PROBES[probes]())
+    points = [p for p in PROBES[probes]() if dtype is None or p[1][0].dtype == dtype]
+    report = campaign(pairs_elsewhere(_maker(target), device), points)
     report.title = f"{target} over {report.facts['probes']} points"
     return report
 
