@@ -5,7 +5,6 @@ Exit codes: 0 all proven, 1 a check failed, 2 bad usage.
 
 import io
 import json
-import math
 import platform
 import re
 import sys
@@ -38,7 +37,7 @@ from minigrad.fused.declare import has_numba
 from minigrad.verify import batch_norm, targets
 from minigrad.verify.exact import prove_batch_norm
 from minigrad.verify.gradcheck import check_op
-from minigrad.verify.report import Report
+from minigrad.verify.report import Report, to_json
 from minigrad.viz.render import REMEDY, renderers
 
 app = typer.Typer(
@@ -132,7 +131,7 @@ def verify(
         if job is not None:
             _draw_verdicts(job.traced(device), report, path.with_suffix(".svg"), quiet=as_json)
         else:
-            path.with_suffix(".json").write_text(_json(report.to_dict()) + "\n", encoding="utf-8")
+            path.with_suffix(".json").write_text(to_json(report.to_dict()) + "\n", encoding="utf-8")
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -368,7 +367,7 @@ def _exact(target: str, as_json: bool) -> int:
     if as_json:
         ok = all(proof.ok for proof in proofs)
         found = [asdict(proof) for proof in proofs]
-        typer.echo(_json({"target": target, "ok": ok, "proofs": found}))
+        typer.echo(to_json({"target": target, "ok": ok, "proofs": found}))
         return 0 if ok else 1
     typer.echo("the backward sweep, op by op:")
     for step in proofs[0].steps:
@@ -382,24 +381,11 @@ def _exact(target: str, as_json: bool) -> int:
 
 def _show(report: Report, heading: str | None, as_json: bool) -> None:
     if as_json:
-        typer.echo(_json(report.to_dict()))
+        typer.echo(to_json(report.to_dict()))
         return
     if heading:
         typer.echo(heading)
     Console().print(report)
-
-
-def _json(document: dict) -> str:
-    return json.dumps(_finite(document), indent=2, allow_nan=False)
-
-
-def _finite(thing: Any) -> Any:
-    """Plain data that JSON has words for: nan and infinities as strings."""
-    if isinstance(thing, dict):
-        return {key: _finite(value) for key, value in thing.items()}
-    if isinstance(thing, (list, tuple)):
-        return [_finite(item) for item in thing]
-    return str(thing) if isinstance(thing, float) and not math.isfinite(thing) else thing
 
 
 def _complain(error: Exception) -> None:

@@ -1,5 +1,7 @@
 """What a check found: rows that were compared, findings that failed, notes on the rest."""
 
+import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -140,3 +142,16 @@ def compare(name: str, pair: str, a: Any, b: Any, bound: Any) -> Row:
     index = tuple(int(i) for i in worst)
     verdict = "proven" if ok else "WRONG"
     return Row(name, pair, float(error[worst]), float(bound[worst]), ok, index, verdict)
+
+
+def to_json(document: dict) -> str:
+    """``document`` as JSON, which has no words for nan and infinities: they become strings."""
+    return json.dumps(_finite(document), indent=2, allow_nan=False)
+
+
+def _finite(thing: Any) -> Any:
+    if isinstance(thing, dict):
+        return {key: _finite(value) for key, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [_finite(item) for item in thing]
+    return str(thing) if isinstance(thing, float) and not math.isfinite(thing) else thing
