@@ -16,7 +16,7 @@ from minigrad.ops.normalization import (
 from minigrad.ops.reduce import narrow, wide
 
 SMALL = 16384  # elements up to which the portable version is as fast
-PIECE = 131072  # elements that NumPy works on at a time
+PIECE = 262144  # elements that NumPy works on at a time
 RUN = 8192  # values of a product that BLAS sums at once; of longer ones it makes threads
 ROWS = 128  # rows that are summed in the array's own precision before float64 takes over
 
@@ -166,7 +166,7 @@ def _backward(xp, y_bar, cache, own=False):
 
 
 def _pieces(blocks):
-    """Pairs of slices, of the first axis or of the channels, that fit the second-level cache."""
+    """Pairs of slices, of the first axis or of the channels, that stay in cache between passes."""
     outer, channels, inner = blocks.shape
     if outer == 1:
         step = max(PIECE // max(inner, 1), 1)
