@@ -146,10 +146,15 @@ def namespace(*arrays: Any) -> Any:
     Raises:
         LibraryMismatchError: the arrays are of two libraries.
     """
-    libraries = {library_of(array) for array in arrays} - {None}
-    if len(libraries) > 1:
+    modules = {MODULES.get(array.__class__) or _module_of(array) for array in arrays} - {WEAK}
+    if len(modules) > 1:
         raise LibraryMismatchError("operands of two array libraries")
-    return (next(iter(libraries), None) or NUMPY).xp
+    return modules.pop() if modules else np
+
+
+def _module_of(array: Any) -> Any:
+    library = library_of(array)
+    return library.xp if library else WEAK
 
 
 def device_of(array: Any) -> str:
