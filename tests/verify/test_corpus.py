@@ -25,9 +25,10 @@ _NAMED = [
 ]
 LABELS = {f"{'NCHW' if s.count(',') == 3 else 'NC'} {s} float64" for s in _SHAPES} | set(_NAMED)
 SOME = [probe for probe in POINTS if probe[0] in LABELS]
-THIRDS = 3  # a right backward is held against each third point, the next one against the next
+FIRST = 6  # of them, which show most faults; what they do not show is looked for at all
+PARTS = 5  # a right backward is held against each fifth point, the next one against the next
 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough":
-    SOME, THIRDS = POINTS, 1
+    SOME, FIRST, PARTS = POINTS, len(POINTS), 1
 
 
 def test_the_corpus_is_large_enough():
@@ -41,7 +42,7 @@ def test_the_corpus_is_large_enough():
 @pytest.mark.parametrize("name", corpus.RIGHT)
 def test_a_right_backward_is_not_accused(name, layout):
     points = list(probes.batch_norm(layouts=(layout,)))
-    report = campaign(corpus.RIGHT[name], points[list(corpus.RIGHT).index(name) % THIRDS :: THIRDS])
+    report = campaign(corpus.RIGHT[name], points[list(corpus.RIGHT).index(name) % PARTS :: PARTS])
     assert report.ok, str(report)
     assert [row.verdict for row in report.rows] == ["proven"] * 3
 
@@ -49,7 +50,9 @@ def test_a_right_backward_is_not_accused(name, layout):
 @pytest.mark.parametrize("name", corpus.WRONG)
 def test_a_wrong_backward_is_reported_with_its_input_and_cause(name):
     make, inputs, cause = corpus.WRONG[name]
-    report = campaign(make, SOME)
+    report = campaign(make, SOME[:FIRST])
+    if report.ok or not any(cause in finding.cause for finding in report.findings):
+        report = campaign(make, SOME)
     assert not report.ok
     assert report.findings
     named = {finding.input for finding in report.findings if finding.input}
