@@ -7,12 +7,8 @@ import numpy as np
 
 from minigrad import backend
 from minigrad.errors import UsageError, facts
+from minigrad.optim.optimizer import listed
 from minigrad.tensor import Tensor
-
-
-def _listed(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """The parameters; one Tensor alone is no sequence of its rows."""
-    return [parameters] if isinstance(parameters, Tensor) else list(parameters)
 
 
 def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
@@ -26,7 +22,7 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     >>> mg.optim.clip_grad_norm_([w], 1.0), w.grad.numpy().round(3)
     (5.0, array([0.6, 0.8]))
     """
-    graded = [p for p in _listed(parameters) if p.grad is not None]
+    graded = [p for p in listed(parameters) if p.grad is not None]
     norms = [backend.to_host(backend.namespace(p.array).linalg.norm(_grad(p))) for p in graded]
     total = float(np.linalg.norm(np.array(norms, dtype=np.float64)))
     factor = max_norm / (total + 1e-6)  # as PyTorch has it
@@ -45,7 +41,7 @@ def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
     >>> w.grad.numpy()
     array([ 1. , -0.5])
     """
-    for p in _listed(parameters):
+    for p in listed(parameters):
         if p.grad is not None:
             p.grad = backend.namespace(p.array).clip(_grad(p), -clip_value, clip_value)
 
@@ -97,7 +93,7 @@ class AGC:
         if not clipping > 0:
             raise UsageError(facts("AGC: clipping", expected="a positive number", got=clipping))
         self.optimizer, self.clipping, self.eps = optimizer, clipping, eps
-        self.excluded = {id(p) for p in _listed(exclude)}
+        self.excluded = {id(p) for p in listed(exclude)}
 
     @property
     def parameters(self) -> list[Tensor]:

@@ -21,11 +21,11 @@ class Optimizer:
     """
 
     def __init__(self, params: Iterable, **defaults: Any):
-        groups = list(params)
+        groups = listed(params)
         if groups and not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         self.param_groups = [{**defaults, **g, "params": _checked(g["params"])} for g in groups]
-        self.state: list[dict[str, Any]] = [{} for group in groups for _ in group["params"]]
+        self.state: list[dict[str, Any]] = [{} for _ in self.parameters]
         kind = type(self).__name__
         if not self.state:
             raise UsageError(f"{kind}: no parameters")
@@ -87,8 +87,13 @@ class Optimizer:
             group.update(options)
 
 
+def listed(params: Iterable) -> list[Any]:
+    """The parameters; one Tensor alone is no sequence of its rows."""
+    return [params] if isinstance(params, Tensor) else list(params)
+
+
 def _checked(params: Iterable) -> list[Tensor]:
-    params = list(params)
+    params = listed(params)
     for p in params:
         if not (isinstance(p, Tensor) and p.is_leaf):
             got = type(p).__name__

@@ -132,6 +132,17 @@ def test_options_out_of_their_range_are_refused(kind, options, rng):
             make(start(rng))
 
 
+@pytest.mark.parametrize("given", [lambda p: p, lambda p: [p], lambda p: iter([p])])
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("shape", [(), (3, 2)], ids=str)
+def test_parameters_come_as_one_tensor_a_list_or_an_iterator(given, grouped, shape, rng):
+    g = rng.normal(size=shape)
+    (p,) = graded(g)
+    before = p.numpy()
+    optim.SGD([{"params": given(p)}] if grouped else given(p), lr=0.1).step()
+    np.testing.assert_array_equal(p.numpy(), before - 0.1 * g)
+
+
 def test_a_parameter_that_comes_twice_is_refused(rng):
     a, b, _ = start(rng)
     for params in ([a, b, a], [{"params": [a, b]}, {"params": [a]}]):
