@@ -1,5 +1,7 @@
 """Arithmetic on elements: + - * / ** and what is made of them."""
 
+from math import copysign, inf
+
 from minigrad.core.op import elementwise
 from minigrad.declaration import Domain
 from minigrad.ops.exponential import log
@@ -114,7 +116,14 @@ def divide(xp, x1, x2):
 
 @divide.defpartials
 def ddivide(y, x1, x2):
-    return lambda: 1 / x2, lambda: -y / x2
+    return lambda: _inverse(x2), lambda: -y / x2
+
+
+def _inverse(x):
+    try:
+        return 1 / x
+    except ZeroDivisionError:  # Python's 0; the array libraries' have an inverse
+        return copysign(inf, x)
 
 
 @elementwise(

@@ -132,7 +132,8 @@ def var_jvp(x_dots, y, x, *, axis=None, ddof=0, keepdims=False):
 
 def _dvar(x, axis, ddof):
     """2 (x - mean) / (N - ddof). The mean's own derivative drops out: the deviations sum to 0."""
-    return over(2 * (x - mean(x, axis=axis, keepdims=True)), _count(x.shape, axis) - ddof)
+    n = _count(x.shape, axis) - ddof
+    return over(2 * (x - mean(x, axis=axis, keepdims=True)), n if n > 0 else 0)  # as NumPy's var
 
 
 @op(

@@ -100,6 +100,24 @@ def test_ties_of_two_operands_share_half_and_half(name):
     np.testing.assert_array_equal(x.grad.data, [2.0])
 
 
+@pytest.mark.parametrize("zero", [0, 0.0, -0.0, False, np.float64(0.0)], ids=repr)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_a_quotient_by_zero_has_an_infinite_derivative_whatever_the_type_of_the_zero(zero):
+    slope = np.copysign(np.inf, zero)
+    np.testing.assert_array_equal(mg.grad(lambda x: x / zero)(2.0).data, slope)
+    np.testing.assert_array_equal(mg.jvp(lambda x: x / zero, (2.0,), (-1.5,))[1].data, -slope)
+
+
+@pytest.mark.parametrize("ddof", [3, 4])
+@pytest.mark.filterwarnings("ignore")
+def test_a_variance_with_no_degree_of_freedom_is_infinite_and_so_are_its_derivatives(ddof):
+    x, v = np.array([1.0, 2.0, 6.0]), np.array([1.5, -0.5, 2.0])
+    np.testing.assert_array_equal(mg.var(x, ddof=ddof), np.inf)
+    x_bar = mg.vjp(lambda t: mg.var(t, ddof=ddof), x)[1](1.5)[0]
+    np.testing.assert_array_equal(x_bar.data, [-np.inf, -np.inf, np.inf])
+    assert not np.isfinite(mg.hvp(lambda t: mg.var(t, ddof=ddof), x, v).data).any()
+
+
 def test_kinks_have_second_derivative_zero():
     x = np.array([-1.0, 0.0, 0.0, 2.0])
     weights = np.array([1.0, -2.0, 0.5, 3.0])
