@@ -36,6 +36,25 @@ def _method(op: Op) -> Callable:
     return functools.update_wrapper(method, op)
 
 
+def _unrecorded(name: str) -> Callable:
+    """The function ``name`` of array libraries as an operator of two."""
+
+    def operator(self: Any, other: Any) -> Any:
+        try:
+            array = getattr(other, "array", other)
+            array = array if isinstance(array, (int, float)) else backend.as_array(array)
+            xp = backend.namespace(self.array, array)
+            return type(self)(getattr(xp, name)(self.array, array))
+        except (TypeError, ValueError) as error:
+            kind, expected = DTypeError, "numbers; for & | ^ ~ booleans or integers"
+            if isinstance(error, ValueError):
+                kind, expected = ShapeError, "operands that broadcast"
+            got = f"{describe(self)} and {describe(other)}"
+            raise kind(facts(f"{name}: {error}", expected=expected, got=got)) from error
+
+    return operator
+
+
 class Tensor(Box):
     """An array that remembers how it was computed. Make one with ``minigrad.tensor``.
 
@@ -316,40 +335,18 @@ class Tensor(Box):
     __pow__, __rpow__ = binary(ops.power)
     __matmul__, __rmatmul__ = binary(ops.matmul)
 
-    # Comparisons have no derivative: they return unrecorded boolean tensors.
+    # Comparisons, and & | ^ ~ of masks, have no derivative: they return unrecorded tensors.
 
-    def __eq__(self, other: Any):
-        return self._compare("equal", other)
-
-    def __ne__(self, other: Any):
-        return self._compare("not_equal", other)
-
-    def __lt__(self, other: Any):
-        return self._compare("less", other)
-
-    def __le__(self, other: Any):
-        return self._compare("less_equal", other)
-
-    def __gt__(self, other: Any):
-        return self._compare("greater", other)
-
-    def __ge__(self, other: Any):
-        return self._compare("greater_equal", other)
-
+    __eq__, __ne__ = _unrecorded("equal"), _unrecorded("not_equal")
+    __lt__, __le__ = _unrecorded("less"), _unrecorded("less_equal")
+    __gt__, __ge__ = _unrecorded("greater"), _unrecorded("greater_equal")
+    __and__ = __rand__ = _unrecorded("bitwise_and")
+    __or__ = __ror__ = _unrecorded("bitwise_or")
+    __xor__ = __rxor__ = _unrecorded("bitwise_xor")
     __hash__ = object.__hash__
 
-    def _compare(self, name: str, other: Any) -> "Tensor":
-        try:
-            array = getattr(other, "array", other)
-            array = array if isinstance(array, (int, float)) else backend.as_array(array)
-            xp = backend.namespace(self.array, array)
-            return type(self)(getattr(xp, name)(self.array, array))
-        except (TypeError, ValueError) as error:
-            got = f"{describe(self)} and {describe(other)}"
-            kind = ShapeError if isinstance(error, ValueError) else DTypeError
-            raise kind(
-                facts(f"{name}: {error}", expected="operands that broadcast", got=got)
-            ) from error
+    def __invert__(self):
+        return self ^ (~self.dtype.type(0) if self.dtype.kind in "iu" else True)
 
     # --- methods, as NumPy's arrays have them ----------------------------------------------------
 

@@ -175,6 +175,20 @@ def test_comparisons_give_unrecorded_boolean_tensors(other):
     assert (x == leaf(VALUE)).all()
 
 
+@pytest.mark.parametrize("dtype", [bool, "int64", "uint8"])
+def test_masks_combine_as_in_numpy(dtype):
+    a, b = np.array([0, 0, 1, 1], dtype), np.array([0, 1, 0, 1], dtype)
+    for op in (operator.and_, operator.or_, operator.xor):
+        for left, right in ((mg.tensor(a), mg.tensor(b)), (mg.tensor(a), b), (a, mg.tensor(b))):
+            y = op(left, right)
+            assert isinstance(y, mg.Tensor) and y.dtype == a.dtype
+            np.testing.assert_array_equal(y.data, op(a, b))
+    np.testing.assert_array_equal((~mg.tensor(a)).data, ~a)
+    for op in (lambda x: ~x, lambda x: x & True):
+        with pytest.raises(errors.DTypeError, match=r"(?s)bitwise_.*booleans.*x \(2,\) float64"):
+            op(mg.tensor([1.0, 2.0], name="x"))
+
+
 def test_comparison_of_shapes_that_do_not_fit_is_an_error_of_ours():
     with pytest.raises(errors.ShapeError):
         _ = leaf(VALUE) < np.ones(5)
