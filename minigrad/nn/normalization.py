@@ -3,6 +3,8 @@
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from minigrad import backend, ops
 from minigrad.errors import ShapeError, UsageError, describe, facts
 from minigrad.nn import kernels
@@ -34,8 +36,7 @@ class LayerNorm(Module):
         *,
         dtype: Any = "float64",
     ):
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
-        self.normalized_shape, self.eps = tuple(shape), eps
+        self.normalized_shape, self.eps = tuple(np.ravel(normalized_shape).tolist()), eps
         self.weight = self.bias = None
         if elementwise_affine:
             self.weight = parameter(self.normalized_shape, dtype, "gamma", fill=1.0)
@@ -81,7 +82,7 @@ class GroupNorm(Module):
         *,
         dtype: Any = "float64",
     ):
-        if num_channels % num_groups:
+        if num_groups < 1 or num_channels % num_groups:
             expected = f"channels that divide by num_groups={num_groups}"
             raise UsageError(facts("GroupNorm: channels", expected=expected, got=num_channels))
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps

@@ -2,6 +2,8 @@
 
 from string import ascii_letters
 
+import numpy as np
+
 from minigrad.backend import namespace
 from minigrad.composite import composite
 from minigrad.core.broadcast import broadcast_to, sum_to
@@ -200,9 +202,9 @@ def tensordot(a, b, *, axes=2):
     >>> mg.tensordot(mg.tensor([[1.0, 2.0]]), mg.tensor([[3.0], [4.0]]), axes=1)
     tensor([[11.]])
     """
-    if isinstance(axes, int):
+    if isinstance(axes, (int, np.integer)):
         axes = (range(a.ndim - axes, a.ndim), range(axes))
-    of_a, of_b = ([axis] if isinstance(axis, int) else list(axis) for axis in axes)
+    of_a, of_b = (np.ravel(axis).tolist() for axis in axes)
     in_a = list(ascii_letters[: a.ndim])
     in_b = list(ascii_letters[a.ndim : a.ndim + b.ndim])
     for i, j in zip(of_a, of_b, strict=True):

@@ -185,7 +185,7 @@ def stack_vjp(y_bar, y, *xs, axis=0):
 @composite(
     formula=r"y_1, y_2, \dots = \mathrm{split}(x)",
     cases=(
-        Case(((6, 2),), {"indices_or_sections": 3}),
+        Case(((6, 2),), {"indices_or_sections": np.int64(3)}),
         Case(((2, 5),), {"indices_or_sections": (1, 3), "axis": 1}),
     ),
 )
@@ -203,7 +203,7 @@ def split(x, *, indices_or_sections, axis=0):
     """
     n = x.shape[axis]  # IndexError for an axis that x does not have
     cuts = indices_or_sections
-    if isinstance(cuts, int):
+    if isinstance(cuts, (int, np.integer)):
         if cuts < 1 or n % cuts:
             raise UsageError(f"split: axis {axis} of length {n} has no {cuts} equal sections")
         cuts = range(n // cuts, n, n // cuts)

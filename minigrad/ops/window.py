@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from operator import index
 from typing import Any
 
 from minigrad.errors import ShapeError, facts
@@ -113,7 +114,11 @@ def window(
 def per_axis(name: str, value: Any, n: int, least: int) -> tuple[int, ...]:
     """``value`` as a tuple of ``n`` ints that are at least ``least``."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * n
-    if len(values) != n or any(int(v) != v or v < least for v in values):
+    try:
+        ints = tuple(map(index, values))
+    except TypeError:
+        ints = ()
+    if len(ints) != n or min(ints, default=least) < least:
         expected = f"an int or {n} ints >= {least}"
-        raise ShapeError(facts(f"window: {name}", expected=expected, got=value))
-    return tuple(int(v) for v in values)
+        raise ShapeError(facts(f"window: {name}", expected=expected, got=repr(value)))
+    return ints

@@ -295,6 +295,13 @@ def test_pooling_layers_refuse_what_are_no_images(layer, shape):
 def test_groups_must_divide_the_channels(groups):
     with pytest.raises(UsageError, match=f"groups={groups}"):
         nn.Conv2d(4, 4, 1, groups=groups)
+    with pytest.raises(UsageError, match=f"groups={groups}"):
+        nn.GroupNorm(groups, 4)
+
+
+def test_a_shape_may_be_an_integer_of_numpy():
+    assert nn.LayerNorm(np.int64(3))(np.ones((2, 3))).shape == (2, 3)
+    assert nn.LayerNorm(np.array([2, 3])).normalized_shape == (2, 3)
 
 
 # --- random numbers, initial values ---------------------------------------------------------------

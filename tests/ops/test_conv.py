@@ -93,6 +93,8 @@ def test_im2col_and_col2im_are_adjoint(rng):
         ((1, 3, 4, 4), (2, 3, 3, 3), {"stride": 0}, "ints >= 1"),
         ((1, 3, 4, 4), (2, 3, 3, 3), {"padding": (1, 1, 1)}, "padding"),
         ((1, 3, 4, 4), (2, 3, 3, 3), {"dilation": 1.5}, "dilation"),
+        ((1, 3, 4, 4), (2, 3, 3, 3), {"padding": "same"}, "padding\n.*2 ints >= 0\n.*'same'"),
+        ((1, 3, 4, 4), (2, 3, 3, 3), {"stride": None}, "stride\n.*2 ints >= 1\n.*None"),
     ],
     ids=str,
 )

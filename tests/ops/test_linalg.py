@@ -89,7 +89,9 @@ def test_einsum_is_differentiated_as_numpy_reads_it(case, rng):
 
 
 @pytest.mark.parametrize(
-    "axes", [0, 1, 2, ([1], [0]), ([0, 1], [1, 0]), (1, 0), ((-1,), (0,))], ids=str
+    "axes",
+    [0, 1, 2, ([1], [0]), ([0, 1], [1, 0]), (1, 0), ((-1,), (0,)), np.int64(1), (np.int64(1), [0])],
+    ids=str,
 )
 def test_tensordot_is_differentiated_for_all_axes(axes, rng):
     shapes = ((3, 3), (3, 3))
