@@ -1,6 +1,6 @@
 """Learning-rate schedules: after each epoch ``step()`` sets ``lr = base_lr * factor(epoch)``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from math import cos, pi
 from typing import Any
 
@@ -63,7 +63,8 @@ class StepLR(LambdaLR):
 class MultiStepLR(LambdaLR):
     """Times ``gamma`` after each of the epochs ``milestones``."""
 
-    def __init__(self, optimizer: Any, milestones: Sequence[int], gamma: float = 0.1):
+    def __init__(self, optimizer: Any, milestones: Iterable[int], gamma: float = 0.1):
+        milestones = tuple(milestones)
         super().__init__(optimizer, lambda epoch: gamma ** sum(m <= epoch for m in milestones))
 
 

@@ -272,6 +272,14 @@ def test_schedules_follow_their_formula_and_resume(name, rng):
     assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
 
 
+def test_milestones_may_come_from_an_iterator(rng):
+    optimizer = optim.SGD(start(rng), lr=2.0)
+    schedule = optim.MultiStepLR(optimizer, iter([1, 3]), gamma=0.5)
+    for rate in (1.0, 1.0, 0.5):
+        schedule.step()
+        assert optimizer.param_groups[0]["lr"] == rate
+
+
 @pytest.mark.parametrize(
     ("name", "option"),
     [("LinearLR", "total_iters"), ("StepLR", "step_size"), ("CosineAnnealingLR", "T_max")],
