@@ -133,6 +133,11 @@ class Module:
             except MinigradError as error:
                 error.add_note(f"in {title}")
                 raise
+            except AttributeError as error:  # a layer's first question to its operand
+                if error.name not in ("ndim", "shape"):
+                    raise
+                got = describe(error.obj)
+                raise DTypeError(facts(title, expected="a tensor or an array", got=got)) from error
 
     # --- looking inside --------------------------------------------------------------------------
 

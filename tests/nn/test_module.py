@@ -299,6 +299,15 @@ def test_groups_must_divide_the_channels(groups):
         nn.GroupNorm(groups, 4)
 
 
+@pytest.mark.parametrize("operand", [[[1.0, 2.0]], None, 2.5], ids=str)
+@pytest.mark.parametrize("kind", [nn.Linear, nn.BatchNorm1d, nn.Conv2d])
+def test_what_is_neither_tensor_nor_array_is_refused_by_name(kind, operand):
+    net = nn.Sequential(kind(*{nn.Conv2d: (2, 3, 1), nn.Linear: (2, 3)}.get(kind, (2,))))
+    with pytest.raises(DTypeError, match=f"(?s){kind.__name__}.*a tensor or an array") as caught:
+        net(operand)
+    assert repr(operand) in str(caught.value)
+
+
 def test_a_shape_may_be_an_integer_of_numpy():
     assert nn.LayerNorm(np.int64(3))(np.ones((2, 3))).shape == (2, 3)
     assert nn.LayerNorm(np.array([2, 3])).normalized_shape == (2, 3)
