@@ -40,6 +40,7 @@ MISSING = {
 }  # fmt: skip
 WAITS = {"nonzero", "argwhere", "flatnonzero", "unique", "bincount", "extract", "array_equal"}
 CUBLAS = {"matmul", "dot", "tensordot", "inner", "vdot", "outer", "einsum"}
+DTYPES = "?bhilqBHILQefdFD"  # characters of all that CuPy has; none is wider than float64
 
 
 @dataclass
@@ -81,7 +82,13 @@ def _upload(value) -> "Array":
     gpu.refuse_in_capture("H2D transfers are disallowed")
     for counts in _counters:
         counts.uploads.append(_here())
-    return Array(np.array(value))
+    return Array(_supported(np.array(value)))
+
+
+def _supported(array):
+    if array.dtype.char not in DTYPES:
+        raise ValueError(f"Unsupported dtype {array.dtype}")
+    return array
 
 
 def _unsupported(value):
@@ -103,7 +110,8 @@ def _out(value):
     if isinstance(value, (tuple, list)):
         parts = map(_out, value)
         return value._make(parts) if hasattr(value, "_make") else type(value)(parts)
-    return Array(np.asarray(value)) if isinstance(value, (np.ndarray, np.generic)) else value
+    is_array = isinstance(value, (np.ndarray, np.generic))
+    return Array(_supported(np.asarray(value))) if is_array else value
 
 
 def _lift(function, name=""):
@@ -327,9 +335,7 @@ def _asarray(value, dtype=None, order=None):
     if isinstance(value, (list, tuple)) and any(isinstance(v, Array) for v in value):
         return xp.stack(value)
     array = _upload(value)
-    if array.dtype.kind not in "fiubc":
-        raise ValueError(f"Unsupported dtype {array.dtype}")
-    return Array(array.hidden if dtype is None else array.hidden.astype(dtype))
+    return array if dtype is None else Array(_supported(array.hidden.astype(dtype)))
 
 
 def _empty(shape, dtype=float):

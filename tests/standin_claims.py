@@ -122,6 +122,9 @@ CLAIMS = [
      lambda g, x: (x.astype("float32") * x[0]).dtype == np.float64),
     ("arrays have a pointer, a device and strides", HOLDS, strides_by_value),
     ("an overflow is no warning", HOLDS, lambda g, x: np.isinf(g.host(x * 1e308)).any()),
+    ("there is no float wider than float64", ValueError,
+     lambda g, x: g.xp.asarray(HOST.astype(np.longdouble))),
+    ("there is no cast to one", ValueError, lambda g, x: g.xp.sum(x.astype(np.longdouble))),
     # indices
     ("an index array on the host is taken", HOLDS, lambda g, x: g.host(x[np.array([2])])[0] == 3),
     ("a list is an index array", HOLDS, lambda g, x: g.host(x[[2, 0]])[1] == 1),

@@ -61,6 +61,11 @@ def test_ops_are_proven_on_a_gpu(name, gpu):
     assert report.ok, report
 
 
+def test_float32_is_judged_on_a_gpu_without_long_double(gpu):
+    report = check_op("softplus", order=2, dtype="float32", device="cuda")
+    assert report.ok, report
+
+
 def test_a_wrong_rule_is_found_on_a_gpu(gpu, declared):
     @mg.core.op.elementwise(formula="y = x^3", pullback="x_bar = 2 x^2 y_bar")
     def cube(xp, x):

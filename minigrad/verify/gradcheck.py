@@ -116,10 +116,11 @@ def _check_order(
             return f(*map(tensor, values)).numpy()
 
     jacobian = jacobians(on_arrays, arrays)
+    wide = _widest(on_arrays, arrays)
     label = "" if k == 1 else f" (order {k})"
     worst: dict[tuple, tuple[Row, Finding | None]] = {}
     for _ in range(_COTANGENTS):
-        for row, finding in _compared(f, on_arrays, arrays, names, jacobian, rng):
+        for row, finding in _compared(f, on_arrays, arrays, names, jacobian, wide, rng):
             key = row.input, row.pair
             if key not in worst or _excess(row) > _excess(worst[key][0]):
                 worst[key] = row, finding
@@ -135,14 +136,14 @@ def _excess(row: Row) -> float:
 
 def _compared(
     f: Callable, on_arrays: Callable, arrays: list, names: list, jacobian: list[Jacobian],
-    rng: np.random.Generator,
+    wide: np.dtype, rng: np.random.Generator,
 ) -> Iterator[tuple[Row, Finding | None]]:  # fmt: skip
     y, pull = vjp(f, *arrays)
     y_bar = rng.normal(size=y.shape).astype(y.dtype)
     x_dots = [rng.normal(size=x.shape).astype(x.dtype) for x in arrays]
     x_bars = [x_bar.numpy() for x_bar in pull(y_bar)]
     coarsest = max(y.dtype, *(x.dtype for x in arrays), key=lambda dtype: np.finfo(dtype).eps)
-    hidden = _rounding_size(f, arrays, y_bar, coarsest, rng)
+    hidden = _rounding_size(f, arrays, y_bar, coarsest, wide, rng)
     for k, (name, x_bar) in enumerate(zip(names, x_bars, strict=True)):
         value, error, size = jacobian[k].pull(y_bar)
         size = np.maximum(size, 0.01 * size.max(initial=0)) + hidden[k]
@@ -160,17 +161,29 @@ def _compared(
         yield row, _finding(row, a, b)
 
 
+def _widest(on_arrays: Callable, arrays: list) -> np.dtype:
+    """Long double, or float64 where ``on_arrays`` takes nothing wider, as on a GPU."""
+    wide = np.dtype(np.longdouble)
+    try:
+        on_arrays(*(x.astype(wide) for x in arrays))
+    except Exception:  # whatever it is that a library says
+        return np.dtype(np.float64)
+    return wide
+
+
 def _rounding_size(
-    f: Callable, arrays: list, y_bar: np.ndarray, judged: np.dtype, rng: np.random.Generator
-) -> list[np.ndarray]:
+    f: Callable, arrays: list, y_bar: np.ndarray, judged: np.dtype, wide: np.dtype,
+    rng: np.random.Generator,
+) -> list[np.ndarray]:  # fmt: skip
     """Magnitudes of what rounds and cancels on the way, as far as the results do not show it.
 
     Two measurements near the point, each linearized: what an error in the inputs does to the
-    cotangents (conditioning), and how far a sweep in float32 is from one in long double. A rule
-    that is wrong in float32 alone must not excuse itself: where float32 is judged, rounding is what
-    separates float32 from float64 and, in proportion, float64 from long double, too.
+    cotangents (conditioning), and how far a sweep in float32 is from one in ``wide``. A rule that
+    is wrong in float32 alone must not excuse itself: where float32 is judged, rounding is what
+    separates float32 from float64 and, in proportion, float64 from long double, too, if ``wide`` is
+    that.
     """
-    small = float(np.finfo(np.longdouble).eps ** 0.5)
+    small = float(np.finfo(wide).eps ** 0.5)
     u, v = (float(np.finfo(dtype).eps / 2) for dtype in (np.float32, np.float64))
     seed = y_bar.astype(np.float32)
 
@@ -185,13 +198,13 @@ def _rounding_size(
     total = [np.zeros(x.shape, np.longdouble) for x in arrays]
     for _ in range(3):
         near = [(x + _nearby(x) * rng.uniform(-1, 1, x.shape)).astype(np.float32) for x in arrays]
-        at = [x.astype(np.longdouble) for x in near]
+        at = [x.astype(wide) for x in near]
         moved = [x * (1 + small * rng.choice([-1, 1], size=x.shape)) for x in at]
         exact = cotangents(at)
         conditioning = errors(cotangents(moved), exact, small)
         single = cotangents(near)
         rounding = errors(single, exact, 8 * u)
-        if np.finfo(judged).eps > 2 * v:
+        if np.finfo(judged).eps > 2 * v > np.finfo(wide).eps:
             double = cotangents([x.astype(np.float64) for x in near])
             pairs = errors(single, double, 8 * u), errors(double, exact, 8 * v)
             rounding = list(map(np.minimum, *pairs))
