@@ -5,6 +5,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+CUPY = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")  # with which it compiles
+
 
 @cache
 def _library() -> ctypes.CDLL:
@@ -45,7 +47,7 @@ def compiled(text: str, instances: tuple[str, ...], arch: str, *options: str) ->
     try:
         for instance in instances:
             _check(nvrtc.nvrtcAddNameExpression(program, instance.encode()))
-        words = [f"-arch=sm_{arch}", "--std=c++17", "-ftz=true", *options]
+        words = [f"-arch=sm_{arch}", *CUPY, *options]
         array = (ctypes.c_char_p * len(words))(*(word.encode() for word in words))
         status = nvrtc.nvrtcCompileProgram(program, len(words), array)
         log = _text(nvrtc, "ProgramLog", program)
