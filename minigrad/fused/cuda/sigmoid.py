@@ -20,8 +20,8 @@ def accepts(x: Any) -> bool:
 
 def forward(xp: Any, x: Any) -> tuple[Any, tuple]:
     """``1 / (1 + e^-x)``."""
-    x = xp.ascontiguousarray(x)
     y = xp.empty(x.shape, x.dtype)
+    x = xp.ascontiguousarray(x)  # of shape (1,) where x has no axes
     _run(xp, "forward", x, y)
     return y, (x,)
 
@@ -29,7 +29,7 @@ def forward(xp: Any, x: Any) -> tuple[Any, tuple]:
 def backward(xp: Any, y_bar: Any, cache: tuple) -> tuple[Any]:
     """``x_bar = y_bar t / (1 + t)^2`` with ``t = e^-|x|``."""
     (x,) = cache
-    x_bar = xp.empty(x.shape, x.dtype)
+    x_bar = xp.empty(y_bar.shape, x.dtype)
     _run(xp, "backward", xp.ascontiguousarray(y_bar, x.dtype), x, x_bar)
     return (x_bar,)
 
