@@ -22,6 +22,19 @@ struct Tile {
     }
 };
 
+// Adds `value` times each of the 8 numbers at `from`, which is aligned: shared memory begins with
+// groups of 8, so that two instructions read what eight would.
+template <class T>
+__device__ void add_products(T (&sums)[CHANNELS], T value, const T* from) {
+    constexpr int width = 16 / sizeof(T);
+#pragma unroll
+    for (int a = 0; a < CHANNELS; a += width) {
+        const Pack<T, width> pack = load<T, width>(from + a);
+#pragma unroll
+        for (int v = 0; v < width; ++v) sums[a + v] += value * pack.at[v];
+    }
+}
+
 template <class T>
 __device__ void copy(const T* from, T* to, int size) {
     for (int i = threadIdx.x; i < size; i += blockDim.x) to[i] = from[i];
@@ -35,8 +48,8 @@ __global__ void conv_forward(const T* x, const T* w, const T* b, T* y, Conv g, I
     const Tile tile(static_cast<int>(blockIdx.x % tiles), g.groups, g.a);
     const int channels = g.c / g.groups, places = g.at.kh * g.at.kw, taps = channels * places;
     const int inputs = channels * g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
-    T* image = reinterpret_cast<T*>(block_memory());
-    T* weights = image + inputs;
+    T* weights = reinterpret_cast<T*>(block_memory());  // (taps, CHANNELS)
+    T* image = weights + taps * CHANNELS;
     for (int i = threadIdx.x; i < taps * CHANNELS; i += blockDim.x) {
         const int a = i % CHANNELS;
         weights[i] = a < tile.count ? w[(tile.first + a) * taps + i / CHANNELS] : T(0);
@@ -49,13 +62,17 @@ __global__ void conv_forward(const T* x, const T* w, const T* b, T* y, Conv g, I
             T sums[CHANNELS] = {};
             const int top = o / g.at.ow * g.at.sh - g.at.ph;
             const int left = o % g.at.ow * g.at.sw - g.at.pw;
-            for (int tap = 0; tap < taps; ++tap) {
-                const int k = tap % places;
-                const int iy = top + k / g.at.kw * g.at.dh, ix = left + k % g.at.kw * g.at.dw;
-                if (iy < 0 || iy >= g.at.h || ix < 0 || ix >= g.at.w) continue;
-                const T value = image[(tap / places * g.at.h + iy) * g.at.w + ix];
-#pragma unroll
-                for (int a = 0; a < CHANNELS; ++a) sums[a] += value * weights[tap * CHANNELS + a];
+            const T* weight = weights;
+            for (int c = 0; c < channels; ++c) {
+                for (int ky = 0; ky < g.at.kh; ++ky) {
+                    const int iy = top + ky * g.at.dh;
+                    const bool has_row = iy >= 0 && iy < g.at.h;
+                    const T* row = image + (c * g.at.h + iy) * g.at.w;
+                    for (int kx = 0; kx < g.at.kw; ++kx, weight += CHANNELS) {
+                        const int ix = left + kx * g.at.dw;
+                        if (has_row && ix >= 0 && ix < g.at.w) add_products(sums, row[ix], weight);
+                    }
+                }
             }
             for (int a = 0; a < tile.count; ++a)
                 y[(n * g.a + tile.first + a) * outputs + o] =
@@ -72,8 +89,8 @@ __global__ void conv_backward_x(const T* y_bar, const T* w, T* x_bar, Conv g, In
     const int channels = g.c / g.groups, kernels = g.a / g.groups;
     const int places = g.at.kh * g.at.kw, taps = kernels * places;
     const int inputs = g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
-    T* bars = reinterpret_cast<T*>(block_memory());
-    T* weights = bars + kernels * outputs;
+    T* weights = reinterpret_cast<T*>(block_memory());  // (taps, CHANNELS)
+    T* bars = weights + taps * CHANNELS;
     const T* own = w + static_cast<Integer>(tile.group) * kernels * channels * places;
     for (int i = threadIdx.x; i < taps * CHANNELS; i += blockDim.x) {
         const int tap = i / CHANNELS, c = tile.first % channels + i % CHANNELS;
@@ -87,14 +104,15 @@ __global__ void conv_backward_x(const T* y_bar, const T* w, T* x_bar, Conv g, In
         __syncthreads();
         for (int i = threadIdx.x; i < inputs; i += blockDim.x) {
             T sums[CHANNELS] = {};
-            for (int k = 0; k < places; ++k) {
-                const int oy = row_of(g.at, i / g.at.w, k / g.at.kw);
-                const int ox = column_of(g.at, i % g.at.w, k % g.at.kw);
-                for (int a = 0; oy >= 0 && ox >= 0 && a < kernels; ++a) {
-                    const T bar = bars[a * outputs + oy * g.at.ow + ox];
-                    const T* weight = weights + (a * places + k) * CHANNELS;
-#pragma unroll
-                    for (int c = 0; c < CHANNELS; ++c) sums[c] += bar * weight[c];
+            const int iy = i / g.at.w, ix = i % g.at.w;
+            for (int ky = 0; ky < g.at.kh; ++ky) {
+                const int oy = row_of(g.at, iy, ky);
+                for (int kx = 0; oy >= 0 && kx < g.at.kw; ++kx) {
+                    const int ox = column_of(g.at, ix, kx);
+                    const T* bar = bars + oy * g.at.ow + ox;
+                    const T* weight = weights + (ky * g.at.kw + kx) * CHANNELS;
+                    for (int a = 0; ox >= 0 && a < kernels; ++a)
+                        add_products(sums, bar[a * outputs], weight + a * places * CHANNELS);
                 }
             }
             for (int c = 0; c < tile.count; ++c)
@@ -117,9 +135,11 @@ __global__ void conv_backward_w(const T* y_bar, const T* x, double* partials, Co
     const int inputs = channels * g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
     const int lane = threadIdx.x % width, part = threadIdx.x / width, parts = blockDim.x / width;
     const int tap = static_cast<int>(which / tiles) * width + lane, k = tap % places;
+    const int dy = k / g.at.kw * g.at.dh - g.at.ph, dx = k % g.at.kw * g.at.dw - g.at.pw;
+    const int step_y = parts / g.at.ow, step_x = parts % g.at.ow;
     const bool works = tap < taps && part < parts;
-    T* image = reinterpret_cast<T*>(block_memory());
-    T* bars = image + inputs;  // (outputs, CHANNELS)
+    T* bars = reinterpret_cast<T*>(block_memory());  // (outputs, CHANNELS)
+    T* image = bars + outputs * CHANNELS;
     const Integer slice = blockIdx.x / (tiles * chunks);
     double totals[CHANNELS] = {};
     for (Integer n = slice; n < g.n; n += slices) {
@@ -132,13 +152,18 @@ __global__ void conv_backward_w(const T* y_bar, const T* x, double* partials, Co
         }
         __syncthreads();
         T sums[CHANNELS] = {};
+        const T* own = image + tap / places * g.at.h * g.at.w;  // not read where tap >= taps
+        int oy = part / g.at.ow, ox = part % g.at.ow;
         for (int o = part; works && o < outputs; o += parts) {
-            const int iy = o / g.at.ow * g.at.sh - g.at.ph + k / g.at.kw * g.at.dh;
-            const int ix = o % g.at.ow * g.at.sw - g.at.pw + k % g.at.kw * g.at.dw;
-            if (iy < 0 || iy >= g.at.h || ix < 0 || ix >= g.at.w) continue;
-            const T value = image[(tap / places * g.at.h + iy) * g.at.w + ix];
-#pragma unroll
-            for (int a = 0; a < CHANNELS; ++a) sums[a] += value * bars[o * CHANNELS + a];
+            const int iy = oy * g.at.sh + dy, ix = ox * g.at.sw + dx;
+            if (iy >= 0 && iy < g.at.h && ix >= 0 && ix < g.at.w)
+                add_products(sums, own[iy * g.at.w + ix], bars + o * CHANNELS);
+            oy += step_y;
+            ox += step_x;
+            if (ox >= g.at.ow) {
+                ox -= g.at.ow;
+                ++oy;
+            }
         }
         for (int a = 0; a < CHANNELS; ++a) totals[a] += sums[a];
     }
