@@ -256,19 +256,23 @@ def as_operands(values: list) -> list:
     return [value if isinstance(value, keep) else as_array(value) for value in values]
 
 
-def frozen(array: Any) -> Any:
+def frozen(array: Any, own: bool = False) -> Any:
     """A private read-only copy of ``array``: what a graph keeps of a caller's array.
 
-    What is inside a tuple or list (an index) is frozen, too; what is no array passes through. A 0-d
-    NumPy array becomes a NumPy scalar, which cannot change and computes ten times as fast.
+    With ``own`` nobody else holds ``array``, and it is not copied. What is inside a tuple or list
+    (an index) is frozen, too; what is no array passes through. A 0-d NumPy array becomes a NumPy
+    scalar, which cannot change and computes ten times as fast.
     """
     if isinstance(array, (tuple, list)):
         return type(array)(frozen(item) for item in array)
     library = _LIBRARIES.get(type(array))
     if library not in (None, NUMPY):
-        return (array if array.dtype.kind == "O" else _real(array)).copy()  # symbols are exact
+        array = array if array.dtype.kind == "O" else _real(array)  # symbols are exact
+        return array if own else array.copy()
     if isinstance(array, np.ndarray):
-        return read_only(np.array(_real(array), subok=False)) if array.ndim else _real(array)[()]
+        if not array.ndim:
+            return _real(array)[()]
+        return read_only(_real(array) if own else np.array(_real(array), subok=False))
     return array
 
 

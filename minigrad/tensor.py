@@ -259,15 +259,18 @@ class Tensor(Box):
         """The same value without its history."""
         return type(self)(self.array)
 
-    def _replace(self, value: Any) -> None:
-        """Give this leaf a new value; graphs that used the old one refuse to be swept."""
+    def _replace(self, value: Any, own: bool = False) -> None:
+        """Give this leaf a new value; graphs that used the old one refuse to be swept.
+
+        ``own``: nobody else holds the array, so that no copy is needed.
+        """
         if not self.is_leaf:
             raise self._not_a_leaf("assignment")
         value = getattr(value, "array", value)
         new = backend.to_device(backend.as_array(value), self.device)
         if new.shape != self.shape:
             raise ShapeError(facts("assignment: value", expected=self.shape, got=new.shape))
-        new = new.astype(self.dtype) if new.dtype != self.dtype else backend.frozen(new)
+        new = new.astype(self.dtype) if new.dtype != self.dtype else backend.frozen(new, own)
         if THREAD.context.journal is not None:
             THREAD.context.journal.append((self, self.array, self.node))
         if self.node is not None:

@@ -54,10 +54,13 @@ class Optimizer:
                 state = next(states)
                 if p.grad is not None:
                     new = self.update(p.array, p.grad.array, state, group)
-                    p.data = backend.read_only(new)  # nobody else holds it: no copy is needed
+                    p._replace(new, own=True)
 
     def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        """The new value of the array ``p`` with gradient ``g``; subclasses have their rule here."""
+        """The new value of the array ``p`` with gradient ``g``; subclasses have their rule here.
+
+        It is an array that nobody else holds.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no update()")
 
     def state_dict(self) -> dict[str, Any]:

@@ -54,6 +54,20 @@ def test_steps_equal_those_of_torch(name, rng):
         np.testing.assert_allclose(p, q.detach().numpy(), rtol=0, atol=60 * np.finfo(float).eps)
 
 
+def test_a_step_takes_the_new_value_without_a_copy():
+    class Halving(optim.Optimizer):
+        def update(self, p, g, state, group):
+            self.made = p / 2
+            return self.made
+
+    (p,) = params = [mg.tensor(np.ones(3), requires_grad=True)]
+    p.grad = np.ones(3)
+    halving = Halving(params)
+    halving.step()
+    assert p.array is halving.made and not p.array.flags.writeable
+    assert p.tolist() == [0.5, 0.5, 0.5]
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_restored_optimizer_goes_on_bit_for_bit(name, rng):
     kind, words = OPTIMIZERS[name]
