@@ -66,7 +66,8 @@ def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Callable, ...]:
         return result
 
     def b_bar() -> Any:
-        return y_bar.sum(axis=(0, *range(2, y_bar.ndim)))
+        planes = y_bar.reshape(*y_bar.shape[:2], -1)
+        return planes.sum(axis=2).sum(axis=0)  # at once, CuPy sums it in very few blocks
 
     bars = x_bar, lambda: _backward_w(xp, y_bar, cache), b_bar
     return bars if cache.biased else bars[:2]
