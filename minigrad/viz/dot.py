@@ -15,7 +15,9 @@ from minigrad.viz.grid import SIDE, Cell, Grid, blank, grid, number
 
 _SANS = "Helvetica,Arial,sans-serif"
 _MONO = "Courier New,Courier,monospace"  # 0.6 em wide in every substitute: nothing is clipped
-_SMALL, _TINY = 12, 11  # points
+# Points. Graphviz rounds the advance of each letter to a pixel. At 13.5 points those of Helvetica
+# are whole pixels; of the whole numbers, which POINT-SIZE takes, 11 loses least.
+_TITLE_SIZE, _NUMBER_SIZE, _SIZE = 13.5, 12, 11
 _GREY, _LINE, _INK = "#555555", "#8a8f98", "#1f2328"
 _FAINT = "#d0d4da"
 _BACK = "#b54700"  # of what runs backward, here and in the stepper
@@ -122,10 +124,11 @@ class _Writer:
         routing = " splines=line outputorder=edgesfirst" if self.visible.tangled() else ""
         lines = [
             "digraph minigrad {",
-            f'  graph [fontname="{_SANS}" fontsize=13 bgcolor="white" rankdir=TB nodesep=0.3 '
-            f"ranksep=0.32 pad=0.15 labelloc=t nslimit=4 nslimit1=4 mclimit=0.5{routing}];",
-            f'  node [shape=plain fontname="{_SANS}" fontsize=13 fontcolor="{_INK}"];',
-            f'  edge [color="{_LINE}" arrowsize=0.7 fontname="{_SANS}" fontsize={_TINY}];',
+            f'  graph [fontname="{_SANS}" fontsize={_TITLE_SIZE} bgcolor="white" '
+            "rankdir=TB nodesep=0.3 ranksep=0.32 pad=0.15 labelloc=t nslimit=4 nslimit1=4 "
+            f"mclimit=0.5{routing}];",
+            f'  node [shape=plain fontname="{_SANS}" fontsize={_TITLE_SIZE} fontcolor="{_INK}"];',
+            f'  edge [color="{_LINE}" arrowsize=0.7 fontname="{_SANS}" fontsize={_SIZE}];',
         ]
         notes = [self.visible.note] * bool(self.visible.note) + [_LEGEND] * bool(self.swept.norms)
         if notes:
@@ -163,7 +166,7 @@ class _Writer:
         rows = [_row(f"{'▸ ' if folded else ''}{head}", f'BGCOLOR="{_HEADS[card.kind]}"')]
         if folded or not self.values:
             about = _about_scope(card) if folded else _about(node)
-            rows.append(_row(_font(escaped(about), _SMALL)))
+            rows.append(_row(_font(escaped(about))))
         verdict = None if folded else _verdict(node, self.verdicts)
         if verdict is not None:
             rows.append(_badge(*verdict))
@@ -171,14 +174,14 @@ class _Writer:
             name = f"{self.formulas.operand[output].text} " if len(card.outputs) > 1 else ""
             rows += self._numbers(output, name, folded)
         if len(card.outputs) > _OUTPUTS:
-            rows.append(_row(_font(f"… {len(card.outputs) - _OUTPUTS} more results", _SMALL)))
+            rows.append(_row(_font(f"… {len(card.outputs) - _OUTPUTS} more results")))
         return _frame(rows, card, thick=not self.roots.isdisjoint(card.members))
 
     def _gap(self, card: Card) -> str:
         leaves = len(card.members) - card.ops
         rows = [_row(_b(f"… {card.ops:,} more ops folded"), f'BGCOLOR="{_HEADS["gap"]}"')]
         if leaves:
-            rows.append(_row(_font(f"and {leaves:,} leaves", _SMALL)))
+            rows.append(_row(_font(f"and {leaves:,} leaves")))
         return _frame(rows, card, thick=False)
 
     def _numbers(self, node: Node, name: str, folded: bool) -> list[str]:
@@ -189,19 +192,19 @@ class _Writer:
         if self.values:
             blocks.append(_block(name + ("value" if folded else f"value {_about(node)}"), numbers))
         elif name:
-            blocks.append(_font(escaped(f"{name}{_about(node)}"), _SMALL))
+            blocks.append(_font(escaped(f"{name}{_about(node)}")))
         if gradient is not None:
             blocks.append(self._gradient(gradient, node))
         columns = len(numbers.rows[0]) if numbers.rows else 1
         if columns > _WIDE or gradient is None or gradient.note == CONSTANT:
             return [_row(block) for block in blocks]
         cells = "".join(f'<TD ALIGN="LEFT" VALIGN="TOP">{block}</TD>' for block in blocks)
-        return [_row(_table(f"<TR>{cells}</TR>", 0))] if cells else []
+        return [_row(_table(f"<TR>{cells}</TR>", 4))] if cells else []  # captions do not touch
 
     def _gradient(self, gradient: Gradient, node: Node) -> str:
         if gradient.array is None:
             if gradient.note == CONSTANT:
-                return _font(gradient.note, _SMALL)
+                return _font(gradient.note)
             return _block(f"gradient: {gradient.note}", blank(node.value, self.side))
         paths = self.swept.paths[node]
         notes = [gradient.note] * bool(gradient.note) + [f"sum of {paths} paths"] * (paths > 1)
@@ -212,7 +215,7 @@ class _Writer:
 def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
     color = _LEVELS[min(depth, len(_LEVELS)) - 1]
     name = _b(shown(cluster.scope.name if cluster.scope else ""))
-    name += _font(f"  {_ops(cluster.ops)}", _SMALL)
+    name += _font(f"  {_ops(cluster.ops)}")
     return [
         f"{indent}subgraph {cluster.id} {{",
         f'{indent}  graph [label=<{name}> labeljust=l style="rounded,filled" '
@@ -266,13 +269,13 @@ def _badge(ok: bool | None, text: str) -> str:
 
 def _block(caption: str, numbers: Grid) -> str:
     """A caption, the statistics if any, and the heat map."""
-    parts = [_font(escaped(caption), _SMALL)]
+    parts = [_font(escaped(caption))]
     if numbers.facts:
-        labels = "".join(_td(_font(escaped(label), _TINY)) for label, _ in numbers.facts)
+        labels = "".join(_td(_font(escaped(label))) for label, _ in numbers.facts)
         cells = "".join(_td(_mono(number)) for _, number in numbers.facts)
         parts.append(_table(f"<TR>{labels}</TR><TR>{cells}</TR>", 0))
     if numbers.note:
-        parts.append(_font(escaped(numbers.note), _TINY))
+        parts.append(_font(escaped(numbers.note)))
     if numbers.rows:
         parts.append(_table("".join(_heat(numbers)), 0, color=_FAINT))
     return _captioned(*parts)
@@ -322,12 +325,12 @@ def _td(content: str) -> str:
     return f'<TD ALIGN="RIGHT">{content}</TD>'
 
 
-def _font(escaped: str, size: int) -> str:
-    return f'<FONT POINT-SIZE="{size}" COLOR="{_GREY}">{escaped}</FONT>'
+def _font(escaped: str) -> str:
+    return f'<FONT POINT-SIZE="{_SIZE}" COLOR="{_GREY}">{escaped}</FONT>'
 
 
 def _mono(text: str) -> str:
-    return f'<FONT FACE="{_MONO}" POINT-SIZE="{_SMALL}">{escaped(text)}</FONT>'
+    return f'<FONT FACE="{_MONO}" POINT-SIZE="{_NUMBER_SIZE}">{escaped(text)}</FONT>'
 
 
 def _b(text: str) -> str:

@@ -309,6 +309,21 @@ def test_text_is_at_least_9_px_and_nothing_is_cut_off(stepper, bn, width, height
         assert box["y"] + box["height"] <= height
 
 
+def test_no_text_of_a_drawing_leaves_its_card(stepper, tmp_path):
+    verdicts = {"gamma": (True, "traced/numeric: 4.3e-16 (bound 1.0e-13)")}
+    y = graphs.batch_norm()
+    stepper.open(mg.viz.draw(y, tmp_path / "y.svg", depth=1, verdicts=verdicts))
+    beyond = stepper.page.evaluate("""() => {
+        const box = (e) => e.getBoundingClientRect();
+        const cards = [...document.querySelectorAll(".node")];
+        return cards.flatMap((card) => {
+            const right = Math.max(...[...card.querySelectorAll("polygon")].map(
+                (p) => box(p).right));
+            return [...card.querySelectorAll("text")].filter((t) => box(t).right > right)
+                .map((t) => t.textContent); }); }""")
+    assert beyond == []
+
+
 def test_text_stands_out_in_light_and_dark(stepper, bn):
     for scheme in ("light", "dark"):
         stepper.page.emulate_media(color_scheme=scheme)
