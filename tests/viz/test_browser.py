@@ -309,6 +309,24 @@ def test_text_is_at_least_9_px_and_nothing_is_cut_off(stepper, bn, width, height
         assert box["y"] + box["height"] <= height
 
 
+def test_paper_shows_the_whole_step_and_no_buttons(stepper, bn):
+    stepper.page.emulate_media(media="print")
+    try:
+        assert not stepper.open(bn, "#step=14").page.locator("nav").is_visible()
+        clipped = "getComputedStyle(document.querySelector('.mg')).overflowY"
+        assert stepper.page.evaluate(clipped) == "visible"
+    finally:
+        stepper.page.emulate_media(media="screen")
+
+
+def test_without_scripts_the_page_says_what_is_missing(browser, bn):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"file://{bn}")
+    assert "needs JavaScript" in page.locator(".panel").inner_text()
+    context.close()
+
+
 def test_no_text_of_a_drawing_leaves_its_card(stepper, tmp_path):
     verdicts = {"gamma": (True, "traced/numeric: 4.3e-16 (bound 1.0e-13)")}
     y = graphs.batch_norm()
