@@ -64,7 +64,8 @@ def cause_of(subject: Subject, k: int, samples: list[Sample]) -> str:
     """The likely cause of the wrong cotangent of input ``k``; empty where nothing fits.
 
     Tried in turn: nothing computed, special cotangents only, a place (one element, row or channel),
-    a constant factor, a factor per channel, the paths of batch norm, a permutation, float32 inside.
+    the same for every cotangent, a constant factor, a factor per channel, the paths of batch norm,
+    a permutation, float32 inside.
     """
     random = [s for s in samples if s.kind == "random" and np.isfinite(s.got).all()]
     if subject.dtype.itemsize < 8:
@@ -83,6 +84,8 @@ def cause_of(subject: Subject, k: int, samples: list[Sample]) -> str:
         bad = np.stack([s.excess_of > 1 for s in random]).any(axis=0)
         factor = _factor(subject, got[:, bad], expected[:, bad])
         return f"{where}: {factor}" if factor else where
+    if len(got) > 1 and got.any() and (got == got[0]).all():
+        return "y_bar is missing: it is the same for every y_bar"
     what = _factor(subject, got, expected) or _channel_factor(subject, k, got, expected)
     what = what or _paths(subject, k, random, _tolerance(got, expected))
     return what or _permuted(got, expected) or _narrow(random[0].got.dtype, got, expected)

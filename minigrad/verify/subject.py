@@ -41,12 +41,22 @@ class Subject:
         """One backward call on an existing cache.
 
         Raises:
-            BackwardFailed: whatever ``backward`` raised.
+            BackwardFailed: whatever ``backward`` raised, or it returned one thing, not several.
         """
         try:
-            return list(self.backward(y_bar, cache))
+            made = self.backward(y_bar, cache)
+            if made is not None and not self._is_bare(made):
+                return list(made)
         except FAILURES as error:
-            raise BackwardFailed(f"{type(error).__name__}: {error}") from error
+            why = f"{type(error).__name__}: {error}{_owner(y_bar, error)}"
+            raise BackwardFailed(why) from error
+        returned = "None, perhaps without `return`" if made is None else describe(made)
+        raise BackwardFailed(f"no tuple of cotangents: it returned {returned}")
+
+    def _is_bare(self, made: Any) -> bool:
+        """Whether ``made`` is an array, and no stack of one cotangent per input."""
+        stacks = [(len(self.inputs), *x.shape) for x in self.inputs]
+        return hasattr(made, "shape") and tuple(made.shape) not in stacks
 
     def value(self, *inputs: np.ndarray) -> np.ndarray:
         """Only the output, at other inputs; raises as ``run`` does."""
@@ -91,6 +101,12 @@ class BackwardFailed(Exception):
 def is_pair(made: Any) -> bool:
     """Whether ``made`` is two things, such as ``(y, cache)``; an array of two rows is one."""
     return isinstance(made, (tuple, list)) and len(made) == 2
+
+
+def _owner(y_bar: np.ndarray, error: BaseException) -> str:
+    """Whose the array is that could not be written to, where it is ``y_bar``."""
+    written = "read-only" in str(error) and not y_bar.flags.writeable
+    return "; this y_bar is, and it belongs to the caller" * written
 
 
 def _counted(made: Any) -> str:

@@ -225,6 +225,35 @@ def test_a_cause_explains_the_error_and_not_only_the_cotangent(change, cause):
     assert {finding.cause for finding in report.findings} == {cause}
 
 
+def squared(x):
+    return x * x, 2 * x
+
+
+def plus_bias(x, b):
+    return x + b, None
+
+
+def overwriting(y_bar, slope):
+    y_bar *= 1
+    return (y_bar * slope,)
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "text"),
+    [
+        (squared, lambda y_bar, slope: None, "returned None, perhaps without `return`"),
+        (squared, lambda y_bar, slope: y_bar * slope, "returned ndarray (5, 3) float64"),
+        (squared, lambda y_bar, slope: (1 * slope,), "y_bar is missing"),
+        (squared, overwriting, "it belongs to the caller"),
+        (plus_bias, lambda y_bar, _: (y_bar, y_bar), "b_bar has shape (5, 3), its input (3,)"),
+    ],
+)
+def test_what_students_forget_is_the_first_finding_and_said_plainly(forward, backward, text):
+    names = ("x", "b")[: forward.__code__.co_argcount]
+    report = check_backward(forward, backward, INPUTS[: len(names)], names=names)
+    assert text in report.findings[0].message
+
+
 def identity(x):
     return x * 1, None
 
