@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from minigrad.errors import VerificationError
 
@@ -97,24 +98,28 @@ class Report:
 
     def __str__(self) -> str:
         text = StringIO()
-        Console(file=text, width=100, color_system=None).print(self)
+        # in a notebook rich would show the table itself and write nothing
+        Console(file=text, width=100, color_system=None, force_jupyter=False).print(self)
         return text.getvalue().rstrip()
 
     def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
-        yield f"{self.title}: {self.verdict}"
+        def line(text: str) -> Any:
+            return console.render_str(text, markup=False, emoji=False)  # names may hold brackets
+
+        yield line(f"{self.title}: {self.verdict}")
         if self.rows:
             yield self._table()
         for finding in self.findings:
-            yield f"✗ {finding.message}"
+            yield line(f"✗ {finding.message}")
         for note in self.notes:
-            yield f"· {note.message}"
+            yield line(f"· {note.message}")
 
     def _table(self) -> Table:
         table = Table("input", "pair", "max error", "at index", "bound", "verdict")
         for row in self.rows:
             index = str(list(row.index)) if row.index else "-"
             cells = (
-                row.input,
+                Text(row.input),
                 row.pair,
                 f"{row.error:.2e}",
                 index,

@@ -54,6 +54,15 @@ def test_a_report_is_text_data_and_html():
     assert right.raise_if_failed() is right
 
 
+def test_the_text_of_a_report_is_the_same_in_a_notebook_and_takes_names_as_they_are(monkeypatch):
+    report = check_backward(squared, lambda y_bar, slope: (y_bar,), INPUTS[:1], names=["w[b]:up:"])
+    text = str(report)
+    assert "│ w[b]:up: │" in text
+    assert "✗ w[b]:up:_bar" in text
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert str(report) == text
+
+
 def test_a_function_that_ignores_its_input_is_vacuous_not_proven():
     report = check_backward(
         lambda x: (np.ones(3), x.shape), lambda dy, shape: (np.zeros(shape),), [np.ones((2, 2))]
