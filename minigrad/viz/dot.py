@@ -32,6 +32,7 @@ _BADGES = {
 _OUTPUTS = 3  # values that one folded card shows
 _TITLE = 44  # characters in a line of a title
 _MANY = 60  # cards; with more, arrays beyond 4 x 4 are shown by an excerpt
+_ABREAST = 4  # leaves of one card that stand side by side; more make further rows
 _WIDE = 4  # columns; a wider gradient stands below its value, not beside it
 
 
@@ -134,8 +135,11 @@ class _Writer:
         if notes:
             lines.append(f"  label=<{'<BR/>'.join(map(_b, notes))}>;")
         lines += self._body()
+        leaves: Counter[Card] = Counter()
         for edge in self.visible.edges:
-            lines += [_edge(edge), *_way_back(edge, self.swept.norms)]
+            leaves[edge.head] += edge.tail.kind == "leaf"
+            row = (leaves[edge.head] - 1) // _ABREAST if edge.tail.kind == "leaf" else 0
+            lines += [_edge(edge, row), *_way_back(edge, self.swept.norms)]
         return "\n".join([*lines, "}", ""])
 
     def _body(self) -> list[str]:
@@ -223,10 +227,12 @@ def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
     ]
 
 
-def _edge(edge: Edge) -> str:
+def _edge(edge: Edge, row: int) -> str:
     label = f"× {edge.count:,}" if edge.count > 1 else str(edge.position or "")
-    attributes = f' [headlabel="{label}" labeldistance=1.8]' if label else ""
-    return f"  {edge.tail.id} -> {edge.head.id}{attributes};"
+    attributes = [f'headlabel="{label}" labeldistance=1.8'] * bool(label)
+    attributes += [f"minlen={row + 1}"] * bool(row)
+    listed = f" [{' '.join(attributes)}]" if attributes else ""
+    return f"  {edge.tail.id} -> {edge.head.id}{listed};"
 
 
 def _way_back(edge: Edge, norms: Mapping[tuple[Node, int], float]) -> list[str]:

@@ -126,6 +126,12 @@ def test_argument_positions_stand_where_the_picture_would_not_tell():
     assert "headlabel" not in mg.viz.to_dot(x @ (x + 1))
 
 
+def test_many_leaves_of_one_card_stand_in_rows_of_four():
+    leaves = [mg.tensor(1.0, requires_grad=True) for _ in range(9)]
+    rows = re.findall(r"minlen=(\d)", mg.viz.to_dot(mg.stack(leaves)))
+    assert rows == ["2"] * 4 + ["3"]
+
+
 # --- verdicts ------------------------------------------------------------------------------------
 
 
