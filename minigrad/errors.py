@@ -139,8 +139,9 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
 
 def no_rule(op: Any, declarator: str) -> RuleError:
     """The rule that a sweep needs was not declared."""
+    both = f" (or, for both sweeps, @{op.name}.defpartials)" * (op.signature == "()")
     return RuleError(
-        f"{op.name}: has no rule for this sweep; declare one with @{op.name}.{declarator}"
+        f"{op.name}: has no rule for this sweep; declare one with @{op.name}.{declarator}{both}"
     )
 
 

@@ -120,12 +120,12 @@ def _check_order(
     label = "" if k == 1 else f" (order {k})"
     worst: dict[tuple, tuple[Row, Finding | None]] = {}
     for _ in range(_COTANGENTS):
-        for row, finding in _compared(f, on_arrays, arrays, names, jacobian, wide, rng):
+        compared = _compared(f, on_arrays, arrays, names, jacobian, wide, rng, label)
+        for row, finding in compared:
             key = row.input, row.pair
             if key not in worst or _excess(row) > _excess(worst[key][0]):
                 worst[key] = row, finding
-    for (name, pair), (row, finding) in worst.items():
-        row = Row(name, pair + label, row.error, row.bound, row.ok, row.index, row.verdict)
+    for row, finding in worst.values():
         report.rows.append(row)
         report.findings += [finding] if finding is not None else []
 
@@ -136,7 +136,7 @@ def _excess(row: Row) -> float:
 
 def _compared(
     f: Callable, on_arrays: Callable, arrays: list, names: list, jacobian: list[Jacobian],
-    wide: np.dtype, rng: np.random.Generator,
+    wide: np.dtype, rng: np.random.Generator, label: str,
 ) -> Iterator[tuple[Row, Finding | None]]:  # fmt: skip
     y, pull = vjp(f, *arrays)
     y_bar = rng.normal(size=y.shape).astype(y.dtype)
@@ -150,14 +150,14 @@ def _compared(
         terms = max(y.size, arrays[k].size)
         bound = Rounding([size], terms).bounds(coarsest)[0] + error
         accepted, _ = between_slopes(on_arrays, arrays, k, y_bar, x_bar, value, bound)
-        row = compare(name, "vjp/numeric", x_bar, accepted, bound)
+        row = compare(name, f"vjp/numeric{label}", x_bar, accepted, bound)
         yield row, _finding(row, x_bar, accepted)
         x_dot = np.where(accepted == value, x_dots[k], 0).astype(x_dots[k].dtype)  # past no kink
         only_k = [x_dot if i == k else np.zeros_like(d) for i, d in enumerate(x_dots)]
         y_dot = jvp(f, arrays, only_k)[1].numpy()
         products = np.vdot(y_bar, y_dot), np.vdot(x_bar, x_dot)
         a, b = (np.asarray(p) if x_dot.any() else np.empty(0) for p in products)
-        row = compare(name, "jvp/vjp", a, b, 2 * (np.abs(x_dot) * bound).sum())
+        row = compare(name, f"jvp/vjp{label}", a, b, 2 * (np.abs(x_dot) * bound).sum())
         yield row, _finding(row, a, b)
 
 
@@ -228,7 +228,9 @@ def _finding(row: Row, got: Any, expected: Any) -> Finding | None:
         f"{row.input}{list(row.index)}, {row.pair}: {wrong:.9g}, expected {right:.9g}, "
         f"off by {row.error:.2e} (bound {row.bound:.1e})"
     )
-    return Finding("value", row.input, row.index, right, wrong, row.bound, message)
+    cause = "" if np.isfinite(right) else "the function has no finite value at, or near, this point"
+    message += f"; likely cause: {cause}" if cause else ""
+    return Finding("value", row.input, row.index, right, wrong, row.bound, message, cause)
 
 
 def check_op(
@@ -262,7 +264,7 @@ def check_op(
     report = Report(f"{declared.name}, {np.dtype(dtype)}, orders 1 to {order}")
     for sample in samples(declared, dtype, rng):
         arrays = [sample.inputs[i] for i in sample.real]
-        names = [f"input {i} of ({sample})" for i in sample.real]
+        names = [f"input {i} of {declared.name}({sample})" for i in sample.real]
         call = elsewhere(_call(declared, sample, device), device)
         one = gradcheck(call, arrays, order=order, names=names, rng=rng)
         report.rows += one.rows

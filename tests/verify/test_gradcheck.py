@@ -22,6 +22,22 @@ def test_a_rule_that_is_wrong_in_float32_does_not_excuse_itself(wrong_in):
     assert [row.ok for row in report.rows] == [False, True]
 
 
+def test_a_rule_in_numpy_is_right_at_order_1_and_a_finding_says_that_order_2_is_not():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mg.ops.sin, "partials", lambda y, x: (np.cos(np.asarray(x)),))
+        first, second = (gradcheck(mg.sin, [np.array([0.3, 0.7])], order=k) for k in (1, 2))
+    assert first.ok
+    assert [finding.message.split(": ")[0] for finding in second.findings] == [
+        "input 0[1], vjp/numeric (order 2)"
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_where_the_function_has_no_value_the_finding_says_so():
+    report = gradcheck(mg.sqrt, [np.array([1.0, -1.0])])
+    assert "no finite value" in report.findings[0].cause
+
+
 @pytest.mark.usefixtures("declared")
 def test_beside_a_kink_the_jvp_is_still_compared():
     @mg.elementwise(formula=r"y = \max(x, 0)", pullback=r"\bar x = \bar y\,[x > 0]")
