@@ -36,6 +36,10 @@ def pytest_configure(config):
     accelerator.use_real(config.getoption("--device") != "cpu")
 
 
+def pytest_collection_finish():
+    gc.freeze()  # modules and tests live to the end: collections need not walk them again
+
+
 @pytest.fixture
 def gpu():
     """A GPU's array library: CuPy with ``--device cuda``, else a stand-in (see ``accelerator``)."""

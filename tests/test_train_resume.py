@@ -4,12 +4,12 @@ import os
 import pickle
 import random
 import signal
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from endless import start, trainer
 
 import minigrad as mg
 from minigrad import nn, optim
@@ -22,95 +22,45 @@ safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is no
 KILLS = 20
 EPOCHS = 400
 
-SCRIPT = """
-import sys
-import numpy as np
-from minigrad import nn, optim
-from minigrad.train import Trainer
-
-def trainer(path):
-    nn.manual_seed(4)
-    net = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2),
-                        nn.Linear(16, 3)).to(dtype="float32")
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(90, 6)).astype("float32"), rng.integers(0, 3, 90)
-    optimizer = optim.Adam(net.parameters(), lr=0.01)
-    return Trainer(net, optimizer, (x, y), (x, y), batch_size=16, path=path,
-                   schedule=optim.CosineAnnealingLR(optimizer, 400))
-
-if __name__ == "__main__":
-    run = trainer(sys.argv[1])
-    if run.path.exists():
-        run.resume()
-    print("ready", flush=True)
-    for _ in run.fit(int(sys.argv[2])):
-        pass
-    print("done", flush=True)
-"""
-
-
-def make(path):
-    """The trainer that ``SCRIPT`` makes, in this process."""
-    scope = {"__name__": "script"}
-    exec(compile(SCRIPT, "script", "exec"), scope)
-    return scope["trainer"](path)
-
 
 def weights(path):
     arrays, _ = tr.load_checkpoint(path)
     return {name: array.tobytes() for name, array in sorted(arrays.items())}
 
 
-@pytest.fixture
-def start(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-
-    def start(path, epochs=EPOCHS):
-        command = [sys.executable, "-W", "error", str(script), str(path), str(epochs)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    return start
-
-
 def wait_for_news(path, process):
     """Until ``path`` is written anew, or the process is over."""
     before = path.stat().st_mtime_ns if path.exists() else 0
-    while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns != before):
+    while process.is_alive() and not (path.exists() and path.stat().st_mtime_ns != before):
         time.sleep(0.001)
 
 
-def test_killed_at_random_moments_a_run_ends_with_the_weights_of_an_undisturbed_one(
-    start, tmp_path
-):
+def test_killed_at_random_moments_a_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path):
     undisturbed, killed = tmp_path / "a" / NAME, tmp_path / "b" / NAME
-    with start(undisturbed) as process:
-        process.wait()
+    start(undisturbed, EPOCHS).join()
     dice, epochs = random.Random(3), set()
     for life in range(KILLS):
-        with start(killed) as process:
-            if life % 2:  # every other life gets on before it ends, however busy the machine is
-                wait_for_news(killed, process)
-            time.sleep(dice.uniform(0.0, 0.03))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        process = start(killed, EPOCHS)
+        if life % 2:  # every other life gets on before it ends, however busy the machine is
+            wait_for_news(killed, process)
+        time.sleep(dice.uniform(0.0, 0.03))
+        process.kill()
+        process.join()
         if killed.exists():  # never half-written: it loads and has all its parts
             arrays, meta = tr.load_checkpoint(killed)
             assert arrays.keys() == tr.load_checkpoint(undisturbed)[0].keys()
             epochs.add(meta["progress"]["epoch"])
     assert len(epochs) >= KILLS // 2, "the kills did not fall into the training"
-    with start(killed) as process:
-        assert process.stdout.readline() == "done\n"
+    process = start(killed, EPOCHS)
+    process.join()
+    assert process.exitcode == 0
     assert weights(killed) == weights(undisturbed)
 
 
 def test_ctrl_c_in_the_middle_of_an_epoch_leaves_a_checkpoint_of_that_step(tmp_path):
-    whole, path = make(tmp_path / "a" / NAME), tmp_path / "b" / NAME
+    whole, path = trainer(tmp_path / "a" / NAME), tmp_path / "b" / NAME
     list(whole.fit(4))
-    run, steps = make(path), iter(range(100))
+    run, steps = trainer(path), iter(range(100))
     run.on_batch = lambda n: signal.raise_signal(signal.SIGINT) if next(steps) == 8 else None
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -118,7 +68,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch_leaves_a_checkpoint_of_that_step(tmp_p
     assert signal.getsignal(signal.SIGINT) is before
     progress = tr.load_checkpoint(path)[1]["progress"]
     assert (progress["epoch"], progress["batch"]) == (1, 3)  # six batches an epoch
-    resumed = make(path)
+    resumed = trainer(path)
     resumed.resume()
     list(resumed.fit(4))
     assert weights(path) == weights(whole.path)
@@ -126,13 +76,13 @@ def test_ctrl_c_in_the_middle_of_an_epoch_leaves_a_checkpoint_of_that_step(tmp_p
         assert (a.loss, a.train_acc, a.test_acc) == (b.loss, b.train_acc, b.test_acc)
 
 
-def test_ctrl_c_reaches_a_process_from_outside(start, tmp_path):
+def test_ctrl_c_reaches_a_process_from_outside(tmp_path):
     path = tmp_path / NAME
-    with start(path, 10**6) as process:
-        wait_for_news(path, process)
-        process.send_signal(signal.SIGINT)
-        process.wait()
-    assert process.returncode != 0
+    process = start(path, 10**6)
+    wait_for_news(path, process)
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+    assert process.exitcode > 0  # it ended by itself, with an error
     assert tr.load_checkpoint(path)[1]["progress"]["epoch"] > 0
 
 
@@ -188,7 +138,7 @@ class _Bomb:
 @pytest.mark.parametrize("kind", ["pickle", "half", "empty", "text", "foreign", "flipped header"])
 def test_what_is_no_checkpoint_is_refused_and_never_unpickled(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = make(tmp_path / NAME)
+    run = trainer(tmp_path / NAME)
     list(run.fit(1))
     content = run.path.read_bytes()
     damaged = {
@@ -201,7 +151,7 @@ def test_what_is_no_checkpoint_is_refused_and_never_unpickled(kind, tmp_path, mo
     }[kind]
     run.path.write_bytes(damaged)
     with pytest.raises(DataError, match="refused"):
-        make(run.path).resume()
+        trainer(run.path).resume()
     assert not (tmp_path / "exploded").exists()
 
 
@@ -211,7 +161,7 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 
 
 def test_a_checkpoint_opens_with_the_library_of_the_format(tmp_path):
-    run = make(tmp_path / NAME)
+    run = trainer(tmp_path / NAME)
     list(run.fit(1))
     arrays = safetensors.load_file(run.path)
     np.testing.assert_array_equal(arrays["model.0.weight"], run.net[0].weight.numpy())

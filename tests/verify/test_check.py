@@ -410,12 +410,13 @@ def test_every_op_is_proven_at_order_one(name, dtype):
 
 # --- the checker's own faults ---------------------------------------------------------------------
 
-SELF = [("closed form", True), ("unbiased variance", True), ("eps outside the square root", True),
-        ("no variance path", False),
+# the cheap ones first: one wrong judgement is enough
+SELF = [("closed form", True), ("no variance path", False),
         ("x off by 1e-10", False), ("gamma off by 1e-08", False), ("a static buffer", False),
         ("statistics of the last forward", False), ("random seed set", False),
         ("beta not summed", False), ("every 7th call", False), ("nan where gamma is 0", False),
-        ("huge cotangents clipped", False)]  # fmt: skip
+        ("huge cotangents clipped", False),
+        ("unbiased variance", True), ("eps outside the square root", True)]  # fmt: skip
 POINTS = [p for p in probes.batch_norm() if p[0] in
           {"NC (5, 3) float64", "NC (2, 3) float64", "NC gamma 0 float64", "NC offset 100 float64",
            "NC (5, 3) float32", "NC constant channel float64"}]  # fmt: skip
@@ -424,17 +425,18 @@ POINTS = [p for p in probes.batch_norm() if p[0] in
 def self_test():
     """Whether the checker judges a few right and wrong backwards rightly."""
     try:
+        forward, backward, shapes = others.RIGHT["softmax"]()
+        softmax = [np.random.default_rng(3).normal(size=shape) for shape in shapes]
+        wrong = others.broken("softmax", 0, "off by 1e-10")[1]
+        if check_backward(forward, wrong, softmax).ok:
+            return False
+        if not check_backward(forward, backward, softmax).ok:
+            return False
         for name, right in SELF:
             make = corpus.RIGHT[name] if right else corpus.WRONG[name][0]
             if campaign(make, POINTS).ok is not right:
                 return False
-        forward, backward, shapes = others.RIGHT["softmax"]()
-        softmax = [np.random.default_rng(3).normal(size=shape) for shape in shapes]
-        wrong = others.broken("softmax", 0, "off by 1e-10")[1]
-        return (
-            check_backward(forward, backward, softmax).ok
-            and not check_backward(forward, wrong, softmax).ok
-        )
+        return True
     except Exception:
         return False
 
