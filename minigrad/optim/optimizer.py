@@ -157,7 +157,8 @@ class SGD(Optimizer):
             g = g + group["weight_decay"] * p
         if momentum:
             v = state.get("momentum_buffer")
-            v = +g if v is None else momentum * v + (1 - group["dampening"]) * g
+            damped = (1 - group["dampening"]) * g if group["dampening"] else g
+            v = +g if v is None else momentum * v + damped
             state["momentum_buffer"] = v
             g = g + momentum * v if group["nesterov"] else v
         return p - group["lr"] * g

@@ -17,6 +17,7 @@ from minigrad import backend, nn, optim
 from minigrad.core.node import leaf
 from minigrad.errors import UsageError, facts
 from minigrad.fused.cuda import matmul
+from minigrad.fused.cuda.copies import copy_all
 from minigrad.nn import kernels
 from minigrad.tensor import Tensor, tensor
 
@@ -160,8 +161,8 @@ class RecordedStep:
         stream.begin_capture()
         try:
             self.results = self._step()
-            for home, new in zip(self.homes, self._state(), strict=True):
-                home[...] = new
+            pairs = zip(self.homes, self._state(), strict=True)
+            copy_all(self.library.xp, [(home, new) for home, new in pairs if new is not home])
         except BaseException:
             _abandon(stream)
             raise

@@ -8,6 +8,7 @@ serve. ``SOURCES`` names the template instances of each ``.cu`` file.
 from minigrad.fused.cuda import (
     batch_norm,
     conv,
+    copies,
     cross_entropy,
     layer_norm,
     matmul,
@@ -27,6 +28,6 @@ _MODULES = {
 }
 
 PAIRS = {name: Pair(m.forward, m.backward, m.accepts) for name, m in _MODULES.items()}
-SOURCES = {m.FILE: m.INSTANCES for m in _MODULES.values()}
+SOURCES = {m.FILE: m.INSTANCES for m in (*_MODULES.values(), copies)}
 
 __all__ = ["PAIRS", "SOURCES"]

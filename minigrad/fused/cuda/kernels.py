@@ -49,13 +49,14 @@ def device_of(xp: Any, array: Any) -> Device:
     return _device(xp, array.device.id)
 
 
-def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any) -> None:
-    """Launch ``instance`` of file ``name`` on the GPU of its first argument, an array.
+def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any, on: Any = None) -> None:
+    """Launch ``instance`` of file ``name`` on the GPU of the array ``on``.
 
     Args:
         args: arrays in C order; ints, which the kernel gets as 64-bit integers; floats, as double.
+        on: None for the first argument.
     """
-    number = args[0].device.id
+    number = (args[0] if on is None else on).device.id
     with xp.cuda.Device(number):
         kernel = _kernel(xp, name, instance, number, launch.shared > LARGE)
         kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared)

@@ -31,6 +31,6 @@ def record(found: Window) -> tuple[int, ...]:
     return tuple(number for part in parts for number in part)
 
 
-def by_value(numbers: tuple[int, ...], fields: list[tuple[str, str]]) -> np.ndarray:
+def by_value(numbers: tuple, fields: list[tuple]) -> np.ndarray:
     """A struct that is passed to a kernel by value."""
     return np.array(numbers, fields)

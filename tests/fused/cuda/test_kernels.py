@@ -6,6 +6,7 @@ from pairs import assert_within, run, wide
 
 import minigrad as mg
 from minigrad.fused.cuda import PAIRS
+from minigrad.fused.cuda.copies import copy_all
 
 DTYPES = [np.float32, np.float64]
 both = pytest.mark.parametrize("dtype", DTYPES)
@@ -178,3 +179,17 @@ def test_batch_norm_over_other_axes_is_left_to_portable_code():
     arrays = np.ones((2, 3, 4)), np.ones(3), np.ones(3)
     assert PAIRS["batch_norm"].accepts(*arrays, axis=(0, 2))
     assert not PAIRS["batch_norm"].accepts(*arrays, axis=(2,))
+
+
+def test_many_arrays_are_copied_at_once_whatever_their_sizes_dtypes_and_order(kernels, rng):
+    """More than fit one launch, and some that are no whole words or lie in another order."""
+    shapes = [(3, 700), (), (0, 2), (5,), *[(n, 3) for n in range(1, 70)]]
+    dtypes = ["float32", "float64", "int64", "bool", "float16"]
+    sources = [(rng.normal(size=shape) * 9).astype(dtypes[i % 5]) for i, shape in enumerate(shapes)]
+    placed = [kernels.array(source) for source in sources]
+    homes = [kernels.xp.zeros(source.shape, source.dtype) for source in sources]
+    homes[0], homes[5] = kernels.xp.zeros((700, 3), "float32").T, kernels.xp.zeros((2, 3))
+    placed[5], sources[5] = placed[5][:1] + homes[5], sources[5][:1] + np.zeros((2, 3))
+    copy_all(kernels.xp, list(zip(homes, placed, strict=True)))
+    for home, source in zip(homes, sources, strict=True):
+        np.testing.assert_array_equal(kernels.host(home), source)
