@@ -172,6 +172,7 @@ class RawModule:
         self.code, self.instances = code, tuple(name_expressions)
 
     def get_function(self, name):
+        refuse_in_capture("code cannot be loaded")
         if name not in self.instances:
             raise ValueError(f"no kernel {name!r} among the name expressions")
         return RawKernel(self.code, name)

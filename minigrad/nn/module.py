@@ -114,10 +114,10 @@ class Module:
         setattr(self, name, tensor(value, name=name))
 
     def update_buffers(self, **values: Any) -> None:
-        """Assign new arrays to buffers, except inside ``frozen_statistics``."""
+        """Assign arrays, which nobody else holds, to buffers; not inside ``frozen_statistics``."""
         if not _THREAD.frozen:
             for name, value in values.items():
-                getattr(self, name).data = value
+                getattr(self, name)._replace(value, own=True)
 
     # --- calling ---------------------------------------------------------------------------------
 

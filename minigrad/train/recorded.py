@@ -135,7 +135,8 @@ class RecordedStep:
     def _record(self) -> None:
         xp, before, numbers = self.library.xp, self._state(), self._numbers()
         self.pool = xp.cuda.MemoryPool()  # what the graph uses is given to nobody else
-        self.homes = [array.copy() for array in before]
+        self.homes = [xp.empty(array.shape, array.dtype) for array in before]
+        copy_all(xp, list(zip(self.homes, before, strict=True)))
         stream = xp.cuda.Stream(non_blocking=True)
         xp.cuda.get_current_stream().synchronize()
         with _without_cublas(self.library), xp.cuda.using_allocator(self.pool.malloc), stream:
