@@ -37,7 +37,8 @@ def product(xp: Any, a: Any, b: Any) -> Any:
     (m, k), n = a.shape, b.shape[1]
     tiles = -(-m // _TILE) * -(-n // _TILE)
     wanted = -(-2 * kernels.device_of(xp, a).multiprocessors // tiles)
-    slices = max(1, min(wanted, -(-k // (8 * _DEPTH))))
+    steps = -(-k // _DEPTH)  # each waits for memory; a sum of slices is a launch more
+    slices = min(wanted, steps // 2) if steps > 8 else 1
     length = -(-k // (slices * _DEPTH)) * _DEPTH
     slices = -(-k // length)
     real = kernels.real(a)
