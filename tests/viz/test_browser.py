@@ -401,10 +401,11 @@ def test_works_inside_an_iframe_of_a_notebook(stepper, tmp_path):
     path.write_text(f"<!doctype html><body>{cell}</body>", encoding="utf-8")
     stepper.open(path)
     frame = stepper.page.frame_locator("iframe")
+    frame.get_by_text("1 / 26", exact=True).wait_for()  # its script listens from then on
     frame.locator("[data-do=next]").click()
-    assert frame.locator("output").inner_text() == "2 / 26"
+    frame.get_by_text("2 / 26", exact=True).wait_for()
     frame.locator("body").press("End")
-    assert frame.locator("output").inner_text() == "26 / 26"
+    frame.get_by_text("26 / 26", exact=True).wait_for()
 
 
 def test_two_steppers_on_one_page_do_not_disturb_each_other(stepper, bn, tmp_path):
