@@ -331,6 +331,13 @@ def test_no_text_of_a_drawing_leaves_its_card(stepper, tmp_path):
     verdicts = {"gamma": (True, "traced/numeric: 4.3e-16 (bound 1.0e-13)")}
     y = graphs.batch_norm()
     stepper.open(mg.viz.draw(y, tmp_path / "y.svg", depth=1, verdicts=verdicts))
+    em = stepper.page.evaluate("""() => {
+        const xhtml = "http://www.w3.org/1999/xhtml";
+        const pen = document.createElementNS(xhtml, "canvas").getContext("2d");
+        pen.font = "100px Helvetica,Arial,sans-serif";
+        return pen.measureText("m").width; }""")
+    if abs(em - 83.3) > 0.5:
+        pytest.skip("no font here has the widths of Helvetica")
     beyond = stepper.page.evaluate("""() => {
         const box = (e) => e.getBoundingClientRect();
         const cards = [...document.querySelectorAll(".node")];
