@@ -137,8 +137,10 @@ class _Writer:
         lines += self._body()
         leaves: Counter[Card] = Counter()
         for edge in self.visible.edges:
-            leaves[edge.head] += edge.tail.kind == "leaf"
-            row = (leaves[edge.head] - 1) // _ABREAST if edge.tail.kind == "leaf" else 0
+            row = 0
+            if edge.tail.kind == "leaf":
+                row = leaves[edge.head] // _ABREAST
+                leaves[edge.head] += 1
             lines += [_edge(edge, row), *_way_back(edge, self.swept.norms)]
         return "\n".join([*lines, "}", ""])
 
