@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Device, Launch
 from minigrad.fused.cuda.kernels import sum_rows
-from minigrad.fused.cuda.windows import RECORD, by_value, record, windows
+from minigrad.fused.cuda.windows import RECORD, record, windows
 from minigrad.ops.window import Window
 
 FILE = "conv.cu"
@@ -123,7 +123,7 @@ def _backward_w(xp: Any, y_bar: Any, cache: Cache) -> Any:
 
 def _geometry(cache: Cache) -> Any:
     n, c = cache.x.shape[:2]
-    return by_value(
+    return kernels.by_value(
         (n, c, cache.w.shape[0], cache.groups, cache.biased, *record(cache.found)), _RECORD
     )
 

@@ -4,7 +4,6 @@ from typing import Any
 
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Launch
-from minigrad.fused.cuda.windows import by_value
 
 FILE = "copies.cu"
 INSTANCES = ("copy_all",)
@@ -15,9 +14,11 @@ _RECORD = [(name, kind, (_MOST,)) for name, kind in
 
 def copy_all(xp: Any, pairs: list[tuple[Any, Any]]) -> None:
     """``to[...] = source`` for each pair ``(to, source)`` of arrays of one shape on one GPU."""
-    alike = [(to, source) for to, source in pairs if _is_alike(to, source)]
+    alike = []
     for to, source in pairs:
-        if not _is_alike(to, source):
+        if _is_alike(to, source):
+            alike.append((to, source))
+        else:
             to[...] = source
     for start in range(0, len(alike), _MOST):
         part = alike[start : start + _MOST]
@@ -27,7 +28,7 @@ def copy_all(xp: Any, pairs: list[tuple[Any, Any]]) -> None:
             tuple(to.data.ptr for to, _ in part),
             tuple(to.nbytes // 4 for to, _ in part),
         )
-        table = by_value(tuple(column + spare for column in columns), _RECORD)
+        table = kernels.by_value(tuple(column + spare for column in columns), _RECORD)
         launch = Launch(len(part) * _BLOCKS, _THREADS)
         kernels.run(xp, FILE, "copy_all", launch, table, _BLOCKS, on=part[0][0])
 
@@ -35,6 +36,5 @@ def copy_all(xp: Any, pairs: list[tuple[Any, Any]]) -> None:
 def _is_alike(to: Any, source: Any) -> bool:
     """Whether the bytes of both are the same values in the same order, in words of 4."""
     lies = to.flags.c_contiguous and source.flags.c_contiguous and to.dtype == source.dtype
-    return (
-        lies and to.size > 0 and not any(n % 4 for n in (to.nbytes, to.data.ptr, source.data.ptr))
-    )
+    numbers = to.nbytes, to.data.ptr, source.data.ptr
+    return lies and to.size > 0 and all(n % 4 == 0 for n in numbers)

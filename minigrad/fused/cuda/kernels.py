@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minigrad.fused.cuda.geometry import Device, Launch
 
 HERE = Path(__file__).parent
@@ -53,13 +55,19 @@ def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any, on: Any =
     """Launch ``instance`` of file ``name`` on the GPU of the array ``on``.
 
     Args:
-        args: arrays in C order; ints, which the kernel gets as 64-bit integers; floats, as double.
+        args: arrays in C order; ints, which the kernel gets as 64-bit integers; floats, as double;
+            what ``by_value`` made.
         on: None for the first argument.
     """
     number = (args[0] if on is None else on).device.id
     with xp.cuda.Device(number):
         kernel = _kernel(xp, name, instance, number, launch.shared > LARGE)
         kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared)
+
+
+def by_value(numbers: tuple, fields: list[tuple]) -> np.ndarray:
+    """A struct that is passed to a kernel by value."""
+    return np.array(numbers, fields)
 
 
 def sum_rows(xp: Any, name: str, partials: Any, shape: tuple[int, ...], dtype: Any) -> Any:

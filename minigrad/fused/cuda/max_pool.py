@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import elementwise
-from minigrad.fused.cuda.windows import LIMIT, RECORD, by_value, record, windows
+from minigrad.fused.cuda.windows import LIMIT, RECORD, record, windows
 from minigrad.ops.pool import check_max_pool
 
 FILE = "max_pool.cu"
@@ -43,7 +43,7 @@ def forward(
     shape = (*x.shape[:2], *found.outputs[-(x.ndim - 2) :])
     place = "unsigned char" if found.count <= 256 else "int"
     y, winners = xp.empty(shape, x.dtype), xp.empty(shape, _PLACES[place])
-    geometry = by_value(record(found), RECORD)
+    geometry = kernels.by_value(record(found), RECORD)
     _run(xp, "forward", place, y.size, x, y, winners, prod(x.shape[:2]), geometry)
     return y, Cache(winners, geometry, x.shape, place)
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from minigrad.ops.window import Window, window
 
 FIELDS = ("h", "w", "oh", "ow", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw")
@@ -29,8 +27,3 @@ def record(found: Window) -> tuple[int, ...]:
     """The numbers of ``struct Window``."""
     parts = (found.sizes, found.outputs, found.kernel, found.stride, found.padding, found.dilation)
     return tuple(number for part in parts for number in part)
-
-
-def by_value(numbers: tuple, fields: list[tuple]) -> np.ndarray:
-    """A struct that is passed to a kernel by value."""
-    return np.array(numbers, fields)
