@@ -11,7 +11,8 @@ from minigrad.errors import SeedError, describe, facts
 
 def as_seed(seed: Any, y: Box) -> Any:
     """``seed`` as a finite raw array of the shape and dtype of ``y``; ones for a scalar if None."""
-    array = y.array if seed is None else backend.as_array(getattr(seed, "array", seed))
+    is_box = isinstance(seed, Box)
+    array = y.array if seed is None else seed.array if is_box else backend.as_array(seed)
     xp = backend.namespace(y.array, array)  # raises unless they are of one library
     if seed is None and y.shape == ():
         return backend.frozen(xp.ones_like(array))
@@ -22,7 +23,7 @@ def as_seed(seed: Any, y: Box) -> Any:
     elif array.dtype.kind not in "fiub":
         got = f"dtype {array.dtype}"
     else:
-        if isinstance(seed, Box) and array.dtype == y.dtype:  # it never changes: look once
+        if is_box and array.dtype == y.dtype:  # it never changes: look once
             node = seed.node = seed.node or leaf(array)
         else:  # an array of a caller may change, and another dtype may not hold it
             with np.errstate(over="ignore"):

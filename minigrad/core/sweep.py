@@ -149,7 +149,7 @@ def _times(bar: Any, partial: Any) -> Any:
 
 def _checked_ancestors(root: Node, ends: Collection[Node]) -> list[Any]:
     """``ancestors(root)``, none of which was assigned since; nothing older than all ``ends``."""
-    order = ancestors(root, min((node.index for node in ends), default=0))
+    order = ancestors(root, min([node.index for node in ends], default=0))
     for node in (node for node in order if node.overwritten):
         raise overwritten(node, order)
     return order

@@ -100,18 +100,22 @@ class Fused(Op):
         return rule
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        if not _allowed.get() or any(map(_is_tracked, params.values())):
+        given = [param for param in params.values() if isinstance(param, Box)]
+        if not _allowed.get() or any(map(_is_tracked, given)):
             return self.composite(*args, **params)
-        self.box = next((type(arg) for arg in args if isinstance(arg, Box)), self.box)
-        params = {key: p.array if isinstance(p, Box) else p for key, p in params.items()}
-        if THREAD.context.recording and any(map(_is_tracked, args)):
+        if given:
+            params = {key: p.array if isinstance(p, Box) else p for key, p in params.items()}
+        boxes = [arg for arg in args if isinstance(arg, Box)]
+        if boxes:
+            self.box = type(boxes[0])
+        if len(boxes) < len(args) and THREAD.context.recording and any(map(_is_tracked, boxes)):
             # a cache must not hold arrays that their owner may still change
             args = tuple(a if isinstance(a, Box) else self.box(frozen(as_array(a))) for a in args)
         return super().__call__(*args, **params)
 
     def choose(self, xp: Any, arrays: tuple, params: dict) -> Pair:
         """The first of the allowed kernels that accepts the call."""
-        size = max(array.size for array in arrays)
+        size = max([array.size for array in arrays])
         for kind in _allowed.get():
             if _runs_on(kind, xp, size):
                 if kind in _LAZY and kind not in self.pairs:
@@ -177,17 +181,19 @@ def fused(composite: Declared, *, pullback: str) -> Callable[[Callable], Fused]:
 def same_floats(*arrays: Any) -> bool:
     """Whether all are arrays (a statistic may be a list) of one dtype, float32 or float64."""
     dtype = arrays[0].dtype
-    return dtype in _FLOATS and all(getattr(a, "dtype", None) == dtype for a in arrays)
+    return dtype in _FLOATS and not [a for a in arrays if getattr(a, "dtype", None) != dtype]
 
 
-def _is_tracked(value: Any) -> bool:
-    return isinstance(value, Box) and value.node is not None and value.node.requires_grad
+def _is_tracked(box: Box) -> bool:
+    return box.node is not None and box.node.requires_grad
 
 
 def _runs_on(kind: str, xp: Any, size: int) -> bool:
     if kind == "numba":  # small arrays need not wait for its import, nor for its threads
         return xp is np and size >= LEAST and not _forked and has_numba()
-    return {"cuda": xp.__name__ == "cupy", "numpy": xp is np}.get(kind, True)
+    if kind == "cuda":
+        return xp.__name__ == "cupy"
+    return kind == "portable" or xp is np
 
 
 @cache

@@ -43,7 +43,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if arena is None:
         return np.empty(shape, dtype)
     with _lock:
-        _bury()
+        if _dead:
+            _bury()
         first = 0
         for start in sorted(_ends):
             if start - first >= size:

@@ -115,8 +115,10 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     batch_last, is_fixed = is_batch_last(x), mean is not None
     blocks = to_blocks(x, batch_last)
-    shape = (x.shape[1],)
-    mu, variance = (np.empty(shape) if s is None else np.array(s, np.float64) for s in (mean, var))
+    if is_fixed:
+        mu, variance = np.array(mean, np.float64), np.array(var, np.float64)
+    else:
+        mu, variance = np.empty(x.shape[1]), np.empty(x.shape[1])
     y = empty(blocks.shape, x.dtype)
     blocks, gamma, beta = read(blocks), read(gamma), read(beta)
     known = gamma, beta, float(eps), is_fixed
@@ -134,7 +136,7 @@ def _backward(xp, y_bar, cache, own=False):
     g = to_blocks(y_bar, batch_last)
     own = own and g.flags.c_contiguous
     x_bar = g if own else empty(x.shape, x.dtype)
-    gamma_bar, beta_bar = np.empty((2, x.shape[1]), x.dtype)
+    gamma_bar, beta_bar = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
     known, found = (gamma, eps, is_fixed, mean, var), (gamma_bar, beta_bar, own)
     if x.shape[2] == 1:
         backward_columns(read(g[:, :, 0]), x[:, :, 0], *known, x_bar[:, :, 0], *found)
