@@ -1,5 +1,6 @@
 """Batch norm and layer norm as one op each: no graph between the statistics and the result."""
 
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from minigrad.ops.reduce import narrow, wide
 SMALL = 16384  # elements up to which the portable version is as fast
 PIECE = 262144  # elements that NumPy works on at a time
 RUN = 8192  # values of a product that BLAS sums at once; of longer ones it makes threads
+FAR = 4  # a mean whose square is no more variances than this is not subtracted: it hides few digits
+BUFFER = 512  # elements of a row from which NumPy is faster without buffers
 ROWS = 128  # rows that are summed in the array's own precision before float64 takes over
 
 
@@ -104,37 +107,33 @@ def batch_norm_backward(xp, y_bar, cache):
 
 
 def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
-    """Piece by piece, over (P, C, S) views: what one pass leaves in cache the next one finds.
-
-    Deviations are taken from the mean of the first piece, and their own mean, ``slip``, is taken
-    off later: of constant channels it leaves nothing, and nothing is read twice.
-    """
+    """Piece by piece, over (P, C, S) views: what one pass leaves in cache the next one finds."""
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     batch_last, is_fixed = is_batch_last(x), mean is not None
-    blocks = to_blocks(x, batch_last)
-    pieces, count = _pieces(blocks), max(blocks.shape[0] * blocks.shape[2], 1)
-    xc, y = empty(blocks.shape, x.dtype), empty(blocks.shape, x.dtype)
-    centre = np.zeros(x.shape[1], x.dtype) if mean is None else np.array(mean, x.dtype)
-    rest, squares = np.zeros((2, x.shape[1]))
-    for p, c in pieces:
-        part = blocks[p, c]
-        if not is_fixed and not p.start:  # the first of these channels: its mean is near enough
-            centre[c] = _sum(part) / (part.shape[0] * part.shape[2])
-        part = np.subtract(part, centre[c, None], out=xc[p, c])
-        if not is_fixed:
-            rest[c] += _sum(part)
-            squares[c] += _sum(part, part)
-    if mean is not None:
-        slip = mean - centre.astype(np.float64)
+    xc = to_blocks(x, batch_last)
+    pieces = _pieces(xc)
+    if is_fixed:
+        mean, var = np.asarray([mean, var], np.float64)
     else:
-        slip = rest / count
-        mean, var = centre + slip, np.maximum(squares / count - slip * slip, 0)
-    inv_std = 1 / np.sqrt(np.asarray(var, np.float64) + eps)
-    numbers = gamma * inv_std, beta - slip * gamma * inv_std
-    scale, shift = (number.astype(x.dtype)[:, None] for number in numbers)
-    for p, c in pieces:
-        out = np.multiply(xc[p, c], scale[c], out=y[p, c])
-        out += shift[c]
+        with np.errstate(over="ignore"):  # squares may, where those of deviations do not
+            mean, var = _moments(xc, pieces)
+    slip = mean  # the mean of xc
+    if not ((slip * slip - FAR * var).max(initial=0) <= 0 and var.sum() < np.inf):
+        blocks, xc, centre = xc, empty(xc.shape, x.dtype), mean.astype(x.dtype)
+        for p, c in pieces:
+            np.subtract(blocks[p, c], centre[c, None], out=xc[p, c])
+        slip = mean - centre
+        if not is_fixed:
+            slip, var = _moments(xc, pieces)
+            mean = centre + slip
+    inv_std = 1 / np.sqrt(var + eps)
+    scale = gamma * inv_std
+    y = empty(xc.shape, x.dtype)
+    a, b = (v.astype(x.dtype)[:, None] for v in (scale, beta - slip * scale))
+    with _unbuffered(xc):
+        for p, c in pieces:
+            out = np.multiply(xc[p, c], a[c], out=y[p, c])
+            out += b[c]
     cache = Cache(mean, var, xc, gamma, inv_std, batch_last, is_fixed, slip)
     return from_blocks(y, x.shape, batch_last), cache
 
@@ -144,8 +143,8 @@ def _backward(xp, y_bar, cache, own=False):
     g, pieces = to_blocks(y_bar, batch_last), _pieces(xc)
     gamma_bar, beta_bar = np.zeros((2, xc.shape[1]))
     for p, c in pieces:
-        beta_bar[c] += _sum(g[p, c])
-        gamma_bar[c] += _sum(g[p, c], xc[p, c])
+        _add_sum(beta_bar[c], g[p, c])
+        _add_sum(gamma_bar[c], g[p, c], xc[p, c])
     gamma_bar -= slip * beta_bar
     gamma_bar *= inv_std
     count = max(xc.shape[0] * xc.shape[2], 1)
@@ -154,13 +153,14 @@ def _backward(xp, y_bar, cache, own=False):
     a, b, k = (number.astype(xc.dtype)[:, None] for number in numbers)
     x_bar = g if own else empty(xc.shape, xc.dtype)
     spare = np.empty(max((xc[piece].size for piece in pieces), default=0), xc.dtype)
-    for p, c in pieces:
-        bars, part = g[p, c], xc[p, c]
-        if not is_fixed:
-            paths = np.multiply(part, k[c], out=spare[: part.size].reshape(part.shape))
-            paths += b[c]
-            bars = np.subtract(bars, paths, out=x_bar[p, c])
-        np.multiply(bars, a[c], out=x_bar[p, c])
+    with _unbuffered(xc):
+        for p, c in pieces:
+            bars, part = g[p, c], xc[p, c]
+            if not is_fixed:
+                paths = np.multiply(part, k[c], out=spare[: part.size].reshape(part.shape))
+                paths += b[c]
+                bars = np.subtract(bars, paths, out=x_bar[p, c])
+            np.multiply(bars, a[c], out=x_bar[p, c])
     x_bar = from_blocks(x_bar, y_bar.shape, batch_last)
     return x_bar, gamma_bar.astype(xc.dtype), beta_bar.astype(xc.dtype)
 
@@ -175,13 +175,37 @@ def _pieces(blocks):
     return [(slice(p, p + step), slice(None)) for p in range(0, outer, step)]
 
 
-def _sum(a, b=None):
-    """Sum of ``a``, or of ``a * b``, over the first and last of three axes, in float64 at the end.
+@contextmanager
+def _unbuffered(blocks):
+    """NumPy copies what is broadcast into buffers of 8192 elements, which long rows do not need."""
+    row = blocks.shape[2] if blocks.shape[2] > 1 else blocks.shape[1]
+    before = np.setbufsize(BUFFER) if row >= BUFFER else np.getbufsize()
+    try:
+        yield
+    finally:
+        np.setbufsize(before)
+
+
+def _moments(blocks, pieces):
+    """Mean and biased variance of each channel."""
+    total, squares = np.zeros((2, blocks.shape[1]))
+    for p, c in pieces:
+        part = blocks[p, c]
+        _add_sum(total[c], part)
+        _add_sum(squares[c], part, part)
+    count = max(blocks.shape[0] * blocks.shape[2], 1)
+    total /= count
+    squares /= count
+    squares -= total * total
+    return total, np.maximum(squares, 0)
+
+
+def _add_sum(total, a, b=None):
+    """Add ``a``, or ``a * b``, summed over the first and last of three axes, in float64 at the end.
 
     Few rows are summed in the array's own precision, long ones by BLAS, no more than RUN of them at
     a time, so an error does not grow with their length.
     """
-    total = np.zeros(a.shape[1])
     if a.shape[2] == 1:
         a, b = a[:, :, 0], None if b is None else b[:, :, 0]
         for start in range(0, len(a), ROWS):
@@ -192,16 +216,16 @@ def _sum(a, b=None):
         for start in range(0, a.shape[2], RUN):
             cut = (..., slice(start, start + RUN))
             total += np.vecdot(a[cut], b[cut]).sum(0, dtype=np.float64)
-    return total
 
 
 def accepts(x, gamma, beta, *, mean=None, var=None, axis=None, **_):
     """One floating dtype of at least 32 bits, and every axis but 1 averaged."""
-    given = [statistic for statistic in (mean, var) if statistic is not None]
+    given = () if mean is None else (mean, var)
     if x.ndim < 2 or not same_floats(x, gamma, beta, *given):
         return False
-    batch = [i for i in range(x.ndim) if i != 1]
-    return axis is None or sorted(i % x.ndim for i in np.atleast_1d(axis)) == batch
+    if axis is None:
+        return True
+    return sorted(i % x.ndim for i in np.atleast_1d(axis)) == [0, *range(2, x.ndim)]
 
 
 def _accepts(x, *parameters, **params):

@@ -115,8 +115,8 @@ shapes = st.tuples(st.integers(2, 70), st.integers(1, 140)).flatmap(
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(
-    shape=shapes, offset=st.sampled_from([0.0, 100.0]), last=st.booleans(), fixed=st.booleans(),
-    dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
+    shape=shapes, offset=st.sampled_from([0.0, 1.9, 100.0]), last=st.booleans(),
+    fixed=st.booleans(), dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_batch_norm_is_its_composite(kind, shape, offset, last, fixed, dtype, seed):
     rng = np.random.default_rng(seed)
@@ -375,6 +375,21 @@ def test_what_is_constant_normalizes_to_zero(name, kind, value, shape):
     axes = (0, 2, 3)[: len(shape) - 1] if name == "batch_norm" else 0
     assert np.abs(y).max() <= rounding
     assert (np.abs(bars[1]) <= rounding * np.abs(y_bar).sum(axes)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(256, 128), (64, 8, 64)])
+def test_batch_norm_of_values_whose_squares_overflow(kind, shape):
+    rng = np.random.default_rng(0)
+    x_hat = rng.normal(size=shape)
+    axes = (0, 2)[: len(shape) - 1]
+    x_hat = (x_hat - x_hat.mean(axes, keepdims=True)) / x_hat.std(axes, keepdims=True)
+    x = (1e20 + 1e15 * x_hat).astype(np.float32)
+    ones, zeros = np.ones(shape[1], "f4"), np.zeros(shape[1], "f4")
+    with mg.fused.use(kind, "portable"):
+        y = mg.fused.batch_norm(x, ones, zeros)
+    # in deviations: x is rounded, and so is its mean
+    np.testing.assert_allclose(y, x_hat, rtol=0, atol=4 * np.finfo("f4").eps * 1e5)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, None])
