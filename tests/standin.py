@@ -341,7 +341,8 @@ def _asarray(value, dtype=None, order=None):
 def _empty(shape, dtype=float):
     """Memory that was never written is nan, or the largest integer, and so shows."""
     dtype = np.dtype(dtype)
-    return Array(np.full(shape, np.nan if dtype.kind == "f" else np.iinfo(dtype).max, dtype))
+    unwritten = np.nan if dtype.kind == "f" else np.iinfo(dtype).max
+    return Array(gpu.kept(np.full(shape, unwritten, dtype)))
 
 
 def _where(condition, x=None, y=None):

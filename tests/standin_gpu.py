@@ -45,6 +45,7 @@ class Graph:
 
     def __init__(self):
         self.actions = []
+        self.memory = []  # as the pool that it was recorded with: a kernel may have an address only
 
     def launch(self, stream=None):
         with np.errstate(all="ignore"):
@@ -111,6 +112,13 @@ def refuse_cublas_in_capture():
         raise NotImplementedError(
             "calling cuBLAS API during stream capture is currently unsupported"
         )
+
+
+def kept(memory):
+    """``memory``, which a graph that is being recorded holds from now on."""
+    if _recording:
+        _recording[-1].memory.append(memory)
+    return memory
 
 
 def act(action):

@@ -13,6 +13,7 @@ import numpy as np
 
 from minigrad import backend
 from minigrad.errors import ShapeError, describe, facts
+from minigrad.fused.foreach import axpby
 from minigrad.nn import kernels
 from minigrad.nn.layers import parameter
 from minigrad.nn.module import Module
@@ -98,20 +99,18 @@ class StatisticsNorm(Module):
         """Take the statistics of ``x``, ``m`` values per channel, into the running ones."""
         axes = tuple(i for i in range(x.ndim) if i != 1)
         mean, var = kernels.batch_statistics(x, axes, y)
-        self.average(mean, var * (m / (m - 1)) if self.unbiased else var, m)
+        self.average(mean, var, m, m / (m - 1) if self.unbiased else 1.0)
 
-    def average(self, mean: Any, var: Any, m: int) -> None:
-        """``running = (1 - momentum) * running + momentum * new`` for both statistics."""
+    def average(self, mean: Any, var: Any, m: int, factor: float = 1.0) -> None:
+        """``running = (1 - momentum) * running + momentum * new``, of mean and ``factor * var``."""
         if self.pooled is not None:
-            self.pooled.add(mean, var, m)
+            self.pooled.add(mean, factor * var, m)
             return
         batches = self.num_batches_tracked.array + 1
         new = 1 / int(batches) if self.momentum is None else self.momentum
-        self.update_buffers(
-            running_mean=(1 - new) * self.running_mean.array + new * mean,
-            running_var=(1 - new) * self.running_var.array + new * var,
-            num_batches_tracked=batches,
-        )
+        mu, sigma2 = self.running_mean.array, self.running_var.array
+        mu, sigma2 = axpby([(1 - new, mu, new, mean), (1 - new, sigma2, new * factor, var)])
+        self.update_buffers(running_mean=mu, running_var=sigma2, num_batches_tracked=batches)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"

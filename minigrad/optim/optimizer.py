@@ -6,6 +6,7 @@ from typing import Any
 
 from minigrad import backend
 from minigrad.errors import UsageError, facts
+from minigrad.fused.foreach import axpby
 from minigrad.tensor import Tensor
 
 
@@ -50,11 +51,15 @@ class Optimizer:
         """Change every parameter that has a gradient."""
         states = iter(self.state)
         for group in self.param_groups:
-            for p in group["params"]:
-                state = next(states)
-                if p.grad is not None:
-                    new = self.update(p.array, p.grad.array, state, group)
-                    p._replace(new, own=True)
+            pairs = [(p, next(states)) for p in group["params"]]
+            pairs = [(p, state) for p, state in pairs if p.grad is not None]
+            given = [(p.array, p.grad.array, state) for p, state in pairs]
+            for (p, _), new in zip(pairs, self.update_all(given, group), strict=True):
+                p._replace(new, own=True)
+
+    def update_all(self, given: list[tuple[Any, Any, dict]], group: dict[str, Any]) -> list[Any]:
+        """``update`` for all ``(p, g, state)`` of a group; a subclass may do it in one go."""
+        return [self.update(p, g, state, group) for p, g, state in given]
 
     def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         """The new value of the array ``p`` with gradient ``g``; subclasses have their rule here.
@@ -152,6 +157,16 @@ class SGD(Optimizer):
                          weight_decay=weight_decay, nesterov=nesterov)  # fmt: skip
 
     def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
+        return p - group["lr"] * self.direction(p, g, state, group)
+
+    def update_all(self, given: list[tuple[Any, Any, dict]], group: dict[str, Any]) -> list[Any]:
+        if type(self).update is not SGD.update:  # a subclass has a rule of its own
+            return super().update_all(given, group)
+        lr = group["lr"]
+        return axpby([(1, p, -lr, self.direction(p, g, state, group)) for p, g, state in given])
+
+    def direction(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
+        """d, with weight decay and momentum."""
         momentum = group["momentum"]
         if group["weight_decay"]:
             g = g + group["weight_decay"] * p
@@ -161,7 +176,7 @@ class SGD(Optimizer):
             v = +g if v is None else momentum * v + damped
             state["momentum_buffer"] = v
             g = g + momentum * v if group["nesterov"] else v
-        return p - group["lr"] * g
+        return g
 
 
 class Adam(Optimizer):

@@ -17,7 +17,7 @@ from minigrad import backend, nn, optim
 from minigrad.core.node import leaf
 from minigrad.errors import UsageError, facts
 from minigrad.fused.cuda import matmul
-from minigrad.fused.cuda.copies import copy_all
+from minigrad.fused.cuda.foreach import copy_all
 from minigrad.nn import kernels
 from minigrad.tensor import Tensor, tensor
 

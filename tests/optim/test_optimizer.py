@@ -301,3 +301,16 @@ def test_milestones_may_come_from_an_iterator(rng):
 def test_a_schedule_over_no_epochs_is_refused(name, option, rng):
     with pytest.raises(UsageError, match=f"{name}: {option}"):
         getattr(optim, name)(optim.SGD(start(rng)), **{option: 0})
+
+
+def test_a_subclass_of_sgd_keeps_its_own_rule():
+    """Although SGD updates all parameters of a group at once."""
+
+    class SignSGD(optim.SGD):
+        def update(self, p, g, state, group):
+            return p - group["lr"] * np.sign(self.direction(p, g, state, group))
+
+    w = mg.tensor([1.0, 2.0], requires_grad=True)
+    w.grad = np.array([-30.0, 0.2])
+    SignSGD([w], lr=0.5).step()
+    np.testing.assert_array_equal(w.numpy(), [1.5, 1.5])

@@ -8,8 +8,8 @@ serve. ``SOURCES`` names the template instances of each ``.cu`` file.
 from minigrad.fused.cuda import (
     batch_norm,
     conv,
-    copies,
     cross_entropy,
+    foreach,
     layer_norm,
     matmul,
     max_pool,
@@ -28,6 +28,6 @@ _MODULES = {
 }
 
 PAIRS = {name: Pair(m.forward, m.backward, m.accepts) for name, m in _MODULES.items()}
-SOURCES = {m.FILE: m.INSTANCES for m in (*_MODULES.values(), copies)}
+SOURCES = {m.FILE: m.INSTANCES for m in (*_MODULES.values(), foreach)}
 
 __all__ = ["PAIRS", "SOURCES"]

@@ -9,6 +9,7 @@ from pairs import check_batch_norm, check_layer_norm, normal, run, wide
 
 import minigrad as mg
 from minigrad.fused.cuda import PAIRS
+from minigrad.fused.cuda.foreach import axpby_all
 
 RNG = np.random.default_rng(5)
 
@@ -64,6 +65,13 @@ def classify(labels, k):
         np.testing.assert_allclose(gpu.host(y), expected, rtol=1e-5)
 
     return check
+
+
+def add_two(gpu):
+    """``axpby`` of two pairs: 2 x + 3 y and 4 x + 5 y."""
+    x = gpu.array(np.ones(3, np.float32))
+    sums = axpby_all(gpu.xp, [(2, x, 3, x), (4, x, 5, x)])
+    np.testing.assert_array_equal([gpu.host(out) for out in sums], [[5] * 3, [9] * 3])
 
 
 # file, what stands there, what is planted, who notices, with which call
@@ -139,4 +147,6 @@ ERRORS = [
     ("a label is an address, whatever it is", "cross_entropy.cu",
      "losses[row] = 0 <= label && label < k ?", "losses[row] = true ?", "address",
      classify([0, 900_000, 1], 3)),
+    ("all arrays get the factor of the first", "foreach.cu",
+     "b = static_cast<T>(all.b[which])", "b = static_cast<T>(all.b[0])", "compare", add_two),
 ]  # fmt: skip

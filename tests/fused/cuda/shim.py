@@ -101,7 +101,8 @@ def _companions(text: str, instance: str) -> tuple[str, ...]:
     real = "float" if "float" in instance else "double"
     for name, instances in SOURCES.items():
         if instance in instances and source(name) == text:
-            return tuple(other for other in instances if real in other) or (instance,)
+            plain = [other for other in instances if "float" not in other and "double" not in other]
+            return (*plain, *(other for other in instances if real in other and other not in plain))
     return (instance,)  # a text that a test has changed
 
 

@@ -6,7 +6,7 @@ from pairs import assert_within, run, wide
 
 import minigrad as mg
 from minigrad.fused.cuda import PAIRS
-from minigrad.fused.cuda.copies import copy_all
+from minigrad.fused.cuda.foreach import axpby_all, copy_all
 
 DTYPES = [np.float32, np.float64]
 both = pytest.mark.parametrize("dtype", DTYPES)
@@ -193,3 +193,22 @@ def test_many_arrays_are_copied_at_once_whatever_their_sizes_dtypes_and_order(ke
     copy_all(kernels.xp, list(zip(homes, placed, strict=True)))
     for home, source in zip(homes, sources, strict=True):
         np.testing.assert_array_equal(kernels.host(home), source)
+
+
+def test_sums_of_many_arrays_are_those_one_by_one(kernels, rng):
+    """Also of what no kernel adds: integers, mixed dtypes, columns, nothing."""
+    kinds = ["f4"] * 70 + ["f8", "f4", "i8", "f4"]
+    shapes = [(int(n),) for n in rng.integers(0, 5000, 70)] + [(), (60, 5), (3,), (7, 2)]
+    xs, ys = ([draw(rng, shape, k) for shape, k in zip(shapes, kinds, strict=True)] for _ in "xy")
+    xs[-2:] = [ys[-2] + 1.5, np.asfortranarray(xs[-1])]
+    numbers = rng.normal(size=(len(xs), 2)).tolist()
+    given = zip(numbers, xs, ys, strict=True)
+    placed = [(a, kernels.array(x), b, kernels.array(y)) for (a, b), x, y in given]
+    sums = axpby_all(kernels.xp, placed)
+    for (a, b), x, y, out in zip(numbers, xs, ys, sums, strict=True):
+        exact = a * wide(x) + b * wide(y)
+        assert out.shape == x.shape and out.dtype == (a * x + b * y).dtype
+        # a, b, both products and the sum are rounded
+        unit = 4 * np.finfo(out.dtype).eps * (abs(a * wide(x)) + abs(b * wide(y)))
+        assert (abs(kernels.host(out) - exact) <= unit).all()
+    assert axpby_all(kernels.xp, []) == []
