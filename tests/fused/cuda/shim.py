@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -57,27 +58,48 @@ def program(text: str, instances: tuple[str, ...]) -> str:
 
 
 def build(text: str, instances: tuple[str, ...], *flags: str) -> Path:
-    """Compile once per text and flags; the result lies in the system's folder for such files."""
+    """Compile once per text and flags."""
     whole = program(text, instances)
-    header = (HERE / "shim.h").read_text()
-    key = hashlib.sha256(repr((whole, header, flags, STANDARD)).encode()).hexdigest()[:24]
+    options = ("-x", "c++", "-", "-I", str(_precompiled(flags)), "-I", str(HERE), *flags)
+    return _made(repr((whole, _header(), flags)), lambda out: _compile(out, *options, text=whole))
+
+
+@cache
+def _precompiled(flags: tuple[str, ...]) -> Path:
+    """A folder with ``shim.h.gch``, which g++ reads in a quarter of the time."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        _compile(folder / "shim.h.gch", "-x", "c++-header", str(HERE / "shim.h"), *flags)
+
+    return _made(repr((_header(), flags)), make)
+
+
+@cache
+def _header() -> str:
+    return (HERE / "shim.h").read_text()
+
+
+def _made(what: str, make: Callable[[Path], None]) -> Path:
+    """What ``make`` puts at a path, once; it lies in the system's folder for such files."""
+    key = hashlib.sha256(repr((what, STANDARD)).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"minigrad-shim-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     path = folder / key
-    with open(folder / f"{key}.lock", "w") as lock:  # one of several test processes compiles
+    with open(folder / f"{key}.lock", "w") as lock:  # one of several test processes makes it
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            _compile(whole, flags, path)
+            fresh = path.with_suffix(f".{os.getpid()}")  # whole at every moment under its own name
+            make(fresh)
+            fresh.rename(path)
     return path
 
 
-def _compile(text: str, flags: tuple[str, ...], path: Path) -> None:
-    fresh = path.with_suffix(f".{os.getpid()}")  # whole at every moment under its own name
-    command = ["g++", "-x", "c++", "-", "-I", str(HERE), *STANDARD, *flags, "-o", str(fresh)]
+def _compile(out: Path, *options: str, text: str = "") -> None:
+    command = ["g++", *options, *STANDARD, "-o", str(out)]
     made = subprocess.run(command, input=text, text=True, capture_output=True)
     if made.returncode:
         raise RuntimeError(f"g++ refused the kernels:\n{made.stderr[:4000]}")
-    fresh.rename(path)
 
 
 class Library:
