@@ -89,8 +89,9 @@ def cupy() -> Library:
 
     def from_host(array: np.ndarray, device: str) -> Any:
         try:
-            with cp.cuda.Device(int(device.partition(":")[2] or 0)):
-                return cp.asarray(array)
+            if ":" in device:  # CuPy computes on the current device, wherever the operands are
+                cp.cuda.Device(int(device.partition(":")[2])).use()
+            return cp.asarray(array)
         except cp.cuda.runtime.CUDARuntimeError as error:  # no driver, no such device
             raise DeviceError(
                 facts(f"{device}: CuPy cannot use it", expected="a GPU with its driver", got=error,
@@ -175,7 +176,10 @@ def is_on(array: Any, device: str) -> bool:
 
 
 def to_device(array: Any, device: str) -> Any:
-    """``array`` on ``device`` (``"cpu"``, ``"cuda"``, ``"cuda:1"``); itself where it is there."""
+    """``array`` on ``device``; itself where it is there.
+
+    ``"cuda"`` is CuPy's current GPU; ``"cuda:<n>"`` becomes the current one when an array moves.
+    """
     if is_on(array, device):
         return array
     return _library_on(device).from_host(to_host(array), device)

@@ -147,34 +147,63 @@ def test_a_missing_gpu_is_one_clear_error_with_its_reason():
     assert backend.unavailable("cpu") == ""
 
 
-def test_a_gpu_without_a_driver_is_one_clear_error(monkeypatch):
-    """CuPy can be imported there, and its first allocation fails."""
+class CUDARuntimeError(RuntimeError):
+    """As in CuPy."""
 
-    class CUDARuntimeError(RuntimeError):
-        pass
 
-    def device(number):
-        raise CUDARuntimeError("cudaErrorInsufficientDriver: no driver")
-
+@pytest.fixture
+def fake_cupy(monkeypatch):
+    """An empty module of that name, to be filled."""
     cupy = types.ModuleType("cupy")
-    cupy.ndarray, cupy.asnumpy = type("ndarray", (), {}), None
-    cupy.cuda = types.SimpleNamespace(
-        Device=device, runtime=types.SimpleNamespace(CUDARuntimeError=CUDARuntimeError)
-    )
+    cupy.ndarray, cupy.asnumpy = type("ndarray", (), {"device": None}), None
+    runtime = types.SimpleNamespace(CUDARuntimeError=CUDARuntimeError)
+    cupy.cuda = types.SimpleNamespace(runtime=runtime)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     for cached in (backend.cupy, backend.unavailable):
         cached.cache_clear()
-    try:
-        reason = "cuda: CuPy cannot use it: cudaErrorInsufficientDriver: no driver"
-        assert backend.unavailable("cuda") == reason
+    yield cupy
+    for table in (backend._LIBRARIES, backend.MODULES):
+        table.pop(cupy.ndarray, None)
+    for cached in (backend.cupy, backend.unavailable):
+        cached.cache_clear()
+
+
+def test_a_gpu_without_a_driver_is_one_clear_error(fake_cupy):
+    """CuPy can be imported there, and its first allocation fails."""
+
+    def fails(_):
+        raise CUDARuntimeError("cudaErrorInsufficientDriver: no driver")
+
+    fake_cupy.asarray = fake_cupy.cuda.Device = fails
+    for device in ("cuda", "cuda:1"):
+        reason = f"{device}: CuPy cannot use it: cudaErrorInsufficientDriver: no driver"
+        assert backend.unavailable(device) == reason
         with pytest.raises(errors.DeviceError, match="InsufficientDriver") as caught:
-            mg.tensor([1.0]).to("cuda")
+            mg.tensor([1.0]).to(device)
         assert isinstance(caught.value, RuntimeError)
-    finally:
-        for table in (backend._LIBRARIES, backend.MODULES):
-            table.pop(cupy.ndarray)
-        for cached in (backend.cupy, backend.unavailable):
-            cached.cache_clear()
+
+
+def test_a_gpu_that_is_named_by_its_number_becomes_the_current_one(fake_cupy):
+    """CuPy computes, and puts results, on the current one."""
+    current = [3]
+
+    class Device:
+        def __init__(self, number):
+            self.number = number
+
+        def use(self):
+            current.append(self.number)
+
+    def asarray(_):
+        array = fake_cupy.ndarray()
+        array.device = types.SimpleNamespace(id=current[-1])
+        return array
+
+    fake_cupy.cuda.Device, fake_cupy.asarray = Device, asarray
+    for device, found in (("cuda", "cuda:3"), ("cuda:1", "cuda:1"), ("cuda", "cuda:1")):
+        array = backend.to_device(np.ones(2), device)
+        assert backend.device_of(array) == found
+    assert backend.to_device(array, "cuda") is array and current == [3, 1]
 
 
 def test_asking_for_cpu_arrays_imports_no_gpu_library(monkeypatch):
