@@ -379,6 +379,21 @@ def test_what_is_constant_normalizes_to_zero(name, kind, value, shape):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(256, 128), (64, 8, 64)])
+def test_in_evaluation_the_cotangent_of_x_does_not_depend_on_x(kind, shape):
+    rng = np.random.default_rng(0)
+    x, y_bar = rng.normal(size=(2, *shape)).astype(np.float32)
+    x[3, 2], x[7, 1] = np.inf, np.nan
+    x = mg.tensor(x, requires_grad=True)
+    gamma, beta, mean, var = rng.uniform(1, 2, size=(4, shape[1])).astype(np.float32)
+    with mg.fused.use(kind, "portable"), np.errstate(invalid="ignore"):  # gamma's is nan
+        mg.fused.batch_norm(x, gamma, beta, mean=mean, var=var).backward(y_bar)
+    expected = y_bar * (gamma / np.sqrt(var + 1e-5)).reshape(-1, *(1,) * (len(shape) - 2))
+    # the square root, the quotient and the product are rounded, and so is what is expected
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=8 * np.finfo("f4").eps)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(256, 128), (64, 8, 64)])
 def test_batch_norm_of_values_whose_squares_overflow(kind, shape):
     rng = np.random.default_rng(0)
     x_hat = rng.normal(size=shape)

@@ -105,7 +105,9 @@ def backward_blocks(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar,
         one = x.dtype.type
         a, b_, k_ = one(gamma[c] * inv_std), one(b), one(k)
         for p in range(x.shape[0]):
-            if own:
+            if is_fixed:  # x has no part in it, not even where it is infinite
+                row_affine(y_bar[p, c], x_bar[p, c], b_, a, b_)
+            elif own:
                 row_back_over(x_bar[p, c], x[p, c], centre, a, b_, k_)
             else:
                 row_back(y_bar[p, c], x[p, c], x_bar[p, c], centre, a, b_, k_)

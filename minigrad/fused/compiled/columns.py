@@ -195,7 +195,7 @@ def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar
     totals, products = np.empty((blocks, columns)), np.empty((blocks, columns))
     centre, a = vector(x, columns), vector(x, columns)
     b, k = vector(x, columns), vector(x, columns)
-    share = 0.0 if is_fixed else 1 / max(rows, 1)
+    share = 1 / max(rows, 1)
     for c in range(columns):
         centre[c] = mean[c]
     for task in prange(tasks):
@@ -213,12 +213,17 @@ def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar
         gamma_bar[c], beta_bar[c] = product * inv_std, total
         k_c = share * product * inv_std * inv_std
         a[c], b[c], k[c] = gamma[c] * inv_std, share * total - slip * k_c, k_c
+    if is_fixed:
+        b[:] = 0
     for task in prange(tasks):
         _, first, last, start, stop = part_of(x, task)
-        known = centre[start:stop], a[start:stop], b[start:stop], k[start:stop]
+        its_a, its_b = a[start:stop], b[start:stop]
+        known = centre[start:stop], its_a, its_b, k[start:stop]
         for r in range(first, last):
             row, out = x[r, start:stop], x_bar[r, start:stop]
-            if own:
+            if is_fixed:  # x has no part in it, not even where it is infinite
+                column_affine(y_bar[r, start:stop], out, its_b, its_a, its_b)
+            elif own:
                 column_back_over(out, row, *known)
             else:
                 column_back(y_bar[r, start:stop], row, out, *known)
