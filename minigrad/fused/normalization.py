@@ -112,13 +112,12 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     batch_last, is_fixed = is_batch_last(x), mean is not None
     xc = to_blocks(x, batch_last)
     pieces = _pieces(xc)
-    if is_fixed:
-        mean, var = np.asarray([mean, var], np.float64)
-    else:
-        with np.errstate(over="ignore"):  # squares may, where those of deviations do not
-            mean, var = _moments(xc, pieces)
+    with np.errstate(over="ignore", invalid="ignore"):  # squares, but not those of deviations
+        mean, var = np.asarray([mean, var], np.float64) if is_fixed else _moments(xc, pieces)
+        limit = FAR * var
+        is_near = ((mean * mean <= limit) & (limit < np.inf)).all()
     slip = mean  # the mean of xc
-    if not ((slip * slip - FAR * var).max(initial=0) <= 0 and var.sum() < np.inf):
+    if not is_near:
         blocks, xc, centre = xc, empty(xc.shape, x.dtype), mean.astype(x.dtype)
         for p, c in pieces:
             np.subtract(blocks[p, c], centre[c, None], out=xc[p, c])

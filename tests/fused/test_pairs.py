@@ -394,17 +394,19 @@ def test_in_evaluation_the_cotangent_of_x_does_not_depend_on_x(kind, shape):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(256, 128), (64, 8, 64)])
-def test_batch_norm_of_values_whose_squares_overflow(kind, shape):
+@pytest.mark.parametrize(("dtype", "mean", "std"), [("f4", 1e20, 1e15), ("f8", 1e160, 1e150)])
+def test_batch_norm_of_values_whose_squares_overflow(kind, shape, dtype, mean, std):
     rng = np.random.default_rng(0)
     x_hat = rng.normal(size=shape)
     axes = (0, 2)[: len(shape) - 1]
     x_hat = (x_hat - x_hat.mean(axes, keepdims=True)) / x_hat.std(axes, keepdims=True)
-    x = (1e20 + 1e15 * x_hat).astype(np.float32)
-    ones, zeros = np.ones(shape[1], "f4"), np.zeros(shape[1], "f4")
+    x = (mean + std * x_hat).astype(dtype)
+    ones, zeros = np.ones(shape[1], dtype), np.zeros(shape[1], dtype)
     with mg.fused.use(kind, "portable"):
         y = mg.fused.batch_norm(x, ones, zeros)
-    # in deviations: x is rounded, and so is its mean
-    np.testing.assert_allclose(y, x_hat, rtol=0, atol=4 * np.finfo("f4").eps * 1e5)
+    # in deviations: x is rounded, and so is its mean, which is summed in float64
+    unit = 4 * np.finfo(dtype).eps + x[:, 0].size * np.finfo("f8").eps
+    np.testing.assert_allclose(y, x_hat, rtol=0, atol=unit * mean / std)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, None])
