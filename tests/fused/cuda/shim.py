@@ -69,7 +69,7 @@ def _precompiled(flags: tuple[str, ...]) -> Path:
     """A folder with ``shim.h.gch``, which g++ reads in a quarter of the time."""
 
     def make(folder: Path) -> None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)  # a process of this number may have died here
         _compile(folder / "shim.h.gch", "-x", "c++-header", str(HERE / "shim.h"), *flags)
 
     return _made(repr((_header(), flags)), make)
@@ -124,7 +124,7 @@ def _companions(text: str, instance: str) -> tuple[str, ...]:
     for name, instances in SOURCES.items():
         if instance in instances and source(name) == text:
             plain = [other for other in instances if "float" not in other and "double" not in other]
-            return (*plain, *(other for other in instances if real in other and other not in plain))
+            return (*plain, *(other for other in instances if real in other))
     return (instance,)  # a text that a test has changed
 
 
