@@ -1,14 +1,20 @@
 """Sums of many arrays at once: on a GPU they are one launch."""
 
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 from minigrad.backend import namespace
-from minigrad.fused.cuda import foreach
 
 
 def axpby(terms: list[tuple[float, Any, float, Any]]) -> list[Any]:
     """``a * x + b * y`` for each ``(a, x, b, y)``: two numbers, two arrays of one shape."""
-    xp = namespace(*(x for _, x, _, _ in terms[:1]))
-    if xp.__name__ == "cupy":
-        return foreach.axpby_all(xp, terms)
-    return [x + b * y if a == 1 else a * x + b * y for a, x, b, y in terms]
+    if not on_gpu(x for _, x, _, _ in terms):
+        return [a * x + b * y for a, x, b, y in terms]
+    launches = import_module("minigrad.fused.cuda.foreach")  # not before a GPU needs them
+    return launches.axpby_all(namespace(*(x for _, x, _, _ in terms)), terms)
+
+
+def on_gpu(arrays: Iterable[Any]) -> bool:
+    """Whether every array is one of CuPy's."""
+    return all(namespace(array).__name__ == "cupy" for array in arrays)

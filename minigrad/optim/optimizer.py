@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from math import inf, sqrt
+from numbers import Real
 from typing import Any
 
 from minigrad import backend
 from minigrad.errors import UsageError, facts
-from minigrad.fused.foreach import axpby
+from minigrad.fused.foreach import axpby, on_gpu
 from minigrad.tensor import Tensor
 
 
@@ -51,15 +52,17 @@ class Optimizer:
         """Change every parameter that has a gradient."""
         states = iter(self.state)
         for group in self.param_groups:
-            pairs = [(p, next(states)) for p in group["params"]]
-            pairs = [(p, state) for p, state in pairs if p.grad is not None]
-            given = [(p.array, p.grad.array, state) for p, state in pairs]
-            for (p, _), new in zip(pairs, self.update_all(given, group), strict=True):
-                p._replace(new, own=True)
+            pairs = zip(group["params"], states, strict=False)
+            given = [(p, p.grad.array, state) for p, state in pairs if p.grad is not None]
+            self.step_group(given, group)
 
-    def update_all(self, given: list[tuple[Any, Any, dict]], group: dict[str, Any]) -> list[Any]:
-        """``update`` for all ``(p, g, state)`` of a group; a subclass may do it in one go."""
-        return [self.update(p, g, state, group) for p, g, state in given]
+    def step_group(self, given: list[tuple[Tensor, Any, dict]], group: dict[str, Any]) -> None:
+        """Change the parameters of a group that have a gradient: ``(p, gradient, state)`` each.
+
+        One after another: a new array may take the memory that the last one gave back.
+        """
+        for p, g, state in given:
+            p._replace(self.update(p.array, g, state, group), own=True)
 
     def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         """The new value of the array ``p`` with gradient ``g``; subclasses have their rule here.
@@ -159,11 +162,17 @@ class SGD(Optimizer):
     def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         return p - group["lr"] * self.direction(p, g, state, group)
 
-    def update_all(self, given: list[tuple[Any, Any, dict]], group: dict[str, Any]) -> list[Any]:
-        if type(self).update is not SGD.update:  # a subclass has a rule of its own
-            return super().update_all(given, group)
+    def step_group(self, given: list[tuple[Tensor, Any, dict]], group: dict[str, Any]) -> None:
         lr = group["lr"]
-        return axpby([(1, p, -lr, self.direction(p, g, state, group)) for p, g, state in given])
+        is_fast = given and on_gpu(p.array for p, _, _ in given) and isinstance(lr, Real)
+        if not is_fast or getattr(self.update, "__func__", None) is not SGD.update:
+            super().step_group(given, group)  # a user may have given another rule
+            return
+        minus = -float(lr)
+        terms = [(1.0, p.array, minus, self.direction(p.array, g, state, group))
+                 for p, g, state in given]  # fmt: skip
+        for (p, _, _), new in zip(given, axpby(terms), strict=True):
+            p._replace(new, own=True)
 
     def direction(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         """d, with weight decay and momentum."""

@@ -303,14 +303,31 @@ def test_a_schedule_over_no_epochs_is_refused(name, option, rng):
         getattr(optim, name)(optim.SGD(start(rng)), **{option: 0})
 
 
-def test_a_subclass_of_sgd_keeps_its_own_rule():
-    """Although SGD updates all parameters of a group at once."""
+def test_a_rule_of_a_user_replaces_that_of_sgd(gpu):
+    """Although SGD updates all parameters on a GPU at once: a class's rule, or one optimizer's."""
 
     class SignSGD(optim.SGD):
         def update(self, p, g, state, group):
             return p - group["lr"] * np.sign(self.direction(p, g, state, group))
 
-    w = mg.tensor([1.0, 2.0], requires_grad=True)
-    w.grad = np.array([-30.0, 0.2])
-    SignSGD([w], lr=0.5).step()
-    np.testing.assert_array_equal(w.numpy(), [1.5, 1.5])
+    def stepped(kind, update=None):
+        w = mg.tensor([1.0, 2.0], requires_grad=True, device=gpu.device)
+        w.grad = gpu.array(np.array([-30.0, 0.2]))
+        optimizer = kind([w], lr=0.5)
+        if update is not None:
+            optimizer.update = update
+        optimizer.step()
+        return w.numpy()
+
+    np.testing.assert_array_equal(stepped(SignSGD), [1.5, 1.5])
+    np.testing.assert_array_equal(stepped(optim.SGD, lambda p, g, state, group: g * p), [-30, 0.4])
+
+
+@pytest.mark.parametrize("places", [("cpu", "cuda"), ("cuda", "cpu"), ("cuda", "cuda")])
+def test_sgd_takes_parameters_of_several_devices(places, gpu):
+    ws = [mg.tensor([1.0, 2.0], requires_grad=True, device=place) for place in places]
+    for w in ws:
+        w.grad = mg.tensor([0.5, 0.25], device=w.device)
+    optim.SGD(ws, lr=np.uint8(1)).step()  # which has no negative
+    for w in ws:
+        np.testing.assert_array_equal(w.numpy(), [0.5, 1.75])
