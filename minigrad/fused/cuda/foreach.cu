@@ -4,13 +4,13 @@ constexpr int MOST = 64;
 using Address = unsigned long long;
 
 struct Copies {
-    Address from[MOST], to[MOST];
     Integer words[MOST];  // sizes in units of 4 bytes
+    Address from[MOST], to[MOST];
 };
 
 struct Sums {
-    Address x[MOST], y[MOST], out[MOST];
     Integer size[MOST];  // elements
+    Address x[MOST], y[MOST], out[MOST];
     double a[MOST], b[MOST];
 };
 
