@@ -212,9 +212,8 @@ def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar
         product = products[0, c] - slip * total
         gamma_bar[c], beta_bar[c] = product * inv_std, total
         k_c = share * product * inv_std * inv_std
-        a[c], b[c], k[c] = gamma[c] * inv_std, share * total - slip * k_c, k_c
-    if is_fixed:
-        b[:] = 0
+        b_c = 0.0 if is_fixed else share * total - slip * k_c
+        a[c], b[c], k[c] = gamma[c] * inv_std, b_c, k_c
     for task in prange(tasks):
         _, first, last, start, stop = part_of(x, task)
         its_a, its_b = a[start:stop], b[start:stop]
