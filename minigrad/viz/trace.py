@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from minigrad.backend import to_host
 from minigrad.context import Scope, setting
 from minigrad.core.node import Box, Node
@@ -29,7 +31,7 @@ class Value:
     Attributes:
         name: how formulas refer to it; ``title`` also says how it was computed.
         call: the right-hand side of the title; empty for a leaf.
-        inputs: positions in ``Trace.values``, or the numbers that were given.
+        inputs: positions in ``Trace.values``; numbers that were given as arrays without axes.
         scope: position in ``Trace.scopes``, or None.
     """
 
@@ -227,7 +229,7 @@ def _values(recorded: Recorded, place: dict[Node, int], scopes: _Scopes) -> list
             requires_grad=node.requires_grad,
             op=node.op,
             params=node.params,
-            inputs=tuple(place.get(x, x) if isinstance(x, Node) else x
+            inputs=tuple(place.get(x, x) if isinstance(x, Node) else np.asarray(x)
                          for x in recorded.operands[node]),
             scope=scopes.of(node.scope),
         )

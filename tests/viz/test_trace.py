@@ -11,7 +11,9 @@ from viz import graphs
 
 import minigrad as mg
 from minigrad.errors import DTypeError, GraphError, SeedError
+from minigrad.viz.example import computed
 from minigrad.viz.record import checksum
+from minigrad.viz.story import legend
 
 
 def needed(y):
@@ -228,3 +230,12 @@ def test_numbers_and_arrays_that_were_never_tensors_are_told_apart():
     values = json.loads(mg.viz.trace(y, [1.0, 1.0]).to_json())["values"]
     assert [value["kind"] for value in values] == ["leaf", "constant", "op", "op"]
     assert values[3]["inputs"] == [2, {"number": 0.5}]
+
+
+@pytest.mark.parametrize("number", [2, np.int64(2), 2.0])
+def test_a_whole_number_is_no_position_of_a_value(number):
+    trace = mg.viz.trace(graphs.leaf(1.0, "x") * number)
+    product = trace.values[1]
+    assert json.loads(trace.to_json())["values"][1]["inputs"] == [0, {"number": float(number)}]
+    assert f"x₂ = {number:g}" in legend(trace, product)
+    assert computed(product, trace.values) == f"1 * {number:g} = {number:g}"
