@@ -97,8 +97,10 @@ class Reference:
         if textbook is not None and self.normalizes:
             return textbook
         sizes = [j.pull(y_bar)[2] for j in self.jacobians]
-        # of what cancelled in one element, the others tell
-        sizes = [np.maximum(size, 0.01 * size.max(initial=0)) for size in sizes]
+        # what cancels in one element, as 1 - y^2 does, may be as large as the largest derivative
+        top = np.abs(y_bar).max(initial=0)
+        largest = [top * np.abs(j.value).max(initial=0) for j in self.jacobians]
+        sizes = [np.maximum(size, most) for size, most in zip(sizes, largest, strict=True)]
         if textbook is not None:  # a relative of batch norm: the same things cancel
             sizes = self._conditioned(sizes, y_bar)
             pairs = zip(sizes, textbook.sizes, strict=True)
@@ -132,15 +134,19 @@ class Reference:
         small = float(np.finfo(dtype).eps / 2) ** 0.5
         if not self._nearby:
             rng = np.random.default_rng(0)
-            for _ in range(2):
-                point = [x * (1 + small * rng.choice([-1, 1], x.shape)) for x in self.wide]
+            for _ in range(4):  # one alone may miss what an element reacts to
+                signs = [rng.choice([-1, 1], x.shape) for x in self.wide]
+                point = [
+                    np.asarray(x * (1 + small * s)) for x, s in zip(self.wide, signs, strict=True)
+                ]
                 self._nearby.append(differences(self.subject.value, point, self.scales))
         sizes = [np.zeros(x.shape) for x in self.wide]
         for found in self._nearby:
             for k, (here, there) in enumerate(zip(self.jacobians, found, strict=True)):
-                (a, a_error, _), (b, b_error, _) = here.pull(y_bar), there.pull(y_bar)
-                seen = np.abs(a - b) - a_error - b_error
-                sizes[k] = np.maximum(sizes[k], np.where(seen > 0, seen / small, 0))
+                change, error = np.abs(here.value - there.value), here.error + there.error
+                # summand by summand: what cancels matters here, too
+                seen, error, _ = Jacobian(change, error, here.shapes).pull(np.abs(y_bar))
+                sizes[k] = np.maximum(sizes[k], np.where(seen > error, (seen - error) / small, 0))
         return Rounding(sizes, np.asarray(y_bar).size).bounds(dtype)
 
     def expected(self, y_bar: np.ndarray) -> Expected:

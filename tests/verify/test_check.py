@@ -281,6 +281,47 @@ def test_tensors_are_inputs():
     assert check_backward(identity, copied, [mg.tensor([1.5, 2.0])]).ok
 
 
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh(0.8 * x * (1 + 0.045 * x * x)))
+
+
+def gelu_slope(x):
+    t = np.tanh(0.8 * x * (1 + 0.045 * x * x))
+    return 0.5 * (1 + t) + 0.4 * x * (1 - t * t) * (1 + 0.135 * x * x)
+
+
+CANCELLING = {  # a difference of numbers as large as 1 where the slope all but vanishes
+    "tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2),
+    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), lambda x: (s := 1 / (1 + np.exp(-x))) * (1 - s)),
+    "gelu": (gelu, gelu_slope),
+}
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("name", CANCELLING)
+def test_the_tails_of_an_activation_round_as_its_middle(name, dtype):
+    f, slope = CANCELLING[name]
+    x = (4 * np.random.default_rng(0).normal(size=(8, 16))).astype(dtype)
+    backward = lambda y_bar, x: ((y_bar * slope(x)).astype(x.dtype),)  # noqa: E731
+    report = check_backward(lambda x: (f(x), x), backward, [x])
+    assert report.ok, str(report)
+    assert not report.notes  # no kinks
+
+
+def test_conditioning_is_measured_of_a_scalar_too():
+    f, slope = lambda x: np.sin(100 * x), lambda x: 100 * np.cos(100 * x)
+    for x in (-0.58537325, 0.3, -2.1):
+        report = check_backward(lambda x: (f(x), x), lambda dy, x: (dy * slope(x),), [np.array(x)])
+        assert report.ok, str(report)
+
+
+def test_conditioning_counts_what_cancels_in_layer_norm():
+    forward, backward, _ = others.RIGHT["layer norm"]()
+    x = (1e3 + np.random.default_rng(0).normal(size=(4, 4))).astype("f4")
+    report = check_backward(forward, backward, [x, np.ones(4, "f4"), np.zeros(4, "f4")])
+    assert report.ok, str(report)
+
+
 def test_scalars_are_checked_like_arrays():
     def forward(x):
         return np.sin(x), x
