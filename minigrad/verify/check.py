@@ -116,11 +116,15 @@ class Point:
                 if not isinstance(y, np.ndarray) or y.dtype.kind != "f":
                     message = f"y must be one floating array, got {got}"
                     self.findings.append(Finding("dtype", message=message, cause=got))
-                elif np.isfinite(y).all():
+                elif not np.isfinite(y).all():
+                    self._note("undefined", "the output is not finite at this point")
+                elif apart := contract.unrepeatable(self._again):
+                    message = f"forward is no function of its inputs: {apart}"
+                    cause = "random, or of earlier calls"
+                    self.findings.append(Finding("nondeterminism", message=message, cause=cause))
+                else:
                     self.reference = Reference(self.fresh, y, self.rng)
                     self._all_parts(y, soak)
-                else:
-                    self._note("undefined", "the output is not finite at this point")
             except ForwardFailed as error:
                 self._note("refused", f"forward refuses this point: {error}", _kind(error))
             except NoPair as error:
@@ -180,6 +184,8 @@ class Point:
         cause = cause_of(self.subject, k, samples)
         if not np.isfinite(got):
             kind, cause = "domain", f"{got} where the value is finite"
+        elif self._changes(k, worst):
+            kind, cause = "nondeterminism", "an equal call gives another value"
         elif self._better_in_float64(k, worst):
             kind, cause = "precision", "precision: float64 gives the right value"
         message = (
@@ -188,6 +194,11 @@ class Point:
         )
         message += f"; likely cause: {cause}" if cause else ""
         yield Finding(kind, name, index, expected, got, bound, message, cause, self.label)
+
+    def _changes(self, k: int, sample: Sample) -> bool:
+        """Whether another call with the same ``y_bar`` moves a cotangent beyond its bound."""
+        again = np.asarray(self.subject.pull(sample.y_bar)[k])
+        return bool((np.abs(again - sample.got) > 2 * sample.bound).any())
 
     def _better_in_float64(self, k: int, sample: Sample) -> bool:
         """Whether the same code is right, or at least far better, on wider numbers."""
@@ -236,6 +247,9 @@ class Point:
             y = self.subject.run()[0]
             self.findings += contract.forward_purity(self.subject, before, changed())
         return np.array(y) if isinstance(y, (np.ndarray, np.generic)) else y
+
+    def _again(self) -> np.ndarray:
+        return np.array(self.fresh.value(*map(np.copy, self.fresh.inputs)))
 
     def _purity(self, y: np.ndarray) -> None:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)

@@ -81,6 +81,28 @@ def forward_purity(subject: Subject, before: list[bytes], touched: str) -> Itera
             yield Finding("purity", name, message=message, cause="mutated input")
 
 
+def unrepeatable(run: Callable[[], np.ndarray]) -> str:
+    """Where equal calls give other values than rounding could make of each other, or nothing.
+
+    Of such a function differences are noise, whose error bar would let any derivative pass. Sums
+    in another order differ by units in the last place: half of the digits leave them room.
+    """
+    first, *others = (run() for _ in range(4))
+    with np.errstate(all="ignore"):
+        size = np.abs(first, where=np.isfinite(first), out=np.zeros_like(first)).max(initial=0)
+        for other in others:
+            if other.shape != first.shape:
+                return f"y has shape {first.shape} in one call, {other.shape} in an equal one"
+            apart = np.abs(other - first) > np.finfo(first.dtype).eps ** 0.5 * size
+            apart |= np.isnan(other) != np.isnan(first)
+            if apart.any():
+                at = tuple(int(i) for i in np.argwhere(apart)[0])
+                return (
+                    f"y{list(at)} is {first[at]:.9g} in one call, {other[at]:.9g} in an equal one"
+                )
+    return ""
+
+
 def purity(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Finding]:
     """Nothing the caller owns changes, and results share no memory with it."""
     inputs = [x.tobytes() for x in subject.inputs]

@@ -61,6 +61,10 @@ def gradcheck(
     report = Report(f"gradcheck, order {order}" if order > 1 else "gradcheck")
     f = _without_memory(f)
     with contract.no_trace(), frozen_statistics(), setting(observer=None):
+        if apart := contract.unrepeatable(lambda: _value(f, arrays)):
+            message = f"f is no function of its inputs: {apart}"
+            report.findings.append(Finding("nondeterminism", message=message, cause="random"))
+            return report
         for k in range(1, order + 1):
             _check_order(report, f, arrays, names, k, rng)
             f = _pullback_of(f, arrays, rng)
@@ -95,11 +99,14 @@ def _without_memory(f: Callable) -> Callable:
     return call
 
 
+def _value(f: Callable, arrays: list[np.ndarray]) -> np.ndarray:
+    with no_grad():
+        return f(*map(tensor, arrays)).numpy()
+
+
 def _pullback_of(f: Callable, arrays: list[np.ndarray], rng: np.random.Generator) -> Callable:
     """x -> all cotangents of f at x for one fixed random cotangent, as one vector."""
-    with no_grad():
-        y = f(*map(tensor, arrays))
-    y_bar = rng.normal(size=y.shape)
+    y_bar = rng.normal(size=_value(f, arrays).shape)
 
     def pullback(*args: Tensor) -> Tensor:
         value, pull = vjp(f, *args)

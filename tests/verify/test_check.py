@@ -281,6 +281,21 @@ def test_tensors_are_inputs():
     assert check_backward(identity, copied, [mg.tensor([1.5, 2.0])]).ok
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+def test_a_random_forward_proves_nothing_and_a_random_backward_is_called_so(size):
+    rng = np.random.default_rng(0)
+    noise = lambda x: size * rng.normal(size=x.shape)  # noqa: E731
+    noisy, exact = lambda x: (x * x + noise(x), x), lambda x: (x * x, x)
+    for forward, backward in (
+        (noisy, lambda y_bar, x: (0 * y_bar,)),
+        (exact, lambda y_bar, x: (2 * y_bar * x + noise(x),)),
+    ):
+        report = check_backward(forward, backward, INPUTS[:1])
+        assert [finding.kind for finding in report.findings] == ["nondeterminism"], str(report)
+    report = gradcheck(lambda x: x * x + noise(x), INPUTS[:1])
+    assert [finding.kind for finding in report.findings] == ["nondeterminism"]
+
+
 def gelu(x):
     return 0.5 * x * (1 + np.tanh(0.8 * x * (1 + 0.045 * x * x)))
 
