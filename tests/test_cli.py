@@ -184,6 +184,8 @@ def test_one_op_is_proven(run):
         (["verify", "batch_norm", "--shape", "4"], "at least two"),
         (["verify", "batch_norm", "--shape", "a,b"], "--shape"),
         (["verify", "batch_norm", "--axes", "7"], "axes"),
+        (["verify", "--gamma", "nan"], "finite gamma"),
+        (["verify", "--eps", "inf"], "finite eps"),
         (["verify", "no_such_module:make"], "no_such_module"),
         (["verify", "exits:forward,backward"], "SystemExit"),
         (["verify", "broken:make"], "SyntaxError"),

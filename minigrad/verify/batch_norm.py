@@ -86,9 +86,9 @@ def problem(
         seed: of gamma, beta and the cotangent.
 
     Raises:
-        UsageError: a shape, axis, mode or dtype that makes no sense.
+        UsageError: a shape, axis, mode, dtype, eps or gamma that makes no sense.
     """
-    _check(shape, axes, mode, dtype, eps)
+    _check(shape, axes, mode, dtype, eps, gamma)
     images, _ = digits()
     x = np.resize(images.reshape(-1), shape)
     rng = np.random.default_rng(seed)
@@ -107,16 +107,20 @@ def _are_axes(axes: tuple, ndim: int) -> bool:
     return len({axis % ndim for axis in axes if -ndim <= axis < ndim}) == len(axes)
 
 
-def _check(shape: tuple, axes: tuple | None, mode: str, dtype: str, eps: float) -> None:
+def _check(
+    shape: tuple, axes: tuple | None, mode: str, dtype: str, eps: float, gamma: float | None
+) -> None:
     wrong = {
         "a shape of at least two positive lengths": len(shape) < 2 or min(shape) < 1,
         "axes of the shape, each once": axes is not None and not _are_axes(axes, len(shape)),
         "mode train or eval": mode not in ("train", "eval"),
         "train mode where axes are given": axes is not None and mode == "eval",
         "dtype float64 or float32": dtype not in ("float64", "float32"),
-        "eps of at least 0": not eps >= 0,
+        "a finite eps of at least 0": not 0 <= eps < np.inf,
+        "a finite gamma": gamma is not None and not np.isfinite(gamma),
     }
     for expected, is_wrong in wrong.items():
         if is_wrong:
             got = f"shape {shape}, axes {axes}, mode {mode}, dtype {dtype}, eps {eps}"
+            got += "" if gamma is None else f", gamma {gamma}"
             raise UsageError(facts("verify batch_norm", expected=expected, got=got))
