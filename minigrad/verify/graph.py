@@ -29,7 +29,7 @@ def check_graph(y: Tensor, *, rng: Any = 0) -> Report:
     >>> mg.verify.check_graph(mg.sum(mg.tanh(x) * x)).ok
     True
     """
-    if y.node is None or y.node.op is None:
+    if not isinstance(y, Tensor) or y.node is None or y.node.op is None:
         raise GraphError(facts("check_graph", expected="a recorded result", got=describe(y)))
     rng = generator(rng)
     report = Report("every op of the graph, at its values")

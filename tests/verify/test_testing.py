@@ -38,3 +38,5 @@ def test_a_check_of_a_graph_names_the_first_wrong_op_and_its_line(monkeypatch):
     assert {finding.cause for finding in report.findings} == {"sin"}
     with pytest.raises(mg.errors.GraphError, match="recorded"):
         mg.verify.check_graph(mg.tensor([1.0]))
+    with pytest.raises(mg.errors.GraphError, match=r"got: +3\.0"):
+        mg.verify.check_graph(3.0)
