@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 import minigrad
 from minigrad import backend, viz
@@ -434,7 +434,7 @@ def _draw_verdicts(y: Any, report: Report, path: Path, quiet: bool) -> None:
 
 
 def _op_table() -> Table:
-    table = Table("op", "formula", "pullback")
+    table = Table(*(Column(head, overflow="fold") for head in ("op", "formula", "pullback")))
     for name, declared in sorted(REGISTRY.items()):
         pullback = declared.pullback if isinstance(declared, Op) else "(composed)"
         table.add_row(name, declared.formula, pullback)

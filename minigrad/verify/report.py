@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from minigrad.errors import VerificationError
@@ -115,7 +115,8 @@ class Report:
             yield line(f"· {note.message}")
 
     def _table(self) -> Table:
-        table = Table("input", "pair", "max error", "at index", "bound", "verdict")
+        heads = "input", "pair", "max error", "at index", "bound", "verdict"
+        table = Table(*(Column(head, overflow="fold") for head in heads))  # narrow, but whole
         for row in self.rows:
             index = str(list(row.index)) if row.index else "-"
             cells = (

@@ -2,10 +2,12 @@
 
 import json
 import sys
+from io import StringIO
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from rich.console import Console
 
 import minigrad as mg
 from minigrad.verify import (
@@ -61,6 +63,12 @@ def test_the_text_of_a_report_is_the_same_in_a_notebook_and_takes_names_as_they_
     assert "✗ w[b]:up:_bar" in text
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert str(report) == text
+
+
+def test_on_a_narrow_terminal_a_report_is_folded_and_nothing_of_it_cut():
+    text = StringIO()
+    Console(file=text, width=40).print(checked("no variance path"))
+    assert "…" not in text.getvalue()
 
 
 def test_a_function_that_ignores_its_input_is_vacuous_not_proven():
