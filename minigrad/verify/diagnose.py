@@ -182,6 +182,7 @@ def _named_numbers(subject: Subject) -> dict[float, str]:
         (n, "N"),
         (m // max(n, 1), "H W"),
         (c, "C"),
+        (x.size, "x.size"),
     ):
         if value > 1:
             numbers.setdefault(value / (value - 1), f"factor {name}/({name} - 1)")

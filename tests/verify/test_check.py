@@ -246,6 +246,10 @@ def squared(x):
     return x * x, 2 * x
 
 
+def averaged(x):
+    return x.mean(), x
+
+
 def plus_bias(x, b):
     return x + b, None
 
@@ -258,6 +262,7 @@ def overwriting(y_bar, slope):
 @pytest.mark.parametrize(
     ("forward", "backward", "text"),
     [
+        (averaged, lambda y_bar, x: (np.full(x.shape, y_bar),), "x.size: a mean became a sum"),
         (squared, lambda y_bar, slope: None, "returned None, perhaps without `return`"),
         (squared, lambda y_bar, slope: y_bar * slope, "returned ndarray (5, 3) float64"),
         (squared, lambda y_bar, slope: (1 * slope,), "y_bar is missing"),
