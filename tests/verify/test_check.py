@@ -350,6 +350,11 @@ def test_conditioning_counts_what_cancels_in_layer_norm():
     assert report.ok, str(report)
 
 
+def test_the_byte_order_of_a_file_does_not_make_a_right_backward_wrong():
+    report = check_backward(squared, lambda dy, slope: (dy * slope,), [np.array([0.5, 2], ">f8")])
+    assert report.ok, str(report)
+
+
 def test_scalars_are_checked_like_arrays():
     def forward(x):
         return np.sin(x), x
