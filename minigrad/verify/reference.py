@@ -28,7 +28,7 @@ class Reference:
 
     def __init__(self, subject: Subject, y: np.ndarray, rng: np.random.Generator):
         self.subject = subject
-        self._nearby: list[list[Jacobian]] = []  # at two points nearby, once they are asked for
+        self._nearby: list[list[Jacobian]] = []  # at points nearby, once they are asked for
         self.wide = working_precision(subject.value, subject.inputs)
         self.normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
         self.closed = self.normalizes and self._is_batch_norm() and self._confirmed(rng)
