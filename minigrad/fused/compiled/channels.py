@@ -128,7 +128,7 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
         forward_columns(blocks[:, :, 0], *known, mu, variance, y[:, :, 0])
     else:
         forward_blocks(blocks, *known, mu, variance, y)
-    # keeps x itself, which the graph holds anyway, where the NumPy version keeps x - mean
+    # x itself, which the graph holds anyway; no deviations are kept
     cache = vectorized.Cache(mu, variance, blocks, gamma, float(eps), batch_last, is_fixed)
     return from_blocks(y, x.shape, batch_last), cache
 
