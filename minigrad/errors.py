@@ -23,6 +23,7 @@ Texts put the facts first: the operation, what was expected, what was got, in at
 """
 
 import inspect
+from numbers import Integral
 from typing import Any
 
 
@@ -94,6 +95,12 @@ def facts(headline: str, *, expected: object, got: object, remedy: str = "") -> 
     """Lay out an error text: what happened, what was expected, what was got, what to do."""
     lines = [headline, f"  expected: {expected}", f"  got:      {got}"]
     return "\n".join([*lines, f"  remedy:   {remedy}"] if remedy else lines)
+
+
+def check_count(what: str, value: Any) -> None:
+    """Raise UsageError unless ``value`` is a whole number, 1 or more."""
+    if not isinstance(value, Integral) or value < 1:
+        raise UsageError(facts(what, expected="a whole number, 1 or more", got=value))
 
 
 def describe(operand: Any) -> str:

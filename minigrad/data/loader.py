@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend
-from minigrad.errors import ShapeError, UsageError, facts
+from minigrad.errors import ShapeError, UsageError, check_count, facts
 
 
 def _check_lengths(name: str, arrays: tuple) -> None:
@@ -68,9 +68,7 @@ class DataLoader:
         seed: int = 0,
         device: str | None = None,
     ):
-        if batch_size < 1:
-            expected = "1 or more"
-            raise UsageError(facts("DataLoader: batch_size", expected=expected, got=batch_size))
+        check_count("DataLoader: batch_size", batch_size)
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.shuffle, self.drop_last, self.device = shuffle, drop_last, device
         self.epoch = self.start = 0

@@ -10,7 +10,7 @@ import numpy as np
 
 from minigrad import nn, optim
 from minigrad.data import digits, fashion_mnist, mnist, train_test_split
-from minigrad.errors import UsageError, facts
+from minigrad.errors import UsageError, check_count, facts
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,7 @@ class Recipe:
 
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                got = getattr(self, name)
-                raise UsageError(facts(f"train: {name}", expected="1 or more", got=got))
+            check_count(f"train: {name}", getattr(self, name))
         if not 0 <= self.lr < inf:
             expected = "a finite number, 0 or more"
             raise UsageError(facts("train: lr", expected=expected, got=self.lr))

@@ -8,7 +8,7 @@ import numpy as np
 from minigrad.backend import to_host
 from minigrad.context import no_grad, setting
 from minigrad.declaration import REGISTRY, Declared
-from minigrad.errors import DTypeError, UsageError, describe, facts
+from minigrad.errors import DTypeError, UsageError, check_count, describe, facts
 from minigrad.nn import frozen_statistics
 from minigrad.ops import concatenate, reshape
 from minigrad.tensor import Tensor, tensor
@@ -55,8 +55,7 @@ def gradcheck(
     """
     arrays = [_floating(x) for x in inputs]
     names = list(names or [f"input {k}" for k in range(len(arrays))])
-    if order < 1:
-        raise UsageError(facts("gradcheck: order", expected="1, 2, ...", got=order))
+    check_count("gradcheck: order", order)
     rng = generator(rng)
     report = Report(f"gradcheck, order {order}" if order > 1 else "gradcheck")
     f = _without_memory(f)

@@ -68,7 +68,8 @@ def test_what_does_not_fit_is_refused():
     for arrays in ([np.arange(5), np.arange(7)], []):
         with pytest.raises(ShapeError, match="train_test_split"):
             train_test_split(*arrays, test=2)
-    with pytest.raises(UsageError, match="batch_size"):
-        DataLoader([1], 0)
+    for size in (0, 2.5, "2"):
+        with pytest.raises(UsageError, match="batch_size"):
+            DataLoader([1], size)
     with pytest.raises(UsageError, match="test"):
         train_test_split(np.zeros(3), test=3)
