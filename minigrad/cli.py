@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 import minigrad
 from minigrad import backend, viz
@@ -37,7 +37,7 @@ from minigrad.fused.declare import has_numba
 from minigrad.verify import batch_norm, targets
 from minigrad.verify.exact import prove_batch_norm
 from minigrad.verify.gradcheck import check_op
-from minigrad.verify.report import Report, to_json
+from minigrad.verify.report import Report, folding, to_json
 from minigrad.viz.render import REMEDY, renderers
 
 app = typer.Typer(
@@ -434,7 +434,7 @@ def _draw_verdicts(y: Any, report: Report, path: Path, quiet: bool) -> None:
 
 
 def _op_table() -> Table:
-    table = Table(*(Column(head, overflow="fold") for head in ("op", "formula", "pullback")))
+    table = folding("op", "formula", "pullback")
     for name, declared in sorted(REGISTRY.items()):
         pullback = declared.pullback if isinstance(declared, Op) else "(composed)"
         table.add_row(name, declared.formula, pullback)

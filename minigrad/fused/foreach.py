@@ -9,10 +9,11 @@ from minigrad.backend import namespace
 
 def axpby(terms: list[tuple[float, Any, float, Any]]) -> list[Any]:
     """``a * x + b * y`` for each ``(a, x, b, y)``: two numbers, two arrays of one shape."""
-    if not on_gpu(x for _, x, _, _ in terms):
+    xs = [x for _, x, _, _ in terms]
+    if not on_gpu(xs):
         return [a * x + b * y for a, x, b, y in terms]
     launches = import_module("minigrad.fused.cuda.foreach")  # not before a GPU needs them
-    return launches.axpby_all(namespace(*(x for _, x, _, _ in terms)), terms)
+    return launches.axpby_all(namespace(*xs), terms)
 
 
 def on_gpu(arrays: Iterable[Any]) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.backend import to_host
-from minigrad.errors import DTypeError, UsageError, facts
+from minigrad.errors import UsageError, facts
 from minigrad.verify import contract
+from minigrad.verify.device import floating
 from minigrad.verify.diagnose import Sample, cause_of
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.randomness import generator
@@ -61,7 +61,7 @@ def check_backward(
     >>> mg.verify.check_backward(forward, backward, [np.array([1.0, 2.0])]).ok
     False
     """
-    arrays = tuple(_floating(x) for x in inputs)
+    arrays = tuple(floating("check_backward: inputs", x) for x in inputs)
     names = tuple(names or default_names(arrays))
     if not arrays or len(names) != len(arrays):
         expected = f"as many as inputs, {len(arrays)}" if arrays else "one or more inputs"
@@ -71,15 +71,6 @@ def check_backward(
     point = Point(subject, generator(rng))
     report.rows, report.findings, report.notes = point.examine(soak=_SOAK)
     return report
-
-
-def _floating(x: Any) -> np.ndarray:
-    array = np.array(to_host(getattr(x, "array", x)) if hasattr(x, "shape") else x)
-    if array.dtype.kind != "f":
-        raise DTypeError(
-            facts("check_backward: inputs", expected="floating arrays", got=array.dtype)
-        )
-    return array.astype(array.dtype.newbyteorder("="), copy=False)  # as every result is
 
 
 def _kind(failure: Exception) -> str:

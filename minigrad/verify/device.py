@@ -6,8 +6,21 @@ from typing import Any
 import numpy as np
 
 from minigrad.backend import to_device, to_host
+from minigrad.errors import DTypeError, facts
 from minigrad.tensor import Tensor
 from minigrad.verify.subject import is_pair
+
+
+def floating(what: str, x: Any) -> np.ndarray:
+    """A copy of an input on the host, in the byte order that every result has.
+
+    Raises:
+        DTypeError: ``what`` must be floating arrays.
+    """
+    array = np.array(to_host(getattr(x, "array", x)) if hasattr(x, "shape") else x)
+    if array.dtype.kind != "f":
+        raise DTypeError(facts(what, expected="floating arrays", got=array.dtype))
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def moved(value: Any, device: str) -> Any:

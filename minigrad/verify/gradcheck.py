@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.backend import to_host
 from minigrad.context import no_grad, setting
 from minigrad.declaration import REGISTRY, Declared
 from minigrad.errors import DTypeError, UsageError, check_count, describe, facts
@@ -14,7 +13,7 @@ from minigrad.ops import concatenate, reshape
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
-from minigrad.verify.device import elsewhere, moved
+from minigrad.verify.device import elsewhere, floating, moved
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.numeric import Jacobian, default_scale, jacobians
 from minigrad.verify.randomness import generator
@@ -53,7 +52,7 @@ def gradcheck(
     >>> mg.verify.gradcheck(lambda x: mg.tanh(x) * x, [np.array([0.5, -1.0])], order=2).ok
     True
     """
-    arrays = [_floating(x) for x in inputs]
+    arrays = [floating("gradcheck: inputs", x) for x in inputs]
     names = list(names or [f"input {k}" for k in range(len(arrays))])
     check_count("gradcheck: order", order)
     rng = generator(rng)
@@ -68,13 +67,6 @@ def gradcheck(
             _check_order(report, f, arrays, names, k, rng)
             f = _pullback_of(f, arrays, rng)
     return report
-
-
-def _floating(x: Any) -> np.ndarray:
-    array = np.array(to_host(getattr(x, "array", x)) if hasattr(x, "shape") else x)
-    if array.dtype.kind != "f":
-        raise DTypeError(facts("gradcheck: inputs", expected="floating arrays", got=array.dtype))
-    return array
 
 
 def _without_memory(f: Callable) -> Callable:

@@ -115,8 +115,7 @@ class Report:
             yield line(f"· {note.message}")
 
     def _table(self) -> Table:
-        heads = "input", "pair", "max error", "at index", "bound", "verdict"
-        table = Table(*(Column(head, overflow="fold") for head in heads))  # narrow, but whole
+        table = folding("input", "pair", "max error", "at index", "bound", "verdict")
         for row in self.rows:
             index = str(list(row.index)) if row.index else "-"
             cells = (
@@ -132,6 +131,11 @@ class Report:
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>"
+
+
+def folding(*heads: str) -> Table:
+    """A table with these heads; on a narrow terminal its cells are folded, and nothing is cut."""
+    return Table(*(Column(head, overflow="fold") for head in heads))
 
 
 def compare(name: str, pair: str, a: Any, b: Any, bound: Any) -> Row:

@@ -100,7 +100,7 @@ def backward_blocks(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar,
         slip = mean[c] - np.float64(centre)
         products -= slip * total
         gamma_bar[c], beta_bar[c] = products * inv_std, total
-        k = 0.0 if is_fixed else products * inv_std * inv_std / count
+        k = products * inv_std * inv_std / count
         b = 0.0 if is_fixed else total / count - slip * k
         one = x.dtype.type
         a, b_, k_ = one(gamma[c] * inv_std), one(b), one(k)
