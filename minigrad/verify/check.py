@@ -172,7 +172,7 @@ class Point:
             return
         index, expected, got, bound = worst.worst()
         kind = "value"
-        cause = cause_of(self.subject, k, samples)
+        cause = cause_of(self.subject, k, samples, self.reference.expected)
         if not np.isfinite(got):
             kind, cause = "domain", f"{got} where the value is finite"
         elif self._changes(k, worst):

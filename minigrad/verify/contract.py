@@ -48,13 +48,15 @@ def form(names: Sequence[str], inputs: Sequence[np.ndarray], grads: Any) -> Iter
         message = f"backward returned {len(grads)} cotangents for {len(inputs)} inputs"
         yield Finding("shape", message=message, cause="number of cotangents")
         return
+    shapes = sorted(x.shape for x in inputs)
+    swapped = sorted(getattr(grad, "shape", ()) for grad in grads) == shapes
     for name, x, grad in zip(names, inputs, grads, strict=True):
         if not isinstance(grad, (np.ndarray, np.generic)):
             got = type(grad).__name__
             yield Finding("shape", name, message=f"{name}_bar is {got}, not an array", cause=got)
         elif grad.shape != x.shape:
             message = f"{name}_bar has shape {grad.shape}, its input {x.shape}"
-            yield Finding("shape", name, message=message, cause=_shape_cause(grad, x))
+            yield Finding("shape", name, message=message, cause=_shape_cause(grad, x, swapped))
         elif grad.dtype != x.dtype:
             message = f"{name}_bar has dtype {grad.dtype}, its input {x.dtype}"
             yield Finding("dtype", name, message=message, cause=f"dtype {grad.dtype}")
@@ -63,7 +65,9 @@ def form(names: Sequence[str], inputs: Sequence[np.ndarray], grads: Any) -> Iter
             yield Finding("aliasing", name, message=message, cause="not writable")
 
 
-def _shape_cause(grad: Any, x: np.ndarray) -> str:
+def _shape_cause(grad: Any, x: np.ndarray, swapped: bool) -> str:
+    if swapped:
+        return "the order of the cotangents"
     if grad.ndim == x.ndim and grad.shape == x.shape[::-1]:
         return "transposed"
     if grad.size > x.size:

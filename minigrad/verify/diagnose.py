@@ -1,14 +1,15 @@
 """From a wrong cotangent to the likely cause, by fitting it against what would explain it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from minigrad.verify.rounding import looks_like_batch_norm
+from minigrad.verify import mixups, norm_paths
+from minigrad.verify.fit import close, relative_error, tolerance_of, written
+from minigrad.verify.reference import Expected
 from minigrad.verify.subject import BackwardFailed, Subject
-
-_MILLIONTH = 1e-6  # of a cotangent: how far an explanation may be off
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,20 @@ class Sample:
         return at, float(self.expected[at]), float(np.asarray(self.got)[at]), float(self.bound[at])
 
 
-def cause_of(subject: Subject, k: int, samples: list[Sample]) -> str:
+def cause_of(
+    subject: Subject, k: int, samples: list[Sample], expected_of: Callable[[np.ndarray], Expected]
+) -> str:
     """The likely cause of the wrong cotangent of input ``k``; empty where nothing fits.
 
     Tried in turn: nothing computed, special cotangents only, a place (one element, row or channel),
-    the same for every cotangent, a constant factor, a factor per channel, the paths of batch norm,
-    a permutation, float32 inside.
+    the same for every cotangent, a constant factor, a factor per channel and the paths of a
+    normalization, a permutation, a mix-up of operands or axes, float32 inside.
+
+    Args:
+        subject: the pair, and the point where it is wrong.
+        k: an input.
+        samples: its cotangents.
+        expected_of: those of all inputs for any ``y_bar``, as they should be.
     """
     random = [s for s in samples if s.kind == "random" and np.isfinite(s.got).all()]
     if subject.dtype.itemsize < 8:
@@ -86,9 +95,19 @@ def cause_of(subject: Subject, k: int, samples: list[Sample]) -> str:
         return f"{where}: {factor}" if factor else where
     if len(got) > 1 and got.any() and (got == got[0]).all():
         return "y_bar is missing: it is the same for every y_bar"
-    what = _factor(subject, got, expected) or _channel_factor(subject, k, got, expected)
-    what = what or _paths(subject, k, random, _tolerance(got, expected))
-    return what or _permuted(got, expected) or _narrow(random[0].got.dtype, got, expected)
+    if any(s.got.any() for s in samples if s.kind == "zero"):
+        return "a term without y_bar: it is not zero where y_bar is"
+    y_bar = np.stack([np.asarray(s.y_bar, np.float64) for s in random])
+    tolerance = tolerance_of(got, expected)
+    x_bar = np.stack([np.asarray(expected_of(bar).values[0], np.float64) for bar in y_bar])
+    norm = norm_paths.norm_of(subject, y_bar, x_bar)
+    return (
+        _factor(subject, got, expected)
+        or (norm and norm_paths.explain(norm, k, y_bar, got, expected, tolerance))
+        or _permuted(got, expected)
+        or mixups.explain(subject, k, y_bar, got, tolerance, expected_of)
+        or _narrow(random[0].got.dtype, got, expected)
+    )
 
 
 def _in_float64(subject: Subject, k: int, samples: list[Sample]) -> tuple[Subject, list[Sample]]:
@@ -127,28 +146,10 @@ def _place(samples: list[Sample]) -> str:
     return "only some elements" if bad.mean() < 0.2 else ""
 
 
-def _close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
-    """Whether a explains b but for this part of it."""
-    if a.shape != b.shape:
-        return False
-    size = np.abs(b).max(initial=0)
-    return bool(size > 0 and np.abs(a - b).max(initial=0) <= tolerance * size)
-
-
-def _tolerance(got: np.ndarray, expected: np.ndarray) -> float:
-    """A millionth, or a tenth of the error: what explains less of it than that explains nothing."""
-    return min(_MILLIONTH, 0.1 * _relative_error(got, expected))
-
-
-def _relative_error(got: np.ndarray, expected: np.ndarray) -> float:
-    size = np.abs(got).max(initial=0)
-    return float(np.abs(got - expected).max(initial=0) / size) if size else np.inf
-
-
 def _narrow(dtype: np.dtype, got: np.ndarray, expected: np.ndarray) -> str:
     """An error of the size of float32 rounding in a result that is wider."""
     eps = float(np.finfo(np.float32).eps)
-    fits = dtype.itemsize >= 8 and 1e-3 * eps < _relative_error(got, expected) < 16 * eps
+    fits = dtype.itemsize >= 8 and 1e-3 * eps < relative_error(got, expected) < 16 * eps
     return "an error as large as rounding in float32: lower precision inside" if fits else ""
 
 
@@ -156,20 +157,14 @@ def _factor(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
     """got = c * expected for one number c."""
     if not np.abs(got).max(initial=0) and np.abs(expected).max(initial=0):
         return "it is zero: nothing is computed"
-    norm, tolerance = float((expected * expected).sum()), _tolerance(got, expected)
+    norm, tolerance = float((expected * expected).sum()), tolerance_of(got, expected)
     off = float(((got - expected) * expected).sum()) / norm if norm else 0.0  # c - 1, in all digits
-    if not norm or not _close(expected + off * expected, got, tolerance):
+    if not norm or not close(expected + off * expected, got, tolerance):
         return ""
     for value, name in _named_numbers(subject).items():
         if abs(1 + off - value) <= tolerance * abs(value):
             return name
-    return f"constant factor {_written(off)}"
-
-
-def _written(off: float) -> str:
-    """The number 1 + off, as ``1 + 1e-10`` where its digits would hide that it is not 1."""
-    sign = "+" if off > 0 else "-"
-    return f"{1 + off:.8g}" if abs(off) > 1e-4 else f"1 {sign} {abs(off):.2g}"
+    return f"constant factor {written(off)}"
 
 
 def _named_numbers(subject: Subject) -> dict[float, str]:
@@ -192,147 +187,18 @@ def _named_numbers(subject: Subject) -> dict[float, str]:
     return numbers
 
 
-def _statistics(subject: Subject) -> dict[str, np.ndarray]:
-    """Quantities of batch norm per channel, of shape (C, 1, ..) against x."""
-    x, gamma, _ = (np.asarray(a, np.float64) for a in subject.inputs)
-    axes = tuple(i for i in range(x.ndim) if i != 1)
-    eps = float(subject.params.get("eps", 1e-5))
-    mu = x.mean(axis=axes, keepdims=True)
-    var = x.var(axis=axes, keepdims=True)
-    return {"x": x, "gamma": gamma.reshape(mu.shape), "mu": mu, "var": var,
-            "inv_std": 1 / np.sqrt(var + eps), "eps": np.asarray(eps)}  # fmt: skip
-
-
-def _is_norm(subject: Subject) -> bool:
-    y = np.asarray(subject.run()[0])
-    return looks_like_batch_norm(y, subject.inputs, dict(subject.params))
-
-
-def _channel_factor(subject: Subject, k: int, got: np.ndarray, expected: np.ndarray) -> str:
-    """got = c[channel] * expected for a known quantity c."""
-    if len(subject.inputs) != 3 or subject.inputs[0].ndim < 2:
-        return ""
-    tolerance = _tolerance(got, expected)
-    with np.errstate(all="ignore"):
-        s = _statistics(subject)
-        gamma, r, var = s["gamma"], s["inv_std"], s["var"]
-        factors = {
-            "factor gamma": gamma, "factor 1/gamma": 1 / gamma, "factor inv_std": r,
-            "factor 1/inv_std": 1 / r, "factor inv_std^2": r * r,
-            "factor var + eps": 1 / (r * r), "factor sqrt(var/(var + eps)): eps": np.sqrt(var) * r,
-            "eps is missing": 1 / (np.sqrt(var) * r), "factor gamma^2": gamma * gamma,
-        }  # fmt: skip
-        for name, factor in factors.items():
-            factor = factor.reshape(-1) if k else factor
-            if np.isfinite(factor).all() and _close(expected * factor, got, tolerance):
-                return name
-    return ""
-
-
-def _paths(subject: Subject, k: int, samples: list[Sample], tolerance: float) -> str:
-    """Fit against the terms of the analytic derivation of batch norm."""
-    if not _is_norm(subject):
-        return ""
-    with np.errstate(all="ignore"):
-        s = _statistics(subject)
-        if k == 0:
-            return _x_paths(s, samples, tolerance)
-        return _parameter_paths(s, k, samples, tolerance)
-
-
-def _x_paths(s: dict[str, np.ndarray], samples: list[Sample], tolerance: float) -> str:
-    """x_bar = a direct + b mean path + c variance path, with a, b, c to find."""
-    axes = tuple(i for i in range(s["x"].ndim) if i != 1)
-    n = s["x"].size // s["x"].shape[1]
-    by_eps = {"": s["inv_std"], " with eps missing": 1 / np.sqrt(s["var"])}
-    for suffix, r in by_eps.items():
-        if not np.isfinite(r).all():
-            continue
-        x_hat = (s["x"] - s["mu"]) * s["inv_std"]
-        columns = []
-        for sample in samples:
-            g = sample.y_bar.astype(np.float64) * s["gamma"]
-            mean_path = -g.mean(axis=axes, keepdims=True) + 0 * g
-            variance_path = -x_hat * (g * x_hat).mean(axis=axes, keepdims=True)
-            columns.append(
-                np.stack([(r * part).reshape(-1) for part in (g, mean_path, variance_path)])
-            )
-        terms = np.concatenate(columns, axis=1).T
-        got = np.concatenate([np.asarray(s.got, np.float64).reshape(-1) for s in samples])
-        weights = np.linalg.lstsq(terms, got, rcond=None)[0]
-        if _close(terms @ weights, got, tolerance):
-            return _in_words(weights, n, tolerance) + suffix
-    return ""
-
-
-def _in_words(weights: np.ndarray, n: int, tolerance: float) -> str:
-    parts = []
-    for weight, path in zip(weights, ("direct path", "mean path", "variance path"), strict=True):
-        if abs(weight - 1) < tolerance:
-            continue
-        if abs(weight) < tolerance:
-            parts.append(f"missing {path}")
-        elif abs(weight + 1) < tolerance:
-            parts.append(f"sign of the {path}")
-        else:
-            names = {2.0: "2", 0.5: "1/2", float(n): "N", 1 / n: "1/N",
-                     n / max(n - 1, 1): "N/(N - 1)", (n - 1) / n: "(N - 1)/N"}  # fmt: skip
-            near = [v for key, v in names.items() if abs(weight - key) <= tolerance * key]
-            parts.append(f"factor {near[0] if near else _written(weight - 1)} in the {path}")
-    return " and ".join(parts)
-
-
-def _parameter_paths(
-    s: dict[str, np.ndarray], k: int, samples: list[Sample], tolerance: float
-) -> str:
-    """gamma_bar = sum(y_bar x_hat), beta_bar = sum(y_bar): with something else in the sum."""
-    axes = tuple(i for i in range(s["x"].ndim) if i != 1)
-    xc = s["x"] - s["mu"]
-    instead = {
-        "sum(y_bar x_hat)": xc * s["inv_std"], "sum(y_bar x): x is not normalized": s["x"],
-        "sum(y_bar xc): inv_std is missing": xc, "sum(y_bar): x_hat is missing": 0 * xc + 1,
-        "sum(y_bar xc / sqrt(var)): eps is missing": xc / np.sqrt(s["var"]),
-        "sum(y_bar x inv_std): the mean is missing": s["x"] * s["inv_std"],
-        "sum(y_bar gamma x_hat): gamma is too much": s["gamma"] * xc * s["inv_std"],
-    }  # fmt: skip
-
-    def close(a: np.ndarray, sample: Sample) -> bool:
-        return _close(a, np.asarray(sample.got), tolerance)
-
-    for name, factor in instead.items():
-        whole = [(s_.y_bar * factor).sum(axis=axes) for s_ in samples]
-        if all(close(a, s_) for a, s_ in zip(whole, samples, strict=True)):
-            return f"computes {name}"
-        for axis in range(s["x"].ndim):
-            rest = tuple(i for i in axes if i != axis)
-            last = [(s_.y_bar * factor).sum(axis=tuple(i for i in range(s["x"].ndim) if i != axis))
-                    for s_ in samples]  # fmt: skip
-            same = all(close(a, s_) for a, s_ in zip(last, samples, strict=True))
-            if axis != 1 and same:
-                return f"wrong axes: computes {name} over all axes but {axis}"
-            partial = [(s_.y_bar * factor).sum(axis=rest) for s_ in samples] if rest != axes else []
-            for position in (0, -1):
-                if partial and all(
-                    close(np.take(a, position, axis=-1 if a.ndim > 1 else 0), s_)
-                    for a, s_ in zip(partial, samples, strict=True)
-                    if a.ndim > 1
-                ) and partial[0].ndim > 1:  # fmt: skip
-                    return f"wrong axes: axis {axis} is not summed"
-    return ""
-
-
 def _permuted(got: np.ndarray, expected: np.ndarray) -> str:
     """The right numbers in the wrong places."""
-    ndim, tolerance = expected.ndim - 1, _tolerance(got, expected)
+    ndim, tolerance = expected.ndim - 1, tolerance_of(got, expected)
     if ndim >= 2:
         for a in range(1, ndim + 1):
             for b in range(a + 1, ndim + 1):
                 turned = np.swapaxes(expected, a, b)
-                if turned.shape == got.shape and _close(turned, got, tolerance):
+                if turned.shape == got.shape and close(turned, got, tolerance):
                     return f"transposed: axes {a - 1} and {b - 1} are exchanged"
     for axis in range(1, ndim + 1):
-        if _close(np.flip(expected, axis), got, tolerance):
+        if close(np.flip(expected, axis), got, tolerance):
             return f"reversed along axis {axis - 1}"
-        if any(_close(np.roll(expected, shift, axis), got, tolerance) for shift in (1, -1)):
+        if any(close(np.roll(expected, shift, axis), got, tolerance) for shift in (1, -1)):
             return f"shifted along axis {axis - 1}"
     return ""

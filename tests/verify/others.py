@@ -87,3 +87,109 @@ def broken(name, k, how):
         return grads
 
     return forward, backward, shapes
+
+
+# --- what is mixed up: (forward, wrong backward, shapes, input at fault, words of the cause) ------
+
+_matmul_forward = _matmul()[0]
+_softmax_forward = _softmax()[0]
+
+
+def _layer_norm_with(x_bar=None, gamma_bar=None):
+    """Layer norm; ``x_bar(g, mean path, variance path, r, dy)`` or ``gamma_bar(dy, x_hat)``."""
+    forward, right, shapes = _layer_norm()
+
+    def backward(dy, cache):
+        x_hat, r, gamma = cache
+        dx, dg, db = right(dy, cache)
+        g = dy * gamma
+        paths = g, g.mean(1, keepdims=True), x_hat * (g * x_hat).mean(1, keepdims=True)
+        dx = x_bar(*paths, r, dy) if x_bar else dx
+        return dx, gamma_bar(dy, x_hat) if gamma_bar else dg, db
+
+    return forward, backward, shapes
+
+
+def _standardize(x):
+    xc = x - x.mean()
+    r = 1 / np.sqrt((xc * xc).mean() + 1e-5)
+    return xc * r, (xc * r, r)
+
+
+def _log_softmax(x):
+    e = np.exp(x)
+    s = e.sum(1, keepdims=True)
+    return x - np.log(s), e / s
+
+
+def _tanh(x):
+    return np.tanh(x), np.tanh(x)
+
+
+_times = lambda x, w: (x * w, (x, w))  # noqa: E731
+_plus = lambda x, w: (x + w, None)  # noqa: E731
+_square, _row = ((4, 4),), ((4, 4), (4,))
+
+MIXUPS = {
+    "softmax: its own element only": (
+        _softmax_forward, lambda dy, y: (dy * y,), _square, 0,
+        "it is y_bar * y; paths between elements along axis 1 are missing"),
+    "softmax: axis": (
+        _softmax_forward, lambda dy, y: (y * (dy - (dy * y).sum(0, keepdims=True)),), _square, 0,
+        "y_bar is mixed along axis 0, not along axis 1"),
+    "log softmax: passed on": (
+        _log_softmax, lambda dy, s: (dy.copy(),), _square, 0,
+        "it is y_bar; paths between elements along axis 1 are missing"),
+    "log softmax: no sum": (
+        _log_softmax, lambda dy, s: (dy - s,), _square, 0, "a term without y_bar"),
+    "tanh: passed on": (_tanh, lambda dy, y: (dy.copy(),), _square, 0, "it is y_bar"),
+    "tanh: y for 1 - y^2": (_tanh, lambda dy, y: (dy * y,), _square, 0, "it is y_bar * y"),
+    "tanh: mixed": (
+        _tanh, lambda dy, y: (dy * (1 - y * y) + dy.mean(0),), _square, 0,
+        "y_bar is mixed along axis 0, too"),
+    "matmul: a": (
+        _matmul_forward, lambda dy, c: (dy @ c[1], c[0].T @ dy), 2 * _square, 0,
+        "not transposed"),
+    "matmul: b": (
+        _matmul_forward, lambda dy, c: (dy @ c[1].T, c[0] @ dy), 2 * _square, 1,
+        "not transposed"),
+    "matmul: order": (
+        _matmul_forward, lambda dy, c: (c[0].T @ dy, dy @ c[1].T), 2 * _square, 0,
+        "it is input 1_bar"),
+    "matmul: order, seen by the shapes": (
+        _matmul_forward, lambda dy, c: (c[0].T @ dy, dy @ c[1].T), ((2, 3), (3, 4)), 0,
+        "the order of the cotangents"),
+    "cumsum": (
+        lambda x: (np.cumsum(x, 1), None), lambda dy, _: (np.cumsum(dy, 1),), _square, 0,
+        "not transposed"),
+    "product: the wrong operand": (
+        _times, lambda dy, c: (dy * c[0], dy * c[0]), 2 * _square, 0, "it is input 1_bar"),
+    "bias: axis": (
+        _plus, lambda dy, _: (dy.copy(), dy.sum(1)), _row, 1,
+        "it is the sum of y_bar over axis 1"),
+    "scale: axis": (
+        _times, lambda dy, c: (dy * c[1], (dy * c[0]).sum(1)), _row, 1,
+        "it is the sum of y_bar * input 0 over axis 1"),
+    "scale: not multiplied": (
+        _times, lambda dy, c: (dy * c[1], dy.sum(0)), _row, 1,
+        "it is the sum of y_bar over axis 0"),
+    "standardization": (
+        _standardize, lambda dy, c: (c[1] * (dy - dy.mean()),), _square, 0,
+        "missing variance path"),
+    "layer norm: variance": (
+        *_layer_norm_with(lambda g, m, v, r, dy: r * (g - m)), 0, "missing variance path"),
+    "layer norm: mean": (
+        *_layer_norm_with(lambda g, m, v, r, dy: r * (g - v)), 0, "missing mean path"),
+    "layer norm: sign": (
+        *_layer_norm_with(lambda g, m, v, r, dy: r * (g + m - v)), 0, "sign of the mean path"),
+    "layer norm: inv_std": (
+        *_layer_norm_with(lambda g, m, v, r, dy: g - m - v), 0, "factor 1/inv_std"),
+    "layer norm: axis": (
+        *_layer_norm_with(lambda g, m, v, r, dy: r * (g - g.mean(0) - v)), 0,
+        "y_bar is mixed along axis 0, too"),
+    "layer norm: x_hat": (
+        *_layer_norm_with(gamma_bar=lambda dy, x_hat: dy.sum(0)), 1, "x_hat is missing"),
+    "layer norm: one row": (
+        *_layer_norm_with(gamma_bar=lambda dy, x_hat: (dy * x_hat)[0].copy()), 1,
+        "axis 0 is not summed"),
+}  # fmt: skip

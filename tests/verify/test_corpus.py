@@ -86,3 +86,12 @@ def test_wrong_backwards_of_other_functions_are_reported(name, how):
         wanted = report.findings[0]
         assert wanted.input in (f"input {k}", ("x", "gamma", "beta")[k % 3])
         assert others.BREAK[how][1] in wanted.cause, str(report)
+
+
+@pytest.mark.parametrize("name", others.MIXUPS)
+def test_what_is_mixed_up_is_named(name):
+    forward, backward, shapes, k, words = others.MIXUPS[name]
+    names = [f"input {i}" for i in range(len(shapes))]
+    report = check_backward(forward, backward, point(shapes), names=names)
+    wrong = [finding for finding in report.findings if finding.input == names[k]]
+    assert words in wrong[0].cause, str(report)

@@ -1,0 +1,206 @@
+"""What is wrong in the backward of a normalization: which path, which statistic, which axes.
+
+``y = gamma x_hat + beta`` with ``x_hat = (x - mu) / sqrt(var + eps)``, averaged over any axes:
+batch norm, instance norm, layer norm, or ``x_hat`` alone. ``x_bar`` is the sum of a direct path,
+one through the mean and one through the variance.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+
+from minigrad.verify.fit import close, written
+from minigrad.verify.subject import Subject
+
+_RELATIVE = 0.1  # what the paths leave unexplained of a relative of the textbook's formula
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalization at one point; parameters and statistics broadcast against ``x``."""
+
+    x: np.ndarray
+    gamma: np.ndarray
+    beta: np.ndarray
+    axes: tuple[int, ...]  # averaged
+    batch: tuple[int, ...]  # along which gamma and beta are broadcast
+    eps: float
+
+    @cached_property
+    def mu(self) -> np.ndarray:
+        return self.x.mean(axis=self.axes, keepdims=True)
+
+    @cached_property
+    def var(self) -> np.ndarray:
+        return self.x.var(axis=self.axes, keepdims=True)
+
+    @cached_property
+    def inv_std(self) -> np.ndarray:
+        return 1 / np.sqrt(self.var + self.eps)
+
+    @cached_property
+    def xc(self) -> np.ndarray:
+        return self.x - self.mu
+
+    def paths(self, y_bar: np.ndarray) -> np.ndarray:
+        """The direct path, the mean path and the variance path, whose sum is x_bar."""
+        axes = tuple(i + 1 for i in self.axes)
+        g, x_hat = y_bar * self.gamma, self.xc * self.inv_std
+        mean_path = np.broadcast_to(-g.mean(axis=axes, keepdims=True), g.shape)
+        variance_path = -x_hat * (g * x_hat).mean(axis=axes, keepdims=True)
+        return self.inv_std * np.stack([g, mean_path, variance_path])
+
+    @property
+    def count(self) -> int:
+        """Numbers in a mean."""
+        return self.x.size // max(self.mu.size, 1)
+
+
+def norm_of(subject: Subject, y_bar: np.ndarray, x_bar: np.ndarray) -> Norm | None:
+    """The normalization that ``subject`` computes, up to details, such as where eps goes.
+
+    Args:
+        subject: of inputs (x, gamma, beta), or x alone.
+        y_bar: (S, \\*y.shape), cotangents of y.
+        x_bar: (S, \\*x.shape), the right cotangents of x: a sum of the three paths.
+    """
+    found = None
+    with np.errstate(all="ignore"):
+        for norm in _candidates(subject):
+            if x_bar.shape != y_bar.shape:
+                break
+            weights, residual = _weights(norm.paths(y_bar), x_bar)
+            near = (np.abs(weights - 1) < 0.5).all() and residual < (found or (_RELATIVE,))[0]
+            found = (residual, norm) if near else found
+    return found[1] if found else None
+
+
+def _weights(paths: np.ndarray, x_bar: np.ndarray) -> tuple[np.ndarray, float]:
+    """How often each path is in ``x_bar``, and the part of it that they do not explain."""
+    terms, x_bar = paths.reshape(len(paths), -1).T, x_bar.reshape(-1)
+    if not np.isfinite(terms).all():
+        return np.zeros(len(paths)), np.inf
+    weights = np.linalg.lstsq(terms, x_bar, rcond=None)[0]
+    return weights, float(np.abs(terms @ weights - x_bar).max() / np.abs(x_bar).max())
+
+
+def _candidates(subject: Subject) -> Iterator[Norm]:
+    """Of (x, gamma, beta), the parameters along axis 1 or trailing axes, or of x alone."""
+    x, *parameters = (np.asarray(a, np.float64) for a in subject.inputs)
+    shapes = {p.shape for p in parameters}
+    if not x.size or len(parameters) not in (0, 2) or len(shapes) > 1:
+        return
+    eps = float(subject.params.get("eps", 1e-5))
+    every = tuple(range(x.ndim))
+    gamma, beta = parameters or (np.ones(()), np.zeros(()))
+    aligned = []  # gamma, beta, and the axes along which they are broadcast
+    if gamma.ndim <= x.ndim and gamma.shape == x.shape[x.ndim - gamma.ndim :]:
+        aligned.append((gamma, beta, every[: x.ndim - gamma.ndim]))
+    if x.ndim > 2 and gamma.shape == x.shape[1:2]:
+        shape = (-1, *(1,) * (x.ndim - 2))
+        aligned.append((gamma.reshape(shape), beta.reshape(shape), (0, *every[2:])))
+    for gamma, beta, batch in aligned:
+        for n in range(1, x.ndim + 1):
+            for axes in combinations(every, n):
+                yield Norm(x, gamma, beta, axes, batch, eps)
+
+
+def explain(
+    norm: Norm, k: int, y_bar: np.ndarray, got: np.ndarray, expected: np.ndarray, tolerance: float
+) -> str:
+    """Why the cotangents of input ``k`` are wrong; empty where nothing fits.
+
+    Args:
+        norm: what the forward computes.
+        k: 0 for x, 1 for gamma, 2 for beta.
+        y_bar: (S, \\*y.shape), cotangents of y.
+        got, expected: (S, \\*shape of input k), what came of each and what should have.
+        tolerance: how far an explanation may be off, relative to the largest element.
+    """
+    with np.errstate(all="ignore"):
+        factor = _factor(norm, got, expected, tolerance)
+        if factor:
+            return factor
+        return (_parameter if k else _x)(norm, y_bar, got, tolerance)
+
+
+def _factor(norm: Norm, got: np.ndarray, expected: np.ndarray, tolerance: float) -> str:
+    """got = c expected, with a known quantity c per channel."""
+    gamma, r, var = norm.gamma, norm.inv_std, norm.var
+    factors = {
+        "factor gamma": gamma, "factor 1/gamma": 1 / gamma, "factor inv_std": r,
+        "factor 1/inv_std": 1 / r, "factor inv_std^2": r * r,
+        "factor var + eps": 1 / (r * r), "factor sqrt(var/(var + eps)): eps": np.sqrt(var) * r,
+        "eps is missing": 1 / (np.sqrt(var) * r), "factor gamma^2": gamma * gamma,
+    }  # fmt: skip
+    for name, factor in factors.items():
+        if factor.size == got[0].size:  # of a parameter
+            factor = factor.reshape(got[0].shape)
+        elif got.ndim <= norm.x.ndim and factor.size > 1:
+            continue
+        if np.isfinite(factor).all() and close(expected * factor, got, tolerance):
+            return name
+    return ""
+
+
+def _x(norm: Norm, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
+    """x_bar = a direct + b mean path + c variance path, with a, b, c to find."""
+    paths = norm.paths(y_bar)
+    variants = {
+        "": paths, "eps is missing": paths / (np.sqrt(norm.var) * norm.inv_std),
+        "gamma is missing": replace(norm, gamma=np.ones(())).paths(y_bar),
+    }  # fmt: skip
+    for what, terms in variants.items():
+        weights, residual = _weights(terms, got)
+        if residual <= tolerance:
+            words = _in_words(weights, norm.count, tolerance), what
+            return " and ".join(filter(None, words))
+    return ""
+
+
+def _in_words(weights: np.ndarray, n: int, tolerance: float) -> str:
+    parts = []
+    for weight, path in zip(weights, ("direct path", "mean path", "variance path"), strict=True):
+        if abs(weight - 1) < tolerance:
+            continue
+        if abs(weight) < tolerance:
+            parts.append(f"missing {path}")
+        elif abs(weight + 1) < tolerance:
+            parts.append(f"sign of the {path}")
+        else:
+            names = {2.0: "2", 0.5: "1/2", float(n): "N", 1 / n: "1/N",
+                     n / max(n - 1, 1): "N/(N - 1)", (n - 1) / n: "(N - 1)/N"}  # fmt: skip
+            near = [v for key, v in names.items() if abs(weight - key) <= tolerance * key]
+            parts.append(f"factor {near[0] if near else written(weight - 1)} in the {path}")
+    return " and ".join(parts)
+
+
+def _parameter(norm: Norm, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
+    """gamma_bar = sum(y_bar x_hat), beta_bar = sum(y_bar): with something else in the sum."""
+    x, xc, r = norm.x, norm.xc, norm.inv_std
+    instead = {
+        "sum(y_bar x_hat)": xc * r, "sum(y_bar x): x is not normalized": x,
+        "sum(y_bar xc): inv_std is missing": xc, "sum(y_bar): x_hat is missing": 0 * xc + 1,
+        "sum(y_bar xc / sqrt(var)): eps is missing": xc / np.sqrt(norm.var),
+        "sum(y_bar x inv_std): the mean is missing": x * r,
+        "sum(y_bar gamma x_hat): gamma is too much": norm.gamma * xc * r,
+    }  # fmt: skip
+    batch = tuple(i + 1 for i in norm.batch)
+    every = range(1, y_bar.ndim)
+    for name, factor in instead.items():
+        summands = y_bar * factor
+        if close(summands.sum(axis=batch), got, tolerance):
+            return f"computes {name}"
+        for axis in batch:
+            others = tuple(i for i in every if i != axis)
+            if close(summands.sum(axis=others), got, tolerance):
+                return f"wrong axes: computes {name} over all axes but {axis - 1}"
+            rest = summands.sum(axis=tuple(i for i in batch if i != axis), keepdims=True)
+            for position in (0, -1):
+                one = np.take(rest, position, axis=axis)
+                if one.size == got.size and close(one.reshape(got.shape), got, tolerance):
+                    return f"wrong axes: axis {axis - 1} is not summed"
+    return ""
