@@ -161,6 +161,8 @@ def test_a_campaign_takes_a_hypothesis_strategy_and_shrinks_to_the_smallest_poin
     assert campaign(corpus.RIGHT["closed form"], strategy).ok
     report = campaign(corpus.WRONG["no variance path"][0], strategy)
     assert report.findings[0].label == "(2, 1)"  # with one value per channel nothing is missing
+    seldom = campaign(corpus.WRONG["every 100th call"][0], strategy)
+    assert [finding.kind for finding in seldom.findings] == ["nondeterminism"]
 
 
 def test_a_campaign_without_points_is_bad_usage():
