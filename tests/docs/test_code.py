@@ -30,18 +30,22 @@ def key():
     return blocks.code_key()
 
 
-@pytest.mark.parametrize("name", WITH_CODE)
-def test_the_code_of_a_page_prints_what_the_page_shows(name, runs, key, tmp_path):
-    if name == "README":  # it says to save its first block about a backward pass
-        wrong = blocks.parse(PAGES[name].read_text("utf-8"))
-        (text,) = [b.text for b in wrong if "def backward" in b.text]
-        folder = tmp_path
-        (folder / "wrong.py").write_text(text, encoding="utf-8")
-    else:
-        folder = runs / "pages" / name.replace("/", "-")
-    printed = blocks.run(PAGES[name], folder, key)
+@pytest.mark.parametrize("name", [name for name in WITH_CODE if name != "README"])
+def test_the_code_of_a_page_prints_what_the_page_shows(name, runs, key):
+    printed = blocks.run(PAGES[name], runs / "pages" / name.replace("/", "-"), key)
     assert printed
     assert blocks.differences(PAGES[name], printed) == []
+
+
+def test_the_readme_prints_what_it_shows_and_its_wrong_backward_fails_with_the_cause(tmp_path):
+    readme = PAGES["README"]
+    code = blocks.parse(readme.read_text("utf-8"))
+    (wrong,) = [block.text for block in code if "def backward" in block.text]
+    (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")  # as it says to
+    printed = blocks.run(readme, tmp_path, "key")
+    assert blocks.differences(readme, printed) == []
+    (i,) = [i for i, block in enumerate(code) if block.text.startswith("minigrad verify")]
+    assert "WRONG" in printed[i] and "missing variance path" in " ".join(printed[i].split())
 
 
 @pytest.mark.parametrize("name", PAGES)
