@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import minigrad
-from minigrad import backend, viz
+from minigrad import backend, files, viz
 from minigrad import demo as demos
 from minigrad.core.op import Op
 from minigrad.declaration import REGISTRY
@@ -131,7 +131,7 @@ def verify(
         if job is not None:
             _draw_verdicts(job.traced(device), report, path.with_suffix(".svg"), quiet=as_json)
         else:
-            path.with_suffix(".json").write_text(to_json(report.to_dict()) + "\n", encoding="utf-8")
+            files.write(path.with_suffix(".json"), to_json(report.to_dict()) + "\n")
     raise typer.Exit(0 if report.ok else 1)
 
 

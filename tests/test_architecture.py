@@ -12,7 +12,7 @@ import minigrad as mg
 ROOT = Path(mg.__file__).parent
 # From the bottom up. A module may import what stands before it, and its own package.
 LAYERS = [
-    ["errors", "special", "analytic"],
+    ["errors", "files", "special", "analytic"],
     ["backend", "context", "declaration"],
     ["core.node"],
     ["composite", "observer", "seed", "core.op"],

@@ -1,4 +1,4 @@
-"""Fetching files: checksum before use, atomic rename, retries, any mirror ``urllib`` can open."""
+"""Fetching files: checksum before use, retries, any mirror ``urllib`` can open."""
 
 import hashlib
 import os
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 
+from minigrad import files
 from minigrad.data.idx import corrupt
 from minigrad.errors import DataError, facts
 
@@ -39,20 +40,6 @@ def check_md5(path: Path, md5: str) -> None:
         raise corrupt(path, f"md5 {md5}", f"md5 {found}", remedy)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` so that ``path`` is at every moment the old file or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # otherwise a power cut could leave the new name on old blocks
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str], tries: int = 3) -> Path:
     """Download ``name`` into ``folder`` from the first mirror that gives the right bytes.
 
@@ -80,7 +67,8 @@ def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str], tries: int 
                 continue
             found = hashlib.md5(content, usedforsecurity=False).hexdigest()
             if found == md5:
-                write_atomically(folder / name, content)
+                folder.mkdir(parents=True, exist_ok=True)
+                files.write(folder / name, content)
                 return folder / name
             reasons[url] = f"md5 {found} where {md5} is right ({len(content)} bytes)"
     got = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import files
 from minigrad.errors import UsageError, facts
 from minigrad.tensor import Tensor
 
@@ -86,7 +87,7 @@ class Run:
         if callable(picture):
             picture(path)
         elif isinstance(picture, str):
-            path.write_text(picture, encoding="utf-8", newline="\n")
+            files.write(path, picture)
         else:
             metadata = {"Date": None} if path.suffix == ".svg" else None
             picture.savefig(path, metadata=metadata)

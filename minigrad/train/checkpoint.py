@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad import backend
-from minigrad.data.download import write_atomically
+from minigrad import backend, files
 from minigrad.data.idx import corrupt
 from minigrad.errors import DataError, MissingPackageError, facts
 
@@ -39,7 +38,9 @@ def save_checkpoint(path: str | Path, arrays: dict[str, Any], meta: dict[str, An
     """Write ``arrays`` (of any library) and ``meta`` (JSON) to ``path``, whole or not at all."""
     host = {k: np.array(backend.to_host(v), order="C", ndmin=0) for k, v in arrays.items()}
     content = safetensors().save(host, metadata={_KEY: json.dumps(meta)})
-    write_atomically(Path(path), content)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, content)
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad import backend, nn
-from minigrad.data.download import write_atomically
+from minigrad import backend, files, nn
 from minigrad.errors import UsageError, facts
 from minigrad.nn.batchnorm import StatisticsNorm
 from minigrad.train.checkpoint import NAME, safetensors
@@ -190,5 +189,5 @@ def _report(trained: Trained, title: str, folder: Path | None, say: Callable[[st
     }  # fmt: skip
     for name, series in charts.items():
         chart = curves(f"{name}: {title}", "epoch", series)
-        write_atomically(folder / f"{name}.svg", chart.encode())
+        files.write(folder / f"{name}.svg", chart)
     say(f"curves and checkpoint: {folder}")

@@ -6,11 +6,12 @@ import os
 from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from minigrad import files
 from minigrad.core.node import Box
 from minigrad.errors import UsageError, facts
 from minigrad.viz.formula import Formulas
@@ -62,7 +63,7 @@ def step(y: Box, path: str | os.PathLike | None = None, *, seed: Any = None) -> 
     html = page(trace(y, seed))
     if path is None:
         return Page(html)
-    path.write_text(html, encoding="utf-8", newline="\n")
+    files.write(path, html)
     return path
 
 
@@ -86,7 +87,7 @@ def page(trace: Trace) -> str:
 
 
 def _asset(name: str) -> str:
-    return (files("minigrad.viz") / name).read_text(encoding="utf-8")
+    return (resources.files("minigrad.viz") / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from minigrad import files
 from minigrad.core.node import Box
 from minigrad.errors import RenderError, UsageError, facts
 from minigrad.viz import _pygraphviz
@@ -55,16 +56,16 @@ def draw(
         raise UsageError(facts("draw: path", expected=expected, got=path.name))
     text = to_dot(y, depth=depth, values=values, grads=grads, verdicts=verdicts)
     if form == "dot":
-        path.write_text(text, encoding="utf-8", newline="\n")
+        files.write(path, text)
         return path
     try:
         picture = render(text, form)
     except RenderError as error:
         saved = path.with_suffix(".dot")
-        saved.write_text(text, encoding="utf-8", newline="\n")
+        files.write(saved, text)
         headline, *rest = str(error).splitlines()
         raise RenderError("\n".join([f"{headline}; the DOT text is in {saved}", *rest])) from error
-    path.write_bytes(picture)
+    files.write(path, picture)
     return path
 
 

@@ -12,8 +12,8 @@ ROOT = Path(minigrad.__file__).parent
 # modules of one concern, drawn as one card; the rest are drawn under their own name
 _TOGETHER = {"operators": "tensor", "special": "ops"}
 _LEFT_OUT = {  # what everything imports, and what little imports
-    "__init__", "__main__", "_demos", "anomaly", "context", "declaration", "errors", "observer",
-    "pytest_plugin",
+    "__init__", "__main__", "_demos", "anomaly", "context", "declaration", "errors", "files",
+    "observer", "pytest_plugin",
 }  # fmt: skip
 _COLOURS = {
     "core": "#cfe3f5", "ops": "#cfe3f5", "tensor": "#cfe3f5", "transforms": "#cfe3f5",

@@ -1,0 +1,29 @@
+"""Writing files: whole or not at all."""
+
+import os
+import shutil
+from pathlib import Path
+
+
+def write(path: str | os.PathLike, content: bytes | str) -> None:
+    """Write ``content`` so that ``path`` is at every moment the old file or the new one, whole.
+
+    Text is written as UTF-8. A link stays one; what is no regular file, such as /dev/stdout or a
+    pipe, is written to as it is.
+    """
+    path = Path(os.path.realpath(path))
+    content = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # otherwise a power cut could leave the new name on old blocks
+        if path.exists():
+            shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
