@@ -60,6 +60,16 @@ def _check_node(report: Report, node: Node, rng: np.random.Generator) -> None:
         return node.op(*args, **node.params)
 
     where = f", called at {node.origin.where}" if node.origin is not None else ""
+    with np.errstate(all="ignore"):
+        values = {
+            "inputs are": [inputs[i] for i in real],
+            "output is": [node.op(*inputs, **node.params)],
+        }
+    for what, arrays in values.items():
+        if not all(np.isfinite(array).all() for array in arrays):
+            message = f"{node.op.name}{where}: its {what} not finite at this point"
+            report.notes.append(Finding("undefined", message=message, cause=node.op.name))
+            return
     names = [f"{node.name or node.op.name}, input {i}" for i in real]
     found = gradcheck(call, [np.asarray(inputs[i]) for i in real], names=names, rng=rng)
     report.rows += found.rows

@@ -291,7 +291,8 @@ def _columns(
         last digit; nan where it moved.
     """
     pairs = [_two_sided(f, inputs, k, where, h / 2**level) for level in range(_LEVELS)]
-    rows = _tableau([(plus - minus) / step for plus, minus, step in pairs])
+    with np.errstate(all="ignore"):  # where f has no value
+        rows = _tableau([(plus - minus) / step for plus, minus, step in pairs])
     diagonal = np.stack([row[-1] for row in rows])
     # where h^2 is not the order of the error after all, the last difference is but a part of it
     estimates = 4 * np.abs(np.diff(diagonal, axis=0)).max(axis=2)  # (levels - 1, blocks)

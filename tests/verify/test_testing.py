@@ -36,6 +36,18 @@ def test_a_check_of_a_graph_names_the_first_wrong_op_and_its_line(monkeypatch):
     assert report.findings[0].cause == "sin"
     assert "test_testing.py:" in report.findings[0].message
     assert {finding.cause for finding in report.findings} == {"sin"}
+
+
+def test_an_op_that_has_no_value_at_its_point_is_not_blamed():
+    with np.errstate(all="ignore"):
+        y = mg.sum(mg.sin(mg.log(mg.tensor([0.3, -0.8], requires_grad=True))))
+    report = mg.verify.check_graph(y)
+    assert report.verdict == "VACUOUS"
+    said = [(note.cause, note.message.partition(": ")[2][:6]) for note in report.notes]
+    assert said == [("log", "its ou"), ("sin", "its in"), ("sum", "its in")]
+
+
+def test_a_check_of_a_graph_needs_one():
     with pytest.raises(mg.errors.GraphError, match="recorded"):
         mg.verify.check_graph(mg.tensor([1.0]))
     with pytest.raises(mg.errors.GraphError, match=r"got: +3\.0"):
