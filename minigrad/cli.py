@@ -329,7 +329,7 @@ def main() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app()
-    except (DataError, DeviceError, OSError, UsageError) as error:
+    except (DataError, DeviceError, MemoryError, OSError, UsageError) as error:
         _complain(error)
         sys.exit(2)
     except MinigradError as error:
@@ -389,7 +389,9 @@ def _show(report: Report, heading: str | None, as_json: bool) -> None:
 
 
 def _complain(error: Exception) -> None:
-    Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
+    Console(stderr=True).print(
+        str(error) or type(error).__name__, style="red", markup=False, soft_wrap=True
+    )
 
 
 def _batch_norm(shape: str, mode: str, eps: float, seed: int) -> batch_norm.Problem:
