@@ -3,7 +3,12 @@
 import threading
 from contextlib import ContextDecorator
 from dataclasses import dataclass
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any
+
+from minigrad.errors import UsageError, facts
+
+_PAUSING = isgeneratorfunction, iscoroutinefunction, isasyncgenfunction
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -59,12 +64,23 @@ class setting(ContextDecorator):
     def __exit__(self, *exception: Any) -> None:
         THREAD.context = self.before.pop()
 
+    def __call__(self, function: Any) -> Any:
+        if any(kind(function) for kind in _PAUSING):
+            got = f"the generator or coroutine {function.__qualname__}, whose body runs later"
+            expected = "a function; inside of others, a `with` block between two pauses"
+            raise UsageError(facts("decorator of the context", expected=expected, got=got))
+        return super().__call__(function)
+
     def _recreate_cm(self) -> "setting":
         return setting(**self.values)  # each call of a decorated function has its own stack
 
 
 def no_grad():
-    """Record nothing inside a ``with`` block, or in a function decorated with ``@no_grad()``."""
+    """Record nothing inside a ``with`` block, or in a function decorated with ``@no_grad()``.
+
+    Raises:
+        UsageError: it decorates a generator or a coroutine, whose body runs when it is over.
+    """
     return setting(recording=False)
 
 

@@ -69,6 +69,20 @@ def test_a_decorated_function_may_call_itself():
     assert countdown(3) == 0 and THREAD.context.recording
 
 
+def counted():
+    yield 1
+
+
+async def awaited():
+    return 1
+
+
+@pytest.mark.parametrize("function", [counted, awaited])
+def test_what_runs_after_the_call_cannot_be_decorated(function):
+    with pytest.raises(mg.errors.UsageError, match=rf"{function.__name__}, whose body runs later"):
+        mg.no_grad()(function)
+
+
 def test_recorded_sweeps_run_in_mirrored_scopes():
     f = lambda x: mg.sum(mg.softmax(x) ** 2)  # noqa: E731
     g = mg.grad(f)(mg.tensor([1.0, 2.0, 4.0], requires_grad=True))
