@@ -67,15 +67,13 @@ def norm_of(subject: Subject, y_bar: np.ndarray, x_bar: np.ndarray) -> Norm | No
         y_bar: (S, \\*y.shape), cotangents of y.
         x_bar: (S, \\*x.shape), the right cotangents of x: a sum of the three paths.
     """
-    found = None
+    best, limit = None, _RELATIVE
     with np.errstate(all="ignore"):
-        for norm in _candidates(subject):
-            if x_bar.shape != y_bar.shape:
-                break
+        for norm in _candidates(subject) if x_bar.shape == y_bar.shape else ():
             weights, residual = _weights(norm.paths(y_bar), x_bar)
-            near = (np.abs(weights - 1) < 0.5).all() and residual < (found or (_RELATIVE,))[0]
-            found = (residual, norm) if near else found
-    return found[1] if found else None
+            if (np.abs(weights - 1) < 0.5).all() and residual < limit:
+                best, limit = norm, residual
+    return best
 
 
 def _weights(paths: np.ndarray, x_bar: np.ndarray) -> tuple[np.ndarray, float]:
