@@ -110,6 +110,8 @@ def _merged(found: dict[int, Finding], everywhere: dict[int, Probe]) -> Finding:
 
 def _only(bad: list[Probe], everywhere: list[Probe]) -> str:
     """A property that all failing points have and most points with it fail."""
+    if any(probe[1][0].ndim < 2 for probe in everywhere):  # there is no channel to speak of
+        return ""
     labels = {probe[0] for probe in bad}
     good = [probe for probe in everywhere if probe[0] not in labels]
     shared = {

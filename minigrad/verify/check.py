@@ -20,6 +20,7 @@ from minigrad.verify.subject import (
     ForwardFailed,
     NoPair,
     Subject,
+    are_batch_norms,
     cotangents,
     default_names,
     undone,
@@ -63,8 +64,10 @@ def check_backward(
     """
     arrays = tuple(floating("check_backward: inputs", x) for x in inputs)
     names = tuple(names or default_names(arrays))
-    if not arrays or len(names) != len(arrays):
-        expected = f"as many as inputs, {len(arrays)}" if arrays else "one or more inputs"
+    if not arrays or len(names) != len(arrays) or len(set(names)) < len(names):
+        expected = (
+            f"a name of its own for each of {len(arrays)}" if arrays else "one or more inputs"
+        )
         raise UsageError(facts("check_backward: names", expected=expected, got=list(names)))
     subject = Subject(forward, backward, arrays, dict(params or {}), names)
     report = Report("check_backward", facts={"shape": list(arrays[0].shape)})
@@ -287,7 +290,7 @@ class Point:
         noise = [self.rng.normal(size=x.shape).astype(x.dtype) for x in inputs]
         others = [self.subject.at(noise)]
         x = inputs[0]
-        if self.subject.names == ("x", "gamma", "beta") and x.ndim == 2 and len(set(x.shape)) == 2:
+        if are_batch_norms(inputs) and x.ndim == 2 and len(set(x.shape)) == 2:
             turned = [x.reshape(x.shape[::-1])]
             turned += [self.rng.normal(size=x.shape[0]).astype(x.dtype) for _ in range(2)]
             others.append(self.subject.at(turned))

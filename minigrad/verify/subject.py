@@ -124,12 +124,17 @@ def undone(*arrays: np.ndarray) -> Iterator[None]:
             array[...] = was
 
 
+def are_batch_norms(inputs: Sequence[np.ndarray]) -> bool:
+    """Whether the shapes are (N, C, ...), (C,) and (C,)."""
+    if len(inputs) != 3 or inputs[0].ndim < 2:
+        return False
+    return inputs[1].shape == inputs[2].shape == inputs[0].shape[1:2]
+
+
 def default_names(inputs: Sequence[np.ndarray]) -> tuple[str, ...]:
     """``x, gamma, beta`` where the shapes say so, else ``input 0`` and so on."""
-    if len(inputs) == 3 and inputs[0].ndim >= 2:
-        channels = inputs[0].shape[1:2]
-        if inputs[1].shape == inputs[2].shape == channels:
-            return ("x", "gamma", "beta")
+    if are_batch_norms(inputs):
+        return ("x", "gamma", "beta")
     return tuple(f"input {k}" for k in range(len(inputs)))
 
 

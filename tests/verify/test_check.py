@@ -286,10 +286,22 @@ def copied(y_bar, cache):
     return [y_bar.copy()]
 
 
-@pytest.mark.parametrize("options", [{"inputs": []}, {"names": ["a", "b"]}])
+@pytest.mark.parametrize("options", [{"inputs": []}, {"names": ["a", "b"]}, {"names": ["a", "a"]}])
 def test_no_inputs_and_names_that_do_not_match_are_bad_usage(options):
     with pytest.raises(mg.errors.UsageError, match="expected:"):
         check_backward(identity, copied, **{"inputs": [np.ones(3)], **options})
+
+
+def test_a_normalization_is_one_whatever_its_inputs_are_called():
+    forward, backward = corpus.RIGHT["closed form"]()
+    names = ("images", "weight", "bias")
+    assert check_backward(forward, backward, INPUTS, params=EPS, names=names, rng=None).ok
+
+
+def test_a_campaign_speaks_of_vectors_too():
+    points = [("three", (np.arange(3.0),), {}), ("four", (np.arange(4.0),), {})]
+    report = campaign(lambda: (squared, lambda y_bar, slope: (3 * y_bar * slope,)), points)
+    assert report.findings[0].cause == "constant factor 3"
 
 
 def test_tensors_are_inputs():
