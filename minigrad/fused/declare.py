@@ -201,9 +201,9 @@ def has_numba() -> bool:
     """Whether numba can be imported; a warning says why not where it is installed but broken."""
     try:
         import numba  # noqa: F401
-    except ModuleNotFoundError:
-        return False
     except Exception as error:  # a version that does not fit NumPy raises ImportError, or worse
+        if isinstance(error, ModuleNotFoundError) and error.name == "numba":
+            return False
         warnings.warn(f"numba cannot be imported, NumPy computes: {error}", stacklevel=2)
         return False
     return True

@@ -6,6 +6,7 @@ array in it is gone. The first gap that is large enough is taken, so that the ar
 """
 
 import mmap
+import os
 import threading
 import weakref
 from collections import deque
@@ -24,6 +25,15 @@ _lock = threading.Lock()
 _ends: dict[int, int] = {}  # first byte of each block in use -> first byte after it
 _watched: dict[int, weakref.ref] = {}  # first byte -> the array that all others in it are views of
 _dead: deque[int] = deque()  # blocks to be freed: an array may die anywhere, even while we count
+
+
+def _in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # the one who held it is not in this process
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 @cache

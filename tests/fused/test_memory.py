@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import threading
 
 import numpy as np
@@ -102,6 +103,18 @@ def test_a_forked_child_writes_nothing_that_its_parent_sees():
         os._exit(0)
     os.waitpid(child, 0)
     assert (a == 1.0).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_does_not_wait_for_a_thread_that_it_has_not():
+    with memory._lock:  # as where another thread holds it during the fork
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            memory.empty((LARGE,), np.float64)
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_training_step_maps_no_new_memory():

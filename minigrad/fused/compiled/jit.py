@@ -1,6 +1,7 @@
 """How kernels are compiled: on first use, for the dtype of the call, cached on disk."""
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from numba.np.ufunc.parallel import get_thread_count
 # sums may be reordered (they vectorize) and a * b + c fused; nan, inf and division stay exact
 _OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
 SHARE = 65536
+_ONE = threading.Lock()  # not every threading layer of numba may be entered by two threads at once
 CHUNK = 4096  # elements that are summed in the array's own precision before float64 takes over
 
 
@@ -36,14 +38,15 @@ def kernel(function: Callable) -> Callable:
     @functools.wraps(function)
     def run(*args: Any) -> None:
         threads = 1 + max([arg.size for arg in args if arg.__class__ is np.ndarray]) // SHARE
-        if threads >= all_threads or threads >= (most := numba.get_num_threads()):
-            compiled(*args)
-            return
-        numba.set_num_threads(threads)
-        try:
-            compiled(*args)
-        finally:
-            numba.set_num_threads(most)
+        with _ONE:
+            if threads >= all_threads or threads >= (most := numba.get_num_threads()):
+                compiled(*args)
+                return
+            numba.set_num_threads(threads)
+            try:
+                compiled(*args)
+            finally:
+                numba.set_num_threads(most)
 
     return run
 
