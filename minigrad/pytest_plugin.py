@@ -1,4 +1,4 @@
-"""A pytest plugin: the fixtures ``gradcheck`` and ``device``, and the option ``--device``."""
+"""A pytest plugin: the fixtures ``gradcheck`` and ``device``; the option ``--minigrad-device``."""
 
 import importlib
 from collections.abc import Callable
@@ -11,13 +11,15 @@ from minigrad import backend
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("minigrad")
-    group.addoption("--device", default="cpu", help="where gradients are checked: cpu, cuda")
+    # a name of its own: many a project that has minigrad installed has a --device, too
+    what = "where gradients are checked: cpu, cuda"
+    group.addoption("--minigrad-device", default="cpu", help=what)
 
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
-    """The device named by ``--device``; the test is skipped, with the reason, where it is not."""
-    name = str(request.config.getoption("--device"))
+    """The device that ``--minigrad-device`` names; where it is not, the test is skipped."""
+    name = str(request.config.getoption("--minigrad-device"))
     reason = backend.unavailable(name)
     if reason:
         pytest.skip(f"{name}: {reason}")

@@ -32,6 +32,10 @@ settings.register_profile("thorough", max_examples=200, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", dest="minigrad_device", default="cpu", help="cpu or cuda")
+
+
 def pytest_configure(config):
     accelerator.use_real(config.getoption("--device") != "cpu")
 
