@@ -415,3 +415,12 @@ def test_astype_is_differentiable_between_floats_only():
     y.backward([1.0, 2.0])
     assert x.grad.dtype == np.float64
     assert not x.astype(int).requires_grad
+
+
+@pytest.mark.parametrize(
+    "name", ["sum", "prod", "max", "min", "logsumexp", "softmax", "log_softmax"]
+)
+def test_a_scalar_has_an_axis_0_where_numpy_says_so(name):
+    x = mg.tensor(3.0, requires_grad=True)
+    (getattr(mg, name)(x, axis=0) * 2.0).backward()
+    assert x.grad.item() == (0.0 if "softmax" in name else 2.0)

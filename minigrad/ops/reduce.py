@@ -29,8 +29,9 @@ _HALF = np.dtype("float16")
 
 def _axes(ndim, axis):
     """``axis`` as a set of non-negative ints."""
-    axes = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    return {a % ndim for a in axes}
+    if axis is None or not ndim:  # NumPy takes axis 0 of a scalar, too
+        return set(range(ndim))
+    return {a % ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
 
 
 def _kept(shape, axis):
