@@ -57,6 +57,13 @@ def test_killed_at_random_moments_a_run_ends_with_the_weights_of_an_undisturbed_
     assert weights(killed) == weights(undisturbed)
 
 
+def test_ctrl_c_after_the_last_step_is_not_lost(tmp_path):
+    run = trainer(tmp_path / NAME)
+    with pytest.raises(KeyboardInterrupt):
+        [signal.raise_signal(signal.SIGINT) for _ in run.fit(1)]
+    assert tr.load_checkpoint(run.path)[1]["progress"]["epoch"] == 1
+
+
 def test_ctrl_c_in_the_middle_of_an_epoch_leaves_a_checkpoint_of_that_step(tmp_path):
     whole, path = trainer(tmp_path / "a" / NAME), tmp_path / "b" / NAME
     list(whole.fit(4))

@@ -134,7 +134,9 @@ class Trainer:
                         self.save()
                         raise KeyboardInterrupt
                 self._settle()
-                yield self._finish_epoch()
+                yield self._finish_epoch()  # it is saved
+                if interrupted():
+                    raise KeyboardInterrupt
 
     def _batches(self) -> Iterator[tuple]:
         self.loader.epoch, self.loader.start = self.progress.epoch, self.progress.batch

@@ -1,6 +1,7 @@
 """Single keys from a terminal, without Enter, on POSIX and on Windows."""
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ _POSIX = {
     "\x1bOC": "right", "\x1bOD": "left", "\x1bOH": "home", "\x1bOF": "end",
     "\x1b[1~": "home", "\x1b[4~": "end", "\x1b": "escape", "\n": "enter", "\r": "enter",
 }  # fmt: skip
+_KEY = re.compile(r"\x1b(?:\[[\d;]*[A-Za-z~]|O[A-Z])?|.", re.DOTALL)
 _WINDOWS = {"M": "right", "K": "left", "G": "home", "O": "end"}
 
 
@@ -50,9 +52,9 @@ class Keys:
 
 
 def _posix(descriptor: int) -> Iterator[str]:
-    while sent := os.read(descriptor, 16):  # the bytes of one key come together
-        text = sent.decode(errors="replace")
-        yield _POSIX.get(text, text if text.startswith("\x1b") else text[:1])
+    while sent := os.read(descriptor, 16):  # the bytes of one key, or of some pressed in haste
+        for key in _KEY.finditer(sent.decode(errors="replace")):
+            yield _POSIX.get(key[0], key[0])
 
 
 def _windows() -> Iterator[str]:

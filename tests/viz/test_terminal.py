@@ -11,6 +11,7 @@ import pytest
 from viz import graphs, names
 
 import minigrad as mg
+from minigrad.viz.keys import _posix
 from minigrad.viz.terminal import lines
 
 GOLDEN = """\
@@ -150,6 +151,14 @@ def test_one_key_each_at_a_terminal():
     steps = [screen.split("step ")[1].split(" ")[0] for screen in screens]
     assert steps == ["1", "2", "3", "4", "3", "2", "3", "6", "6", "1", "1"]
     assert "\x1b[1;34m" in screens[0]  # the title of a forward step, in colour
+
+
+def test_keys_pressed_in_haste_all_count():
+    ours, theirs = os.pipe()
+    os.write(theirs, b"\x1b[C\x1bOHl\n\x1b")
+    os.close(theirs)
+    assert list(_posix(ours)) == ["right", "home", "l", "enter", "escape"]
+    os.close(ours)
 
 
 def test_no_color_is_respected_at_a_terminal():
