@@ -166,3 +166,21 @@ def test_ops_with_a_numpy_name_compute_what_numpy_computes(call):
     # sums of up to 24 terms of at most 3 in another order
     scale = 24 * max(1.0, float(np.abs(expected).max(initial=0)))
     np.testing.assert_allclose(got, expected, rtol=4 * EPS, atol=4 * EPS * scale)
+
+
+def _computes_fractions(op):
+    """Not what NumPy has, nor products: those wrap around as NumPy's do."""
+    op = getattr(op, "composite", op)
+    numpys = hasattr(np, op.name) or hasattr(np.linalg, op.name)
+    return not (numpys or getattr(op, "linear", "") or op.name in ("conv", "linear"))
+
+
+@over_cases([(name, case) for name, case in CASES if _computes_fractions(DECLARED[name])])
+def test_integers_are_computed_with_as_the_numbers_they_are(call):
+    small = [np.minimum(np.rint(60 * np.abs(x)), 255).astype(np.uint8) for x in call.reals]
+    with np.errstate(all="ignore"):
+        wide = call.f(*(x.astype(np.float64) for x in small))
+        narrow = np.asarray(call.f(*small), np.float64)
+    # another kernel may round otherwise: some 64 times, numbers of up to 255
+    rounding = 64 * np.finfo(np.float64).eps * 255
+    np.testing.assert_allclose(narrow, wide, rtol=rounding, atol=rounding)

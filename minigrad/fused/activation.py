@@ -6,6 +6,7 @@ from minigrad.fused.declare import Pair, fused, same_floats
 from minigrad.fused.layout import axes_in_memory, flat, unflat
 from minigrad.fused.memory import empty_like
 from minigrad.ops.exponential import sigmoid
+from minigrad.ops.shape import floating
 
 BLOCK = 16384  # elements that stay in the first-level cache from one pass to the next
 
@@ -17,7 +18,7 @@ def fused_sigmoid(xp, x):
     >>> mg.fused.sigmoid(mg.tensor([0.0, -800.0]))
     tensor([0.5, 0. ])
     """
-    small = xp.exp(-xp.abs(x))
+    small = xp.exp(-xp.abs(floating(x)))
     small = small / (1 + small)  # the smaller of sigma(x) and sigma(-x)
     return xp.where(x > 0, 1 - small, small), small
 

@@ -3,6 +3,7 @@
 from minigrad.fused.declare import fused
 from minigrad.ops.loss import checked_labels, cross_entropy, marked
 from minigrad.ops.reduce import over
+from minigrad.ops.shape import floating
 
 
 @fused(
@@ -27,7 +28,7 @@ def fused_cross_entropy(xp, logits, labels):
     tensor(0.69314718)
     """
     labels = checked_labels(xp, logits, labels)
-    logits = marked(xp, logits, labels)
+    logits = floating(marked(xp, logits, labels))
     n = xp.arange(len(labels))
     z = logits - logits.max(axis=1, keepdims=True)
     e = xp.exp(z)

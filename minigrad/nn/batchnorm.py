@@ -17,6 +17,7 @@ from minigrad.fused.foreach import axpby
 from minigrad.nn import kernels
 from minigrad.nn.layers import parameter
 from minigrad.nn.module import Module
+from minigrad.ops.shape import floating
 
 
 class StatisticsNorm(Module):
@@ -67,7 +68,7 @@ class StatisticsNorm(Module):
         """The parameters; ones and zeros where ``affine`` is false."""
         if self.affine:
             return self.weight, self.bias
-        array = getattr(x, "array", x)
+        array = floating(getattr(x, "array", x))
         ones = backend.namespace(array).ones(self.num_features, dtype=array.dtype)
         return ones, ones * 0
 

@@ -12,6 +12,7 @@ from minigrad.fused import batch_norm, conv, layer_norm, linear, max_pool, sigmo
 from minigrad.ops.linalg import matmul
 from minigrad.ops.loss import checked_labels
 from minigrad.ops.pool import avg_pool
+from minigrad.ops.shape import floating
 
 __all__ = [
     "avg_pool",
@@ -43,7 +44,7 @@ def batch_statistics(x: Any, axes: tuple[int, ...], y: Any = None) -> tuple[Any,
         y: ``batch_norm(x, ...)`` over the same axes, if at hand: where it was recorded, its graph
             holds both numbers already.
     """
-    array = getattr(x, "array", x)
+    array = floating(getattr(x, "array", x))
     node = getattr(y, "node", None)
     if node is not None and node.op is batch_norm:
         _, cache = node.cache

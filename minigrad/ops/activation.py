@@ -7,6 +7,7 @@ from minigrad.core.op import elementwise
 from minigrad.declaration import Case, Domain
 from minigrad.ops.exponential import exp, expm1
 from minigrad.ops.select import where
+from minigrad.ops.shape import floating
 
 _KINK_AT_0 = (Domain(kinks=(0.0,)),)
 
@@ -107,7 +108,7 @@ def erf(xp, x):
     >>> mg.erf(mg.tensor([0.0, 1.0]))
     tensor([0.        , 0.84270079])
     """
-    return special.erf(xp, x)
+    return special.erf(xp, floating(x))
 
 
 @erf.defpartials
@@ -126,7 +127,7 @@ def erfc(xp, x):
     >>> mg.ops.erfc(mg.tensor(10.0)).item()
     2.0884875837625446e-45
     """
-    return special.erfc(xp, x)
+    return special.erfc(xp, floating(x))
 
 
 @erfc.defpartials

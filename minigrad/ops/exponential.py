@@ -2,6 +2,7 @@
 
 from minigrad.core.op import elementwise
 from minigrad.declaration import Domain
+from minigrad.ops.shape import floating
 
 _POSITIVE = Domain(0.2, 3.0)
 
@@ -148,6 +149,7 @@ def sigmoid(xp, x):
     >>> mg.sigmoid(mg.tensor([0.0, -800.0]))
     tensor([0.5, 0. ])
     """
+    x = floating(x)
     return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-xp.abs(x)))  # neither power exceeds 1
 
 

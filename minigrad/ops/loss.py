@@ -9,6 +9,7 @@ from minigrad.errors import BoundsError, DTypeError, ShapeError, describe, facts
 from minigrad.ops.exponential import exp
 from minigrad.ops.index import getitem
 from minigrad.ops.reduce import logsumexp, mean, shifted, sum
+from minigrad.ops.shape import floating
 
 _ROWS = (Case(((3, 4),)), Case(((3, 4),), {"axis": 0}), Case(((5,),)))
 
@@ -110,5 +111,5 @@ def mse_loss(prediction, target):
     if np.shape(prediction) != np.shape(target):
         got = f"{describe(prediction)} and {describe(target)}"
         raise ShapeError(facts("mse_loss: operands", expected="one shape", got=got))
-    difference = prediction - target
+    difference = floating(prediction) - floating(target)
     return mean(difference * difference)

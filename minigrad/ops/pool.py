@@ -6,6 +6,7 @@ from minigrad import backend
 from minigrad.core.op import op
 from minigrad.declaration import Case, Domain
 from minigrad.errors import ShapeError, facts
+from minigrad.ops.shape import floating
 from minigrad.ops.window import window
 
 _GEOMETRIES = (
@@ -192,7 +193,7 @@ def avg_pool(xp, x, *, kernel_size, stride=None, padding=0):
     >>> mg.ops.avg_pool(mg.tensor([[[1.0, 5.0, 2.0, 4.0]]]), kernel_size=2)
     tensor([[[3., 3.]]])
     """
-    windows = _window(x.shape, kernel_size, stride, padding)
+    windows, x = _window(x.shape, kernel_size, stride, padding), floating(x)
     total = xp.zeros((x.shape[1], *windows.outputs, x.shape[0]), dtype=x.dtype)
     for _, view in windows.views(windows.pad(xp, x)):
         total += view

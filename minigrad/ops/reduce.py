@@ -12,7 +12,16 @@ from minigrad.core.op import op
 from minigrad.declaration import Case, Domain
 from minigrad.ops.exponential import exp
 from minigrad.ops.select import where
-from minigrad.ops.shape import astype, broadcast_to, concatenate, flip, pad, reshape, transpose
+from minigrad.ops.shape import (
+    astype,
+    broadcast_to,
+    concatenate,
+    flip,
+    floating,
+    pad,
+    reshape,
+    transpose,
+)
 
 _AXES = (
     Case(((2, 3),)),
@@ -285,6 +294,7 @@ def logsumexp(xp, x, *, axis=None, keepdims=False):
     >>> mg.logsumexp(mg.tensor([1000.0, 1000.0])).item()
     1000.6931471805599
     """
+    x = floating(x)
     top = _top(xp, x, axis)
     y = xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
     return y if keepdims else xp.squeeze(y, axis=tuple(_axes(x.ndim, axis)))
@@ -311,6 +321,7 @@ def shifted(x, axis):
 
     What is made of it must not depend on a shift of ``x``; then no derivative is lost.
     """
+    x = floating(x)
     raw = getattr(x, "array", x)
     return x - _top(namespace(raw), raw, axis)
 

@@ -17,6 +17,11 @@ __all__ = [
 ]  # fmt: skip
 
 
+def floating(x):
+    """``x``, integers and booleans as float64: what is computed of them are no integers."""
+    return astype(x, dtype="float64") if x.dtype.kind in "biu" else x
+
+
 @op(
     formula=r"y = \mathrm{reshape}(x)",
     pullback=r"\bar x = \mathrm{reshape}(\bar y)",

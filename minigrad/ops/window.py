@@ -9,9 +9,11 @@ two convolutions keep the layout and nothing is transposed on the way.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import inf, prod
 from operator import index
 from typing import Any
+
+import numpy as np
 
 from minigrad.errors import ShapeError, facts
 
@@ -58,6 +60,8 @@ class Window:
         xt = xp.moveaxis(x, 0, -1)
         if not any(self.padding):
             return xt
+        if fill == -inf and x.dtype.kind in "iu":
+            fill = np.iinfo(x.dtype).min
         padded = xp.full((x.shape[1], *self.padded_sizes, x.shape[0]), fill, dtype=x.dtype)
         padded[self._inside()] = xt
         return padded

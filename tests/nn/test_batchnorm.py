@@ -213,3 +213,14 @@ def test_renorm_keeps_to_its_clips_and_counts_its_steps(rng):
     np.testing.assert_allclose(layer(mg.tensor(x)).numpy(), x_hat * 1.5 + 0.5, rtol=1e-12)
     layer(mg.tensor(x))
     assert steps == [0, 1]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool"])
+@pytest.mark.parametrize("affine", [True, False])
+def test_running_statistics_of_integers_are_those_of_the_same_numbers(dtype, affine, rng):
+    x = rng.integers(0, 200, size=(16, 3, 2, 2)).astype(dtype)
+    layers = [mg.nn.BatchNorm2d(3, affine=affine) for _ in range(2)]
+    for layer, array in zip(layers, (x, x.astype(np.float64)), strict=True):
+        layer(array)
+    a, b = (layer.state_dict() for layer in layers)
+    assert all(np.allclose(a[key], b[key], rtol=1e-12, atol=0) for key in a)  # sums of 64 numbers
