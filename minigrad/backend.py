@@ -268,7 +268,8 @@ def frozen(array: Any, own: bool = False) -> Any:
     scalar, which cannot change and computes ten times as fast.
     """
     if isinstance(array, (tuple, list)):
-        return type(array)(frozen(item) for item in array)
+        items = [frozen(item) for item in array]
+        return items if isinstance(array, list) else tuple(items)
     library = _LIBRARIES.get(type(array))
     if library not in (None, NUMPY):
         array = array if array.dtype.kind == "O" else _real(array)  # symbols are exact

@@ -144,6 +144,15 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
     return kind(facts(headline, expected=expected, got=shown))
 
 
+def refuse_tracked(op: Any, params: dict) -> None:
+    """Raise GraphError where a parameter of ``op`` is a tensor whose derivative would be lost."""
+    for key, value in params.items():
+        if getattr(getattr(value, "node", None), "requires_grad", False):
+            expected, got = "a parameter without history: it gets no derivative", describe(value)
+            remedy = f"pass {key}.item() or {key}.detach(), or compose the function of other ops"
+            raise GraphError(facts(f"{op.name}: {key}", expected=expected, got=got, remedy=remedy))
+
+
 def no_rule(op: Any, declarator: str) -> RuleError:
     """The rule that a sweep needs was not declared."""
     both = f" (or, for both sweeps, @{op.name}.defpartials)" * (op.signature == "()")

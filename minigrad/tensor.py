@@ -285,7 +285,7 @@ class Tensor(Box):
         return GraphError(facts(what, expected="a leaf", got=got, remedy="use x.detach() first"))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if isinstance(value, Box) and value.node is not None and value.node.requires_grad:
+        if _tracked(value):
             got = f"{describe(value)} with requires_grad"
             raise GraphError(
                 facts("assignment: value", expected="a value without history", got=got,

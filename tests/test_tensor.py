@@ -1,6 +1,7 @@
 """Tensors behave as NumPy users and PyTorch users expect."""
 
 import operator
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -424,3 +425,34 @@ def test_a_scalar_has_an_axis_0_where_numpy_says_so(name):
     x = mg.tensor(3.0, requires_grad=True)
     (getattr(mg, name)(x, axis=0) * 2.0).backward()
     assert x.grad.item() == (0.0 if "softmax" in name else 2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("pad", {"pad_width": 1, "constant_values": 2.0}), ("leaky_relu", {"alpha": 0.5})],
+)
+def test_a_parameter_that_would_lose_its_gradient_is_refused(name, params):
+    key = list(params)[-1]
+    tracked = {**params, key: mg.tensor(params[key], requires_grad=True)}
+    with pytest.raises(mg.errors.GraphError, match=rf"{name}: {key}\n.*without history"):
+        getattr(mg, name)(np.ones(2), **tracked)
+    plain = {**params, key: mg.tensor(params[key])}
+    assert np.array_equal(
+        getattr(mg, name)(np.ones(2), **plain), getattr(mg, name)(np.ones(2), **params)
+    )
+
+
+def test_tracked_tensors_in_a_list_are_not_assigned():
+    x, w = mg.tensor([1.0, 2.0], requires_grad=True), mg.tensor([0.0, 0.0])
+    with pytest.raises(mg.errors.GraphError, match="without history"):
+        w[:] = [x[0] * 2.0, x[1]]
+
+
+class Size(NamedTuple):
+    h: int
+    w: int
+
+
+def test_parameters_may_be_named_tuples():
+    x = mg.tensor(np.arange(6.0), requires_grad=True)
+    assert x.reshape(Size(3, 2)).sum(axis=Size(0, 1)).item() == 15.0

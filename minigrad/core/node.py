@@ -80,8 +80,7 @@ class Box:
     __array_ufunc__ = None  # `ndarray * box` must ask the box, or the graph would be lost
 
     def __init__(self, array: Any, node: Node | None = None):
-        self.array = array
-        self.node = node
+        self.array, self.node = array, node
 
     shape = property(lambda self: self.array.shape)
     ndim = property(lambda self: len(self.array.shape))

@@ -13,7 +13,7 @@ from minigrad.backend import MODULES, WEAK, Kind, as_operands, frozen, namespace
 from minigrad.context import THREAD
 from minigrad.core.node import Box, Cached, Node, leaf
 from minigrad.declaration import Declared
-from minigrad.errors import from_operands
+from minigrad.errors import from_operands, refuse_tracked
 
 NO_PARAMS: dict[str, Any] = {}  # the parameters of every node that has none
 
@@ -66,13 +66,14 @@ class Op(Declared):
             node = None
             if isinstance(arg, Box):
                 box, node, arg = arg, arg.node, arg.array
-                if node is not None and node.requires_grad:
-                    tracked = True
+                tracked = tracked or (node is not None and node.requires_grad)
             inputs.append(arg)
             parents.append(node)
             module = MODULES.get(arg.__class__)
             if module is not xp and module is not WEAK:
                 mixed, xp = mixed or module is None or xp is not WEAK, module
+        if params:
+            refuse_tracked(self, params)
         context, node = THREAD.context, None
         recording = tracked and context.recording
         try:
