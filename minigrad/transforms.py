@@ -168,10 +168,10 @@ class _Run:
         """Whether a leaf other than the fresh ones requires a gradient of the result."""
         if self.y.node is None:
             return False
-        fresh = set(self.nodes)
+        fresh, since = set(self.nodes), min(node.index for node in self.nodes)
         return any(
-            node.op is None and node.requires_grad and node not in fresh
-            for node in ancestors(self.y.node)
+            node.requires_grad and (node.index < since or (node.op is None and node not in fresh))
+            for node in ancestors(self.y.node, since)
         )
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import errors
+from minigrad import errors, transforms
 
 EPS = np.finfo(np.float64).eps
 X = np.array([0.3, -0.7, 1.1])
@@ -364,3 +364,22 @@ def test_transforms_show_no_trace_in_their_arguments():
     mg.jvp(quartic, x, x)
     np.testing.assert_array_equal(x, X)
     assert x.flags.writeable
+
+
+def test_an_inner_gradient_does_not_walk_the_graph_that_grows_around_it(monkeypatch):
+    walked, ancestors = [], transforms.ancestors
+
+    def counted(root, since=0):
+        walked.append(len(found := ancestors(root, since)))
+        return found
+
+    monkeypatch.setattr(transforms, "ancestors", counted)
+
+    def descent(lr):
+        x = mg.tensor(1.0)
+        for _ in range(20):
+            x = x - lr * mg.grad(lambda z: mg.sin(z) * z)(x)
+        return x
+
+    mg.grad(descent)(0.01)
+    assert len(set(walked[1:20])) == 1
