@@ -110,6 +110,8 @@ class Point:
                 if not isinstance(y, np.ndarray) or y.dtype.kind != "f":
                     message = f"y must be one floating array, got {got}"
                     self.findings.append(Finding("dtype", message=message, cause=got))
+                elif not all(np.isfinite(x).all() for x in self.subject.inputs):
+                    self._note("undefined", "an input is not finite at this point")
                 elif not np.isfinite(y).all():
                     self._note("undefined", "the output is not finite at this point")
                 elif apart := contract.unrepeatable(self._again):
@@ -188,7 +190,7 @@ class Point:
             kind, cause = "domain", f"{got} where the value is finite"
         elif self._changes(k, worst):
             kind, cause = "nondeterminism", "an equal call gives another value"
-        elif self._better_in_float64(k, worst):
+        elif self.subject.dtype.itemsize < 8 and self._vanishes_in_wider(k, worst, 1e-3):
             kind, cause = "precision", "precision: float64 gives the right value"
         message = (
             f"{name}_bar{list(index)} is {got:.9g}, expected {expected:.9g}, "
@@ -202,19 +204,20 @@ class Point:
         again = np.asarray(self.subject.pull(sample.y_bar)[k])
         return bool((np.abs(again - sample.got) > 2 * sample.bound).any())
 
-    def _better_in_float64(self, k: int, sample: Sample) -> bool:
-        """Whether the same code is right, or at least far better, on wider numbers."""
-        if self.subject.dtype.itemsize >= 8:
-            return False
-        wide = self.subject.at([x.astype(np.float64) for x in self.subject.inputs])
+    def _vanishes_in_wider(self, k: int, sample: Sample, part: float) -> bool:
+        """Whether the same code is right on wider numbers, to this part of the error."""
+        wider = np.float64 if self.subject.dtype.itemsize < 8 else np.longdouble
+        wide = self.subject.at([x.astype(wider) for x in self.subject.inputs])
         try:
-            got = wide.pull(sample.y_bar.astype(np.float64))[k]
-        except BackwardFailed:
+            got = np.asarray(wide.pull(sample.y_bar.astype(wider))[k])
+        except (BackwardFailed, ForwardFailed):  # it takes nothing wider
+            return False
+        if got.dtype != wider or got.shape != sample.expected.shape:
             return False
         with np.errstate(all="ignore"):
             before = np.abs(sample.got - sample.expected).max()
             after = np.abs(got - sample.expected).max()
-        return bool(after <= 1e-3 * before)
+        return bool(after <= part * before)
 
     def _reconsidered(self, k: int, sample: Sample) -> Sample:
         """The sample with a bound for ill conditioning and, at kinks, subgradients accepted."""
@@ -225,6 +228,9 @@ class Point:
         sample = replace(sample, bound=wider)
         if sample.ok:
             return sample
+        cancelled = replace(sample, bound=wider + self.reference.cancellation(sample.y_bar))
+        if cancelled.ok and self._vanishes_in_wider(k, sample, 0.1):
+            return cancelled
         subject = self.subject
         accepted, kinks = between_slopes(
             subject.value,

@@ -140,7 +140,11 @@ def purity(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Findin
     kept = {"y": y, "y_bar": seed, **dict(zip(subject.names, grads, strict=False))}
     values = {key: np.array(kept[key]).tobytes() for key in kept}
     later = subject.backward_of(y_bar.copy(), cache2)
-    if _share(y, y2):
+    views = [name for name, x in zip(subject.names, subject.inputs, strict=True) if _share(y, x)]
+    for name in views:
+        message = f"y is a view of {name}: what is written to one changes the other; return a copy"
+        yield Finding("aliasing", name, message=message, cause="a view of an input")
+    if not views and _share(y, y2):
         message = "y of one call shares memory with y of the next"
         yield Finding("aliasing", message=message, cause="shared with a later call")
     yield from _changed_later(subject, kept, values, inputs)

@@ -31,7 +31,8 @@ class Sample:
             error = np.abs(np.asarray(self.got, np.longdouble) - self.expected)
             excess = np.where(error == 0, 0, error / np.maximum(self.bound + floor, tiny))
         excess = np.where(np.isnan(excess), np.inf, excess)
-        return np.where(np.isfinite(self.expected), excess, 0)
+        # what the dtype cannot hold may be infinite, or nan
+        return np.where(np.abs(self.expected) <= np.finfo(self.got.dtype).max, excess, 0)
 
     @property
     def excess(self) -> float:

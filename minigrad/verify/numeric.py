@@ -17,6 +17,7 @@ import numpy as np
 
 _LEVELS = 5
 _FIRST_STEP = 0.05  # of the scale of an element
+_MOST = 1e3  # times an element: a length on which a function of it varies
 _RETRIES = 6  # each with steps 16 times smaller
 _RESTARTS = 16.0**-3, 16.0**-7  # of the first step: past a pole or a wave it may see something else
 
@@ -178,17 +179,21 @@ def _noise(f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarra
                 for k in (-2, -1, 0, 1, 2)
             ]
             a, b, c, d, e = values
-            found.append(np.abs(a - 4 * b + 6 * c - 4 * d + e) / 4)
-    return np.nan_to_num(np.minimum(*found))
+            unmoved = (a == b) & (b == c) & (c == d) & (d == e)  # the step is below a coarser digit
+            noise = np.abs(a - 4 * b + 6 * c - 4 * d + e) / 4
+            found.append(np.where(unmoved, np.inf, noise))
+    least = np.minimum(*found)
+    return np.where(np.isfinite(least), least, 0)
 
 
 def default_scale(x: np.ndarray) -> np.ndarray:
     """A first guess of the length on which a function of ``x`` varies, per element.
 
-    The spread over all axes but 1 where there are channels, else the size of the array.
+    The spread over all axes but 1 where there are channels, else the size of the array; no more
+    than some thousand times the element, which beside a mask of -1e9 is still small.
     """
     x = np.asarray(x, dtype=np.float64)
-    if not x.size:
+    if not x.any():
         return np.ones(x.shape)
     size = np.sqrt(np.mean(x * x))
     spread = np.full(x.shape, size)
@@ -196,7 +201,10 @@ def default_scale(x: np.ndarray) -> np.ndarray:
         axes = tuple(i for i in range(x.ndim) if i != 1)
         spread = np.broadcast_to(x.std(axis=axes, keepdims=True), x.shape)
     fallback = np.where(np.abs(x) > 0, np.abs(x), size if size > 0 else 1.0)
-    return np.where(spread > 1e-12 * size, spread, fallback)
+    least = np.abs(x, where=x != 0, out=np.full(x.shape, np.inf)).min()
+    return np.minimum(
+        np.where(spread > 1e-12 * size, spread, fallback), _MOST * np.maximum(np.abs(x), least)
+    )
 
 
 def _jacobian(

@@ -6,13 +6,14 @@ have confirmed it: it has no step size and costs the same for any size of input.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from minigrad.analytic import batch_norm, batch_norm_vjp
 from minigrad.verify.numeric import Jacobian, default_scale, differences, working_precision
 from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
-from minigrad.verify.subject import Subject, are_batch_norms
+from minigrad.verify.subject import ForwardFailed, Subject, are_batch_norms
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,24 @@ class Reference:
                 seen, error, _ = Jacobian(change, error, here.shapes).pull(np.abs(y_bar))
                 sizes[k] = np.maximum(sizes[k], np.where(seen > error, (seen - error) / small, 0))
         return Rounding(sizes, np.asarray(y_bar).size).bounds(dtype)
+
+    def cancellation(self, y_bar: np.ndarray) -> float:
+        """A bound of what rounds where something large cancels, as in 1 - y^2 where y is all but 1.
+
+        Of the size of the largest slope between 0 and here, which is not seen where all elements
+        are saturated. A fault may be as small: it counts only for what vanishes in wider numbers.
+        """
+        subject, parts = self.subject, 2.0 ** -np.arange(8)
+        top = max((float(np.abs(x).max(initial=0)) for x in subject.inputs), default=0.0)
+        with np.errstate(all="ignore"):
+            try:
+                values = [subject.value(*(part * x for x in self.wide)) for part in parts]
+            except ForwardFailed:  # it is not defined all the way
+                return 0.0
+            rises = [np.abs(a - b).max(initial=0) for a, b in pairwise(values)]
+            slope = np.nan_to_num(float(max(rises / (np.abs(np.diff(parts)) * top))), posinf=0)
+        sizes = [np.full((), slope * np.abs(y_bar).max(initial=0))]
+        return float(Rounding(sizes, np.asarray(y_bar).size).bounds(subject.dtype)[0])
 
     def expected(self, y_bar: np.ndarray) -> Expected:
         """The cotangents for ``y_bar``; nan where they are not finite."""

@@ -304,6 +304,66 @@ def test_a_campaign_speaks_of_vectors_too():
     assert report.findings[0].cause == "constant factor 3"
 
 
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    y = e / e.sum(-1, keepdims=True)
+    return y.copy(), y
+
+
+def softmax_backward(y_bar, y):
+    return (y * (y_bar - (y_bar * y).sum(-1, keepdims=True)),)
+
+
+def tanh(x):
+    return np.tanh(x), np.tanh(x)
+
+
+def tanh_backward(y_bar, y):
+    return (y_bar * (1 - y * y),)
+
+
+def by_y(f):
+    return lambda x: (f(x), f(x))
+
+
+HARD = {
+    "a mask of -1e9": (
+        softmax, softmax_backward, np.where(np.tri(4), np.linspace(-1, 1, 16).reshape(4, 4), -1e9)),
+    "twelve decades": (
+        lambda x: (1 / x, x), lambda y_bar, x: (-y_bar / (x * x),), np.array([1e-5, 300.0])),
+    "all saturated": (tanh, tanh_backward, np.array([8.0, 9.0])),
+    "all saturated in float32": (tanh, tanh_backward, np.array([4, 5], np.float32)),
+    "one hot": (softmax, softmax_backward, np.array([[15.0, 0, 0], [0, 0, 15]])),
+    "float32 inside": (
+        by_y(lambda x: np.tanh(x.astype(np.float32)).astype(np.float64)), tanh_backward,
+        np.linspace(-1, 1, 6)),
+    "a cotangent that float32 cannot hold": (
+        by_y(np.exp), lambda y_bar, y: (y_bar * y,), np.array([70], np.float32)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_a_right_backward_is_proven_where_that_is_hard(name):
+    forward, backward, x = HARD[name]
+    report = check_backward(forward, backward, [x])
+    assert report.verdict == "PROVEN", str(report)
+    wrong = check_backward(forward, lambda *a: (backward(*a)[0] * x.dtype.type(1.001),), [x])
+    assert not wrong.ok
+
+
+def test_at_an_infinite_input_nothing_is_proven_or_wrong():
+    report = check_backward(softmax, softmax_backward, [np.array([[-np.inf, 1.0, 2.0]])])
+    assert report.verdict == "VACUOUS" and "an input is not finite" in report.notes[0].message
+
+
+def test_a_view_of_an_input_is_called_one():
+    def flat(x):
+        return x.reshape(-1), x.shape
+
+    report = check_backward(flat, lambda y_bar, s: (y_bar.reshape(s).copy(),), [INPUTS[0]])
+    assert [finding.cause for finding in report.findings] == ["a view of an input"]
+
+
 def test_tensors_are_inputs():
     assert check_backward(identity, copied, [mg.tensor([1.5, 2.0])]).ok
 
