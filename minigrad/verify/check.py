@@ -125,7 +125,10 @@ class Point:
                 self._note("refused", f"forward refuses this point: {error}", _kind(error))
             except NoPair as error:
                 self.findings.append(Finding("shape", message=str(error), cause="no cache"))
-        found = sorted(self.findings, key=lambda f: f.kind == "aliasing")  # wrong numbers first
+        once: dict[tuple, Finding] = {}
+        for f in self.findings:
+            once.setdefault((f.kind, f.input, f.cause), f)
+        found = sorted(once.values(), key=lambda f: f.kind == "aliasing")  # wrong numbers first
         return self._rows(), [self._labelled(f) for f in found], self.notes
 
     def _all_parts(self, y: np.ndarray, soak: int) -> None:

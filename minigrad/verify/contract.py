@@ -67,9 +67,13 @@ def form(names: Sequence[str], inputs: Sequence[np.ndarray], grads: Any) -> Iter
 
 def _shape_cause(grad: Any, x: np.ndarray, swapped: bool) -> str:
     if swapped:
-        return "the order of the cotangents"
+        return "the order of the cotangents, or each is transposed"
     if grad.ndim == x.ndim and grad.shape == x.shape[::-1]:
         return "transposed"
+    if [n for n in grad.shape if n > 1] == [n for n in x.shape if n > 1]:
+        return "an axis of length 1 is left over or missing: keepdims, or a sum over it"
+    if grad.ndim == x.ndim == 1:
+        return "another axis is left: the wrong one was summed"
     if grad.size > x.size:
         return "missing sum over broadcast axes"
     return "too much was summed" if grad.size < x.size else "reshaped"

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
+from math import prod
 
 import numpy as np
 
@@ -90,7 +92,8 @@ def cause_of(
     expected = np.stack([np.asarray(s.expected, np.float64) for s in random])
     known = np.isfinite(expected)
     got, expected = np.where(known, got, 0), np.where(known, expected, 0)
-    if where:
+    everywhere = _factor(subject, got, expected)
+    if where and not everywhere:
         bad = np.stack([s.excess_of > 1 for s in random]).any(axis=0)
         factor = _factor(subject, got[:, bad], expected[:, bad])
         return f"{where}: {factor}" if factor else where
@@ -103,10 +106,11 @@ def cause_of(
     x_bar = np.stack([np.asarray(expected_of(bar).values[0], np.float64) for bar in y_bar])
     norm = norm_paths.norm_of(subject, y_bar, x_bar)
     return (
-        _factor(subject, got, expected)
+        everywhere
         or (norm and norm_paths.explain(norm, k, y_bar, got, expected, tolerance))
+        or mixups.untransposed(subject, k, y_bar, got, tolerance)
         or _permuted(got, expected)
-        or mixups.explain(subject, k, y_bar, got, tolerance, expected_of)
+        or mixups.explain(subject, k, y_bar, got, expected, tolerance, expected_of)
         or _narrow(random[0].got.dtype, got, expected)
     )
 
@@ -151,7 +155,11 @@ def _narrow(dtype: np.dtype, got: np.ndarray, expected: np.ndarray) -> str:
     """An error of the size of float32 rounding in a result that is wider."""
     eps = float(np.finfo(np.float32).eps)
     fits = dtype.itemsize >= 8 and 1e-3 * eps < relative_error(got, expected) < 16 * eps
-    return "an error as large as rounding in float32: lower precision inside" if fits else ""
+    return (
+        "an error as large as rounding in float32: lower precision inside, or a small term"
+        if fits
+        else ""
+    )
 
 
 def _factor(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
@@ -162,30 +170,30 @@ def _factor(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
     off = float(((got - expected) * expected).sum()) / norm if norm else 0.0  # c - 1, in all digits
     if not norm or not close(expected + off * expected, got, tolerance):
         return ""
-    for value, name in _named_numbers(subject).items():
-        if abs(1 + off - value) <= tolerance * abs(value):
-            return name
-    return f"constant factor {written(off)}"
+    names = [n for v, n in _named_numbers(subject) if abs(1 + off - v) <= tolerance * abs(v)]
+    if not names and got[0].size == 1:  # of one number anything is a multiple
+        return ""
+    return " or ".join(names[:2]) or f"constant factor {written(off)}"
 
 
-def _named_numbers(subject: Subject) -> dict[float, str]:
-    x = subject.inputs[0]
-    n, c = (x.shape[0], x.shape[1]) if x.ndim >= 2 else (x.size, 1)
-    m = x.size // max(c, 1)
-    numbers = {-1.0: "sign", 2.0: "factor 2", 0.5: "factor 1/2"}
-    for value, name in (
-        (m, "N" if m == n else "N H W"),
-        (n, "N"),
-        (m // max(n, 1), "H W"),
-        (c, "C"),
-        (x.size, "x.size"),
-    ):
-        if value > 1:
-            numbers.setdefault(value / (value - 1), f"factor {name}/({name} - 1)")
-            numbers.setdefault((value - 1) / value, f"factor ({name} - 1)/{name}")
-            numbers.setdefault(float(value), f"factor {name}: a mean became a sum")
-            numbers.setdefault(1 / value, f"factor 1/{name}: a sum became a mean")
-    return numbers
+def _named_numbers(subject: Subject) -> list[tuple[float, str]]:
+    """Factors that have a name, the likelier ones first; several may be the same number."""
+    shape = subject.inputs[0].shape
+    axes = list("NCHW") if len(shape) in (1, 2, 4) else [f"shape[{i}]" for i in range(len(shape))]
+    found = [(-1.0, "sign"), (2.0, "factor 2"), (0.5, "factor 1/2")]
+    for n in range(1, len(shape) + 1):
+        for chosen in combinations(range(len(shape)), n):
+            value = prod(shape[i] for i in chosen)
+            name = " ".join(axes[i] for i in chosen) if n < len(shape) or n == 1 else "x.size"
+            one = f"({name})" if " " in name else name
+            if value > 1:
+                mean, sum_ = "perhaps a sum became a mean", "perhaps a mean became a sum"
+                found.append((float(value), f"factor {one} = {value}: {sum_}"))
+                found.append((1 / value, f"factor 1/{one} = 1/{value}: {mean}"))
+            if value > 2:
+                found.append((value / (value - 1), f"factor {one}/({name} - 1)"))
+                found.append(((value - 1) / value, f"factor ({name} - 1)/{one}"))
+    return found
 
 
 def _permuted(got: np.ndarray, expected: np.ndarray) -> str:

@@ -15,6 +15,7 @@ from minigrad.verify.reference import Expected
 from minigrad.verify.subject import Subject
 
 _POSITIONS = 8  # outputs whose cotangents are followed one by one
+_NOTHING = 1e-6  # of the largest element of a cotangent: what differences may leave of a 0
 
 
 def explain(
@@ -22,6 +23,7 @@ def explain(
     k: int,
     y_bar: np.ndarray,
     got: np.ndarray,
+    expected: np.ndarray,
     tolerance: float,
     expected_of: Callable[[np.ndarray], Expected],
 ) -> str:
@@ -31,21 +33,25 @@ def explain(
         subject: the pair and its point.
         k: an input.
         y_bar: (S, \\*y.shape), cotangents of y.
-        got: (S, \\*shape of input k), what came of each.
+        got, expected: (S, \\*shape of input k), what came of each and what should have.
         tolerance: how far an explanation may be off, relative to the largest element.
         expected_of: the cotangents of all inputs for any ``y_bar``, as they should be.
     """
+    opposite = np.asarray(subject.pull(-y_bar[0])[k], np.float64)
+    if not close(-opposite, got[0], tolerance):
+        return "not linear in y_bar: a mask, an order or a size is taken from it"
     for j, values in enumerate(zip(*(expected_of(one).values for one in y_bar), strict=True)):
         if j != k and close(np.stack(values), got, tolerance):
-            return f"it is {subject.names[j]}_bar: operands or cotangents in another order"
-    found = _untransposed(subject, k, y_bar, got, tolerance)
-    if found:
-        return found
-    found = (
-        _product(subject, y_bar, got, tolerance),
-        _flow(subject, k, y_bar.shape[1:], expected_of),
+            name = subject.names[j]
+            return f"it is the cotangent of {name}: operands or cotangents in another order"
+    product = _product(subject, y_bar, got, tolerance)
+    flow = _flow(subject, k, y_bar.shape[1:], expected_of) if k == 0 else ""
+    return (
+        "; ".join(filter(None, (product, flow)))
+        or _part(k, y_bar, got, tolerance, expected_of)
+        or _local(subject, got, expected)
+        or _reach(subject, k, y_bar.shape[1:], expected_of)
     )
-    return "; ".join(filter(None, found))
 
 
 def _product(subject: Subject, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
@@ -61,7 +67,8 @@ def _product(subject: Subject, y_bar: np.ndarray, got: np.ndarray, tolerance: fl
             sums = products.sum(axis=tuple(i + 1 for i in axes))
             if sums.size == got.size and close(sums.reshape(got.shape), got, tolerance):
                 what = f"y_bar * {name}" if name else "y_bar"
-                return f"it is the sum of {what} over {_written(axes)}" if axes else f"it is {what}"
+                what = f"the sum of {what} over {_written(axes)}" if axes else what
+                return f"it is {what}" + ", reshaped" * (not axes and sums.shape != got.shape)
     return ""
 
 
@@ -70,10 +77,10 @@ def _subsets(ndim: int) -> Iterator[tuple[int, ...]]:
         yield from combinations(range(ndim), n)
 
 
-def _untransposed(
+def untransposed(
     subject: Subject, k: int, y_bar: np.ndarray, got: np.ndarray, tolerance: float
 ) -> str:
-    """got = J y_bar where J^T y_bar is asked for, as in y_bar @ w for y_bar @ w.T."""
+    """got = J y_bar where J^T y_bar is asked for: the forward's own operation."""
     if y_bar.shape != got.shape:
         return ""
     x = subject.inputs[k]
@@ -85,7 +92,7 @@ def _untransposed(
 
     along = [(4 * slope(step / 2, way) - slope(step, way)) / 3 for way in y_bar]
     fits = close(np.stack(along), got, tolerance)
-    return "not transposed: it is the Jacobian times y_bar, not y_bar times the Jacobian" * fits
+    return "not transposed: it is J y_bar, not J^T y_bar, as y_bar @ w is for y_bar @ w.T" * fits
 
 
 def _flow(
@@ -110,6 +117,68 @@ def _flow(
     if missing:
         return f"paths between elements along {_written(missing)} are missing"
     return f"y_bar is mixed along {_written(extra)}, too" if extra else ""
+
+
+def _part(
+    k: int,
+    y_bar: np.ndarray,
+    got: np.ndarray,
+    tolerance: float,
+    expected_of: Callable[[np.ndarray], Expected],
+) -> str:
+    """got is what a part of y_bar gives: the last of a loop that overwrites, say."""
+    parts = {"the first": slice(0, 1), "the last": slice(-1, None), "all but the first":
+             slice(1, None), "all but the last": slice(0, -1)}  # fmt: skip
+    for axis in range(y_bar.ndim - 1):
+        for name, part in parts.items() if y_bar.shape[axis + 1] > 1 else ():
+            at = (*(slice(None),) * axis, part)
+            masked = np.zeros_like(y_bar)
+            for one, whole in zip(masked, y_bar, strict=True):
+                one[at] = whole[at]
+            values = [np.asarray(expected_of(one).values[k], np.float64) for one in masked]
+            if close(np.stack(values), got, tolerance):
+                return f"only {name} of y_bar along axis {axis} counts: = for +=, or a slice"
+    return ""
+
+
+def _local(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
+    """got = c * expected with a factor c per element that is the same for every y_bar."""
+    least = _NOTHING * np.abs(expected).max(initial=0)
+    known = (np.abs(expected) > least).all(axis=0)
+    if len(got) < 2 or not known.any() or (np.abs(got) > least)[:, ~known].any():
+        return ""
+    off = (got - expected)[:, known] / expected[:, known]  # the factors less 1, in all digits
+    if not close(off[0], off[1], 1e-3):
+        return ""
+    for name, operand in zip(subject.names, subject.inputs, strict=True):
+        for power, form in (1, "{}"), (-1, "1/{}"), (2, "{}^2"), (-2, "1/{}^2"):
+            if operand.shape == known.shape and operand[known].all():
+                rest = (1 + off[0]) / np.asarray(operand[known], np.float64) ** power
+                if np.ptp(rest) <= 1e-6 * np.abs(rest).max():
+                    return f"factor {form.format(name)} in each element"
+    return "a factor in each element, the same for every y_bar: the local derivative is wrong"
+
+
+def _reach(
+    subject: Subject, k: int, shape: tuple[int, ...], expected_of: Callable[[np.ndarray], Expected]
+) -> str:
+    """Which elements one element of y_bar reaches, and which it should."""
+    for position in range(min(int(np.prod(shape)), _POSITIONS)):
+        one_hot = np.zeros(shape, subject.dtype)
+        one_hot.reshape(-1)[position] = 1
+        expected = expected_of(one_hot)
+        right = np.argwhere(np.abs(expected.values[k]) > expected.bounds[k]).tolist()
+        got = np.argwhere(np.asarray(subject.pull(one_hot)[k])).tolist()
+        if got != right:
+            at = [int(i) for i in np.unravel_index(position, shape)]
+            there, here = (_listed(places) for places in (right, got))
+            return f"y_bar{at} must reach {there} of {subject.names[k]}_bar, and reaches {here}"
+    return ""
+
+
+def _listed(places: list[list[int]]) -> str:
+    shown = ", ".join(map(str, places[:3]))
+    return (f"{shown} and {len(places) - 3} more" if len(places) > 3 else shown) or "nothing"
 
 
 def _written(axes: Any) -> str:

@@ -86,14 +86,15 @@ def _weights(paths: np.ndarray, x_bar: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _candidates(subject: Subject) -> Iterator[Norm]:
-    """Of (x, gamma, beta), the parameters along axis 1 or trailing axes, or of x alone."""
+    """Of (x, gamma, beta), (x, gamma) or x; the parameters along axis 1 or trailing axes."""
     x, *parameters = (np.asarray(a, np.float64) for a in subject.inputs)
     shapes = {p.shape for p in parameters}
-    if not x.size or len(parameters) not in (0, 2) or len(shapes) > 1:
+    if not x.size or len(parameters) > 2 or len(shapes) > 1:
         return
     eps = float(subject.params.get("eps", 1e-5))
     every = tuple(range(x.ndim))
-    gamma, beta = parameters or (np.ones(()), np.zeros(()))
+    gamma = parameters[0] if parameters else np.ones(())
+    beta = parameters[1] if len(parameters) == 2 else np.zeros(gamma.shape)
     aligned = []  # gamma, beta, and the axes along which they are broadcast
     if gamma.ndim <= x.ndim and gamma.shape == x.shape[x.ndim - gamma.ndim :]:
         aligned.append((gamma, beta, every[: x.ndim - gamma.ndim]))
@@ -122,7 +123,7 @@ def explain(
         factor = _factor(norm, got, expected, tolerance)
         if factor:
             return factor
-        return (_parameter if k else _x)(norm, y_bar, got, tolerance)
+        return _parameter(norm, k, y_bar, got, tolerance) if k else _x(norm, y_bar, got, tolerance)
 
 
 def _factor(norm: Norm, got: np.ndarray, expected: np.ndarray, tolerance: float) -> str:
@@ -150,6 +151,7 @@ def _x(norm: Norm, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
     variants = {
         "": paths, "eps is missing": paths / (np.sqrt(norm.var) * norm.inv_std),
         "gamma is missing": replace(norm, gamma=np.ones(())).paths(y_bar),
+        "gamma comes after the means": norm.gamma * replace(norm, gamma=np.ones(())).paths(y_bar),
     }  # fmt: skip
     for what, terms in variants.items():
         weights, residual = _weights(terms, got)
@@ -169,19 +171,21 @@ def _in_words(weights: np.ndarray, n: int, tolerance: float) -> str:
         elif abs(weight + 1) < tolerance:
             parts.append(f"sign of the {path}")
         else:
-            names = {2.0: "2", 0.5: "1/2", float(n): "N", 1 / n: "1/N",
-                     n / max(n - 1, 1): "N/(N - 1)", (n - 1) / n: "(N - 1)/N"}  # fmt: skip
-            near = [v for key, v in names.items() if abs(weight - key) <= tolerance * key]
-            parts.append(f"factor {near[0] if near else written(weight - 1)} in the {path}")
+            names = {"2": 2.0, "1/2": 0.5, "N": n, "1/N": 1 / n, "N/(N - 1)": n / max(n - 1, 1),
+                     "(N - 1)/N": (n - 1) / n}  # fmt: skip
+            near = [name for name, v in names.items() if abs(weight - v) <= tolerance * v]
+            factor = " or ".join(near) or written(weight - 1)
+            parts.append(f"factor {factor} in the {path}")
     return " and ".join(parts)
 
 
-def _parameter(norm: Norm, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
+def _parameter(norm: Norm, k: int, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
     """gamma_bar = sum(y_bar x_hat), beta_bar = sum(y_bar): with something else in the sum."""
     x, xc, r = norm.x, norm.xc, norm.inv_std
     instead = {
         "sum(y_bar x_hat)": xc * r, "sum(y_bar x): x is not normalized": x,
-        "sum(y_bar xc): inv_std is missing": xc, "sum(y_bar): x_hat is missing": 0 * xc + 1,
+        "sum(y_bar xc): inv_std is missing": xc,
+        "sum(y_bar)" + ": x_hat is missing" * (k == 1): 0 * xc + 1,
         "sum(y_bar xc / sqrt(var)): eps is missing": xc / np.sqrt(norm.var),
         "sum(y_bar x inv_std): the mean is missing": x * r,
         "sum(y_bar gamma x_hat): gamma is too much": norm.gamma * xc * r,

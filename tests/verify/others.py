@@ -155,15 +155,45 @@ MIXUPS = {
         "not transposed"),
     "matmul: order": (
         _matmul_forward, lambda dy, c: (c[0].T @ dy, dy @ c[1].T), 2 * _square, 0,
-        "it is input 1_bar"),
+        "it is the cotangent of input 1"),
     "matmul: order, seen by the shapes": (
         _matmul_forward, lambda dy, c: (c[0].T @ dy, dy @ c[1].T), ((2, 3), (3, 4)), 0,
         "the order of the cotangents"),
     "cumsum": (
         lambda x: (np.cumsum(x, 1), None), lambda dy, _: (np.cumsum(dy, 1),), _square, 0,
         "not transposed"),
+    "a gather: the permutation for its inverse": (
+        lambda x: (x[[1, 2, 3, 0]], None), lambda dy, _: (dy[[1, 2, 3, 0]],), _square, 0,
+        "not transposed"),
+    "a transpose: reshaped": (
+        lambda x: (x.T.copy(), x.shape), lambda dy, s: (dy.reshape(s).copy(),), ((2, 3),), 0,
+        "it is y_bar, reshaped"),
+    "a loop that overwrites": (
+        lambda x: (np.stack([x, 2 * x, 3 * x]), None), lambda dy, _: (3 * dy[2],), _square, 0,
+        "only the last of y_bar along axis 0 counts"),
+    "the mask of y_bar": (
+        lambda x: (np.abs(x), x), lambda dy, x: (np.abs(dy) * np.sign(x),), _square, 0,
+        "not linear in y_bar"),
+    "a power too much": (
+        lambda x: (x**3, x), lambda dy, x: (3 * dy * x**3,), _square, 0,
+        "factor input 0 in each element"),
+    "a local derivative": (
+        _tanh, lambda dy, y: (dy * (1 - y),), _square, 0, "the local derivative is wrong"),
+    "a slice of another place": (
+        lambda x: (x[:2].copy(), None), lambda dy, _: (np.pad(dy, ((2, 0), (0, 0))),), _square, 0,
+        "y_bar[0, 0] must reach [0, 0] of input 0_bar, and reaches [2, 0]"),
+    "a factor where the rest is zero": (
+        lambda x: (x * np.array([[1.0], [0], [0], [0]]) / 0.6, None),
+        lambda dy, _: (dy * np.array([[1.0], [0], [0], [0]]),), _square, 0, "constant factor 0.6"),
+    "bias: axis, seen by the shape": (
+        lambda x, b: (x + b, None), lambda dy, _: (dy.copy(), dy.sum(1)), ((4, 3), (3,)), 1,
+        "the wrong one was summed"),
+    "bias: keepdims": (
+        lambda x, b: (x + b, None), lambda dy, _: (dy.copy(), dy.sum(0, keepdims=True)),
+        ((4, 3), (3,)), 1, "keepdims"),
     "product: the wrong operand": (
-        _times, lambda dy, c: (dy * c[0], dy * c[0]), 2 * _square, 0, "it is input 1_bar"),
+        _times, lambda dy, c: (dy * c[0], dy * c[0]), 2 * _square, 0,
+        "it is the cotangent of input 1"),
     "bias: axis": (
         _plus, lambda dy, _: (dy.copy(), dy.sum(1)), _row, 1,
         "it is the sum of y_bar over axis 1"),
@@ -187,6 +217,9 @@ MIXUPS = {
     "layer norm: axis": (
         *_layer_norm_with(lambda g, m, v, r, dy: r * (g - g.mean(0) - v)), 0,
         "y_bar is mixed along axis 0, too"),
+    "layer norm: gamma": (
+        *_layer_norm_with(lambda g, m, v, r, dy: r * (dy - dy.mean(1, keepdims=True))), 0,
+        "missing variance path and gamma is missing"),
     "layer norm: x_hat": (
         *_layer_norm_with(gamma_bar=lambda dy, x_hat: dy.sum(0)), 1, "x_hat is missing"),
     "layer norm: one row": (
