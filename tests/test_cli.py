@@ -186,6 +186,7 @@ def test_one_op_is_proven(run):
         (["verify", "batch_norm", "--axes", "7"], "axes"),
         (["verify", "--gamma", "nan"], "finite gamma"),
         (["verify", "--eps", "inf"], "finite eps"),
+        (["verify", "--eps", "0"], "constant channels"),
         (["verify", "no_such_module:make"], "no_such_module"),
         (["verify", "exits:forward,backward"], "SystemExit"),
         (["verify", "broken:make"], "SyntaxError"),

@@ -113,7 +113,7 @@ def col2im_vjp(x_bar, x, y, *, shape, **geometry):
 
 @composite(
     formula=r"y_{n,\,a,\,o} = \sum_{c,\,k} w_{a,\,c,\,k}\, x_{n,\,c,\,s o + d k - p} + b_a",
-    symbol="*",
+    symbol="conv",
     cases=(
         Case(((2, 2, 5), (3, 2, 2))),
         Case(((2, 2, 5), (3, 2, 2), (3,))),

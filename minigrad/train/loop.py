@@ -273,7 +273,10 @@ class Trainer:
             differ = [k for k in self.settings if meta["settings"].get(k) != self.settings[k]]
             expected = ", ".join(f"{k}={meta['settings'].get(k)!r}" for k in differ)
             got = ", ".join(f"{k}={self.settings[k]!r}" for k in differ)
-            raise UsageError(facts("resume: another run", expected=expected, got=got))
+            remedy = "the settings of that run, or a folder of its own for another"
+            raise UsageError(
+                facts("resume: another run", expected=expected, got=got, remedy=remedy)
+            )
         model = {k[6:]: v for k, v in arrays.items() if k.startswith("model.")}
         self.net.load_state_dict(model)
         state = unpack_optimizer(arrays, meta["optimizer"], self.device)

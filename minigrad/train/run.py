@@ -103,6 +103,8 @@ def train(
     )  # fmt: skip
     if resume and (trainer.path is None or trainer.path.exists()):
         trainer.resume()
+    elif resume:
+        say(f"no checkpoint in {folder} yet: from the beginning")
     _fit(trainer, spec.epochs, progress, say)
     if population:
         _use_population_statistics(trainer, say)

@@ -91,6 +91,12 @@ def problem(
     _check(shape, axes, mode, dtype, eps, gamma)
     images, _ = digits()
     x = np.resize(images.reshape(-1), shape)
+    averaged = tuple(i for i in range(len(shape)) if i != 1) if axes is None else axes
+    if eps == 0 and mode == "train" and (x.min(averaged) == x.max(averaged)).any():
+        remedy = "an eps above 0, or a shape whose channels all vary, such as 64,4"
+        got = f"eps 0, and constant channels in x {shape}: there it is 0/0"
+        expected = "a variance + eps above 0"
+        raise UsageError(facts("verify batch_norm", expected=expected, got=got, remedy=remedy))
     rng = np.random.default_rng(seed)
     channels = shape[1]
     scale = rng.normal(size=channels) if gamma is None else np.full(channels, gamma)

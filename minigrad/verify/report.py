@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -97,7 +98,7 @@ class Report:
         return self
 
     def __str__(self) -> str:
-        text = StringIO()
+        text = _Text()
         # in a notebook rich would show the table itself and write nothing
         Console(file=text, width=100, color_system=None, force_jupyter=False).print(self)
         return text.getvalue().rstrip()
@@ -110,9 +111,9 @@ class Report:
         if self.rows:
             yield self._table()
         for finding in self.findings:
-            yield line(f"✗ {finding.message}")
+            yield line(f"{'x' if options.ascii_only else '✗'} {finding.message}")
         for note in self.notes:
-            yield line(f"· {note.message}")
+            yield line(f"{'-' if options.ascii_only else '·'} {note.message}")
 
     def _table(self) -> Table:
         table = folding("input", "pair", "max error", "at index", "bound", "verdict")
@@ -131,6 +132,14 @@ class Report:
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>"
+
+
+class _Text(StringIO):
+    """Text in the characters that the terminal has: rich draws lines of ASCII where it must."""
+
+    @property
+    def encoding(self) -> str:
+        return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 def folding(*heads: str) -> Table:

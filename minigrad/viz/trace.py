@@ -196,7 +196,7 @@ def _backward(watch: _Watch, place: dict[Node, int]) -> list[Step]:
 
 
 def _host(array: Any) -> Any:
-    return None if array is None else to_host(array)
+    return None if array is None else to_host(getattr(array, "array", array))
 
 
 class _Scopes:

@@ -1,5 +1,6 @@
 """What a check says, what it leaves alone, and what makes the checker itself fail."""
 
+import io
 import json
 import sys
 from io import StringIO
@@ -63,6 +64,15 @@ def test_the_text_of_a_report_is_the_same_in_a_notebook_and_takes_names_as_they_
     assert "✗ w[b]:up:_bar" in text
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert str(report) == text
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_the_text_of_a_report_has_the_characters_of_the_terminal(monkeypatch, encoding):
+    forward, backward = corpus.WRONG["no variance path"][0]()
+    report = check_backward(forward, backward, INPUTS, params=EPS)
+    with io.TextIOWrapper(io.BytesIO(), encoding=encoding) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        print(report)
 
 
 def test_on_a_narrow_terminal_a_report_is_folded_and_nothing_of_it_cut():

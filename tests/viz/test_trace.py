@@ -239,3 +239,14 @@ def test_a_whole_number_is_no_position_of_a_value(number):
     assert json.loads(trace.to_json())["values"][1]["inputs"] == [0, {"number": float(number)}]
     assert f"x₂ = {number:g}" in legend(trace, product)
     assert computed(product, trace.values) == f"1 * {number:g} = {number:g}"
+
+
+def test_a_rule_may_return_a_tensor(declared):
+    @mg.elementwise(formula="y = 3 x", pullback=r"\\bar x = 3 \\bar y")
+    def triple(xp, x):
+        """Three times ``x``."""
+        return 3 * x
+
+    triple.defpartials(lambda y, x: (mg.tensor(3.0),))
+    x = mg.tensor(2.0, requires_grad=True, name="x")
+    assert mg.viz.trace(triple(x)).steps[-1].total == 3.0
