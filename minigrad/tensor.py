@@ -26,6 +26,20 @@ from minigrad.operators import binary
 from minigrad.seed import as_seed
 
 
+def _query(name: str) -> Callable:
+    """A method of arrays that has no derivative."""
+
+    def query(self: Any, axis: Any = None) -> Any:
+        try:
+            return type(self)(getattr(self.array, name)(axis=axis))
+        except (IndexError, TypeError, ValueError) as error:
+            kind = BoundsError if isinstance(error, IndexError) else ShapeError
+            raise kind(f"{name}(axis={axis}) of {describe(self)}: {error}") from error
+
+    query.__name__ = name
+    return query
+
+
 def _method(op: Op) -> Callable:
     """``op`` as a method: the tensor is its first operand."""
     call = op.__call__
@@ -373,17 +387,10 @@ class Tensor(Box):
     def transpose(self, *axes: Any):
         return ops.transpose(self, axes=_spread(axes) if axes else None)
 
-    def argmax(self, axis: Any = None) -> "Tensor":
-        return type(self)(self.array.argmax(axis=axis))
-
-    def argmin(self, axis: Any = None) -> "Tensor":
-        return type(self)(self.array.argmin(axis=axis))
-
-    def any(self, axis: Any = None) -> "Tensor":
-        return type(self)(self.array.any(axis=axis))
-
-    def all(self, axis: Any = None) -> "Tensor":
-        return type(self)(self.array.all(axis=axis))
+    argmax = _query("argmax")
+    argmin = _query("argmin")
+    any = _query("any")
+    all = _query("all")
 
 
 def tensor(

@@ -456,3 +456,11 @@ class Size(NamedTuple):
 def test_parameters_may_be_named_tuples():
     x = mg.tensor(np.arange(6.0), requires_grad=True)
     assert x.reshape(Size(3, 2)).sum(axis=Size(0, 1)).item() == 15.0
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "kind"), [((2, 3), 5, errors.BoundsError), ((0, 3), None, errors.ShapeError)]
+)
+def test_what_has_no_largest_element_is_said_in_our_words(shape, axis, kind):
+    with pytest.raises(kind, match=r"argmax\(axis="):
+        mg.tensor(np.zeros(shape)).argmax(axis=axis)

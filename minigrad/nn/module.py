@@ -80,6 +80,10 @@ class Module:
         module.__dict__.update(_parameters={}, _buffers={}, _modules={})
         return module
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        registries = ("_parameters", "_buffers", "_modules")  # each copy has its own
+        self.__dict__.update(state, **{name: dict(state[name]) for name in registries})
+
     def __setattr__(self, name: str, value: Any) -> None:
         kind = None
         if isinstance(value, Module):

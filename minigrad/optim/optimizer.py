@@ -26,6 +26,10 @@ class Optimizer:
         groups = listed(params)
         if groups and not isinstance(groups[0], dict):
             groups = [{"params": groups}]
+        for group in groups:
+            if "params" not in group:
+                got = f"one with {', '.join(group) or 'nothing'}"
+                raise UsageError(facts("optimizer: group", expected="a key 'params'", got=got))
         self.param_groups = [{**defaults, **g, "params": _checked(g["params"])} for g in groups]
         self.state: list[dict[str, Any]] = [{} for _ in self.parameters]
         kind = type(self).__name__
@@ -99,8 +103,18 @@ class Optimizer:
 
 
 def listed(params: Iterable) -> list[Any]:
-    """The parameters; one Tensor alone is no sequence of its rows."""
-    return [params] if isinstance(params, Tensor) else list(params)
+    """The parameters; one Tensor alone is no sequence of its rows.
+
+    Raises:
+        UsageError: no iterable, such as a module.
+    """
+    if isinstance(params, Tensor):
+        return [params]
+    if not isinstance(params, Iterable):
+        expected, got = "an iterable of Tensors, or of groups", type(params).__name__
+        remedy = "model.parameters()" if hasattr(params, "parameters") else ""
+        raise UsageError(facts("optimizer: params", expected=expected, got=got, remedy=remedy))
+    return list(params)
 
 
 def _checked(params: Iterable) -> list[Tensor]:

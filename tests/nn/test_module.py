@@ -403,3 +403,11 @@ def test_dropout_refuses_what_is_no_probability(p):
 def test_embedding_refuses_indices_outside_its_table(indices):
     with pytest.raises((IndexError, TypeError)):
         nn.Embedding(7, 2)(np.array(indices))
+
+
+def test_a_shallow_copy_shares_parameters_and_not_their_list():
+    layer = mg.nn.Linear(3, 2)
+    twin = copy.copy(layer)
+    assert twin.weight is layer.weight
+    twin.bias = None
+    assert list(layer.state_dict()) == ["weight", "bias"] and list(twin.state_dict()) == ["weight"]

@@ -331,3 +331,16 @@ def test_sgd_takes_parameters_of_several_devices(places, gpu):
     optim.SGD(ws, lr=np.uint8(1)).step()  # which has no negative
     for w in ws:
         np.testing.assert_array_equal(w.numpy(), [0.5, 1.75])
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        (mg.nn.Linear(1, 1), "remedy: +model.parameters"),
+        (3.0, "got: +float"),
+        ([{"lr": 1.0}], "got: +one with lr"),
+    ],
+)
+def test_what_is_no_list_of_parameters_is_bad_usage(params, words):
+    with pytest.raises(mg.errors.UsageError, match=words):
+        mg.optim.SGD(params, lr=0.1)
