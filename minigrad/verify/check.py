@@ -65,9 +65,8 @@ def check_backward(
     arrays = tuple(floating("check_backward: inputs", x) for x in inputs)
     names = tuple(names or default_names(arrays))
     if not arrays or len(names) != len(arrays) or len(set(names)) < len(names):
-        expected = (
-            f"a name of its own for each of {len(arrays)}" if arrays else "one or more inputs"
-        )
+        each = f"a name of its own for each of {len(arrays)}"
+        expected = each if arrays else "one or more inputs"
         raise UsageError(facts("check_backward: names", expected=expected, got=list(names)))
     subject = Subject(forward, backward, arrays, dict(params or {}), names)
     report = Report("check_backward", facts={"shape": list(arrays[0].shape)})
@@ -188,7 +187,10 @@ class Point:
             return
         index, expected, got, bound = worst.worst()
         kind = "value"
-        cause = cause_of(self.subject, k, samples, self.reference.expected)
+        try:
+            cause = cause_of(self.subject, k, samples, self.reference.expected)
+        except (BackwardFailed, ForwardFailed):  # of what a fit has tried
+            cause = ""
         if not np.isfinite(got):
             kind, cause = "domain", f"{got} where the value is finite"
         elif self._changes(k, worst):

@@ -69,9 +69,10 @@ def cause_of(
 ) -> str:
     """The likely cause of the wrong cotangent of input ``k``; empty where nothing fits.
 
-    Tried in turn: nothing computed, special cotangents only, a place (one element, row or channel),
-    the same for every cotangent, a constant factor, a factor per channel and the paths of a
-    normalization, a permutation, a mix-up of operands or axes, float32 inside.
+    Tried in turn: special cotangents only, a constant factor or nothing computed, a place (one
+    element, row or channel), the same for every cotangent, a factor per channel and the paths of a
+    normalization, the forward's own operation, a permutation, what ``mixups`` knows, float32
+    inside.
 
     Args:
         subject: the pair, and the point where it is wrong.
@@ -100,7 +101,7 @@ def cause_of(
     if len(got) > 1 and got.any() and (got == got[0]).all():
         return "y_bar is missing: it is the same for every y_bar"
     if any(s.got.any() for s in samples if s.kind == "zero"):
-        return "a term without y_bar: it is not zero where y_bar is"
+        return "a term without y_bar: it is not zero although y_bar is"
     y_bar = np.stack([np.asarray(s.y_bar, np.float64) for s in random])
     tolerance = tolerance_of(got, expected)
     x_bar = np.stack([np.asarray(expected_of(bar).values[0], np.float64) for bar in y_bar])
@@ -155,11 +156,8 @@ def _narrow(dtype: np.dtype, got: np.ndarray, expected: np.ndarray) -> str:
     """An error of the size of float32 rounding in a result that is wider."""
     eps = float(np.finfo(np.float32).eps)
     fits = dtype.itemsize >= 8 and 1e-3 * eps < relative_error(got, expected) < 16 * eps
-    return (
-        "an error as large as rounding in float32: lower precision inside, or a small term"
-        if fits
-        else ""
-    )
+    size = "an error as large as rounding in float32"
+    return f"{size}: lower precision inside, or a small term" if fits else ""
 
 
 def _factor(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:

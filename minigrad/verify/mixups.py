@@ -1,7 +1,8 @@
-"""What is wrong in a backward as a linear map: its order, its side, its factor, its axes.
+"""What is wrong in a backward as a linear map of ``y_bar``, whatever the function is.
 
-Any function: the cotangents of two inputs are exchanged, the Jacobian is not transposed, another
-operand is multiplied by, a wrong axis is summed, a path between elements is missing.
+It is none; the cotangents of two inputs are exchanged; the Jacobian is not transposed; another
+operand is multiplied by, or a wrong axis is summed; a path between elements is missing; a part of
+``y_bar`` is not used; each element has a factor of its own; something reaches another place.
 """
 
 from collections.abc import Callable, Iterator
