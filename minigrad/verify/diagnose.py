@@ -102,16 +102,19 @@ def cause_of(
         return "y_bar is missing: it is the same for every y_bar"
     if any(s.got.any() for s in samples if s.kind == "zero"):
         return "a term without y_bar: it is not zero although y_bar is"
+    if everywhere:
+        return everywhere
     y_bar = np.stack([np.asarray(s.y_bar, np.float64) for s in random])
     tolerance = tolerance_of(got, expected)
-    x_bar = np.stack([np.asarray(expected_of(bar).values[0], np.float64) for bar in y_bar])
-    norm = norm_paths.norm_of(subject, y_bar, x_bar)
+    each = zip(*(expected_of(one).values for one in y_bar), strict=True)
+    right = [np.stack(values).astype(np.float64) for values in each]  # of every input
+    norm = norm_paths.norm_of(subject, y_bar, right[0])
+    right[k] = expected
     return (
-        everywhere
-        or (norm and norm_paths.explain(norm, k, y_bar, got, expected, tolerance))
+        (norm and norm_paths.explain(norm, k, y_bar, got, expected, tolerance))
         or mixups.untransposed(subject, k, y_bar, got, tolerance)
         or _permuted(got, expected)
-        or mixups.explain(subject, k, y_bar, got, expected, tolerance, expected_of)
+        or mixups.explain(subject, k, y_bar, got, right, tolerance, expected_of)
         or _narrow(random[0].got.dtype, got, expected)
     )
 

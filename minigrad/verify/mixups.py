@@ -6,7 +6,7 @@ operand is multiplied by, or a wrong axis is summed; a path between elements is 
 """
 
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ def explain(
     k: int,
     y_bar: np.ndarray,
     got: np.ndarray,
-    expected: np.ndarray,
+    right: list[np.ndarray],
     tolerance: float,
     expected_of: Callable[[np.ndarray], Expected],
 ) -> str:
@@ -34,23 +34,23 @@ def explain(
         subject: the pair and its point.
         k: an input.
         y_bar: (S, \\*y.shape), cotangents of y.
-        got, expected: (S, \\*shape of input k), what came of each and what should have.
+        got: (S, \\*shape of input k), what came of each.
+        right: per input, (S, \\*its shape), what should have come.
         tolerance: how far an explanation may be off, relative to the largest element.
         expected_of: the cotangents of all inputs for any ``y_bar``, as they should be.
     """
     opposite = np.asarray(subject.pull(-y_bar[0])[k], np.float64)
     if not close(-opposite, got[0], tolerance):
         return "not linear in y_bar: a mask, an order or a size is taken from it"
-    for j, values in enumerate(zip(*(expected_of(one).values for one in y_bar), strict=True)):
-        if j != k and close(np.stack(values), got, tolerance):
-            name = subject.names[j]
+    for j, name in enumerate(subject.names):
+        if j != k and close(right[j], got, tolerance):
             return f"it is the cotangent of {name}: operands or cotangents in another order"
     product = _product(subject, y_bar, got, tolerance)
     flow = _flow(subject, k, y_bar.shape[1:], expected_of) if k == 0 else ""
     return (
         "; ".join(filter(None, (product, flow)))
         or _part(k, y_bar, got, tolerance, expected_of)
-        or _local(subject, got, expected)
+        or _local(subject, got, right[k])
         or _reach(subject, k, y_bar.shape[1:], expected_of)
     )
 
@@ -105,12 +105,10 @@ def _flow(
     got: set[int] = set()
     right: set[int] = set()
     for position in np.unique(np.linspace(0, np.prod(shape) - 1, _POSITIONS, dtype=int)):
-        one_hot = np.zeros(shape, subject.dtype)
-        one_hot.reshape(-1)[position] = 1
-        expected = expected_of(one_hot)
-        is_reached = np.abs(expected.values[k]) > expected.bounds[k]
-        for axes, reached in (got, np.asarray(subject.pull(one_hot)[k])), (right, is_reached):
-            away = np.argwhere(reached) != np.unravel_index(position, shape)
+        own = np.unravel_index(position, shape)
+        reached = _reached(subject, k, shape, own, expected_of)
+        for axes, places in zip((right, got), reached, strict=True):
+            away = places != own
             axes.update(np.flatnonzero(away.any(axis=0)).tolist())
     missing, extra = right - got, got - right
     if missing and extra:
@@ -164,17 +162,30 @@ def _reach(
     subject: Subject, k: int, shape: tuple[int, ...], expected_of: Callable[[np.ndarray], Expected]
 ) -> str:
     """Which elements one element of y_bar reaches, and which it should."""
-    for position in range(min(int(np.prod(shape)), _POSITIONS)):
-        one_hot = np.zeros(shape, subject.dtype)
-        one_hot.reshape(-1)[position] = 1
-        expected = expected_of(one_hot)
-        right = np.argwhere(np.abs(expected.values[k]) > expected.bounds[k]).tolist()
-        got = np.argwhere(np.asarray(subject.pull(one_hot)[k])).tolist()
+    for own in islice(np.ndindex(shape), _POSITIONS):
+        right, got = (places.tolist() for places in _reached(subject, k, shape, own, expected_of))
         if got != right:
-            at = [int(i) for i in np.unravel_index(position, shape)]
             there, here = (_listed(places) for places in (right, got))
-            return f"y_bar{at} must reach {there} of {subject.names[k]}_bar, and reaches {here}"
+            return (
+                f"y_bar{list(own)} must reach {there} of {subject.names[k]}_bar, and reaches {here}"
+            )
     return ""
+
+
+def _reached(
+    subject: Subject,
+    k: int,
+    shape: tuple[int, ...],
+    own: tuple,
+    expected_of: Callable[[np.ndarray], Expected],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the cotangent of input ``k`` must not be 0 for a ``y_bar`` of 0 but at ``own``, and
+    where it is not: (elements, axes) each."""
+    one_hot = np.zeros(shape, subject.dtype)
+    one_hot[own] = 1
+    expected = expected_of(one_hot)
+    right = np.abs(expected.values[k]) > expected.bounds[k]
+    return np.argwhere(right), np.argwhere(np.asarray(subject.pull(one_hot)[k]))
 
 
 def _listed(places: list[list[int]]) -> str:
