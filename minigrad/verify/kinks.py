@@ -36,7 +36,7 @@ def between_slopes(
     if not len(off):
         return expected, 0
     accepted, kinks = expected.copy(), 0
-    wide = working_precision(f, inputs)
+    wide, _ = working_precision(f, inputs)
     with np.errstate(all="ignore"):
         y = np.asarray(f(*wide))
         digit = float(np.finfo(y.dtype).eps)

@@ -83,7 +83,7 @@ def jacobians(
         One Jacobian per input.
     """
     scales = scales or [default_scale(x) for x in inputs]
-    wide, noise = _carried(f, inputs, scales)
+    wide, noise = working_precision(f, inputs, scales)
     return differences(f, wide, scales, noise)
 
 
@@ -138,18 +138,13 @@ def working_precision(
     f: Callable[..., Any],
     inputs: Sequence[np.ndarray],
     scales: Sequence[np.ndarray] | None = None,
-) -> list[np.ndarray]:
+) -> tuple[list[np.ndarray], np.ndarray | None]:
     """Copies of ``inputs`` in long double if ``f`` carries it to its result, else in float64.
 
-    The dtype of the result does not tell: ``f`` may compute in float64 and cast. Its noise does.
+    The dtype of the result does not tell: ``f`` may compute in float64 and cast. Its noise does,
+    and is returned, too: per element of the result, or None where it need not be measured.
     """
-    return _carried(f, inputs, scales or [default_scale(x) for x in inputs])[0]
-
-
-def _carried(
-    f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray]
-) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """The inputs in working precision, and the noise of ``f`` there where it had to be measured."""
+    scales = scales or [default_scale(x) for x in inputs]
     wide = [np.array(x, dtype=np.longdouble, order="C") for x in inputs]
     narrow = [x.astype(np.float64) for x in wide]
     try:

@@ -6,13 +6,14 @@ have confirmed it: it has no step size and costs the same for any size of input.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
 from minigrad.analytic import batch_norm, batch_norm_vjp
 from minigrad.verify.numeric import Jacobian, default_scale, differences, working_precision
-from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
+from minigrad.verify.rounding import Normalization, Rounding, looks_like_batch_norm
 from minigrad.verify.subject import ForwardFailed, Subject, are_batch_norms
 
 
@@ -30,13 +31,12 @@ class Reference:
     def __init__(self, subject: Subject, y: np.ndarray, rng: np.random.Generator):
         self.subject = subject
         self._nearby: list[list[Jacobian]] = []  # at points nearby, once they are asked for
-        self.wide = working_precision(subject.value, subject.inputs)
         self.normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
-        self.closed = self.normalizes and self._is_batch_norm() and self._confirmed(rng)
+        self.scales = self._scales()
+        self.wide, noise = working_precision(subject.value, subject.inputs, self.scales)
+        self.closed = self.normalizes and self._is_batch_norm() and self._confirmed(rng, noise)
         if not self.closed:
-            guessed = [default_scale(x) for x in subject.inputs]
-            scales = self._scales() if self.normalizes else guessed
-            self.scales, self.jacobians = scales, differences(subject.value, self.wide, scales)
+            self.jacobians = differences(subject.value, self.wide, self.scales, noise)
 
     def _is_batch_norm(self) -> bool:
         """Whether the forward is the textbook one, to rounding in working precision."""
@@ -47,13 +47,15 @@ class Reference:
             textbook = batch_norm(np, *(np.asarray(a, np.longdouble) for a in (x, gamma, beta)),
                                   eps=eps)  # fmt: skip
             terms = np.abs(gamma).max() + np.abs(beta).max()
-            rounding = normalization(np.ones_like(x), (x, gamma, beta), eps=eps)
+            rounding = self._textbook.summands(np.ones_like(x))
             amplified = rounding.sizes[1].max() if gamma.size else 0
             bound = (32 + rounding.terms) * np.finfo(y.dtype).eps * (terms + terms * amplified)
         return bool((np.abs(y - textbook) <= bound).all())
 
     def _scales(self) -> list[np.ndarray]:
-        """Steps of x on the scale of sqrt(var + eps), on which a normalization varies."""
+        """Steps of x on the scale of sqrt(var + eps) if that is what the forward varies on."""
+        if not self.normalizes:
+            return list(map(default_scale, self.subject.inputs))
         x, *parameters = (np.asarray(a, np.float64) for a in self.subject.inputs)
         axes = tuple(i for i in range(x.ndim) if i != 1)
         eps = self.subject.params.get("eps", 1e-5)
@@ -62,17 +64,17 @@ class Reference:
         # gamma and beta enter linearly: a step of their own size has no truncation error
         return [np.broadcast_to(sigma, x.shape), *map(default_scale, parameters)]
 
-    def _confirmed(self, rng: np.random.Generator) -> bool:
+    def _confirmed(self, rng: np.random.Generator, noise: np.ndarray | None) -> bool:
         """Whether differences along random directions v agree: <y_bar, J v> = <x_bar, v>."""
         inputs = self.wide
         for _ in range(2):
-            ways = [scale * rng.normal(size=scale.shape) for scale in self._scales()]
+            ways = [scale * rng.normal(size=scale.shape) for scale in self.scales]
 
             def along(t: np.ndarray, ways: list[np.ndarray] = ways) -> np.ndarray:
                 moved = [x + t[0] * way for x, way in zip(inputs, ways, strict=True)]
                 return self.subject.value(*moved)
 
-            (jacobian,) = differences(along, [np.zeros(1, inputs[0].dtype)], [np.ones(1)])
+            (jacobian,) = differences(along, [np.zeros(1, inputs[0].dtype)], [np.ones(1)], noise)
             y_bar = rng.normal(size=np.shape(self.subject.inputs[0]))
             value, error, _ = jacobian.pull(y_bar)
             pairs = list(zip(self._closed_form(y_bar), ways, strict=True))
@@ -83,17 +85,19 @@ class Reference:
                 return False
         return True
 
+    @cached_property
+    def _textbook(self) -> Normalization:
+        return Normalization(self.subject.inputs, eps=self.subject.params.get("eps", 1e-5))
+
     def _closed_form(self, y_bar: np.ndarray) -> list[np.ndarray]:
         wide = [np.asarray(a, np.longdouble) for a in (y_bar, *self.subject.inputs)]
         return list(batch_norm_vjp(np, *wide, eps=self.subject.params.get("eps", 1e-5)))
 
     def _rounding(self, y_bar: np.ndarray) -> Rounding:
-        subject = self.subject
         textbook = None
-        if are_batch_norms(subject.inputs):
-            eps = subject.params.get("eps", 1e-5)
+        if are_batch_norms(self.subject.inputs):
             with np.errstate(all="ignore"):
-                textbook = normalization(y_bar, subject.inputs, eps=eps)
+                textbook = self._textbook.summands(y_bar)
         if textbook is not None and self.normalizes:
             return textbook
         sizes = [j.pull(y_bar)[2] for j in self.jacobians]
