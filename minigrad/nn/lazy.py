@@ -1,6 +1,7 @@
 """Layers that learn the size of their input from the first call."""
 
-from typing import Any
+from inspect import Signature, signature
+from typing import Any, ClassVar
 
 from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from minigrad.nn.conv import Conv1d, Conv2d, Conv3d
@@ -15,19 +16,25 @@ class _Lazy(Module):
     """
 
     pending = True
-    becomes: type[Module]
-    axis = 1  # of x: its length is the missing size
+    _becomes: type[Any]
+    _axis = 1  # of x: its length is the missing size
+    __signature__: ClassVar[Signature]
+
+    def __init_subclass__(cls) -> None:
+        of_real = signature(cls._becomes)
+        cls.__signature__ = of_real.replace(parameters=[*of_real.parameters.values()][1:])
 
     def __init__(self, *args: Any, **kwargs: Any):
+        self.__signature__.bind(*args, **kwargs)  # a wrong argument is one here, not at the call
         self.arguments = args, kwargs
 
     def forward(self, x: Any) -> Any:
         args, kwargs = self.arguments
-        layer = self.becomes(x.shape[self.axis], *args, **kwargs)
+        layer = self._becomes(x.shape[self._axis], *args, **kwargs)
         names = {name: value for name, value in vars(self).items() if name in _KEPT}
         self.__dict__.clear()
         self.__dict__.update({**vars(layer), **names})
-        object.__setattr__(self, "__class__", self.becomes)
+        object.__setattr__(self, "__class__", self._becomes)
         return self.forward(x)
 
     def extra_repr(self) -> str:
@@ -47,40 +54,40 @@ class LazyLinear(_Lazy):
     Linear(5, 3, bias=True)
     """
 
-    becomes, axis = Linear, -1
+    _becomes, _axis = Linear, -1
 
 
 class LazyConv1d(_Lazy):
     """``Conv1d`` without ``in_channels``."""
 
-    becomes = Conv1d
+    _becomes = Conv1d
 
 
 class LazyConv2d(_Lazy):
     """``Conv2d`` without ``in_channels``."""
 
-    becomes = Conv2d
+    _becomes = Conv2d
 
 
 class LazyConv3d(_Lazy):
     """``Conv3d`` without ``in_channels``."""
 
-    becomes = Conv3d
+    _becomes = Conv3d
 
 
 class LazyBatchNorm1d(_Lazy):
     """``BatchNorm1d`` without ``num_features``."""
 
-    becomes = BatchNorm1d
+    _becomes = BatchNorm1d
 
 
 class LazyBatchNorm2d(_Lazy):
     """``BatchNorm2d`` without ``num_features``."""
 
-    becomes = BatchNorm2d
+    _becomes = BatchNorm2d
 
 
 class LazyBatchNorm3d(_Lazy):
     """``BatchNorm3d`` without ``num_features``."""
 
-    becomes = BatchNorm3d
+    _becomes = BatchNorm3d

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -49,6 +50,10 @@ def statistics_are_frozen() -> bool:
     return _THREAD.frozen
 
 
+def _no_names(module: Any) -> dict[str, None]:
+    return {}
+
+
 class Module:
     """Base of all layers and models: override ``forward``, call the object.
 
@@ -71,18 +76,15 @@ class Module:
     training: bool = True
     pending: bool = False  # whether the sizes are still unknown, see nn.lazy
     _attribute: str = ""  # what the parent calls this module
-    _parameters: dict[str, None]  # names in order of assignment; the values are attributes
-    _buffers: dict[str, None]
-    _modules: dict[str, None]
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        module = super().__new__(cls)  # here, so that a subclass need not call super().__init__()
-        module.__dict__.update(_parameters={}, _buffers={}, _modules={})
-        return module
+    # names in order of assignment, whose values are attributes; each dictionary is made when first
+    # asked for, so that a subclass need not call super().__init__()
+    _parameters = cached_property(_no_names)
+    _buffers = cached_property(_no_names)
+    _modules = cached_property(_no_names)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        registries = ("_parameters", "_buffers", "_modules")  # each copy has its own
-        self.__dict__.update(state, **{name: dict(state[name]) for name in registries})
+        own = {k: dict(v) for k, v in state.items() if k in ("_parameters", "_buffers", "_modules")}
+        self.__dict__.update(state, **own)  # each copy has its own
 
     def __setattr__(self, name: str, value: Any) -> None:
         kind = None

@@ -77,10 +77,22 @@ class ScaledWSConv2d(Conv2d):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, *args: Any, **kw: Any
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        dtype: Any = "float64",
+        rng: init.Seed = None,
     ):
-        super().__init__(in_channels, out_channels, kernel_size, *args, **kw)
-        self.gain = parameter((out_channels,), self.weight.dtype, "gain", fill=1.0)
+        sizes = in_channels, out_channels, kernel_size, stride, padding, dilation, groups
+        super().__init__(*sizes, bias, dtype=dtype, rng=rng)
+        self.gain = parameter((out_channels,), dtype, "gain", fill=1.0)
 
     def forward(self, x: Any) -> Any:
         return self.convolve(x, standardized(self.weight, self.gain))

@@ -1,6 +1,7 @@
 """Module: what is registered, saved, loaded, moved, shown."""
 
 import copy
+import inspect
 import pickle
 
 import numpy as np
@@ -32,6 +33,16 @@ def test_parameters_buffers_and_modules_have_paths():
     assert [n for n, _ in net.named_parameters()] == KEYS[:5]
     assert [n for n, _ in net.named_buffers()] == KEYS[5:]
     assert [n for n, _ in net.named_modules()] == ["", "first", "norm"]
+
+
+def test_every_layer_says_which_arguments_it_takes_and_refuses_others_at_once():
+    layers = [v for k, v in vars(nn).items() if inspect.isclass(v) and issubclass(v, nn.Module)]
+    assert len(layers) > 40
+    for layer in layers:
+        parameters = inspect.signature(layer).parameters
+        assert not {"args", "kwargs"} & {*parameters}, layer
+        with pytest.raises(TypeError):
+            layer(inplace=True)
 
 
 def test_results_and_constants_are_no_parameters():
