@@ -28,6 +28,7 @@ extensions = [
     "minigrad_docs.command_line",
     "minigrad_docs.architecture",
     "minigrad_docs.gallery",
+    "minigrad_docs.breaks",
 ]
 exclude_patterns = ["_ext", "_build", "_cache", "benchmarks.md"]  # the last is part of a guide
 html_theme = "furo"
