@@ -1,5 +1,6 @@
 """Every code block of the README and of the pages runs, and prints what the page shows."""
 
+import codeop
 import re
 from pathlib import Path
 
@@ -46,6 +47,20 @@ def test_the_readme_prints_what_it_shows_and_its_wrong_backward_fails_with_the_c
     assert blocks.differences(readme, printed) == []
     (i,) = [i for i, block in enumerate(code) if block.text.startswith("minigrad verify")]
     assert "WRONG" in printed[i] and "missing variance path" in " ".join(printed[i].split())
+
+
+@pytest.mark.parametrize("name", WITH_CODE)
+def test_the_code_of_a_page_can_be_pasted_into_a_prompt(name):
+    """Which runs a compound statement at the first blank line, and takes nothing else before."""
+    for block in blocks.parse(PAGES[name].read_text("utf-8")):
+        typed: list[str] = []
+        for line in [*block.text.splitlines(), ""] if block.language == "python" else []:
+            typed.append(line)
+            try:
+                complete = codeop.compile_command("\n".join(typed), symbol="single")
+            except SyntaxError as error:
+                pytest.fail(f"block of line {block.line}, at {line!r}: {error}")
+            typed = [] if complete else typed
 
 
 @pytest.mark.parametrize("name", PAGES)
