@@ -34,10 +34,10 @@ def gradcheck(
 ) -> Report:
     """Check the derivatives of ``f`` that the engine finds, up to ``order``.
 
-    Per order three rows for each input: the vjp against differences, the jvp against differences,
-    and the vjp against the jvp. The first two are independent of each other's rules only where an
-    op declares both; where both come from one expression, the third proves nothing, and says so.
-    Order 2 checks the derivative of the first-order pullback in the same way, and so on.
+    Per order two rows for each input: the vjp against differences, and the jvp against the vjp by
+    ``<y_bar, J x_dot> = <J^T y_bar, x_dot>``. The second alone would prove nothing where both rules
+    come from one expression, as in elementwise ops. Order 2 checks the derivative of the
+    first-order pullback in the same way, and so on.
 
     Args:
         f: tensors -> one Tensor.
