@@ -142,7 +142,9 @@ def draw(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help=".svg .png .pdf or .dot")
     ] = None,
-    depth: Annotated[int | None, typer.Option(help="how deep groups are unfolded; all")] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="levels of groups that are opened; all if not given")
+    ] = None,
     backward: Annotated[
         bool, typer.Option("--backward", help="the derived gradient beside the closed form")
     ] = False,
@@ -256,7 +258,7 @@ def train(
 @app.command()
 def demo(
     name: Annotated[
-        str | None, typer.Argument(help="a number, a name or its beginning; all if not given")
+        str | None, typer.Argument(help="a number, a name or its beginning; the list if not given")
     ] = None,
     as_list: Annotated[bool, typer.Option("--list", help="number, name and claim of all")] = False,
     fast: Annotated[bool, typer.Option("--fast", help="the size for tests")] = False,
@@ -278,7 +280,7 @@ def demo(
 
 @app.command()
 def ops(
-    name: Annotated[str | None, typer.Argument(help="one op; all if not given")] = None,
+    name: Annotated[str | None, typer.Argument(help="one op; the list if not given")] = None,
 ) -> None:
     """List the declared ops, or show one: formula, pullback, domain, documentation."""
     if name is None:

@@ -16,10 +16,10 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     Three pixels are blank in every image, so some columns have variance 0.
 
     Returns:
-        ``(images, labels)``: float64 (1797, 64) in 0 .. 16, row by row; int64 (1797,) in 0 .. 9.
+        Images, float64 (1797, 64) in 0 .. 16, row by row, and labels, int64 (1797,) in 0 .. 9.
 
     Source:
-        E. Alpaydin, C. Kaynak 1998, UCI Machine Learning Repository, doi 10.24432/C50P49,
+        Alpaydin, Kaynak 1998, UCI Machine Learning Repository, doi 10.24432/C50P49,
         CC BY 4.0.
 
     >>> images, labels = mg.data.digits()

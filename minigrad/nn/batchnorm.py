@@ -166,7 +166,7 @@ class BatchNorm2d(_BatchNorm):
     evaluation the running statistics are used, which are constants.
 
     Args:
-        num_features: C.
+        num_features: C of x.
         eps: added to the variance.
         momentum: weight of the new statistic; None averages all batches equally.
         affine: whether there are gamma and beta.

@@ -156,7 +156,7 @@ class InstanceNorm2d(_InstanceNorm):
     """Each channel of each example of (N, C, H, W) by itself.
 
     Args:
-        num_features: C.
+        num_features: C of x.
         eps: added to the biased variance.
         momentum: weight of the new statistic, where they are tracked.
         affine: whether there are gamma and beta, one per channel.

@@ -22,7 +22,7 @@ class ProbabilityIntegralNorm1d(Module):
 
     Args:
         num_features: C of x, (N, C).
-        quantiles: K.
+        quantiles: how many, K.
         bandwidth: width of the smoothing in units of the spread.
         momentum: weight of the new quantiles.
         eps: added to the variance of the quantiles.

@@ -79,7 +79,7 @@ class RNN(Module):
     """A recurrent layer over a sequence, optionally with sequence-wise batch normalization.
 
     ``h_t = tanh(u_t + W_hh h_{t-1} + b)`` with ``u_t = W_ih x_t``, or, with ``batch_norm=True``,
-    ``u_t = BN(W_ih x_t)`` where mean and variance are taken over all examples *and* all steps of
+    ``u_t = BN(W_ih x_t)`` where mean and variance are taken over all examples and all steps of
     the batch. Only the input is normalized: the recurrent term is left as it is.
 
     Args:
