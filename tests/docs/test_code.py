@@ -46,6 +46,9 @@ def test_the_readme_prints_what_it_shows_and_its_wrong_backward_fails_with_the_c
     printed = blocks.run(readme, tmp_path, "key")
     assert blocks.differences(readme, printed) == []
     (i,) = [i for i, block in enumerate(code) if block.text.startswith("minigrad verify")]
+    (train,) = [out for out in printed.values() if "test acc" in out]
+    last = float(re.findall(r"test acc ([\d.]+)", train)[-1])
+    assert abs(last - 0.98) < 0.015 and "98 % of the test images" in readme.read_text("utf-8")
     assert "WRONG" in printed[i] and "missing variance path" in " ".join(printed[i].split())
 
 
