@@ -116,6 +116,15 @@ def describe(operand: Any) -> str:
     return f"{name} {tuple(operand.shape)} {getattr(operand, 'dtype', '')}{suffix}"
 
 
+def kind_of(cause: Exception) -> type[MinigradError]:
+    """Which of our errors stands for one that an array library, or our own code, raised."""
+    if isinstance(cause, MinigradError):
+        return type(cause)
+    if isinstance(cause, IndexError):  # NumPy's AxisError is one, too
+        return BoundsError
+    return DTypeError if isinstance(cause, (OverflowError, TypeError)) else ShapeError
+
+
 def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> MinigradError:
     """Turn what an array library raised inside ``op`` into the matching error of ours."""
     name = getattr(op, "composite", op).name
@@ -124,12 +133,7 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
         return type(cause)(str(cause))  # a check of operands has said it all
     if isinstance(cause, MinigradError) and "expected:" in str(cause):  # a check of something else
         return type(cause)(f"{name}: {cause}\n  operands: {shown}")
-    is_type = isinstance(cause, (OverflowError, TypeError))
-    kind: type[MinigradError] = DTypeError if is_type else ShapeError
-    if isinstance(cause, IndexError):  # NumPy's AxisError is one, too
-        kind = BoundsError
-    if isinstance(cause, MinigradError):
-        kind = type(cause)
+    kind, is_type = kind_of(cause), isinstance(cause, (OverflowError, TypeError))
     signature = getattr(op, "signature", "")
     expected = f"arguments that fit {name}{inspect.signature(op)}"
     if kind is LibraryMismatchError:

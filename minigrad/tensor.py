@@ -14,14 +14,7 @@ from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
 from minigrad.declaration import REGISTRY
-from minigrad.errors import (
-    BoundsError,
-    DTypeError,
-    GraphError,
-    ShapeError,
-    describe,
-    facts,
-)
+from minigrad.errors import DTypeError, GraphError, ShapeError, describe, facts, kind_of
 from minigrad.operators import binary
 from minigrad.seed import as_seed
 
@@ -33,8 +26,8 @@ def _query(name: str) -> Callable:
         try:
             return type(self)(getattr(self.array, name)(axis=axis))
         except (IndexError, TypeError, ValueError) as error:
-            kind = BoundsError if isinstance(error, IndexError) else ShapeError
-            raise kind(f"{name}(axis={axis}) of {describe(self)}: {error}") from error
+            text = f"{name}(axis={axis}) of {describe(self)}: {error}"
+            raise kind_of(error)(text) from error
 
     query.__name__ = name
     return query
@@ -55,16 +48,15 @@ def _unrecorded(name: str) -> Callable:
 
     def operator(self: Any, other: Any) -> Any:
         try:
-            array = getattr(other, "array", other)
-            array = array if isinstance(array, (int, float)) else backend.as_array(array)
+            array = _operand(other)
             xp = backend.namespace(self.array, array)
             return type(self)(getattr(xp, name)(self.array, array))
         except (TypeError, ValueError) as error:
-            kind, expected = DTypeError, "numbers; for & | ^ ~ booleans or integers"
-            if isinstance(error, ValueError):
-                kind, expected = ShapeError, "operands that broadcast"
-            got = f"{describe(self)} and {describe(other)}"
-            raise kind(facts(f"{name}: {error}", expected=expected, got=got)) from error
+            kind, expected = kind_of(error), "numbers; for & | ^ ~ booleans or integers"
+            if kind is ShapeError:
+                expected = "operands that broadcast"
+            reason, got = str(error).splitlines()[0], f"{describe(self)} and {describe(other)}"
+            raise kind(facts(f"{name}: {reason}", expected=expected, got=got)) from error
 
     return operator
 
@@ -307,11 +299,9 @@ class Tensor(Box):
             )  # fmt: skip
         new = self.array.copy() if self.shape else np.array(self.array)
         try:
-            new[_key(key)] = getattr(value, "array", value)
+            new[_key(key)] = _operand(value)
         except (IndexError, TypeError, ValueError) as error:
-            kind = BoundsError if isinstance(error, IndexError) else ShapeError
-            kind = DTypeError if isinstance(error, TypeError) else kind
-            raise kind(f"assignment to {describe(self)}: {error}") from error
+            raise kind_of(error)(f"assignment to {describe(self)}: {error}") from error
         self._replace(new)
 
     def __reduce__(self) -> tuple:
@@ -440,6 +430,12 @@ def _tracked(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_tracked, value))
     return isinstance(value, Tensor) and value.requires_grad
+
+
+def _operand(value: Any) -> Any:
+    """What a tensor is compared with or assigned: an array, or a number as it is."""
+    array = getattr(value, "array", value)
+    return array if isinstance(array, (int, float)) else backend.as_array(array)
 
 
 def _plain(value: Any) -> Any:
