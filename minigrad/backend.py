@@ -19,9 +19,9 @@ from minigrad.errors import (
     DeviceError,
     DTypeError,
     LibraryMismatchError,
-    ShapeError,
     describe,
     facts,
+    kind_of,
 )
 
 
@@ -217,11 +217,23 @@ def zeros_like(array: Any) -> Any:
     return frozen(namespace(array).zeros_like(array))
 
 
+def as_dtype(dtype: Any) -> np.dtype:
+    """``dtype``, given by name, type or dtype. Raises DTypeError: none of real numbers."""
+    try:
+        found = np.dtype(dtype)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found.kind not in "fiub":
+        expected = "one of real numbers, such as 'float32'"
+        raise DTypeError(facts("dtype", expected=expected, got=repr(dtype)))
+    return found
+
+
 def as_array(value: Any, dtype: Any = None) -> Any:
     """A number, sequence or foreign array as an array of real numbers, without a copy.
 
     Raises:
-        DTypeError: not real numbers, or a sequence that holds tensors.
+        DTypeError: no dtype, not real numbers, or a sequence that holds tensors.
         ShapeError: a ragged sequence.
     """
     if isinstance(value, (list, tuple)) and _holds_tensors(value):
@@ -232,10 +244,12 @@ def as_array(value: Any, dtype: Any = None) -> Any:
         if isinstance(value, np.ndarray):
             raise
         library = NUMPY
+    dtype = None if dtype is None else as_dtype(dtype)
     try:
-        return _real(library.xp.asarray(value, dtype=dtype))
-    except ValueError as error:
-        raise ShapeError(f"not an array: {str(error).splitlines()[0]}") from error
+        array = _real(library.xp.asarray(value))  # given a dtype, it would make None a nan
+        return array if dtype is None else _real(library.xp.asarray(value, dtype=dtype))
+    except (OverflowError, ValueError) as error:
+        raise kind_of(error)(f"not an array: {str(error).splitlines()[0]}") from error
 
 
 def _holds_tensors(items: Any) -> bool:

@@ -319,7 +319,8 @@ class Tensor(Box):
 
     def astype(self, dtype: Any) -> "Tensor":
         """This tensor cast to ``dtype``; differentiable between floating dtypes."""
-        if np.dtype(dtype).kind != "f":
+        dtype = backend.as_dtype(dtype)
+        if dtype.kind != "f":
             return type(self)(self.array.astype(dtype))
         return ops.astype(self, dtype=dtype)
 

@@ -74,9 +74,27 @@ def test_only_floating_tensors_require_gradients(dtype):
 )
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_what_is_not_real_numbers_is_refused(source, requires_grad):
-    with pytest.raises(errors.DTypeError) as caught:
-        mg.tensor(source, requires_grad=requires_grad)
-    assert isinstance(caught.value, TypeError)
+    for dtype in (None, "float32"):
+        with pytest.raises(errors.DTypeError) as caught:
+            mg.tensor(source, dtype=dtype, requires_grad=requires_grad)
+        assert isinstance(caught.value, TypeError)
+
+
+@pytest.mark.parametrize("dtype", ["foo", object(), "complex128", (1, 2)], ids=str)
+def test_what_is_no_dtype_of_real_numbers_is_refused(dtype):
+    for make in (
+        lambda: mg.tensor([1.0], dtype=dtype),
+        lambda: leaf([1.0]).astype(dtype),
+        lambda: mg.nn.Linear(2, 1, dtype=dtype),
+        lambda: mg.nn.BatchNorm1d(2, affine=False, dtype=dtype),
+    ):
+        with pytest.raises(errors.DTypeError, match="real numbers"):
+            make()
+
+
+def test_an_integer_that_the_dtype_cannot_hold_is_refused():
+    with pytest.raises(errors.DTypeError, match="300"):
+        mg.tensor([300], dtype="int8")
 
 
 def test_ragged_sequences_and_lists_of_tensors_are_refused():
