@@ -15,7 +15,7 @@ from minigrad import backend
 from minigrad.errors import ShapeError, describe, facts
 from minigrad.fused.foreach import axpby
 from minigrad.nn import kernels
-from minigrad.nn.layers import parameter
+from minigrad.nn.layers import filled, parameter
 from minigrad.nn.module import Module
 from minigrad.ops.shape import floating
 
@@ -48,8 +48,8 @@ class StatisticsNorm(Module):
             self.weight = parameter((num_features,), dtype, "gamma", fill=1.0)
             self.bias = parameter((num_features,), dtype, "beta")
         if track_running_stats:
-            self.register_buffer("running_mean", np.zeros(num_features, dtype=dtype))
-            self.register_buffer("running_var", np.ones(num_features, dtype=dtype))
+            self.register_buffer("running_mean", filled((num_features,), dtype, "mean"))
+            self.register_buffer("running_var", filled((num_features,), dtype, "var", fill=1.0))
             self.register_buffer("num_batches_tracked", np.zeros((), dtype=np.int64))
 
     @property

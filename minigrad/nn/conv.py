@@ -1,6 +1,7 @@
 """Convolution and pooling layers."""
 
 from math import prod
+from numbers import Integral
 from typing import Any
 
 from minigrad import ops
@@ -30,9 +31,11 @@ class _Conv(Module):
         dtype: Any = "float64",
         rng: init.Seed = None,
     ):
-        if groups < 1 or in_channels % groups or out_channels % groups:
+        counts = in_channels, out_channels, groups
+        whole = all(isinstance(n, Integral) for n in counts)
+        if not whole or groups < 1 or in_channels % groups or out_channels % groups:
             got = f"{in_channels} and {out_channels}"
-            expected = f"channels that divide by groups={groups}"
+            expected = f"whole numbers that divide by groups={groups}"
             raise UsageError(facts(f"{type(self).__name__}: channels", expected=expected, got=got))
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         kernel = per_axis("kernel_size", kernel_size, self.axes, least=1)

@@ -28,6 +28,11 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[1] * kernel, shape[0] * kernel
 
 
+def _fans(weight: Tensor) -> list[int]:
+    """Both, at least 1: of a weight without elements nothing is drawn, whatever the scale."""
+    return [max(n, 1) for n in fans(weight.shape)]
+
+
 def _assign(weight: Tensor, values: Any) -> Tensor:
     weight.data = np.asarray(values, dtype=weight.dtype)
     return weight
@@ -69,13 +74,13 @@ def xavier_uniform_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tens
     >>> bool(abs(w.numpy().var() * 150 - 1) < 0.02)
     True
     """
-    bound = gain * sqrt(6 / sum(fans(weight.shape)))
+    bound = gain * sqrt(6 / sum(_fans(weight)))
     return uniform_(weight, -bound, bound, rng)
 
 
 def xavier_normal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
     """Glorot: normal with variance ``gain^2 * 2 / (fan_in + fan_out)``."""
-    return normal_(weight, 0.0, gain * sqrt(2 / sum(fans(weight.shape))), rng)
+    return normal_(weight, 0.0, gain * sqrt(2 / sum(_fans(weight))), rng)
 
 
 def kaiming_uniform_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None) -> Tensor:
@@ -87,13 +92,13 @@ def kaiming_uniform_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None)
     Source:
         He, Zhang, Ren, Sun 2015, arXiv:1502.01852, eq. 10.
     """
-    bound = gain * sqrt(3 / fans(weight.shape)[0])
+    bound = gain * sqrt(3 / _fans(weight)[0])
     return uniform_(weight, -bound, bound, rng)
 
 
 def kaiming_normal_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None) -> Tensor:
     """He: normal with variance ``gain^2 / fan_in``; the default gain is that of ReLU."""
-    return normal_(weight, 0.0, gain / sqrt(fans(weight.shape)[0]), rng)
+    return normal_(weight, 0.0, gain / sqrt(_fans(weight)[0]), rng)
 
 
 def orthogonal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:

@@ -1,6 +1,7 @@
 """Layers without batch statistics: linear maps, activations, dropout, embedding."""
 
 from math import prod, sqrt
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,16 @@ from minigrad.nn.random import generator
 from minigrad.tensor import Tensor, tensor
 
 
+def filled(shape: tuple[int, ...], dtype: Any, name: str, fill: float = 0.0) -> np.ndarray:
+    """An array of one value: what the parameter or buffer ``name`` of a layer is at first."""
+    if not all(isinstance(n, Integral) and n >= 0 for n in shape):
+        raise ShapeError(facts(f"{name}: shape", expected="whole numbers, 0 or more", got=shape))
+    return np.full(shape, fill, dtype=backend.as_dtype(dtype))
+
+
 def parameter(shape: tuple[int, ...], dtype: Any, name: str, fill: float = 0.0) -> Tensor:
     """A new parameter of one value."""
-    return tensor(np.full(shape, fill, dtype=dtype), requires_grad=True, name=name)
+    return tensor(filled(shape, dtype, name, fill), requires_grad=True, name=name)
 
 
 def reset_(module: Any, fan_in: int, rng: init.Seed) -> None:
@@ -42,6 +50,8 @@ class Flatten(Module):
     """
 
     def forward(self, x: Any) -> Any:
+        if x.ndim < 1:
+            raise ShapeError(facts("Flatten: x", expected="(N, ...)", got=describe(x)))
         return ops.reshape(x, shape=(x.shape[0], prod(x.shape[1:])))
 
 

@@ -3,6 +3,7 @@
 from inspect import Signature, signature
 from typing import Any, ClassVar
 
+from minigrad.errors import ShapeError, describe, facts
 from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from minigrad.nn.conv import Conv1d, Conv2d, Conv3d
 from minigrad.nn.layers import Linear
@@ -30,12 +31,16 @@ class _Lazy(Module):
 
     def forward(self, x: Any) -> Any:
         args, kwargs = self.arguments
+        if not -x.ndim <= self._axis < x.ndim:
+            expected = f"an axis {self._axis}, whose length is learned"
+            raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=describe(x)))
         layer = self._becomes(x.shape[self._axis], *args, **kwargs)
-        names = {name: value for name, value in vars(self).items() if name in _KEPT}
+        layer.__dict__.update({name: value for name, value in vars(self).items() if name in _KEPT})
+        y = layer.forward(x)  # where it refuses x, nothing is learned
         self.__dict__.clear()
-        self.__dict__.update({**vars(layer), **names})
+        self.__dict__.update(vars(layer))
         object.__setattr__(self, "__class__", self._becomes)
-        return self.forward(x)
+        return y
 
     def extra_repr(self) -> str:
         args, kwargs = self.arguments

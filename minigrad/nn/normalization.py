@@ -1,6 +1,7 @@
 """Layer, group and instance normalization: statistics of one example instead of the batch."""
 
 from math import prod
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,9 @@ class GroupNorm(Module):
         *,
         dtype: Any = "float64",
     ):
-        if num_groups < 1 or num_channels % num_groups:
-            expected = f"channels that divide by num_groups={num_groups}"
+        whole = isinstance(num_groups, Integral) and isinstance(num_channels, Integral)
+        if not whole or num_groups < 1 or num_channels % num_groups:
+            expected = f"a whole number that divides by num_groups={num_groups}"
             raise UsageError(facts("GroupNorm: channels", expected=expected, got=num_channels))
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
         self.weight = self.bias = None

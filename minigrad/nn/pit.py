@@ -6,7 +6,7 @@ import numpy as np
 
 from minigrad import backend, ops
 from minigrad.errors import ShapeError, describe, facts
-from minigrad.nn.layers import parameter
+from minigrad.nn.layers import filled, parameter
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
@@ -59,8 +59,9 @@ class ProbabilityIntegralNorm1d(Module):
         if affine:
             self.weight = parameter((num_features,), dtype, "gamma", fill=1.0)
             self.bias = parameter((num_features,), dtype, "beta")
-        normal = np.linspace(-1.5, 1.5, quantiles, dtype=dtype)[:, None]
-        self.register_buffer("running_quantiles", np.repeat(normal, num_features, axis=1))
+        normal = filled((quantiles, num_features), dtype, "quantiles")
+        normal += np.linspace(-1.5, 1.5, quantiles, dtype=normal.dtype)[:, None]
+        self.register_buffer("running_quantiles", normal)
 
     def forward(self, x: Any) -> Any:
         if x.ndim != 2 or x.shape[1] != self.num_features or (self.training and x.shape[0] < 2):

@@ -48,7 +48,7 @@ class RNNCell(Module):
         self.weight_hh = parameter((hidden_size, hidden_size), dtype, "weight_hh")
         self.bias_ih = parameter((hidden_size,), dtype, "bias_ih")
         self.bias_hh = parameter((hidden_size,), dtype, "bias_hh")
-        bound = hidden_size**-0.5
+        bound = max(hidden_size, 1) ** -0.5
         rng = init.generator(rng)
         for p in (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh):
             init.uniform_(p, -bound, bound, rng)

@@ -6,7 +6,7 @@ import numpy as np
 
 from minigrad import ops
 from minigrad.errors import ShapeError, UsageError, describe, facts
-from minigrad.nn.layers import parameter
+from minigrad.nn.layers import filled, parameter
 from minigrad.nn.module import Module
 from minigrad.ops.decomposition import cholesky, inv, sqrtm
 from minigrad.tensor import Tensor
@@ -65,7 +65,7 @@ class Whitening1d(Module):
         if affine:
             self.weight = parameter((num_features,), dtype, "gamma", fill=1.0)
             self.bias = parameter((num_features,), dtype, "beta")
-        self.register_buffer("running_mean", np.zeros(num_features, dtype=dtype))
+        self.register_buffer("running_mean", filled((num_features,), dtype, "mean"))
         self.register_buffer("running_cov", np.eye(num_features, dtype=dtype))
 
     def forward(self, x: Any) -> Any:

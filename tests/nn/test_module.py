@@ -293,6 +293,40 @@ def test_the_missing_size_is_that_of_the_right_axis(lazy, shape, size):
     assert str(size) in repr(lazy).split(",")[0]
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Flatten(), ()),
+        (nn.LazyLinear(2), ()),
+        (nn.LazyConv2d(3, 2), (5,)),
+        (nn.LazyConv2d(3, 2), (28, 28)),
+        (nn.LazyBatchNorm1d(), (4,)),
+    ],
+    ids=str,
+)
+def test_too_few_axes_are_refused_and_teach_a_lazy_layer_nothing(layer, shape):
+    before = repr(layer)
+    with pytest.raises(ShapeError, match="x\n"):
+        layer(mg.tensor(np.zeros(shape)))
+    assert repr(layer) == before
+
+
+@pytest.mark.parametrize("size", [-2, 2.5, "2", None], ids=repr)
+def test_sizes_that_are_no_whole_numbers_are_refused(size):
+    for make in (
+        lambda: nn.Linear(size, 1),
+        lambda: nn.Conv2d(1, size, 3),
+        lambda: nn.Embedding(size, 2),
+        lambda: nn.RNN(2, size),
+        lambda: nn.LayerNorm(size),
+        lambda: nn.BatchNorm1d(size, affine=False),
+        lambda: nn.Whitening1d(size, affine=False),
+        lambda: nn.GroupNorm(1, size),
+    ):
+        with pytest.raises((ShapeError, UsageError), match="whole number"):
+            make()
+
+
 @pytest.mark.parametrize("shape", [(3, 4, 4), (2, 3, 4, 4, 4)], ids=str)
 @pytest.mark.parametrize(
     "layer", [nn.MaxPool2d(2), nn.AvgPool2d(2), nn.GlobalAvgPool2d()], ids=repr
@@ -362,6 +396,13 @@ def test_orthogonal_weights_have_orthonormal_rows_or_columns(shape):
     w = w.reshape(shape[0], -1)
     gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
     np.testing.assert_allclose(gram, 4 * np.eye(len(gram)), atol=1e-14)
+
+
+def test_a_weight_without_elements_is_left_as_it_is():
+    for name in ("xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_"):
+        for shape in ((0, 0), (2, 0), (0, 3, 5)):
+            assert getattr(nn.init, name)(mg.tensor(np.zeros(shape)), rng=0).shape == shape
+    assert nn.RNNCell(1, 0)(np.ones((4, 1))).shape == (4, 0)
 
 
 def test_fans_of_a_vector_are_refused():
