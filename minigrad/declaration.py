@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from minigrad.errors import UsageError
+from minigrad.errors import DTypeError, UsageError
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Declared:
         self.words = [p.name for p in kinds if p.kind is p.KEYWORD_ONLY]
         variadic = any(p.kind is p.VAR_POSITIONAL for p in kinds)
         self.arity = None if variadic else len(kinds) - len(self.words)
-        given = [p for p in kinds if p.kind is not p.KEYWORD_ONLY and p.default is p.empty]
+        given = [p for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
         self.least = len(given)  # operands that must be given; those after them may be left out
         self.__signature__ = inspect.Signature(kinds)
         known = REGISTRY.get(self.name)
@@ -80,10 +80,10 @@ class Declared:
         extra = args[n:]
         if len(args) < self.least or len(extra) > len(self.words):
             shown = f"{self.name}{self.__signature__}"
-            raise TypeError(f"{shown}: got {len(args)} positional arguments")
+            raise DTypeError(f"{shown}: got {len(args)} positional arguments")
         given = dict(zip(self.words, extra, strict=False))
         if twice := given.keys() & params.keys():
-            raise TypeError(f"{self.name}: {', '.join(sorted(twice))} given twice")
+            raise DTypeError(f"{self.name}: {', '.join(sorted(twice))} given twice")
         return args[:n], {**given, **params}
 
 

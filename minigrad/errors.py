@@ -97,10 +97,19 @@ def facts(headline: str, *, expected: object, got: object, remedy: str = "") -> 
     return "\n".join([*lines, f"  remedy:   {remedy}"] if remedy else lines)
 
 
-def check_count(what: str, value: Any) -> None:
-    """Raise UsageError unless ``value`` is a whole number, 1 or more."""
-    if not isinstance(value, Integral) or value < 1:
-        raise UsageError(facts(what, expected="a whole number, 1 or more", got=value))
+def check_count(what: str, value: Any, least: int = 1) -> None:
+    """Raise UsageError unless ``value`` is a whole number, ``least`` or more."""
+    if not isinstance(value, Integral) or value < least:
+        expected = f"a whole number, {least} or more"
+        raise UsageError(facts(what, expected=expected, got=describe(value)))
+
+
+def check_keys(what: str, state: Any, *keys: str) -> list[Any]:
+    """The values of ``keys`` in the dict ``state``; UsageError where it has not all of them."""
+    if not isinstance(state, dict) or not state.keys() >= set(keys):
+        got = f"one with {list(state)}" if isinstance(state, dict) else describe(state)
+        raise UsageError(facts(what, expected=f"a dict with {', '.join(keys)}", got=got))
+    return [state[key] for key in keys]
 
 
 def describe(operand: Any) -> str:
@@ -128,7 +137,7 @@ def kind_of(cause: Exception) -> type[MinigradError]:
 def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> MinigradError:
     """Turn what an array library raised inside ``op`` into the matching error of ours."""
     name = getattr(op, "composite", op).name
-    shown = ", ".join(map(describe, operands))
+    shown = ", ".join(map(describe, operands)) or "no operands"
     if isinstance(cause, MinigradError) and str(cause).startswith(f"{name}: "):
         return type(cause)(str(cause))  # a check of operands has said it all
     if isinstance(cause, MinigradError) and "expected:" in str(cause):  # a check of something else

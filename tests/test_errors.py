@@ -63,6 +63,15 @@ def test_tensors_are_described_by_their_name():
     assert errors.describe(mg.tensor(1)) == "Tensor () int64"
 
 
+@pytest.mark.parametrize("join", [mg.concatenate, mg.stack], ids=repr)
+def test_a_call_without_operands_says_so(join):
+    for args in ((), ([],)):
+        with pytest.raises(errors.ShapeError, match=r"(?s)need at least one array.*no operands"):
+            join(*args)
+    with pytest.raises(errors.DTypeError, match="got 0 positional arguments"):
+        mg.exp()
+
+
 def test_the_text_of_a_wrong_cotangent_is_the_documented_one(declared):
     @mg.op(formula="Y", pullback="A", signature="(m,k),(k,n)->(m,n)")
     def product(xp, a, b):

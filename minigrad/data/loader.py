@@ -1,18 +1,20 @@
 """Batches: every sample once per epoch, in an order that depends on seed and epoch alone."""
 
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from minigrad import backend
-from minigrad.errors import ShapeError, UsageError, check_count, facts
+from minigrad.errors import ShapeError, UsageError, check_count, describe, facts
 
 
 def _check_lengths(name: str, arrays: tuple) -> None:
-    lengths = [len(a) for a in arrays]
-    if len(set(lengths)) != 1:
-        raise ShapeError(facts(name, expected="arrays of one length", got=lengths))
+    lengths = {tuple(getattr(a, "shape", ()))[:1] for a in arrays}
+    if len(lengths) != 1 or lengths == {()}:
+        got = ", ".join(map(describe, arrays)) or "none"
+        raise ShapeError(facts(name, expected="arrays of one length", got=got))
 
 
 class TensorDataset:
@@ -69,6 +71,10 @@ class DataLoader:
         device: str | None = None,
     ):
         check_count("DataLoader: batch_size", batch_size)
+        check_count("DataLoader: seed", seed, least=0)
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            expected = "a TensorDataset, or what has len() and an integer index"
+            raise UsageError(facts("DataLoader: dataset", expected=expected, got=describe(dataset)))
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.shuffle, self.drop_last, self.device = shuffle, drop_last, device
         self.epoch = self.start = 0
@@ -99,7 +105,15 @@ class DataLoader:
             return self.dataset[indices]
         items = [self.dataset[int(i)] for i in indices]
         items = [item if isinstance(item, tuple) else (item,) for item in items]
-        return tuple(np.stack(column) for column in zip(*items, strict=True))
+        try:
+            return tuple(np.stack(column) for column in zip(*items, strict=True))
+        except ValueError as error:
+            shapes = dict.fromkeys(str([getattr(a, "shape", ()) for a in item]) for item in items)
+            raise ShapeError(
+                facts(f"DataLoader: samples: {error}", expected="tuples of the same shapes",
+                      got=" and ".join(list(shapes)[:2]),
+                      remedy="whole arrays in a TensorDataset(x, y)")
+            ) from error  # fmt: skip
 
 
 def train_test_split(*arrays: Any, test: int, seed: int = 0) -> tuple:
@@ -122,8 +136,10 @@ def train_test_split(*arrays: Any, test: int, seed: int = 0) -> tuple:
     """
     _check_lengths("train_test_split", arrays)
     n = len(arrays[0])
-    if not 0 < test < n:
-        raise UsageError(facts("train_test_split: test", expected=f"1 to {n - 1}", got=test))
+    if not isinstance(test, Integral) or not 0 < test < n:
+        expected = f"a whole number, 1 to {n - 1}"
+        raise UsageError(facts("train_test_split: test", expected=expected, got=describe(test)))
+    check_count("train_test_split: seed", seed, least=0)
     order = np.random.default_rng(seed).permutation(n)
     train, held_out = order[:-test], order[-test:]
     return (*(a[train] for a in arrays), *(a[held_out] for a in arrays))

@@ -268,13 +268,16 @@ class Module:
             ShapeError: values of other shapes, all of them named.
         """
         own = dict(self._named_state("_parameters", "_buffers"))
+        title = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(state, Mapping):
+            expected = "a mapping of path -> array"
+            raise UsageError(facts(title, expected=expected, got=describe(state)))
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
-        title = f"{type(self).__name__}.load_state_dict"
         if strict and (missing or unexpected):
             got = f"missing {missing}, unexpected {unexpected}"
             raise UsageError(facts(title, expected=f"the {len(own)} keys of this module", got=got))
-        new = {k: backend.as_array(getattr(state[k], "array", state[k])) for k in own if k in state}
+        new = {k: _as_array(f"{title}: {k}", state[k]) for k in own if k in state}
         wrong = [name for name, value in new.items() if tuple(value.shape) != own[name].shape]
         if wrong:
             expected = ", ".join(f"{name} {own[name].shape}" for name in wrong)
@@ -307,6 +310,13 @@ def _not_registered(module: Module, name: str, value: Any) -> DTypeError:
         remedy = f"assign to {name}.data to change the values"
     headline = f"{type(module).__name__}: assignment to the {kind} {name!r}"
     return DTypeError(facts(headline, expected=expected, got=describe(value), remedy=remedy))
+
+
+def _as_array(what: str, value: Any) -> Any:
+    try:
+        return backend.as_array(getattr(value, "array", value))
+    except MinigradError as error:
+        raise type(error)(f"{what}: {error}") from error
 
 
 def _floating(dtype: Any) -> np.dtype:

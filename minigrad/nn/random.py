@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from minigrad.errors import check_count
+
 _DEFAULT = np.random.default_rng(0)
 
 
@@ -14,6 +16,7 @@ def manual_seed(seed: int) -> None:
     >>> bool((a == mg.nn.Linear(2, 2).weight).all())
     True
     """
+    check_count("manual_seed: seed", seed, least=0)
     _DEFAULT.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
 
@@ -21,4 +24,7 @@ def generator(rng: np.random.Generator | int | None = None) -> np.random.Generat
     """``rng`` itself, a new generator of that seed, or the default one for None."""
     if rng is None:
         return _DEFAULT
-    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
+    if isinstance(rng, np.random.Generator):
+        return rng
+    check_count("rng: seed", rng, least=0)
+    return np.random.default_rng(rng)

@@ -6,7 +6,7 @@ from numbers import Real
 from typing import Any
 
 from minigrad import backend
-from minigrad.errors import UsageError, facts
+from minigrad.errors import UsageError, check_keys, facts
 from minigrad.fused.foreach import axpby, on_gpu
 from minigrad.tensor import Tensor
 
@@ -86,7 +86,7 @@ class Optimizer:
         Raises:
             UsageError: another number of groups or parameters, or arrays of other shapes.
         """
-        states, groups = state["state"], state["param_groups"]
+        states, groups = check_keys("optimizer.load_state_dict", state, "state", "param_groups")
         if len(states) != len(self.state) or len(groups) != len(self.param_groups):
             expected = f"{len(self.param_groups)} groups, {len(self.state)} parameters"
             got = f"{len(groups)} groups, {len(states)} parameters"

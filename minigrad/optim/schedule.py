@@ -4,12 +4,7 @@ from collections.abc import Callable, Iterable
 from math import cos, pi
 from typing import Any
 
-from minigrad.errors import UsageError, facts
-
-
-def _check_epochs(name: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(facts(name, expected="1 or more", got=value))
+from minigrad.errors import check_count, check_keys
 
 
 class LambdaLR:
@@ -48,7 +43,9 @@ class LambdaLR:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what ``state_dict`` returned."""
-        self.last_epoch, self.base_lrs = state["last_epoch"], list(state["base_lrs"])
+        title = f"{type(self).__name__}.load_state_dict"
+        self.last_epoch, rates = check_keys(title, state, "last_epoch", "base_lrs")
+        self.base_lrs = list(rates)
         self._apply()
 
 
@@ -56,7 +53,7 @@ class StepLR(LambdaLR):
     """Times ``gamma`` after every ``step_size`` epochs."""
 
     def __init__(self, optimizer: Any, step_size: int, gamma: float = 0.1):
-        _check_epochs("StepLR: step_size", step_size)
+        check_count("StepLR: step_size", step_size)
         super().__init__(optimizer, lambda epoch: gamma ** (epoch // step_size))
 
 
@@ -85,7 +82,7 @@ class CosineAnnealingLR(LambdaLR):
     """
 
     def __init__(self, optimizer: Any, T_max: int, eta_min: float = 0.0):
-        _check_epochs("CosineAnnealingLR: T_max", T_max)
+        check_count("CosineAnnealingLR: T_max", T_max)
         self.floor = eta_min
         super().__init__(optimizer, lambda epoch: (1 + cos(pi * epoch / T_max)) / 2)
 
@@ -115,7 +112,7 @@ class LinearLR(LambdaLR):
         end_factor: float = 1.0,
         total_iters: int = 5,
     ):
-        _check_epochs("LinearLR: total_iters", total_iters)
+        check_count("LinearLR: total_iters", total_iters)
 
         def factor(epoch: int) -> float:
             share = min(epoch, total_iters) / total_iters

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.errors import check_count
+
 _STREAM = 0x6D67
 
 
@@ -17,4 +19,5 @@ def generator(rng: Any) -> np.random.Generator:
         return rng
     if rng is None:
         return np.random.default_rng()
+    check_count("rng: seed", rng, least=0)
     return np.random.default_rng([_STREAM, rng])

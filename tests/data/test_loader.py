@@ -71,5 +71,24 @@ def test_what_does_not_fit_is_refused():
     for size in (0, 2.5, "2"):
         with pytest.raises(UsageError, match="batch_size"):
             DataLoader([1], size)
-    with pytest.raises(UsageError, match="test"):
-        train_test_split(np.zeros(3), test=3)
+    for test in (3, 0, 2.0, 0.25, None):
+        with pytest.raises(UsageError, match="test"):
+            train_test_split(np.zeros(3), test=test)
+    for arrays in (([1, 2, 3],), (np.float64(1),), (None, None)):  # lists take no arrays of indices
+        with pytest.raises(ShapeError, match="TensorDataset"):
+            TensorDataset(*arrays)
+    for data in (None, 5, iter([1])):
+        with pytest.raises(UsageError, match="dataset"):
+            DataLoader(data)
+    with pytest.raises(UsageError, match="seed"):
+        DataLoader([1], seed=-1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [(np.zeros(3), np.zeros(4)), [(np.zeros(3), 1), (np.zeros(4), 1)], [(1, 1), (1,)]],
+    ids=["arrays", "ragged", "uneven"],
+)
+def test_samples_that_do_not_stack_are_shown_by_their_shapes(data):
+    with pytest.raises(ShapeError, match=r"(?s)DataLoader: samples.*\)\] and .*TensorDataset"):
+        list(DataLoader(data, 2))

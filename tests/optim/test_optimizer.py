@@ -173,6 +173,10 @@ def test_a_state_of_other_parameters_is_refused(rng):
         optim.Adam(params[:2]).load_state_dict(state)
     with pytest.raises(UsageError, match="exp_avg of parameter 0"):
         optim.Adam([params[1], params[0], params[2]]).load_state_dict(state)
+    for owner in (optimizer, optim.StepLR(optimizer, 2)):
+        for missing in ({}, None):
+            with pytest.raises(UsageError, match=r"load_state_dict\n.*a dict with"):
+                owner.load_state_dict(missing)
 
 
 # --- clipping -------------------------------------------------------------------------------------
