@@ -73,6 +73,7 @@ from minigrad.ops import (
     tanh,
     tensordot,
     transpose,
+    unstack,
     var,
     where,
 )
@@ -165,6 +166,7 @@ __all__ = [
     "tensordot",
     "train",
     "transpose",
+    "unstack",
     "value_and_grad",
     "var",
     "verify",

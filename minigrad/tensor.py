@@ -16,6 +16,7 @@ from minigrad.core.sweep import backward_sweep
 from minigrad.declaration import REGISTRY
 from minigrad.errors import DTypeError, GraphError, ShapeError, describe, facts, kind_of
 from minigrad.operators import binary
+from minigrad.ops.shape import slices
 from minigrad.seed import as_seed
 
 
@@ -135,7 +136,7 @@ class Tensor(Box):
         return self.shape[0]
 
     def __iter__(self) -> "Iterator[Tensor]":
-        return (self[i] for i in range(len(self)))
+        return slices(self, (), len(self))
 
     def __bool__(self) -> bool:
         return bool(self.item())

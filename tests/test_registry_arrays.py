@@ -150,8 +150,8 @@ def test_ops_with_a_numpy_name_compute_what_numpy_computes(call):
         expected = getattr(np, name)(xs, **params)
     elif name == "einsum":
         expected = np.einsum(params["subscripts"], *xs)
-    elif name == "split":
-        parts = np.split(*xs, **params)
+    elif name in ("split", "unstack"):
+        parts = getattr(np, name)(*xs, **params)
         expected = np.concatenate([part.reshape(-1) for part in parts])
     elif name == "clip":
         expected = np.clip(*xs, params.get("min"), params.get("max"))

@@ -8,6 +8,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import errors
+from minigrad.core.node import ancestors
 
 OPERATORS = {
     "+": operator.add,
@@ -278,6 +279,18 @@ def test_iteration_yields_recorded_rows():
     np.testing.assert_array_equal(x.grad.data[1:], [[0.0] * 4, [1.0, 2.0, 3.0, 4.0]])
     a, b, c = x
     assert c.shape == (4,) and a.requires_grad and b.requires_grad
+
+
+@pytest.mark.parametrize("cut", [list, mg.unstack], ids=["iteration", "unstack"])
+def test_the_gradient_of_a_loop_over_n_slices_costs_n_log_n(cut):
+    n, seed = 512, np.random.default_rng(0).normal(size=512)
+    x = leaf(np.arange(512.0))
+    y = mg.stack(cut(x))
+    cuts = [node for node in ancestors(y.node) if node.op is mg.ops.getitem]
+    # the cotangent of a slice fills what it was cut from: 8 pieces of one whole, 8^3 = n
+    assert sum(node.inputs[0].size for node in cuts) == 8 * 3 * n
+    y.backward(seed)
+    np.testing.assert_array_equal(x.grad.data, seed)
 
 
 def test_a_0d_tensor_has_no_length_and_no_items():

@@ -131,7 +131,7 @@ class RNN(Module):
         h = _state(self, x, h)
         recurrent = ops.transpose(self.weight_hh)
         states = []
-        for t in range(x.shape[1]):
-            h = self.activation(u[:, t] + kernels.matmul(h, recurrent))
+        for u_t in ops.unstack(u, axis=1):
+            h = self.activation(u_t + kernels.matmul(h, recurrent))
             states.append(h)
         return ops.stack(*states, axis=1), h

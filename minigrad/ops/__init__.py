@@ -48,6 +48,7 @@ from minigrad.ops.shape import (
     sum_to,
     swapaxes,
     transpose,
+    unstack,
 )
 
 __all__ = [
@@ -59,6 +60,6 @@ __all__ = [
     "mean", "min", "minimum", "mse_loss", "multiply", "negative", "pad", "positive", "power",
     "prod", "reciprocal", "relu", "reshape", "scatter_add", "sigmoid", "sign", "sin", "softmax",
     "softplus", "split", "sqrt", "sqrtm", "square", "squeeze", "stack", "subtract", "sum",
-    "sum_to", "swapaxes", "take_pooled", "tanh", "tensordot", "to_device", "transpose", "var",
-    "where",
+    "sum_to", "swapaxes", "take_pooled", "tanh", "tensordot", "to_device", "transpose", "unstack",
+    "var", "where",
 ]  # fmt: skip
