@@ -7,7 +7,6 @@ from math import prod as product
 
 import numpy as np
 
-from minigrad.backend import namespace
 from minigrad.core.op import op
 from minigrad.declaration import Case, Domain
 from minigrad.ops.exponential import exp
@@ -319,11 +318,11 @@ def _weights(x, axis):
 def shifted(x, axis):
     """``x`` less its largest element along ``axis``, which is taken as a constant.
 
-    What is made of it must not depend on a shift of ``x``; then no derivative is lost.
+    What is made of it must not depend on a shift of ``x``; then no derivative is lost. Where that
+    element is infinite, all that is made of it is nan.
     """
     x = floating(x)
-    raw = getattr(x, "array", x)
-    return x - _top(namespace(raw), raw, axis)
+    return x - getattr(x, "array", x).max(axis=axis, keepdims=True)
 
 
 def _top(xp, x, axis):

@@ -292,6 +292,21 @@ def test_cross_entropy_is_its_composite(kind, n, k, shift, dtype, seed):
     assert np.abs(x_bar - x.grad.numpy()).max() <= unit * abs(y_bar) / n
 
 
+@pytest.mark.parametrize("row", [[np.inf, 0.5], [0.5, np.inf], [-np.inf, 0.5], [-np.inf] * 2])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_cross_entropy_of_infinite_logits_is_that_of_its_composite(row):
+    """Nan where the largest logit of a row is infinite, as in PyTorch: inf - inf is no number."""
+    found = []
+    for f in (mg.cross_entropy, mg.fused.cross_entropy):
+        x = mg.tensor([row], requires_grad=True)
+        y = f(x, np.array([0]))
+        y.backward(0.5)
+        found.append((y.item(), x.grad.numpy()))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    assert np.isnan(found[0][0]) == np.isinf(max(row))
+
+
 @pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [64, 4100])
