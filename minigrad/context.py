@@ -1,7 +1,7 @@
-"""What is current in this thread: whether ops are recorded, in which scope, and who watches."""
+"""What is current in a thread or asyncio task: whether ops are recorded, the scope, who watches."""
 
-import threading
 from contextlib import ContextDecorator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any
@@ -37,32 +37,31 @@ class Context:
     journal: list | None = None  # (tensor, array, node) before each assignment, to undo them
 
 
-class _Thread(threading.local):
-    context = Context()
-
-
-THREAD = _Thread()
+_DEFAULT = Context()
+CURRENT = ContextVar("minigrad", default=_DEFAULT)
 
 
 class setting(ContextDecorator):
-    """Change fields of this thread's context inside a ``with`` block or a decorated function."""
+    """Change fields of the current context inside a ``with`` block or a decorated function."""
 
     def __init__(self, **values: Any):
         self.values = values
         self.before: list[Context] = []  # a stack: the same object may be entered again
 
     def __enter__(self) -> None:
-        now, values = THREAD.context, self.values
+        now, values = CURRENT.get(), self.values
         self.before.append(now)
-        THREAD.context = Context(
-            values.get("recording", now.recording),
-            values.get("scope", now.scope),
-            values.get("observer", now.observer),
-            values.get("journal", now.journal),
+        CURRENT.set(
+            Context(
+                values.get("recording", now.recording),
+                values.get("scope", now.scope),
+                values.get("observer", now.observer),
+                values.get("journal", now.journal),
+            )
         )
 
     def __exit__(self, *exception: Any) -> None:
-        THREAD.context = self.before.pop()
+        CURRENT.set(self.before.pop())
 
     def __call__(self, function: Any) -> Any:
         if any(kind(function) for kind in _PAUSING):
@@ -92,7 +91,7 @@ class scope(setting):
         self.name, self.operands = name, operands
 
     def __enter__(self) -> None:
-        self.values = {"scope": Scope(self.name, THREAD.context.scope, self.operands)}
+        self.values = {"scope": Scope(self.name, CURRENT.get().scope, self.operands)}
         super().__enter__()
 
     def _recreate_cm(self) -> "scope":

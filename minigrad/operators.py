@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minigrad.backend import MODULES, WEAK
-from minigrad.context import THREAD
+from minigrad.context import CURRENT
 from minigrad.core.node import Box, Node
 from minigrad.core.op import NO_PARAMS, Op
 
@@ -44,7 +44,7 @@ def _recorded(op: Op, box: Box, inputs: tuple, parents: tuple) -> Any:
         inputs: two arrays of one class, or an array and a number.
         parents: the nodes that made them; None for a number.
     """
-    context, xp = THREAD.context, MODULES.get(box.array.__class__, WEAK)
+    context, xp = CURRENT.get(), MODULES.get(box.array.__class__, WEAK)
     p, q = parents
     if (
         xp is WEAK  # an array of a library that was not looked up yet

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, ops
-from minigrad.context import THREAD
+from minigrad.context import CURRENT
 from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
@@ -278,8 +278,9 @@ class Tensor(Box):
         if new.shape != self.shape:
             raise ShapeError(facts("assignment: value", expected=self.shape, got=new.shape))
         new = new.astype(self.dtype) if new.dtype != self.dtype else backend.frozen(new, own)
-        if THREAD.context.journal is not None:
-            THREAD.context.journal.append((self, self.array, self.node))
+        journal = CURRENT.get().journal
+        if journal is not None:
+            journal.append((self, self.array, self.node))
         if self.node is not None:
             old = self.node
             self.node = leaf(new, old.requires_grad, old.name)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minigrad import backend, ops
-from minigrad.context import THREAD, setting
+from minigrad.context import CURRENT, setting
 from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep, forward_sweep
 from minigrad.errors import GraphError, OverwrittenError, ShapeError, UsageError, describe, facts
@@ -137,7 +137,7 @@ class _Run:
     """One recorded call of ``f`` with fresh nodes for the arguments to differentiate."""
 
     def __init__(self, f: Callable, args: tuple, positions: Any, kwargs: dict | None = None):
-        self.outer = THREAD.context.recording
+        self.outer = CURRENT.get().recording
         self.args = list(args)
         for i in positions:
             arg = args[i] if isinstance(args[i], Tensor) else tensor(args[i])

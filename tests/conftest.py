@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import minigrad as mg
-from minigrad.context import THREAD
+from minigrad.context import CURRENT
 
 HERE = Path(__file__).parent
 # There are as many processes as cores; and with one thread a product sums in one order, always.
@@ -61,7 +61,7 @@ def kernels(gpu):
 
 
 def _global_state() -> dict:
-    context = THREAD.context
+    context = CURRENT.get()
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002, the state to protect
     return {
         "recording": context.recording,

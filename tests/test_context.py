@@ -1,18 +1,20 @@
 """What is current in a thread: recording, scope, observer."""
 
+import asyncio
 import threading
 
 import pytest
 
 import minigrad as mg
-from minigrad.context import THREAD, Scope, setting
+from minigrad.context import CURRENT, Scope, setting
+from minigrad.nn.module import statistics_are_frozen
 
 
 def test_scopes_nest_and_end():
     with mg.scope("a"), mg.scope("b"):
-        inner = THREAD.context.scope
+        inner = CURRENT.get().scope
     assert [s.name for s in inner.path()] == ["a", "b"]
-    assert THREAD.context.scope is None
+    assert CURRENT.get().scope is None
 
 
 def test_two_runs_of_one_name_are_two_scopes():
@@ -23,16 +25,37 @@ def test_two_runs_of_one_name_are_two_scopes():
 def test_settings_are_restored_after_an_error():
     with pytest.raises(KeyError), setting(recording=False), mg.scope("x"):
         raise KeyError
-    assert THREAD.context.recording and THREAD.context.scope is None
+    assert CURRENT.get().recording and CURRENT.get().scope is None
 
 
 def test_a_new_thread_starts_with_the_defaults():
     seen = []
     with mg.no_grad(), mg.scope("x"):
-        thread = threading.Thread(target=lambda: seen.append(THREAD.context))
+        thread = threading.Thread(target=lambda: seen.append(CURRENT.get()))
         thread.start()
         thread.join()
     assert seen[0].recording and seen[0].scope is None and seen[0].observer is None
+
+
+def test_asyncio_tasks_have_settings_of_their_own():
+    found = []
+
+    async def quiet():
+        with mg.no_grad(), mg.nn.frozen_statistics():
+            await asyncio.sleep(0)
+
+    async def loud():  # starts while the other is inside, and ends after it
+        with mg.scope("loud"):
+            found.append((CURRENT.get().recording, statistics_are_frozen()))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            found.append((CURRENT.get().scope.name, statistics_are_frozen()))
+
+    async def both():
+        await asyncio.gather(quiet(), loud())
+
+    asyncio.run(both())
+    assert found == [(True, False), ("loud", False)]
 
 
 def test_a_decorated_function_keeps_threads_apart():
@@ -48,7 +71,7 @@ def test_a_decorated_function_keeps_threads_apart():
     def work(k):
         with mg.scope(f"thread {k}"):
             quiet(k)
-            found[k] = THREAD.context.scope.name
+            found[k] = CURRENT.get().scope.name
 
     threads = [threading.Thread(target=work, args=(k,)) for k in (0, 1)]
     for k in (0, 1):
@@ -63,10 +86,10 @@ def test_a_decorated_function_keeps_threads_apart():
 def test_a_decorated_function_may_call_itself():
     @mg.no_grad()
     def countdown(n):
-        assert not THREAD.context.recording
+        assert not CURRENT.get().recording
         return n if n == 0 else countdown(n - 1)
 
-    assert countdown(3) == 0 and THREAD.context.recording
+    assert countdown(3) == 0 and CURRENT.get().recording
 
 
 def counted():

@@ -10,7 +10,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import backend
-from minigrad.context import THREAD, scope, setting
+from minigrad.context import CURRENT, scope, setting
 from minigrad.core.node import Node, leaf
 from minigrad.errors import LibraryMismatchError
 from minigrad.observer import Observer
@@ -69,7 +69,7 @@ def outcome(call, a, b):
         y = call(a, b)
     except Exception as error:
         return type(error), str(error)
-    seen = getattr(THREAD.context.observer, "last", None)
+    seen = getattr(CURRENT.get().observer, "last", None)
     value = (seen, type(y), type(y.array), y.dtype, y.shape, y.array.tobytes())
     return value, recorded(y.node)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from minigrad.backend import MODULES, WEAK, Kind, as_operands, frozen, namespace
-from minigrad.context import THREAD
+from minigrad.context import CURRENT
 from minigrad.core.node import Box, Cached, Node, leaf
 from minigrad.declaration import Declared
 from minigrad.errors import from_operands, refuse_tracked
@@ -74,7 +74,7 @@ class Op(Declared):
                 mixed, xp = mixed or module is None or xp is not WEAK, module
         if params:
             refuse_tracked(self, params)
-        context, node = THREAD.context, None
+        context, node = CURRENT.get(), None
         recording = tracked and context.recording
         try:
             if xp is WEAK or mixed:  # nothing but numbers, or a sequence among the operands

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from minigrad.backend import SCALARS, zeros_like
-from minigrad.context import THREAD, Scope, setting
+from minigrad.context import CURRENT, Scope, setting
 from minigrad.core.broadcast import rebroadcast, unbroadcast
 from minigrad.core.node import Node, ancestors
 from minigrad.errors import no_rule, overwritten, wrong_entries
@@ -34,7 +34,7 @@ def backward_sweep(
                 bars[node] = None
     bars[root] = seed  # a node that is not in bars leads to no target
     ours: set[Node] = set()  # whose cotangent is an array that nobody else holds
-    observer = THREAD.context.observer
+    observer = CURRENT.get().observer
     mirror = _Mirror("∇ ", seed) if record else None
     with setting(observer=observer if record else None):  # it watches pulls, not plain arithmetic
         for node in reversed(order):
@@ -103,7 +103,7 @@ def forward_sweep(root: Node, tangents: dict[Node, Any], record: bool = False) -
     """Push ``tangents`` (node -> tangent) forward to ``root``; None where its tangent is zero."""
     dots = dict(tangents)
     mirror = _Mirror("d ", next(iter(tangents.values()))) if record else None
-    observer = THREAD.context.observer
+    observer = CURRENT.get().observer
     with setting(observer=observer if record else None):
         for node in _checked_ancestors(root, dots):
             x_dots = [dots.get(parent) for parent in node.parents]
@@ -160,7 +160,7 @@ class _Mirror:
 
     def __init__(self, prefix: str, seed: Any):
         self.prefix, self.box = prefix, type(seed)
-        self.scopes: dict[Scope | None, Scope | None] = {None: THREAD.context.scope}
+        self.scopes: dict[Scope | None, Scope | None] = {None: CURRENT.get().scope}
 
     def operands(self, node: Node) -> tuple[Any, tuple]:
         pairs = zip(node.inputs, node.parents, strict=True)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.backend import as_array, frozen, namespace
-from minigrad.context import THREAD, setting
+from minigrad.context import CURRENT, setting
 from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep, forward_sweep
@@ -108,7 +108,7 @@ class Fused(Op):
         boxes = [arg for arg in args if isinstance(arg, Box)]
         if boxes:
             self.box = type(boxes[0])
-        if len(boxes) < len(args) and THREAD.context.recording and any(map(_is_tracked, boxes)):
+        if len(boxes) < len(args) and CURRENT.get().recording and any(map(_is_tracked, boxes)):
             # a cache must not hold arrays that their owner may still change
             args = tuple(a if isinstance(a, Box) else self.box(frozen(as_array(a))) for a in args)
         return super().__call__(*args, **params)

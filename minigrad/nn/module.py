@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property
 from typing import Any, Self
 
@@ -16,12 +16,7 @@ from minigrad.core.node import leaf
 from minigrad.errors import DTypeError, MinigradError, ShapeError, UsageError, describe, facts
 from minigrad.tensor import Tensor, tensor
 
-
-class _Thread(threading.local):
-    frozen = False
-
-
-_THREAD = _Thread()
+_FROZEN = ContextVar("frozen statistics", default=False)  # of a thread or an asyncio task
 
 
 @contextmanager
@@ -37,17 +32,17 @@ def frozen_statistics() -> Iterator[None]:
     >>> bn.running_mean.numpy()
     array([0., 0.])
     """
-    before = _THREAD.frozen
-    _THREAD.frozen = True
+    before = _FROZEN.get()
+    _FROZEN.set(True)
     try:
         yield
     finally:
-        _THREAD.frozen = before
+        _FROZEN.set(before)
 
 
 def statistics_are_frozen() -> bool:
-    """Whether ``frozen_statistics`` is in force in this thread."""
-    return _THREAD.frozen
+    """Whether ``frozen_statistics`` is in force here."""
+    return _FROZEN.get()
 
 
 def _no_names(module: Any) -> dict[str, None]:
@@ -121,7 +116,7 @@ class Module:
 
     def update_buffers(self, **values: Any) -> None:
         """Assign arrays, which nobody else holds, to buffers; not inside ``frozen_statistics``."""
-        if not _THREAD.frozen:
+        if not _FROZEN.get():
             for name, value in values.items():
                 getattr(self, name)._replace(value, own=True)
 
