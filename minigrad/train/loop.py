@@ -107,6 +107,9 @@ class Trainer:
         n = len(train[0])
         if not n:
             raise UsageError(facts("Trainer: train", expected="1 or more samples", got="none"))
+        if record and device == "cpu":
+            remedy = "train(..., device='cuda'), or --device cuda"
+            raise UsageError(facts("train: record", expected="a GPU", got=device, remedy=remedy))
         self.loader.drop_last = n > batch_size and n % batch_size == 1
         self.path = None if path is None else Path(path)
         self.settings = settings or {}
