@@ -1,5 +1,6 @@
 """Check every op of a recorded graph at the values it really had, and name the first wrong one."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from minigrad.verify.report import Finding, Report
 def check_graph(y: Tensor, *, rng: Any = 0) -> Report:
     """Check the local vjp of each op that ``y`` was computed by, oldest first.
 
-    Record the graph under ``minigrad.anomaly_mode()`` to have the source line of a wrong op named.
+    Record the graph under ``minigrad.anomaly_mode()`` to have the source line of a wrong op named;
+    ``draw(y, path, verdicts=minigrad.viz.verdicts(report))`` shows where in the graph it stands.
 
     Args:
         y: a recorded result; it is not swept, and nothing of the graph changes.
@@ -33,13 +35,17 @@ def check_graph(y: Tensor, *, rng: Any = 0) -> Report:
         raise GraphError(facts("check_graph", expected="a recorded result", got=describe(y)))
     rng = generator(rng)
     report = Report("every op of the graph, at its values")
-    done: set[tuple] = set()
+    done: dict[tuple, Report] = {}
     for node in ancestors(y.node):
-        key = _key(node)
-        if node.op is None or key in done:
+        if node.op is None:
             continue
-        done.add(key)
-        _check_node(report, node, rng)
+        key = _key(node)
+        if key not in done:
+            done[key] = found = _check_node(node, rng)
+            report.rows += found.rows
+            report.findings += found.findings
+            report.notes += found.notes
+        report.ops[node] = done[key]
     return report
 
 
@@ -49,7 +55,7 @@ def _key(node: Node) -> tuple:
     return node.op, repr(node.params), arrays
 
 
-def _check_node(report: Report, node: Node, rng: np.random.Generator) -> None:
+def _check_node(node: Node, rng: np.random.Generator) -> Report:
     inputs = [to_host(x) if hasattr(x, "shape") else x for x in node.inputs]
     real = [i for i, p in enumerate(node.parents) if p is not None and p.requires_grad]
 
@@ -68,13 +74,12 @@ def _check_node(report: Report, node: Node, rng: np.random.Generator) -> None:
     for what, arrays in values.items():
         if not all(np.isfinite(array).all() for array in arrays):
             message = f"{node.op.name}{where}: its {what} not finite at this point"
-            report.notes.append(Finding("undefined", message=message, cause=node.op.name))
-            return
+            note = Finding("undefined", message=message, cause=node.op.name)
+            return Report(node.op.name, notes=[note])
     names = [f"{node.name or node.op.name}, input {i}" for i in real]
     found = gradcheck(call, [np.asarray(inputs[i]) for i in real], names=names, rng=rng)
-    report.rows += found.rows
-    for finding in found.findings:
-        message = f"{node.op.name}{where}: {finding.message}"
-        report.findings.append(
-            Finding(**{**vars(finding), "message": message, "cause": node.op.name})
-        )
+    found.findings = [
+        replace(one, message=f"{node.op.name}{where}: {one.message}", cause=node.op.name)
+        for one in found.findings
+    ]
+    return found

@@ -60,13 +60,17 @@ class Row:
 
 @dataclass
 class Report:
-    """The outcome of a check. ``ok`` only if something was proven and nothing was found wrong."""
+    """The outcome of a check. ``ok`` only if something was proven and nothing was found wrong.
+
+    ``ops`` are the reports on the single ops of a recorded graph, by node, where that was checked.
+    """
 
     title: str
     rows: list[Row] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    ops: "dict[Any, Report]" = field(default_factory=dict, repr=False)
 
     @property
     def ok(self) -> bool:

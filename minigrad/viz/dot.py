@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import islice
 from typing import Any
 
 from minigrad.core.node import Box, Node
 from minigrad.errors import DTypeError, GraphError, UsageError, describe, facts
-from minigrad.viz.badge import Verdict
+from minigrad.viz.badge import Verdict, of_all
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.gradient import CONSTANT, Gradient, Swept, swept
 from minigrad.viz.graph import Card, Cluster, Edge, Picture, Recorded, picture
@@ -29,6 +30,7 @@ _BADGES = {
     False: ("#b3261e", "✗ wrong"),
     None: ("#5f6368", "– not run"),
 }
+_Verdicts = Mapping[str | Node, Verdict]
 _OUTPUTS = 3  # values that one folded card shows
 _TITLE = 44  # characters in a line of a title
 _MANY = 60  # cards; with more, arrays beyond 4 x 4 are shown by an excerpt
@@ -42,7 +44,7 @@ def to_dot(
     depth: int | None = None,
     values: bool = True,
     grads: bool = True,
-    verdicts: Mapping[str, Verdict] | None = None,
+    verdicts: Mapping[str | Node, Verdict] | None = None,
 ) -> str:
     """Describe the graph that computed ``y`` in DOT, the language of Graphviz.
 
@@ -53,11 +55,12 @@ def to_dot(
         y: a result, or several, whose graph was recorded.
         depth: levels of nested scopes that are opened; deeper ones fold to one card. None: all.
         values, grads: whether the cards show the numbers, and the gradients.
-        verdicts: name of a leaf -> (whether its gradient was proven, text); None is "not run".
+        verdicts: name of a leaf, or node of an op -> (whether its gradient, or its rule, was
+            proven, text), as ``minigrad.viz.verdicts`` finds them; None is "not run".
 
     Raises:
         GraphError: nothing was recorded for ``y``.
-        UsageError: ``depth`` is negative, or a verdict names no leaf of the graph.
+        UsageError: ``depth`` is negative, or a verdict is about nothing in the graph.
 
     >>> x = mg.tensor(3.0, requires_grad=True, name="x")
     >>> mg.viz.to_dot(x * x).count("n0 -> n1")
@@ -67,7 +70,8 @@ def to_dot(
         raise UsageError(facts("draw: depth", expected="None, 0, 1, 2 ...", got=repr(depth)))
     recorded = Recorded(_roots(y))
     verdicts = _checked(verdicts or {}, recorded)
-    visible = picture(recorded, depth, pinned=lambda node: _verdict(node, verdicts) is not None)
+    pins = _pins(recorded, verdicts)
+    visible = picture(recorded, depth, pinned=lambda node: node in pins)
     return _Writer(recorded, visible, values, grads, verdicts).text()
 
 
@@ -88,18 +92,30 @@ def _roots(y: Any) -> list[Node]:
     return [box.node for box in boxes]
 
 
-def _checked(verdicts: Mapping[str, Verdict], recorded: Recorded) -> Mapping[str, Verdict]:
+def _checked(verdicts: _Verdicts, recorded: Recorded) -> _Verdicts:
     names = [node.name for node in recorded.order if node.op is None and node.name]
-    unknown = [name for name in verdicts if name not in names]
+    unknown = [x for x in verdicts if x not in recorded.operands and x not in names]
     if unknown:
         expected = f"names of leaves: {', '.join(map(shown, names[:8])) or 'this graph has none'}"
-        got = ", ".join(map(shown, unknown))
+        expected += "; or nodes of ops in it"
+        got = ", ".join(shown(x) if isinstance(x, str) else _elsewhere(x) for x in unknown)
         raise UsageError(facts("draw: verdicts", expected=expected, got=got))
     return verdicts
 
 
-def _verdict(node: Node, verdicts: Mapping[str, Verdict]) -> Verdict | None:
-    return verdicts.get(node.name) if node.op is None and node.name else None
+def _elsewhere(node: Node) -> str:
+    return f"{node.op.name if node.op else 'a leaf'} of another graph"
+
+
+def _verdict(node: Node, verdicts: _Verdicts) -> Verdict | None:
+    return verdicts.get((node.name or "") if node.op is None else node)
+
+
+def _pins(recorded: Recorded, verdicts: _Verdicts) -> set[Node]:
+    """What must not disappear in the middle: leaves with a verdict, and the first wrong op."""
+    leaves = {x for x in recorded.order if x.op is None and _verdict(x, verdicts) is not None}
+    wrong = (x for x in recorded.order if x.op is not None and verdicts.get(x, (1, ""))[0] is False)
+    return leaves | set(islice(wrong, 1))
 
 
 class _Writer:
@@ -111,7 +127,7 @@ class _Writer:
         visible: Picture,
         values: bool,
         grads: bool,
-        verdicts: Mapping[str, Verdict],
+        verdicts: _Verdicts,
     ):
         nodes = [n for card in visible.cards for n in card.outputs if card.kind != "gap"]
         self.visible, self.values, self.verdicts = visible, values, verdicts
@@ -173,9 +189,7 @@ class _Writer:
         if folded or not self.values:
             about = _about_scope(card) if folded else _about(node)
             rows.append(_row(_font(escaped(about))))
-        verdict = None if folded else _verdict(node, self.verdicts)
-        if verdict is not None:
-            rows.append(_badge(*verdict))
+        rows += self._badge(card)
         for output in card.outputs[:_OUTPUTS]:
             name = f"{self.formulas.operand[output].text} " if len(card.outputs) > 1 else ""
             rows += self._numbers(output, name, folded)
@@ -188,7 +202,17 @@ class _Writer:
         rows = [_row(_b(f"… {card.ops:,} more ops folded"), f'BGCOLOR="{_HEADS["gap"]}"')]
         if leaves:
             rows.append(_row(_font(f"and {leaves:,} leaves")))
+        rows += self._badge(card)
         return _frame(rows, card, thick=False)
+
+    def _badge(self, card: Card) -> list[str]:
+        """What was proven of it, or of the ops that it stands for."""
+        if card.kind in ("leaf", "op"):
+            verdict = _verdict(card.outputs[0], self.verdicts)
+        else:
+            ops = [node for node in card.members if node.op is not None and node in self.verdicts]
+            verdict = of_all((node.op.name, self.verdicts[node]) for node in ops)
+        return [] if verdict is None else [_badge(*verdict)]
 
     def _numbers(self, node: Node, name: str, folded: bool) -> list[str]:
         """The value of ``node`` and its gradient, beside each other where there is room."""

@@ -275,7 +275,8 @@ def _without_middle(
     visible = list(dict.fromkeys(keys.values()))
     first = kept // 2
     hidden = set(visible[first : len(visible) - (kept - 1 - first)])
-    return {n: _GAP if key in hidden and not pinned(n) else key for n, key in keys.items()}
+    hidden -= {key for node, key in keys.items() if pinned(node)}
+    return {node: _GAP if key in hidden else key for node, key in keys.items()}
 
 
 def _cards(recorded: Recorded, keys: dict[Node, _Key]) -> dict[_Key, Card]:

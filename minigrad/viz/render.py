@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from minigrad import files
-from minigrad.core.node import Box
+from minigrad.core.node import Box, Node
 from minigrad.errors import RenderError, UsageError, facts
 from minigrad.viz import _pygraphviz
 from minigrad.viz.badge import Verdict
@@ -32,7 +32,7 @@ def draw(
     depth: int | None = None,
     values: bool = True,
     grads: bool = True,
-    verdicts: Mapping[str, Verdict] | None = None,
+    verdicts: Mapping[str | Node, Verdict] | None = None,
 ) -> Path:
     """Draw the graph that computed ``y`` into the file ``path``.
 

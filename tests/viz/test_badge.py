@@ -6,6 +6,9 @@ from viz import graphs
 from viz.reading import cards
 
 import minigrad as mg
+from minigrad.core.node import ancestors
+from minigrad.errors import UsageError
+from minigrad.verify.report import Row
 
 RED = "#b3261e"
 ARRAYS = np.sin(np.arange(12.0)).reshape(4, 3), np.array([1.0, 0.5, -2.0]), np.zeros(3)
@@ -48,6 +51,50 @@ def test_planted_wrong_rule_of_an_op_is_red():
     report = mg.verify.gradcheck(lambda x: mg.sum(badly_squared(x)), [x.numpy()], names=["x"])
     dot = mg.viz.to_dot(badly_squared(x), verdicts=mg.viz.verdicts(report))
     assert "✗ wrong: " in cards(dot)["x"] and RED in cards(dot)["x"]
+
+
+@pytest.fixture
+def wrong_tanh(monkeypatch):
+    monkeypatch.setattr(mg.ops.tanh, "partials", lambda y, x: (1 - y,))
+
+
+@pytest.mark.usefixtures("wrong_tanh")
+def test_wrong_op_of_a_checked_graph_is_red_where_it_stands_and_right_ones_are_not():
+    x = graphs.leaf([0.3, -0.8], "x")
+    with np.errstate(invalid="ignore"), mg.scope("block"):
+        a, b = mg.tanh(x * 2.0), mg.tanh(x * 2.0)
+        a.name, b.name = "a", "b"
+        y = a * b + mg.sum(x * mg.log(x))
+    verdicts = mg.viz.verdicts(mg.verify.check_graph(y))
+    found = cards(mg.viz.to_dot(y, verdicts=verdicts))
+    red = {title for title, html in found.items() if RED in html}
+    assert red == {title for title, html in found.items() if "✗ wrong: input 0, vjp/num" in html}
+    assert red == {"a = tanh(x * 2)", "b = tanh(x * 2)"}
+    assert {t for t, html in found.items() if "✓ proven" in html} == {"x * 2", "a * b"}
+    assert "– not run: log: its output is not finite at this point" in found["ln(x)"]
+    folded = cards(mg.viz.to_dot(y, verdicts=verdicts, depth=0))
+    assert "✗ wrong: 2 of 9 ops: tanh, …" in folded["y = block(x)"]
+
+
+@pytest.mark.usefixtures("wrong_tanh")
+def test_wrong_op_does_not_disappear_in_the_middle_of_a_long_graph():
+    y = x = graphs.leaf(0.5, "x")
+    for i in range(400):
+        y = mg.tanh(y) if i in (200, 201) else y + x
+    report = mg.verify.Report("", ops={
+        node: mg.verify.Report("", [Row("tanh, input 0", "", 1.0, 0.0, node.op.name != "tanh")])
+        for node in ancestors(y.node) if node.op is not None
+    })  # fmt: skip
+    html = " ".join(cards(mg.viz.to_dot(y, verdicts=mg.viz.verdicts(report))).values())
+    assert html.count("✗ wrong: input 0") == 1
+    assert html.count("✗ wrong: 1 of 301 ops: tanh") == 1
+
+
+def test_verdict_on_an_op_of_another_graph_is_refused():
+    x = graphs.leaf(0.5, "x")
+    verdicts = mg.viz.verdicts(mg.verify.check_graph(mg.sin(x)))
+    with pytest.raises(UsageError, match="sin of another graph"):
+        mg.viz.to_dot(mg.sin(x), verdicts=verdicts)
 
 
 def test_input_that_nothing_was_proven_of_is_not_run():
