@@ -32,6 +32,20 @@ def test_a_rule_in_numpy_is_right_at_order_1_and_a_finding_says_that_order_2_is_
     ]
 
 
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [(1, []), (2, ["order 2 is not judged"]), (3, ["orders 2 to 3 are not judged"])],
+)
+def test_no_order_above_a_wrong_one_is_called_proven(monkeypatch, order, said):
+    monkeypatch.setattr(mg.ops.sin, "partials", lambda y, x: (1.001 * mg.cos(x),))
+    for report in (
+        gradcheck(mg.sin, [np.array([0.3, 0.7])], order=order),
+        mg.verify.check_op("sin", order=order),
+    ):
+        assert not any("order" in row.pair for row in report.rows)
+        assert [note.message.partition(": ")[0] for note in report.notes] == said
+
+
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_where_the_function_has_no_value_the_finding_says_so():
     report = gradcheck(mg.sqrt, [np.array([1.0, -1.0])])
