@@ -10,7 +10,7 @@ from minigrad.core.node import Box, Node
 from minigrad.errors import DTypeError, GraphError, UsageError, describe, facts
 from minigrad.viz.badge import Verdict, of_all
 from minigrad.viz.formula import Formulas, shown
-from minigrad.viz.gradient import CONSTANT, Gradient, Swept, swept
+from minigrad.viz.gradient import CONSTANT, MISSING, Gradient, Swept, swept
 from minigrad.viz.graph import Card, Cluster, Edge, Picture, Recorded, picture
 from minigrad.viz.grid import SIDE, Cell, Grid, blank, grid, number
 
@@ -226,15 +226,16 @@ class _Writer:
         if gradient is not None:
             blocks.append(self._gradient(gradient, node))
         columns = len(numbers.rows[0]) if numbers.rows else 1
-        if columns > _WIDE or gradient is None or gradient.note == CONSTANT:
+        if columns > _WIDE or gradient is None or not _has_room(gradient):
             return [_row(block) for block in blocks]
         cells = "".join(f'<TD ALIGN="LEFT" VALIGN="TOP">{block}</TD>' for block in blocks)
         return [_row(_table(f"<TR>{cells}</TR>", 4))] if cells else []  # captions do not touch
 
     def _gradient(self, gradient: Gradient, node: Node) -> str:
+        if not _has_room(gradient):
+            head = "gradient: " * (gradient.note != CONSTANT)
+            return _font(escaped(head + gradient.note))
         if gradient.array is None:
-            if gradient.note == CONSTANT:
-                return _font(gradient.note)
             return _block(f"gradient: {gradient.note}", blank(node.value, self.side))
         paths = self.swept.paths[node]
         notes = [gradient.note] * bool(gradient.note) + [f"sum of {paths} paths"] * (paths > 1)
@@ -311,6 +312,11 @@ def _block(caption: str, numbers: Grid) -> str:
     if numbers.rows:
         parts.append(_table("".join(_heat(numbers)), 0, color=_FAINT))
     return _captioned(*parts)
+
+
+def _has_room(gradient: Gradient) -> bool:
+    """Whether its place is kept free: it is there, or will be once ``backward`` has run."""
+    return gradient.array is not None or gradient.note == MISSING
 
 
 def _heat(numbers: Grid) -> list[str]:

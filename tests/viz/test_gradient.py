@@ -9,6 +9,7 @@ from viz.reading import cards, numbers
 
 import minigrad as mg
 from minigrad.composite import label
+from minigrad.viz.grid import BLANK
 
 # --- gradients -----------------------------------------------------------------------------------
 
@@ -71,6 +72,7 @@ def test_gradients_of_a_sweep_from_elsewhere_are_not_kept_rather_than_not_comput
     (h * 3.0).backward()
     dot = mg.viz.to_dot(h)
     assert "gradient: not kept" in cards(dot)["y = x * 2"]
+    assert BLANK not in dot  # no place for what will never stand there
     assert numbers(cards(dot)["x"]) == ["2", "6"]
 
 
