@@ -11,6 +11,8 @@ from minigrad.backend import to_host
 SIDE = 8  # rows and columns of the largest array that is shown whole
 _ROWS, _COLUMNS = 3, 4  # of the excerpt of a larger one
 _LOW, _HIGH = (0x74, 0xAD, 0xD1), (0xFD, 0xAE, 0x61)  # blue and orange differ to every eye
+_DIGITS = 7  # of a number without exponent, at most
+_MANY = 0.2  # of the numbers of an array
 _ALONE = 6.0  # how much paler a single number is
 ODD = "#222222"  # behind nan and inf
 BLANK = "#ececec"  # where there is no number; zero is white
@@ -95,13 +97,16 @@ def statistics(array: np.ndarray) -> list[tuple[str, str]]:
 
 
 def number(value: float, decimals: int | None = None) -> str:
-    """``value`` in at most four significant digits; only 0 itself is written ``0``."""
+    """``value`` in three digits, or with ``decimals``; only 0 itself is written ``0``."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}".replace("-0", "0")
     if decimals is not None and abs(value) >= 0.5 * 10.0**-decimals:
         return f"{value:.{decimals}f}"
-    short = f"{value:.3g}" if decimals is None else f"{value:.1e}"
-    return short.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    return _short(f"{value:.3g}" if decimals is None else f"{value:.1e}")
+
+
+def _short(text: str) -> str:
+    return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
 def flat(array: np.ndarray) -> np.ndarray | None:
@@ -125,20 +130,36 @@ def _cell(value: Any, part: float, decimals: int | None) -> Cell:
     if not math.isfinite(value):
         return Cell(f"{value:g}", ODD, odd=True)
     weight = math.copysign(abs(part) ** 0.8, part)  # small numbers are to be seen, too
-    text = str(value) if isinstance(value, int) and abs(value) < 1e6 else number(value, decimals)
-    return Cell(text, _color(weight), level=round(9 * weight))
+    return Cell(_text(value, decimals), _color(weight), level=round(9 * weight))
+
+
+def _text(value: Any, decimals: int | None) -> str:
+    if isinstance(value, bool):
+        return str(value)
+    exponent = value and decimals is None
+    return _short(f"{value:.2e}") if exponent else number(value, decimals)
 
 
 def _decimals(array: np.ndarray) -> int | None:
-    """Decimals for all cells alike; None where their magnitude asks for exponents."""
+    """Decimals for all cells alike; None where the size of most asks for exponents in all.
+
+    As many as the largest needs for four digits; more, up to seven digits, if a fifth would round
+    to 0. A few that are that small, as rounding errors are, have exponents of their own.
+    """
     values = np.abs(array.astype(np.float64))
     values = values[np.isfinite(values) & (values > 0)]
     top = float(values.max(initial=0.0))
-    if not 1e-3 <= top < 1e5:
+    whole = bool(np.all(values == np.round(values)))
+    if not 1e-3 <= top < (1e6 if whole else 1e5):
         return None
-    if np.all(values == np.round(values)):
+    if whole:
         return 0
-    return min(max(3 - math.floor(math.log10(top)), 0), 4)
+    order, least = math.floor(math.log10(top)), float(values.min())
+    decimals, most = min(max(3 - order, 0), 4), _DIGITS - 1 - max(order, 0)
+    small = (values < 0.5 * 10.0**-decimals).mean()
+    if small >= _MANY and least >= 10.0**-most:
+        return min(1 - math.floor(math.log10(least)), most)
+    return None if small > 0.5 else decimals
 
 
 def _color(weight: float) -> str:
