@@ -16,11 +16,13 @@ class Scope:
     """One run of a composite (``batch_norm``) or of a named block inside it.
 
     ``operands`` are the nodes of what a composite was called with; None for a plain array.
+    ``module`` is a weak reference to the layer or model that runs: a graph keeps no model alive.
     """
 
     name: str
     parent: "Scope | None" = None
     operands: tuple[Any, ...] = ()
+    module: Any = None
 
     def path(self) -> list["Scope"]:
         """The scopes around this one and itself, outermost first."""
@@ -86,13 +88,15 @@ def no_grad():
 class scope(setting):
     """Group the ops recorded inside a ``with`` block under ``name``; scopes nest."""
 
-    def __init__(self, name: str, operands: tuple[Any, ...] = ()):
+    def __init__(self, name: str, operands: tuple[Any, ...] = (), module: Any = None):
         super().__init__()
-        self.name, self.operands = name, operands
+        self.name, self.operands, self.module = name, operands, module
 
     def __enter__(self) -> None:
-        self.values = {"scope": Scope(self.name, CURRENT.get().scope, self.operands)}
-        super().__enter__()
+        now = CURRENT.get()
+        self.before.append(now)
+        inner = Scope(self.name, now.scope, self.operands, self.module)
+        CURRENT.set(Context(now.recording, inner, now.observer, now.journal))
 
     def _recreate_cm(self) -> "scope":
-        return scope(self.name, self.operands)
+        return scope(self.name, self.operands, self.module)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 from typing import Any, Self
+from weakref import ref
 
 import numpy as np
 
@@ -128,7 +129,7 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         title = f"{type(self).__name__} {self._attribute}".rstrip()
-        with scope(title):
+        with scope(title, module=ref(self)):
             try:
                 return self.forward(*args, **kwargs)
             except MinigradError as error:

@@ -5,13 +5,16 @@ Named values keep their names. An unnamed result that is short is written out wh
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigrad.core.node import Node
+from minigrad.errors import MinigradError
 from minigrad.viz.graph import Card, Recorded
 
 _NAME, _OPERANDS, _FORMULA, _INLINE = 40, 6, 80, 20  # characters; operands of one call
@@ -134,21 +137,41 @@ class Formulas:
 
 
 def _told_apart(recorded: Recorded, taken: set[str]) -> Iterator[tuple[Node, str]]:
-    """Each named node with its name; the second of a name that formulas use with ``#2``, and so on.
+    """Each named node with its name; of parameters that share one, the path in their model.
 
-    Results that nothing uses may share a name: no formula could mean the other.
+    The second of a name that formulas use gets ``#2``, and so on. Results that nothing uses may
+    share a name: no formula could mean the other.
     """
     used = {x for x, _ in recorded.uses()}
+    names = {node: shown(node.name) for node in recorded.order if node.name}
+    uses = Counter(name for node, name in names.items() if node in used)
+    paths = _paths(recorded) if max(uses.values(), default=0) > 1 else {}
     numbers: dict[str, Iterator[int]] = {}
-    for node in recorded.order:
-        if not node.name:
-            continue
-        name = shown(node.name)
+    for node, name in names.items():
+        if uses[name] > 1 and node in paths:
+            name = shown(paths[node])
         if name in numbers:
             name = next(s for i in numbers[name] if (s := f"{name}#{i}") not in taken)
         elif node in used:
             numbers[name] = count(2)
         yield node, name
+
+
+def _paths(recorded: Recorded) -> dict[Node, str]:
+    """What the models that still exist call their parameters, of all that ran in this graph."""
+    models = {}
+    for scope in dict.fromkeys(node.scope for node in recorded.order):
+        outermost = None
+        while scope is not None:
+            outermost, scope = scope.module or outermost, scope.parent
+        model = outermost and outermost()
+        models |= {} if model is None else {id(model): model}
+    found: dict[Node, str] = {}
+    for model in models.values():
+        with suppress(MinigradError):  # a layer that was never called has no parameters yet
+            for path, parameter in model.named_parameters():
+                found.setdefault(parameter.node, path)
+    return found
 
 
 def _fresh(prefix: str, taken: set[str]) -> Iterator[str]:

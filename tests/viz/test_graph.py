@@ -2,6 +2,7 @@
 
 import re
 import time
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -45,6 +46,31 @@ def test_a_folded_composite_names_its_operands_in_the_order_of_the_call(shape, c
 def test_operands_of_one_name_are_told_apart():
     x, other, third = scalar("x"), scalar("x"), scalar("x#2")
     assert "y = x * x#3 * x#2" in cards(mg.viz.to_dot(x * other * third))
+
+
+class Net(mg.nn.Module):
+    def __init__(self):
+        self.rows = mg.nn.ModuleList([mg.nn.Linear(2, 2), mg.nn.Linear(2, 2, bias=False)])
+        self.scale = mg.tensor(2.0, requires_grad=True)
+        self.unused = mg.nn.LazyLinear(2)  # which has no parameters yet
+
+    def forward(self, x):
+        return self.scale * self.rows[1](self.rows[0](x))
+
+
+def test_parameters_that_share_a_name_are_called_by_their_path_in_the_model():
+    net = Net()
+    found = cards(mg.viz.to_dot(net(np.ones((1, 2)))))
+    names = {"c1", "rows.0.weight", "bias", "rows.1.weight", "scale"}
+    assert {title for title in found if "=" not in title} - {"v1", "v2"} == names
+
+
+def test_a_graph_keeps_no_model_alive():
+    net = Net()
+    y, alive = net(np.ones((1, 2))), ref(net)
+    del net
+    assert alive() is None
+    assert "weight#2" in cards(mg.viz.to_dot(y))
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 2)])
