@@ -5,12 +5,15 @@ MathML needs the package latex2mathml; without it the browser gets the text, too
 
 import importlib.util
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 from xml.etree import ElementTree
 
 from minigrad.core.op import Op
+from minigrad.errors import facts
+from minigrad.viz.formula import shown
 
 _SYMBOLS = {
     "alpha": "α", "beta": "β", "gamma": "γ", "epsilon": "ε", "mu": "μ", "pi": "π", "sigma": "σ",
@@ -26,6 +29,8 @@ _SUPER = dict(zip("0123456789+-()nTixyp", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽�
 _SUB = dict(zip("0123456789+-()aeijkmnopstx", "₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑᵢⱼₖₘₙₒₚₛₜₓ", strict=True))
 _TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.S)
 _MATHML = "{http://www.w3.org/1998/Math/MathML}"
+_ARGUMENTS = {"mfrac": 2, "msup": 2, "msub": 2, "msubsup": 3, "mroot": 2}
+_SHOWN = 200  # characters of a formula that is no LaTeX
 _INERT = {"display", "stretchy", "width", "height", "depth", "mathvariant", "linethickness",
           "separator", "form", "fence", "minsize", "maxsize", "columnalign", "lspace", "rspace",
           "movablelimits", "symmetric", "accent"}  # fmt: skip
@@ -45,6 +50,51 @@ def subscript(letter: str) -> str:
 
 def _each_by_input(parts: list[str]) -> bool:
     return all(part.lstrip().startswith(r"\bar") for part in parts)
+
+
+def marked(latex: str) -> str:
+    """``latex`` as it was written, and what is wrong with it; "" where nothing is."""
+    wrong = fault(latex)
+    return f"⚠ {shown(latex, _SHOWN)} ({wrong})" if wrong else ""
+
+
+def warn_of_faults(ops: Iterable[Op]) -> None:
+    """A warning for each formula of the declarations that is no LaTeX."""
+    for op in dict.fromkeys(ops):
+        for field in ("formula", "pullback"):
+            if text := marked(getattr(op, field)):
+                said = facts(f"step: the {field} of {op.name}", expected="LaTeX", got=text)
+                warnings.warn(said, stacklevel=3)
+
+
+@cache
+def fault(latex: str) -> str:
+    """What is wrong with ``latex``, as far as can be told here; "" where nothing is.
+
+    Braces are counted; the rest is what latex2mathml, which takes almost anything, made of it.
+    """
+    depth = 0
+    for token in _TOKEN.findall(latex):
+        depth += (token == "{") - (token == "}")
+        if depth < 0:
+            break
+    if depth:
+        return "a brace too many" if depth < 0 else "a brace is not closed"
+    if not latex.strip() or importlib.util.find_spec("latex2mathml") is None:
+        return ""
+    import latex2mathml.converter
+
+    try:
+        root = ElementTree.fromstring(latex2mathml.converter.convert(latex))
+    except Exception as error:  # as in mathml
+        return f"latex2mathml: {type(error).__name__}"
+    for element in root.iter():
+        tag, text = str(element.tag).removeprefix(_MATHML), element.text or ""
+        if text.startswith("\\"):
+            return f"{shown(text)} is unknown"
+        if len(element) != _ARGUMENTS.get(tag, len(element)):
+            return "an argument is missing"
+    return ""
 
 
 @cache

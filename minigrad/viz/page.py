@@ -16,7 +16,7 @@ from minigrad.core.node import Box
 from minigrad.errors import UsageError, facts
 from minigrad.viz.formula import Formulas
 from minigrad.viz.grid import Grid, grid
-from minigrad.viz.latex import mathml, plain
+from minigrad.viz.latex import marked, mathml, plain, warn_of_faults
 from minigrad.viz.record import checksum
 from minigrad.viz.skeleton import Layout, layouts, title
 from minigrad.viz.story import Figure, Formula, Line, Row, Story, about, overview, tell
@@ -54,13 +54,16 @@ def step(y: Box, path: str | os.PathLike | None = None, *, seed: Any = None) -> 
     Raises:
         UsageError: a path that does not end in .html. GraphError: nothing was recorded.
         SeedError: no seed for a ``y`` that is not a scalar.
+        Warning: the formula of an op is no LaTeX; the page shows it as it was written, marked.
         RenderError: no Graphviz here to lay out the picture, or it took more than 20 s.
     """
     path = None if path is None else Path(path)
     if path is not None and path.suffix.lower() not in (".html", ".htm"):
         expected = "a file name that ends in .html"
         raise UsageError(facts("step: path", expected=expected, got=path.name))
-    html = page(trace(y, seed))
+    steps = trace(y, seed)
+    warn_of_faults(value.op for value in steps.values if value.op)
+    html = page(steps)
     if path is None:
         return Page(html)
     files.write(path, html)
@@ -100,7 +103,8 @@ def _inert(text: str) -> str:
 
 
 def _formula(latex: str) -> str:
-    return mathml(latex) or f"<span>{escape(plain(latex))}</span>"
+    wrong = marked(latex)
+    return (not wrong and mathml(latex)) or f"<span>{escape(wrong or plain(latex))}</span>"
 
 
 class _View:

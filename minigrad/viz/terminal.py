@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from minigrad.core.node import Box
 from minigrad.viz.grid import grid
 from minigrad.viz.keys import Keys
-from minigrad.viz.latex import plain
+from minigrad.viz.latex import marked, plain, warn_of_faults
 from minigrad.viz.story import Figure, Formula, Row, Story, about, tell
 from minigrad.viz.trace import Trace, trace
 
@@ -32,6 +32,7 @@ def walk(y: Box, *, seed: Any = None, out: Any = None, keys: Any = None) -> None
         keys: where keys come from; None means ``sys.stdin``.
     """
     steps = trace(y, seed)
+    warn_of_faults(value.op for value in steps.values if value.op)
     out = sys.stdout if out is None else out
     keys = sys.stdin if keys is None else keys
     if not (out.isatty() and keys.isatty()):
@@ -86,7 +87,8 @@ def _moves(steps: Trace) -> dict[str, Any]:
 def _body(story: Story) -> Iterator[str]:
     for block in story.blocks:
         if isinstance(block, Formula):
-            yield f"  {plain(block.latex)}" + (f"    with {block.legend}" * bool(block.legend))
+            text = marked(block.latex) or plain(block.latex)
+            yield f"  {text}" + f"    with {block.legend}" * bool(block.legend)
         elif isinstance(block, Row):
             yield from (f"  {line}".rstrip() for line in _beside(block.items))
         else:

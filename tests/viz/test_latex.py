@@ -1,12 +1,13 @@
 """Formulas of the declarations as MathML and as text."""
 
 import importlib.util
+from io import StringIO
 from xml.etree import ElementTree
 
 import pytest
 
 import minigrad as mg
-from minigrad.viz.latex import mathml, plain, pullback_of
+from minigrad.viz.latex import fault, marked, mathml, plain, pullback_of
 
 FORMULAS = sorted(
     {text for op in mg.REGISTRY.values() for text in (op.formula, getattr(op, "pullback", ""))}
@@ -60,6 +61,55 @@ def test_formula_that_could_act_is_text_or_inert(latex):
     for element in ElementTree.fromstring(mathml(latex) or "<none/>").iter():
         assert "href" not in element.attrib
         assert element.tag not in ("script", "b")
+
+
+@pytest.mark.parametrize("latex", FORMULAS)
+def test_no_declared_formula_is_called_wrong(latex):
+    assert fault(latex) == ""
+
+
+@pytest.mark.parametrize(
+    ("latex", "wrong"),
+    [
+        (r"y = \frac{1}{x", "a brace is not closed"),
+        ("y = x^2}", "a brace too many"),
+        ("y = x}{", "a brace too many"),
+        pytest.param(r"y = \halve x", r"\halve is unknown", marks=needs_latex2mathml),
+        pytest.param(r"y = \frac{1}", "an argument is missing", marks=needs_latex2mathml),
+        pytest.param("y = x_", "latex2mathml: Missing", marks=needs_latex2mathml),
+        (r"\{x\}", ""),
+        ("", ""),
+    ],
+)
+def test_formula_that_is_no_latex_is_named_and_shown_as_it_was_written(latex, wrong):
+    assert fault(latex).startswith(wrong)
+    assert bool(fault(latex)) == bool(wrong)
+    assert marked(latex).startswith(f"⚠ {latex} ({wrong}" if wrong else "")
+
+
+def walked(y):
+    out = StringIO()
+    mg.viz.walk(y, out=out)
+    return out.getvalue()
+
+
+@pytest.mark.usefixtures("declared")
+@pytest.mark.parametrize("show", [lambda y: mg.viz.step(y).html, walked], ids=["page", "terminal"])
+def test_stepping_through_an_op_whose_formula_is_no_latex_warns_and_marks_it(show):
+    @mg.elementwise(formula=r"y = \frac{x}{2", pullback=r"\bar x = \bar y / 2")
+    def halved(xp, x):
+        """Half of ``x``."""
+        return x / 2
+
+    @halved.defpartials
+    def _(y, x):
+        return (0.5 + 0 * x,)
+
+    x = mg.tensor(1.0, requires_grad=True)
+    with pytest.warns(UserWarning, match="the formula of halved") as warned:
+        text = show(halved(halved(x)))
+    assert len(warned) == 1 and warned[0].filename == __file__
+    assert r"⚠ y = \frac{x}{2 (a brace is not closed)" in text
 
 
 def test_without_latex2mathml_there_is_no_mathml(monkeypatch):
