@@ -194,6 +194,24 @@ def test_curves_are_well_formed_and_the_same_for_the_same_numbers(tmp_path):
     ElementTree.fromstring(tr.curves("t", "x", {}))
 
 
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([2.3, 0.4], "0 0.5 1 1.5 2 2.5"),
+        ([0.3, 0.977], "0 0.2 0.4 0.6 0.8 1"),
+        ([8e-4, -2e-4], "-0.0002 0 0.0002 0.0004 0.0006 0.0008"),
+        ([-3.0], "-3 -2 -1 0"),
+        ([12000.0], "0 2500 5000 7500 10000 12500"),
+        ([5e-324, 0.0], "0 1e-300"),
+        ([], "0 0.2 0.4 0.6 0.8 1"),
+    ],
+)
+def test_ticks_are_round_numbers_around_all_values(values, labels):
+    svg = ElementTree.fromstring(tr.curves("t", "x", {"a": values}))
+    texts = svg.findall("{http://www.w3.org/2000/svg}text[@text-anchor='end']")
+    assert " ".join(text.text for text in texts) == labels
+
+
 def test_points_lie_where_their_values_say():
     svg = ElementTree.fromstring(tr.curves("t", "x", {"a": [0.0, 2.0, 1.0]}))
     (line,) = svg.findall("{http://www.w3.org/2000/svg}polyline")

@@ -1,5 +1,6 @@
 """Training curves as a small SVG, written by hand: no plotting library."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -24,9 +25,11 @@ def curves(title: str, x_label: str, series: Mapping[str, Sequence[float]]) -> s
     1
     """
     values = [v for line in series.values() for v in line if abs(v) < float("inf")]
-    low, high = min([0.0, *values]), max([0.0, *values]) or 1.0
+    low, high = min([0.0, *values]), max([0.0, *values])
+    ticks = _ticks(low, high if high > low else 1.0)
+    low, high = ticks[0], ticks[-1]
     count = max([len(line) for line in series.values()], default=1)
-    parts = [_frame(title, x_label, low, high, count)]
+    parts = [_frame(title, x_label, ticks, count)]
     for i, (name, line) in enumerate(series.items()):
         style = f'stroke="{_COLOURS[i % 4]}" stroke-dasharray="{_DASHES[i % 4]}"'
         points = [_point(k, v, count, low, high) for k, v in enumerate(line)]
@@ -37,6 +40,15 @@ def curves(title: str, x_label: str, series: Mapping[str, Sequence[float]]) -> s
         parts.append(f'<path d="M{x} {y - 4}h20" stroke-width="2" {style}/>')
         parts.append(f'<text x="{x + 26}" y="{y}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers around ``low`` and ``high``, some five steps apart."""
+    least = max(high / 5 - low / 5, 1e-300)
+    power = 10.0 ** math.floor(math.log10(least))
+    step = power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= least * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [k * step for k in range(first, max(last, first + 1) + 1)]
 
 
 def _point(k: int, v: float, count: int, low: float, high: float) -> str:
@@ -59,7 +71,7 @@ def _runs(points: list[str]) -> list[list[str]]:
     return [run * 2 if len(run) == 1 else run for run in runs if run]
 
 
-def _frame(title: str, x_label: str, low: float, high: float, count: int) -> str:
+def _frame(title: str, x_label: str, ticks: list[float], count: int) -> str:
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
@@ -70,12 +82,12 @@ def _frame(title: str, x_label: str, low: float, high: float, count: int) -> str
         f'<text x="{(_LEFT + right) // 2}" y="{_HEIGHT - 8}" text-anchor="middle">'
         f"{escape(x_label)}</text>",
     ]
-    for i in range(5):
-        y = bottom - (bottom - _TOP) * i / 4
-        number = f"{low + (high - low) * i / 4:.3g}"
+    for i, tick in enumerate(ticks):
+        y = bottom - (bottom - _TOP) * i / (len(ticks) - 1)
+        number = f"{tick:.6g}"
         lines.append(f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="#ddd"/>')
         lines.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number}</text>')
     for k in sorted({0, count - 1}):
-        x = float(_point(k, low, count, low, high).split(",")[0])
+        x = float(_point(k, 0.0, count, 0.0, 1.0).split(",")[0])
         lines.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{k + 1}</text>')
     return "\n".join(lines)
