@@ -23,7 +23,7 @@ Texts put the facts first: the operation, what was expected, what was got, in at
 """
 
 import inspect
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -102,6 +102,11 @@ def check_count(what: str, value: Any, least: int = 1) -> None:
     if not isinstance(value, Integral) or value < least:
         expected = f"a whole number, {least} or more"
         raise UsageError(facts(what, expected=expected, got=describe(value)))
+
+
+def is_within(value: Any, least: float, below: float) -> bool:
+    """Whether ``value`` is a real number, at least ``least`` and smaller than ``below``."""
+    return isinstance(value, Real) and least <= float(value) < below
 
 
 def check_keys(what: str, state: Any, *keys: str) -> list[Any]:

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, ops
-from minigrad.errors import BoundsError, DTypeError, ShapeError, UsageError, describe, facts
+from minigrad.errors import (
+    BoundsError,
+    DTypeError,
+    ShapeError,
+    UsageError,
+    describe,
+    facts,
+    is_within,
+)
 from minigrad.nn import init, kernels
 from minigrad.nn.module import Module, statistics_are_frozen
 from minigrad.nn.random import generator
@@ -16,7 +24,7 @@ from minigrad.tensor import Tensor, tensor
 
 def filled(shape: tuple[int, ...], dtype: Any, name: str, fill: float = 0.0) -> np.ndarray:
     """An array of one value: what the parameter or buffer ``name`` of a layer is at first."""
-    if not all(isinstance(n, Integral) and n >= 0 for n in shape):
+    if not all(isinstance(n, Integral) and n.__class__ is not bool and n >= 0 for n in shape):
         raise ShapeError(facts(f"{name}: shape", expected="whole numbers, 0 or more", got=shape))
     return np.full(shape, fill, dtype=backend.as_dtype(dtype))
 
@@ -118,7 +126,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, rng: init.Seed = None):
-        if not 0 <= p < 1:
+        if not is_within(p, 0, 1):
             raise UsageError(facts("Dropout: p", expected="a probability in [0, 1)", got=p))
         self.p = p
         self.rng = None if rng is None else generator(rng)  # a copy shares the default one, too

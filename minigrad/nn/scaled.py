@@ -60,7 +60,7 @@ class ScaledWSLinear(Linear):
     ):
         super().__init__(in_features, out_features, bias, dtype=dtype, rng=rng)
         self.gain = parameter((out_features,), dtype, "gain", fill=1.0)
-        init.normal_(self.weight, 0.0, in_features**-0.5, rng)
+        init.normal_(self.weight, 0.0, max(in_features, 1) ** -0.5, rng)
 
     def forward(self, x: Any) -> Any:
         return affine(x, standardized(self.weight, self.gain), self.bias)

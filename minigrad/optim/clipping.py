@@ -1,13 +1,14 @@
 """Gradient clipping: by the norm of all, by value, and unit by unit (AGC)."""
 
 from collections.abc import Iterable
+from math import inf
 from typing import Any
 
 import numpy as np
 
 from minigrad import backend
-from minigrad.errors import UsageError, facts
-from minigrad.optim.optimizer import listed
+from minigrad.errors import UsageError, describe, facts, is_within
+from minigrad.optim.optimizer import check_optimizer, listed
 from minigrad.tensor import Tensor
 
 
@@ -90,8 +91,10 @@ class AGC:
         eps: float = 1e-3,
         exclude: Iterable[Tensor] = (),
     ):
-        if not clipping > 0:
-            raise UsageError(facts("AGC: clipping", expected="a positive number", got=clipping))
+        check_optimizer("AGC", optimizer)
+        if not is_within(clipping, 0, inf) or not clipping:
+            got = describe(clipping)
+            raise UsageError(facts("AGC: clipping", expected="a positive number", got=got))
         self.optimizer, self.clipping, self.eps = optimizer, clipping, eps
         self.excluded = {id(p) for p in listed(exclude)}
 

@@ -6,7 +6,7 @@ from numbers import Real
 from typing import Any
 
 from minigrad import backend
-from minigrad.errors import UsageError, check_keys, facts
+from minigrad.errors import UsageError, check_keys, describe, facts, is_within
 from minigrad.fused.foreach import axpby, on_gpu
 from minigrad.tensor import Tensor
 
@@ -128,12 +128,20 @@ def _checked(params: Iterable) -> list[Tensor]:
 
 def _check_options(kind: str, group: dict[str, Any]) -> None:
     for name in ("lr", "momentum", "weight_decay", "eps"):
-        if not 0 <= group.get(name, 0) < inf:
-            expected = "a finite number, 0 or more"
-            raise UsageError(facts(f"{kind}: {name}", expected=expected, got=group[name]))
+        if not is_within(group.get(name, 0), 0, inf):
+            expected, got = "a finite number, 0 or more", describe(group[name])
+            raise UsageError(facts(f"{kind}: {name}", expected=expected, got=got))
     betas = group.get("betas", (0, 0))
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise UsageError(facts(f"{kind}: betas", expected="two numbers in [0, 1)", got=betas))
+    pair = isinstance(betas, (tuple, list)) and len(betas) == 2
+    if not pair or not all(is_within(beta, 0, 1) for beta in betas):
+        got = describe(betas)
+        raise UsageError(facts(f"{kind}: betas", expected="two numbers in [0, 1)", got=got))
+
+
+def check_optimizer(name: str, optimizer: Any) -> None:
+    """Raise UsageError unless ``optimizer``, or what is around it, has groups of parameters."""
+    if not hasattr(optimizer, "param_groups"):
+        raise UsageError(facts(name, expected="an optimizer", got=describe(optimizer)))
 
 
 class SGD(Optimizer):
@@ -232,7 +240,7 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ):
-        super().__init__(params, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         return self.adam(p, g + group["weight_decay"] * p, state, group)

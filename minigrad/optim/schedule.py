@@ -5,6 +5,7 @@ from math import cos, pi
 from typing import Any
 
 from minigrad.errors import check_count, check_keys
+from minigrad.optim.optimizer import check_optimizer
 
 
 class LambdaLR:
@@ -23,6 +24,7 @@ class LambdaLR:
     """
 
     def __init__(self, optimizer: Any, factor: Callable[[int], float]):
+        check_optimizer(type(self).__name__, optimizer)
         self.optimizer, self.factor = optimizer, factor
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.last_epoch = 0

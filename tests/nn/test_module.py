@@ -311,7 +311,7 @@ def test_too_few_axes_are_refused_and_teach_a_lazy_layer_nothing(layer, shape):
     assert repr(layer) == before
 
 
-@pytest.mark.parametrize("size", [-2, 2.5, "2", None], ids=repr)
+@pytest.mark.parametrize("size", [-2, 2.5, "2", None, True], ids=repr)
 def test_sizes_that_are_no_whole_numbers_are_refused(size):
     for make in (
         lambda: nn.Linear(size, 1),

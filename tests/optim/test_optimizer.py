@@ -157,6 +157,22 @@ def test_parameters_come_as_one_tensor_a_list_or_an_iterator(given, grouped, sha
     np.testing.assert_array_equal(p.numpy(), before - 0.1 * g)
 
 
+@pytest.mark.parametrize("bad", [None, "0.1", [0.1], mg.tensor(0.1)], ids=repr)
+def test_what_is_no_number_or_no_optimizer_is_refused(bad, rng):
+    params = start(rng)
+    for make in (
+        lambda: optim.SGD(params, lr=bad),
+        lambda: optim.Adam(params, betas=bad),
+        lambda: optim.Adam(params, betas=(0.9, bad)),
+        lambda: optim.AGC(optim.SGD(params), clipping=bad),
+        lambda: optim.AGC(bad),
+        lambda: optim.StepLR(bad, 2),
+        lambda: mg.nn.Dropout(bad),
+    ):
+        with pytest.raises(UsageError, match="expected"):
+            make()
+
+
 def test_a_parameter_that_comes_twice_is_refused(rng):
     a, b, _ = start(rng)
     for params in ([a, b, a], [{"params": [a, b]}, {"params": [a]}]):
