@@ -117,7 +117,7 @@ def unavailable(device: str = "cuda") -> str:
 
 
 def _library_on(device: str) -> Library:
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+    if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise DeviceError(
             facts("no such device", expected="'cpu', 'cuda' or 'cuda:<n>'", got=repr(device))
         )
@@ -172,7 +172,7 @@ def to_host(array: Any) -> np.ndarray:
 def is_on(array: Any, device: str) -> bool:
     """Whether ``array`` lies on ``device``; ``"cuda"`` means any GPU."""
     here = device_of(array)
-    return device == here or (":" not in device and here.partition(":")[0] == device)
+    return device == here or here.partition(":")[0] == device
 
 
 def to_device(array: Any, device: str) -> Any:

@@ -75,7 +75,11 @@ class Tensor(Box):
 
     @property
     def data(self) -> Any:
-        """The raw array; read-only on NumPy. Assign to replace it (leaves only)."""
+        """The raw array; read-only on NumPy. Assign to replace it (leaves only).
+
+        NumPy refuses ``w.data -= step``, which would change it in place, as "read-only": write
+        ``w.data = w.data - step``.
+        """
         array = self.array
         return backend.read_only(np.asarray(array) if isinstance(array, np.generic) else array)
 

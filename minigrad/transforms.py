@@ -12,7 +12,15 @@ from minigrad import backend, ops
 from minigrad.context import CURRENT, setting
 from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep, forward_sweep
-from minigrad.errors import GraphError, OverwrittenError, ShapeError, UsageError, describe, facts
+from minigrad.errors import (
+    DTypeError,
+    GraphError,
+    OverwrittenError,
+    ShapeError,
+    UsageError,
+    describe,
+    facts,
+)
 from minigrad.seed import as_seed
 from minigrad.tensor import Tensor, tensor
 
@@ -137,6 +145,9 @@ class _Run:
     """One recorded call of ``f`` with fresh nodes for the arguments to differentiate."""
 
     def __init__(self, f: Callable, args: tuple, positions: Any, kwargs: dict | None = None):
+        if not callable(f):
+            headline, expected = "a function to differentiate", "a function of tensors"
+            raise DTypeError(facts(headline, expected=expected, got=describe(f)))
         self.outer = CURRENT.get().recording
         self.args = list(args)
         for i in positions:

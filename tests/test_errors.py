@@ -72,6 +72,17 @@ def test_a_call_without_operands_says_so(join):
         mg.exp()
 
 
+def test_numbers_among_the_operands_of_a_fused_op_are_shown():
+    with pytest.raises(errors.DTypeError, match=r"(?s)batch_norm: .*ndarray \(3, 4\).*1\.0, 0\.0"):
+        mg.fused.batch_norm(np.ones((3, 4)), 1.0, 0.0)
+
+
+@pytest.mark.parametrize("device", [0, np.float32, None], ids=repr)
+def test_what_is_no_name_of_a_device_is_refused(device):
+    with pytest.raises(errors.DeviceError, match="'cuda'"):
+        mg.tensor([1.0]).to(device)
+
+
 def test_the_text_of_a_wrong_cotangent_is_the_documented_one(declared):
     @mg.op(formula="Y", pullback="A", signature="(m,k),(k,n)->(m,n)")
     def product(xp, a, b):

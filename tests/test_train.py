@@ -169,6 +169,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(rng):
         ({"model": "lenet-5"}, "lenet-bn"),
         ({"data": "cifar"}, "digits, fashion-mnist, mnist"),
         ({"device": "tpu"}, "no such device"),
+        ({"root": "folder"}, "(?s)root.*digits.*folder"),
         ({"record": True}, "(?s)record.*a GPU.*cpu"),
     ],
     ids=str,

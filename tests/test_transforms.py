@@ -356,6 +356,13 @@ def test_tangents_are_cast_to_the_dtype_of_their_primal():
     assert mg.jvp(lambda x: x * x, (3.0,), (2,))[1].item() == 12.0
 
 
+def test_what_is_no_function_is_refused():
+    y = mg.tensor(2.0, requires_grad=True) ** 2
+    for differentiate in (mg.grad(y), lambda x: mg.vjp(y, x), lambda x: mg.jvp(y, (x,), (x,))):
+        with pytest.raises(errors.DTypeError, match="a function of tensors"):
+            differentiate(1.0)
+
+
 def test_transforms_show_no_trace_in_their_arguments():
     x = X.copy()
     for run in (mg.grad(quartic), mg.jacobian(quartic)):

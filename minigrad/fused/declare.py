@@ -115,7 +115,10 @@ class Fused(Op):
 
     def choose(self, xp: Any, arrays: tuple, params: dict) -> Pair:
         """The first of the allowed kernels that accepts the call."""
-        size = max([array.size for array in arrays])
+        try:
+            size = max([array.size for array in arrays])
+        except AttributeError:
+            raise TypeError("a number among the operands") from None
         for kind in _allowed.get():
             if _runs_on(kind, xp, size):
                 if kind in _LAZY and kind not in self.pairs:

@@ -92,6 +92,8 @@ def load_images(name: str, root: str | Path | None = None, dtype: Any = "float32
 
     The digits are cut at random, seed 0, into 1,437 to train and 360 to test.
     """
+    if name == "digits" and root is not None:
+        raise UsageError(facts("train: root", expected="no folder: digits need none", got=root))
     if name == "digits":
         images, labels = digits()
         x = (images / 16).reshape(-1, 1, 8, 8).astype(dtype)

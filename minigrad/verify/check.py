@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.errors import UsageError, facts
 from minigrad.verify import contract
 from minigrad.verify.device import floating
 from minigrad.verify.diagnose import Sample, cause_of
@@ -21,6 +20,7 @@ from minigrad.verify.subject import (
     NoPair,
     Subject,
     are_batch_norms,
+    check_names,
     cotangents,
     default_names,
     undone,
@@ -64,10 +64,7 @@ def check_backward(
     """
     arrays = tuple(floating("check_backward: inputs", x) for x in inputs)
     names = tuple(names or default_names(arrays))
-    if not arrays or len(names) != len(arrays) or len(set(names)) < len(names):
-        each = f"a name of its own for each of {len(arrays)}"
-        expected = each if arrays else "one or more inputs"
-        raise UsageError(facts("check_backward: names", expected=expected, got=list(names)))
+    check_names("check_backward: names", names, len(arrays))
     subject = Subject(forward, backward, arrays, dict(params or {}), names)
     report = Report("check_backward", facts={"shape": list(arrays[0].shape)})
     point = Point(subject, generator(rng))

@@ -20,6 +20,7 @@ from minigrad.verify.randomness import generator
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.rounding import Rounding
 from minigrad.verify.sample import Sample, samples
+from minigrad.verify.subject import check_names
 
 _COTANGENTS = 3
 
@@ -54,6 +55,7 @@ def gradcheck(
     """
     arrays = [floating("gradcheck: inputs", x) for x in inputs]
     names = list(names or [f"input {k}" for k in range(len(arrays))])
+    check_names("gradcheck: names", names, len(arrays))
     check_count("gradcheck: order", order)
     rng = generator(rng)
     report = Report(f"gradcheck, order {order}" if order > 1 else "gradcheck")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.errors import describe
+from minigrad.errors import UsageError, describe, facts
 
 FAILURES = (Exception, SystemExit)  # what code under examination may raise: all but an interrupt
 
@@ -136,6 +136,13 @@ def default_names(inputs: Sequence[np.ndarray]) -> tuple[str, ...]:
     if are_batch_norms(inputs):
         return ("x", "gamma", "beta")
     return tuple(f"input {k}" for k in range(len(inputs)))
+
+
+def check_names(what: str, names: Sequence[str], n: int) -> None:
+    """Raise UsageError unless ``n`` inputs, one or more, have each a name of its own."""
+    if not n or len(names) != n or len(set(names)) < n:
+        expected = f"a name of its own for each of {n}" if n else "one or more inputs"
+        raise UsageError(facts(what, expected=expected, got=list(names)))
 
 
 def arrays_in(thing: Any, depth: int = 4) -> Iterator[np.ndarray]:

@@ -16,6 +16,7 @@ from minigrad.verify.numeric import Jacobian, jacobians
 from minigrad.verify.randomness import generator
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.rounding import Normalization, Rounding, looks_like_batch_norm
+from minigrad.verify.subject import check_names
 
 _WAYS = ("traced", "analytic", "numeric")
 
@@ -56,6 +57,7 @@ def three_way(
     """
     hosts = [to_host(getattr(x, "array", x)) for x in inputs]
     names = list(names or _default_names(hosts))
+    check_names("three_way: names", names, len(hosts))
     y, cotangents, y_bar = _traced(f, hosts, rng, device, params)
     report = Report("three ways", facts={"shape": list(hosts[0].shape), "dtype": str(y.dtype)})
     by_hand = _by_hand(analytic_vjp, (y_bar, *hosts), device, params)

@@ -304,6 +304,8 @@ def copied(y_bar, cache):
 def test_no_inputs_and_names_that_do_not_match_are_bad_usage(options):
     with pytest.raises(mg.errors.UsageError, match="expected:"):
         check_backward(identity, copied, **{"inputs": [np.ones(3)], **options})
+    with pytest.raises(mg.errors.UsageError, match="gradcheck: names"):
+        mg.verify.gradcheck(mg.exp, **{"inputs": [np.ones(3)], **options})
 
 
 def test_a_normalization_is_one_whatever_its_inputs_are_called():
