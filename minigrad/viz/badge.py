@@ -1,11 +1,20 @@
 """Verdict badges: what a report of ``minigrad.verify`` says about inputs or ops, for a picture."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minigrad.core.node import Node
+from minigrad.errors import UsageError, facts
+from minigrad.viz.formula import shown
+from minigrad.viz.graph import Recorded
 
 Verdict = tuple[bool | None, str]
+Verdicts = Mapping[str | Node, Verdict]
+BADGES = {  # a colour, and a word for who cannot tell colours apart
+    True: ("#00663f", "✓ proven"),
+    False: ("#b3261e", "✗ wrong"),
+    None: ("#5f6368", "– not run"),
+}
 
 
 def verdicts(report: Any) -> dict[str | Node, Verdict]:
@@ -23,6 +32,34 @@ def verdicts(report: Any) -> dict[str | Node, Verdict]:
         return {node: _of_op(found) for node, found in report.ops.items()}
     names = dict.fromkeys(row.input for row in report.rows)
     return {name: _of_rows([row for row in report.rows if row.input == name]) for name in names}
+
+
+def judged(who: str, verdicts: Verdicts | None, recorded: Recorded) -> dict[Node, Verdict]:
+    """What ``verdicts`` say of each leaf, by its name, and of each op of a graph.
+
+    Raises:
+        UsageError: one is about nothing in the graph; ``who`` wanted to show it.
+    """
+    verdicts = verdicts or {}
+    names = [node.name for node in recorded.order if node.op is None and node.name]
+    unknown = [x for x in verdicts if x not in recorded.operands and x not in names]
+    if unknown:
+        expected = f"names of leaves: {', '.join(map(shown, names[:8])) or 'this graph has none'}"
+        expected += "; or nodes of ops in it"
+        got = ", ".join(shown(x) if isinstance(x, str) else _elsewhere(x) for x in unknown)
+        raise UsageError(facts(f"{who}: verdicts", expected=expected, got=got))
+    keys = {node: (node.name or "") if node.op is None else node for node in recorded.order}
+    return {node: verdicts[key] for node, key in keys.items() if key in verdicts}
+
+
+def words(ok: bool | None, text: str) -> str:
+    """``✗ wrong: vjp/numeric: 1.6e+00 (bound 3.6e-14)``."""
+    word = BADGES[None if ok is None else bool(ok)][1]
+    return f"{word}: {shown(text, 60)}" if text else word
+
+
+def _elsewhere(node: Node) -> str:
+    return f"{node.op.name if node.op else 'a leaf'} of another graph"
 
 
 def of_all(found: Iterable[tuple[str, Verdict]]) -> Verdict | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from minigrad.core.node import Box, Node
 from minigrad.errors import DTypeError, GraphError, UsageError, describe, facts
-from minigrad.viz.badge import Verdict, of_all
+from minigrad.viz.badge import BADGES, Verdict, Verdicts, judged, of_all, words
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.gradient import CONSTANT, MISSING, Gradient, Swept, swept
 from minigrad.viz.graph import Card, Cluster, Edge, Picture, Recorded, picture
@@ -25,12 +25,6 @@ _BACK = "#b54700"  # of what runs backward, here and in the stepper
 _LEGEND = "Dashed: the cotangents on their way back, each with its norm."
 _HEADS = {"leaf": "#dfe3ea", "op": "#f2f4f7", "scope": "#d9d9d9", "gap": "#d9d9d9"}
 _LEVELS = ("#f7f8fa", "#eceff3", "#e1e5eb")  # behind clusters, by how deep they are nested
-_BADGES = {
-    True: ("#00663f", "✓ proven"),
-    False: ("#b3261e", "✗ wrong"),
-    None: ("#5f6368", "– not run"),
-}
-_Verdicts = Mapping[str | Node, Verdict]
 _OUTPUTS = 3  # values that one folded card shows
 _TITLE = 44  # characters in a line of a title
 _MANY = 60  # cards; with more, arrays beyond 4 x 4 are shown by an excerpt
@@ -44,7 +38,7 @@ def to_dot(
     depth: int | None = None,
     values: bool = True,
     grads: bool = True,
-    verdicts: Mapping[str | Node, Verdict] | None = None,
+    verdicts: Verdicts | None = None,
 ) -> str:
     """Describe the graph that computed ``y`` in DOT, the language of Graphviz.
 
@@ -69,10 +63,11 @@ def to_dot(
     if depth is not None and (not isinstance(depth, int) or depth < 0):
         raise UsageError(facts("draw: depth", expected="None, 0, 1, 2 ...", got=repr(depth)))
     recorded = Recorded(_roots(y))
-    verdicts = _checked(verdicts or {}, recorded)
-    pins = _pins(recorded, verdicts)
+    found = judged("draw", verdicts, recorded)
+    wrong = (node for node, (ok, _) in found.items() if node.op is not None and ok is False)
+    pins = {node for node in found if node.op is None} | set(islice(wrong, 1))
     visible = picture(recorded, depth, pinned=lambda node: node in pins)
-    return _Writer(recorded, visible, values, grads, verdicts).text()
+    return _Writer(recorded, visible, values, grads, found).text()
 
 
 def _roots(y: Any) -> list[Node]:
@@ -92,32 +87,6 @@ def _roots(y: Any) -> list[Node]:
     return [box.node for box in boxes]
 
 
-def _checked(verdicts: _Verdicts, recorded: Recorded) -> _Verdicts:
-    names = [node.name for node in recorded.order if node.op is None and node.name]
-    unknown = [x for x in verdicts if x not in recorded.operands and x not in names]
-    if unknown:
-        expected = f"names of leaves: {', '.join(map(shown, names[:8])) or 'this graph has none'}"
-        expected += "; or nodes of ops in it"
-        got = ", ".join(shown(x) if isinstance(x, str) else _elsewhere(x) for x in unknown)
-        raise UsageError(facts("draw: verdicts", expected=expected, got=got))
-    return verdicts
-
-
-def _elsewhere(node: Node) -> str:
-    return f"{node.op.name if node.op else 'a leaf'} of another graph"
-
-
-def _verdict(node: Node, verdicts: _Verdicts) -> Verdict | None:
-    return verdicts.get((node.name or "") if node.op is None else node)
-
-
-def _pins(recorded: Recorded, verdicts: _Verdicts) -> set[Node]:
-    """What must not disappear in the middle: leaves with a verdict, and the first wrong op."""
-    leaves = {x for x in recorded.order if x.op is None and _verdict(x, verdicts) is not None}
-    wrong = (x for x in recorded.order if x.op is not None and verdicts.get(x, (1, ""))[0] is False)
-    return leaves | set(islice(wrong, 1))
-
-
 class _Writer:
     """Writes one picture: clusters and cards in creation order, then the edges."""
 
@@ -127,7 +96,7 @@ class _Writer:
         visible: Picture,
         values: bool,
         grads: bool,
-        verdicts: _Verdicts,
+        verdicts: Mapping[Node, Verdict],
     ):
         nodes = [n for card in visible.cards for n in card.outputs if card.kind != "gap"]
         self.visible, self.values, self.verdicts = visible, values, verdicts
@@ -208,7 +177,7 @@ class _Writer:
     def _badge(self, card: Card) -> list[str]:
         """What was proven of it, or of the ops that it stands for."""
         if card.kind in ("leaf", "op"):
-            verdict = _verdict(card.outputs[0], self.verdicts)
+            verdict = self.verdicts.get(card.outputs[0])
         else:
             ops = [node for node in card.members if node.op is not None and node in self.verdicts]
             verdict = of_all((node.op.name, self.verdicts[node]) for node in ops)
@@ -295,9 +264,8 @@ def _shape(node: Node) -> str:
 
 
 def _badge(ok: bool | None, text: str) -> str:
-    color, word = _BADGES[None if ok is None else bool(ok)]
-    words = f"{word}: {shown(text, 60)}" if text else word
-    return _row(f'<FONT COLOR="#ffffff">{_b(words)}</FONT>', f'BGCOLOR="{color}"')
+    color, _ = BADGES[None if ok is None else bool(ok)]
+    return _row(f'<FONT COLOR="#ffffff">{_b(words(ok, text))}</FONT>', f'BGCOLOR="{color}"')
 
 
 def _block(caption: str, numbers: Grid) -> str:

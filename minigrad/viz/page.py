@@ -14,6 +14,7 @@ from typing import Any
 from minigrad import files
 from minigrad.core.node import Box
 from minigrad.errors import UsageError, facts
+from minigrad.viz.badge import Verdicts
 from minigrad.viz.formula import Formulas
 from minigrad.viz.grid import Grid, grid
 from minigrad.viz.latex import marked, mathml, plain, warn_of_faults
@@ -38,7 +39,13 @@ class Page:
         )
 
 
-def step(y: Box, path: str | os.PathLike | None = None, *, seed: Any = None) -> Any:
+def step(
+    y: Box,
+    path: str | os.PathLike | None = None,
+    *,
+    seed: Any = None,
+    verdicts: Verdicts | None = None,
+) -> Any:
     """Write a page that steps through computing ``y`` and pulling a cotangent back from it.
 
     One file: no network, no other files. In a notebook leave ``path`` out and the cell shows it.
@@ -46,7 +53,7 @@ def step(y: Box, path: str | os.PathLike | None = None, *, seed: Any = None) -> 
     Args:
         y: a result whose graph was recorded.
         path: the file to write; None returns the page instead.
-        seed: as in ``trace``.
+        seed, verdicts: as in ``trace``.
 
     Returns:
         ``path``, or a ``Page``.
@@ -61,7 +68,7 @@ def step(y: Box, path: str | os.PathLike | None = None, *, seed: Any = None) -> 
     if path is not None and path.suffix.lower() not in (".html", ".htm"):
         expected = "a file name that ends in .html"
         raise UsageError(facts("step: path", expected=expected, got=path.name))
-    steps = trace(y, seed)
+    steps = trace(y, seed, verdicts=verdicts)
     warn_of_faults(value.op for value in steps.values if value.op)
     html = page(steps)
     if path is None:
@@ -177,7 +184,7 @@ class _View:
             n = self.formulas.setdefault(block.latex, len(self.formulas))
             return ["f", n, block.legend] if block.legend else ["f", n]
         if isinstance(block, Line):
-            return [block.kind[0] if block.kind == "numbers" else "o", block.text]
+            return [{"numbers": "n", "note": "o", "wrong": "w"}[block.kind], block.text]
         assert isinstance(block, Row)
         return ["r", [self._figure(x) if isinstance(x, Figure) else x for x in block.items]]
 

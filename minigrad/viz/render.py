@@ -7,14 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from minigrad import files
-from minigrad.core.node import Box, Node
+from minigrad.core.node import Box
 from minigrad.errors import RenderError, UsageError, facts
 from minigrad.viz import _pygraphviz
-from minigrad.viz.badge import Verdict
+from minigrad.viz.badge import Verdicts
 from minigrad.viz.dot import to_dot
 
 FORMATS = ("svg", "png", "pdf")
@@ -32,7 +32,7 @@ def draw(
     depth: int | None = None,
     values: bool = True,
     grads: bool = True,
-    verdicts: Mapping[str | Node, Verdict] | None = None,
+    verdicts: Verdicts | None = None,
 ) -> Path:
     """Draw the graph that computed ``y`` into the file ``path``.
 

@@ -88,7 +88,8 @@
         if (content[1]) line.append(make("span", "legend", content[1]));
         return line;
       }
-      if (kind !== "r") return make("div", `block ${kind === "n" ? "numbers" : "note"}`, content[0]);
+      const line = { n: "numbers", o: "note", w: "note wrong" }[kind];
+      if (line) return make("div", `block ${line}`, content[0]);
       const row = make("div", "block row");
       for (const item of content[0]) {
         if (typeof item === "string") row.append(make("span", "sign", item));

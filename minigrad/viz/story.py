@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minigrad.core.op import Op
+from minigrad.viz.badge import words
 from minigrad.viz.example import added, computed, pulled_back, summed_up
 from minigrad.viz.latex import pullback_of, subscript
 from minigrad.viz.record import summed
@@ -30,9 +31,9 @@ class Formula:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of text: numbers put into a formula, or a remark."""
+    """A line of text: numbers put into a formula, a remark, or what was found to be wrong."""
 
-    kind: Literal["numbers", "note"]
+    kind: Literal["numbers", "note", "wrong"]
     text: str
 
 
@@ -185,7 +186,7 @@ def _backward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
     assert value.op is not None
     rule = pullback_of(value.op, step.input or 0)
     title = f"{into.name} ← {value.call}"
-    blocks: list[Block] = [Formula(rule, legend(trace, value))]
+    blocks: list[Block] = [Formula(rule, legend(trace, value)), *_proven(trace, step)]
     if step.raw is None:
         blocks.append(Line("note", "The rule says that this contribution is 0: nothing is added."))
         return title, f"{_path(step)} {into.name}: nothing", blocks
@@ -197,6 +198,15 @@ def _backward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
     blocks += _unbroadcast(into, step)
     blocks += _running_sum(into, step)
     return title, f"{_path(step)} {into.name}, through {value.call}", blocks
+
+
+def _proven(trace: Trace, step: Step) -> list[Block]:
+    """The verdict on the rule, and on the gradient of a leaf that is complete after this step."""
+    found = [("this rule", trace.verdicts.get(step.value))]
+    if step.into is not None and step.path == step.paths and trace.values[step.into].op is None:
+        found.append((bar(trace.values[step.into].name), trace.verdicts.get(step.into)))
+    return [Line("wrong" if verdict[0] is False else "note", f"{name}: {words(*verdict)}")
+            for name, verdict in found if verdict is not None]  # fmt: skip
 
 
 def _arriving(trace: Trace, value: Value, rule: str, step: Step) -> list[Figure | str]:

@@ -7,6 +7,7 @@ from itertools import zip_longest
 from typing import Any, TextIO
 
 from minigrad.core.node import Box
+from minigrad.viz.badge import Verdicts
 from minigrad.viz.grid import grid
 from minigrad.viz.keys import Keys
 from minigrad.viz.latex import marked, plain, warn_of_faults
@@ -19,7 +20,14 @@ _COLORS = {"forward": "\x1b[1;34m", "seed": "\x1b[1;35m", "backward": "\x1b[1;33
 _HINT = "→ on   ← back   b seed   Home End   q quit"
 
 
-def walk(y: Box, *, seed: Any = None, out: Any = None, keys: Any = None) -> None:
+def walk(
+    y: Box,
+    *,
+    seed: Any = None,
+    verdicts: Verdicts | None = None,
+    out: Any = None,
+    keys: Any = None,
+) -> None:
     """Step through computing ``y`` and pulling a cotangent back from it, in the terminal.
 
     Right, l, Space or Enter: on; Left or h: back; Home, End; b: to the seed; q or Esc: quit.
@@ -27,11 +35,11 @@ def walk(y: Box, *, seed: Any = None, out: Any = None, keys: Any = None) -> None
 
     Args:
         y: a result whose graph was recorded.
-        seed: as in ``trace``.
+        seed, verdicts: as in ``trace``.
         out: where to print; None means ``sys.stdout``.
         keys: where keys come from; None means ``sys.stdin``.
     """
-    steps = trace(y, seed)
+    steps = trace(y, seed, verdicts=verdicts)
     warn_of_faults(value.op for value in steps.values if value.op)
     out = sys.stdout if out is None else out
     keys = sys.stdin if keys is None else keys

@@ -19,6 +19,7 @@ from minigrad.core.sweep import backward_sweep
 from minigrad.errors import DTypeError, GraphError, describe, facts
 from minigrad.observer import Observer
 from minigrad.seed import as_seed
+from minigrad.viz.badge import Verdict, Verdicts, judged
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.graph import Recorded
 from minigrad.viz.record import document
@@ -83,13 +84,17 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A graph and the steps through it. ``nodes[i]`` is the node behind ``values[i]``."""
+    """A graph and the steps through it. ``nodes[i]`` is the node behind ``values[i]``.
+
+    ``verdicts[i]`` is what was proven of the leaf, or of the rule of the op, at ``values[i]``.
+    """
 
     values: list[Value]
     steps: list[Step]
     scopes: list[tuple[str, int | None]]
     nodes: list[Node]
     recorded: Recorded
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -115,16 +120,18 @@ class Trace:
         return f"<trace of {self.values[-1].title}: {len(self)} steps>"
 
 
-def trace(y: Box, seed: Any = None) -> Trace:
+def trace(y: Box, seed: Any = None, *, verdicts: Verdicts | None = None) -> Trace:
     """Record every step of computing ``y`` and of pulling a cotangent back from it.
 
     Args:
         y: a result whose graph was recorded.
         seed: the cotangent to start from; None takes ``y.grad``, which ``backward`` keeps, and 1
             for a scalar that has none.
+        verdicts: what the steps say of leaves and ops, as in ``draw``; the JSON leaves it out.
 
     Raises:
-        GraphError: nothing was recorded. SeedError: no seed for a ``y`` that is not a scalar.
+        GraphError: nothing was recorded. UsageError: a verdict is about nothing in the graph.
+        SeedError: no seed for a ``y`` that is not a scalar.
 
     >>> x = mg.tensor(3.0, requires_grad=True, name="x")
     >>> [step.kind for step in mg.viz.trace(x * x).steps]
@@ -137,13 +144,15 @@ def trace(y: Box, seed: Any = None) -> Trace:
     with setting(observer=watch):
         backward_sweep(root, seeded)
     recorded = Recorded([root])
+    found = judged("step", verdicts, recorded)
     place = {node: i for i, node in enumerate(recorded.order)}
     scopes = _Scopes()
     values = _values(recorded, place, scopes)
     steps = [Step("forward", i) for i, value in enumerate(values) if value.op is not None]
     steps.append(Step("seed", place[root], y_bar=to_host(seeded), total=to_host(seeded)))
     steps += _backward(watch, place)
-    return Trace(values, steps, scopes.found, recorded.order, recorded)
+    proven = {place[node]: verdict for node, verdict in found.items()}
+    return Trace(values, steps, scopes.found, recorded.order, recorded, proven)
 
 
 def _root(y: Any) -> Node:

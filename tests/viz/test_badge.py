@@ -1,5 +1,7 @@
 """Badges say what was proven, and can fail: a planted wrong rule is seen in red."""
 
+from io import StringIO
+
 import numpy as np
 import pytest
 from viz import graphs
@@ -9,6 +11,7 @@ import minigrad as mg
 from minigrad.core.node import ancestors
 from minigrad.errors import UsageError
 from minigrad.verify.report import Row
+from minigrad.viz.story import tell
 
 RED = "#b3261e"
 ARRAYS = np.sin(np.arange(12.0)).reshape(4, 3), np.array([1.0, 0.5, -2.0]), np.zeros(3)
@@ -76,6 +79,21 @@ def test_wrong_op_of_a_checked_graph_is_red_where_it_stands_and_right_ones_are_n
     assert "✗ wrong: 2 of 9 ops: tanh, …" in folded["y = block(x)"]
 
 
+def test_stepper_says_so_of_a_wrong_rule_and_of_a_gradient_that_is_complete():
+    x = graphs.leaf(0.3, "x")
+    y = mg.tanh(mg.sin(x) * x)
+    verdicts = {y.node: (False, "input 0"), y.node.parents[0]: (True, ""), "x": (False, "")}
+    steps = mg.viz.trace(y, verdicts=verdicts)
+    said = [[b.text for b in tell(steps, i).blocks if getattr(b, "kind", "") == "wrong"]
+            for i in range(len(steps))]  # fmt: skip
+    wrong = "this rule: ✗ wrong: input 0"
+    assert said == [[], [], [], [], [wrong], [], [], ["x_bar: ✗ wrong"]]
+    page, lines = mg.viz.step(y, verdicts=verdicts).html, StringIO()
+    mg.viz.walk(y, verdicts=verdicts, out=lines)
+    assert page.count('["w","this rule: ') == lines.getvalue().count(wrong) == 1
+    assert lines.getvalue().count("this rule: ✓ proven") == 2
+
+
 @pytest.mark.usefixtures("wrong_tanh")
 def test_wrong_op_does_not_disappear_in_the_middle_of_a_long_graph():
     y = x = graphs.leaf(0.5, "x")
@@ -93,8 +111,9 @@ def test_wrong_op_does_not_disappear_in_the_middle_of_a_long_graph():
 def test_verdict_on_an_op_of_another_graph_is_refused():
     x = graphs.leaf(0.5, "x")
     verdicts = mg.viz.verdicts(mg.verify.check_graph(mg.sin(x)))
-    with pytest.raises(UsageError, match="sin of another graph"):
-        mg.viz.to_dot(mg.sin(x), verdicts=verdicts)
+    for show in (mg.viz.to_dot, mg.viz.trace):
+        with pytest.raises(UsageError, match="sin of another graph"):
+            show(mg.sin(x), verdicts=verdicts)
 
 
 def test_input_that_nothing_was_proven_of_is_not_run():

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from minigrad.viz.dot import _BADGES
+from minigrad.viz.badge import BADGES
 from minigrad.viz.grid import BLANK, ODD, blank, grid, number
 
 
@@ -130,7 +130,7 @@ def test_blank_grid_has_no_digit_and_another_colour_than_zero():
 def test_text_is_readable_on_every_colour():
     for cell in grid(np.linspace(-1, 1, 8)).rows[0]:
         assert contrast("#1f2328", cell.color) >= 4.5
-    for color, _ in _BADGES.values():
+    for color, _ in BADGES.values():
         assert contrast("#ffffff", color) >= 4.5
     assert contrast("#ffffff", ODD) >= 4.5
 
