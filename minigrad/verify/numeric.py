@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 _LEVELS = 5
+_STRAIGHT = 2  # the level that is the last where all quotients are the same but for rounding
 _FIRST_STEP = 0.05  # of the scale of an element
 _MOST = 1e3  # times an element: a length on which a function of it varies
 _RETRIES = 6  # each with steps 16 times smaller
@@ -258,11 +259,12 @@ def _converged(
     good = 1e3 * np.finfo(inputs[k].dtype).eps ** 0.75
     value, error, unmoved = _columns(f, inputs, k, where, h, noise)
     error = np.fmin(error, unmoved)  # what no step of the first size moves hardly depends on x
+    still = np.isfinite(unmoved).all(axis=1)  # nor do smaller steps say more of it
     idle = 0
     for retry in range(1, 2 * _RETRIES + 1):  # the second half only where nothing is known yet
         worst, size = _largest(error), _largest(np.abs(value))
         known = np.isfinite(worst)
-        settled = (known & (worst <= good * size)).all() or idle == 2
+        settled = (still | known & (worst <= good * size)).all() or idle == 2
         if settled or (retry > _RETRIES and known.all()):
             break
         again, its_error, _ = _columns(f, inputs, k, where, h / 16.0**retry, noise)
@@ -293,19 +295,25 @@ def _columns(
         Values, errors, and how large a derivative can be that moved an element of y not even by its
         last digit; nan where it moved.
     """
-    pairs = [_two_sided(f, inputs, k, where, h / 2**level) for level in range(_LEVELS)]
+    quotients: list[np.ndarray] = []
+    digit = noise = moved = np.zeros((), bool)
     with np.errstate(all="ignore"):  # where f has no value
-        rows = _tableau([(plus - minus) / step for plus, minus, step in pairs])
+        for level in range(_LEVELS):
+            plus, minus, step = _two_sided(f, inputs, k, where, h / 2**level)
+            if level == 0:
+                digit = np.finfo(plus.dtype).eps * np.abs(plus)
+                noise = np.maximum(digit, measured[:, None])
+            moved = moved | (plus != minus)  # nan moves, too
+            quotients.append((plus - minus) / step)
+            if level == _STRAIGHT and (np.ptp(quotients, axis=0) * step <= 4 * noise).all():
+                break
+        rows = _tableau(quotients)
     diagonal = np.stack([row[-1] for row in rows])
     # where h^2 is not the order of the error after all, the last difference is but a part of it
     estimates = 4 * np.abs(np.diff(diagonal, axis=0)).max(axis=2)  # (levels - 1, blocks)
     level = np.where(np.isnan(estimates), np.inf, estimates).argmin(axis=0)
     each = np.arange(len(where))
-    y = np.abs(pairs[0][0])
-    digit = np.finfo(y.dtype).eps * y
-    noise = np.maximum(digit, measured[:, None])
     noise = _AMPLIFICATION[level + 1, None] * noise / h[:, None]
-    moved = np.any([plus != minus for plus, minus, _ in pairs], axis=0)  # nan moves, too
     unmoved = np.where(moved, np.nan, digit / (2 * h[:, None]))
     return diagonal[level + 1, each], estimates[level, each][:, None] + noise, unmoved
 
