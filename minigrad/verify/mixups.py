@@ -6,7 +6,7 @@ operand is multiplied by, or a wrong axis is summed; a path between elements is 
 """
 
 from collections.abc import Callable, Iterator
-from itertools import combinations, islice
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -104,8 +104,7 @@ def _flow(
         return ""
     got: set[int] = set()
     right: set[int] = set()
-    for position in np.unique(np.linspace(0, np.prod(shape) - 1, _POSITIONS, dtype=int)):
-        own = np.unravel_index(position, shape)
+    for own in _spread(shape):
         reached = _reached(subject, k, shape, own, expected_of)
         for axes, places in zip((right, got), reached, strict=True):
             away = places != own
@@ -116,6 +115,12 @@ def _flow(
     if missing:
         return f"paths between elements along {_written(missing)} are missing"
     return f"y_bar is mixed along {_written(extra)}, too" if extra else ""
+
+
+def _spread(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Some positions, from the first to the last."""
+    for position in np.unique(np.linspace(0, np.prod(shape) - 1, _POSITIONS, dtype=int)):
+        yield tuple(int(i) for i in np.unravel_index(position, shape))
 
 
 def _part(
@@ -149,6 +154,10 @@ def _local(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
     off = (got - expected)[:, known] / expected[:, known]  # the factors less 1, in all digits
     if not close(off[0], off[1], 1e-3):
         return ""
+    kept, missing = (np.abs(off[0]) < _NOTHING, np.abs(off[0] + 1) < _NOTHING)
+    if missing.any() and (kept | missing).all():
+        first = [int(i) for i in np.argwhere(known)[missing][0]]
+        return f"zero in {missing.sum()} of {missing.size} elements, the first is {first}"
     for name, operand in zip(subject.names, subject.inputs, strict=True):
         for power, form in (1, "{}"), (-1, "1/{}"), (2, "{}^2"), (-2, "1/{}^2"):
             if operand.shape == known.shape and operand[known].all():
@@ -162,7 +171,7 @@ def _reach(
     subject: Subject, k: int, shape: tuple[int, ...], expected_of: Callable[[np.ndarray], Expected]
 ) -> str:
     """Which elements one element of y_bar reaches, and which it should."""
-    for own in islice(np.ndindex(shape), _POSITIONS):
+    for own in _spread(shape):
         right, got = (places.tolist() for places in _reached(subject, k, shape, own, expected_of))
         if got != right:
             there, here = (_listed(places) for places in (right, got))

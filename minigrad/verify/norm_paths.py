@@ -134,6 +134,7 @@ def _factor(norm: Norm, got: np.ndarray, expected: np.ndarray, tolerance: float)
         "factor 1/inv_std": 1 / r, "factor inv_std^2": r * r,
         "factor var + eps": 1 / (r * r), "factor sqrt(var/(var + eps)): eps": np.sqrt(var) * r,
         "eps is missing": 1 / (np.sqrt(var) * r), "factor gamma^2": gamma * gamma,
+        "factor 1/gamma^2: / gamma for * gamma": 1 / (gamma * gamma),
     }  # fmt: skip
     for name, factor in factors.items():
         if factor.size == got[0].size:  # of a parameter
