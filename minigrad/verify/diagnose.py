@@ -31,7 +31,10 @@ class Sample:
         floor = np.finfo(self.got.dtype).tiny * 64  # an underflow is no fault
         with np.errstate(all="ignore"):
             error = np.abs(np.asarray(self.got, np.longdouble) - self.expected)
-            excess = np.where(error == 0, 0, error / np.maximum(self.bound + floor, tiny))
+            excess = error / np.maximum(self.bound + floor, tiny)
+            if (excess <= 1).all():
+                return excess
+            excess = np.where(error == 0, 0, excess)
         excess = np.where(np.isnan(excess), np.inf, excess)
         # what the dtype cannot hold may be infinite, or nan
         return np.where(np.abs(self.expected) <= np.finfo(self.got.dtype).max, excess, 0)

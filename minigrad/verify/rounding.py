@@ -32,59 +32,49 @@ class Rounding:
         return [(32 + self.terms) * u * size for size in self.sizes]
 
 
-class Normalization:
-    """The summands of batch norm's backward pass at one point.
+def normalization(
+    y_bar: np.ndarray,
+    inputs: Sequence[np.ndarray],
+    *,
+    mean: Any = None,
+    var: Any = None,
+    axis: Any = None,
+    eps: float = 1e-5,
+) -> Rounding:
+    """The summands of batch norm's backward pass.
 
     ``x_bar = inv_std (g - mean(g) - x_hat mean(g x_hat))`` has the magnitude
     ``inv_std (|g| + mean|g| + |x_hat| mean|g x_hat|)``. An error u|x| in a deviation x - mu is
     an error ``u max|x| / sqrt(var + eps)`` in x_hat, and as large a relative one in inv_std.
     """
+    x, gamma, beta = (np.asarray(a, dtype=np.longdouble) for a in inputs)
+    y_bar = np.abs(np.asarray(y_bar, dtype=np.longdouble))
+    axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
+    others = tuple(i for i in range(x.ndim) if i != 1)
 
-    def __init__(
-        self,
-        inputs: Sequence[np.ndarray],
-        *,
-        mean: Any = None,
-        var: Any = None,
-        axis: Any = None,
-        eps: float = 1e-5,
-    ):
-        x, gamma, beta = (np.asarray(a, dtype=np.longdouble) for a in inputs)
-        self.others = tuple(i for i in range(x.ndim) if i != 1)
-        self.axes = self.others if axis is None else axis
-        self.terms = x.size // max(x.shape[1], 1)
+    def aligned(p: Any) -> np.ndarray:
+        return np.asarray(p, np.longdouble).reshape((-1,) + (1,) * (x.ndim - 2))
 
-        def aligned(p: Any) -> np.ndarray:
-            return np.asarray(p, np.longdouble).reshape((-1,) + (1,) * (x.ndim - 2))
-
-        self.statistics = mean is None
-        mu = self._mean(x) if self.statistics else aligned(mean)
-        variance = self._mean((x - mu) ** 2) if self.statistics else aligned(var)
-        self.inv_std = 1 / np.sqrt(variance + eps)
-        self.x_hat = np.abs((x - mu) * self.inv_std)
-        self.gamma = np.abs(aligned(gamma))
-        largest = np.abs(x).max(axis=self.axes, keepdims=True, initial=0)
-        with np.errstate(all="ignore"):  # x_hat may also be taken from y: (y - beta) / gamma
-            shift = np.abs(aligned(beta) / aligned(gamma))
-        shift = np.where(np.isfinite(shift), shift, 0)
-        self.amplified = (largest + np.abs(mu)) * self.inv_std + shift
-
-    def _mean(self, array: np.ndarray) -> np.ndarray:
-        return array.mean(axis=self.axes, keepdims=True)
-
-    def summands(self, y_bar: np.ndarray) -> Rounding:
-        """Those of all three cotangents for one ``y_bar``."""
-        y_bar = np.abs(np.asarray(y_bar, dtype=np.longdouble))
-        g = y_bar * self.gamma
-        x_size = g
-        if self.statistics:
-            x_size = g + self._mean(g) + self.x_hat * self._mean(g * self.x_hat)
-        sizes = [
-            x_size * self.inv_std * (1 + self.amplified),
-            (y_bar * (self.x_hat + self.amplified)).sum(axis=self.others),
-            y_bar.sum(axis=self.others),
-        ]
-        return Rounding(sizes, self.terms)
+    statistics = mean is None
+    mu = x.mean(axis=axes, keepdims=True) if statistics else aligned(mean)
+    variance = ((x - mu) ** 2).mean(axis=axes, keepdims=True) if statistics else aligned(var)
+    inv_std = 1 / np.sqrt(variance + eps)
+    x_hat = np.abs((x - mu) * inv_std)
+    amplified = (np.abs(x).max(axis=axes, keepdims=True, initial=0) + np.abs(mu)) * inv_std
+    with np.errstate(all="ignore"):  # x_hat may also be taken from y: (y - beta) / gamma
+        shift = np.abs(aligned(beta) / aligned(gamma))
+    amplified = amplified + np.where(np.isfinite(shift), shift, 0)
+    g = y_bar * np.abs(aligned(gamma))
+    x_size = g
+    if statistics:
+        variance_path = x_hat * (g * x_hat).mean(axis=axes, keepdims=True)
+        x_size = g + g.mean(axis=axes, keepdims=True) + variance_path
+    sizes = [
+        x_size * inv_std * (1 + amplified),
+        (y_bar * (x_hat + amplified)).sum(axis=others),
+        y_bar.sum(axis=others),
+    ]
+    return Rounding(sizes, x.size // max(x.shape[1], 1))
 
 
 def looks_like_batch_norm(y: np.ndarray, inputs: Sequence[np.ndarray], params: dict) -> bool:

@@ -15,7 +15,7 @@ from minigrad.verify.kinks import between_slopes
 from minigrad.verify.numeric import Jacobian, jacobians
 from minigrad.verify.randomness import generator
 from minigrad.verify.report import Finding, Report, Row, compare
-from minigrad.verify.rounding import Normalization, Rounding, looks_like_batch_norm
+from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
 from minigrad.verify.subject import check_names
 
 _WAYS = ("traced", "analytic", "numeric")
@@ -140,7 +140,7 @@ def _rounding(
 ) -> Rounding:
     given = {k: v for k, v in params.items() if k in ("mean", "var", "axis", "eps")}
     if "mean" in given or "axis" in given or looks_like_batch_norm(y, hosts, params):
-        return Normalization(hosts, **given).summands(y_bar)
+        return normalization(y_bar, hosts, **given)
     return Rounding([j.pull(y_bar)[2] for j in jacobian], y.size)
 
 

@@ -660,6 +660,6 @@ def test_a_fault_of_the_checker_is_noticed(monkeypatch, fault):
         instead = property(lambda self: np.nan_to_num(np.abs(self.got - self.expected) / np.maximum(
             self.bound, 1e-300)))  # fmt: skip
     if fault in ("everything looks like batch norm", "the sign of the reference"):
-        monkeypatch.setattr(reference.Reference, "_confirmed", lambda self, rng: True)
+        monkeypatch.setattr(reference.Reference, "_confirmed", lambda self, *_: True)
     monkeypatch.setattr(where, name, instead)
     assert not self_test()
