@@ -54,11 +54,11 @@ def _examined(
     label, inputs, params = probe
     inputs = tuple(np.asarray(x) for x in inputs)
     names = default_names(inputs)
-    (forward, backward), (new_forward, new_backward) = shared, make()
-    subject = Subject(forward, backward, inputs, params, names)
-    fresh = Subject(new_forward, new_backward, inputs, params, names)
-    point = Point(subject, rng, label, fresh)
-    return point.examine(soak=soak)
+    one, fresh, unseen = (
+        Subject(forward, backward, inputs, params, names)
+        for forward, backward in (shared, make(), make())
+    )
+    return Point(one, rng, label, fresh, unseen).examine(soak=soak)
 
 
 def _summary(outcomes: list[tuple[Probe, tuple]]) -> Report:

@@ -86,9 +86,11 @@ class Point:
         rng: np.random.Generator,
         label: str = "",
         fresh: Subject | None = None,
+        unseen: Subject | None = None,
     ):
         self.subject, self.rng, self.label = subject, rng, label
         self.fresh = fresh or subject  # whose forward is differenced: it has seen no other calls
+        self.unseen = unseen or subject  # called at other points before this one
         self.findings: list[Finding] = []
         self.notes: list[Finding] = []
         self.first_call: list[Finding] = []
@@ -110,7 +112,7 @@ class Point:
                     self._note("undefined", "an input is not finite at this point")
                 elif not np.isfinite(y).all():
                     self._note("undefined", "the output is not finite at this point")
-                elif apart := contract.unrepeatable(self._again):
+                elif apart := contract.unrepeatable(self.fresh.value, self.fresh.inputs):
                     message = f"forward is no function of its inputs: {apart}"
                     cause = "random, or of earlier calls"
                     self.findings.append(Finding("nondeterminism", message=message, cause=cause))
@@ -157,7 +159,8 @@ class Point:
         kinds = list(cotangents(y, self.rng))
         right = self.reference.all_expected([y_bar for _, y_bar in kinds])
         for (kind, y_bar), expected in zip(kinds, right, strict=True):
-            grads = self.subject.pull(y_bar)
+            grads, changed = self.subject.watched(y_bar)
+            self.findings += contract.mutated(changed, f" ({kind} y_bar)")
             wrong_form = list(contract.form(self.subject.names, self.subject.inputs, grads))
             if wrong_form:
                 self.findings += wrong_form
@@ -259,9 +262,6 @@ class Point:
             self.findings += contract.forward_purity(self.subject, before, changed())
         return np.array(y) if isinstance(y, (np.ndarray, np.generic)) else y
 
-    def _again(self) -> np.ndarray:
-        return np.array(self.fresh.value(*map(np.copy, self.fresh.inputs)))
-
     def _purity(self, y: np.ndarray) -> None:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
         with undone(*self.subject.inputs):
@@ -274,6 +274,7 @@ class Point:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
         others = self._other_points()
         self.findings += contract.state(self.subject, y_bar, others, self._judge, self.rng)
+        self.findings += contract.partly_equal(self.unseen, y_bar, self._judge, self.rng)
         self.findings += contract.layouts(self.subject, y_bar, self._judge)
         self.findings += contract.soak(self.subject, y_bar, self._judge, soak)
 

@@ -8,13 +8,21 @@ he was given; no global state is touched.
 # ruff: noqa: NPY002 (the legacy random state is what a subject may touch)
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from minigrad.verify.report import Finding
-from minigrad.verify.subject import ForwardFailed, Subject, arrays_in
+from minigrad.verify.subject import (
+    BackwardFailed,
+    ForwardFailed,
+    NoPair,
+    Subject,
+    arrays_in,
+    undone,
+)
 
 Judge = Callable[[list[Any], np.ndarray], tuple[str, str]]  # -> (input, what is wrong), or ("", "")
 
@@ -89,20 +97,28 @@ def forward_purity(subject: Subject, before: list[bytes], touched: str) -> Itera
             yield Finding("purity", name, message=message, cause="mutated input")
 
 
-def unrepeatable(run: Callable[[], np.ndarray]) -> str:
+def unrepeatable(f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> str:
     """Where equal calls give other values than rounding could make of each other, or nothing.
 
     Of such a function differences are noise, whose error bar would let any derivative pass. Sums
-    in another order differ by units in the last place: half of the digits leave them room.
+    in another order differ as if the inputs did by units in the last place, ``32 + n`` at most.
     """
-    first, *others = (run() for _ in range(4))
+    first, *others = (np.array(f(*inputs)) for _ in range(4))
+    for other in others:
+        if other.shape != first.shape:
+            return f"y has shape {first.shape} in one call, {other.shape} in an equal one"
+    if all(other.tobytes() == first.tobytes() for other in others):
+        return ""
+    u = max(float(np.finfo(a.dtype).eps) for a in (first, *inputs)) / 2
+    step, signs = u**0.5, np.random.default_rng(0)  # a noise far below it does not count
     with np.errstate(all="ignore"):
-        size = np.abs(first, where=np.isfinite(first), out=np.zeros_like(first)).max(initial=0)
+        moved = [x + x * (step * signs.choice([-1, 1], x.shape)).astype(x.dtype) for x in inputs]
+        there = f(*moved)
+        sizes = [np.abs(a, where=np.isfinite(a), out=np.zeros_like(a)).max(initial=0)
+                 for a in (first, there - first)]  # fmt: skip
+        most = (32 + max(x.size for x in inputs)) * (u * sizes[0] + step * sizes[1])
         for other in others:
-            if other.shape != first.shape:
-                return f"y has shape {first.shape} in one call, {other.shape} in an equal one"
-            apart = np.abs(other - first) > np.finfo(first.dtype).eps ** 0.5 * size
-            apart |= np.isnan(other) != np.isnan(first)
+            apart = (np.abs(other - first) > most) | (np.isnan(other) != np.isnan(first))
             if apart.any():
                 at = tuple(int(i) for i in np.argwhere(apart)[0])
                 return (
@@ -123,13 +139,9 @@ def purity(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Findin
         touched = changed()
     if touched:
         yield Finding("purity", message=f"backward changes {touched}", cause="global state")
-    for name, x, was in zip(subject.names, subject.inputs, inputs, strict=True):
-        if x.tobytes() != was:
-            message = f"{name} was changed in place"
-            yield Finding("purity", name, message=message, cause="mutated input")
-    if seed.tobytes() != y_bar.tobytes():
-        message = "backward changed y_bar in place"
-        yield Finding("purity", message=message, cause="mutated cotangent")
+    owned = zip((*subject.names, None), (*subject.inputs, seed), (*inputs, y_bar.tobytes()),
+                strict=True)  # fmt: skip
+    yield from mutated([name for name, array, was in owned if array.tobytes() != was])
     if before[0] != arrays[0].tobytes():
         yield Finding("purity", message="backward changed y in place", cause="mutated output")
     if any(a.tobytes() != b for a, b in zip(arrays[1:], before[1:], strict=True)):
@@ -154,6 +166,16 @@ def purity(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Findin
     yield from _changed_later(subject, kept, values, inputs)
     owned = {"y": y, "y_bar": seed, **dict(zip(subject.names, subject.inputs, strict=True))}
     yield from _aliasing(subject, grads, owned, later)
+
+
+def mutated(names: Sequence[str | None], when: str = "") -> Iterator[Finding]:
+    """A finding for each input that a call changed, and for y_bar, which None stands for."""
+    for name in names:
+        message = (
+            "backward changed y_bar in place" if name is None else f"{name} was changed in place"
+        )
+        cause = "mutated cotangent" if name is None else "mutated input"
+        yield Finding("purity", name, message=message + when, cause=cause)
 
 
 def _changed_later(
@@ -248,11 +270,49 @@ def _interleaved(
     yield from finding(what, "stale buffer", subject.backward_of(y_bar, cache))
 
 
+def partly_equal(
+    subject: Subject, y_bar: np.ndarray, judge: Judge, rng: np.random.Generator
+) -> Iterator[Finding]:
+    """Points that share one input with this one come first, one with other parameters, and one in
+    the same arrays: whoever keeps something under too short a name shows it here.
+
+    Of code that has been at this point before, only the last is asked.
+    """
+    noise = [rng.normal(size=x.shape).astype(x.dtype) for x in subject.inputs]
+    others = [
+        subject.at([*noise[:k], x, *noise[k + 1 :]]) for k, x in enumerate(subject.inputs)
+    ] + [subject]
+    moved = {k: 2 * v + 1 for k, v in subject.params.items() if isinstance(v, float)}
+    params = {**subject.params, **moved}
+    refilled = subject.at(noise)
+    for other in (*(replace(other, params=params) for other in others), refilled):
+        with suppress(ForwardFailed, BackwardFailed, NoPair):  # it need not be defined there
+            other.pull(y_bar)
+    for array, x in zip(noise, subject.inputs, strict=True):
+        array[...] = x
+    name, wrong = judge(refilled.pull(y_bar), y_bar)
+    if wrong:
+        what = "calls with some of the same numbers, and one with other numbers in the same arrays"
+        message = f"{name}_bar is wrong after {what}: {wrong}"
+        yield Finding("state", name, message=message, cause="stale buffer")
+
+
 def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Iterator[Finding]:
-    """Many identical calls: each must be right."""
+    """Many identical calls: each must be right, and leave alone what the first returned."""
     first: list[bytes] = []
+    kept: list[Any] = []  # what the first call returned: as long as it lives, it is no one else's
     for call in range(calls):
-        grads = subject.pull(y_bar)
+        with undone(y_bar, *subject.inputs):
+            y, cache = subject.run()
+            grads = subject.backward_of(y_bar, cache)
+        results = [y, *grads]
+        for name, a in zip((None, *subject.names), kept, strict=False):
+            if any(_share(a, b) for b in results):
+                message = f"{f'{name}_bar' if name else 'y'} of a call shares memory with a result"
+                message += f" {call} calls later"
+                yield Finding("aliasing", name, message=message, cause="shared with a later call")
+                return
+        kept = kept or results
         now = [np.asarray(grad).tobytes() for grad in grads]
         if now == first:  # judged before
             continue
@@ -269,9 +329,10 @@ def layouts(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Findi
     for kind, arrange in (("Fortran-ordered", _columns_first), ("strided", _strided)):
         moved = subject.at([arrange(x) for x in subject.inputs])
         try:
-            grads = moved.pull(y_bar)
+            grads, changed = moved.watched(y_bar)
         except ForwardFailed:  # it refuses this layout, which is no fault
             continue
+        yield from mutated(changed, f" where inputs are {kind}")
         name, wrong = judge(grads, y_bar)
         if wrong:
             message = f"{name}_bar is wrong for {kind} inputs: {wrong}"

@@ -62,7 +62,7 @@ def gradcheck(
     report = Report(f"gradcheck, order {order}" if order > 1 else "gradcheck")
     f = _without_memory(f)
     with contract.no_trace(), frozen_statistics(), setting(observer=None):
-        if apart := contract.unrepeatable(lambda: _value(f, arrays)):
+        if apart := contract.unrepeatable(lambda *xs: _value(f, xs), arrays):
             message = f"f is no function of its inputs: {apart}"
             report.findings.append(Finding("nondeterminism", message=message, cause="random"))
             return report
@@ -102,7 +102,7 @@ def _without_memory(f: Callable) -> Callable:
     return call
 
 
-def _value(f: Callable, arrays: list[np.ndarray]) -> np.ndarray:
+def _value(f: Callable, arrays: Sequence[np.ndarray]) -> np.ndarray:
     with no_grad():
         return f(*map(tensor, arrays)).numpy()
 

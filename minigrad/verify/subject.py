@@ -34,8 +34,13 @@ class Subject:
 
     def pull(self, y_bar: np.ndarray) -> list[Any]:
         """One forward and one backward call; what they change of their arguments is undone."""
-        with undone(y_bar, *self.inputs):
-            return self.backward_of(y_bar, self.run()[1])
+        return self.watched(y_bar)[0]
+
+    def watched(self, y_bar: np.ndarray) -> tuple[list[Any], list[str | None]]:
+        """``pull``, and which inputs it changed before that was undone; None stands for y_bar."""
+        with undone(y_bar, *self.inputs) as changed:
+            grads = self.backward_of(y_bar, self.run()[1])
+        return grads, [(None, *self.names)[k] for k in changed]
 
     def backward_of(self, y_bar: np.ndarray, cache: Any) -> list[Any]:
         """One backward call on an existing cache.
@@ -59,8 +64,8 @@ class Subject:
         return hasattr(made, "shape") and tuple(made.shape) not in stacks
 
     def value(self, *inputs: np.ndarray) -> np.ndarray:
-        """Only the output, at other inputs; raises as ``run`` does."""
-        return np.asarray(self._call(inputs)[0])
+        """Only the output, at other inputs, which stay as they are; raises as ``run`` does."""
+        return np.asarray(self._call([x.copy() for x in inputs])[0])
 
     def _call(self, inputs: Sequence[np.ndarray]) -> tuple[Any, Any]:
         try:
@@ -115,13 +120,16 @@ def _counted(made: Any) -> str:
 
 
 @contextmanager
-def undone(*arrays: np.ndarray) -> Iterator[None]:
-    """Restore the values of ``arrays`` afterwards."""
-    before = [a.copy() for a in arrays]
-    yield
-    for array, was in zip(arrays, before, strict=True):
-        if array.flags.writeable and array.tobytes() != was.tobytes():
-            array[...] = was
+def undone(*arrays: np.ndarray) -> Iterator[list[int]]:
+    """Restore the values of ``arrays`` afterwards; the list then says which had changed."""
+    before, changed = [a.copy() for a in arrays], []
+    try:
+        yield changed
+    finally:
+        for k, (array, was) in enumerate(zip(arrays, before, strict=True)):
+            if array.flags.writeable and array.tobytes() != was.tobytes():
+                array[...] = was
+                changed.append(k)
 
 
 def are_batch_norms(inputs: Sequence[np.ndarray]) -> bool:
@@ -182,6 +190,6 @@ def cotangents(y: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, n
         strided[...] = normal
         yield "non-contiguous", strided
         yield "Fortran-ordered", np.asfortranarray(normal)
-        yield "reversed", normal[::-1]
+        yield "reversed", normal[:: -1 if len(normal) > 1 else 1]  # one row has no direction
         yield "positive", np.abs(normal)
         yield "read-only broadcast", np.broadcast_to(normal[:1], shape)

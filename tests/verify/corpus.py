@@ -117,6 +117,19 @@ def shuffled_sums():
     return forward, backward
 
 
+def shuffled_rows():
+    rng = np.random.default_rng(6)
+
+    def shuffled_forward(x, gamma, beta, eps):
+        order = rng.permutation(len(x))
+        y, s = forward(x[order], gamma, beta, eps)
+        back = np.argsort(order)
+        s.xc, s.x_hat = s.xc[back], s.x_hat[back]
+        return y[back], s
+
+    return shuffled_forward, right
+
+
 def wide_accumulators():
     def wide_forward(x, gamma, beta, eps):
         w = np.result_type(x, np.float64)
@@ -256,6 +269,7 @@ RIGHT = {
     "a Jacobian per channel": stateless(by_matrix),
     "centered twice": stateless(centered_twice),
     "sums in random order": shuffled_sums,
+    "rows in random order": shuffled_rows,
     "float64 accumulators": wide_accumulators,
     "Welford": welford,
     "evaluation mode": evaluation,
@@ -383,6 +397,52 @@ def _by_size():
         return y, x.size
 
     return kept_forward, lambda dy, size: right(dy.reshape(store[size].x.shape), store[size])
+
+
+def _kept(key):
+    """Statistics kept under ``key(x)``, which says too little: inv_std depends on eps as well."""
+
+    def make():
+        store = {}
+
+        def kept_forward(x, gamma, beta, eps):
+            y, s = forward(x, gamma, beta, eps)
+            return y, (s, *store.setdefault(key(x), (s.r, x))[:1])
+
+        def backward(dy, cache):
+            s, r = cache
+            s.r = r
+            return right(dy, s)
+
+        return kept_forward, backward
+
+    return make
+
+
+def _ring(n):
+    """Each result lies in one of n buffers, in turn."""
+    calls, buffers = count(), {}
+
+    def backward(dy, s):
+        dx, dg, db = right(dy, s)
+        out = buffers.setdefault((dx.shape, dx.dtype, next(calls) % n), np.empty_like(dx))
+        out[...] = dx
+        return out, dg, db
+
+    return backward
+
+
+def _trembling(size):
+    def make():
+        rng = np.random.default_rng(9)
+
+        def noisy_forward(x, gamma, beta, eps):
+            y, s = forward(x, gamma, beta, eps)
+            return (y * (1 + size * rng.normal(size=y.shape))).astype(y.dtype), s
+
+        return noisy_forward, right
+
+    return make
 
 
 def _uses_y():
@@ -580,6 +640,9 @@ WRONG = {
     "2-d": (when(lambda dy, s: dy.ndim == 2, 1), {"gamma"}, "(N, C)"),
     "float32": (when(lambda dy, s: dy.dtype == np.float32, 2, 1.01), {"beta"}, "float32"),
     "more than 32 rows": (on(0, lambda g, dy, s: put(g, slice(32, None), 0)), {"x"}, ""),
+    "more than 512 values": (
+        when(lambda dy, s: s.m > 512, 0), {"x"}, "constant factor 1.37"),
+    "all but 8 channels": (on(1, lambda g, dy, s: put(g, slice(8, None), 0)), {"gamma"}, "zero in"),
     "negative gamma": (on(0, lambda g, dy, s: g * np.sign(channels(
         np.where(s.gamma, s.gamma, 1), dy))), {"x"}, ""),
     "large eps": (_fix_eps(1e-5), {"x", "gamma"}, ""),
@@ -600,10 +663,18 @@ WRONG = {
     "every 100th call": (stateful(lambda: _every(100)), {"x"}, ""),
     "one call in 50": (stateful(lambda: _rarely(0.02)), {"gamma"}, ""),
     "statistics of the last forward": (_last_statistics, set(), "stale buffer"),
+    "a ring of buffers": (stateful(lambda: _ring(16)), {"x"}, "later call"),
+    "statistics by x alone": (_kept(lambda x: (x.tobytes(), x.shape)), {"x", "gamma"}, "stale buf"),
+    "statistics by the array": (_kept(id), {"x", "gamma"}, "stale buffer"),
+    "y trembles by 1e-9": (_trembling(1e-9), set(), "random"),
     "statistics by size": (_by_size, set(), "stale buffer"),
     "reads y": (_uses_y, set(), "reads y"),
     "a cache for one use": (_once, set(), ""),
     "y_bar overwritten": (_in_place(lambda dy, s: _write(dy, 0)), set(), "mutated cotangent"),
+    "y_bar overwritten in columns": (_in_place(
+        lambda dy, s: dy.flags.c_contiguous or _write(dy, 0)), set(), "mutated cotangent"),
+    "y_bar flushed to zero": (_in_place(
+        lambda dy, s: _write(dy, np.where(np.abs(dy) < 1e-8, 0, dy))), set(), "mutated cotangent"),
     "x overwritten": (_in_place(lambda dy, s: _write(s.x, s.x * 2)), {"x"}, "mutated input"),
     "cache overwritten": (_in_place(lambda dy, s: _write(s.x_hat, 0)), set(), ""),
     "x is y_bar": (stateless(_returns_dy), set(), ""),

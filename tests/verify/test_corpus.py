@@ -22,6 +22,7 @@ _NAMED = [
     "NC gamma negative float64",
     "NC Fortran order float64",
     "NCHW (2, 2, 2, 3) float64",
+    "NCHW (2, 1, 12, 24) float64",
 ]
 LABELS = {f"{'NCHW' if s.count(',') == 3 else 'NC'} {s} float64" for s in _SHAPES} | set(_NAMED)
 SOME = [probe for probe in POINTS if probe[0] in LABELS]
