@@ -94,6 +94,7 @@ class Point:
         self.findings: list[Finding] = []
         self.notes: list[Finding] = []
         self.first_call: list[Finding] = []
+        self.ties: dict[int, str] = {}  # what tied elements of input k must not get together
         self.samples: dict[str, list[Sample]] = {name: [] for name in subject.names}
 
     def examine(self, *, soak: int = 0) -> tuple[list[Row], list[Finding], list[Finding]]:
@@ -189,7 +190,7 @@ class Point:
         index, expected, got, bound = worst.worst()
         kind = "value"
         try:
-            cause = cause_of(self.subject, k, samples, self.reference.expected)
+            cause = self.ties.get(k) or cause_of(self.subject, k, samples, self.reference.expected)
         except (BackwardFailed, ForwardFailed):  # of what a fit has tried
             cause = ""
         if not np.isfinite(got):
@@ -238,7 +239,7 @@ class Point:
         if cancelled.ok and self._vanishes_in_wider(k, sample, 0.1):
             return cancelled
         subject = self.subject
-        accepted, kinks = between_slopes(
+        accepted, kinks, tie = between_slopes(
             subject.value,
             subject.inputs,
             k,
@@ -247,6 +248,7 @@ class Point:
             sample.expected,
             sample.bound,
         )
+        self.ties[k] = self.ties.get(k) or tie
         if kinks and not any(note.kind == "kink" for note in self.notes):
             name = subject.names[k]
             self._note("kink", f"{name}: {kinks} elements at kinks; any subgradient is accepted")

@@ -161,7 +161,7 @@ def _compared(
         bound = _bounds(size, terms, coarsest) + error
         fits = (np.abs(x_bar - value) <= bound).all()  # then what is hidden need not be known
         bound = bound if fits else bound + _bounds(hidden()[k], terms, coarsest)
-        accepted, _ = between_slopes(on_arrays, arrays, k, y_bar, x_bar, value, bound)
+        accepted = between_slopes(on_arrays, arrays, k, y_bar, x_bar, value, bound)[0]
         row = compare(name, f"vjp/numeric{label}", x_bar, accepted, bound)
         yield row, _finding(row, x_bar, accepted)
         x_dot = np.where(accepted == value, x_dots[k], 0).astype(x_dots[k].dtype)  # past no kink

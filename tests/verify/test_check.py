@@ -146,7 +146,7 @@ def test_as_many_kinks_as_there_are_elements_are_accepted_and_no_fault_among_the
     x, y_bar = np.append(np.zeros(32), last), np.linspace(1.0, 2.0, 33)
     got, expected = slope * y_bar, y_bar * np.where(x > 0, 1.0, 0.5)
     point = lambda x: np.maximum(x, 0), [x], 0, y_bar, got, expected, np.full(33, 1e-12)
-    accepted, found = between_slopes(*point)
+    accepted, found, _ = between_slopes(*point)
     assert found == kinks
     assert (accepted == (got if kinks else expected)).all()
 
@@ -159,6 +159,15 @@ def test_one_sided_maxima_share_their_cotangent_any_way_that_sums_to_it():
             [np.array([3.0, 3.0, 1.0])],
         )
         assert not report.findings, str(report)
+
+
+def test_tied_maxima_may_not_all_get_it():
+    report = check_backward(
+        lambda x: (x.max(axis=1), x),
+        lambda dy, x: (dy[:, None] * (x == x.max(axis=1, keepdims=True)),),
+        [np.array([[3.0, 3.0, 1.0], [2.0, 2.0, 2.0]])],
+    )
+    assert "elements tie: together they get" in report.findings[0].cause, str(report)
 
 
 def test_a_campaign_takes_a_hypothesis_strategy_and_shrinks_to_the_smallest_point():
@@ -644,7 +653,7 @@ FAULTS = {
     "interleaved calls are not made": (contract, "_interleaved", no_findings),
     "points that share numbers are not asked": (contract, "partly_equal", no_findings),
     "every subgradient is accepted": (check, "between_slopes", lambda f, xs, k, dy, got, *a: (
-        got, 1)),
+        got, 1, "")),
     "everything looks like batch norm": (
         reference.Reference, "_is_batch_norm", lambda self: True),
 }  # fmt: skip
