@@ -1,7 +1,7 @@
 """Is a hand-written backward pass the derivative of its forward pass?"""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from minigrad.verify.subject import (
 )
 
 _SOAK = 100  # identical calls in a check of one point
+_NOTES = ("retained", "scratch")  # what a caller should know of a right pair
 
 
 def check_backward(
@@ -151,6 +152,13 @@ class Point:
     def _note(self, kind: str, message: str, cause: str = "") -> None:
         self.notes.append(Finding(kind, message=message, cause=cause, label=self.label))
 
+    def _add(self, found: Iterable[Finding]) -> None:
+        for finding in found:
+            if finding.kind in _NOTES:
+                self.notes.append(self._labelled(finding))
+            else:
+                self.findings.append(finding)
+
     def _labelled(self, finding: Finding) -> Finding:
         return Finding(**{**vars(finding), "label": self.label})
 
@@ -165,7 +173,7 @@ class Point:
             wrong_form = list(contract.form(self.subject.names, self.subject.inputs, grads))
             if wrong_form:
                 self.findings += wrong_form
-                return
+                break
             for k, name in enumerate(self.subject.names):
                 got = np.array(grads[k])  # a later call may overwrite it
                 sample = Sample(kind, y_bar, got, expected.values[k], expected.bounds[k])
@@ -184,8 +192,8 @@ class Point:
 
     def _judged(self, k: int, name: str) -> Iterator[Finding]:
         samples = self.samples[name]
-        worst = max(samples, key=lambda sample: sample.telling)
-        if worst.ok:
+        worst = max(samples, key=lambda sample: sample.telling, default=None)
+        if worst is None or worst.ok:
             return
         index, expected, got, bound = worst.worst()
         kind = "value"
@@ -268,14 +276,13 @@ class Point:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
         with undone(*self.subject.inputs):
             found = list(contract.purity(self.subject, y_bar, self._judge))
-        self.notes += [self._labelled(finding) for finding in found if finding.kind == "scratch"]
-        self.findings += [f for f in found if f.kind not in ("scratch", "value")]
         self.first_call = [finding for finding in found if finding.kind == "value"]
+        self._add(finding for finding in found if finding.kind != "value")
 
     def _contract(self, y: np.ndarray, soak: int) -> None:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
         others = self._other_points()
-        self.findings += contract.state(self.subject, y_bar, others, self._judge, self.rng)
+        self._add(contract.state(self.subject, y_bar, others, self._judge, self.rng))
         self.findings += contract.partly_equal(self.unseen, y_bar, self._judge, self.rng)
         self.findings += contract.layouts(self.subject, y_bar, self._judge)
         self.findings += contract.soak(self.subject, y_bar, self._judge, soak)

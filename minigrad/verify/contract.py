@@ -20,6 +20,7 @@ from minigrad.verify.subject import (
     ForwardFailed,
     NoPair,
     Subject,
+    are_batch_norms,
     arrays_in,
     undone,
 )
@@ -247,8 +248,11 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
     y, cache = subject.run()
     if isinstance(y, np.ndarray) and y.flags.writeable:
         y[...] = 1e3
-        yield from finding("after the caller wrote to y", "reads y after returning it",
-                           subject.backward_of(y_bar, cache))  # fmt: skip
+        name, wrong = judge(subject.backward_of(y_bar, cache), y_bar)
+        if wrong:  # y is all that tanh or softmax needs, and not what a normalization does
+            kind = "state" if are_batch_norms(subject.inputs) else "retained"
+            message = f"{name}_bar is read from the y that forward returned: nobody may write to it"
+            yield Finding(kind, name, message=message, cause="reads y after returning it")
     for other in others:
         yield from _interleaved(subject, y_bar, other, finding, rng)
 

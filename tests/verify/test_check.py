@@ -674,3 +674,20 @@ def test_a_fault_of_the_checker_is_noticed(monkeypatch, fault):
         monkeypatch.setattr(reference.Reference, "_confirmed", lambda self, *_: True)
     monkeypatch.setattr(where, name, instead)
     assert not self_test()
+
+
+def test_a_pair_that_keeps_its_own_result_is_right_and_says_so(rng):
+    def forward(x):
+        y = np.tanh(x)
+        return y, y
+
+    report = check_backward(forward, lambda y_bar, y: (y_bar * (1 - y * y),), [rng.normal(size=5)])
+    assert report.ok
+    assert [note.kind for note in report.notes] == ["retained"]
+
+
+def test_wrong_numbers_are_told_beside_a_wrong_form(rng):
+    x = rng.uniform(1, 2, size=(3, 4))
+    report = check_backward(lambda x: (np.log(x), x), lambda y_bar, x: (y_bar,), [x])
+    assert report.findings[0].cause == "it is y_bar"
+    assert "aliasing" in {finding.kind for finding in report.findings}
