@@ -45,7 +45,7 @@ def no_trace() -> Iterator[Callable[[], str]]:
 def _global_state() -> dict[str, Any]:
     state: Any = np.random.get_state(legacy=False)
     return {
-        "NumPy's random state": repr(state["state"]["key"].tobytes()) + repr(state["state"]["pos"]),
+        "NumPy's random state": (state["state"]["key"].tobytes(), state["state"]["pos"]),
         "Python's random state": random.getstate(),
         "NumPy's error state": np.geterr(),
     }

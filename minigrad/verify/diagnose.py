@@ -39,7 +39,7 @@ class Sample:
         # what the dtype cannot hold may be infinite, or nan
         return np.where(np.abs(self.expected) <= np.finfo(self.got.dtype).max, excess, 0)
 
-    @property
+    @cached_property
     def excess(self) -> float:
         return float(self.excess_of.max(initial=0))
 

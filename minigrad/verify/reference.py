@@ -66,25 +66,25 @@ class Reference:
         return [np.broadcast_to(sigma, x.shape), *map(default_scale, parameters)]
 
     def _confirmed(self, rng: np.random.Generator, noise: np.ndarray | None) -> bool:
-        """Whether differences along random directions v agree: <y_bar, J v> = <x_bar, v>."""
-        inputs = self.wide
-        for _ in range(2):
-            ways = [scale * rng.normal(size=scale.shape) for scale in self.scales]
+        """Whether differences along a random direction v agree: <y_bar, J v> = <x_bar, v>.
 
-            def along(t: np.ndarray, ways: list[np.ndarray] = ways) -> np.ndarray:
-                moved = [x + t[0] * way for x, way in zip(inputs, ways, strict=True)]
-                return self.subject.value(*moved)
+        What has the values of batch norm here and other derivatives, such as a part of it with
+        frozen statistics, misses the bound by far, in whatever direction.
+        """
+        ways = [scale * rng.normal(size=scale.shape) for scale in self.scales]
 
-            (jacobian,) = differences(along, [np.zeros(1, inputs[0].dtype)], [np.ones(1)], noise)
-            y_bar = rng.normal(size=np.shape(self.subject.inputs[0]))
-            value, error, _ = jacobian.pull(y_bar)
-            pairs = list(zip(self._closed_form(y_bar), ways, strict=True))
-            by_hand = sum((exact * way).sum() for exact, way in pairs)
-            bounds = zip(self._rounding(y_bar).bounds(np.float64), ways, strict=True)
-            rounding = sum((bound * np.abs(way)).sum() for bound, way in bounds)
-            if not abs(value[0] - by_hand) <= error[0] + rounding:
-                return False
-        return True
+        def along(t: np.ndarray) -> np.ndarray:
+            moved = [x + t[0] * way for x, way in zip(self.wide, ways, strict=True)]
+            return self.subject.value(*moved)
+
+        (jacobian,) = differences(along, [np.zeros(1, self.wide[0].dtype)], [np.ones(1)], noise)
+        y_bar = rng.normal(size=np.shape(self.subject.inputs[0]))
+        value, error, _ = jacobian.pull(y_bar)
+        pairs = list(zip(self._closed_form(y_bar), ways, strict=True))
+        by_hand = sum((exact * way).sum() for exact, way in pairs)
+        bounds = zip(self._rounding(y_bar).bounds(np.float64), ways, strict=True)
+        rounding = sum((bound * np.abs(way)).sum() for bound, way in bounds)
+        return bool(abs(value[0] - by_hand) <= error[0] + rounding)
 
     def _closed_form(self, y_bar: np.ndarray) -> list[np.ndarray]:
         wide = [np.asarray(a, np.longdouble) for a in (y_bar, *self.subject.inputs)]
