@@ -1,5 +1,6 @@
 """Scaled weight standardization: what replaces batch normalization in normalizer-free networks."""
 
+from functools import wraps
 from math import prod
 from typing import Any
 
@@ -76,23 +77,10 @@ class ScaledWSConv2d(Conv2d):
     (1, 2, 3, 3)
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-        bias: bool = True,
-        *,
-        dtype: Any = "float64",
-        rng: init.Seed = None,
-    ):
-        sizes = in_channels, out_channels, kernel_size, stride, padding, dilation, groups
-        super().__init__(*sizes, bias, dtype=dtype, rng=rng)
-        self.gain = parameter((out_channels,), dtype, "gain", fill=1.0)
+    @wraps(Conv2d.__init__)
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.gain = parameter(self.weight.shape[:1], self.weight.dtype, "gain", fill=1.0)
 
     def forward(self, x: Any) -> Any:
         return self.convolve(x, standardized(self.weight, self.gain))
