@@ -217,15 +217,19 @@ def zeros_like(array: Any) -> Any:
     return frozen(namespace(array).zeros_like(array))
 
 
-def as_dtype(dtype: Any) -> np.dtype:
-    """``dtype``, given by name, type or dtype. Raises DTypeError: none of real numbers."""
+def as_dtype(
+    dtype: Any,
+    kinds: str = "fiub",
+    headline: str = "dtype",
+    expected: str = "one of real numbers, such as 'float32'",
+) -> np.dtype:
+    """``dtype``, given by name, type or dtype. Raises DTypeError: none of these ``kinds``."""
     try:
         found = np.dtype(dtype)
     except (TypeError, ValueError):
         found = None
-    if found is None or found.kind not in "fiub":
-        expected = "one of real numbers, such as 'float32'"
-        raise DTypeError(facts("dtype", expected=expected, got=repr(dtype)))
+    if found is None or found.kind not in kinds:
+        raise DTypeError(facts(headline, expected=expected, got=repr(dtype)))
     return found
 
 

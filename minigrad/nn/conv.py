@@ -1,13 +1,12 @@
 """Convolution and pooling layers."""
 
 from math import prod
-from numbers import Integral
 from typing import Any
 
 from minigrad import ops
-from minigrad.errors import ShapeError, UsageError, describe, facts
+from minigrad.errors import ShapeError, describe, facts
 from minigrad.nn import init, kernels
-from minigrad.nn.layers import parameter, reset_
+from minigrad.nn.layers import check_groups, parameter, reset_
 from minigrad.nn.module import Module
 from minigrad.ops.window import per_axis
 
@@ -31,12 +30,7 @@ class _Conv(Module):
         dtype: Any = "float64",
         rng: init.Seed = None,
     ):
-        counts = in_channels, out_channels, groups
-        whole = all(isinstance(n, Integral) for n in counts)
-        if not whole or groups < 1 or in_channels % groups or out_channels % groups:
-            got = f"{in_channels} and {out_channels}"
-            expected = f"whole numbers that divide by groups={groups}"
-            raise UsageError(facts(f"{type(self).__name__}: channels", expected=expected, got=got))
+        check_groups(self, "groups", groups, in_channels, out_channels)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         kernel = per_axis("kernel_size", kernel_size, self.axes, least=1)
         shape = (out_channels, in_channels // groups, *kernel)

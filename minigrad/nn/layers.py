@@ -29,6 +29,15 @@ def filled(shape: tuple[int, ...], dtype: Any, name: str, fill: float = 0.0) -> 
     return np.full(shape, fill, dtype=backend.as_dtype(dtype))
 
 
+def check_groups(layer: Any, name: str, groups: Any, *channels: Any) -> None:
+    """Raise UsageError unless ``channels`` are whole numbers that divide by ``groups``, >= 1."""
+    whole = all(isinstance(n, Integral) for n in (groups, *channels))
+    if not whole or groups < 1 or any(n % groups for n in channels):
+        headline, expected = f"{type(layer).__name__}: channels", f"that divide by {name}={groups}"
+        got = " and ".join(map(str, channels))
+        raise UsageError(facts(headline, expected=f"whole numbers {expected}", got=got))
+
+
 def parameter(shape: tuple[int, ...], dtype: Any, name: str, fill: float = 0.0) -> Tensor:
     """A new parameter of one value."""
     return tensor(filled(shape, dtype, name, fill), requires_grad=True, name=name)

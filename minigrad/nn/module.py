@@ -229,7 +229,8 @@ class Module:
         Raises:
             DTypeError: ``dtype`` is not a floating one.
         """
-        floating = None if dtype is None else _floating(dtype)
+        kind = "f", "to: dtype", "a floating dtype"
+        floating = None if dtype is None else backend.as_dtype(dtype, *kind)
         for _, state in self._named_state("_parameters", "_buffers"):
             array = _moved(state.array, device, floating)
             if array is state.array:
@@ -313,16 +314,6 @@ def _as_array(what: str, value: Any) -> Any:
         return backend.as_array(getattr(value, "array", value))
     except MinigradError as error:
         raise type(error)(f"{what}: {error}") from error
-
-
-def _floating(dtype: Any) -> np.dtype:
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        found = None
-    if found is None or found.kind != "f":
-        raise DTypeError(facts("to: dtype", expected="a floating dtype", got=repr(dtype)))
-    return found
 
 
 def _moved(array: Any, device: str | None, floating: np.dtype | None) -> Any:

@@ -1,16 +1,15 @@
 """Layer, group and instance normalization: statistics of one example instead of the batch."""
 
 from math import prod
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from minigrad import backend, ops
-from minigrad.errors import ShapeError, UsageError, describe, facts
+from minigrad.errors import ShapeError, describe, facts
 from minigrad.nn import kernels
 from minigrad.nn.batchnorm import StatisticsNorm
-from minigrad.nn.layers import parameter
+from minigrad.nn.layers import check_groups, parameter
 from minigrad.nn.module import Module
 
 
@@ -83,10 +82,7 @@ class GroupNorm(Module):
         *,
         dtype: Any = "float64",
     ):
-        whole = isinstance(num_groups, Integral) and isinstance(num_channels, Integral)
-        if not whole or num_groups < 1 or num_channels % num_groups:
-            expected = f"a whole number that divides by num_groups={num_groups}"
-            raise UsageError(facts("GroupNorm: channels", expected=expected, got=num_channels))
+        check_groups(self, "num_groups", num_groups, num_channels)
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
         self.weight = self.bias = None
         if affine:

@@ -122,8 +122,7 @@ def _check_order(
     report: Report, f: Callable, arrays: list, names: list, k: int, rng: np.random.Generator
 ) -> None:
     def on_arrays(*values: np.ndarray) -> np.ndarray:
-        with no_grad():
-            return f(*map(tensor, values)).numpy()
+        return _value(f, values)
 
     jacobian = jacobians(on_arrays, arrays)
     wide = _widest(on_arrays, arrays)

@@ -1,12 +1,12 @@
 """Derivatives by differences, with an error bar. Shares no code with the engine.
 
-Each column of a Jacobian comes from central differences at five steps ``h, h/2, .. h/16``, combined
-by Richardson extrapolation (Romberg's tableau), in long double where the function carries it. The
-error of a column is estimated from the tableau (truncation) and from the rounding of the function
-values (noise). A column that did not converge is tried again with smaller steps: the step must suit
-the function, not the size of the data, and a normalization varies on the scale of its deviations.
-What converged may still be the slope of something else, between the crests of a wave or on both
-sides of a pole: two tiny steps in all elements at once must change y as the columns say.
+Each column of a Jacobian comes from central differences at up to five steps ``h, h/2, .. h/16``,
+combined by Richardson extrapolation (Romberg's tableau), in long double where the function carries
+it. The error of a column is estimated from the tableau (truncation) and from the rounding of the
+function values (noise). A column that did not converge is tried again with smaller steps: the step
+must suit the function, not the size of the data, and a normalization varies on the scale of its
+deviations. What converged may still be the slope of something else, between the crests of a wave
+or on both sides of a pole: two tiny steps in all elements at once must change y as the columns say.
 """
 
 from collections.abc import Callable, Sequence
