@@ -3,6 +3,7 @@
 from string import ascii_letters
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from minigrad.backend import namespace
 from minigrad.composite import composite
@@ -203,8 +204,14 @@ def tensordot(a, b, *, axes=2):
     tensor([[11.]])
     """
     if isinstance(axes, (int, np.integer)):
-        axes = (range(a.ndim - axes, a.ndim), range(axes))
-    of_a, of_b = (np.ravel(axis).tolist() for axis in axes)
+        axes = (range(-axes, 0), range(axes))
+    of_a, of_b = (
+        normalize_axis_tuple(np.ravel(axis).tolist(), x.ndim, "axes")
+        for axis, x in zip(axes, (a, b), strict=True)
+    )
+    if [a.shape[i] for i in of_a] != [b.shape[j] for j in of_b]:
+        got = f"{describe(a)} over {of_a}, {describe(b)} over {of_b}"
+        raise ShapeError(facts("tensordot: summed axes", expected="equal lengths", got=got))
     in_a = list(ascii_letters[: a.ndim])
     in_b = list(ascii_letters[a.ndim : a.ndim + b.ndim])
     for i, j in zip(of_a, of_b, strict=True):

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from minigrad.composite import composite
 from minigrad.core.broadcast import astype, broadcast_to, sum_to
@@ -204,8 +205,8 @@ def unstack(x, *, axis=0):
     >>> b
     tensor([2., 4.])
     """
-    n = x.shape[axis]  # IndexError for an axis that x does not have
-    return list(slices(x, (slice(None),) * (axis % x.ndim), n))
+    axis = normalize_axis_index(axis, x.ndim)
+    return list(slices(x, (slice(None),) * axis, x.shape[axis]))
 
 
 _FEW = 8  # pieces cut from one whole; from 3 to 16 the time is much the same
@@ -241,13 +242,13 @@ def split(x, *, indices_or_sections, axis=0):
     >>> [part.shape for part in mg.split(mg.tensor(np.zeros((6, 2))), 3)]
     [(2, 2), (2, 2), (2, 2)]
     """
-    n = x.shape[axis]  # IndexError for an axis that x does not have
-    cuts = indices_or_sections
+    axis = normalize_axis_index(axis, x.ndim)
+    n, cuts = x.shape[axis], indices_or_sections
     if isinstance(cuts, (int, np.integer)):
         if cuts < 1 or n % cuts:
             raise UsageError(f"split: axis {axis} of length {n} has no {cuts} equal sections")
         cuts = range(n // cuts, n, n // cuts)
-    before = (slice(None),) * (axis % x.ndim)
+    before = (slice(None),) * axis
     edges = [0, *cuts, n]
     return [getitem(x, key=(*before, slice(*pair))) for pair in pairwise(edges)]
 

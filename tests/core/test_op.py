@@ -292,10 +292,12 @@ def test_an_axis_or_index_outside_its_array_is_named(name, call):
         call(leaf(A, "weights"))
 
 
-@pytest.mark.parametrize("name", ["sum", "mean", "max", "flip"])
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "flip", "split", "unstack"])
 def test_an_axis_error_names_operand_shape_and_axis(name):
-    with raises(errors.BoundsError, IndexError, name, "weights", "(4, 3)", "axis", "2"):
-        getattr(mg.ops, name)(leaf(A, "weights"), axis=2)
+    words = {"indices_or_sections": 2} if name == "split" else {}
+    expected = (name, "weights", "(4, 3)", "axis 2 is out of bounds")
+    with raises(errors.BoundsError, IndexError, *expected):
+        getattr(mg.ops, name)(leaf(A, "weights"), axis=2, **words)
 
 
 @pytest.mark.parametrize(

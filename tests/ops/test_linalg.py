@@ -99,6 +99,25 @@ def test_tensordot_is_differentiated_for_all_axes(axes, rng):
     np.testing.assert_allclose(y.data, np.tensordot(a, b, axes), rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize(
+    ("shapes", "axes"),
+    [
+        (((2, 2), (2, 2, 2)), 3),  # more than a has
+        (((2, 2), (2, 2)), ((0, 0), (0, 1))),  # one twice
+        (((2, 2), (2, 2)), ((0, 1), (0,))),
+        (((2, 1), (3, 2)), 1),  # a unit axis, which einsum would broadcast
+    ],
+    ids=str,
+)
+def test_axes_that_numpys_tensordot_refuses_are_refused(shapes, axes):
+    a, b = (np.arange(1.0, 1 + np.prod(shape)).reshape(shape) for shape in shapes)
+    with pytest.raises((ValueError, IndexError)) as numpys:
+        np.tensordot(a, b, axes)
+    with pytest.raises(errors.ShapeError, match="tensordot") as caught:
+        mg.tensordot(mg.tensor(a), b, axes=axes)
+    assert isinstance(caught.value, type(numpys.value))
+
+
 @pytest.mark.parametrize("subscripts", ["ij,jk->ii", "ij->k", "i!j->i", "ij,jk,kl->il", "ij->i->j"])
 def test_subscripts_that_numpy_refuses_are_refused(subscripts):
     x = mg.tensor(np.ones((3, 3)), requires_grad=True)
