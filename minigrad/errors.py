@@ -211,8 +211,8 @@ def overwritten(leaf: Any, order: list) -> OverwrittenError:
     return OverwrittenError(
         facts(
             f"{call}, {tensor}, was assigned after this graph was recorded",
-            expected="the value it had then",
-            got="a newer value",
+            expected=f"the {leaf.overwritten} it had then",
+            got=f"a newer {leaf.overwritten}",
             remedy="run the forward pass again before this sweep",
         )
     )

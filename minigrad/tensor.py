@@ -191,11 +191,11 @@ class Tensor(Box):
     def requires_grad(self, value: bool) -> None:
         if not self.is_leaf:
             raise self._not_a_leaf("requires_grad")
-        if value:
+        if value and not self.requires_grad:  # a graph so far left out what it made of a constant
             _differentiable(self.dtype, self.name)
-        if self.node is None:
-            self.node = leaf(self.array)
-        self.node.requires_grad = self.node.keep_grad = bool(value)
+            self._renew("requires_grad", self.array, True)
+        elif self.node is not None:
+            self.node.requires_grad = self.node.keep_grad = bool(value)
 
     @property
     def is_leaf(self) -> bool:
@@ -221,11 +221,7 @@ class Tensor(Box):
     @grad.setter
     def grad(self, value: Any) -> None:
         if value is not None:
-            array = backend.frozen(backend.as_array(getattr(value, "array", value)))
-            if np.shape(array) != self.shape:
-                got = np.shape(array)
-                raise ShapeError(facts("grad: assigned value", expected=self.shape, got=got))
-            value = type(self)(array)
+            value = type(self)(self._fitting(value, "grad: assigned value"))
         if self.node is None:
             raise GraphError(f"grad: {describe(self)} does not require a gradient")
         self.node.grad = value
@@ -277,20 +273,26 @@ class Tensor(Box):
         """
         if not self.is_leaf:
             raise self._not_a_leaf("assignment")
-        value = getattr(value, "array", value)
-        new = backend.to_device(backend.as_array(value), self.device)
-        if new.shape != self.shape:
-            raise ShapeError(facts("assignment: value", expected=self.shape, got=new.shape))
-        new = new.astype(self.dtype) if new.dtype != self.dtype else backend.frozen(new, own)
+        new = self._fitting(value, "assignment: value", own)
         journal = CURRENT.get().journal
         if journal is not None:
             journal.append((self, self.array, self.node))
         if self.node is not None:
-            old = self.node
-            self.node = leaf(new, old.requires_grad, old.name)
-            self.node.grad = old.grad
-            old.overwritten = True
+            self._renew("value", new, self.requires_grad)
         self.array = new
+
+    def _fitting(self, value: Any, what: str, own: bool = False) -> Any:
+        """``value`` as an array of the shape, dtype and device of this tensor."""
+        new = backend.to_device(backend.as_array(getattr(value, "array", value)), self.device)
+        if new.shape != self.shape:
+            raise ShapeError(facts(what, expected=self.shape, got=new.shape))
+        return new.astype(self.dtype) if new.dtype != self.dtype else backend.frozen(new, own)
+
+    def _renew(self, what: str, array: Any, requires_grad: bool) -> None:
+        """Give this leaf a new node: ``what`` of it is not what graphs so far recorded."""
+        old, self.node = self.node, leaf(array, requires_grad, self.name)
+        if old is not None:
+            self.node.grad, old.overwritten = old.grad, what
 
     def _not_a_leaf(self, what: str) -> GraphError:
         got = f"a result of {self.node.op.name}" if self.node is not None else "no graph"

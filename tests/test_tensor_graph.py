@@ -44,6 +44,11 @@ def test_gradients_are_assigned_and_reset():
     x.grad = source
     source[:] = 9.0
     assert x.grad.data.tolist() == [1.0, 1.0]
+    x = leaf([1.0, 2.0], dtype="float32")
+    for given in (np.array([1, 2]), np.array([0.5, 2.0])):
+        x.grad = given
+        (x * 2).backward([1.0, 2.0])
+        assert x.grad.dtype == np.float32 and x.grad.data.tolist() == [given[0] + 2, 6.0]
     with pytest.raises(errors.MinigradError):
         mg.tensor(1.0).grad = 1.0
     with pytest.raises(errors.MinigradError):

@@ -25,7 +25,7 @@ class Node:
     # __dict__ holds what only a few nodes set, over the defaults below; it costs the others nothing
     __slots__ = ("__dict__", "index", "inputs", "op", "params", "parents", "scope", "value")
     requires_grad: bool = True  # False for a leaf that is a constant
-    overwritten: bool = False  # True once the tensor of this leaf was assigned another value
+    overwritten: str = ""  # what of a leaf's tensor was assigned since: value, requires_grad
     keep_grad: bool = False  # whether `backward` stores the gradient here
     grad: Any = None  # the Box it stores
     is_finite: bool = False  # whether somebody looked, and found no nan and no inf

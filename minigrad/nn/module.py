@@ -239,7 +239,7 @@ class Module:
             state.array = backend.frozen(array)
             state.node = leaf(state.array, state.requires_grad, state.name)
             if old is not None:
-                old.overwritten = True
+                old.overwritten = "value"
                 state.grad = None if old.grad is None else _moved(old.grad.array, device, floating)
         return self
 

@@ -97,7 +97,7 @@ def _without_memory(f: Callable) -> Callable:
             for box, array, node in reversed(journal):
                 box.array, box.node = array, node
                 if node is not None:
-                    node.overwritten = False
+                    node.overwritten = ""
 
     return call
 

@@ -236,6 +236,19 @@ def test_an_unchanged_requires_grad_keeps_the_graph_connected():
     np.testing.assert_array_equal(x.grad.data, [2.0, 4.0])
 
 
+@pytest.mark.parametrize("was_on", [False, True])
+def test_a_constant_that_becomes_a_leaf_is_refused_by_graphs_that_left_a_part_of_it_out(was_on):
+    x = mg.tensor([2.0, 1.0], requires_grad=was_on, name="x")
+    x.requires_grad = False
+    w = leaf([1.0, 4.0])
+    y = mg.sum(x * w) + mg.sum((x * 2) * w)  # x * 2 is not recorded
+    x.requires_grad = True
+    with pytest.raises(OverwrittenError, match=r"(?s)x \(2,\).*requires_grad"):
+        y.backward()
+    mg.sum(x * w).backward()
+    np.testing.assert_array_equal(x.grad.data, [1.0, 4.0])
+
+
 def test_switching_requires_grad_off_and_on_never_loses_a_gradient_silently():
     x = leaf([1.0, 2.0])
     y = mg.sum(x * x)
