@@ -162,13 +162,17 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
     return kind(facts(headline, expected=expected, got=shown))
 
 
-def refuse_tracked(op: Any, params: dict) -> None:
-    """Raise GraphError where a parameter of ``op`` is a tensor whose derivative would be lost."""
+def untracked(op: Any, params: dict) -> dict:
+    """``params`` with arrays for tensors; GraphError where the derivative of one would be lost."""
     for key, value in params.items():
-        if getattr(getattr(value, "node", None), "requires_grad", False):
+        if not hasattr(value, "node"):
+            continue
+        if getattr(value.node, "requires_grad", False):
             expected, got = "a parameter without history: it gets no derivative", describe(value)
             remedy = f"pass {key}.item() or {key}.detach(), or compose the function of other ops"
             raise GraphError(facts(f"{op.name}: {key}", expected=expected, got=got, remedy=remedy))
+        params = {**params, key: value.array}
+    return params
 
 
 def no_rule(op: Any, declarator: str) -> RuleError:

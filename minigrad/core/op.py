@@ -13,7 +13,7 @@ from minigrad.backend import MODULES, WEAK, Kind, as_operands, frozen, namespace
 from minigrad.context import CURRENT
 from minigrad.core.node import Box, Cached, Node, leaf
 from minigrad.declaration import Declared
-from minigrad.errors import from_operands, refuse_tracked
+from minigrad.errors import from_operands, untracked
 
 NO_PARAMS: dict[str, Any] = {}  # the parameters of every node that has none
 
@@ -73,7 +73,7 @@ class Op(Declared):
             if module is not xp and module is not WEAK:
                 mixed, xp = mixed or module is None or xp is not WEAK, module
         if params:
-            refuse_tracked(self, params)
+            params = untracked(self, params)
         context, node = CURRENT.get(), None
         recording = tracked and context.recording
         try:
