@@ -152,7 +152,7 @@ class Tensor(Box):
         return int(self.item())
 
     def __index__(self) -> int:
-        if self.dtype.kind not in "iu":
+        if self.shape or self.dtype.kind not in "iu":  # one of (1,) keeps its axis, as in NumPy
             raise DTypeError(f"an index must be an integer, not {describe(self)}")
         return self.item()
 

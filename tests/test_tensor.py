@@ -258,13 +258,15 @@ def test_indexing_is_numpys_and_its_gradient_scatters(key, rng):
     np.testing.assert_allclose(hessian.data, 2 * scattered * GRID, rtol=1e-15)
 
 
-@pytest.mark.parametrize("key", [[2, 0], 1, [[0], [1]]])
+@pytest.mark.parametrize("key", [[2, 0], 1, [[0], [1]], [1], [[2]]])
 def test_tensors_are_indices(key):
     x = leaf(GRID)
     np.testing.assert_array_equal(x[mg.tensor(key)].data, GRID[np.array(key)])
     np.testing.assert_array_equal(x[mg.tensor(key), 0].data, GRID[np.array(key), 0])
     np.testing.assert_array_equal(x[x > 5].data, GRID[GRID > 5])
     np.testing.assert_array_equal(GRID[mg.tensor(key).data], GRID[np.array(key)])
+    np.testing.assert_array_equal(GRID[mg.tensor(key)], GRID[np.array(key)])
+    np.testing.assert_array_equal(GRID[:, mg.tensor(key)], GRID[:, np.array(key)])
     assert [10, 20, 30][mg.tensor(2)] == 30
     with pytest.raises(errors.DTypeError):
         _ = [10, 20, 30][mg.tensor(1.0)]
