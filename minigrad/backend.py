@@ -260,7 +260,7 @@ def _holds_tensors(items: Any) -> bool:
     """Whether a nested sequence holds objects that must not be converted silently."""
     if isinstance(items, (list, tuple)):
         return any(_holds_tensors(item) for item in items)
-    return getattr(type(items), "__array_ufunc__", items) is None
+    return getattr(type(items), "__array_ufunc__", ...) is None
 
 
 def _real(array: Any) -> Any:

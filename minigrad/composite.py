@@ -17,7 +17,10 @@ class Composite(Declared):
 
     def __call__(self, *args: Any, **params: Any) -> Any:
         args, params = self.bind(args, params) if len(args) != self.arity else (args, params)
-        args = tuple(a if hasattr(a, "shape") else as_array(a) for a in args)
+        try:
+            args = tuple(a if hasattr(a, "shape") else as_array(a) for a in args)
+        except MinigradError as error:
+            raise from_operands(self, args, params, error) from error
         nodes = [a.node if isinstance(a, Box) else None for a in args]
         with scope(self.name, tuple(nodes)):
             try:

@@ -23,6 +23,8 @@ Texts put the facts first: the operation, what was expected, what was got, in at
 """
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -115,6 +117,15 @@ def check_keys(what: str, state: Any, *keys: str) -> list[Any]:
         got = f"one with {list(state)}" if isinstance(state, dict) else describe(state)
         raise UsageError(facts(what, expected=f"a dict with {', '.join(keys)}", got=got))
     return [state[key] for key in keys]
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Put ``what`` before the text of an error of ours: what the array that is no good was for."""
+    try:
+        yield
+    except MinigradError as error:
+        raise type(error)(f"{what}: {error}") from error
 
 
 def describe(operand: Any) -> str:

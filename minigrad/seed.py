@@ -6,13 +6,14 @@ import numpy as np
 
 from minigrad import backend
 from minigrad.core.node import Box, leaf
-from minigrad.errors import SeedError, describe, facts
+from minigrad.errors import SeedError, describe, facts, naming
 
 
 def as_seed(seed: Any, y: Box) -> Any:
     """``seed`` as a finite raw array of the shape and dtype of ``y``; ones for a scalar if None."""
     is_box = isinstance(seed, Box)
-    array = y.array if seed is None else seed.array if is_box else backend.as_array(seed)
+    with naming("backward: seed"):
+        array = y.array if seed is None else seed.array if is_box else backend.as_array(seed)
     xp = backend.namespace(y.array, array)  # raises unless they are of one library
     if seed is None and y.shape == ():
         return backend.frozen(xp.ones_like(array))

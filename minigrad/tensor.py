@@ -48,16 +48,20 @@ def _unrecorded(name: str) -> Callable:
     """The function ``name`` of array libraries as an operator of two."""
 
     def operator(self: Any, other: Any) -> Any:
+        if other is None and name in ("equal", "not_equal"):
+            return NotImplemented  # as in PyTorch, no tensor is None
         try:
             array = _operand(other)
             xp = backend.namespace(self.array, array)
             return type(self)(getattr(xp, name)(self.array, array))
         except (TypeError, ValueError) as error:
-            kind, expected = kind_of(error), "numbers; for & | ^ ~ booleans or integers"
+            kind, got = kind_of(error), f"{describe(self)} and {describe(other)}"
+            expected = "booleans or integers" if name.startswith("bitwise") else "numbers"
             if kind is ShapeError:
                 expected = "operands that broadcast"
-            reason, got = str(error).splitlines()[0], f"{describe(self)} and {describe(other)}"
-            raise kind(facts(f"{name}: {reason}", expected=expected, got=got)) from error
+            reason, is_said, _ = str(error).partition("\n")  # facts are about one array
+            headline = name if is_said else f"{name}: {reason}"
+            raise kind(facts(headline, expected=expected, got=got)) from error
 
     return operator
 
@@ -143,6 +147,9 @@ class Tensor(Box):
         return slices(self, (), len(self))
 
     def __bool__(self) -> bool:
+        if self.size != 1:
+            got, remedy = describe(self), "ask for x.any() or x.all()"
+            raise ShapeError(facts("bool: tensor", expected="one element", got=got, remedy=remedy))
         return bool(self.item())
 
     def __float__(self) -> float:

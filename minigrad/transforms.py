@@ -20,6 +20,7 @@ from minigrad.errors import (
     UsageError,
     describe,
     facts,
+    naming,
 )
 from minigrad.seed import as_seed
 from minigrad.tensor import Tensor, tensor
@@ -151,11 +152,13 @@ class _Run:
         self.outer = CURRENT.get().recording
         self.args = list(args)
         for i in positions:
-            arg = args[i] if isinstance(args[i], Tensor) else tensor(args[i])
-            if arg.requires_grad and self.outer:
+            arg = args[i]
+            if isinstance(arg, Tensor) and arg.requires_grad and self.outer:
                 self.args[i] = ops.positive(arg)
-            else:
-                self.args[i] = tensor(arg, requires_grad=True, name=arg.name)
+                continue
+            name = arg.name if isinstance(arg, Tensor) else None
+            with naming(f"argument {i}"):
+                self.args[i] = tensor(arg, requires_grad=True, name=name)
         self.nodes: list[Node] = [self.args[i].node for i in positions]
         with setting(recording=True):
             self.y = f(*self.args, **(kwargs or {}))
@@ -205,7 +208,8 @@ class _Run:
 
     def push(self, tangents: tuple) -> Tensor:
         """Tangent of the result for the ``tangents`` of the arguments."""
-        boxes = [t if isinstance(t, Tensor) else tensor(t) for t in tangents]
+        with naming("jvp: tangents"):
+            boxes = [t if isinstance(t, Tensor) else tensor(t) for t in tangents]
         for i, (box, node) in enumerate(zip(boxes, self.nodes, strict=True)):
             if tuple(box.shape) != tuple(node.value.shape):
                 got = f"{tuple(box.shape)} for argument {i}"

@@ -104,6 +104,8 @@ def test_ragged_sequences_and_lists_of_tensors_are_refused():
     for items in ([leaf(1.0)], [[leaf(1.0)]], (leaf(1.0), 2.0)):
         with pytest.raises(errors.DTypeError, match="stack"):
             mg.tensor(items)
+    with pytest.raises(errors.DTypeError, match="real numbers"):
+        mg.tensor([1.0, None])
 
 
 # --- operators -----------------------------------------------------------------------------------
@@ -209,12 +211,23 @@ def test_masks_combine_as_in_numpy(dtype):
             op(mg.tensor([1.0, 2.0], name="x"))
 
 
-def test_comparison_of_shapes_that_do_not_fit_is_an_error_of_ours():
+def test_comparison_of_what_does_not_fit_is_an_error_of_ours():
     with pytest.raises(errors.ShapeError):
         _ = leaf(VALUE) < np.ones(5)
-    with pytest.raises(errors.DTypeError) as caught:
-        _ = leaf(VALUE) < None
-    assert len(str(caught.value).splitlines()) == 3
+    for other in (None, "a"):
+        with pytest.raises(errors.DTypeError) as caught:
+            _ = leaf(VALUE, "x") < other
+        assert str(caught.value).splitlines() == [
+            "less",
+            "  expected: numbers",
+            f"  got:      x (3,) float64 and {other!r}",
+        ]
+
+
+def test_no_tensor_is_none():
+    x = leaf(VALUE)
+    assert (x == None) is False and (x != None) is True  # noqa: E711
+    assert [None, x].index(x) == 1
 
 
 # --- the container -------------------------------------------------------------------------------
@@ -355,6 +368,8 @@ def test_python_numbers_come_from_tensors_of_one_element():
         with pytest.raises(ValueError, match=r"\(2,\)") as caught:
             use(leaf([1.0, 2.0]))
         assert isinstance(caught.value, errors.ShapeError)
+    with pytest.raises(errors.ShapeError, match=r"(?s)bool: .*any\(\) or x\.all\(\)"):
+        _ = 1 if leaf([1.0, 2.0]) > 1.5 else 0
 
 
 def test_numpy_asarray_converts_as_asked():

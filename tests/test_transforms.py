@@ -284,9 +284,16 @@ def test_numbers_sequences_arrays_and_tensors_are_arguments():
     assert mg.grad(f)(np.float32(3.0)).dtype == np.float32
 
 
-def test_integer_arguments_are_refused_by_name():
-    with pytest.raises(errors.DTypeError, match="float"):
-        mg.grad(lambda x: x * 2)(3)
+def test_arguments_that_are_no_floats_are_refused_by_position():
+    for bad in (3, None, {"a": 1.0}, "text", [mg.tensor(1.0)]):
+        with pytest.raises(errors.DTypeError, match="argument 1: "):
+            mg.grad(lambda x, y: x * y, 1)(2.0, bad)
+    for bad in (None, "text", [mg.tensor(1.0)]):
+        with pytest.raises(errors.DTypeError, match="jvp: tangents: "):
+            mg.jvp(lambda x: x, (2.0,), (bad,))
+    for bad in ("text", [mg.tensor(1.0)]):
+        with pytest.raises(errors.DTypeError, match="backward: seed: "):
+            mg.vjp(lambda x: x, 2.0)[1](bad)
 
 
 @pytest.mark.parametrize("result", [2.0, np.ones(2), None, "text", [1.0], (1.0, 2.0)])

@@ -14,7 +14,15 @@ import numpy as np
 from minigrad import backend
 from minigrad.context import scope
 from minigrad.core.node import leaf
-from minigrad.errors import DTypeError, MinigradError, ShapeError, UsageError, describe, facts
+from minigrad.errors import (
+    DTypeError,
+    MinigradError,
+    ShapeError,
+    UsageError,
+    describe,
+    facts,
+    naming,
+)
 from minigrad.tensor import Tensor, tensor
 
 _FROZEN = ContextVar("frozen statistics", default=False)  # of a thread or an asyncio task
@@ -310,10 +318,8 @@ def _not_registered(module: Module, name: str, value: Any) -> DTypeError:
 
 
 def _as_array(what: str, value: Any) -> Any:
-    try:
+    with naming(what):
         return backend.as_array(getattr(value, "array", value))
-    except MinigradError as error:
-        raise type(error)(f"{what}: {error}") from error
 
 
 def _moved(array: Any, device: str | None, floating: np.dtype | None) -> Any:

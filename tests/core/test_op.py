@@ -407,3 +407,5 @@ def test_errors_inside_a_composite_name_it():
         mg.softmax(leaf(A, "logits"), axis=5)
     with raises(errors.ShapeError, ValueError, "batch_norm", "gamma", "(2,)", "(3,)"):
         mg.batch_norm(leaf(A, "images"), np.ones(2), np.ones(3))
+    with raises(errors.DTypeError, TypeError, "batch_norm", "images", "real numbers", "None"):
+        mg.batch_norm(leaf(A, "images"), None, np.ones(3))
