@@ -102,7 +102,9 @@ def number(value: float, decimals: int | None = None) -> str:
         return f"{value:g}".replace("-0", "0")
     if decimals is not None and abs(value) >= 0.5 * 10.0**-decimals:
         return f"{value:.{decimals}f}"
-    return _short(f"{value:.3g}" if decimals is None else f"{value:.1e}")
+    if decimals is None:
+        return _short(f"{value:.3g}")
+    return f"{value:.2g}" if abs(value) >= 0.01 else _short(f"{value:.1e}")
 
 
 def _short(text: str) -> str:
