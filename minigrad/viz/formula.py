@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad.core.node import Node
+from minigrad.core.op import Op
 from minigrad.errors import MinigradError
 from minigrad.viz.graph import Card, Recorded
 
@@ -132,7 +133,7 @@ class Formulas:
             return Text(symbol + xs[0].inside(_UNARY), _UNARY, nested)
         if symbol == "[]":
             return Text(f"{xs[0].inside(_ATOM - 1)}[{_key(params.get('key'))}]", nested=nested)
-        given = [_listed([x.text for x in xs]), *_words(params)]
+        given = [_listed([x.text for x in xs]), *_words(op, params)]
         return Text(_cut(f"{symbol}({', '.join(given)})", _FORMULA), nested=nested)
 
 
@@ -190,13 +191,19 @@ def _number(x: Any) -> Text:
     return Text(text, _UNARY if text.startswith("-") else _ATOM)
 
 
-def _words(params: dict) -> list[str]:
+def _words(op: Op, params: dict) -> list[str]:
     """Parameters as they would be typed; those that change nothing are left out."""
+    declared = op.__signature__.parameters
     return [
         key if value is True else f"{key}={_value(value, key)}"
         for key, value in params.items()
-        if value is not None and value is not False
+        if value is not None and value is not False and not _same(value, declared[key].default)
     ]
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether it is the default, arrays aside."""
+    return type(value) is type(default) and not hasattr(value, "shape") and value == default
 
 
 def _value(value: Any, key: str = "") -> str:

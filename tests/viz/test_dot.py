@@ -73,6 +73,8 @@ def test_values_and_grads_can_be_left_out():
         (lambda a, b: mg.maximum(a, b), "y = max(a, b)"),
         (lambda a, b: mg.stack([a, b])[1:, None], "y = stack(a, b)[1:, None]"),
         (lambda a, b: mg.reshape(a, (1, 1)), "y = reshape(a, shape=(1, 1))"),
+        (lambda a, b: mg.leaky_relu(a, alpha=0.01), "y = leaky_relu(a)"),
+        (lambda a, b: mg.leaky_relu(a, alpha=0.2), "y = leaky_relu(a, alpha=0.2)"),
     ],
 )
 def test_formula_means_what_was_computed(make, formula):
