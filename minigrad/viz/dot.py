@@ -22,7 +22,10 @@ _TITLE_SIZE, _NUMBER_SIZE, _SIZE = 13.5, 12, 11
 _GREY, _LINE, _INK = "#555555", "#8a8f98", "#1f2328"
 _FAINT = "#d0d4da"
 _BACK = "#b54700"  # of what runs backward, here and in the stepper
-_LEGEND = "Dashed: the cotangents on their way back, each with its norm."
+_COLOURS = "Orange is positive, blue negative, on a scale of each array's own."
+_DASHED = "Dashed: the cotangents on their way back, each with its norm."
+_GAP = {False: "0.32", True: "0.5"}  # inches between rows; norms stand on the lines between
+_REACH = {"tail": 2.6, "head": 1.7}  # from the end of a line to its norm, past an arrowhead
 _HEADS = {"leaf": "#dfe3ea", "op": "#f2f4f7", "scope": "#d9d9d9", "gap": "#d9d9d9"}
 _LEVELS = ("#f7f8fa", "#eceff3", "#e1e5eb")  # behind clusters, by how deep they are nested
 _OUTPUTS = 3  # values that one folded card shows
@@ -106,28 +109,40 @@ class _Writer:
         self.roots = set(recorded.roots)
 
     def text(self) -> str:
-        # straight lines run under the cards
-        routing = " splines=line outputorder=edgesfirst" if self.visible.tangled() else ""
+        # straight lines run under the cards; else no card may hide the norm beside it
+        straight = "nslimit=1 splines=line outputorder=edgesfirst"
+        routing = straight if self.visible.tangled() else "nslimit=4 outputorder=nodesfirst"
         lines = [
             "digraph minigrad {",
             f'  graph [fontname="{_SANS}" fontsize={_TITLE_SIZE} bgcolor="white" '
-            "rankdir=TB nodesep=0.3 ranksep=0.32 pad=0.15 labelloc=t nslimit=4 nslimit1=4 "
-            f"mclimit=0.5{routing}];",
+            f"rankdir=TB nodesep=0.3 ranksep={_GAP[bool(self.swept.norms)]} pad=0.15 labelloc=t "
+            f"nslimit1=4 mclimit=0.5 {routing}];",
             f'  node [shape=plain fontname="{_SANS}" fontsize={_TITLE_SIZE} fontcolor="{_INK}"];',
             f'  edge [color="{_LINE}" arrowsize=0.7 fontname="{_SANS}" fontsize={_SIZE}];',
         ]
-        notes = [self.visible.note] * bool(self.visible.note) + [_LEGEND] * bool(self.swept.norms)
-        if notes:
-            lines.append(f"  label=<{'<BR/>'.join(map(_b, notes))}>;")
+        lines += self._notes()
         lines += self._body()
         leaves: Counter[Card] = Counter()
+        leaving = Counter(edge.tail for edge in self.visible.edges)
+        arriving = Counter(edge.head for edge in self.visible.edges)
         for edge in self.visible.edges:
             row = 0
             if edge.tail.kind == "leaf":
                 row = leaves[edge.head] // _ABREAST
                 leaves[edge.head] += 1
-            lines += [_edge(edge, row), *_way_back(edge, self.swept.norms)]
+            # the norm stands where fewer lines meet, and not beside a position
+            crowded = arriving[edge.head] > leaving[edge.tail] or edge.position is not None
+            end = "tail" if crowded else "head"
+            lines += [_edge(edge, row), *_way_back(edge, self.swept.norms, end)]
         return "\n".join([*lines, "}", ""])
+
+    def _notes(self) -> list[str]:
+        """The legend above the picture, and what folded by itself."""
+        colours = self.values or any(_has_room(found) for found in self.swept.gradients.values())
+        legend = [_COLOURS] * colours + [_DASHED] * bool(self.swept.norms)
+        notes = [_b(self.visible.note)] * bool(self.visible.note)
+        notes += [_font(escaped(line)) for line in legend]
+        return [f"  label=<{_captioned(*notes)}>;"] if notes else []
 
     def _body(self) -> list[str]:
         """Cards and clusters; a stack instead of recursion, as scopes may nest deep."""
@@ -207,8 +222,8 @@ class _Writer:
         if gradient.array is None:
             return _block(f"gradient: {gradient.note}", blank(node.value, self.side))
         paths = self.swept.paths[node]
-        notes = [gradient.note] * bool(gradient.note) + [f"sum of {paths} paths"] * (paths > 1)
-        caption = f"gradient ({', '.join(notes)})" if notes else "gradient"
+        note = gradient.note or f"sum of {paths} paths" * (paths > 1)
+        caption = f"gradient ({note})" if note else "gradient"
         return _block(caption, grid(gradient.array, self.side))
 
 
@@ -231,13 +246,19 @@ def _edge(edge: Edge, row: int) -> str:
     return f"  {edge.tail.id} -> {edge.head.id}{listed};"
 
 
-def _way_back(edge: Edge, norms: Mapping[tuple[Node, int], float]) -> list[str]:
-    """A second line beside the edge for what passed it on the way back; the layout ignores it."""
+def _way_back(edge: Edge, norms: Mapping[tuple[Node, int], float], end: str) -> list[str]:
+    """A second line beside the edge for what passed it on the way back.
+
+    Graphviz keeps the two together as long as neither has a label of its own; the norm is one of
+    an ``end``, with a background, on the line itself.
+    """
     passed = [norms[use] for use in edge.uses if use in norms]
     if not passed:
         return []
-    label = f' label=" {number(passed[0])}"' if len(edge.uses) == 1 else ""
-    line = f'dir=back style=dashed constraint=false color="{_BACK}" fontcolor="{_BACK}"{label}'
+    line = f'dir=back style=dashed constraint=false color="{_BACK}" fontcolor="{_BACK}"'
+    if len(edge.uses) == 1:
+        chip = _table(f"<TR><TD>{number(passed[0])}</TD></TR>", 0, attributes='BGCOLOR="white"')
+        line += f" {end}label=<{chip}> labelangle=0 labeldistance={_REACH[end]}"
     return [f"  {edge.tail.id} -> {edge.head.id} [{line}];"]
 
 
@@ -278,7 +299,7 @@ def _block(caption: str, numbers: Grid) -> str:
     if numbers.note:
         parts.append(_font(escaped(numbers.note)))
     if numbers.rows:
-        parts.append(_table("".join(_heat(numbers)), 0, color=_FAINT))
+        parts.append(_table("".join(_heat(numbers)), 0, f'COLOR="{_FAINT}"'))
     return _captioned(*parts)
 
 
@@ -316,10 +337,10 @@ def _captioned(*parts: str) -> str:
     return _table("".join(_row(part) for part in parts), 0)
 
 
-def _table(rows: str, spacing: int, color: str = _LINE) -> str:
+def _table(rows: str, spacing: int, attributes: str = f'COLOR="{_LINE}"') -> str:
     return (
         f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="{spacing}" CELLPADDING="2" '
-        f'COLOR="{color}">{rows}</TABLE>'
+        f"{attributes}>{rows}</TABLE>"
     )
 
 

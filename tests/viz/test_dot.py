@@ -82,6 +82,13 @@ def test_formula_means_what_was_computed(make, formula):
     assert next(reversed(cards(mg.viz.to_dot(y)))) == formula
 
 
+def test_legend_explains_the_colours_and_the_dashed_lines_that_are_there():
+    y = batch_norm()
+    assert re.findall("Orange|Dashed", mg.viz.to_dot(y)) == ["Orange", "Dashed"]
+    assert re.findall("Orange|Dashed", mg.viz.to_dot(y, grads=False)) == ["Orange"]
+    assert not re.findall("Orange|Dashed", mg.viz.to_dot(y, values=False, grads=False))
+
+
 def test_unnamed_result_that_is_too_long_to_repeat_gets_a_number():
     a = mg.tensor(1.0, requires_grad=True, name="a_rather_long_name")
     titles = list(cards(mg.viz.to_dot(mg.exp(mg.sin(a * a)))))

@@ -4,11 +4,12 @@ import re
 
 import numpy as np
 from viz import graphs
-from viz.graphs import batch_norm, scalar
+from viz.graphs import batch_norm, leaf, scalar
 from viz.reading import cards, numbers
 
 import minigrad as mg
 from minigrad.composite import label
+from minigrad.viz.graph import Recorded, picture
 from minigrad.viz.grid import BLANK
 
 # --- gradients -----------------------------------------------------------------------------------
@@ -82,6 +83,9 @@ def test_leaf_gradient_that_is_more_than_this_graphs_says_so():
     y = x * 3.0
     y.backward()
     assert "gradient (sum of several sweeps)" in cards(mg.viz.to_dot(y))["x"]
+    y = x * x
+    y.backward()  # two paths here, but the gradient is a sum of four
+    assert "gradient (sum of several sweeps)" in cards(mg.viz.to_dot(y))["x"]
 
 
 def test_two_backward_calls_on_one_graph_are_consistent():
@@ -123,12 +127,28 @@ def test_broken_rule_does_not_stop_the_picture():
 def test_each_edge_that_was_swept_has_a_dashed_one_back_with_the_norm_of_its_contribution():
     y = batch_norm()
     dot = mg.viz.to_dot(y)
-    back = re.findall(r"(n\d+ -> n\d+) \[dir=back.*constraint=false.*label=\" (.*?)\"\]", dot)
+    back = re.findall(r"(n\d+ -> n\d+) \[dir=back.*constraint=false.*label=<.*?<TD>(.*?)<", dot)
     forward = re.findall(r"^ *(n\d+ -> n\d+)(?: \[head.*\])?;$", dot, re.M)
     assert sorted(edge for edge, _ in back) == sorted(forward)
     steps = {(s.value, s.input): s for s in mg.viz.trace(y).steps if s.kind == "backward"}
     norms = [mg.viz.grid.number(float(np.linalg.norm(s.contribution))) for s in steps.values()]
     assert sorted(label for _, label in back) == sorted(norms)
+
+
+def test_norm_stands_where_fewer_lines_meet_and_bends_no_line():
+    x, w = leaf(np.eye(2), "x"), leaf(np.eye(2), "w")
+    y = mg.sum(mg.concatenate([x @ w + w, w @ w]) * mg.concatenate([x, x]))
+    y.backward()
+    dot = mg.viz.to_dot(y)
+    back = [line for line in dot.splitlines() if "dir=back" in line]
+    # a label in the middle would part the line from its edge, and every long one adds to the layout
+    assert not any(" label=" in line for line in back)
+    ends = [re.search(r"(n\d+) -> (n\d+) .* (head|tail)label=<", line).groups() for line in back]
+    names = {card.id: card.outputs[0] for card in picture(Recorded([y.node])).cards}
+    found = {(names[a].name, names[b].op.name, end) for a, b, end in ends}
+    assert ("w", "matmul", "head") in found  # w is used four times
+    assert (None, "concatenate", "tail") in found  # its operand is used once
+    assert ("w", "matmul", "tail") in found  # w @ w: its heads carry positions
 
 
 def test_before_backward_and_without_grads_no_edge_runs_back():
