@@ -35,6 +35,19 @@ def binary(op: Op) -> tuple[Callable, Callable]:
     return operator, reflected
 
 
+def in_place(operator: Callable) -> Callable:
+    """``w -= step``: means ``w = w - step``, but a parameter under ``no_grad`` is assigned, too."""
+
+    def assigned(self: Any, other: Any) -> Any:
+        y, node = operator(self, other), self.node
+        if y.node is None and node is not None and node.op is None and node.requires_grad:
+            self.data = y
+            return self
+        return y
+
+    return assigned
+
+
 def _recorded(op: Op, box: Box, inputs: tuple, parents: tuple) -> Any:
     """``op(*inputs)``, boxed as ``box`` is; None where ``Op.__call__`` must decide.
 

@@ -15,7 +15,7 @@ from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
 from minigrad.declaration import REGISTRY
 from minigrad.errors import DTypeError, GraphError, ShapeError, describe, facts, kind_of
-from minigrad.operators import binary
+from minigrad.operators import binary, in_place
 from minigrad.ops.shape import slices
 from minigrad.seed import as_seed
 
@@ -357,6 +357,8 @@ class Tensor(Box):
     __truediv__, __rtruediv__ = binary(ops.divide)
     __pow__, __rpow__ = binary(ops.power)
     __matmul__, __rmatmul__ = binary(ops.matmul)
+    __iadd__, __isub__ = in_place(__add__), in_place(__sub__)
+    __imul__, __itruediv__ = in_place(__mul__), in_place(__truediv__)
 
     # Comparisons, and & | ^ ~ of masks, have no derivative: they return unrecorded tensors.
 

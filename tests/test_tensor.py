@@ -169,6 +169,25 @@ def test_augmented_assignment_makes_a_new_tensor():
         array += x  # cannot keep a graph in a plain array
 
 
+def test_augmented_assignment_under_no_grad_changes_a_parameter_and_nothing_else():
+    w, constant = leaf([1.0, 2.0]), mg.tensor([1.0, 2.0])
+    layer = mg.nn.Linear(2, 1, bias=False)
+    weight, before = layer.weight, layer.weight.numpy()
+    graph = mg.sum(w * w)
+    with mg.no_grad():
+        for p in (w, constant):
+            p -= np.array([0.5, 0.25])
+            p *= 4
+        layer.weight += 1
+        with pytest.raises(errors.ShapeError, match="assignment"):
+            layer.weight /= np.ones((3, 2))
+    assert w.data.tolist() == [2.0, 7.0] and w.requires_grad and w.is_leaf
+    assert constant.data.tolist() == [1.0, 2.0]
+    assert layer.weight is weight and np.array_equal(weight.data, before + 1)
+    with pytest.raises(errors.OverwrittenError):
+        graph.backward()
+
+
 def test_unary_operators():
     x = leaf([-1.0, 2.0])
     assert (-x).data.tolist() == [1.0, -2.0]
