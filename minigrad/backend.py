@@ -8,8 +8,10 @@ in; ``register(Library(...))`` adds another.
 import re
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -35,6 +37,7 @@ class Library:
         device_of: array -> ``"cpu"``, ``"cuda:0"``, ...
         to_host: array -> ``numpy.ndarray``.
         from_host: (``numpy.ndarray``, device) -> array.
+        checked: a block in which a decomposition that fails raises.
     """
 
     xp: ModuleType
@@ -42,6 +45,7 @@ class Library:
     device_of: Callable[[Any], str]
     to_host: Callable[[Any], np.ndarray]
     from_host: Callable[[np.ndarray, str], Any]
+    checked: Callable[[], AbstractContextManager] = nullcontext
 
 
 WEAK = "number"  # a Python number goes with every library
@@ -98,8 +102,11 @@ def cupy() -> Library:
                       remedy="minigrad info shows what CuPy finds")
             ) from error  # fmt: skip
 
+    def checked() -> AbstractContextManager:  # CuPy waits for the device then, and else is silent
+        return import_module("cupyx").errstate(linalg="raise")
+
     return register(
-        Library(cp, (cp.ndarray,), lambda a: f"cuda:{a.device.id}", cp.asnumpy, from_host)
+        Library(cp, (cp.ndarray,), lambda a: f"cuda:{a.device.id}", cp.asnumpy, from_host, checked)
     )
 
 
@@ -162,6 +169,11 @@ def device_of(array: Any) -> str:
     """``"cpu"`` or ``"cuda:<n>"``."""
     library = library_of(array)
     return library.device_of(array) if library else "cpu"
+
+
+def checked(array: Any) -> AbstractContextManager:
+    """A block in which decompositions of arrays of this library raise where they fail."""
+    return (library_of(array) or NUMPY).checked()
 
 
 def to_host(array: Any) -> np.ndarray:

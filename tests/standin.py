@@ -40,6 +40,7 @@ MISSING = {
 }  # fmt: skip
 WAITS = {"nonzero", "argwhere", "flatnonzero", "unique", "bincount", "extract", "array_equal"}
 CUBLAS = {"matmul", "dot", "tensordot", "inner", "vdot", "outer", "einsum"}
+DECOMPOSITIONS = {"inv", "cholesky", "eigh"}
 DTYPES = "?bhilqBHILQefdFD"  # characters of all that CuPy has; none is wider than float64
 
 
@@ -126,6 +127,8 @@ def _lift(function, name=""):
                     raise _unsupported(value)
         if name in WAITS:
             synchronize()
+        if name in DECOMPOSITIONS:
+            return _decomposed(function, [_in(value) for value in args])
         if name in CUBLAS:
             gpu.refuse_cublas_in_capture()
         out = params.get("out")
@@ -137,6 +140,32 @@ def _lift(function, name=""):
         return _out(gpu.produce(function, hidden, params))
 
     return lifted
+
+
+_checks: list[bool] = []  # one entry per block in which decompositions that fail raise
+
+
+@contextmanager
+def checked():
+    """``cupyx.errstate(linalg="raise")``."""
+    _checks.append(True)
+    try:
+        yield
+    finally:
+        _checks.pop()
+
+
+def _decomposed(function, hidden):
+    """The result, also where there is none: CuPy asks only on demand whether there is one."""
+    gpu.refuse_cublas_in_capture()
+    if _checks:
+        synchronize()
+    try:
+        return _out(function(*hidden))
+    except np.linalg.LinAlgError:
+        if _checks:
+            raise
+        return _out(hidden[0].copy())
 
 
 def _key(key):
@@ -382,6 +411,7 @@ LIBRARY = backend.Library(
     device_of=lambda array: "cuda:0",
     to_host=lambda array: array.get(),
     from_host=lambda array, device: _upload(array),
+    checked=checked,
 )
 
 

@@ -42,6 +42,11 @@ def refuses_cublas_in_capture(gpu, x):
         gpu.xp.matmul(m, m)
 
 
+def checked(gpu, function, a):
+    with gpu.library.checked():
+        return function(a)
+
+
 class recording:
     """A stream that records inside a ``with`` block; ``.graph`` afterwards."""
 
@@ -134,6 +139,13 @@ CLAIMS = [
     ("an array of floats is no index", IndexError, lambda g, x: x[x]),
     ("add.at adds repeated indices up", HOLDS,
      lambda g, x: g.xp.add.at(x, g.xp.asarray([0, 0]), 1.0) is None and g.host(x)[0] == 3),
+    # decompositions
+    ("a decomposition that fails says nothing", HOLDS,
+     lambda g, x: g.xp.linalg.cholesky(-g.xp.eye(2)).shape == (2, 2)),
+    ("a decomposition goes on", GOES_ON, lambda g, x: g.xp.linalg.inv(g.xp.eye(2))),
+    ("one that is checked waits", WAITS, lambda g, x: checked(g, g.xp.linalg.eigh, g.xp.eye(2))),
+    ("one that is checked and fails raises", ValueError,
+     lambda g, x: checked(g, g.xp.linalg.cholesky, -g.xp.eye(2))),
     # what is missing
     ("there is no errstate", HOLDS, absent("errstate", "seterr", "geterr")),
     ("there are no vecdot, unstack and their kin", HOLDS,

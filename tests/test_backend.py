@@ -119,6 +119,14 @@ def test_tensors_of_another_library_behave(gpu):
     assert x.tolist() == [5.0, 2.0]
 
 
+@pytest.mark.parametrize(("name", "matrix"), [("inv", np.ones((2, 2))), ("cholesky", -np.eye(2))])
+def test_a_decomposition_that_fails_on_a_gpu_is_an_error_as_on_the_cpu(name, matrix, gpu):
+    """CuPy says so on demand only."""
+    for place in ("cpu", gpu.device):
+        with pytest.raises(errors.ShapeError, match=name):
+            getattr(mg.ops, name)(mg.tensor(matrix, device=place))
+
+
 def test_moving_to_the_host_is_recorded(gpu):
     x = mg.tensor(gpu.array([1.0, 2.0]), requires_grad=True)
     y = x.to("cpu") * np.array([3.0, 4.0])

@@ -31,6 +31,11 @@ def _symmetric(xp, a, shift):
     return _shifted(xp, (a + xp.swapaxes(a, -1, -2)) / 2, shift)
 
 
+def _eigh(xp, a, shift):
+    with backend.checked(a):
+        return xp.linalg.eigh(_symmetric(xp, a, shift))
+
+
 @op(
     formula=r"Y = (A + s I)^{-1}",
     pullback=r"\bar A = -Y^\mathsf{T} \bar Y\, Y^\mathsf{T}",
@@ -51,7 +56,8 @@ def inv(xp, a, *, shift=0.0):
     tensor([[0.5 , 0.  ],
             [0.  , 0.25]])
     """
-    return xp.linalg.inv(_shifted(xp, a, shift))
+    with backend.checked(a):
+        return xp.linalg.inv(_shifted(xp, a, shift))
 
 
 @inv.defvjp
@@ -86,7 +92,8 @@ def cholesky(xp, a, *, shift=0.0):
     tensor([[2., 0.],
             [1., 2.]])
     """
-    return xp.linalg.cholesky(_symmetric(xp, a, shift))
+    with backend.checked(a):
+        return xp.linalg.cholesky(_symmetric(xp, a, shift))
 
 
 @cholesky.defvjp
@@ -130,7 +137,7 @@ def sqrtm(xp, a, *, shift=0.0):
     tensor([[2., 0.],
             [0., 3.]])
     """
-    values, vectors = xp.linalg.eigh(_symmetric(xp, a, shift))
+    values, vectors = _eigh(xp, a, shift)
     return (vectors * xp.sqrt(values)[..., None, :]) @ xp.swapaxes(vectors, -1, -2)
 
 
@@ -163,7 +170,7 @@ def lyapunov(xp, s, c, *, shift=0.0):
     array([[1., 2.],
            [2., 1.]])
     """
-    values, vectors = xp.linalg.eigh(_symmetric(xp, s, shift))
+    values, vectors = _eigh(xp, s, shift)
     transposed = xp.swapaxes(vectors, -1, -2)
     sums = values[..., :, None] + values[..., None, :]
     return vectors @ ((transposed @ c @ vectors) / sums) @ transposed
