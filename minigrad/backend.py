@@ -339,4 +339,31 @@ def masked(xp: Any, condition: Any, x: Any, out: Any = None) -> Any:
 
 def scatter_add(xp: Any, target: Any, key: Any, values: Any) -> None:
     """``target[key] += values`` in place, where repeated indices add up."""
-    xp.add.at(target, key, values)
+    xp.add.at(target, key if xp is np else checked_key(target, key), values)
+
+
+def checked_key(array: Any, key: Any) -> Any:
+    """``key``; IndexError where an index array on the host reaches outside ``array`` on a GPU.
+
+    CuPy wraps such indices around without a word. Index arrays on a GPU are not read back.
+    """
+    parts = key if isinstance(key, tuple) else (key,)
+    axis = 0
+    for i, part in enumerate(parts if namespace(array) is not np else ()):
+        if isinstance(part, (list, tuple, np.ndarray)) and axis < array.ndim:
+            index, n = np.asarray(part), array.shape[axis]
+            outside = index[(index < -n) | (index >= n)] if index.dtype.kind in "iu" else index[:0]
+            if outside.size:
+                text = f"index {outside[0]} is out of bounds for axis {axis} with size {n}"
+                raise IndexError(text)
+        rest = sum(map(_axes_of, parts[i + 1 :]))
+        axis = array.ndim - rest if part is ... else axis + _axes_of(part)
+    return key
+
+
+def _axes_of(part: Any) -> int:
+    """How many axes a part of an index takes."""
+    if part is None or part is ...:
+        return 0
+    part = np.asarray(part) if isinstance(part, (list, tuple)) else part
+    return part.ndim if getattr(part, "dtype", None) == _BOOL else 1

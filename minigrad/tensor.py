@@ -312,9 +312,12 @@ class Tensor(Box):
                 facts("assignment: value", expected="a value without history", got=got,
                       remedy="assign w.detach(), or build the result with minigrad.where")
             )  # fmt: skip
-        new = self.array.copy() if self.shape else np.array(self.array)
+        new = np.array(self.array) if isinstance(self.array, np.generic) else self.array.copy()
         try:
-            new[_key(key)] = _operand(value)
+            value = _operand(value)
+            is_number = isinstance(value, (int, float))
+            value = value if is_number else backend.to_device(value, self.device)
+            new[backend.checked_key(self.array, _key(key))] = value
         except (IndexError, TypeError, ValueError) as error:
             raise kind_of(error)(f"assignment to {describe(self)}: {error}") from error
         self._replace(new)
@@ -371,7 +374,7 @@ class Tensor(Box):
     __hash__ = object.__hash__
 
     def __invert__(self):
-        return self ^ (~self.dtype.type(0) if self.dtype.kind in "iu" else True)
+        return self ^ (int(~self.dtype.type(0)) if self.dtype.kind in "iu" else True)
 
     # --- methods, as NumPy's arrays have them ----------------------------------------------------
 

@@ -119,6 +119,50 @@ def test_tensors_of_another_library_behave(gpu):
     assert x.tolist() == [5.0, 2.0]
 
 
+def test_host_values_are_assigned_to_elements_on_a_gpu(gpu):
+    x = mg.tensor(gpu.array([1.0, 2.0, 3.0]))
+    x[:2] = [4.0, 5.0]
+    x[[2]] = np.array([6.0])
+    assert x.tolist() == [4.0, 5.0, 6.0]
+    scalar = mg.tensor(gpu.array(1.0))
+    scalar[...] = 7
+    assert scalar.item() == 7.0 and scalar.device == "cuda:0"
+
+
+def test_integers_are_inverted_on_a_gpu(gpu):
+    for dtype in ("uint8", "int64"):
+        host = np.array([0, 7], dtype)
+        found = ~mg.tensor(gpu.array(host))
+        assert found.dtype == dtype and found.tolist() == (~host).tolist()
+
+
+@pytest.mark.parametrize(
+    ("key", "inside"),
+    [
+        ([0, 2], [0, 1]),
+        (np.array([-3]), np.array([-2])),
+        ((slice(None), [0, 3]), (slice(None), [0, -3])),
+        ((..., None, [[-4]]), (..., None, [[-1]])),
+        ((None, [True, False], [3]), (None, [True, False], [2])),
+    ],
+    ids=str,
+)
+def test_host_indices_outside_of_an_array_on_a_gpu_are_refused(key, inside, gpu):
+    """CuPy would wrap them around without a word."""
+    host = np.arange(6.0).reshape(2, 3)
+    x = mg.tensor(gpu.array(host))
+    assert x[inside].tolist() == host[inside].tolist()
+    y_bar = mg.tensor(gpu.array(host[inside]))
+    for call in (
+        lambda: x[key],
+        lambda: x.__setitem__(key, 0.0),
+        lambda: mg.ops.scatter_add(y_bar, key=key, shape=x.shape),
+    ):
+        with pytest.raises(errors.BoundsError, match="out of bounds for axis"):
+            call()
+    assert x.tolist() == host.tolist()
+
+
 @pytest.mark.parametrize(("name", "matrix"), [("inv", np.ones((2, 2))), ("cholesky", -np.eye(2))])
 def test_a_decomposition_that_fails_on_a_gpu_is_an_error_as_on_the_cpu(name, matrix, gpu):
     """CuPy says so on demand only."""

@@ -30,12 +30,13 @@ def getitem(xp, x, *, key):
     """``x[key]`` with ints, slices, None, ..., integer arrays or booleans, as in NumPy.
 
     Raises:
-        BoundsError: an index outside ``x``.
+        BoundsError: an index outside ``x``; one in an array on a GPU is not read back for that,
+            and wraps around.
 
     >>> mg.tensor([1.0, 2.0, 3.0])[[0, 0, 2]]
     tensor([1., 1., 3.])
     """
-    return x[key]
+    return x[key if xp is np else backend.checked_key(x, key)]
 
 
 @getitem.defvjp
