@@ -1,8 +1,10 @@
 """Every layer of minigrad.nn with an input that fits, for the tests that go over all of them."""
 
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 from minigrad import nn
 from minigrad.nn import models
@@ -27,6 +29,12 @@ class Specimen:
             grid = (np.arange(x.size) - x.size // 2 + 0.5) * self.far
             x = rng.permutation(grid).reshape(self.shape)
         return x
+
+    def modes(self):
+        """Training, and evaluation where a part of the layer reads in which of both it is."""
+        classes = {c for m in self.make().modules() for c in type(m).__mro__ if c is not nn.Module}
+        texts = [inspect.getsource(c) for c in classes if c.__module__.startswith("minigrad.")]
+        return [True, False] if any("self.training" in text for text in texts) else [True]
 
     def layer(self, seed=3):
         """A new layer whose parameters and buffers are away from their initial values."""
@@ -114,6 +122,13 @@ ZOO = [
     Specimen("LeNet", lambda: models.lenet(side=8, classes=3), (4, 1, 8, 8)),
     Specimen("RowRNN", lambda: models.RowRNN(side=4, hidden=3, classes=2), (3, 1, 4, 4)),
 ]
+
+
+def in_modes(specimens):
+    """Make a test one of every layer in each of its modes."""
+    chosen = [(s, training) for s in specimens for training in s.modes()]
+    ids = [f"{'train' if training else 'eval'}-{s}" for s, training in chosen]
+    return pytest.mark.parametrize(("specimen", "training"), chosen, ids=ids)
 
 
 class _last(nn.Module):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from differences import rounding
-from layer_zoo import ZOO
+from layer_zoo import ZOO, in_modes
 
 import minigrad as mg
 from minigrad import backend, fused, optim
@@ -27,8 +27,7 @@ def seed(shape):
     return np.random.default_rng(1).normal(size=shape)
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("specimen", ZOO, ids=repr)
+@in_modes(ZOO)
 def test_every_layer_computes_the_same_elsewhere(specimen, training, gpu, rng):
     x = specimen.x(rng)
     with fused.use("portable"):
@@ -42,8 +41,7 @@ def test_every_layer_computes_the_same_elsewhere(specimen, training, gpu, rng):
             np.testing.assert_array_equal(there[name], expected, err_msg=name)
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("specimen", ZOO, ids=repr)
+@in_modes(ZOO)
 def test_every_layer_computes_the_same_with_cuda_kernels(specimen, training, kernels, rng):
     x = specimen.x(rng)
     with fused.use("portable"):

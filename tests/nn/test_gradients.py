@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from differences import directional
-from layer_zoo import ZOO
+from layer_zoo import ZOO, in_modes
 
 import minigrad as mg
 from minigrad import nn
@@ -12,7 +12,6 @@ from minigrad.nn import kernels
 EPS = np.finfo(np.float64).eps
 
 every_layer = pytest.mark.parametrize("specimen", ZOO, ids=repr)
-both_modes = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 
 
 def state_of(layer):
@@ -46,8 +45,7 @@ def value(layer, leaves, arrays):
             leaf.array = array
 
 
-@every_layer
-@both_modes
+@in_modes(ZOO)
 def test_gradients_of_every_layer_equal_differences(specimen, training, rng):
     layer = specimen.layer().train(training)
     before = state_of(layer)
@@ -73,8 +71,7 @@ def test_gradients_of_every_layer_equal_differences(specimen, training, rng):
     assert state_of(layer) == before
 
 
-@every_layer
-@both_modes
+@in_modes(ZOO)
 def test_second_derivatives_of_every_layer_equal_differences_of_the_first(specimen, training, rng):
     layer = specimen.layer().train(training)
     x = specimen.x(rng)
