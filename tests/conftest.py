@@ -1,9 +1,11 @@
 """Profiles of hypothesis, and fixtures that keep the tests apart from each other."""
 
 import gc
+import io
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -92,6 +94,30 @@ def declared():
     yield
     for name in [name for name in mg.REGISTRY if name not in known]:
         del mg.REGISTRY[name]
+
+
+class Result(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run ``minigrad`` in this process, in another folder if asked."""
+    from minigrad import cli  # half a second, for those who need it
+
+    def command(*args, cwd=None, typed=""):
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["minigrad", *args])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return Result(caught.value.code or 0, *capsys.readouterr())
+
+    return command
 
 
 @pytest.fixture

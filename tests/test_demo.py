@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import io
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import cli, demo
+from minigrad import demo
 from minigrad.demo import finding
 
 ROOT = Path(__file__).parents[1]
@@ -52,21 +51,6 @@ def script(tmp_path):
 @pytest.fixture
 def run(tmp_path):
     return demo.Run("A claim.", seed=1, folder=tmp_path / "deep" / "out")
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run ``minigrad`` in this process: exit code, output, error output."""
-
-    def command(*args, typed=""):
-        monkeypatch.setattr(sys, "argv", ["minigrad", *args])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        return caught.value.code or 0, *capsys.readouterr()
-
-    return command
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -16,7 +17,8 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_its_examples_print_the_numbers_they_show(tmp_path):
+def test_its_examples_print_the_numbers_and_draw_the_picture_they_show(tmp_path):
+    """The same words and numbers; the digits of rounding errors may differ between machines."""
     pytest.importorskip("pygraphviz", reason="drawing needs pygraphviz or dot")
     code = "\n".join(blocks("python"))
     run = subprocess.run(
@@ -29,7 +31,13 @@ def test_its_examples_print_the_numbers_they_show(tmp_path):
     )
     assert run.stderr == ""
     assert run.stdout == "".join(blocks("text"))
-    assert (tmp_path / "bn.svg").exists()
+    drawn, kept = (words(path) for path in (tmp_path / "bn.svg", ROOT / "docs" / "batch_norm.svg"))
+    assert drawn == kept and len(drawn) > 50
+
+
+def words(svg):
+    texts = ["".join(e.itertext()) for e in ElementTree.parse(svg).iter() if e.tag.endswith("text")]
+    return sorted(text for text in texts if "bound" not in text)
 
 
 def test_ci_runs_its_two_commands_word_for_word():
@@ -38,6 +46,12 @@ def test_ci_runs_its_two_commands_word_for_word():
     assert all(command.startswith("python3 -m venv") for command in commands)
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert all(command in script for command in commands)
+
+
+def test_four_commands_lead_from_a_clone_to_a_proof_and_a_picture():
+    first, *others = [line for block in blocks("sh") for line in block.splitlines()]
+    drawn = [line for line in others if line.startswith("minigrad draw")]
+    assert len(first.split(" && ")) + len(drawn) == 4
 
 
 def test_its_files_exist():

@@ -2,11 +2,14 @@
 
 import codeop
 import re
+import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 import minigrad as mg
+from minigrad.verify import probes, targets
 
 blocks = pytest.importorskip("minigrad_docs.blocks")
 
@@ -38,18 +41,35 @@ def test_the_code_of_a_page_prints_what_the_page_shows(name, runs, key):
     assert blocks.differences(PAGES[name], printed) == []
 
 
-def test_the_readme_prints_what_it_shows_and_its_wrong_backward_fails_with_the_cause(tmp_path):
-    readme = PAGES["README"]
-    code = blocks.parse(readme.read_text("utf-8"))
-    (wrong,) = [block.text for block in code if "def backward" in block.text]
-    (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")  # as it says to
-    printed = blocks.run(readme, tmp_path, "key")
-    assert blocks.differences(readme, printed) == []
-    (i,) = [i for i, block in enumerate(code) if block.text.startswith("minigrad verify")]
+def test_the_readme_prints_what_it_shows_and_draws_batch_norm(tmp_path):
+    pytest.importorskip("pygraphviz")
+    text = PAGES["README"].read_text("utf-8").replace(CAMPAIGN, "")
+    (page := tmp_path / "README.md").write_text(text, "utf-8")
+    printed = blocks.run(page, tmp_path, "key")
+    assert blocks.differences(page, printed) == []
     (train,) = [out for out in printed.values() if "test acc" in out]
     last = float(re.findall(r"test acc ([\d.]+)", train)[-1])
-    assert abs(last - 0.98) < 0.015 and "98 % of the test images" in readme.read_text("utf-8")
-    assert "WRONG" in printed[i] and "missing variance path" in " ".join(printed[i].split())
+    assert abs(last - 0.98) < 0.015 and "98 % of the test images" in text
+    texts = [e for e in ElementTree.parse(tmp_path / "bn.svg").iter() if e.tag.endswith("text")]
+    shown = " ".join("".join(e.itertext()) for e in texts)
+    assert all(word in shown for word in ("batch_norm", "gamma", "x_hat", "gradient"))
+
+
+CAMPAIGN = "minigrad verify wrong:forward,backward\n"
+
+
+def test_the_wrong_backward_of_the_readme_fails_with_its_cause(tmp_path, monkeypatch, command):
+    """In this process and at a few points: at all of them it takes ten seconds."""
+    code = blocks.parse(PAGES["README"].read_text("utf-8"))
+    (wrong,) = [block.text for block in code if "def backward" in block.text]
+    (shown,) = [block.text for block in code if block.text.startswith(CAMPAIGN.strip())]
+    (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")  # as it says to
+    points = [p for p in probes.batch_norm() if p[0] in ("NC (5, 3) float64", "NC (2, 3) float64")]
+    monkeypatch.setitem(targets.PROBES, "batch_norm", lambda: points)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    done = command(*shown.split()[1:], cwd=tmp_path)
+    assert done.returncode == 1
+    assert "WRONG" in done.stdout and "missing variance path" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("name", WITH_CODE)
