@@ -27,7 +27,7 @@ _NAMED = [
 LABELS = {f"{'NCHW' if s.count(',') == 3 else 'NC'} {s} float64" for s in _SHAPES} | set(_NAMED)
 SOME = [probe for probe in POINTS if probe[0] in LABELS]
 FIRST = 6  # of them, which show most faults; what they do not show is looked for at all
-PARTS = 5  # a right backward is held against each fifth point, the next one against the next
+PARTS = 9  # a right backward is held against each ninth point, the next one against the next
 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough":
     SOME, FIRST, PARTS = POINTS, len(POINTS), 1
 

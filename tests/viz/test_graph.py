@@ -114,14 +114,14 @@ def test_exactly_300_cards_do_not_fold():
     assert len(re.findall(r"\[label=", mg.viz.to_dot(chain(scalar(), 299), values=False))) == 300
 
 
-def test_chain_of_50_000_ops_is_drawn_small_and_fast():
-    y = chain(scalar(), 50_000)
+def test_chain_of_20_000_ops_is_drawn_small_and_fast():
+    y = chain(scalar(), 20_000)
     y.backward()
     start = time.process_time()
     dot = mg.viz.to_dot(y)
-    assert time.process_time() - start < 5  # under 1 s on a quiet machine
+    assert time.process_time() - start < 2  # under 0.4 s on a quiet machine
     assert len(dot) < 200_000
-    assert "… 49,902 more ops folded" in dot
+    assert "… 19,902 more ops folded" in dot
     assert "the middle folded" in dot
 
 

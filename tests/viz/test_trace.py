@@ -184,8 +184,9 @@ sys.path.insert(0, sys.argv[2])
 import minigrad as mg
 from viz import graphs
 junk = [mg.tensor(0.0, requires_grad=True) * 2 for _ in range(int(sys.argv[1]))]
-for make in (graphs.batch_norm, graphs.lenet):
-    sys.stdout.write(mg.viz.trace(make()).to_json())
+with mg.fused.use("numpy", "portable"):  # numba takes seconds to load
+    for make in (graphs.batch_norm, graphs.lenet):
+        sys.stdout.write(mg.viz.trace(make()).to_json())
 """
 
 
