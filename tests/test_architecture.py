@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,13 @@ def unit(module):
     return module if module in LAYER else module.partition(".")[0]
 
 
+@cache
 def imports(path):
     """(imported module, line, whether inside a function) of every import statement."""
+    return list(_imports(path))
+
+
+def _imports(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inner = {
         child

@@ -27,7 +27,7 @@ def run(*words):
         ("verify", "batch_norm", "--shape", "8,4", "--mode", "eval"),
         ("verify", "batch_norm", "--shape", "2,3,2,2", "--dtype", "float32", "--axes", "0"),
         ("verify", "softplus"),
-        ("verify", "getitem"),
+        ("verify", "getitem", "--order", "1"),
         ("verify", "cross_entropy"),
     ],
     ids=" ".join,

@@ -5,7 +5,7 @@ import pytest
 from minigrad.verify import exact
 
 
-@pytest.mark.parametrize("n", [2, 3, 4])
+@pytest.mark.parametrize("n", [2, 4])
 def test_the_derived_formula_is_the_closed_form(n):
     pytest.importorskip("sympy", reason="the exact proof needs sympy")
     proof = exact.prove_batch_norm(n)
