@@ -48,7 +48,7 @@ def rows(work: Work, rounds: int, seconds: float, report: Callable[[str], None])
             yield _growth(work, pair, rounds, seconds, report)
         return
     if work.kind == "memory":
-        found, missing = _peaks(work, max(3, rounds // 5))
+        found, missing = _peaks(work, max(1, rounds // 5))
     else:
         found, missing = _times(work, rounds, seconds)
     for pair in work.pairs:
