@@ -150,5 +150,9 @@ def over_cases(cases):
 every_case = over_cases(CASES)
 
 
+def array(x):
+    return np.asarray(x.array if isinstance(x, mg.Tensor) else x)
+
+
 def tracked(arrays):
     return [mg.tensor(x, requires_grad=True, name=f"x{i}") for i, x in enumerate(arrays)]

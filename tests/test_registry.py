@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 from differences import directional, jacobian, rounding, wide
-from strategies import DECLARED, domain_of, every_case, tracked
+from strategies import DECLARED, array, domain_of, every_case, tracked
 
 import minigrad as mg
 from minigrad.composite import Composite
@@ -15,10 +15,6 @@ from minigrad.fused.declare import Fused
 EPS = np.finfo(np.float64).eps
 
 every_name = pytest.mark.parametrize("name", sorted(DECLARED))
-
-
-def array(x):
-    return np.asarray(x.array if isinstance(x, mg.Tensor) else x)
 
 
 @every_name

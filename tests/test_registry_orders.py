@@ -7,14 +7,10 @@ differences of the forward; what is on trial here is the recorded sweep and its 
 import numpy as np
 import pytest
 from differences import directional, rounding
-from strategies import DECLARED, every_case, over_cases
+from strategies import DECLARED, array, every_case, over_cases
 
 import minigrad as mg
 from minigrad.composite import Composite
-
-
-def array(x):
-    return np.asarray(x.array if isinstance(x, mg.Tensor) else x)
 
 
 def flat(arrays):

@@ -1,28 +1,17 @@
 """The built site in a real browser: no console message, no request elsewhere, every image there."""
 
-import importlib.util
 import os
-import shutil
 
+import chromium
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("playwright") is None, reason="playwright is not installed"
-    ),
-]
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+pytestmark = chromium.NEEDED
 
 
 @pytest.fixture(scope="module")
 def page():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    with chromium.started() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.wrong = []
         page.on("console", lambda message: page.wrong.append(message.text))
         page.on("pageerror", lambda error: page.wrong.append(str(error)))
@@ -31,7 +20,6 @@ def page():
             "request", lambda request: page.wrong.append(request.url) if _foreign(request) else 0
         )
         yield page
-        chromium.close()
 
 
 def _foreign(request):

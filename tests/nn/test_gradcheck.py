@@ -2,25 +2,15 @@
 
 import numpy as np
 import pytest
-from layer_zoo import ZOO, in_modes
+from layer_zoo import ZOO, in_modes, pinned
 
 import minigrad as mg
 from minigrad import nn
 from minigrad.errors import UsageError
-from minigrad.nn import kernels
 
 
 def state_of(layer):
     return {name: value.numpy().tobytes() for name, value in layer.state_dict().items()}
-
-
-def pinned(layer, x):
-    """Batch renorm's r and d are constants of its gradient: keep those of the point itself."""
-    for module in layer.modules():
-        if isinstance(module, (nn.BatchRenorm1d, nn.BatchRenorm2d)) and module.training:
-            axes = tuple(i for i in range(x.ndim) if i != 1)
-            constants = module._corrections(*kernels.batch_statistics(x, axes))
-            module._corrections = lambda mean, var, constants=constants: constants
 
 
 def size(specimen):

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 from differences import directional
-from layer_zoo import ZOO, in_modes
+from layer_zoo import ZOO, in_modes, pinned
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.nn import kernels
 
 EPS = np.finfo(np.float64).eps
 
@@ -20,16 +19,6 @@ def state_of(layer):
 
 def leaves_of(layer, x):
     return [x, *layer.parameters()]
-
-
-def pinned(layer, x):
-    """Batch renorm's r and d are constants of its gradient: keep those of the point itself."""
-    for module in layer.modules():
-        if isinstance(module, (nn.BatchRenorm1d, nn.BatchRenorm2d)) and module.training:
-            axes = tuple(i for i in range(x.ndim) if i != 1)
-            constants = module._corrections(*kernels.batch_statistics(x, axes))
-            module._corrections = lambda mean, var, constants=constants: constants
-    return layer
 
 
 def value(layer, leaves, arrays):

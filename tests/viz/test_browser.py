@@ -5,38 +5,34 @@ Set MINIGRAD_ARTEFACTS to a folder to keep the screenshots.
 
 import html
 import importlib.util
+import itertools
 import os
 import re
 import shutil
 from pathlib import Path
 
+import chromium
 import pytest
 from viz import graphs, names
 
 import minigrad as mg
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("playwright") is None, reason="playwright is not installed"
-    ),
+    *chromium.NEEDED,
     pytest.mark.skipif(
         importlib.util.find_spec("pygraphviz") is None and shutil.which("dot") is None,
         reason="no renderer to lay out the picture",
     ),
 ]
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
+    with chromium.started() as browser:
+        yield browser
 
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield chromium
-        chromium.close()
+
+OPENED = itertools.count()
 
 
 class Stepper:
@@ -51,8 +47,7 @@ class Stepper:
         self.page.on("request", lambda request: self.requests.append(request.url))
 
     def open(self, path, anchor=""):
-        self.page.goto("about:blank")
-        self.page.goto(f"file://{path}{anchor}")
+        self.page.goto(f"file://{path}?{next(OPENED)}{anchor}")  # another address: it loads anew
         return self
 
     def press(self, *keys):
