@@ -391,9 +391,8 @@ def _show(report: Report, heading: str | None, as_json: bool) -> None:
 
 
 def _complain(error: Exception) -> None:
-    Console(stderr=True).print(
-        str(error) or type(error).__name__, style="red", markup=False, soft_wrap=True
-    )
+    text = "\n".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
+    Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)
 
 
 def _batch_norm(shape: str, mode: str, eps: float, seed: int) -> batch_norm.Problem:

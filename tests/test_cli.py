@@ -266,6 +266,19 @@ def test_a_device_that_is_not_there_is_one_clear_error(run):
     assert "Traceback" not in result.stderr
 
 
+def test_an_error_is_shown_with_the_layers_and_the_batch_it_comes_from(run, monkeypatch):
+    def diverge(*args, **words):
+        error = mg.errors.AnomalyError("linear: made 2 of 4 elements inf")
+        error.add_note("in Linear 1")
+        error.add_note("in training: epoch 1, batch 2")
+        raise error
+
+    monkeypatch.setattr(mg.train, "train", diverge)
+    result = run("train")
+    assert result.returncode == 1
+    assert result.stderr.endswith("inf\nin Linear 1\nin training: epoch 1, batch 2\n")
+
+
 def test_step_writes_a_page_and_prints_the_same_steps(run, tmp_path):
     pytest.importorskip("pygraphviz", reason="drawing needs pygraphviz or dot")
     result = run("step", "-o", "bn.html", cwd=tmp_path)
