@@ -25,5 +25,8 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
         if path.exists():
             shutil.copymode(path, temporary)
         os.replace(temporary, path)
+    except OSError as error:  # of a full disk it names no file
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
