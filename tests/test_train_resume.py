@@ -162,6 +162,19 @@ def test_what_is_no_checkpoint_is_refused_and_never_unpickled(kind, tmp_path, mo
     assert not (tmp_path / "exploded").exists()
 
 
+def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path):
+    run = trainer(tmp_path / NAME)
+    list(run.fit(1))
+    arrays, meta = tr.load_checkpoint(run.path)
+    extra = {"optimizer.99.exp_avg": np.zeros(1)}
+    spoilt = [(arrays, {**meta, key: None}) for key in ("settings", "optimizer", "progress", "rng")]
+    spoilt += [(arrays, {}), (arrays, []), ({**arrays, **extra}, meta)]
+    for parts in spoilt:
+        tr.save_checkpoint(run.path, *parts)
+        with pytest.raises(DataError, match=f"{NAME}: refused"):
+            trainer(run.path).resume()
+
+
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(DataError, match="no checkpoint"):
         tr.load_checkpoint(tmp_path / NAME)

@@ -14,8 +14,9 @@ import numpy as np
 from minigrad import backend, nn, optim
 from minigrad.anomaly import anomaly_mode
 from minigrad.context import no_grad
+from minigrad.data.idx import corrupt
 from minigrad.data.loader import DataLoader, TensorDataset
-from minigrad.errors import AnomalyError, UsageError, facts
+from minigrad.errors import AnomalyError, MinigradError, UsageError, facts
 from minigrad.nn import kernels
 from minigrad.nn.random import generator
 from minigrad.tensor import Tensor, tensor
@@ -272,10 +273,19 @@ class Trainer:
         if self.path is None:
             raise UsageError("resume: there is no folder with a checkpoint; name it with out=")
         arrays, meta = load_checkpoint(self.path)
-        if meta["settings"] != self.settings:
-            differ = [k for k in self.settings if meta["settings"].get(k) != self.settings[k]]
-            expected = ", ".join(f"{k}={meta['settings'].get(k)!r}" for k in differ)
-            got = ", ".join(f"{k}={self.settings[k]!r}" for k in differ)
+        try:
+            self._restore(arrays, meta)
+        except MinigradError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise corrupt(self.path, "what Trainer.save writes", repr(error)) from error
+
+    def _restore(self, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+        saved, here = dict(meta["settings"]), self.settings
+        differ = [k for k in {**saved, **here} if saved.get(k) != here.get(k)]
+        if differ:
+            expected = ", ".join(f"{k}={saved.get(k)!r}" for k in differ)
+            got = ", ".join(f"{k}={here.get(k)!r}" for k in differ)
             remedy = "the settings of that run, or a folder of its own for another"
             raise UsageError(
                 facts("resume: another run", expected=expected, got=got, remedy=remedy)
