@@ -15,7 +15,7 @@ from minigrad import backend
 from minigrad.errors import ShapeError, describe, facts
 from minigrad.fused.foreach import axpby
 from minigrad.nn import kernels
-from minigrad.nn.layers import filled, parameter
+from minigrad.nn.layers import check_statistics, filled, parameter
 from minigrad.nn.module import Module
 from minigrad.ops.shape import floating
 
@@ -40,6 +40,7 @@ class StatisticsNorm(Module):
         unbiased: bool = True,
         dtype: Any = "float64",
     ):
+        check_statistics(self, eps, momentum)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.unbiased = unbiased

@@ -8,7 +8,7 @@ from minigrad.errors import ShapeError, describe, facts
 from minigrad.nn import init, kernels
 from minigrad.nn.layers import check_groups, parameter, reset_
 from minigrad.nn.module import Module
-from minigrad.ops.window import per_axis
+from minigrad.ops.window import geometry
 
 
 class _Conv(Module):
@@ -32,7 +32,7 @@ class _Conv(Module):
     ):
         check_groups(self, "groups", groups, in_channels, out_channels)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        kernel = per_axis("kernel_size", kernel_size, self.axes, least=1)
+        kernel, *_ = geometry(self.axes, kernel_size, stride, padding, dilation)
         shape = (out_channels, in_channels // groups, *kernel)
         self.weight = parameter(shape, dtype, "weight")
         self.bias = parameter((out_channels,), dtype, "bias") if bias else None
@@ -114,6 +114,7 @@ class MaxPool2d(Module):
     """
 
     def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1):
+        geometry(2, kernel_size, kernel_size if stride is None else stride, padding, dilation)
         self.kernel_size, self.stride = kernel_size, stride
         self.padding, self.dilation = padding, dilation
 
@@ -134,6 +135,7 @@ class AvgPool2d(Module):
     """
 
     def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0):
+        geometry(2, kernel_size, kernel_size if stride is None else stride, padding, 1)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x: Any) -> Any:

@@ -1,6 +1,6 @@
 """Layers without batch statistics: linear maps, activations, dropout, embedding."""
 
-from math import prod, sqrt
+from math import inf, prod, sqrt
 from numbers import Integral
 from typing import Any
 
@@ -36,6 +36,20 @@ def check_groups(layer: Any, name: str, groups: Any, *channels: Any) -> None:
         headline, expected = f"{type(layer).__name__}: channels", f"that divide by {name}={groups}"
         got = " and ".join(map(str, channels))
         raise UsageError(facts(headline, expected=f"whole numbers {expected}", got=got))
+
+
+def check_statistics(layer: Any, eps: Any, momentum: Any = None) -> None:
+    """Raise UsageError unless ``eps`` is 0 or more and ``momentum`` a weight in [0, 1] or None.
+
+    Others are seen as nan only later: under a root, or in evaluation, of a negative variance.
+    """
+    kind = type(layer).__name__
+    if not is_within(eps, 0, inf):
+        expected = "a finite number, 0 or more"
+        raise UsageError(facts(f"{kind}: eps", expected=expected, got=describe(eps)))
+    if momentum is not None and not (is_within(momentum, 0, inf) and momentum <= 1):
+        expected = "a number in [0, 1], the weight of the new statistic"
+        raise UsageError(facts(f"{kind}: momentum", expected=expected, got=describe(momentum)))
 
 
 def parameter(shape: tuple[int, ...], dtype: Any, name: str, fill: float = 0.0) -> Tensor:

@@ -9,7 +9,7 @@ from minigrad import backend, ops
 from minigrad.errors import ShapeError, describe, facts
 from minigrad.nn import kernels
 from minigrad.nn.batchnorm import StatisticsNorm
-from minigrad.nn.layers import check_groups, parameter
+from minigrad.nn.layers import check_groups, check_statistics, parameter
 from minigrad.nn.module import Module
 
 
@@ -36,6 +36,7 @@ class LayerNorm(Module):
         *,
         dtype: Any = "float64",
     ):
+        check_statistics(self, eps)
         self.normalized_shape, self.eps = tuple(np.ravel(normalized_shape).tolist()), eps
         self.weight = self.bias = None
         if elementwise_affine:
@@ -83,6 +84,7 @@ class GroupNorm(Module):
         dtype: Any = "float64",
     ):
         check_groups(self, "num_groups", num_groups, num_channels)
+        check_statistics(self, eps)
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
         self.weight = self.bias = None
         if affine:

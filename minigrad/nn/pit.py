@@ -6,7 +6,7 @@ import numpy as np
 
 from minigrad import backend, ops
 from minigrad.errors import ShapeError, describe, facts
-from minigrad.nn.layers import filled, parameter
+from minigrad.nn.layers import check_statistics, filled, parameter
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
@@ -53,6 +53,7 @@ class ProbabilityIntegralNorm1d(Module):
         *,
         dtype: Any = "float64",
     ):
+        check_statistics(self, eps, momentum)
         self.num_features, self.quantiles = num_features, quantiles
         self.bandwidth, self.momentum, self.eps = bandwidth, momentum, eps
         self.weight = self.bias = None

@@ -6,7 +6,7 @@ import numpy as np
 
 from minigrad import ops
 from minigrad.errors import ShapeError, UsageError, describe, facts
-from minigrad.nn.layers import filled, parameter
+from minigrad.nn.layers import check_statistics, filled, parameter
 from minigrad.nn.module import Module
 from minigrad.ops.decomposition import cholesky, inv, sqrtm
 from minigrad.tensor import Tensor
@@ -59,6 +59,7 @@ class Whitening1d(Module):
         if method not in ("zca", "cholesky"):
             expected = "'zca' or 'cholesky'"
             raise UsageError(facts("Whitening1d: method", expected=expected, got=repr(method)))
+        check_statistics(self, eps, momentum)
         self.num_features, self.method = num_features, method
         self.eps, self.momentum = eps, momentum
         self.weight = self.bias = None

@@ -102,10 +102,7 @@ def window(
     sizes = tuple(shape[2:])
     if not sizes:
         raise ShapeError(facts("window: x", expected="(N, C, L, ...)", got=tuple(shape)))
-    kernel = per_axis("kernel_size", kernel_size, len(sizes), least=1)
-    steps = per_axis("stride", stride, len(sizes), least=1)
-    pads = per_axis("padding", padding, len(sizes), least=0)
-    gaps = per_axis("dilation", dilation, len(sizes), least=1)
+    kernel, steps, pads, gaps = geometry(len(sizes), kernel_size, stride, padding, dilation)
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, gaps, strict=True)]
     rooms = [n + 2 * p - span for n, p, span in zip(sizes, pads, spans, strict=True)]
     if min(rooms) < 0:
@@ -113,6 +110,22 @@ def window(
         raise ShapeError(facts("window: extent", expected="at most the padded image", got=got))
     outputs = tuple(room // s + 1 for room, s in zip(rooms, steps, strict=True))
     return Window(sizes, kernel, steps, pads, gaps, outputs)
+
+
+def geometry(
+    n: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any
+) -> tuple[tuple[int, ...], ...]:
+    """The four as tuples of ``n`` ints, one per axis of the images.
+
+    Raises:
+        ShapeError: one that does not fit ``n`` axes.
+    """
+    return (
+        per_axis("kernel_size", kernel_size, n, least=1),
+        per_axis("stride", stride, n, least=1),
+        per_axis("padding", padding, n, least=0),
+        per_axis("dilation", dilation, n, least=1),
+    )
 
 
 def per_axis(name: str, value: Any, n: int, least: int) -> tuple[int, ...]:

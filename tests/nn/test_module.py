@@ -327,6 +327,48 @@ def test_sizes_that_are_no_whole_numbers_are_refused(size):
             make()
 
 
+NORMS = {
+    nn.BatchNorm2d: (3,),
+    nn.BatchRenorm1d: (3,),
+    nn.InstanceNorm2d: (3,),
+    nn.Whitening1d: (3,),
+    nn.ProbabilityIntegralNorm1d: (3,),
+    nn.LayerNorm: (3,),
+    nn.GroupNorm: (1, 3),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_eps_or_momentum_that_would_give_nan_is_refused_when_the_layer_is_made(norm):
+    for value in (-1e-5, float("nan"), float("inf"), "1e-5", None):
+        with pytest.raises(UsageError, match=f"{norm.__name__}: eps"):
+            norm(*NORMS[norm], eps=value)
+    if norm not in (nn.LayerNorm, nn.GroupNorm):
+        for value in (-0.1, 1.5, float("nan"), "0.1"):
+            with pytest.raises(UsageError, match=f"{norm.__name__}: momentum"):
+                norm(*NORMS[norm], momentum=value)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ({"kernel_size": 0}, "kernel_size"),
+        ({"stride": 0}, "stride"),
+        ({"stride": 1.5}, "stride"),
+        ({"padding": "same"}, "padding"),
+        ({"padding": (1, 1, 1)}, "padding"),
+        ({"dilation": 0}, "dilation"),
+    ],
+    ids=str,
+)
+def test_windows_that_no_image_could_have_are_refused_when_the_layer_is_made(words, name):
+    makers = [lambda **words: nn.Conv2d(1, 1, **words), nn.MaxPool2d]
+    makers += [] if name == "dilation" else [nn.AvgPool2d]
+    for make in makers:
+        with pytest.raises(ShapeError, match=f"window: {name}"):
+            make(**{"kernel_size": 2, **words})
+
+
 @pytest.mark.parametrize("shape", [(3, 4, 4), (2, 3, 4, 4, 4)], ids=str)
 @pytest.mark.parametrize(
     "layer", [nn.MaxPool2d(2), nn.AvgPool2d(2), nn.GlobalAvgPool2d()], ids=repr
