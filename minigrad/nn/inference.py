@@ -32,7 +32,7 @@ def set_population_statistics(model: Module, loader: Iterable) -> Module:
         loader: yields batches ``x`` or ``(x, ...)``.
 
     Raises:
-        UsageError: no batches.
+        UsageError: no batches, or a lazy layer that was not called yet.
 
     Source:
         Ioffe, Szegedy 2015, arXiv:1502.03167, Algorithm 2, steps 8 to 12.
@@ -43,6 +43,7 @@ def set_population_statistics(model: Module, loader: Iterable) -> Module:
     >>> bn.running_mean.item(), bn.running_var.item()  # (1 + 6) / 2, (2 + 8) / 2
     (3.5, 5.0)
     """
+    _check_ready("set_population_statistics", model)
     norms = [m for m in model.modules() if isinstance(m, _NORMS) and m.track_running_stats]
     model.eval()
     for norm in norms:
@@ -57,6 +58,15 @@ def set_population_statistics(model: Module, loader: Iterable) -> Module:
         for norm in norms:
             norm.training, norm.pooled = False, None
     return model
+
+
+def _check_ready(name: str, model: Module) -> None:
+    """Raise UsageError for a lazy layer that was not called yet: it has no statistics."""
+    for path, module in model.named_modules():
+        if module.pending:
+            got = f"{module!r} at {path!r}"
+            expected, remedy = "layers whose sizes are known", "run one batch first"
+            raise UsageError(facts(name, expected=expected, got=got, remedy=remedy))
 
 
 def _assign(norms: list) -> None:
@@ -108,11 +118,12 @@ def fold_batch_norm(model: Module) -> Module:
 
     A BatchNorm right behind a Linear or Conv in a ``Sequential`` is folded into its weight and
     bias, ``W' = s W``, ``b' = s (b - mean) + beta`` with ``s = gamma / sqrt(var + eps)``, unless
-    they are used elsewhere, too; any other becomes a ``ChannelAffine``. The outputs equal those of
-    ``model.eval()`` to rounding. A Linear with a folded batch norm takes (N, C) only.
+    another module has them, too; any other becomes a ``ChannelAffine``. The outputs equal those of
+    ``model.eval()`` to rounding, but where a ``forward`` reaches into the ``Sequential`` for that
+    layer or its weight. A Linear with a folded batch norm takes (N, C) only.
 
     Raises:
-        UsageError: a BatchNorm without running statistics.
+        UsageError: a BatchNorm without running statistics, or a lazy layer that was not called yet.
 
     >>> net = mg.nn.Sequential(mg.nn.Linear(3, 2), mg.nn.BatchNorm1d(2), mg.nn.ReLU())
     >>> mg.nn.fold_batch_norm(net)
@@ -122,6 +133,7 @@ def fold_batch_norm(model: Module) -> Module:
       2: ReLU()
     )
     """
+    _check_ready("fold_batch_norm", model)
     if isinstance(model, _NORMS):
         return ChannelAffine(*_scale_and_shift(model)).eval()
     folded = copy.deepcopy(model).eval()

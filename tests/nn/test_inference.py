@@ -107,6 +107,17 @@ def test_a_batch_norm_without_running_statistics_cannot_be_folded():
         nn.fold_batch_norm(net)
 
 
+@pytest.mark.parametrize(
+    "use", [nn.fold_batch_norm, lambda net: nn.set_population_statistics(net, [np.eye(3)])]
+)
+def test_a_lazy_batch_norm_that_was_not_called_has_no_statistics_to_use(use):
+    net = nn.Sequential(nn.Linear(3, 2), nn.LazyBatchNorm1d())
+    with pytest.raises(UsageError, match=r"LazyBatchNorm1d.* at '1'\n.*one batch first"):
+        use(net)
+    net(np.eye(3))
+    assert not isinstance(use(net)[1], nn.LazyBatchNorm1d)
+
+
 def test_population_statistics_are_those_of_the_paper(rng):
     """E[x] = E_B[mean_B] and Var[x] = m / (m - 1) E_B[var_B], layer after layer."""
     net = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2), nn.BatchNorm1d(2))
