@@ -71,7 +71,7 @@ def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str], tries: int 
                 files.write(folder / name, content)
                 return folder / name
             reasons[url] = f"md5 {found} where {md5} is right ({len(content)} bytes)"
-    got = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
+    got = "; ".join(f"{url}: {reason}" for url, reason in reasons.items()) or "no mirrors"
     remedy = f"put the file into {folder}, or set MINIGRAD_MIRROR to a URL that has it"
     raise DataError(facts(f"download of {name} failed", expected="a mirror that has it", got=got,
                           remedy=remedy))  # fmt: skip

@@ -68,7 +68,7 @@ def fashion_mnist(
     root: str | Path | None = None,
     download: bool = True,
     *,
-    mirrors: Sequence[str] | None = None,
+    mirrors: Sequence[str] | str | None = None,
 ) -> ImageData:
     """70,000 grey images of clothes, 28 x 28, in ten classes: 60,000 to train, 10,000 to test.
 
@@ -79,7 +79,8 @@ def fashion_mnist(
             for structure instead: magic numbers, lengths, image size, counts that agree, labels in
             0 .. 9.
         download: fetch missing files; they always must have the published checksum.
-        mirrors: URLs to try, ``file://`` included. None: ``MINIGRAD_MIRROR``, then the publisher's.
+        mirrors: URLs to try, or one, ``file://`` included. None: ``MINIGRAD_MIRROR``, then the
+            publisher's.
 
     Raises:
         DataError: missing and not to be had, corrupt, truncated or swapped files.
@@ -94,7 +95,7 @@ def mnist(
     root: str | Path | None = None,
     download: bool = True,
     *,
-    mirrors: Sequence[str] | None = None,
+    mirrors: Sequence[str] | str | None = None,
 ) -> ImageData:
     """70,000 grey images of handwritten digits, 28 x 28; arguments as in ``fashion_mnist``.
 
@@ -106,7 +107,7 @@ def mnist(
 
 
 def _load(
-    source: _Source, root: str | Path | None, download: bool, mirrors: Sequence[str] | None
+    source: _Source, root: str | Path | None, download: bool, mirrors: Sequence[str] | str | None
 ) -> ImageData:
     folder = cache_folder() / source.folder if root is None else Path(root)
     for name, md5 in zip(FILES, source.md5s, strict=True):
@@ -123,9 +124,9 @@ def _load(
     return ImageData(*train, *_pair(folder, *FILES[2:]))
 
 
-def _mirrors(source: _Source, mirrors: Sequence[str] | None) -> Sequence[str]:
+def _mirrors(source: _Source, mirrors: Sequence[str] | str | None) -> Sequence[str]:
     if mirrors is not None:
-        return mirrors
+        return [mirrors] if isinstance(mirrors, str) else mirrors
     own = os.environ.get("MINIGRAD_MIRROR")
     return (own, *source.mirrors) if own else source.mirrors
 

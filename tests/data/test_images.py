@@ -147,6 +147,10 @@ def test_the_mirror_can_come_from_the_environment(source, mirror, monkeypatch):
     assert len(data.fashion_mnist().train_labels) == 6
 
 
+def test_one_mirror_may_come_without_a_list(source, mirror):
+    assert len(data.fashion_mnist(mirrors=mirror).train_labels) == 6
+
+
 def test_a_mirror_with_wrong_bytes_is_passed_over(source, mirror, tmp_path_factory):
     bad = tmp_path_factory.mktemp("bad")
     for name in images.FILES:
