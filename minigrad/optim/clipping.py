@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from math import inf
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     >>> mg.optim.clip_grad_norm_([w], 1.0), w.grad.numpy().round(3)
     (5.0, array([0.6, 0.8]))
     """
+    _check_limit("clip_grad_norm_: max_norm", max_norm)
     graded = [p for p in listed(parameters) if p.grad is not None]
     norms = [backend.to_host(backend.namespace(p.array).linalg.norm(_grad(p))) for p in graded]
     total = float(np.linalg.norm(np.array(norms, dtype=np.float64)))
@@ -42,9 +44,16 @@ def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
     >>> w.grad.numpy()
     array([ 1. , -0.5])
     """
+    _check_limit("clip_grad_value_: clip_value", clip_value)
     for p in listed(parameters):
         if p.grad is not None:
             p.grad = backend.namespace(p.array).clip(_grad(p), -clip_value, clip_value)
+
+
+def _check_limit(what: str, value: Any) -> None:
+    """Raise UsageError where ``value`` is negative, which would turn gradients round, or nan."""
+    if not isinstance(value, Real) or not float(value) >= 0:
+        raise UsageError(facts(what, expected="a number, 0 or more", got=describe(value)))
 
 
 def _grad(p: Tensor) -> Any:

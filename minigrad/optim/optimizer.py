@@ -110,9 +110,10 @@ def listed(params: Iterable) -> list[Any]:
     """
     if isinstance(params, Tensor):
         return [params]
-    if not isinstance(params, Iterable):
+    is_module = hasattr(params, "parameters")  # one that is a list of modules, too
+    if is_module or not isinstance(params, Iterable):
         expected, got = "an iterable of Tensors, or of groups", type(params).__name__
-        remedy = "model.parameters()" if hasattr(params, "parameters") else ""
+        remedy = "model.parameters()" if is_module else ""
         raise UsageError(facts("optimizer: params", expected=expected, got=got, remedy=remedy))
     return list(params)
 
@@ -127,7 +128,7 @@ def _checked(params: Iterable) -> list[Tensor]:
 
 
 def _check_options(kind: str, group: dict[str, Any]) -> None:
-    for name in ("lr", "momentum", "weight_decay", "eps"):
+    for name in ("lr", "momentum", "dampening", "weight_decay", "eps"):
         if not is_within(group.get(name, 0), 0, inf):
             expected, got = "a finite number, 0 or more", describe(group[name])
             raise UsageError(facts(f"{kind}: {name}", expected=expected, got=got))

@@ -1,4 +1,8 @@
-"""Learning-rate schedules: after each epoch ``step()`` sets ``lr = base_lr * factor(epoch)``."""
+"""Learning-rate schedules: after each epoch ``step()`` sets ``lr = base_lr * factor(epoch)``.
+
+Each sets the rate as a whole: of two for one optimizer the one that steps last decides, where
+PyTorch multiplies them. A warm-up and a decay together are one ``LambdaLR``.
+"""
 
 from collections.abc import Callable, Iterable
 from math import cos, pi

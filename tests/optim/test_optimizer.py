@@ -131,6 +131,7 @@ def test_what_is_no_parameter_is_refused(rng):
         (optim.SGD, {"lr": np.nan}),
         (optim.SGD, {"lr": np.inf}),
         (optim.SGD, {"momentum": -0.1}),
+        (optim.SGD, {"dampening": -0.1}),
         (optim.AdamW, {"weight_decay": -0.1}),
         (optim.Adam, {"eps": -1e-8}),
         (optim.Adam, {"betas": (1.0, 0.9)}),
@@ -229,6 +230,16 @@ def test_one_tensor_alone_is_clipped_as_a_list_of_it(rng):
     (p,) = graded(g)
     optim.AGC(optim.SGD([p], lr=0.1), exclude=p).step()
     np.testing.assert_array_equal(p.grad, g)
+
+
+@pytest.mark.parametrize("limit", [-1.0, np.nan, None, "1"], ids=repr)
+def test_a_limit_that_would_turn_gradients_round_is_refused(limit):
+    params = graded(np.array([3.0, -4.0]))
+    for clip in (optim.clip_grad_norm_, optim.clip_grad_value_):
+        with pytest.raises(UsageError, match=f"{clip.__name__}: .*\n.*0 or more"):
+            clip(params, limit)
+    assert optim.clip_grad_norm_(params, np.inf) == 5.0
+    assert params[0].grad.numpy().tolist() == [3.0, -4.0]
 
 
 def test_a_norm_that_is_not_finite_is_told_and_changes_nothing():
@@ -357,6 +368,7 @@ def test_sgd_takes_parameters_of_several_devices(places, gpu):
     ("params", "words"),
     [
         (mg.nn.Linear(1, 1), "remedy: +model.parameters"),
+        (mg.nn.Sequential(mg.nn.Linear(1, 1)), "remedy: +model.parameters"),
         (3.0, "got: +float"),
         ([{"lr": 1.0}], "got: +one with lr"),
     ],
@@ -364,3 +376,6 @@ def test_sgd_takes_parameters_of_several_devices(places, gpu):
 def test_what_is_no_list_of_parameters_is_bad_usage(params, words):
     with pytest.raises(mg.errors.UsageError, match=words):
         mg.optim.SGD(params, lr=0.1)
+    if isinstance(params, mg.nn.Module):
+        with pytest.raises(mg.errors.UsageError, match=words):
+            mg.optim.clip_grad_norm_(params, 1.0)
