@@ -130,6 +130,15 @@ def test_a_checkpoint_of_other_settings_is_refused_by_their_names(tmp_path):
     assert "seed=7" in str(caught.value) and "lr" not in str(caught.value)
 
 
+def test_the_flag_of_batch_norm_and_the_name_with_bn_are_one_run(tmp_path):
+    words = {"epochs": 1, "batch_size": 1437, "out": tmp_path, "say": lambda line: None}
+    tr.train("mlp", "digits", batch_norm=True, **words)
+    assert "mlp-bn on digits" in (tmp_path / "loss.svg").read_text()
+    tr.train("mlp-bn", "digits", resume=True, **words)
+    with pytest.raises(UsageError, match="model='mlp-bn'"):
+        tr.train("mlp-bn", "digits", batch_norm=False, resume=True, **words)
+
+
 def test_half_written_files_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / f".{NAME}.99999.tmp").write_bytes(b"half")
     tr.train("mlp-bn", "digits", epochs=1, out=tmp_path, say=lambda line: None)

@@ -87,6 +87,7 @@ def train(
     True
     """
     spec = recipe(model, data, epochs=epochs, batch_size=batch_size, lr=lr, batch_norm=batch_norm)
+    model = model.removesuffix("-bn") + "-bn" * spec.batch_norm
     _check(device, dtype)
     folder = None if out is None else Path(out)
     if folder is not None:  # better to hear now than after the first epoch
