@@ -139,7 +139,7 @@ class _InstanceNorm(StatisticsNorm):
             expected = "2 or more values per channel and example"
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=got))
         y = kernels.batch_norm(x, gamma, beta, axis=places, eps=self.eps)
-        if self.training and self.track_running_stats:
+        if self.training and self.track_running_stats and x.shape[0]:
             mean, var = kernels.batch_statistics(x, places)
             var = var * (m / (m - 1)) if self.unbiased else var
             self.average(mean.mean(axis=0), var.mean(axis=0), m * x.shape[0])

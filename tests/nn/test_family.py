@@ -179,3 +179,10 @@ def test_every_model_has_a_twin_without_batch_norm(name):
 def test_batch_norm_stands_before_or_after_the_activation():
     kinds = [type(m).__name__ for m in nn.models.mlp(order="after")]
     assert kinds[:4] == ["Flatten", "Linear", "ReLU", "BatchNorm1d"]
+
+
+def test_an_empty_batch_leaves_the_statistics_of_instance_norm():
+    layer = nn.InstanceNorm1d(2, track_running_stats=True)
+    assert layer(np.ones((0, 2, 3))).shape == (0, 2, 3)
+    assert layer.running_mean.numpy().tolist() == [0.0, 0.0]
+    assert layer.running_var.numpy().tolist() == [1.0, 1.0]
