@@ -38,7 +38,7 @@ class ModuleList(Module):
         return len(self._modules)
 
     def __iter__(self) -> Iterator[Module]:
-        return (module for _, module in self.named_children())
+        return self.children()
 
     def __getitem__(self, i: int | slice) -> Any:
         """One module; of a slice a container of the same modules under their names here."""

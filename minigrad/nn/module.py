@@ -155,6 +155,10 @@ class Module:
         """``(name, module)`` of the direct submodules."""
         return ((name, getattr(self, name)) for name in self._modules)
 
+    def children(self) -> Iterator[Module]:
+        """The direct submodules."""
+        return (child for _, child in self.named_children())
+
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """``(path, module)`` of this module and all below, each once, outermost first."""
         seen: set[int] = set()
@@ -337,8 +341,8 @@ def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwar
 
     Args:
         module: its own tensors are back in place afterwards.
-        state: path, as in ``state_dict`` -> Tensor. It replaces a shared tensor at every path,
-            except where ``state`` has another for that path.
+        state: path, as in ``state_dict`` -> Tensor or array. It replaces a shared tensor at every
+            path, except where ``state`` has another for that path.
         args, kwargs: passed on.
 
     Raises:
@@ -357,6 +361,7 @@ def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwar
     for path in state:
         if path not in slots:
             raise UsageError(f"functional_call: {type(module).__name__} has no state {path!r}")
+    state = {path: v if isinstance(v, Tensor) else tensor(v) for path, v in state.items()}
     new = {id(slots[path][2]): value for path, value in state.items()}
     replaced = {path: slot for path, slot in slots.items() if id(slot[2]) in new}
     try:

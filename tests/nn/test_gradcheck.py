@@ -79,6 +79,18 @@ def test_a_functional_call_restores_the_module_and_names_what_is_not_there():
     assert layer.weight is own
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_functional_call_takes_arrays_for_buffers_and_leaves_those_of_the_module(training, rng):
+    norm = nn.BatchNorm1d(3).train(training)
+    state = {name: rng.random(3) + 0.5 for name in ("running_mean", "running_var")}
+    x = rng.normal(size=(4, 3))
+    y = nn.functional_call(norm, state, x)
+    own = nn.BatchNorm1d(3).train(training)
+    own.load_state_dict(state, strict=False)
+    np.testing.assert_array_equal(y, own(x))
+    assert norm.running_mean.numpy().tolist() == [0.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize("share", ["tensor", "layer"])
 def test_a_functional_call_replaces_a_shared_weight_wherever_it_is(share, rng):
     first, second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
