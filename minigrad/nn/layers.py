@@ -195,7 +195,8 @@ class Embedding(Module):
         init.normal_(self.weight, rng=rng)
 
     def forward(self, indices: Any) -> Any:
-        indices = np.asarray(backend.to_host(getattr(indices, "array", indices)))
+        indices = getattr(indices, "array", indices)
+        indices = backend.to_host(indices if hasattr(indices, "shape") else np.asarray(indices))
         n = self.weight.shape[0]
         if indices.dtype.kind not in "iu":
             raise DTypeError(facts("Embedding", expected="integers", got=indices.dtype))

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any, Literal
 
 from minigrad import ops
+from minigrad.errors import UsageError, facts
 from minigrad.nn import init
 from minigrad.nn.activation import ReLU, Sigmoid
 from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d
@@ -23,6 +24,9 @@ Order = Literal["before", "after"]
 
 def normalized(norm: Module, activation: Module, batch_norm: bool, order: Order) -> list[Module]:
     """The activation, with ``norm`` before or after it where ``batch_norm`` is true."""
+    if order not in ("before", "after"):
+        expected = "'before' or 'after'"
+        raise UsageError(facts("order of batch norm", expected=expected, got=repr(order)))
     if not batch_norm:
         return [activation]
     return [norm, activation] if order == "before" else [activation, norm]

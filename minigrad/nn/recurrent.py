@@ -121,8 +121,8 @@ class RNN(Module):
 
     def forward(self, x: Any, h: Any = None) -> tuple[Any, Any]:
         """x (N, T, input), h (N, hidden) or None for zeros -> (all h (N, T, hidden), the last)."""
-        if x.ndim != 3 or x.shape[2] != self.input_size:
-            expected = f"(N, T, {self.input_size})"
+        if x.ndim != 3 or x.shape[2] != self.input_size or not x.shape[1]:
+            expected = f"(N, T, {self.input_size}) with T >= 1 steps"
             raise ShapeError(facts("RNN: x", expected=expected, got=describe(x)))
         u = kernels.matmul(x, ops.transpose(self.weight_ih))
         if self.norm is not None:

@@ -33,6 +33,7 @@ def test_parameters_buffers_and_modules_have_paths():
     assert [n for n, _ in net.named_parameters()] == KEYS[:5]
     assert [n for n, _ in net.named_buffers()] == KEYS[5:]
     assert [n for n, _ in net.named_modules()] == ["", "first", "norm"]
+    assert list(net.children()) == [net.first, net.norm]
 
 
 def test_every_layer_says_which_arguments_it_takes_and_refuses_others_at_once():
@@ -468,6 +469,17 @@ def test_dropout_scales_integers_as_numbers():
     assert y.max() > 99
 
 
+def test_a_sequence_without_steps_is_refused():
+    with pytest.raises(ShapeError, match=r"RNN: x\n.*T >= 1 steps"):
+        nn.RNN(3, 2)(np.zeros((4, 0, 3)))
+
+
+def test_where_batch_norm_stands_is_before_or_after():
+    for batch_norm in (True, False):
+        with pytest.raises(UsageError, match=r"order.*\n.*'before' or 'after'"):
+            nn.models.mlp(batch_norm, side=2, order="behind")
+
+
 @pytest.mark.parametrize(
     ("layer", "shape"), [(nn.RNNCell(3, 2), (4, 3)), (nn.RNN(3, 2), (4, 5, 3))], ids=repr
 )
@@ -491,6 +503,11 @@ def test_copies_of_a_dropout_share_the_default_generator():
 def test_dropout_refuses_what_is_no_probability(p):
     with pytest.raises(UsageError, match="probability"):
         nn.Dropout(p)
+
+
+def test_embedding_takes_a_list_of_indices():
+    layer = nn.Embedding(7, 2)
+    np.testing.assert_array_equal(layer([[1, 6]]), layer.weight.numpy()[[[1, 6]]])
 
 
 @pytest.mark.parametrize("indices", [[7], [-1], [0.5]])
