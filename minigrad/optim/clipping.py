@@ -115,6 +115,10 @@ class AGC:
     def param_groups(self) -> list[dict[str, Any]]:
         return self.optimizer.param_groups
 
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        """Clip and change more parameters; see ``Optimizer.add_param_group``."""
+        self.optimizer.add_param_group(group)
+
     def zero_grad(self) -> None:
         """Forget the accumulated gradients."""
         self.optimizer.zero_grad()

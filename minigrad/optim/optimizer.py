@@ -26,21 +26,32 @@ class Optimizer:
         groups = listed(params)
         if groups and not isinstance(groups[0], dict):
             groups = [{"params": groups}]
+        self.defaults = defaults
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: list[dict[str, Any]] = []
         for group in groups:
-            if "params" not in group:
-                got = f"one with {', '.join(group) or 'nothing'}"
-                raise UsageError(facts("optimizer: group", expected="a key 'params'", got=got))
-        self.param_groups = [{**defaults, **g, "params": _checked(g["params"])} for g in groups]
-        self.state: list[dict[str, Any]] = [{} for _ in self.parameters]
-        kind = type(self).__name__
+            self.add_param_group(group)
         if not self.state:
-            raise UsageError(f"{kind}: no parameters")
-        ids = [id(p) for p in self.parameters]
+            raise UsageError(f"{type(self).__name__}: no parameters")
+
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        """Change more parameters from the next step on: ``{"params": Tensors, "lr": ...}``.
+
+        Raises:
+            UsageError: no key ``params``, a Tensor that comes twice, or an option out of its range.
+        """
+        kind = type(self).__name__
+        if "params" not in group:
+            got = f"one with {', '.join(group) or 'nothing'}"
+            raise UsageError(facts("optimizer: group", expected="a key 'params'", got=got))
+        group = {**self.defaults, **group, "params": _checked(group["params"])}
+        ids = [id(p) for p in (*self.parameters, *group["params"])]
         if len(set(ids)) < len(ids):
             got = f"{len(ids)}, of which {len(set(ids))} differ"
             raise UsageError(facts(f"{kind}: params", expected="each Tensor once", got=got))
-        for group in self.param_groups:
-            _check_options(kind, group)
+        _check_options(kind, group)
+        self.param_groups.append(group)
+        self.state += [{} for _ in group["params"]]
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -55,6 +66,10 @@ class Optimizer:
     def step(self) -> None:
         """Change every parameter that has a gradient."""
         states = iter(self.state)
+        if len(self.state) != len(self.parameters):
+            expected, got = f"the {len(self.state)} known parameters", f"{len(self.parameters)}"
+            remedy = "optimizer.add_param_group({'params': ...})"
+            raise UsageError(facts("optimizer: step", expected=expected, got=got, remedy=remedy))
         for group in self.param_groups:
             pairs = zip(group["params"], states, strict=False)
             given = [(p, p.grad.array, state) for p, state in pairs if p.grad is not None]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from math import cos, pi
 from typing import Any
 
-from minigrad.errors import check_count, check_keys
+from minigrad.errors import UsageError, check_count, check_keys, facts
 from minigrad.optim.optimizer import check_optimizer
 
 
@@ -16,7 +16,8 @@ class LambdaLR:
     """``lr = base_lr * factor(epoch)``; the base of all schedules.
 
     Args:
-        optimizer: its groups' ``lr`` at this moment are the base rates.
+        optimizer: its groups' ``lr`` at this moment are the base rates; that of a group which is
+            added later is its ``lr`` at the next step.
         factor: number of steps taken -> factor.
 
     >>> w = mg.tensor([1.0], requires_grad=True)
@@ -40,6 +41,8 @@ class LambdaLR:
 
     def step(self) -> None:
         """One epoch is over."""
+        added = self.optimizer.param_groups[len(self.base_lrs) :]
+        self.base_lrs += [group["lr"] for group in added]
         self.last_epoch += 1
         self._apply()
 
@@ -50,8 +53,11 @@ class LambdaLR:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what ``state_dict`` returned."""
         title = f"{type(self).__name__}.load_state_dict"
-        self.last_epoch, rates = check_keys(title, state, "last_epoch", "base_lrs")
-        self.base_lrs = list(rates)
+        epoch, rates = check_keys(title, state, "last_epoch", "base_lrs")
+        groups = len(self.optimizer.param_groups)
+        if len(rates) != groups:
+            raise UsageError(facts(title, expected=f"{groups} base rates", got=len(rates)))
+        self.last_epoch, self.base_lrs = epoch, list(rates)
         self._apply()
 
 

@@ -94,6 +94,43 @@ def test_groups_have_options_of_their_own(rng):
     np.testing.assert_array_equal(b.numpy(), before[1])
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_group_that_is_added_trains_as_if_it_were_new(name, rng):
+    kind, options = OPTIMIZERS[name]
+    (a, b, c), steps = start(rng), gradients(rng, 4)
+    alone = [mg.tensor(p, requires_grad=True) for p in (a, b, c)]
+    optimizer = optim.AGC(kind([a, b], **options), clipping=1e9)
+    schedule = optim.ExponentialLR(optimizer, 0.5)
+    run(optimizer, [a, b], [g[:2] for g in steps[:2]])
+    schedule.step()
+    optimizer.add_param_group({"params": c, "lr": 0.07})
+    run(optimizer, [a, b, c], steps[2:])
+    run(kind(alone[2], **{**options, "lr": 0.07}), alone[2:], [g[2:] for g in steps[2:]])
+    np.testing.assert_array_equal(c, alone[2])
+    schedule.step()
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates == [options["lr"] * 0.25, 0.07 * 0.25]
+    fresh = [mg.tensor(p, requires_grad=True) for p in (a, b, c)]
+    again = kind([{"params": fresh[:2]}, {"params": fresh[2]}])
+    again.load_state_dict(optimizer.state_dict())
+    np.testing.assert_array_equal(
+        run(again, fresh, steps[:1])[2], run(optimizer, [a, b, c], steps[:1])[2]
+    )
+
+
+def test_parameters_that_the_optimizer_was_not_told_of_are_refused(rng):
+    a, b, c = start(rng)
+    optimizer = optim.SGD([a], lr=0.1)
+    with pytest.raises(UsageError, match="each Tensor once"):
+        optimizer.add_param_group({"params": [b, a]})
+    with pytest.raises(UsageError, match="SGD: lr"):
+        optimizer.add_param_group({"params": b, "lr": -1.0})
+    assert len(optimizer.param_groups) == len(optimizer.state) == 1
+    optimizer.param_groups[0]["params"].append(c)
+    with pytest.raises(UsageError, match="add_param_group"):
+        optimizer.step()
+
+
 def test_parameters_without_a_gradient_stay(rng):
     a, b = start(rng)[:2]
     optimizer = optim.Adam([a, b])
@@ -194,6 +231,9 @@ def test_a_state_of_other_parameters_is_refused(rng):
         for missing in ({}, None):
             with pytest.raises(UsageError, match=r"load_state_dict\n.*a dict with"):
                 owner.load_state_dict(missing)
+    for rates in ([], [0.1, 0.2]):
+        with pytest.raises(UsageError, match="1 base rates"):
+            optim.StepLR(optimizer, 2).load_state_dict({"last_epoch": 1, "base_lrs": rates})
 
 
 # --- clipping -------------------------------------------------------------------------------------
