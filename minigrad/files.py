@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from uuid import uuid4
 
 
 def write(path: str | os.PathLike, content: bytes | str) -> None:
@@ -16,7 +17,7 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # threads share a process id
     try:
         with temporary.open("wb") as file:
             file.write(content)

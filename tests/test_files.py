@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
@@ -20,6 +22,16 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"disk full: '.*x'"):
         files.write(path, b"new")
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_threads_that_write_one_file_leave_what_one_of_them_wrote(tmp_path, monkeypatch):
+    path, meeting = tmp_path / "x", Barrier(2)
+    monkeypatch.setattr(files.os, "fsync", lambda _: meeting.wait(10))  # both have a half-made file
+    with ThreadPoolExecutor(2) as pool:
+        contents = [b"1" * 9, b"2" * 20]
+        for result in [pool.submit(files.write, path, content) for content in contents]:
+            result.result()
+    assert path.read_bytes() in contents and [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
 def test_text_is_utf_8_with_line_ends_as_they_are(tmp_path):
