@@ -11,7 +11,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import demo, nn
 
-run = demo.start(__doc__)
+run = demo.start(__doc__, minutes=2)
 digits = mg.train.load_images("digits")
 epochs = 3 if run.fast else 6
 rates = 2.0 ** (np.arange(-5, 4, 2) if run.fast else np.arange(-9, 6))

@@ -12,7 +12,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import demo, nn
 
-run = demo.start(__doc__)
+run = demo.start(__doc__, minutes=2)
 digits = mg.train.load_images("digits")
 rates = 2.0 ** (np.array([-3, -1, 1]) if run.fast else np.arange(-5, 3))
 seeds = range(run.seed, run.seed + (1 if run.fast else 3))

@@ -13,7 +13,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import demo, nn
 
-run = demo.start(__doc__)
+run = demo.start(__doc__, minutes=2)
 digits = mg.train.load_images("digits")
 seeds = range(run.seed, run.seed + (1 if run.fast else 4))
 

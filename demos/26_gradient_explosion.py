@@ -13,7 +13,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import demo
 
-run = demo.start(__doc__)
+run = demo.start(__doc__, minutes=1)
 width, depth, repeats = (512, 20, 2) if run.fast else (1024, 40, 4)
 images = mg.train.load_images("digits", dtype="float64").train[0].reshape(-1, 64)
 

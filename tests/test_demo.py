@@ -181,11 +181,30 @@ def test_stepping_shows_prose_code_and_what_changed(script, capsys):
     text = capsys.readouterr().out
     assert len(hints) == 1  # between the two cells
     begin, _, go_on = text.partition("2 of 2 · Go on")
+    assert begin.startswith("Seven is prime.\n\nIt has two divisors.\n")
     assert "   Prose of the" in begin
     assert "  new     x: Tensor (2,) 1 2\n" in begin
     assert "  changed x: Tensor (2,) 1 2; grad 2 4\n" in go_on
     assert "  new     divisors: [1, 7]\n" in go_on
     assert "run:" not in text
+
+
+def test_stepping_tells_the_claim_once_where_the_demo_starts_before_its_first_cell(script, capsys):
+    head, rest = DEMO.split("# %% Begin\n# Prose of the\n# first cell.\n")
+    body, cell = rest.split("x = mg")
+    script.write_text(f"{head}{body}# %% Begin\nx = mg{cell}")
+    demo.step(script, out=script.parent, pause=lambda hint: "q")
+    text = capsys.readouterr().out
+    assert text.startswith("Seven is prime.\nIt has two divisors.\n\n── 1 of 2 · Begin")
+
+
+def test_a_long_demo_says_how_long_it_takes_before_it_begins(script, capsys):
+    script.write_text(DEMO.replace("(__doc__)", "(__doc__, minutes=2)"))
+    demo.play(script, out=script.parent)
+    said = capsys.readouterr().out
+    assert said.startswith("Seven is prime.\nThis takes some 2 minutes; with --fast, seconds.\n")
+    demo.play(script, out=script.parent, fast=True)
+    assert "minute" not in capsys.readouterr().out
 
 
 def test_stepping_sees_layers_and_arrays_that_change_in_place(script, capsys):

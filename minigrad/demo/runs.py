@@ -96,7 +96,7 @@ class Run:
         return path
 
 
-def start(doc: str | None) -> Run:
+def start(doc: str | None, *, minutes: int = 0) -> Run:
     """Begin a demo: print its claim, read ``--fast``, ``--seed`` and ``--out``.
 
     The options are read only where the demo is the script that runs; in an editor's cells the
@@ -104,6 +104,7 @@ def start(doc: str | None) -> Run:
 
     Args:
         doc: the demo's ``__doc__``; its first line is the claim.
+        minutes: that its real size takes on one core; said before it begins, if not 0.
 
     Raises:
         UsageError: there is no docstring.
@@ -115,6 +116,9 @@ def start(doc: str | None) -> Run:
     run = caller.get(PLAYED) or _from_options(claim, caller.get("__file__"))
     run.claim, run.about = claim, about.strip()
     print(claim)
+    if minutes and not run.fast:
+        plural = "s" * (minutes > 1)
+        print(f"This takes some {minutes} minute{plural}; with --fast, seconds.", flush=True)
     return run
 
 

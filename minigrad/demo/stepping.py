@@ -1,6 +1,7 @@
 """A demo cell by cell: its prose, its code, what it printed, and what it changed."""
 
 import contextlib
+import inspect
 import reprlib
 import zlib
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.demo.player import Cell, cells, play
-from minigrad.demo.runs import Run
+from minigrad.demo.runs import PLAYED, Run
 from minigrad.tensor import Tensor
 
 _HINT = "[Enter: next cell, q: stop] "
@@ -46,8 +47,10 @@ def step(
     @contextlib.contextmanager
     def around(cell: Cell, names: dict) -> Iterator[None]:
         nonlocal asking
-        if not cell.title:  # the docstring: ``start`` prints its claim
+        if not cell.title:  # the docstring; where ``start`` runs here, it prints the claim
             yield
+            run = names[PLAYED]
+            print(run.about if run.claim else inspect.cleandoc(names.get("__doc__") or ""))
             return
         place = titled.index(cell) + 1
         print(f"\n── {place} of {len(titled)} · {cell.title}")
