@@ -36,8 +36,8 @@ for divisor, unbiased in {"1/(N-1)": True, "1/N": False}.items():
 run.number("standard error of that", np.sqrt(2 / (N - 1) / (B * C)))
 
 # %% Which weight the new batch gets
-# As in PyTorch, running = (1 - momentum) running + momentum batch. Keras, Chainer and d2l state the
-# weight of the old: their 0.9 is 0.1 here. Passed unchanged, it forgets all but the last batches.
+# As in PyTorch, running = (1 - momentum) running + momentum batch. Keras, Chainer and old d2l state
+# the weight of the old: their 0.9 is 0.1 here. Passed on as it is, it forgets all but the last few.
 for momentum in (0.1, 0.9):
     layer, histories[f"momentum {momentum}"] = train(momentum=momentum)
     noise = (layer.running_mean.numpy() - 5).std() / (3 / np.sqrt(N))

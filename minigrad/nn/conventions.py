@@ -6,12 +6,13 @@ library    running statistic   momentum               averages the          eps
 PyTorch    (1-p) old + p new   p, weight of the new   unbiased variance     1e-5
 Keras      p old + (1-p) new   p, weight of the old   biased variance       1e-3
 Chainer    p old + (1-p) new   p, weight of the old   unbiased variance     2e-5
-d2l        p old + (1-p) new   p, weight of the old   biased variance       1e-5
+d2l < 1.0  p old + (1-p) new   p, weight of the old   biased variance       1e-5
 =========  ==================  =====================  ====================  =====
 
 All four *normalize* with the biased variance. A running variance that is merely copied is right for
 evaluation, whichever divisor made it: evaluation uses the number as it is. Which variance later
-training averages is the flag ``unbiased`` of the layer.
+training averages is the flag ``unbiased`` of the layer. Edition 1.0 of d2l states the weight of the
+new, 0.1, which is the same.
 """
 
 from dataclasses import dataclass
