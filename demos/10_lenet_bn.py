@@ -6,15 +6,14 @@ of Fashion-MNIST. Without those 60,000 images, 1,437 digits stand in (batches of
 Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning, sections 6.6 and 7.5.
 """
 
+# %% Data
+# `minigrad train lenet-bn --data fashion-mnist` downloads Fashion-MNIST once; a demo never does.
 import numpy as np
 
 import minigrad as mg
 from minigrad import demo
 
 run = demo.start(__doc__)
-
-# %% Data
-# `minigrad train lenet-bn --data fashion-mnist` downloads Fashion-MNIST once; a demo never does.
 
 data = "digits"
 if not run.fast:

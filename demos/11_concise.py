@@ -6,6 +6,8 @@ the weights, and learns what, the network with all sizes written down has and le
 Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning, section 7.5, "Concise Implementation".
 """
 
+# %% LeNet-BN without sizes of inputs
+# Only what cannot be known from the data is written: channels and units to make, kernels, strides.
 from functools import partial
 
 import numpy as np
@@ -14,9 +16,6 @@ import minigrad as mg
 from minigrad import demo, nn
 
 run = demo.start(__doc__)
-
-# %% LeNet-BN without sizes of inputs
-# Only what cannot be known from the data is written: channels and units to make, kernels, strides.
 
 
 def concise():

@@ -6,6 +6,8 @@ narrows with depth, with batch norm far less.
 Source: Ioffe, Szegedy 2015, section 3.3; Bjorck et al. 2018, arXiv:1806.02375, section 3.
 """
 
+# %% One run
+# A ReLU network with hidden layers of 64 units, weights as He et al. draw them, plain SGD.
 import numpy as np
 
 import minigrad as mg
@@ -15,9 +17,6 @@ run = demo.start(__doc__, minutes=2)
 digits = mg.train.load_images("digits")
 epochs = 3 if run.fast else 6
 rates = 2.0 ** (np.arange(-5, 4, 2) if run.fast else np.arange(-9, 6))
-
-# %% One run
-# A ReLU network with hidden layers of 64 units, weights as He et al. draw them, plain SGD.
 
 
 def accuracy(depth, lr, batch_norm):

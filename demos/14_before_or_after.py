@@ -7,6 +7,7 @@ but faintly.
 Source: Ioffe, Szegedy 2015, section 3.2 (before); Mishkin et al. 2016, arXiv:1606.02228 (after).
 """
 
+# %% The inputs of the next layer
 import numpy as np
 
 import minigrad as mg
@@ -17,8 +18,6 @@ digits = mg.train.load_images("digits")
 rates = 2.0 ** (np.array([-3, -1, 1]) if run.fast else np.arange(-5, 3))
 seeds = range(run.seed, run.seed + (1 if run.fast else 3))
 guess = np.log(10)  # the loss of ten equal probabilities
-
-# %% The inputs of the next layer
 
 z = np.random.default_rng(0).normal(size=100_000)
 run.number("variance of the sigmoid of N(0, 1)", np.var(mg.sigmoid(z)))

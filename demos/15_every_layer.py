@@ -6,6 +6,7 @@ replaced: gamma = 1 and beta = 0 fixed; taking away the mean only; dividing by t
 Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning, section 7.5, exercises 3 and 5.
 """
 
+# %% What may stand in the place of a batch norm
 from functools import partial
 
 import numpy as np
@@ -16,8 +17,6 @@ from minigrad import demo, nn
 run = demo.start(__doc__, minutes=2)
 digits = mg.train.load_images("digits")
 seeds = range(run.seed, run.seed + (1 if run.fast else 4))
-
-# %% What may stand in the place of a batch norm
 
 
 class Half(nn.Module):

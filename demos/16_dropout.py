@@ -6,6 +6,7 @@ Where both are there, evaluation meets smaller variances than training had (vari
 Source: Ioffe, Szegedy 2015, section 3.4 (the hope); Li et al. 2018, arXiv:1801.05134 (the shift).
 """
 
+# %% Wrong labels
 import numpy as np
 
 import minigrad as mg
@@ -14,8 +15,6 @@ from minigrad import demo, nn
 run = demo.start(__doc__)
 digits = mg.train.load_images("digits")
 seeds = range(run.seed, run.seed + (1 if run.fast else 5))
-
-# %% Wrong labels
 
 x, labels = digits.train[0][:200], digits.train[1][:200].copy()
 wrong = run.rng.random(200) < 0.3

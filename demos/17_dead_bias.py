@@ -6,16 +6,15 @@ and a trained network is freed of its biases by moving each one into the running
 Source: Ioffe, Szegedy 2015, section 3.2: "the bias b can be ignored".
 """
 
+# %% Exactly 0
+# Small integers in a batch of 8 make every mean, root and quotient exact in binary. So the gradient
+# of b is not a small number: it is 0. That of W is not.
 import numpy as np
 
 import minigrad as mg
 from minigrad import demo, nn
 
 run = demo.start(__doc__)
-
-# %% Exactly 0
-# Small integers in a batch of 8 make every mean, root and quotient exact in binary. So the gradient
-# of b is not a small number: it is 0. That of W is not.
 
 x, y_bar = np.zeros((8, 2)), run.rng.integers(-9, 10, size=(8, 2))
 x[:4] = [[2, 0], [-2, 0], [0, 2], [0, -2]]  # each column: mean 0, variance 1

@@ -5,6 +5,7 @@ So the gradient is orthogonal to W, steps of SGD make W longer, and only lr / |W
 Source: Ioffe, Szegedy 2015, section 3.3; van Laarhoven 2017, arXiv:1706.05350.
 """
 
+# %% A network with one batch norm
 import numpy as np
 
 import minigrad as mg

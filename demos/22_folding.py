@@ -6,6 +6,8 @@ W' = s W and b' = s (b - mean) + beta. The outputs are the same to rounding.
 Source: Jacob et al. 2018, arXiv:1712.05877, section 3.2.
 """
 
+# %% A trained network
+# LeNet with batch norm on 1,437 digits, and what `fold_batch_norm` makes of it.
 import numpy as np
 
 import minigrad as mg
@@ -13,9 +15,6 @@ from minigrad import demo, nn
 from minigrad.core.node import ancestors
 
 run = demo.start(__doc__)
-
-# %% A trained network
-# LeNet with batch norm on 1,437 digits, and what `fold_batch_norm` makes of it.
 
 epochs = 2 if run.fast else 10
 trained = mg.train.train("lenet-bn", epochs=epochs, seed=run.seed, say=lambda line: None)

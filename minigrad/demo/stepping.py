@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.demo.player import Cell, cells, play
-from minigrad.demo.runs import PLAYED, Run
+from minigrad.demo.runs import Run
 from minigrad.tensor import Tensor
 
 _HINT = "[Enter: next cell, q: stop] "
@@ -47,10 +47,9 @@ def step(
     @contextlib.contextmanager
     def around(cell: Cell, names: dict) -> Iterator[None]:
         nonlocal asking
-        if not cell.title:  # the docstring; where ``start`` runs here, it prints the claim
+        if not cell.title:  # the docstring
             yield
-            run = names[PLAYED]
-            print(run.about if run.claim else inspect.cleandoc(names.get("__doc__") or ""))
+            print(inspect.cleandoc(names.get("__doc__") or ""))
             return
         place = titled.index(cell) + 1
         print(f"\n── {place} of {len(titled)} · {cell.title}")
