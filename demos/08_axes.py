@@ -70,4 +70,5 @@ for ax, (name, x_bar) in zip(axes, maps.items(), strict=True):
     ax.tick_params(length=0)
     ax.invert_yaxis()
 axes[0].set_ylabel("example")
+fig.suptitle("red: one output, blue: the inputs it depends on", fontsize=11)
 run.save("08_axes.svg", fig)

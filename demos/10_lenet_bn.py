@@ -62,9 +62,8 @@ for name, colour in (("lenet-bn", demo.BLUE), ("lenet", demo.VERMILION)):
     left.plot(epochs, [e.train_acc for e in history], color=colour)
     left.plot(epochs, [e.test_acc for e in history], ":", color=colour)
     left.text(epochs[-1], history[-1].train_acc, f" {name}", color=colour, va="center")
-left.set(
-    xlabel="epoch", ylabel="accuracy", ylim=(0, 1.02), title=f"{data}: training, test (dotted)"
-)
+left.set(xlabel="epoch", xticks=epochs, ylabel="accuracy", ylim=(0, 1.02))
+left.set_title(f"{data}: training, test (dotted)")
 right.plot(gamma, beta, "o", label=f"ours, {data}")
 right.plot(d2l_gamma, d2l_beta, "D", label="d2l, fashion-mnist")
 right.set(xlabel="gamma", ylabel="beta", title="first batch norm, six channels")

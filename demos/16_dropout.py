@@ -65,7 +65,7 @@ for i, (name, variant) in enumerate(variants.items()):
         shift = np.mean([variance_shift(net) for net in nets])
         run.number(f"variance in evaluation / running variance, {name}", shift)
     left.plot(range(1, len(curve) + 1), curve, color=colour)
-    left.text(0.98, 0.04 + 0.07 * i, name, color=colour, ha="right", transform=left.transAxes)
+    left.text(0.98, 0.79 + 0.065 * i, name, color=colour, ha="right", transform=left.transAxes)
     right.barh(i, np.mean(by_heart), color=colour)
     right.plot(by_heart, [i] * len(by_heart), "k.")
 left.set(xlabel="epoch", ylabel="test accuracy", ylim=(0.5, 1))

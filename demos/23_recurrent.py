@@ -64,5 +64,5 @@ axes[0].set(title=f"training loss after {epochs} epochs", xlabel="learning rate"
 axes[0].set_xticks(rates, rates)
 axes[0].set_xticks([], minor=True)
 axes[0].legend(title="batch norm")
-axes[1].set(title="training loss, best rate", xlabel="epoch")
+axes[1].set(title="training loss, best rate", xlabel="epoch", xticks=range(1, epochs + 1))
 run.save("23_recurrent.svg", fig)
