@@ -50,9 +50,19 @@ for ax, (name, layer) in zip(axes[1:], transforms.items(), strict=False):
     ax.plot(*Y.T, ".", ms=3)
     ax.set(title=f"{name}; steps: {run.numbers[f'steps, {name}']}", xlim=(-3, 7), ylim=(-3, 7))
 
-# %% In a network: 64-32-32-10 with sigmoids, batches of 128
+
+# %% In a network: 64-32-32-10 with sigmoids, batches of 128; blocks whiten 8 channels each
+class Blocks(nn.Module):
+    def __init__(self, features):
+        self.parts = nn.ModuleList([nn.Whitening1d(8) for _ in range(features // 8)])
+
+    def forward(self, x):
+        groups = mg.split(x, len(self.parts), axis=1)
+        return mg.concatenate([part(g) for part, g in zip(self.parts, groups, strict=True)], axis=1)
+
+
 data = mg.train.load_images("digits", dtype="float64")
-kinds = {"batch norm": nn.BatchNorm1d, "whitening": nn.Whitening1d,
+kinds = {"batch norm": nn.BatchNorm1d, "whitening": nn.Whitening1d, "block whitening": Blocks,
          "integral transform": nn.ProbabilityIntegralNorm1d}  # fmt: skip
 for name, norm in kinds.items():
     rng, layers = np.random.default_rng(run.seed), [nn.Flatten()]
@@ -64,6 +74,6 @@ for name, norm in kinds.items():
     history = list(trainer.fit(3 if run.fast else 20))
     run.number(f"training loss after {len(history)} epochs, {name}", history[-1].loss)
     axes[5].semilogy(range(1, len(history) + 1), [epoch.loss for epoch in history], label=name)
-axes[5].set(title="training loss in a network", xlabel="epoch")
+axes[5].set(title="training loss in a network", xlabel="epoch", xticks=[1, len(history)])
 axes[5].legend()
 run.save("24_whitening.svg", fig)

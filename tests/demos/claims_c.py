@@ -79,6 +79,7 @@ def whitening(n):
     loss = {name.split(", ")[1]: v for name, v in n.items() if name.startswith("training loss")}
     assert loss["whitening"] > loss["batch norm"]
     assert is_nearer(loss["integral transform"], loss["batch norm"], loss["whitening"])
+    assert is_nearer(loss["block whitening"], loss["batch norm"], loss["whitening"])
 
 
 def normalizer_free(n):
