@@ -3,7 +3,7 @@
 Lazy layers take the number of channels or features from their first input. The network then has
 the weights, and learns what, the network with all sizes written down has and learns, bit for bit.
 
-Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning, section 7.5, "Concise Implementation".
+Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning 1.0, 8.5, "Concise Implementation".
 """
 
 # %% LeNet-BN without sizes of inputs

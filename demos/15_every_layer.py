@@ -3,7 +3,7 @@
 LeNet has four: two convolutions, two fully connected layers. Batch norm is left out of some, or
 replaced: gamma = 1 and beta = 0 fixed; taking away the mean only; dividing by the deviation only.
 
-Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning, section 7.5, exercises 3 and 5.
+Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning 1.0, section 8.5, exercises 3 to 5.
 """
 
 # %% What may stand in the place of a batch norm

@@ -33,7 +33,7 @@ def train(batch_norm, dropout, seed):
             setattr(net, name, nn.Sequential(module, nn.Dropout(0.5, rng=seed)))
     optimizer = mg.optim.SGD(net.parameters(), lr=0.1)
     trainer = mg.train.Trainer(net, optimizer, (x, labels), digits.test, batch_size=32, seed=seed)
-    accuracies = [epoch.test_acc for epoch in trainer.fit(40 if run.fast else 120)]
+    accuracies = [epoch.test_acc for epoch in trainer.fit(40 if run.fast else 80)]
     return net.eval(), accuracies
 
 
