@@ -439,9 +439,10 @@ def tensor(
     return result
 
 
-_QUERIES = frozenset(
-    ["allclose", "array2string", "array_equal", "array_repr", "array_str", "isclose", "ndim",
-     "result_type", "shape", "size"]
+_QUERIES = frozenset(  # they drop no derivative: their results have none
+    ["all", "allclose", "any", "argmax", "argmin", "argsort", "array2string", "array_equal",
+     "array_repr", "array_str", "count_nonzero", "empty_like", "isclose", "ndim", "ones_like",
+     "result_type", "save", "savetxt", "savez", "shape", "size", "zeros_like"]
 )  # fmt: skip
 _UNLIKE = {"cholesky": "reads the lower triangle; minigrad.ops.cholesky takes the symmetric part"}
 

@@ -425,6 +425,14 @@ def test_a_numpy_function_that_is_no_op_computes_as_numpy_does_or_refuses_a_grap
             f(leaf(value))
 
 
+@pytest.mark.parametrize("name", ["argmax", "argsort", "any", "count_nonzero", "zeros_like"])
+def test_a_numpy_function_without_a_derivative_takes_a_graph(name):
+    value = np.array([3.0, 0.0, 5.0])
+    found = getattr(np, name)(leaf(value) * 1.0)
+    assert not isinstance(found, mg.Tensor)
+    np.testing.assert_array_equal(found, getattr(np, name)(value))
+
+
 def test_data_of_a_0d_tensor_is_an_array():
     x = leaf(1.5)
     assert isinstance(x.data, np.ndarray) and x.data.shape == ()
