@@ -158,12 +158,12 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
         return type(cause)(str(cause))  # a check of operands has said it all
     if isinstance(cause, MinigradError) and "expected:" in str(cause):  # a check of something else
         return type(cause)(f"{name}: {cause}\n  operands: {shown}")
-    kind, is_type = kind_of(cause), isinstance(cause, (OverflowError, TypeError))
-    signature = getattr(op, "signature", "")
+    kind, signature = kind_of(cause), getattr(op, "signature", "")
+    of_shapes = type(cause) is ValueError and (signature != "()" or "broadcast" in str(cause))
     expected = f"arguments that fit {name}{inspect.signature(op)}"
     if kind is LibraryMismatchError:
         expected = "operands of one library; move one with x.to('cpu') or x.to('cuda')"
-    elif signature and not is_type:
+    elif signature and of_shapes:  # not of a singular matrix, or of integers to the power -1
         expected = f"shapes that fit the signature {signature}"
         expected = "shapes that broadcast together" if signature == "()" else expected
     words = ", ".join(f"{key}={describe(value)}" for key, value in params.items())

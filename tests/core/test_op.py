@@ -392,6 +392,20 @@ def test_an_error_of_types_does_not_speak_of_shapes(words, call):
     assert "shapes" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (("inv", "Singular"), lambda: mg.ops.inv(leaf(np.zeros((2, 2))))),
+        (("cholesky", "not positive"), lambda: mg.ops.cholesky(leaf(-np.eye(2)))),
+        (("power", "negative integer powers"), lambda: mg.tensor([2]) ** -1),
+    ],
+)
+def test_an_error_of_values_does_not_expect_other_shapes(words, call):
+    with raises(errors.MinigradError, ValueError, *words) as caught:
+        call()
+    assert "expected: shapes" not in str(caught.value)
+
+
 def test_floating_point_errors_are_not_called_shape_errors():
     with np.errstate(divide="raise"), pytest.raises(FloatingPointError) as caught:
         mg.log(leaf([1.0, 0.0]))
