@@ -110,6 +110,8 @@ def verify(
             gamma=gamma,
             seed=seed,
         )
+    if out is not None:
+        files.make_folder(out, f"verify {target}: --out")  # rather than find out after the checks
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what code of a user prints
         if job is not None:
             report = job.report(device)
@@ -126,7 +128,6 @@ def verify(
     report.facts = {"target": target, "device": device, **report.facts}
     _show(report, job and _heading(job), as_json)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         path = out / re.sub(r"\W+", "_", target)
         if job is not None:
             _draw_verdicts(job.traced(device), report, path.with_suffix(".svg"), quiet=as_json)

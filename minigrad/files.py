@@ -3,7 +3,21 @@
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryFile
 from uuid import uuid4
+
+from minigrad.errors import UsageError, facts
+
+
+def make_folder(path: Path, what: str) -> None:
+    """Make the folder ``path`` and see that it can be written; UsageError about ``what`` if not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        expected = "a folder that can be written"
+        raise UsageError(facts(what, expected=expected, got=error)) from error
 
 
 def write(path: str | os.PathLike, content: bytes | str) -> None:

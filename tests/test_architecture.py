@@ -13,7 +13,8 @@ import minigrad as mg
 ROOT = Path(mg.__file__).parent
 # From the bottom up. A module may import what stands before it, and its own package.
 LAYERS = [
-    ["errors", "files", "special", "analytic"],
+    ["errors", "special", "analytic"],
+    ["files"],
     ["backend", "context", "declaration"],
     ["core.node"],
     ["composite", "observer", "seed", "core.op"],

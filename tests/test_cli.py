@@ -204,6 +204,8 @@ def test_one_op_is_proven(run):
         (["train", "--lr", "nan"], "train: lr"),
         (["train", "--dtype", "foo"], "train: dtype"),
         (["train", "--dtype", "int32"], "train: dtype"),
+        (["verify", "all", "--out", "/dev/null"], "verify all: --out\n  expected: a folder"),
+        (["verify", "--json", "--out", "/dev/null/nope"], "verify batch_norm: --out"),
         (["train", "--out", "/dev/null"], "train: out"),
         (["train", "--out", "/dev/null/nope"], "train: out"),
     ],

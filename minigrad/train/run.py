@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -131,13 +130,7 @@ def _check(device: str, dtype: str) -> None:
 
 def _prepare(folder: Path) -> None:
     """Make ``folder``, see that it can be written, remove what a run that was killed half wrote."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        expected = "a folder that can be written"
-        raise UsageError(facts("train: out", expected=expected, got=error)) from error
+    files.make_folder(folder, "train: out")
     for path in folder.glob(f".{NAME}.*.tmp"):
         path.unlink(missing_ok=True)
 
