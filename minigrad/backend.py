@@ -226,7 +226,7 @@ def count_not_finite(array: Any) -> int:
 
 def zeros_like(array: Any) -> Any:
     """Zeros of the shape, dtype and library of ``array``."""
-    return frozen(namespace(array).zeros_like(array))
+    return frozen(namespace(array).zeros_like(array), own=True)
 
 
 def as_dtype(

@@ -16,7 +16,7 @@ def as_seed(seed: Any, y: Box) -> Any:
         array = y.array if seed is None else seed.array if is_box else backend.as_array(seed)
     xp = backend.namespace(y.array, array)  # raises unless they are of one library
     if seed is None and y.shape == ():
-        return backend.frozen(xp.ones_like(array))
+        return backend.frozen(xp.ones_like(array), own=True)
     if seed is None:
         got = f"none, for {describe(y)}"
     elif tuple(array.shape) != tuple(y.shape):
