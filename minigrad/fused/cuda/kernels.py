@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.errors import DeviceError, facts
 from minigrad.fused.cuda.geometry import Device, Launch
 
 HERE = Path(__file__).parent
@@ -58,11 +59,18 @@ def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any, on: Any =
         args: arrays in C order; ints, which the kernel gets as 64-bit integers; floats, as double;
             what ``by_value`` made.
         on: None for the first argument.
+
+    Raises:
+        DeviceError: that GPU is not CuPy's current one, on which results were allocated.
     """
-    number = (args[0] if on is None else on).device.id
-    with xp.cuda.Device(number):
-        kernel = _kernel(xp, name, instance, number, launch.shared > LARGE)
-        kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared)
+    number, current = (args[0] if on is None else on).device.id, xp.cuda.runtime.getDevice()
+    if number != current:
+        raise DeviceError(
+            facts(f"{instance}: operands", expected=f"on cuda:{current}, CuPy's current GPU",
+                  got=f"on cuda:{number}", remedy=f"with cupy.cuda.Device({number}): around it")
+        )  # fmt: skip
+    kernel = _kernel(xp, name, instance, number, launch.shared > LARGE)
+    kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared)
 
 
 def by_value(numbers: tuple, fields: list[tuple]) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 from pairs import assert_within, run, wide
 
 import minigrad as mg
+from minigrad.errors import DeviceError
 from minigrad.fused.cuda import PAIRS
 from minigrad.fused.cuda.foreach import axpby_all, copy_all
 
@@ -212,3 +213,11 @@ def test_sums_of_many_arrays_are_those_one_by_one(kernels, rng):
         unit = 4 * np.finfo(out.dtype).eps * (abs(a * wide(x)) + abs(b * wide(y)))
         assert (abs(kernels.host(out) - exact) <= unit).all()
     assert axpby_all(kernels.xp, []) == []
+
+
+def test_operands_on_another_gpu_than_the_current_one_are_refused(kernels, monkeypatch):
+    """Results are on the current one, whose memory a kernel on the other cannot write."""
+    x = kernels.array(np.ones(3))
+    monkeypatch.setattr(kernels.xp.cuda.runtime, "getDevice", lambda: 1)
+    with pytest.raises(DeviceError, match=r"cuda:1(.|\n)*cuda:0(.|\n)*Device\(0\)"):
+        PAIRS["sigmoid"].forward(kernels.xp, x)
