@@ -1,6 +1,7 @@
 """The stepper in a terminal: one step per key. Without a terminal all steps are printed."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -14,7 +15,8 @@ from minigrad.viz.latex import marked, plain, warn_of_faults
 from minigrad.viz.story import Figure, Formula, Row, Story, about, tell
 from minigrad.viz.trace import Trace, trace
 
-_WIDTH = 96  # columns that figures side by side may take
+_WIDTH = 96  # columns that figures side by side may take, where a terminal does not say
+_INDENT = 2
 _CLEAR = "\x1b[2J\x1b[H"
 _COLORS = {"forward": "\x1b[1;34m", "seed": "\x1b[1;35m", "backward": "\x1b[1;33m"}
 _HINT = "→ on   ← back   b seed   Home End   q quit"
@@ -58,12 +60,14 @@ def lines(steps: Trace) -> Iterator[str]:
         yield ""
 
 
-def step_lines(steps: Trace, i: int, color: str = "", end: str = "") -> list[str]:
+def step_lines(
+    steps: Trace, i: int, color: str = "", end: str = "", width: int = _WIDTH
+) -> list[str]:
     """Step ``i`` (from 0) as text; ``color`` and ``end`` go around its title."""
     story = tell(steps, i)
     where = " › ".join([story.kind, *story.where])
     head = f"step {i + 1} of {len(steps)} · {where}"
-    return [head, f"{color}{story.title}{end}", *_body(story)]
+    return [head, f"{color}{story.title}{end}", *_body(story, width)]
 
 
 def _interact(steps: Trace, out: TextIO, pressed: Iterator[str], colored: bool) -> None:
@@ -71,7 +75,8 @@ def _interact(steps: Trace, out: TextIO, pressed: Iterator[str], colored: bool) 
     moves = _moves(steps)
     while True:
         color = _COLORS[steps.steps[i].kind] if colored else ""
-        text = step_lines(steps, i, color, "\x1b[0m" if color else "")
+        width = shutil.get_terminal_size((_WIDTH + _INDENT, 24)).columns - _INDENT
+        text = step_lines(steps, i, color, "\x1b[0m" if color else "", width)
         out.write(_CLEAR + "\n".join([*text, "", _HINT, ""]))
         out.flush()
         key = next(pressed, "q")
@@ -92,23 +97,23 @@ def _moves(steps: Trace) -> dict[str, Any]:
     }
 
 
-def _body(story: Story) -> Iterator[str]:
+def _body(story: Story, width: int) -> Iterator[str]:
     for block in story.blocks:
         if isinstance(block, Formula):
             text = marked(block.latex) or plain(block.latex)
             yield f"  {text}" + f"    with {block.legend}" * bool(block.legend)
         elif isinstance(block, Row):
-            yield from (f"  {line}".rstrip() for line in _beside(block.items))
+            yield from (f"  {line}".rstrip() for line in _beside(block.items, width))
         else:
             yield f"  {block.text}"
 
 
-def _beside(items: list[Figure | str]) -> Iterator[str]:
-    """Figures and signs side by side, as many as fit into a line."""
+def _beside(items: list[Figure | str], width: int) -> Iterator[str]:
+    """Figures and signs side by side, as many as fit into a line of ``width``."""
     line: list[list[str]] = []
     for item in items:
         column = _figure(item) if isinstance(item, Figure) else ["", item]
-        if line and sum(map(_width, [*line, column])) > _WIDTH:
+        if line and sum(map(_width, [*line, column])) > width:
             yield from _joined(line)
             line = []
         line.append(column)

@@ -153,6 +153,13 @@ def test_one_key_each_at_a_terminal():
     assert "\x1b[1;34m" in screens[0]  # the title of a forward step, in colour
 
 
+def test_figures_stand_side_by_side_as_far_as_the_terminal_is_wide():
+    wide = at_a_terminal(["\x1b[F", "q"], COLUMNS="80")[1]
+    narrow = at_a_terminal(["\x1b[F", "q"], COLUMNS="40")[1]
+    figures = [len(line) for line in narrow.splitlines() if " (" in line and "with" not in line]
+    assert max(figures) <= 40 < max(map(len, wide.splitlines())) <= 80
+
+
 def test_keys_pressed_in_haste_all_count():
     ours, theirs = os.pipe()
     os.write(theirs, b"\x1b[C\x1bOHl\n\x1b")
