@@ -1,6 +1,6 @@
 """Formulas with the numbers put in: how the first element of a result comes about."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from minigrad.viz.latex import subscript
 from minigrad.viz.record import repeated_axes
 
 _TERMS = 4  # of a sum that are written out
+_DIGITS, _MOST = 4, 9
 _REDUCTIONS = {"sum": " + ", "mean": " + ", "prod": " * ", "max": ", ", "min": ", "}
 
 
@@ -23,8 +24,10 @@ def computed(value: Any, values: Sequence[Any]) -> str:
     xs = [values[x].array if isinstance(x, int) else np.asarray(x) for x in value.inputs]
     if not value.array.size or any(not x.size for x in xs):
         return ""
-    text = _elementwise(value, xs) or _reduced(value, xs) or _matrix_product(value, xs)
-    return f"{_first(value.array)}{text} = {_n(_element(value.array))}" if text else ""
+    y = _element(value.array)
+    digits = _digits(y, map(_element, xs)) if value.op.signature == "()" else _DIGITS
+    text = _elementwise(value, xs, digits) or _reduced(value, xs) or _matrix_product(value, xs)
+    return f"{_first(value.array)}{text} = {_n(y, digits=digits)}" if text else ""
 
 
 def pulled_back(value: Any, step: Any, used: Sequence[tuple[str, np.ndarray]]) -> str:
@@ -49,11 +52,13 @@ def added(before: np.ndarray | None, contribution: np.ndarray, total: np.ndarray
     """``[0, 0]: 0.1 + 0.2 = 0.3``: the running sum at its first element."""
     if before is None or not total.size:
         return ""
-    terms = np.array([_element(before), _element(contribution)])
-    return f"{_first(total)}{_joined(terms, ' + ')} = {_n(_element(total))}"
+    a, b, y = map(_element, (before, contribution, total))
+    digits = _digits(y, (a, b))
+    b = _n(b, closed=True, digits=digits)
+    return f"{_first(total)}{_n(a, digits=digits)} + {b} = {_n(y, digits=digits)}"
 
 
-def _elementwise(value: Any, xs: list) -> str:
+def _elementwise(value: Any, xs: list, digits: int) -> str:
     op = value.op
     if op.signature != "()" or not xs:
         return ""
@@ -62,10 +67,10 @@ def _elementwise(value: Any, xs: list) -> str:
     if symbol.isalnum() or len(numbers) > 2:
         words = [f"{key}={_n(word)}" for key, word in value.params.items()
                  if isinstance(word, int | float)]  # fmt: skip
-        return f"{symbol}({', '.join([*map(_n, numbers), *words])})"
-    if len(numbers) == 1:
-        return f"{symbol}{_n(numbers[0], closed=True)}"
-    return f"{_n(numbers[0], closed=symbol == '**')} {symbol} {_n(numbers[1], closed=True)}"
+        return f"{symbol}({', '.join([*(_n(x, digits=digits) for x in numbers), *words])})"
+    closed = (symbol == "**", True) if len(numbers) == 2 else (True,)
+    texts = [_n(x, closed, digits) for x, closed in zip(numbers, closed, strict=True)]
+    return f"{texts[0]} {symbol} {texts[1]}" if len(texts) == 2 else f"{symbol}{texts[0]}"
 
 
 def _reduced(value: Any, xs: list) -> str:
@@ -106,7 +111,7 @@ def _shortened(texts: list[str], sign: str, n: int | None = None) -> str:
 
 
 def _element(array: np.ndarray) -> Any:
-    return array[(0,) * array.ndim]
+    return array[(0,) * array.ndim].item()
 
 
 def _first(array: np.ndarray) -> str:
@@ -114,8 +119,15 @@ def _first(array: np.ndarray) -> str:
     return f"[{', '.join('0' * array.ndim)}]: " if array.ndim else ""
 
 
-def _n(x: Any, closed: bool = False) -> str:
-    """A number in four digits; in parentheses where its sign would meet another."""
+def _digits(y: Any, xs: Iterable[Any]) -> int:
+    """As many as tell a result from the operands that differ from it: 0.82757 + 1e-05 = 0.82758."""
+    others = [x for x in xs if isinstance(x, float) and x != y]
+    enough = (n for n in range(_DIGITS, _MOST) if all(f"{x:.{n}g}" != f"{y:.{n}g}" for x in others))
+    return next(enough, _DIGITS) if isinstance(y, float) else _DIGITS
+
+
+def _n(x: Any, closed: bool = False, digits: int = _DIGITS) -> str:
+    """A number in so many digits; in parentheses where its sign would meet another."""
     x = x.item() if isinstance(x, np.ndarray | np.generic) else x
-    text = f"{x:.4g}" if isinstance(x, float) else shown(x)
+    text = f"{x:.{digits}g}" if isinstance(x, float) else shown(x)
     return f"({text})" if closed and text.startswith("-") else text

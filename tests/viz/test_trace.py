@@ -242,6 +242,22 @@ def test_a_whole_number_is_no_position_of_a_value(number):
     assert computed(product, trace.values) == f"1 * {number:g} = {number:g}"
 
 
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda x: x + 1e-5, "0.82761 + 1e-05 = 0.82762"),
+        (lambda x: x + 1e-20, "0.8276 + 1e-20 = 0.8276"),  # equal in float64, too
+        (lambda x: x * 2.0, "0.8276 * 2 = 1.655"),
+        (lambda x: mg.tanh(x * 1e-3), "tanh(0.00082761) = 0.0008276098"),
+        (lambda x: mg.maximum(x, 0.5), "max(0.8276, 0.5) = 0.8276"),
+        (lambda x: -x, "-0.8276"),
+    ],
+)
+def test_example_has_the_digits_that_tell_a_result_from_its_operands(make, text):
+    trace = mg.viz.trace(make(graphs.leaf(0.82761, "x")))
+    assert text in computed(trace.values[-1], trace.values)
+
+
 def test_a_rule_may_return_a_tensor(declared):
     @mg.elementwise(formula="y = 3 x", pullback=r"\\bar x = 3 \\bar y")
     def triple(xp, x):
