@@ -4,6 +4,7 @@ The page and the terminal show the same blocks; what they say is decided here.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -305,6 +306,7 @@ def _passed_forward(trace: Trace, steps: list[Step], members: set[int]) -> list[
 
 def _passed_backward(trace: Trace, steps: list[Step], members: set[int]) -> list[Block]:
     arriving, reached = {}, {}
+    added = Counter(step.into for step in steps)
     leaving = set(_leaving(trace, [step.value for step in steps], members))
     for step in steps:
         if step.value in leaving:
@@ -313,14 +315,14 @@ def _passed_backward(trace: Trace, steps: list[Step], members: set[int]) -> list
             reached[step.into] = step
     left = [Figure(f"{bar(trace.values[i].name)} arrives", a, "arriving")
             for i, a in list(arriving.items())[:_OPERANDS]]  # fmt: skip
-    right = [Figure(_progress(trace.values[i], step), step.total, "gradient")
+    right = [Figure(_progress(trace.values[i], step, added[i]), step.total, "gradient")
              for i, step in list(reached.items())[:_OPERANDS]]  # fmt: skip
     return [Row([*_separated(left), "→", *_separated(right)])]
 
 
-def _progress(value: Value, step: Step) -> str:
-    whole = step.path == step.paths
-    return bar(value.name) + ("" if whole else f", {step.path} of {step.paths} paths")
+def _progress(value: Value, step: Step, added: int) -> str:
+    """A cotangent that only some of its paths, or some others before, make up says so."""
+    return bar(value.name) + f", sum of {step.path} of {step.paths} paths" * (added < step.paths)
 
 
 def _leaving(trace: Trace, places: list[int], members: set[int]) -> list[int]:

@@ -107,6 +107,24 @@ def test_folding_merges_the_steps_of_a_group_and_leaves_the_seed_alone(page):
 
 
 @needs_renderer
+def test_group_that_adds_to_what_others_gave_shows_a_running_sum(page):
+    data = data_of(page)
+    told = {
+        data["stories"][unit[2]]["t"]: data["stories"][unit[2]]
+        for unit in data["levels"][1]["units"]
+    }
+    captions = {
+        title: [x[0] for x in told[title]["b"][0][1] if isinstance(x, list)] for title in told
+    }
+    assert captions["back through mean = mean(x)"][1:] == ["x_bar, sum of 2 of 2 paths"]
+    assert captions["back through y = affine(gamma, x_hat, beta)"][1:] == [
+        "beta_bar",
+        "gamma_bar",
+        "x_hat_bar",
+    ]
+
+
+@needs_renderer
 def test_graph_that_folds_by_itself_still_has_a_step_for_every_op():
     y = graphs.perceptron(layers=101, width=2)
     levels = data_of(mg.viz.step(y).html)["levels"]
