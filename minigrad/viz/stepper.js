@@ -103,8 +103,9 @@
       if (!card.g.length) return "no gradient";
       if (card.s) return arrived ? "gradient: seed" : "gradient: none yet";
       if (!arrived) return "gradient: none yet";
-      if (arrived < card.g.length) return `gradient: ${arrived} of ${card.g.length}`;
-      return arrived === 1 || card.o > 1 ? "gradient: done" : `gradient: sum of ${arrived}`;
+      const [head, end] = card.g.length < 100 ? ["gradient: ", ""] : ["", " paths"]; // to fit
+      if (arrived < card.g.length) return `${head}${arrived} of ${card.g.length}${end}`;
+      return arrived === 1 || card.o > 1 ? "gradient: done" : `${head}sum of ${arrived}${end}`;
     }
 
     function roles(from, to) {

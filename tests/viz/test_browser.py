@@ -134,6 +134,19 @@ def test_keys_move_as_the_help_says(stepper, bn, keys, at):
     assert stepper.at == at
 
 
+def test_panes_scroll_by_keyboard_and_are_named(stepper, bn):
+    stepper.open(bn, "#step=14")
+    stepper.page.set_viewport_size({"width": 390, "height": 500})
+    for name in ("graph", "panel"):
+        stepper.press("Tab", "PageDown")
+        pane = stepper.page.locator(f".{name}:focus")
+        assert pane.get_attribute("aria-label")
+        pane.evaluate("""(e) => new Promise((done) => {
+            const look = () => (e.scrollTop > 20 ? done() : requestAnimationFrame(look));
+            look(); })""")
+    assert stepper.at == "14 / 26"
+
+
 def test_space_plays_and_pauses(browser, bn):
     stepper = Stepper(browser.new_context())
     stepper.page.clock.install()
@@ -319,7 +332,20 @@ def test_without_scripts_the_page_says_what_is_missing(browser, bn):
     page = context.new_page()
     page.goto(f"file://{bn}")
     assert "needs JavaScript" in page.locator(".panel").inner_text()
+    assert not page.locator("nav").is_visible()
     context.close()
+
+
+def test_state_of_a_value_with_many_uses_stays_in_its_card(stepper, tmp_path):
+    y = mg.sum(mg.stack([graphs.scalar()] * 120))
+    stepper.open(mg.viz.step(y, tmp_path / "y.html"))
+    for key, text in (("ArrowLeft", "119 of 120 paths"), ("ArrowRight", "sum of 120 paths")):
+        stepper.press("End", key)
+        state = stepper.page.locator(".picture:not([hidden]) .state").first
+        assert state.text_content() == text
+        card = state.locator("xpath=..").locator("polygon").last.bounding_box()
+        box = state.bounding_box()
+        assert box["x"] + box["width"] <= card["x"] + card["width"]
 
 
 def test_no_text_of_a_drawing_leaves_its_card(stepper, tmp_path):
