@@ -1,7 +1,7 @@
 """A hand-written pair ``forward, backward`` under examination, at one point."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -165,8 +165,11 @@ def arrays_in(thing: Any, depth: int = 4) -> Iterator[np.ndarray]:
             yield from arrays_in(item, depth - 1)
     elif depth and not isinstance(thing, (ModuleType, Callable, str, int, float)):
         slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
-        named = {name: getattr(thing, name, None) for name in slots}
-        yield from arrays_in({**named, **getattr(thing, "__dict__", {})}, depth - 1)
+        named = dict(getattr(thing, "__dict__", {}))
+        for name in slots:
+            with suppress(AttributeError, TypeError):  # not set yet, or of no use, as __weakref__
+                named[name] = getattr(thing, name)
+        yield from arrays_in(named, depth - 1)
 
 
 def cotangents(y: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:

@@ -224,6 +224,19 @@ def test_a_campaign_counts_a_failing_pair_once_at_each_point_it_could_judge(
     assert not report.ok
 
 
+def test_a_cache_may_hold_objects_whose_slots_cannot_be_read():
+    class Foreign:
+        @property
+        def __weakref__(self):
+            raise TypeError("descriptor of another type")
+
+    Foreign.__slots__ = ("__weakref__",)
+    report = check_backward(
+        lambda x: (x * x, (x, Foreign())), lambda dy, c: [2 * dy * c[0]], [np.ones(3)]
+    )
+    assert report.ok, str(report)
+
+
 def test_a_campaign_says_once_which_points_a_forward_refuses():
     report = campaign(lambda: (leaves, leaves), [*NC, NCHW])
     (note,) = report.notes
