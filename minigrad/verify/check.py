@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,10 @@ def _kind(failure: Exception) -> str:
     return str(failure).partition(":")[0]
 
 
+class Refused(Exception):
+    """Forward takes the point, but not what tells its derivative."""
+
+
 class Point:
     """One subject at one point, and what was found there."""
 
@@ -95,6 +100,7 @@ class Point:
         self.findings: list[Finding] = []
         self.notes: list[Finding] = []
         self.first_call: list[Finding] = []
+        self._right: tuple[Any, list[bytes]] = None, []  # what was judged right last: y_bar, all
         self.ties: dict[int, str] = {}  # what tied elements of input k must not get together
         self.samples: dict[str, list[Sample]] = {name: [] for name in subject.names}
 
@@ -119,9 +125,9 @@ class Point:
                     cause = "random, or of earlier calls"
                     self.findings.append(Finding("nondeterminism", message=message, cause=cause))
                 else:
-                    self.reference = Reference(self.fresh, y, self.rng)
+                    self.here = self.fresh.at(list(map(np.array, self.fresh.inputs))), y
                     self._all_parts(y, soak)
-            except ForwardFailed as error:
+            except (ForwardFailed, Refused) as error:
                 self._note("refused", f"forward refuses this point: {error}", _kind(error))
             except NoPair as error:
                 self.findings.append(Finding("shape", message=str(error), cause="no cache"))
@@ -130,6 +136,14 @@ class Point:
             once.setdefault((f.kind, f.input, f.cause), f)
         found = sorted(once.values(), key=lambda f: f.kind == "aliasing")  # wrong numbers first
         return self._rows(), [self._labelled(f) for f in found], self.notes
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What is right; made when it is asked for, which no cotangent of a wrong form does."""
+        try:
+            return Reference(*self.here, self.rng)
+        except ForwardFailed as error:
+            raise Refused(str(error)) from error
 
     def _all_parts(self, y: np.ndarray, soak: int) -> None:
         self._guarded(self._purity, y)
@@ -166,14 +180,16 @@ class Point:
 
     def _values(self, y: np.ndarray) -> None:
         kinds = list(cotangents(y, self.rng))
-        right = self.reference.all_expected([y_bar for _, y_bar in kinds])
-        for (kind, y_bar), expected in zip(kinds, right, strict=True):
+        right: Iterator[Expected] | None = None
+        for kind, y_bar in kinds:
             grads, changed = self.subject.watched(y_bar)
             self.findings += contract.mutated(changed, f" ({kind} y_bar)")
             wrong_form = list(contract.form(self.subject.names, self.subject.inputs, grads))
             if wrong_form:
                 self.findings += wrong_form
                 break
+            right = right or self.reference.all_expected([y_bar for _, y_bar in kinds])
+            expected = next(right)
             for k, name in enumerate(self.subject.names):
                 got = np.array(grads[k])  # a later call may overwrite it
                 sample = Sample(kind, y_bar, got, expected.values[k], expected.bounds[k])
@@ -290,12 +306,16 @@ class Point:
     def _judge(self, grads: list[Any], y_bar: np.ndarray) -> tuple[str, str]:
         for finding in contract.form(self.subject.names, self.subject.inputs, grads):
             return finding.input or "a", finding.message
+        now = [grad.tobytes() for grad in grads]
+        if self._right[0] is y_bar and self._right[1] == now:
+            return "", ""
         expected = self._expected(y_bar)
         for k, name in enumerate(self.subject.names):
             sample = Sample("", y_bar, grads[k], expected.values[k], expected.bounds[k])
             if not self._reconsidered(k, sample).ok:
                 index, right, got, _ = sample.worst()
                 return name, f"{got:.9g} at {list(index)}, expected {right:.9g}"
+        self._right = y_bar, now
         return "", ""
 
     def _expected(self, y_bar: np.ndarray) -> Expected:

@@ -224,6 +224,18 @@ def test_a_campaign_counts_a_failing_pair_once_at_each_point_it_could_judge(
     assert not report.ok
 
 
+def test_cotangents_of_a_wrong_shape_are_not_held_against_differences():
+    calls = []
+
+    def forward(x):
+        calls.append(x)
+        return np.tanh(x), x
+
+    report = check_backward(forward, lambda dy, x: [np.ones((1, *x.shape))], [np.ones((8, 8))])
+    assert report.findings[0].kind == "shape"
+    assert len(calls) < 64
+
+
 def test_a_cache_may_hold_objects_whose_slots_cannot_be_read():
     class Foreign:
         @property
