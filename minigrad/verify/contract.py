@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -128,11 +129,16 @@ def unrepeatable(f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> 
     return ""
 
 
-def purity(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Finding]:
-    """Nothing the caller owns changes, and results share no memory with it."""
+def purity(
+    subject: Subject, first: tuple[np.ndarray, Any], y_bar: np.ndarray, judge: Judge
+) -> Iterator[Finding]:
+    """Nothing the caller owns changes, and results share no memory with it.
+
+    ``first`` is what the very first forward call returned: nothing was warm yet.
+    """
     inputs = [x.tobytes() for x in subject.inputs]
     with no_trace() as changed:
-        y, cache = subject.run()
+        y, cache = first
         arrays = [y, *arrays_in(cache)]
         before = [a.tobytes() for a in arrays]
         seed = y_bar.copy()
@@ -277,28 +283,36 @@ def _interleaved(
 def partly_equal(
     subject: Subject, y_bar: np.ndarray, judge: Judge, rng: np.random.Generator
 ) -> Iterator[Finding]:
-    """Points that share one input with this one come first, one with other parameters, and one in
-    the same arrays: whoever keeps something under too short a name shows it here.
+    """Points that share a part with this one come first, those that share less before others:
+    what is kept under too short a name is first kept at the point that shares just what is named.
 
-    Of code that has been at this point before, only the last is asked.
+    Of code that has been at this point before, only what it keeps by array is asked.
     """
-    noise = [rng.normal(size=x.shape).astype(x.dtype) for x in subject.inputs]
-    others = [
-        subject.at([*noise[:k], x, *noise[k + 1 :]]) for k, x in enumerate(subject.inputs)
-    ] + [subject]
     moved = {k: 2 * v + 1 for k, v in subject.params.items() if isinstance(v, float)}
-    params = {**subject.params, **moved}
-    refilled = subject.at(noise)
-    for other in (*(replace(other, params=params) for other in others), refilled):
-        with suppress(ForwardFailed, BackwardFailed, NoPair):  # it need not be defined there
-            other.pull(y_bar)
-    for array, x in zip(noise, subject.inputs, strict=True):
+    refilled = subject.at([_stirred(x, rng) for x in subject.inputs])
+    choices = list(zip(refilled.inputs, subject.inputs, strict=True))
+    choices += [({**subject.params, **moved}, subject.params)] if moved else []
+    for same in sorted(product((0, 1), repeat=len(choices)), key=sum):
+        if sum(same) in (0, 1, 2, len(same) - 1):
+            chosen = [pair[i] for pair, i in zip(choices, same, strict=True)]
+            params = chosen.pop() if moved else subject.params
+            with suppress(ForwardFailed, BackwardFailed, NoPair):  # it need not be defined there
+                replace(subject, inputs=tuple(chosen), params=params).pull(y_bar)
+    for array, x in zip(refilled.inputs, subject.inputs, strict=True):
         array[...] = x
     name, wrong = judge(refilled.pull(y_bar), y_bar)
     if wrong:
         what = "calls with some of the same numbers, and one with other numbers in the same arrays"
         message = f"{name}_bar is wrong after {what}: {wrong}"
         yield Finding("state", name, message=message, cause="stale buffer")
+
+
+def _stirred(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Other values between the same ends, in another order only; random where that is the same."""
+    other = np.array(x, order="C")
+    between = other.reshape(-1)[x.size // 4 : x.size - x.size // 4]
+    between[:] = between[::-1].copy()
+    return rng.normal(size=x.shape).astype(x.dtype) if (other == x).all() else other
 
 
 def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Iterator[Finding]:
