@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from uuid import uuid4
@@ -40,8 +41,8 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
         if path.exists():
             shutil.copymode(path, temporary)
         os.replace(temporary, path)
-    except OSError as error:  # of a full disk it names no file
-        error.filename = error.filename or str(path)
-        raise
+    except OSError as error:  # it names no file, or the temporary one, for which nobody asked
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

@@ -59,6 +59,10 @@ def test_a_pipe_is_written_to(tmp_path):
     assert stat.S_ISFIFO(path.stat().st_mode)
 
 
-def test_a_folder_that_is_missing_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        files.write(tmp_path / "no" / "x", b"")
+def test_a_folder_that_is_missing_is_an_error_about_the_path_asked_for(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for folder, kind in (("no", FileNotFoundError), ("file", NotADirectoryError)):
+        path = tmp_path / folder / "x"
+        with pytest.raises(kind) as caught:
+            files.write(path, b"")
+        assert str(caught.value).endswith(f": {str(path)!r}")
