@@ -689,6 +689,7 @@ WRONG = {
     "gamma accumulates": (stateful(_accumulates), {"gamma"}, ""),
     "every 7th call": (stateful(lambda: _every(7)), {"x"}, ""),
     "every 100th call": (stateful(lambda: _every(100)), {"x"}, ""),
+    "every 1,000th call": (stateful(lambda: _every(1000)), {"x"}, ""),
     "one call in 50": (stateful(lambda: _rarely(0.02)), {"gamma"}, ""),
     "statistics of the last forward": (_last_statistics, set(), "stale buffer"),
     "a ring of buffers": (stateful(lambda: _ring(16)), {"x"}, "later call"),
