@@ -128,8 +128,11 @@ def _call(op, shapes, params, seed):
     return Call(op, xs, dict(params), real, rng)
 
 
-def over_cases(cases):
-    """Make ``check(call)`` a test of every listed case; drawn shapes get more examples."""
+def over_cases(cases, share=8):
+    """Make ``check(call)`` a test of every listed case.
+
+    Where shapes are given, not drawn, there is one example for ``share`` of the profile's.
+    """
 
     def decorate(check):
         def test(name, case):
@@ -140,7 +143,7 @@ def over_cases(cases):
                 return
             # one that hypothesis need not shrink; each property has numbers of its own
             seed = zlib.crc32(check.__name__.encode()) if profile.derandomize else time.time_ns()
-            for k in range(max(1, profile.max_examples // 8)):
+            for k in range(max(1, profile.max_examples // share)):
                 check(_call(op, shapes, params, seed + k))
 
         test.__name__, test.__module__ = check.__name__, check.__module__
