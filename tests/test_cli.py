@@ -294,7 +294,9 @@ def test_step_writes_a_page_and_prints_the_same_steps(run, tmp_path):
 def test_draw_shows_the_forward_graph_or_the_derived_backward_one(run, tmp_path):
     assert run("draw", "-o", "bn.dot", cwd=tmp_path).returncode == 0
     assert run("draw", "-o", "backward.dot", "--backward", cwd=tmp_path).returncode == 0
+    assert run("draw", "-o", "folded.dot", "--depth", "0", cwd=tmp_path).returncode == 0
     assert "x_hat" in (tmp_path / "bn.dot").read_text()
+    assert "x_hat" not in (tmp_path / "folded.dot").read_text()
     assert "∇" in (tmp_path / "backward.dot").read_text(encoding="utf-8")
 
 
