@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minigrad.core.node import Node
-from minigrad.errors import UsageError, facts
+from minigrad.errors import UsageError, describe, facts
 from minigrad.viz.formula import shown
 from minigrad.viz.graph import Recorded
 
@@ -41,6 +41,10 @@ def judged(who: str, verdicts: Verdicts | None, recorded: Recorded) -> dict[Node
         UsageError: one is about nothing in the graph; ``who`` wanted to show it.
     """
     verdicts = verdicts or {}
+    paired = isinstance(verdicts, Mapping) and all(map(_is_pair, verdicts.values()))
+    if not paired:
+        expected = "name or node -> (whether it was proven, text), as viz.verdicts(report) finds"
+        raise UsageError(facts(f"{who}: verdicts", expected=expected, got=describe(verdicts)))
     names = [node.name for node in recorded.order if node.op is None and node.name]
     unknown = [x for x in verdicts if x not in recorded.operands and x not in names]
     if unknown:
@@ -50,6 +54,10 @@ def judged(who: str, verdicts: Verdicts | None, recorded: Recorded) -> dict[Node
         raise UsageError(facts(f"{who}: verdicts", expected=expected, got=got))
     keys = {node: (node.name or "") if node.op is None else node for node in recorded.order}
     return {node: verdicts[key] for node, key in keys.items() if key in verdicts}
+
+
+def _is_pair(verdict: Any) -> bool:
+    return isinstance(verdict, tuple) and len(verdict) == 2
 
 
 def words(ok: bool | None, text: str) -> str:

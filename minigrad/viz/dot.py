@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import islice
+from numbers import Integral
 from typing import Any
 
 from minigrad.core.node import Box, Node
@@ -63,7 +64,7 @@ def to_dot(
     >>> mg.viz.to_dot(x * x).count("n0 -> n1")
     2
     """
-    if depth is not None and (not isinstance(depth, int) or depth < 0):
+    if depth is not None and (not isinstance(depth, Integral) or depth < 0):
         raise UsageError(facts("draw: depth", expected="None, 0, 1, 2 ...", got=repr(depth)))
     recorded = Recorded(_roots(y))
     found = judged("draw", verdicts, recorded)

@@ -116,6 +116,12 @@ def test_verdict_on_an_op_of_another_graph_is_refused():
             show(mg.sin(x), verdicts=verdicts)
 
 
+@pytest.mark.parametrize("verdicts", [mg.verify.Report("title"), {"x": True}, ["x"]])
+def test_what_is_no_table_of_verdicts_is_refused(verdicts):
+    with pytest.raises(UsageError, match=r"viz\.verdicts\(report\)"):
+        mg.viz.to_dot(graphs.scalar() * 2.0, verdicts=verdicts)
+
+
 def test_input_that_nothing_was_proven_of_is_not_run():
     empty = np.ones((0, 3))
     report = mg.verify.gradcheck(lambda x: mg.sum(x), [empty], names=["x"])

@@ -24,7 +24,7 @@ def test_composites_are_nested_clusters():
 
 
 def test_depth_0_folds_every_outermost_scope_to_one_card():
-    dot = mg.viz.to_dot(batch_norm(swept=False), depth=0)
+    dot = mg.viz.to_dot(batch_norm(swept=False), depth=np.int64(0))
     assert list(cards(dot)) == ["x", "gamma", "beta", "y = batch_norm(x, gamma, beta)"]
     assert "10 ops folded · (4, 3), (3,), (3,) → (4, 3)" in dot
     assert clusters(dot) == []
