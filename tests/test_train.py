@@ -195,6 +195,24 @@ def test_curves_are_well_formed_and_the_same_for_the_same_numbers(tmp_path):
     ElementTree.fromstring(tr.curves("t", "x", {}))
 
 
+def test_single_epoch_and_single_points_between_gaps_are_seen():
+    for values in ([0.5], [1.0, np.nan, 0.5, np.nan, 2.0]):
+        svg = ElementTree.fromstring(tr.curves("t", "x", {"a": values}))
+        for line in svg.iter("{http://www.w3.org/2000/svg}polyline"):
+            ends = [point.split(",")[0] for point in line.get("points").split()]
+            assert len(set(ends)) == 2  # a line without length is not drawn
+
+
+def test_lines_differ_in_colour_or_dashes_and_long_names_have_room():
+    names = [f"a name of some length {i}" for i in range(9)]
+    svg = ElementTree.fromstring(tr.curves("t", "x", {name: [1.0, 2.0] for name in names}))
+    lines = svg.findall("{http://www.w3.org/2000/svg}polyline")
+    assert len({(x.get("stroke"), x.get("stroke-dasharray")) for x in lines}) == 9
+    texts = {x.text: float(x.get("x")) for x in svg.findall("{http://www.w3.org/2000/svg}text")}
+    width = float(svg.get("viewBox").split()[2])
+    assert all(texts[name] + 6.5 * len(name) <= width for name in names)  # 12 px, 6.5 a letter
+
+
 @pytest.mark.parametrize(
     ("values", "labels"),
     [

@@ -29,9 +29,10 @@ def curves(title: str, x_label: str, series: Mapping[str, Sequence[float]]) -> s
     ticks = _ticks(low, high if high > low else 1.0)
     low, high = ticks[0], ticks[-1]
     count = max([len(line) for line in series.values()], default=1)
-    parts = [_frame(title, x_label, ticks, count)]
+    longest = max(map(len, series), default=0)
+    parts = [_frame(title, x_label, ticks, count, _WIDTH + max(0, 7 * longest - 90))]
     for i, (name, line) in enumerate(series.items()):
-        style = f'stroke="{_COLOURS[i % 4]}" stroke-dasharray="{_DASHES[i % 4]}"'
+        style = f'stroke="{_COLOURS[i % 4]}" stroke-dasharray="{_DASHES[(i + i // 4) % 4]}"'
         points = [_point(k, v, count, low, high) for k, v in enumerate(line)]
         parts += [f'<polyline fill="none" stroke-width="2" {style} points="{" ".join(run)}"/>'
                   for run in _runs(points)]  # fmt: skip
@@ -68,15 +69,20 @@ def _runs(points: list[str]) -> list[list[str]]:
             runs[-1].append(point)
         elif runs[-1]:
             runs.append([])
-    return [run * 2 if len(run) == 1 else run for run in runs if run]
+    return [_short(*run) if len(run) == 1 else run for run in runs if run]
 
 
-def _frame(title: str, x_label: str, ticks: list[float], count: int) -> str:
+def _short(point: str) -> list[str]:
+    x, y = point.split(",")
+    return [f"{float(x) - 6:.1f},{y}", f"{float(x) + 6:.1f},{y}"]
+
+
+def _frame(title: str, x_label: str, ticks: list[float], count: int, width: int) -> str:
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" role="img" '
         f'font-family="sans-serif" font-size="12"><title>{escape(title)}</title>',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
+        f'<rect width="{width}" height="{_HEIGHT}" fill="white"/>',
         f'<text x="{_LEFT}" y="18" font-size="14">{escape(title)}</text>',
         f'<path d="M{_LEFT} {_TOP}V{bottom}H{right}" fill="none" stroke="black"/>',
         f'<text x="{(_LEFT + right) // 2}" y="{_HEIGHT - 8}" text-anchor="middle">'
