@@ -130,6 +130,16 @@ def test_a_checkpoint_of_other_settings_is_refused_by_their_names(tmp_path):
     assert "seed=7" in str(caught.value) and "lr" not in str(caught.value)
 
 
+def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
+    words = {"epochs": 1, "batch_size": 1437, "out": tmp_path, "say": lambda line: None}
+    tr.train("mlp", "digits", **words)
+    x, y = tr.load_images("digits").train
+    few = tr.recipes.Images((x[:50], y[:50]), (x[:9], y[:9]))
+    monkeypatch.setattr(tr.run, "load_images", lambda *args: few)
+    with pytest.raises(UsageError, match=r"expected: samples=1437\n.*samples=50\n"):
+        tr.train("mlp", "digits", resume=True, **words)
+
+
 def test_the_flag_of_batch_norm_and_the_name_with_bn_are_one_run(tmp_path):
     words = {"epochs": 1, "batch_size": 1437, "out": tmp_path, "say": lambda line: None}
     tr.train("mlp", "digits", batch_norm=True, **words)

@@ -94,7 +94,8 @@ def train(
         _prepare(folder)
     images = load_images(data, root, dtype)
     net, optimizer, schedule = build(spec, images, device=device, dtype=dtype, seed=seed)
-    settings = {"model": model, "data": data, "dtype": dtype, "seed": seed, **_settings(spec)}
+    settings = {"model": model, "data": data, "samples": len(images.train[1]), "dtype": dtype,
+                "seed": seed, **_settings(spec)}  # fmt: skip
     nn.manual_seed(seed)
     trainer = Trainer(
         net, optimizer, images.train, images.test, batch_size=spec.batch_size, device=device,
