@@ -184,21 +184,24 @@ class Module:
             for name in (name for kind in kinds for name in getattr(module, kind)):
                 yield (f"{path}.{name}" if path else name), getattr(module, name)
 
+    def _each_once(self, kind: str) -> Iterator[tuple[str, Tensor]]:
+        seen: set[int] = set()
+        for name, state in self._named_state(kind):
+            if id(state) not in seen:
+                seen.add(id(state))
+                yield name, state
+
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """``(path, tensor)`` of every parameter; a shared one comes once."""
-        seen: set[int] = set()
-        for name, parameter in self._named_state("_parameters"):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
+        return self._each_once("_parameters")
 
     def parameters(self) -> Iterator[Tensor]:
         """Every parameter, frozen ones (``requires_grad = False``) included."""
         return (parameter for _, parameter in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """``(path, tensor)`` of every buffer."""
-        return self._named_state("_buffers")
+        """``(path, tensor)`` of every buffer; a shared one comes once."""
+        return self._each_once("_buffers")
 
     def buffers(self) -> Iterator[Tensor]:
         """Every buffer."""

@@ -99,6 +99,8 @@ def test_a_shared_module_is_trained_once_and_saved_under_both_paths():
     net = nn.Sequential(layer, nn.ReLU(), layer)
     assert len(list(net.parameters())) == 2
     assert list(net.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    norm = nn.BatchNorm1d(2)
+    assert len(list(nn.Sequential(norm, norm).buffers())) == 3
     other = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
     other.load_state_dict(net.state_dict())
     x = mg.tensor([[1.0, -2.0]])
