@@ -16,6 +16,7 @@ from minigrad.errors import AnomalyError, facts
 from minigrad.observer import Observer
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
+_COMMAND = f"{_PACKAGE}cli.py"
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,10 @@ def _fingerprints(node: Node) -> tuple[int, ...]:
 
 
 def _caller() -> str:
-    """``file:line`` of the nearest call from outside this package."""
+    """``file:line`` of the nearest call from outside this package, whose command has none."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        if frame.f_code.co_filename == _COMMAND:
+            return "(the command line)"
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -35,6 +35,12 @@ def test_forward_names_op_count_and_line():
     assert isinstance(caught.value, FloatingPointError)
 
 
+def test_a_call_from_the_command_line_is_no_line_of_the_library_that_parses_it():
+    command = compile("mg.log(x)", str(Path(mg.__file__).with_name("cli.py")), "exec")
+    with mg.anomaly_mode(), pytest.raises(AnomalyError, match=r"op at \(the command line\)"):
+        exec(command, {"mg": mg, "x": leaf(0.0)})
+
+
 def test_forward_watches_operators_composites_and_unrecorded_ops():
     for call in (
         lambda: leaf(1.0) / 0.0,
