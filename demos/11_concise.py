@@ -69,7 +69,7 @@ losses = []
 for net in (lazy, explicit()):
     optimizer = mg.optim.SGD(net.parameters(), lr=0.5)
     trainer = mg.train.Trainer(net, optimizer, digits.train, digits.test, batch_size=64)
-    losses.append([epoch.loss for epoch in trainer.fit(1 if run.fast else 10)])
+    losses.append([epoch.loss for epoch in trainer.fit(1 if run.fast else 4)])
 run.number("loss of the last epoch", losses[0][-1])
 run.number("largest difference of losses", np.ptp(losses, axis=0).max())
 run.graph = lazy.eval()(digits.test[0][:1])

@@ -117,6 +117,14 @@ def test_a_demo_without_a_claim_is_refused():
             demo.start(doc)
 
 
+@pytest.mark.parametrize("there", [{}, {"__file__": "/demo.py"}])
+def test_pasted_into_a_prompt_or_a_notebook_a_demo_starts_without_its_claim(there, capsys):
+    doc = "Automatically created module for IPython interactive environment" if there else None
+    names = {"__doc__": doc, **there}
+    exec("from minigrad import demo\nrun = demo.start(__doc__)", names)
+    assert names["run"].claim == capsys.readouterr().out == ""
+
+
 def test_a_script_reads_its_options(script, tmp_path):
     words = [sys.executable, str(script), "--fast", "--seed", "5", "--out", str(tmp_path / "o")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

@@ -14,6 +14,7 @@ from minigrad.errors import UsageError, facts
 from minigrad.tensor import Tensor
 
 PLAYED = "__minigrad_run__"  # the name under which ``play`` hands a Run to ``start``
+_IPYTHON = "Automatically created module for IPython"  # how ``__doc__`` begins in its cells
 
 
 @dataclass
@@ -99,23 +100,25 @@ class Run:
 def start(doc: str | None, *, minutes: int = 0) -> Run:
     """Begin a demo: print its claim, read ``--fast``, ``--seed`` and ``--out``.
 
-    The options are read only where the demo is the script that runs; in an editor's cells the
-    defaults hold.
+    The options are read only where the demo is the script that runs; in an editor's cells, a
+    notebook or a prompt the defaults hold, and there is no claim: ``__doc__`` is not the demo's.
 
     Args:
         doc: the demo's ``__doc__``; its first line is the claim.
         minutes: that its real size takes on one core; said before it begins, if not 0.
 
     Raises:
-        UsageError: there is no docstring.
+        UsageError: a file has no docstring.
     """
-    claim, _, about = inspect.cleandoc(doc or "").partition("\n")
-    if not claim:
-        raise UsageError(facts("start: doc", expected="a docstring, its claim first", got=doc))
     caller = sys._getframe(1).f_globals
+    in_cells = PLAYED not in caller and ("__file__" not in caller or _IPYTHON in (doc or ""))
+    claim, _, about = inspect.cleandoc(doc or "").partition("\n") if not in_cells else ("", "", "")
+    if not claim and not in_cells:
+        raise UsageError(facts("start: doc", expected="a docstring, its claim first", got=doc))
     run = caller.get(PLAYED) or _from_options(claim, caller.get("__file__"))
     run.claim, run.about = claim, about.strip()
-    print(claim)
+    if claim:
+        print(claim)
     if minutes and not run.fast:
         plural = "s" * (minutes > 1)
         print(f"This takes some {minutes} minute{plural}; with --fast, seconds.", flush=True)
