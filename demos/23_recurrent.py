@@ -16,7 +16,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import demo, nn
 
-run = demo.start(__doc__)
+run = demo.start(__doc__, minutes=1)
 data = mg.train.load_images("digits", dtype="float64")
 epochs, rates = (4, [0.2, 0.5, 1.0]) if run.fast else (12, [0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
 

@@ -14,7 +14,7 @@ from minigrad.errors import UsageError, facts
 from minigrad.tensor import Tensor
 
 PLAYED = "__minigrad_run__"  # the name under which ``play`` hands a Run to ``start``
-_IPYTHON = "Automatically created module for IPython"  # how ``__doc__`` begins in its cells
+_IPYTHON = "Automatically created module for"  # how ``__doc__`` begins in its cells
 
 
 @dataclass
