@@ -15,7 +15,7 @@ import minigrad as mg
 from minigrad import demo
 
 run = demo.start(__doc__)
-x, v, W = run.rng.normal(size=(3, 8, 4))
+x, v, W = run.rng.normal(size=(3, 32, 4))  # of 8, a variance may nearly vanish at a complex t
 v = v + 1.0  # the direction moves the mean of the batch, too
 
 
