@@ -8,6 +8,7 @@ import numpy as np
 
 from minigrad.errors import UsageError, facts
 from minigrad.verify.check import Point
+from minigrad.verify.device import one_or_more
 from minigrad.verify.probes import Probe
 from minigrad.verify.randomness import generator
 from minigrad.verify.report import Finding, Report, Row
@@ -52,7 +53,7 @@ def _examined(
     rng: np.random.Generator,
 ) -> tuple[list[Row], list[Finding], list[Finding]]:
     label, inputs, params = probe
-    inputs = tuple(np.asarray(x) for x in inputs)
+    inputs = tuple(np.asarray(x) for x in one_or_more(inputs))
     names = default_names(inputs)
     one, fresh, unseen = (
         Subject(forward, backward, inputs, params, names)

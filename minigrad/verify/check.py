@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.verify import contract
-from minigrad.verify.device import floating
+from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.diagnose import Sample, cause_of
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.randomness import generator
@@ -49,7 +49,7 @@ def check_backward(
     Args:
         forward: ``forward(*inputs, **params) -> (y, cache)``.
         backward: ``backward(y_bar, cache)`` -> one cotangent per input.
-        inputs: floating arrays, or tensors.
+        inputs: floating arrays or tensors, or just one.
         params: keyword arguments of ``forward``.
         names: what the report calls the inputs.
         rng: seed or ``numpy.random.Generator``.
@@ -64,7 +64,7 @@ def check_backward(
     >>> mg.verify.check_backward(forward, backward, [np.array([1.0, 2.0])]).ok
     False
     """
-    arrays = tuple(floating("check_backward: inputs", x) for x in inputs)
+    arrays = tuple(floating("check_backward: inputs", x) for x in one_or_more(inputs))
     names = tuple(names or default_names(arrays))
     check_names("check_backward: names", names, len(arrays))
     subject = Subject(forward, backward, arrays, dict(params or {}), names)

@@ -23,6 +23,11 @@ def floating(what: str, x: Any) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
+def one_or_more(inputs: Any) -> list[Any]:
+    """A sequence of inputs as a list; an array, a tensor or a number is one input."""
+    return [inputs] if hasattr(inputs, "shape") or np.isscalar(inputs) else list(inputs)
+
+
 def moved(value: Any, device: str) -> Any:
     """``value`` with every array in it (tuples and dictionaries, too) on ``device``."""
     if isinstance(value, dict):

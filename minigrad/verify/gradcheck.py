@@ -14,7 +14,7 @@ from minigrad.ops import concatenate, reshape
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
-from minigrad.verify.device import elsewhere, floating, moved
+from minigrad.verify.device import elsewhere, floating, moved, one_or_more
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.numeric import Jacobian, default_scale, jacobians
 from minigrad.verify.randomness import generator
@@ -43,7 +43,7 @@ def gradcheck(
 
     Args:
         f: tensors -> one Tensor.
-        inputs: floating arrays or tensors.
+        inputs: floating arrays or tensors, or just one.
         order: 1, 2, 3, ...
         names: what the report calls the inputs.
         rng: seed or ``numpy.random.Generator``.
@@ -54,7 +54,7 @@ def gradcheck(
     >>> mg.verify.gradcheck(lambda x: mg.tanh(x) * x, [np.array([0.5, -1.0])], order=2).ok
     True
     """
-    arrays = [floating("gradcheck: inputs", x) for x in inputs]
+    arrays = [floating("gradcheck: inputs", x) for x in one_or_more(inputs)]
     names = list(names or [f"input {k}" for k in range(len(arrays))])
     check_names("gradcheck: names", names, len(arrays))
     check_count("gradcheck: order", order)

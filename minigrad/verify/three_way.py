@@ -10,7 +10,7 @@ from minigrad.backend import namespace, to_device, to_host
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import vjp
 from minigrad.verify import contract
-from minigrad.verify.device import moved
+from minigrad.verify.device import moved, one_or_more
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.numeric import Jacobian, jacobians
 from minigrad.verify.randomness import generator
@@ -42,7 +42,7 @@ def three_way(
     Args:
         f: ``f(*inputs, **params)`` on tensors and on plain arrays.
         analytic_vjp: the hand-written pullback, one cotangent per input.
-        inputs: floating arrays of one dtype.
+        inputs: floating arrays of one dtype, or just one.
         names: what the report calls them.
         rng: seed or ``numpy.random.Generator`` of the cotangent.
         device: where the traced and the analytic way run.
@@ -55,7 +55,7 @@ def three_way(
     >>> mg.verify.three_way(mg.ops.batch_norm, mg.analytic.batch_norm_vjp, inputs).ok
     True
     """
-    hosts = [to_host(getattr(x, "array", x)) for x in inputs]
+    hosts = [to_host(getattr(x, "array", x)) for x in one_or_more(inputs)]
     names = list(names or _default_names(hosts))
     check_names("three_way: names", names, len(hosts))
     y, cotangents, y_bar = _traced(f, hosts, rng, device, params)

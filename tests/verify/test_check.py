@@ -34,6 +34,27 @@ def checked(name, **options):
     return check_backward(*corpus.WRONG[name][0](), INPUTS, params=EPS, **options)
 
 
+@pytest.mark.parametrize("alone", [np.array([0.5, -1.5, 2.0]), mg.tensor([[0.5, 2.0]]), 0.5])
+def test_an_array_a_tensor_or_a_number_is_one_input(alone):
+    def pull(xp, y_bar, x):
+        return (y_bar * xp.exp(x),)
+
+    def forward(x):
+        return np.exp(x), x
+
+    def backward(y_bar, x):
+        return pull(np, y_bar, x)
+
+    reports = [
+        gradcheck(mg.exp, alone, order=2),
+        check_backward(forward, backward, alone),
+        mg.verify.three_way(lambda x: mg.exp(x) if hasattr(x, "node") else np.exp(x), pull, alone),
+        campaign(lambda: (forward, backward), [("alone", alone, {})]),
+    ]
+    for report in reports:
+        assert report.ok and report.rows, str(report)
+
+
 def test_a_finding_names_input_index_numbers_and_cause():
     report = checked("no variance path")
     (finding,) = report.findings
