@@ -186,3 +186,14 @@ def test_an_empty_batch_leaves_the_statistics_of_instance_norm():
     assert layer(np.ones((0, 2, 3))).shape == (0, 2, 3)
     assert layer.running_mean.numpy().tolist() == [0.0, 0.0]
     assert layer.running_var.numpy().tolist() == [1.0, 1.0]
+
+
+def test_instance_norm_keeps_means_over_examples_of_their_statistics(rng):
+    layer = nn.InstanceNorm1d(2, momentum=0.25, track_running_stats=True)
+    x = rng.normal(size=(3, 2, 5))
+    layer(mg.tensor(x))
+    mean, var = x.mean(2).mean(0), x.var(2, ddof=1).mean(0)
+    np.testing.assert_allclose(layer.running_mean, 0.25 * mean, rtol=0, atol=64 * EPS)
+    np.testing.assert_allclose(layer.running_var, 0.75 + 0.25 * var, rtol=0, atol=64 * EPS)
+    layer.eval()(mg.tensor(2 * x))
+    np.testing.assert_allclose(layer.running_mean, 0.25 * mean, rtol=0, atol=64 * EPS)
