@@ -13,7 +13,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import demo, nn
 
-run = demo.start(__doc__, minutes=1)
+run = demo.start(__doc__, minutes=3)
 x, gamma, beta = run.rng.normal(size=(2, 5)), np.ones(5), np.zeros(5)
 _, pullback = mg.vjp(lambda x: mg.batch_norm(x, gamma, beta), x[:1])
 (x_bar,) = pullback(run.rng.normal(size=(1, 5)))
