@@ -381,6 +381,7 @@ class Tensor(Box):
     sum = _method(ops.sum)
     mean = _method(ops.mean)
     var = _method(ops.var)
+    std = _method(ops.std)
     max = _method(ops.max)
     min = _method(ops.min)
     prod = _method(ops.prod)

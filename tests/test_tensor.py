@@ -475,7 +475,7 @@ def test_reshaping_methods():
 
 def test_reducing_methods_agree_with_numpy():
     x, array = leaf(GRID), GRID
-    for name in ("sum", "mean", "var", "max", "min", "prod"):
+    for name in ("sum", "mean", "var", "std", "max", "min", "prod"):
         for params in ({}, {"axis": 0}, {"axis": (0, 1)}, {"axis": -1, "keepdims": True}):
             got, expected = getattr(x, name)(**params), getattr(array, name)(**params)
             np.testing.assert_array_equal(got.data, expected)

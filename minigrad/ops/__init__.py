@@ -32,7 +32,7 @@ from minigrad.ops.linalg import einsum, linear, matmul, tensordot
 from minigrad.ops.loss import cross_entropy, log_softmax, mse_loss, softmax
 from minigrad.ops.normalization import batch_norm, layer_norm
 from minigrad.ops.pool import avg_pool, avg_unpool, max_pool, max_unpool, take_pooled
-from minigrad.ops.reduce import cumsum, logsumexp, max, mean, min, prod, sum, var
+from minigrad.ops.reduce import cumsum, logsumexp, max, mean, min, prod, std, sum, var
 from minigrad.ops.select import absolute, clip, maximum, minimum, sign, where
 from minigrad.ops.shape import (
     astype,
@@ -59,7 +59,7 @@ __all__ = [
     "logaddexp", "logsumexp", "lyapunov", "matmul", "max", "max_pool", "max_unpool", "maximum",
     "mean", "min", "minimum", "mse_loss", "multiply", "negative", "pad", "positive", "power",
     "prod", "reciprocal", "relu", "reshape", "scatter_add", "sigmoid", "sign", "sin", "softmax",
-    "softplus", "split", "sqrt", "sqrtm", "square", "squeeze", "stack", "subtract", "sum",
+    "softplus", "split", "sqrt", "sqrtm", "square", "squeeze", "stack", "std", "subtract", "sum",
     "sum_to", "swapaxes", "take_pooled", "tanh", "tensordot", "to_device", "transpose", "unstack",
     "var", "where",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Reductions over axes: sum, mean, var, max, min, prod, logsumexp; and cumsum.
+"""Reductions over axes: sum, mean, var, std, max, min, prod, logsumexp; and cumsum.
 
 ``axis`` is None (all), an int or a tuple; ``keepdims`` keeps reduced axes with length 1.
 """
@@ -7,8 +7,10 @@ from math import prod as product
 
 import numpy as np
 
+from minigrad.composite import composite
 from minigrad.core.op import op
 from minigrad.declaration import Case, Domain
+from minigrad.ops.arithmetic import sqrt
 from minigrad.ops.exponential import exp
 from minigrad.ops.select import where
 from minigrad.ops.shape import (
@@ -143,6 +145,24 @@ def _dvar(x, axis, ddof):
     """2 (x - mean) / (N - ddof). The mean's own derivative drops out: the deviations sum to 0."""
     n = _count(x.shape, axis) - ddof
     return over(2 * (x - mean(x, axis=axis, keepdims=True)), n if n > 0 else 0)  # as NumPy's var
+
+
+@composite(
+    formula=r"y = \sqrt{\frac{1}{N - \mathit{ddof}} \sum_i (x_i - \mu)^2}",
+    symbol="std",
+    cases=(
+        Case(((2, 3),)),
+        Case(((4, 3),), {"axis": 0, "ddof": 1}),
+        Case(((2, 3, 4),), {"axis": (0, -1), "keepdims": True}),
+    ),
+)
+def std(x, *, axis=None, ddof=0, keepdims=False):
+    """Standard deviation over ``axis`` with divisor ``N - ddof``; where it is 0, x_bar is nan.
+
+    >>> mg.std(mg.tensor([1.0, 3.0]))
+    tensor(1.)
+    """
+    return sqrt(var(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
 
 @op(
