@@ -44,8 +44,22 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="A tiny autograd engine whose every gradient is proven, drawn and steppable.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"minigrad {minigrad.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _common(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """A tiny autograd engine whose every gradient is proven, drawn and steppable."""
 
 
 def _one_of(option: str, *names: str) -> Callable[[str], str]:

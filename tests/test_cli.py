@@ -250,6 +250,7 @@ def test_info_tells_the_versions_and_why_there_is_no_gpu(run):
     found = json.loads(run("info", "--json").stdout)
     assert found["minigrad"] == mg.__version__
     assert found["cuda"]
+    assert run("--version").stdout == f"minigrad {mg.__version__}\n"
 
 
 def test_info_tells_the_renderers_or_how_to_get_one(run, monkeypatch):
