@@ -12,8 +12,7 @@ from minigrad.errors import SeedError, describe, facts, naming
 def as_seed(seed: Any, y: Box) -> Any:
     """``seed`` as a finite raw array of the shape and dtype of ``y``; ones for a scalar if None."""
     is_box = isinstance(seed, Box)
-    with naming("backward: seed"):
-        array = y.array if seed is None else seed.array if is_box else backend.as_array(seed)
+    array = y.array if seed is None else seed.array if is_box else _converted(seed)
     xp = backend.namespace(y.array, array)  # raises unless they are of one library
     if seed is None and y.shape == ():
         return backend.frozen(xp.ones_like(array), own=True)
@@ -37,3 +36,8 @@ def as_seed(seed: Any, y: Box) -> Any:
         got = f"{lost} of {array.size} elements nan or inf in {y.dtype}"
     expected = f"finite numbers of shape {tuple(y.shape)} that {y.dtype} can hold"
     raise SeedError(facts("backward: seed", expected=expected, got=got))
+
+
+def _converted(seed: Any) -> Any:
+    with naming("backward: seed"):
+        return backend.as_array(seed)

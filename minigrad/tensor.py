@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, ops
+from minigrad.composite import Composite
 from minigrad.context import CURRENT
 from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
@@ -34,7 +35,7 @@ def _query(name: str) -> Callable:
     return query
 
 
-def _method(op: Op) -> Callable:
+def _method(op: Op | Composite) -> Callable:
     """``op`` as a method: the tensor is its first operand."""
     call = op.__call__
 
