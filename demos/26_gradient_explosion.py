@@ -52,7 +52,7 @@ def growth(B):
 
 
 # %% Growth per layer against the batch size
-# Five layers at both ends are left out: there the signal still remembers the images and the seed.
+# Five layers at both ends remember images and seed: left out. Batch 128 stays 1 % below the theory.
 measured = {}
 for B in [8, 16, 32] if run.fast else [6, 8, 16, 32, 64, 128]:
     g = np.array([gradient_profile(B) for _ in range(repeats)])
