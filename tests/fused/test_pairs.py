@@ -7,7 +7,7 @@ import inspect
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import minigrad as mg
@@ -243,6 +243,7 @@ def test_max_pool_is_its_composite_ties_included(
     params["padding"] = kernel_size // 2
     if kernel_size == 17:  # more places than a byte can count
         x, params["dilation"] = np.tile(x, (1, 1, *[3] * len(sizes))), 1
+    assume(pair_of("max_pool", kind).accepts(x, **params))
     y_bar, got, expected = values("max_pool", kind, [x], **params)
     np.testing.assert_array_equal(got[0], expected[0])
     windows = kernel_size ** len(sizes)  # so many cotangents may be added up
