@@ -40,9 +40,14 @@ def campaign(make: Callable[[], tuple[Callable, Callable]], probes: Any, *, rng:
     return _summary(
         [
             (probe, _examined(make, shared, probe, _FEW if i else _SOAK, rng))
-            for i, probe in enumerate(probes)
+            for i, probe in enumerate(map(_of_arrays, probes))
         ]
     )
+
+
+def _of_arrays(probe: Probe) -> Probe:
+    label, inputs, params = probe
+    return label, tuple(np.asarray(x) for x in one_or_more(inputs)), params
 
 
 def _examined(
@@ -53,7 +58,6 @@ def _examined(
     rng: np.random.Generator,
 ) -> tuple[list[Row], list[Finding], list[Finding]]:
     label, inputs, params = probe
-    inputs = tuple(np.asarray(x) for x in one_or_more(inputs))
     names = default_names(inputs)
     one, fresh, unseen = (
         Subject(forward, backward, inputs, params, names)
@@ -95,7 +99,11 @@ def _telling(rows: dict[int, Row], probes: dict[int, Probe]) -> Row:
 
 
 def _smallest(found: Iterable[int], probes: dict[int, Probe]) -> int:
-    return min(found, key=lambda i: probes[i][1][0].size)
+    return min(found, key=lambda i: _size(probes[i]))
+
+
+def _size(probe: Probe) -> int:
+    return probe[1][0].size
 
 
 def _merged(found: dict[int, Finding], everywhere: dict[int, Probe]) -> Finding:
@@ -174,11 +182,11 @@ def _searched(make: Callable, strategy: Any, rng: np.random.Generator) -> Report
     )
     @given(strategy)
     def every_point_is_right(probe: Probe) -> None:
-        assert not examined(probe, _FEW)
+        assert not examined(_of_arrays(probe), _FEW)
 
     try:
         every_point_is_right()
-        assert not examined(outcomes[-1][0], _SOAK)
+        assert not examined(max((probe for probe, _ in outcomes), key=_size), _SOAK)
     except AssertionError:
         return _summary(outcomes[-1:])  # of those that fail, hypothesis ends with the smallest
     return _summary(outcomes)

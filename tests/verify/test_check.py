@@ -53,6 +53,8 @@ def test_an_array_a_tensor_or_a_number_is_one_input(alone):
     ]
     for report in reports:
         assert report.ok and report.rows, str(report)
+    wrong = campaign(lambda: (forward, lambda y_bar, x: (2 * y_bar,)), [("alone", alone, {})])
+    assert [finding.kind for finding in wrong.findings] == ["value"]
 
 
 def test_a_finding_names_input_index_numbers_and_cause():
