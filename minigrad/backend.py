@@ -339,17 +339,19 @@ def masked(xp: Any, condition: Any, x: Any, out: Any = None) -> Any:
 
 def scatter_add(xp: Any, target: Any, key: Any, values: Any) -> None:
     """``target[key] += values`` in place, where repeated indices add up."""
-    xp.add.at(target, key if xp is np else checked_key(target, key), values)
+    xp.add.at(target, checked_key(xp, target, key), values)
 
 
-def checked_key(array: Any, key: Any) -> Any:
+def checked_key(xp: Any, array: Any, key: Any) -> Any:
     """``key``; IndexError where an index array on the host reaches outside ``array`` on a GPU.
 
     CuPy wraps such indices around without a word. Index arrays on a GPU are not read back.
     """
+    if xp is np:  # which looks itself
+        return key
     parts = key if isinstance(key, tuple) else (key,)
     axis = 0
-    for i, part in enumerate(parts if namespace(array) is not np else ()):
+    for i, part in enumerate(parts):
         if isinstance(part, (list, tuple, np.ndarray)) and axis < array.ndim:
             index, n = np.asarray(part), array.shape[axis]
             outside = index[(index < -n) | (index >= n)] if index.dtype.kind in "iu" else index[:0]

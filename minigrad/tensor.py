@@ -318,7 +318,8 @@ class Tensor(Box):
             value = _operand(value)
             is_number = isinstance(value, (int, float))
             value = value if is_number else backend.to_device(value, self.device)
-            new[backend.checked_key(self.array, _key(key))] = value
+            xp = backend.namespace(new)
+            new[backend.checked_key(xp, new, _key(key))] = value
         except (IndexError, TypeError, ValueError) as error:
             raise kind_of(error)(f"assignment to {describe(self)}: {error}") from error
         self._replace(new)

@@ -36,7 +36,7 @@ def getitem(xp, x, *, key):
     >>> mg.tensor([1.0, 2.0, 3.0])[[0, 0, 2]]
     tensor([1., 1., 3.])
     """
-    return x[key if xp is np else backend.checked_key(x, key)]
+    return x[backend.checked_key(xp, x, key)]
 
 
 @getitem.defvjp
