@@ -100,11 +100,9 @@ class Fused(Op):
         return rule
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        given = [param for param in params.values() if isinstance(param, Box)]
-        if not _allowed.get() or any(map(_is_tracked, given)):
+        tracked = [p for p in params.values() if isinstance(p, Box) and _is_tracked(p)]
+        if tracked or not _allowed.get():
             return self.composite(*args, **params)
-        if given:
-            params = {key: p.array if isinstance(p, Box) else p for key, p in params.items()}
         boxes = [arg for arg in args if isinstance(arg, Box)]
         if boxes:
             self.box = type(boxes[0])
