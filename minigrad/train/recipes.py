@@ -66,6 +66,11 @@ class Images:
         return self.train[0].shape[-1]
 
 
+def variant(model: str, batch_norm: bool | None) -> str:
+    """The name of ``model`` with batch norm or without; as it is for None."""
+    return model if batch_norm is None else model.removesuffix("-bn") + "-bn" * batch_norm
+
+
 def recipe(model: str, data: str = "fashion-mnist", **changes: Any) -> Recipe:
     """The recipe ``model`` as it is used on ``data``; ``changes`` that are not None override it.
 
@@ -76,8 +81,7 @@ def recipe(model: str, data: str = "fashion-mnist", **changes: Any) -> Recipe:
     >>> spec.batch_norm, spec.lr, spec.batch_size, spec.epochs
     (True, 1.0, 256, 10)
     """
-    if changes.get("batch_norm") is not None:
-        model = model.removesuffix("-bn") + ("-bn" if changes["batch_norm"] else "")
+    model = variant(model, changes.get("batch_norm"))
     if model not in RECIPES:
         expected = ", ".join(RECIPES)
         raise UsageError(facts("no such model", expected=expected, got=repr(model)))

@@ -14,7 +14,7 @@ from minigrad.nn.batchnorm import StatisticsNorm
 from minigrad.train.checkpoint import NAME, safetensors
 from minigrad.train.curves import curves
 from minigrad.train.loop import Epoch, Trainer
-from minigrad.train.recipes import Recipe, build, load_images, recipe
+from minigrad.train.recipes import Recipe, build, load_images, recipe, variant
 
 
 @dataclass
@@ -85,8 +85,8 @@ def train(
     >>> trained.history[0].test_acc > 0.85
     True
     """
-    spec = recipe(model, data, epochs=epochs, batch_size=batch_size, lr=lr, batch_norm=batch_norm)
-    model = model.removesuffix("-bn") + "-bn" * spec.batch_norm
+    model = variant(model, batch_norm)
+    spec = recipe(model, data, epochs=epochs, batch_size=batch_size, lr=lr)
     _check(device, dtype)
     folder = None if out is None else Path(out)
     if folder is not None:  # better to hear now than after the first epoch
