@@ -58,6 +58,14 @@ def test_the_readme_prints_what_it_shows_and_draws_batch_norm(tmp_path):
 CAMPAIGN = "minigrad verify wrong:forward,backward\n"
 
 
+def test_from_the_readme_to_a_picture_and_a_failing_check_take_no_more_than_five_commands():
+    shells = re.findall(r"```sh\n(.*?)```", PAGES["README"].read_text("utf-8"), re.S)
+    before = [line.split()[1] for block in shells for line in block.splitlines()
+              if line.startswith("minigrad ")]  # fmt: skip
+    first = shells[0].strip().splitlines()
+    assert len(first) + before.index("verify") + 1 + 1 <= 5  # the last one: drawing
+
+
 def test_the_wrong_backward_of_the_readme_fails_with_its_cause(tmp_path, monkeypatch, command):
     """In this process and at a few points: at all of them it takes ten seconds."""
     code = blocks.parse(PAGES["README"].read_text("utf-8"))
