@@ -9,9 +9,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from minigrad.fused.cuda.geometry import RESERVED
+
 SIZE = {  # small, so that small arrays are cut into several slices, some of which do not fit
     "MultiProcessorCount": 2,
-    "MaxThreadsPerMultiProcessor": 128,
+    "MaxThreadsPerMultiProcessor": 256,
     "MaxSharedMemoryPerMultiprocessor": 20 * 1024,
     "MaxSharedMemoryPerBlockOptin": 48 * 1024,
 }
@@ -169,7 +171,11 @@ class RawKernel:
             if isinstance(arg, np.ndarray) and arg.size != 1:  # one struct goes by value
                 raise TypeError("You are trying to pass a numpy.ndarray as a kernel parameter.")
         launch = types.SimpleNamespace(grid=grid[0], block=block[0], shared=shared_mem)
-        resident = 2 * SIZE["MultiProcessorCount"]
+        together = min(
+            SIZE["MaxThreadsPerMultiProcessor"] // block[0],
+            SIZE["MaxSharedMemoryPerMultiprocessor"] // (shared_mem + RESERVED),
+        )
+        resident = max(1, together) * SIZE["MultiProcessorCount"]
         act(lambda: shim.run(self.code, self.instance, launch, hidden, resident))
 
 

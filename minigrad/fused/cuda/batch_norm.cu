@@ -1,248 +1,233 @@
 // Batch norm, forward and backward, in one launch each.
 //
-// Every block reads one slice of a channel, keeps it in shared memory where it fits (HOLD), takes
-// its sums, meets the other blocks of that channel, and writes its part of the result: x is then
-// read once from memory. Where a channel does not fit it is read a second time. The mean is kept as
-// high + low, so that x - mean is rounded once.
+// A block works on slices of channels, one after the other. It keeps a slice in shared memory where
+// that fits (HOLD), takes two sums and leaves them for the channel's other blocks; then it writes its
+// part of the result of the slice before, whose sums the others have left by now; and into the place
+// of each pack that it has used it loads one of its next slice. So x is read once from memory, and
+// nobody waits for long. What is not held is read twice.
 
-// How many values of a channel are in slice k.
+// What a block has in its memory before the values that it holds.
 template <class L>
-__device__ double values_in(const L& own, Integer k) {
-    const Integer all = own.shape.n * own.shape.s, begin = k * own.shape.length;
-    const Integer rest = all - begin;
-    return static_cast<double>(rest < own.shape.length ? rest : own.shape.length);
-}
-
-// The moments of the whole channel from those of its slices: `partials` is (C, slices, 2).
-template <class L>
-__device__ Moments channel_moments(const L& own, const Moments& mine, double* partials,
-                                   unsigned* arrivals) {
-    if (own.shape.slices == 1) return mine;
-    double* slices = partials + own.channel * own.shape.slices * 2;
-    if (own.rank == 0 && own.valid) {
-        slices[own.slice * 2] = mine.mean;
-        slices[own.slice * 2 + 1] = mine.squares;
-    }
-    meet(arrivals, static_cast<unsigned>(own.shape.slices));
-    double sum[1] = {0}, squares[1] = {0};
-    const Integer count = own.valid ? own.shape.slices : 0;
-    for (Integer k = own.rank; k < count; k += own.ranks)
-        sum[0] += values_in(own, k) * slices[k * 2];
-    own.sum(sum);
-    const double mean = sum[0] / (static_cast<double>(own.shape.n) * own.shape.s);
-    for (Integer k = own.rank; k < count; k += own.ranks) {
-        const double d = slices[k * 2] - mean;
-        squares[0] += slices[k * 2 + 1] + values_in(own, k) * d * d;
-    }
-    own.sum(squares);
-    return {mean, squares[0]};
-}
-
-// y = (x - mean) scale + shift for the values of this thread; numbers: mean, low, scale, shift.
-template <class L, bool HOLD>
-__device__ void write(const L& own, const typename L::Value* x,
-                      const typename L::Value (&numbers)[4], const Values<L>* held,
-                      typename L::Value* y) {
+struct Desk {
     using T = typename L::Value;
-    constexpr int depth = HOLD ? 1 : L::depth / 2;  // only memory needs loads in advance
-    Walk at = own.walk();
-    for (int i = own.rank; i < own.count; i += depth * own.ranks) {
-        Values<L> packs[depth];
-        Integer places[depth];
-#pragma unroll
-        for (int u = 0; u < depth; ++u) {
-            if (const int j = i + u * own.ranks; j < own.count) {
-                places[u] = at.address;
-                packs[u] = HOLD ? held[own.place(j)] : load<T, L::width>(x + at.address);
-                at.advance();
-            }
-        }
-#pragma unroll
-        for (int u = 0; u < depth; ++u) {
-            if (i + u * own.ranks < own.count) {
-                for (T& value : packs[u].at)
-                    value = ((value - numbers[0]) - numbers[1]) * numbers[2] + numbers[3];
-                store<T, L::width>(y + places[u], packs[u]);
-            }
-        }
+    double* sums;
+    T* numbers;      // four per channel
+    unsigned* turn;  // the number of the slice that comes next
+    Values<L>* held;
+
+    __device__ explicit Desk(Integer held_at) {
+        sums = reinterpret_cast<double*>(block_memory());
+        double* const end = sums + 2 * L::room_of_sums();
+        numbers = reinterpret_cast<T*>(end) + (L::tile > 1 ? threadIdx.x % 32 * 4 : 0);
+        turn = reinterpret_cast<unsigned*>(end + 4 * L::tile);
+        held = reinterpret_cast<Values<L>*>(block_memory() + held_at);
     }
+};
+
+// The number of the slice that a block takes next: in the order in which blocks ask, and they ask
+// when nobody waits for them. So whoever waits, waits for blocks that run, and the launcher cuts
+// channels into fewer slices than running blocks can hold.
+template <class L>
+__device__ unsigned take_turn(unsigned* tickets, const Desk<L>& desk) {
+    if (threadIdx.x == 0) *desk.turn = tickets == nullptr ? blockIdx.x : atomicAdd(tickets, 1u);
+    __syncthreads();
+    const unsigned turn = *desk.turn;
+    __syncthreads();
+    return turn;
+}
+
+__device__ inline unsigned turns_of(const Shape& g, int tile) {
+    return static_cast<unsigned>((g.c + tile - 1) / tile * g.slices);
+}
+
+// Leaves the sums over this slice for the other blocks of the channel. `slots`: (C, slices, 2).
+template <class L>
+__device__ void leave_sums(const L& own, const double (&sums)[2], Slot* slots) {
+    if (own.rank > 0 || !own.valid) return;
+    Slot* const to = slots + (own.channel * own.shape.slices + own.slice) * 2;
+    publish(to, sums[0]);
+    publish(to + 1, sums[1]);
+}
+
+// The sums over the channel from those over its slices, always in the same order.
+template <class L>
+__device__ void channel_sums(const L& own, double (&sums)[2], Slot* slots) {
+    sums[0] = sums[1] = 0;
+    const Integer count = own.valid ? own.shape.slices : 0;
+    for (Integer k = own.rank; k < count; k += own.ranks) {
+        const Slot* const from = slots + (own.channel * own.shape.slices + k) * 2;
+        double found[2];
+        await<2>({from, from + 1}, found);
+        sums[0] += found[0];
+        sums[1] += found[1];
+    }
+    own.sum(sums);
 }
 
 // x: (N, C, S). statistics: (2, C), mean and 1/sqrt(var + eps). In training mean and var (C,) are
-// written, else read. partials: (C, slices, 2). counters: 1 + one per tile of channels, zeros;
-// neither is touched where there is one slice.
+// written, else read. slots: a counter, then (C, slices, 2), all 0; not touched in evaluation.
+// y = (x - mean) scale + shift with the mean as high + low: low is in the shift.
 template <class L, bool HOLD, bool TRAIN>
 __global__ void __launch_bounds__(512, 2)
 batch_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
                    const typename L::Value* beta, typename L::Value* y, double* statistics,
-                   typename L::Value* mean, typename L::Value* var, double* partials,
-                   unsigned* counters, Integer n, Integer c, Integer s, Integer slices,
-                   Integer length, Integer held_at, double eps) {
+                   typename L::Value* mean, typename L::Value* var, Slot* slots, Integer n,
+                   Integer c, Integer s, Integer slices, Integer length, Integer held_at,
+                   double eps) {
     using T = typename L::Value;
-    double* scratch = reinterpret_cast<double*>(block_memory());
-    Values<L>* held = reinterpret_cast<Values<L>*>(block_memory() + held_at);
-    const bool meets = TRAIN && slices > 1;
-    const unsigned block = meets ? take_ticket(counters, scratch) : blockIdx.x;
-    const L own(Shape{n, c, s, slices, length}, block, scratch);
-    Moments all{0, 0};
-    if (TRAIN) {
-        all = slice_moments<L, HOLD>(own, x, held);
-        all = channel_moments(own, all, partials, counters + 1 + block / slices);
+    const Shape shape{n, c, s, slices, length};
+    const Desk<L> desk(held_at);
+    unsigned* const tickets = TRAIN ? reinterpret_cast<unsigned*>(slots) : nullptr;
+    const unsigned turns = turns_of(shape, L::tile);
+    // `now` is read into one half of the held memory, `before` is written from the other
+    unsigned before = turns, now = take_turn(tickets, desk), next = turns;
+    Values<L>*here = desk.held, *there = here + L(shape, 0, desk.sums).room();
+    const bool has_more = HOLD && turns > gridDim.x;  // else one each, without a second half
+    if (HOLD) {
+        if (has_more) next = take_turn(tickets, desk);
+        if (now < turns) fetch<1>(L(shape, now, desk.sums), {x}, here);
+        if (next < turns) fetch<1>(L(shape, next, desk.sums), {x}, there);
     }
-    T numbers[4];
-    share(own, [&](T* to) {
-        const Integer i = own.channel;
-        const double mu = TRAIN ? all.mean : static_cast<double>(mean[i]);
-        const double biased = TRAIN ? all.squares / (static_cast<double>(n) * s)
-                                    : static_cast<double>(var[i]);
-        const double inv_std = 1 / sqrt(biased + eps);
-        to[0] = static_cast<T>(mu);
-        to[1] = static_cast<T>(mu - to[0]);
-        to[2] = static_cast<T>(inv_std * gamma[i]);
-        to[3] = beta[i];
-        if (own.slice == 0) {
-            statistics[i] = mu;
-            statistics[c + i] = inv_std;
-            if (TRAIN) mean[i] = to[0];
-            if (TRAIN) var[i] = static_cast<T>(biased);
+    while (now < turns || before < turns) {
+        if (TRAIN && now < turns) {
+            const L own(shape, now, desk.sums);
+            const T centre = own.valid ? x[own.channel * s] : T(0);
+            double sums[2];
+            slice_sums<HOLD>(own, x, here, centre, sums);
+            leave_sums(own, sums, slots + 1);
         }
-    }, numbers);
-    write<L, HOLD>(own, x, numbers, held, y);
-}
-
-// The sums of y_bar and of y_bar * x_hat over this block's slice; holds y_bar, then x_hat.
-template <class L, bool HOLD>
-__device__ void slice_sums(const L& own, const typename L::Value* y_bar,
-                           const typename L::Value* x, const typename L::Value (&numbers)[4],
-                           Values<L>* held, double (&sums)[2]) {
-    using T = typename L::Value;
-    constexpr int depth = L::depth / 2;  // two arrays: as many loads in flight as in the forward
-    Walk at = own.walk();
-    for (int i = own.rank; i < own.count; i += depth * own.ranks) {
-        Values<L> bars[depth], hats[depth];
-        int n = 0;
-#pragma unroll
-        for (int u = 0; u < depth; ++u) {
-            if (i + u * own.ranks < own.count) {
-                bars[u] = load<T, L::width>(y_bar + at.address);
-                hats[u] = load<T, L::width>(x + at.address);
-                at.advance();
-                n = u + 1;
+        const unsigned turn = HOLD ? before : now;
+        if (turn < turns) {
+            const L own(shape, turn, desk.sums);
+            const Integer i = own.channel;
+            const bool shares = own.rank == 0 && own.valid;
+            T scale = 0, shift = 0, centre = 0;
+            if (shares) {  // early: they are needed where everybody waits
+                scale = gamma[i];
+                shift = beta[i];
+                centre = x[i * s];
             }
-        }
-        T sum = 0, products = 0;
-#pragma unroll
-        for (int u = 0; u < depth; ++u) {
-            if (u < n) {
-                for (int v = 0; v < L::width; ++v) {
-                    T& hat = hats[u].at[v];
-                    hat = ((hat - numbers[0]) - numbers[1]) * numbers[2];
-                    sum += bars[u].at[v];
-                    products += bars[u].at[v] * hat;
+            double sums[2] = {0, 0};
+            if (TRAIN) channel_sums(own, sums, slots + 1);
+            if (HOLD && threadIdx.x == 0) *desk.turn = has_more ? atomicAdd(tickets, 1u) : turns;
+            if (shares) {
+                const Moments all = TRAIN ? moments_of(sums, static_cast<double>(n) * s, centre)
+                                          : Moments{mean[i], var[i]};
+                const double inv_std = rsqrt(all.var + eps);
+                const T high = static_cast<T>(all.mean);
+                desk.numbers[0] = high;
+                desk.numbers[1] = static_cast<T>(inv_std * scale);
+                desk.numbers[2] = static_cast<T>(shift - (all.mean - high) * inv_std * scale);
+                if (own.slice == 0) {
+                    statistics[i] = all.mean;
+                    statistics[c + i] = inv_std;
+                    if (TRAIN) mean[i] = high;
+                    if (TRAIN) var[i] = static_cast<T>(all.var);
                 }
-                if (HOLD) held[own.place(i + u * own.ranks)] = bars[u];
-                if (HOLD) held[own.room() + own.place(i + u * own.ranks)] = hats[u];
             }
+            __syncthreads();
+            const T high = own.valid ? desk.numbers[0] : T(0);
+            scale = own.valid ? desk.numbers[1] : T(0);
+            shift = own.valid ? desk.numbers[2] : T(0);
+            if (HOLD) next = *desk.turn;  // not written again before sums meet at barriers
+            write<HOLD, 1>(own, L(shape, next, desk.sums), HOLD && next < turns, {x}, there, y,
+                           [&](Values<L>(&packs)[1]) {
+                for (T& value : packs[0].at) value = (value - high) * scale + shift;
+                return packs[0];
+            });
         }
-        sums[0] += sum;
-        sums[1] += products;
-    }
-    own.sum(sums);
-}
-
-// The sums over the channel from those over its slices. In evaluation only the block that arrives
-// last needs them; the others return false.
-template <class L, bool TRAIN>
-__device__ bool channel_sums(const L& own, double (&sums)[2], double* partials,
-                             unsigned* arrivals) {
-    if (own.shape.slices == 1) return true;
-    double* slices = partials + own.channel * own.shape.slices * 2;
-    if (own.rank == 0 && own.valid) {
-        slices[own.slice * 2] = sums[0];
-        slices[own.slice * 2 + 1] = sums[1];
-    }
-    const unsigned expected = static_cast<unsigned>(own.shape.slices);
-    if (TRAIN)
-        meet(arrivals, expected);
-    else if (!arrive(arrivals, expected, own.scratch))
-        return false;
-    sums[0] = sums[1] = 0;
-    const Integer count = own.valid ? own.shape.slices : 0;
-    for (Integer k = own.rank; k < count; k += own.ranks) {
-        sums[0] += slices[k * 2];
-        sums[1] += slices[k * 2 + 1];
-    }
-    own.sum(sums);
-    return TRAIN ? own.slice == 0 : true;
-}
-
-// x_bar = scale (y_bar - mean path - x_hat variance path); numbers: mean, low, inv_std, scale.
-template <class L, bool HOLD>
-__device__ void write_x_bar(const L& own, const typename L::Value* y_bar,
-                            const typename L::Value* x, const typename L::Value (&numbers)[4],
-                            typename L::Value mean_path, typename L::Value variance_path,
-                            const Values<L>* held, typename L::Value* x_bar) {
-    using T = typename L::Value;
-    constexpr int depth = HOLD ? 1 : L::depth / 2;
-    Walk at = own.walk();
-    for (int i = own.rank; i < own.count; i += depth * own.ranks) {
-        Values<L> bars[depth], hats[depth];
-        Integer places[depth];
-#pragma unroll
-        for (int u = 0; u < depth; ++u) {
-            if (const int j = i + u * own.ranks; j < own.count) {
-                places[u] = at.address;
-                bars[u] = HOLD ? held[own.place(j)] : load<T, L::width>(y_bar + at.address);
-                hats[u] = HOLD ? held[own.room() + own.place(j)]
-                               : load<T, L::width>(x + at.address);
-                at.advance();
-            }
-        }
-#pragma unroll
-        for (int u = 0; u < depth; ++u) {
-            if (i + u * own.ranks < own.count) {
-                for (int v = 0; v < L::width; ++v) {
-                    T h = hats[u].at[v];
-                    if (!HOLD) h = ((h - numbers[0]) - numbers[1]) * numbers[2];
-                    bars[u].at[v] = numbers[3] * (bars[u].at[v] - mean_path - h * variance_path);
-                }
-                store<T, L::width>(x_bar + places[u], bars[u]);
-            }
-        }
+        if (!HOLD) return;  // there is a block for each slice
+        Values<L>* const free = there;
+        there = here;
+        here = free;
+        before = now;
+        now = next;
     }
 }
 
-// y_bar, x, x_bar: (N, C, S); statistics as the forward wrote them; partials, counters as there.
+// y_bar, x, x_bar: (N, C, S); statistics as the forward wrote them; slots as there. In evaluation
+// only the block of a channel's last slice needs the sums of the others, which came before it.
+// x_bar = scale (y_bar - mean path - x_hat variance path) = scale y_bar + slope (x - high) + shift.
 template <class L, bool HOLD, bool TRAIN>
 __global__ void __launch_bounds__(512, 2)
 batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
                     const typename L::Value* gamma, const double* statistics,
                     typename L::Value* x_bar, typename L::Value* gamma_bar,
-                    typename L::Value* beta_bar, double* partials, unsigned* counters, Integer n,
-                    Integer c, Integer s, Integer slices, Integer length, Integer held_at) {
+                    typename L::Value* beta_bar, Slot* slots, Integer n, Integer c, Integer s,
+                    Integer slices, Integer length, Integer held_at) {
     using T = typename L::Value;
-    double* scratch = reinterpret_cast<double*>(block_memory());
-    Values<L>* held = reinterpret_cast<Values<L>*>(block_memory() + held_at);
-    const bool meets = TRAIN && slices > 1;
-    const unsigned block = meets ? take_ticket(counters, scratch) : blockIdx.x;
-    const L own(Shape{n, c, s, slices, length}, block, scratch);
-    T numbers[4];
-    share(own, [&](T* to) {
-        to[0] = static_cast<T>(statistics[own.channel]);
-        to[1] = static_cast<T>(statistics[own.channel] - to[0]);
-        to[2] = static_cast<T>(statistics[c + own.channel]);
-        to[3] = static_cast<T>(statistics[c + own.channel] * gamma[own.channel]);
-    }, numbers);
-    double sums[2] = {0, 0};
-    slice_sums<L, HOLD>(own, y_bar, x, numbers, held, sums);
-    const bool writes =
-        channel_sums<L, TRAIN>(own, sums, partials, counters + 1 + block / slices);
-    if (writes && own.rank == 0 && own.valid) {
-        beta_bar[own.channel] = static_cast<T>(sums[0]);
-        gamma_bar[own.channel] = static_cast<T>(sums[1]);
+    const Shape shape{n, c, s, slices, length};
+    const Desk<L> desk(held_at);
+    unsigned* const tickets = reinterpret_cast<unsigned*>(slots);
+    const unsigned turns = turns_of(shape, L::tile);
+    unsigned before = turns, now = take_turn(tickets, desk), next = turns;
+    Values<L>*here = desk.held, *there = here + 2 * L(shape, 0, desk.sums).room();
+    const bool has_more = HOLD && turns > gridDim.x;  // else one each, without a second half
+    if (HOLD) {
+        if (has_more) next = take_turn(tickets, desk);
+        if (now < turns) fetch<2>(L(shape, now, desk.sums), {y_bar, x}, here);
+        if (next < turns) fetch<2>(L(shape, next, desk.sums), {y_bar, x}, there);
     }
-    const double values = static_cast<double>(n) * s;
-    const T mean_path = TRAIN ? static_cast<T>(sums[0] / values) : T(0);
-    const T variance_path = TRAIN ? static_cast<T>(sums[1] / values) : T(0);
-    write_x_bar<L, HOLD>(own, y_bar, x, numbers, mean_path, variance_path, held, x_bar);
+    while (now < turns || before < turns) {
+        if (now < turns) {
+            const L own(shape, now, desk.sums);
+            const T high = own.valid ? static_cast<T>(statistics[own.channel]) : T(0);
+            T lanes[4] = {0, 0, 0, 0}, products[4] = {0, 0, 0, 0};
+            over<HOLD, 2>(own, {y_bar, x}, here, [&](const Values<L>(&packs)[2], int lane) {
+                for (int v = 0; v < L::width; ++v) {
+                    lanes[lane + v] += packs[0].at[v];
+                    products[lane + v] += packs[0].at[v] * (packs[1].at[v] - high);
+                }
+            });
+            double sums[2] = {total(lanes), total(products)};  // of y_bar and of y_bar (x - high)
+            own.sum(sums);
+            leave_sums(own, sums, slots + 1);
+        }
+        const unsigned turn = HOLD ? before : now;
+        if (turn < turns) {
+            const L own(shape, turn, desk.sums);
+            const Integer i = own.channel;
+            const T high = own.valid ? static_cast<T>(statistics[i]) : T(0);
+            double low = 0, inv_std = 0, scale_ = 0;
+            if (own.rank == 0 && own.valid) {  // early: they are needed where everybody waits
+                low = statistics[i] - high;
+                inv_std = statistics[c + i];
+                scale_ = gamma[i] * inv_std;
+            }
+            const bool is_last = own.slice == slices - 1;
+            double sums[2] = {0, 0};
+            if (TRAIN || is_last) channel_sums(own, sums, slots + 1);
+            if (HOLD && threadIdx.x == 0) *desk.turn = has_more ? atomicAdd(tickets, 1u) : turns;
+            if (own.rank == 0 && own.valid) {
+                const double along_x_hat = (sums[1] - low * sums[0]) * inv_std;
+                const double values = static_cast<double>(n) * s;
+                const double slope_ = -scale_ * inv_std * along_x_hat / values;
+                desk.numbers[0] = static_cast<T>(scale_);
+                desk.numbers[1] = static_cast<T>(slope_);
+                desk.numbers[2] = static_cast<T>(-scale_ * sums[0] / values - slope_ * low);
+                if (is_last) beta_bar[i] = static_cast<T>(sums[0]);
+                if (is_last) gamma_bar[i] = static_cast<T>(along_x_hat);
+            }
+            __syncthreads();
+            const T scale = own.valid ? desk.numbers[0] : T(0);
+            const T slope = own.valid ? desk.numbers[1] : T(0);
+            const T shift = own.valid ? desk.numbers[2] : T(0);
+            if (HOLD) next = *desk.turn;
+            write<HOLD, 2>(own, L(shape, next, desk.sums), HOLD && next < turns, {y_bar, x}, there,
+                           x_bar, [&](Values<L>(&packs)[2]) {
+                for (int v = 0; v < L::width; ++v) {
+                    T& value = packs[0].at[v];
+                    value *= scale;
+                    if (TRAIN) value += slope * (packs[1].at[v] - high) + shift;
+                }
+                return packs[0];
+            });
+        }
+        if (!HOLD) return;
+        Values<L>* const free = there;
+        there = here;
+        here = free;
+        before = now;
+        now = next;
+    }
 }

@@ -1,6 +1,5 @@
 """Launches of ``batch_norm.cu``."""
 
-from math import prod
 from typing import Any, NamedTuple
 
 from minigrad.fused.cuda import kernels
@@ -37,7 +36,7 @@ def accepts(x: Any, gamma: Any, beta: Any, *, mean=None, var=None, axis=None, ep
     given = [array for array in (mean, var) if array is not None]
     arrays = (x, gamma, beta, *given)
     is_usual = axis is None or tuple(axis) == others
-    is_small = x.ndim >= 2 and x.size > 0 and prod(x.shape[2:]) < LIMIT
+    is_small = x.ndim >= 2 and x.size > 0 and x.size // x.shape[1] < LIMIT
     return is_usual and is_small and kernels.is_real(*arrays)
 
 
@@ -91,9 +90,6 @@ def _run(
     width = f", {plan.width}" if plan.layout == "Planes" else ""
     held, trains = (str(flag).lower() for flag in (plan.held, training))
     instance = f"batch_norm_{way}<{plan.layout}<{type_}{width}>, {held}, {trains}>"
-    meets = meets and plan.slices > 1  # else the two below are never touched
-    partials = xp.empty(plan.partials if meets else 1, "float64")
-    counters = xp.zeros(plan.counters, "uint32") if meets else partials
-    n, c, s = flattened(x.shape)
-    numbers = (n, c, s, plan.slices, plan.length, plan.held_at, *last)
-    kernels.run(xp, FILE, instance, plan.launch, *arrays, partials, counters, *numbers)
+    slots = xp.zeros(plan.slots, "uint64") if meets else arrays[0]  # else never touched
+    numbers = (*flattened(x.shape), plan.slices, plan.length, plan.held_at, *last)
+    kernels.run(xp, FILE, instance, plan.launch, *arrays, slots, *numbers)

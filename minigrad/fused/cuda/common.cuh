@@ -3,15 +3,43 @@
 // The text is CUDA C++17 without headers. It also compiles as plain C++20 where MINIGRAD_HOST is
 // defined and a header supplies the words of CUDA (threadIdx, __syncthreads, ...): tests run it so.
 
+using Integer = long long;  // what the launcher passes for every integer
+using Slot = unsigned long long;
+
 #ifndef MINIGRAD_HOST
 __device__ inline char* block_memory() {
     extern __shared__ double pool[];  // double: aligned for every type that is put into it
     return reinterpret_cast<char*>(pool);
 }
-__device__ inline void doze() { __nanosleep(64); }
-#endif
+__device__ inline void doze() { __nanosleep(32); }
+__device__ inline Slot bits_of(double value) { return __double_as_longlong(value); }
+__device__ inline double number_of(Slot bits) { return __longlong_as_double(bits); }
+// What other blocks write and read meanwhile.
+__device__ inline Slot peek(const Slot* slot) { return *static_cast<const volatile Slot*>(slot); }
+__device__ inline void put(Slot* slot, Slot bits) { *static_cast<volatile Slot*>(slot) = bits; }
 
-using Integer = long long;  // what the launcher passes for every integer
+// Starts a copy from memory to shared memory; `await_copies` ends those that this thread started.
+template <class P>
+__device__ inline void copy_async(P* to, const P* from) {
+#if __CUDA_ARCH__ >= 800
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+    if constexpr (sizeof(P) == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from)
+                     : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(from),
+                     "n"(sizeof(P))
+                     : "memory");
+#else
+    *to = *from;
+#endif
+}
+__device__ inline void await_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+#endif
 
 // N consecutive values that one instruction moves; the address must be a multiple of its size.
 template <class T, int N>
@@ -40,8 +68,8 @@ __device__ inline T not_a_number() {
     return sqrt(T(-1));
 }
 
-// The sum of each value over all threads of a block of whole warps, in every thread. The order of
-// the additions depends on nothing but the size of the block. `scratch`: M doubles per warp.
+// The sum of each value over all threads of a block of whole warps, in thread 0. The order of the
+// additions depends on nothing but the size of the block. `scratch`: M doubles per warp.
 template <int M>
 __device__ inline void block_sum(double (&values)[M], double* scratch) {
     const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
@@ -51,48 +79,29 @@ __device__ inline void block_sum(double (&values)[M], double* scratch) {
     if (threadIdx.x % 32 == 0)
         for (int m = 0; m < M; ++m) scratch[m * warps + warp] = values[m];
     __syncthreads();
-    for (int m = 0; m < M; ++m) {
-        values[m] = 0;
-        for (int w = 0; w < warps; ++w) values[m] += scratch[m * warps + w];
-    }
+    if (threadIdx.x == 0)
+        for (int w = 1; w < warps; ++w)
+            for (int m = 0; m < M; ++m) values[m] += scratch[m * warps + w];
     __syncthreads();  // `scratch` is free again
 }
 
-// Blocks that share a channel wait for each other, so they must all be running. Blocks therefore
-// take their work in the order in which they start: whoever waits, waits for blocks that run or
-// are next, and the launcher asks for fewer than the device can hold.
-__device__ inline unsigned take_ticket(unsigned* tickets, double* scratch) {
-    unsigned* mine = reinterpret_cast<unsigned*>(scratch);
-    if (threadIdx.x == 0) *mine = atomicAdd(tickets, 1u);
-    __syncthreads();
-    const unsigned ticket = *mine;
-    __syncthreads();
-    return ticket;
+// Blocks leave numbers for each other in slots, which start as 0. A number is kept as the complement
+// of its bits, and those of nan are always the same: no number leaves 0. So whoever reads a slot sees
+// whether it was written, and needs no order among other reads and writes.
+__device__ inline void publish(Slot* slot, double value) {
+    put(slot, ~bits_of(value == value ? value : not_a_number<double>()));
 }
 
-// Publishes what thread 0 wrote before and says whether this block is the last of `expected`.
-__device__ inline bool arrive(unsigned* arrivals, unsigned expected, double* scratch) {
-    unsigned* before = reinterpret_cast<unsigned*>(scratch);
-    __syncthreads();  // all writes of the block are done
-    if (threadIdx.x == 0) {
-        __threadfence();
-        *before = atomicAdd(arrivals, 1u);
-        __threadfence();
+// Waits until all slots are written.
+template <int M>
+__device__ inline void await(const Slot* const (&slots)[M], double (&values)[M]) {
+    for (bool is_waiting = true; is_waiting;) {
+        is_waiting = false;
+        for (int m = 0; m < M; ++m) {
+            const Slot bits = peek(slots[m]);
+            values[m] = number_of(~bits);
+            is_waiting |= bits == 0;
+        }
+        if (is_waiting) doze();
     }
-    __syncthreads();
-    const bool last = *before == expected - 1;
-    __syncthreads();
-    return last;
-}
-
-// As `arrive`, but returns when all `expected` blocks have arrived: their writes are visible then.
-__device__ inline void meet(unsigned* arrivals, unsigned expected) {
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
-        atomicAdd(arrivals, 1u);
-        while (atomicAdd(arrivals, 0u) < expected) doze();
-        __threadfence();
-    }
-    __syncthreads();
 }

@@ -3,7 +3,7 @@
 Pure functions of numbers, so that tests hold them on a machine without a GPU.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 RESERVED = 1024  # bytes of shared memory that the system takes from each block
@@ -18,22 +18,31 @@ class Device:
         shared_per_multiprocessor: bytes of shared memory that its blocks divide.
         shared_per_block: bytes that one block can ask for.
         threads: per block, for kernels that fill the device; a multiple of 32.
+        together: how many blocks of so many threads run at once on one multiprocessor.
     """
 
     multiprocessors: int
     shared_per_multiprocessor: int
     shared_per_block: int
     threads: int = 512
+    together: int = 2
 
     @property
     def blocks(self) -> int:
-        """How many blocks of ``threads`` threads run at once, two to a multiprocessor."""
-        return 2 * self.multiprocessors
+        """How many blocks of ``threads`` threads run at once."""
+        return self.together * self.multiprocessors
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory that each of two blocks on one multiprocessor can have."""
-        return min(self.shared_per_block, self.shared_per_multiprocessor // 2 - RESERVED)
+        """Bytes of shared memory that each of them can have."""
+        return min(
+            self.shared_per_block, self.shared_per_multiprocessor // self.together - RESERVED
+        )
+
+    def halved(self) -> "Device":
+        """The same device with twice as many blocks of half as many threads, of 32 at least."""
+        half = self.threads // 2 // 32 * 32
+        return replace(self, threads=half, together=2 * self.together) if half else self
 
 
 @dataclass(frozen=True)
@@ -69,14 +78,9 @@ class Slices:
     launch: Launch
 
     @property
-    def partials(self) -> int:
-        """Doubles that the blocks exchange: two per channel and slice, padded to whole tiles."""
-        return 2 * self.tiles * (32 if self.layout == "Columns" else 1) * self.slices
-
-    @property
-    def counters(self) -> int:
-        """Counters that start at 0: tickets, and arrivals of each tile."""
-        return 1 + self.tiles
+    def slots(self) -> int:
+        """A counter, and two numbers per channel and slice, padded to whole tiles."""
+        return 1 + 2 * self.tiles * (32 if self.layout == "Columns" else 1) * self.slices
 
 
 def slices(
@@ -90,9 +94,10 @@ def slices(
 ) -> Slices:
     """Cut the channels of (N, C, S) into slices that keep every multiprocessor busy.
 
-    As many slices as the device has room for, each of two packs per thread or more; more where they
-    must be small enough to be held. Never more per tile than half of the blocks that run at once:
-    blocks of a tile wait for each other, and two streams may run such a kernel at the same time.
+    As many slices as keep all blocks busy in as few turns as there must be, each of two packs per
+    thread or more; more where they must be small enough to be held, two at a time unless each block
+    has but one. Blocks of a tile wait for each other, and two streams may run such a kernel at the
+    same time: so a tile has no more slices than half of the blocks that run at once have in hand.
 
     Args:
         shape: N, C, S in C order; none of them 0.
@@ -104,23 +109,43 @@ def slices(
     n, c, s = shape
     per_pack = 16 // itemsize
     width = per_pack if aligned and s % per_pack == 0 else 1
-    tile = 32 if s == 1 else 1
+    layout, tile = ("Columns", 32) if s == 1 else ("Planes", 1)
+    values, tiles, each = n * s, -(-c // tile), itemsize * arrays * tile
+    if layout == "Planes":  # more blocks hide more of each other's waits
+        device = device.halved()
+        small = device.halved()  # for many small channels
+        fits = _scratch(small, 1) + 2 * values * each <= small.shared
+        if fits and holds and tiles >= 2 * device.blocks and values < 16 * width * device.threads:
+            device = small
     ranks = device.threads // tile  # threads that share a channel
-    sums = 3 * (device.threads if tile > 1 else device.threads // 32)
-    held_at = _multiple(8 * max(sums, 4 * tile), 16)
-    values, tiles = n * s, -(-c // tile)
-    most = max(1, device.blocks // 2)
-    wanted = min(-(-device.blocks // tiles), -(-values // (2 * ranks * width)))
-    capacity = (device.shared - held_at) // (itemsize * arrays * tile) // width * width
-    needed = -(-values // capacity) if holds and capacity > 0 else most + 1
-    held = holds and needed <= most
-    count = max(1, min(most, max(wanted, needed if held else 1)))
+    held_at = _scratch(device, tile)
+
+    def fewest(halves: int) -> int:
+        """Slices that are small enough for one of so many parts of a block's memory."""
+        capacity = (device.shared - held_at) // halves // each // width * width
+        return -(-values // capacity) if capacity > 0 else device.blocks + 1
+
+    half = max(1, device.blocks // 2)
+    halves = 1 if fewest(1) <= half and tiles * fewest(1) <= device.blocks else 2
+    least, most = fewest(halves), halves * half
+    held = holds and least <= most
+    if not held:
+        least, most = 1, half
+    turns = -(-tiles * least // device.blocks)
+    wanted = min(turns * device.blocks // tiles, -(-values // (2 * ranks * width)))
+    count = min(most, max(wanted, least))
     length = _multiple(-(-values // count), width)
     count = -(-values // length)
-    shared = held_at + (length * tile * arrays * itemsize if held else 0)
-    layout = "Columns" if tile > 1 else "Planes"
-    launch = Launch(tiles * count, device.threads, shared)
+    shared = held_at + (halves * _multiple(length * each, 16) if held else 0)
+    grid = min(tiles * count, device.blocks) if held else tiles * count
+    launch = Launch(grid, device.threads, shared)
     return Slices(layout, width, tiles, count, length, held_at, held, launch)
+
+
+def _scratch(device: Device, tile: int) -> int:
+    """Bytes that a block needs for sums, four numbers per channel and the number of a slice."""
+    sums = 2 * (device.threads if tile > 1 else device.threads // 32)
+    return _multiple(8 * (sums + 4 * tile + 1), 16)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,14 @@ layer_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
     double* scratch = reinterpret_cast<double*>(block_memory());
     Values<L>* held = reinterpret_cast<Values<L>*>(block_memory() + held_at);
     const L own(Shape{1, rows, features, 1, features}, blockIdx.x, scratch);
-    const Moments all = slice_moments<L, HOLD>(own, x, held);
+    const T centre = x[own.channel * features];
+    double sums[2];
+    if (HOLD) fetch<1>(own, {x}, held);
+    slice_sums<HOLD>(own, x, held, centre, sums);
     T numbers[4];
     share(own, [&](T* to) {
-        const double inv_std = 1 / sqrt(all.squares / static_cast<double>(features) + eps);
+        const Moments all = moments_of(sums, static_cast<double>(features), centre);
+        const double inv_std = rsqrt(all.var + eps);
         to[0] = static_cast<T>(all.mean);
         to[1] = static_cast<T>(all.mean - to[0]);
         to[2] = static_cast<T>(inv_std);
@@ -77,8 +81,11 @@ layer_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
         if (HOLD) held[own.room() + own.place(i)] = hat;
     }
     own.sum(sums);
-    const T mean_path = static_cast<T>(sums[0] / static_cast<double>(features));
-    const T variance_path = static_cast<T>(sums[1] / static_cast<double>(features));
+    T paths[4];
+    share(own, [&](T* to) {
+        for (int i = 0; i < 4; ++i)
+            to[i] = i < 2 ? static_cast<T>(sums[i] / static_cast<double>(features)) : T(0);
+    }, paths);
     at = own.walk();
     for (int i = own.rank; i < own.count; i += own.ranks, at.advance()) {
         Values<L> g, hat;
@@ -89,7 +96,7 @@ layer_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
             pair(at, g, hat);
         }
         for (int v = 0; v < L::width; ++v)
-            g.at[v] = numbers[2] * (g.at[v] - mean_path - hat.at[v] * variance_path);
+            g.at[v] = numbers[2] * (g.at[v] - paths[0] - hat.at[v] * paths[1]);
         store<T, L::width>(x_bar + at.address, g);
     }
 }

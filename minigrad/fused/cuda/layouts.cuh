@@ -6,7 +6,8 @@
 //   count            packs of `width` values in this slice; thread `rank` owns every `ranks`-th
 //   walk()           their places in memory, one after the other
 //   place(i)         where pack i is held in shared memory; below room()
-//   sum(values)      over the threads of this channel in this block
+//   sum(values)      over the threads of this channel in this block, for its first (rank 0)
+//   room_of_sums()   doubles of scratch that `sum` of one value takes
 
 // How long a step through memory is; `s` is the position inside a row of S consecutive values.
 struct Walk {
@@ -26,6 +27,12 @@ struct Walk {
 struct Shape {
     Integer n, c, s;         // (N, C, S) in C order
     Integer slices, length;  // slices per channel, and values in each but the last
+
+    // How many values of a channel are in slice k.
+    __device__ double values_in(Integer k) const {
+        const Integer rest = n * s - k * length;
+        return static_cast<double>(rest < length ? rest : length);
+    }
 };
 
 // (N, C, S): a block reads one channel, S consecutive values at a time; V divides S.
@@ -39,34 +46,38 @@ struct Planes {
 
     const Shape shape;
     double* const scratch;
-    Integer channel, slice, first;
+    unsigned first;  // 32 bits count the values of a channel
+    int channel, slice;
     int rank, ranks, count;
     static constexpr bool valid = true;
 
     __device__ Planes(const Shape& g, unsigned block, double* memory) : shape(g), scratch(memory) {
-        channel = block / g.slices;
-        slice = block % g.slices;
+        const unsigned slices = static_cast<unsigned>(g.slices), values = g.n * g.s;
+        channel = block / slices;
+        slice = block % slices;
         rank = threadIdx.x;
         ranks = blockDim.x;
-        first = slice * g.length;
-        const Integer values = g.n * g.s, end = first + g.length;
-        count = static_cast<int>(((end < values ? end : values) - first) / V);
+        first = slice * static_cast<unsigned>(g.length);
+        const unsigned rest = values - first, most = static_cast<unsigned>(g.length);
+        count = (rest < most ? rest : most) / V;
     }
 
     __device__ Walk walk() const {
-        const Integer own = first + static_cast<Integer>(rank) * V;
-        const Integer step = static_cast<Integer>(ranks) * V, row = shape.c * shape.s;
-        const Integer n = own / shape.s, s = own % shape.s;
+        const unsigned length = static_cast<unsigned>(shape.s), own = first + rank * V;
+        const unsigned n = own / length, s = own % length, step = ranks * V;
+        const Integer row = shape.c * shape.s;
         return {n * row + channel * shape.s + s,
-                step / shape.s * row + step % shape.s,
+                step / length * row + step % length,
                 row - shape.s,
                 static_cast<int>(s),
-                static_cast<int>(step % shape.s),
-                static_cast<int>(shape.s)};
+                static_cast<int>(step % length),
+                static_cast<int>(length)};
     }
 
     __device__ int place(int i) const { return i; }
     __device__ int room() const { return static_cast<int>(shape.length / V); }
+
+    static __device__ int room_of_sums() { return blockDim.x / 32; }
 
     template <int M>
     __device__ void sum(double (&values)[M]) const {
@@ -84,13 +95,15 @@ struct Columns {
 
     const Shape shape;
     double* const scratch;
-    Integer channel, slice, first;
+    Integer first;
+    int channel, slice;
     int rank, ranks, count;
     bool valid;
 
     __device__ Columns(const Shape& g, unsigned block, double* memory) : shape(g), scratch(memory) {
-        slice = block % g.slices;
-        channel = block / g.slices * 32 + threadIdx.x % 32;
+        const unsigned slices = static_cast<unsigned>(g.slices);
+        slice = block % slices;
+        channel = block / slices * 32 + threadIdx.x % 32;
         valid = channel < g.c;
         rank = threadIdx.x / 32;
         ranks = blockDim.x / 32;
@@ -106,16 +119,16 @@ struct Columns {
     __device__ int place(int i) const { return i * 32 + threadIdx.x % 32; }
     __device__ int room() const { return static_cast<int>(shape.length * 32); }
 
-    // In the order of the warps. `scratch`: M doubles per thread.
+    static __device__ int room_of_sums() { return blockDim.x; }
+
+    // In the order of the warps.
     template <int M>
     __device__ void sum(double (&values)[M]) const {
         const int column = threadIdx.x % 32;
         for (int m = 0; m < M; ++m) scratch[(m * ranks + rank) * 32 + column] = values[m];
         __syncthreads();
-        for (int m = 0; m < M; ++m) {
-            values[m] = 0;
-            for (int r = 0; r < ranks; ++r) values[m] += scratch[(m * ranks + r) * 32 + column];
-        }
+        for (int r = 1; rank == 0 && r < ranks; ++r)
+            for (int m = 0; m < M; ++m) values[m] += scratch[(m * ranks + r) * 32 + column];
         __syncthreads();
     }
 };

@@ -1,65 +1,121 @@
-// Mean and sum of squared deviations, right where the mean is large and the deviations are small.
+// Sums over the values of a slice, and what is written from them, with each value read once from
+// memory where the slice is held in shared memory.
 //
-// A mean of 1e4 with a deviation of 1 must not cost digits: sums are taken of x - shift, with a
-// value of x as shift, in chunks whose deviations are from the chunk's own mean; across chunks,
-// threads and blocks in double (Chan, Golub, LeVeque 1983, eq. 1.5b).
+// A mean of 1e4 with a deviation of 1 must not cost digits: a thread sums x - x0, with the first of
+// its values as x0, and the squares of that; across threads and blocks sums are in double, of
+// x - centre with one value of the channel as centre. Both shifts are among the values: squares of
+// n values are then no more than n + 1 times their squared deviations (typically twice), so what
+// cancels is known (Chan, Golub, LeVeque 1983).
 
 template <class L>
 using Values = Pack<typename L::Value, L::width>;
 
+// Starts copies of the packs of M arrays that this thread owns into shared memory.
+template <int M, class L>
+__device__ void fetch(const L& own, const typename L::Value* const (&arrays)[M],
+                      Values<L>* held) {
+    Walk at = own.walk();
+    for (int i = own.rank; i < own.count; i += own.ranks, at.advance())
+        for (int m = 0; m < M; ++m)
+            copy_async(held + m * own.room() + own.place(i),
+                       reinterpret_cast<const Values<L>*>(arrays[m] + at.address));
+}
+
+// Calls f(packs, lane) for the packs of this thread, which were fetched (HOLD) or are read. Value v
+// of a pack belongs to lane + v of four sums, so that few terms are added to one.
+template <bool HOLD, int M, class L, class F>
+__device__ void over(const L& own, const typename L::Value* const (&arrays)[M],
+                     const Values<L>* held, F f) {
+    constexpr int depth = HOLD ? 4 / L::width : L::depth / M;  // loads in flight
+    Walk at = own.walk();
+    if (HOLD) await_copies();
+    for (int i = own.rank; i < own.count; i += depth * own.ranks) {
+        Values<L> packs[depth][M];
+#pragma unroll
+        for (int u = 0; u < depth; ++u) {
+            if (const int j = i + u * own.ranks; j < own.count) {
+                for (int m = 0; m < M; ++m)
+                    packs[u][m] = HOLD ? held[m * own.room() + own.place(j)]
+                                       : load<typename L::Value, L::width>(arrays[m] + at.address);
+                at.advance();
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < depth; ++u)
+            if (i + u * own.ranks < own.count) f(packs[u], u * L::width % 4);
+    }
+}
+
+template <class T>
+__device__ T total(const T (&lanes)[4]) {
+    return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+}
+
+// The sums of x - centre and of its squares over this thread's channel in this block's slice.
+template <bool HOLD, class L>
+__device__ void slice_sums(const L& own, const typename L::Value* x, const Values<L>* held,
+                           typename L::Value centre, double (&sums)[2]) {
+    using T = typename L::Value;
+    T lanes[4] = {0, 0, 0, 0}, squares[4] = {0, 0, 0, 0}, x0 = 0;
+    int n = 0;
+    over<HOLD, 1>(own, {x}, held, [&](const Values<L>(&packs)[1], int lane) {
+        if (n == 0) x0 = packs[0].at[0];
+        n += L::width;
+        for (int v = 0; v < L::width; ++v) {
+            const T d = packs[0].at[v] - x0;
+            lanes[lane + v] += d;
+            squares[lane + v] += d * d;
+        }
+    });
+    const double d = static_cast<double>(x0) - centre, sum = total(lanes);
+    sums[0] = sum + n * d;
+    sums[1] = total(squares) + (sum + sums[0]) * d;
+    own.sum(sums);
+}
+
 struct Moments {
-    double mean, squares;  // squares: the sum of squared deviations
+    double mean, var;  // biased: over n
 };
 
-// Mean and squares of the values of this thread's channel in this block's slice.
-template <class L, bool HOLD>
-__device__ Moments slice_moments(const L& own, const typename L::Value* x, Values<L>* held) {
+__device__ inline Moments moments_of(const double (&sums)[2], double n, double centre) {
+    const double mean = sums[0] / n, var = sums[1] / n - mean * mean;
+    return {centre + mean, var < 0 ? 0 : var};
+}
+
+// Writes f(packs) for the packs of this thread. With HOLD it starts to load those of `next`, if that
+// is `coming`, into the places that become free.
+template <bool HOLD, int M, class L, class F>
+__device__ void write(const L& own, const L& next, bool coming,
+                      const typename L::Value* const (&arrays)[M], Values<L>* held,
+                      typename L::Value* out, F f) {
     using T = typename L::Value;
-    double sums[3] = {0, 0, 0};  // of d, of squares inside chunks, and of chunk means squared
-    Walk at = own.walk();
-    T shift = 0;
-    if (own.valid) {  // the first value of the slice: the same for all threads of the channel
-        L first(own);
-        first.rank = 0;
-        shift = x[first.walk().address];
-    }
-    for (int i = own.rank; i < own.count; i += L::depth * own.ranks) {
-        Values<L> packs[L::depth];
-        int n = 0;
+    constexpr int depth = HOLD ? 1 : L::depth / 2;  // only memory needs loads in advance
+    Walk at = own.walk(), from = next.walk();
+    const int loads = coming ? next.count : 0;
+    for (int i = own.rank; i < own.count || i < loads; i += depth * own.ranks) {
+        Values<L> packs[depth][M];
+        T* places[depth];
+        Values<L>* const place = held + own.place(i);
 #pragma unroll
-        for (int u = 0; u < L::depth; ++u) {
+        for (int u = 0; u < depth; ++u) {
             if (i + u * own.ranks < own.count) {
-                packs[u] = load<T, L::width>(x + at.address);
+                places[u] = out + at.address;
+                for (int m = 0; m < M; ++m)
+                    packs[u][m] = HOLD ? place[m * own.room()]
+                                       : load<T, L::width>(arrays[m] + at.address);
                 at.advance();
-                n = u + 1;
             }
         }
-        T sum = 0, squares = 0;
 #pragma unroll
-        for (int u = 0; u < L::depth; ++u)
-            if (u < n)
-                for (int v = 0; v < L::width; ++v) sum += packs[u].at[v] - shift;
-        const T mean = sum / (n * L::width);
-#pragma unroll
-        for (int u = 0; u < L::depth; ++u) {
-            if (u < n) {
-                for (int v = 0; v < L::width; ++v) {
-                    const T d = (packs[u].at[v] - shift) - mean;
-                    squares += d * d;
-                }
-                if (HOLD) held[own.place(i + u * own.ranks)] = packs[u];
-            }
+        for (int u = 0; u < depth; ++u)
+            if (i + u * own.ranks < own.count) store<T, L::width>(places[u], f(packs[u]));
+        if (i < loads) {
+            for (int m = 0; m < M; ++m)
+                copy_async(place + m * own.room(),
+                           reinterpret_cast<const Values<L>*>(arrays[m] + from.address));
+            from.advance();
         }
-        const double m = mean, values = n * L::width;
-        sums[0] += values * m;  // of the rounded mean: the deviations above are from it
-        sums[1] += squares;
-        sums[2] += values * m * m;
     }
-    own.sum(sums);
-    const double values = static_cast<double>(own.count) * L::width;
-    if (own.count == 0) return {0, 0};
-    const double spread = sums[2] - sums[0] * sums[0] / values;
-    return {shift + sums[0] / values, sums[1] + (spread > 0 ? spread : 0)};
 }
 
 // One thread per channel computes up to four numbers for all threads of its channel.

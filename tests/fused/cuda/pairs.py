@@ -68,10 +68,11 @@ def normal(shape, dtype, rng, mean=0.0, std=1.0):
 def check_normalized(found, references, y_bar, x, gamma, beta, centre, inv_std, axes, dtype):
     """Hold batch or layer norm against ``references`` = (y, x_bar, gamma_bar, beta_bar).
 
-    With D = max|x - centre| inv_std, an upper bound of |x_hat|: sums of 16 terms are taken in the
-    dtype, which moves the mean by (16 + 2) u D deviations and, by its square, inv_std by
-    (16 + 3) / 2 u; 5 roundings follow per element. Together below 40 u D, times D again where the
-    dtype is that of the sums across chunks, which cancel D^2 digits there. In the backward the
+    With D = max|x - centre| inv_std, an upper bound of |x_hat|: sums of 18 terms are taken in the
+    dtype, which moves the mean by (18 + 2) u D deviations. Squares are taken from the first value
+    of a thread; of values in no order these are twice the squared deviations, and inv_std moves by
+    18 + 3 / 2 u. 4 roundings follow per element. Together below 40 u D, times D again where the
+    dtype is that of the sums across threads, which cancel D^2 digits there. In the backward the
     same error of x_hat meets the magnitudes of the summands before they cancel.
     """
     u = np.finfo(dtype).eps

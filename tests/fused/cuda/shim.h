@@ -6,6 +6,7 @@
 // one, each until it has to wait, which takes a tenth of the time.
 #define MINIGRAD_HOST
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -31,6 +32,7 @@
 #define __launch_bounds__(...)
 
 using std::exp, std::fabs, std::fmax, std::log, std::sqrt;
+inline double rsqrt(double value) { return 1 / sqrt(value); }
 
 namespace shim {
 
@@ -87,8 +89,14 @@ struct Warp {
     alignas(16) char slots[32][16];
 };
 
+struct Copy {
+    void* to;
+    const void* from;
+    std::size_t size;
+};
+
 struct Block {
-    Block(long long threads, std::size_t bytes) : gate(threads), size(bytes) {
+    Block(long long threads, std::size_t bytes) : gate(threads), copies(threads), size(bytes) {
         for (long long lane = 0; lane < threads; lane += 32)
             warps.push_back(std::make_unique<Warp>(std::min(32LL, threads - lane)));
         memory = static_cast<char*>(operator new[](bytes, std::align_val_t(16)));
@@ -96,6 +104,7 @@ struct Block {
     ~Block() { operator delete[](memory, std::align_val_t(16)); }
     Gate gate;
     std::vector<std::unique_ptr<Warp>> warps;
+    std::vector<std::vector<Copy>> copies;  // that each thread has started
     std::size_t size;
     char* memory;
     long long number = 0;
@@ -109,10 +118,6 @@ inline thread_local shim::Index threadIdx, blockIdx, blockDim, gridDim;
 
 inline void __syncthreads() { shim::current->gate.arrive_and_wait(); }
 
-// Atomic additions order nothing by themselves, as on a GPU; fences do. ThreadSanitizer does not
-// know fences, so they are steps of one counter: each sees what came before the steps below its.
-inline std::atomic<unsigned> fences = 0;
-inline void __threadfence() { fences.fetch_add(1, std::memory_order_acq_rel); }
 inline void doze() {
 #ifdef SHIM_THREADS
     std::this_thread::yield();
@@ -121,6 +126,27 @@ inline void doze() {
 #endif
 }
 inline char* block_memory() { return shim::current->memory; }
+
+inline unsigned long long bits_of(double value) { return std::bit_cast<unsigned long long>(value); }
+inline double number_of(unsigned long long bits) { return std::bit_cast<double>(bits); }
+inline unsigned long long peek(const unsigned long long* slot) {
+    auto& place = const_cast<unsigned long long&>(*slot);
+    return std::atomic_ref<unsigned long long>(place).load(std::memory_order_relaxed);
+}
+inline void put(unsigned long long* slot, unsigned long long bits) {
+    std::atomic_ref<unsigned long long>(*slot).store(bits, std::memory_order_relaxed);
+}
+
+// Copies are made when they are awaited: whoever reads before that reads what was there.
+template <class P>
+void copy_async(P* to, const P* from) {
+    shim::current->copies[threadIdx.x].push_back({to, from, sizeof(P)});
+}
+inline void await_copies() {
+    for (const shim::Copy& copy : shim::current->copies[threadIdx.x])
+        std::memcpy(copy.to, copy.from, copy.size);
+    shim::current->copies[threadIdx.x].clear();
+}
 
 inline unsigned atomicAdd(unsigned* address, unsigned value) {
     return std::atomic_ref<unsigned>(*address).fetch_add(value, std::memory_order_relaxed);

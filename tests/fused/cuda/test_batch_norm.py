@@ -64,6 +64,14 @@ def test_what_is_not_finite_stays_in_its_channel(shape, value, kernels, rng):
     assert np.isfinite(found.bars[0][:, clean]).all()
 
 
+def test_no_nan_passes_for_sums_that_nobody_has_left(kernels, rng):
+    """Blocks wait until a slot differs from 0, the complement of this nan."""
+    xs, y_bar = normal((4, 3, 200), np.float64, rng)
+    xs[0][2, 1, 7] = np.array(2**64 - 1, np.uint64).view(np.float64)
+    found = run(kernels, "batch_norm", xs, y_bar)
+    assert np.isnan(found.y[:, 1]).all() and np.isfinite(found.y[:, [0, 2]]).all()
+
+
 def test_two_calls_give_the_same_bits(kernels, rng):
     for shape in [(500, 33), (16, 2, 40, 40)]:
         xs, y_bar = normal(shape, np.float32, rng)
