@@ -1,50 +1,133 @@
-// C = A B by tiles of 64 x 64, for recorded steps, where CuPy refuses cuBLAS. Any strides, so that
-// transposed operands need no copy. Where tiles are few the sum over k is cut into slices.
+// C = A B by tiles, for recorded steps, where CuPy refuses cuBLAS. Any strides, so that transposed
+// operands need no copy. A small product is one of small tiles, so that many multiprocessors wait
+// for memory at once; where sums are long, too, the sum over k is cut into slices.
 
-constexpr int TILE = 64, DEPTH = 16, EACH = 4;  // a thread computes 4 x 4 elements of a tile
+// A thread computes 4 x 4 elements of a tile. The tile is SIDE x SIDE threads wide; where these are
+// fewer than 256, groups of them share the sum over k. A step along k takes DEPTH places, which lie
+// in shared memory as rows along k, those of a group 16 bytes at a time.
+constexpr int THREADS = 256, EACH = 4;
+
+template <class T, int SIDE>
+struct Sizes {
+    static constexpr int TILE = EACH * SIDE, GROUPS = THREADS / (SIDE * SIDE);
+    static constexpr int DEPTH = GROUPS > 1 ? 128 : 16, OWN = DEPTH / GROUPS;
+    static constexpr int PACK = 16 / sizeof(T);
+    static constexpr int ROW = DEPTH + (GROUPS > 1 ? 2 : 1) * PACK;  // rows start in other banks
+    static constexpr int VALUES = TILE * DEPTH / THREADS;  // of an operand that a thread reads
+};
+
+// What a thread reads of an operand, (rows, k), in each step.
+template <class T, int SIDE>
+struct Operand {
+    using S = Sizes<T, SIDE>;
+    const T* at;
+    Integer step, next;            // to its next value, and to the next step
+    int row, d, step_row, step_d;  // where its values lie in the tile
+    int rows;                      // of the tile that exist
+    T values[S::VALUES];
+
+    __device__ Operand(const T* from, Integer all_rows, Integer row0, Integer k0, Integer stride,
+                       Integer stride_k) {
+        // neighbouring threads read neighbouring elements, whichever way the operand lies
+        const bool along = stride_k == 1;
+        row = along ? threadIdx.x / S::DEPTH : threadIdx.x % S::TILE;
+        d = along ? threadIdx.x % S::DEPTH : threadIdx.x / S::TILE;
+        step_row = along ? THREADS / S::DEPTH : 0;
+        step_d = along ? 0 : THREADS / S::TILE;
+        rows = static_cast<int>(all_rows - row0 < S::TILE ? all_rows - row0 : S::TILE);
+        at = from + (row0 + row) * stride + (k0 + d) * stride_k;
+        step = step_row * stride + step_d * stride_k;
+        next = S::DEPTH * stride_k;
+    }
+
+    // `left`: how many of the next step's places along k there are.
+    __device__ void fetch(Integer left) {
+        const int depth = static_cast<int>(left < S::DEPTH ? left : S::DEPTH);
+        const T* from = at;
+#pragma unroll
+        for (int i = 0; i < S::VALUES; ++i, from += step)
+            values[i] = row + i * step_row < rows && d + i * step_d < depth ? *from : T(0);
+        at += next;
+    }
+
+    __device__ void put(T* tile) const {
+#pragma unroll
+        for (int i = 0; i < S::VALUES; ++i)
+            tile[(row + i * step_row) * S::ROW + d + i * step_d] = values[i];
+    }
+};
 
 // a: (M, K), b: (K, N) with strides in elements; partials: (slices, M, N). 256 threads; shared
-// memory: 2 * TILE * DEPTH values.
-template <class T, class Out>
-__global__ void __launch_bounds__(256, 2)
-matmul(const T* a, const T* b, Out* partials, Integer m, Integer n, Integer k, Integer a_row,
+// memory: 2 * TILE * ROW values.
+template <class T, class Out, int SIDE>
+__global__ void __launch_bounds__(THREADS, 2)
+matmul(const T* __restrict__ a, const T* __restrict__ b, Out* __restrict__ partials, Integer m, Integer n, Integer k, Integer a_row,
        Integer a_column, Integer b_row, Integer b_column, Integer length) {
-    T* left = reinterpret_cast<T*>(block_memory());  // (DEPTH, TILE)
-    T* right = left + DEPTH * TILE;                  // (DEPTH, TILE)
-    const Integer across = (n + TILE - 1) / TILE, down = (m + TILE - 1) / TILE;
-    const Integer tile = blockIdx.x % (across * down), slice = blockIdx.x / (across * down);
-    const Integer row0 = tile / across * TILE, column0 = tile % across * TILE;
-    const Integer end = (slice + 1) * length < k ? (slice + 1) * length : k;
-    const int ty = threadIdx.x / 16, tx = threadIdx.x % 16;
+    using S = Sizes<T, SIDE>;
+    T* left = reinterpret_cast<T*>(block_memory());  // (TILE, ROW)
+    T* right = left + S::TILE * S::ROW;              // (TILE, ROW)
+    const unsigned across = static_cast<unsigned>((n + S::TILE - 1) / S::TILE);
+    const unsigned tiles = static_cast<unsigned>((m + S::TILE - 1) / S::TILE) * across;
+    const unsigned tile = blockIdx.x % tiles;
+    const Integer slice = blockIdx.x / tiles, first = slice * length;
+    const Integer row0 = tile / across * S::TILE, column0 = tile % across * S::TILE;
+    const int ty = threadIdx.x / SIDE % SIDE, tx = threadIdx.x % SIDE;
+    const int group = threadIdx.x / (SIDE * SIDE);
+    Operand<T, SIDE> rows(a, m, row0, first, a_row, a_column);
+    Operand<T, SIDE> columns(b, n, column0, first, b_column, b_row);
     T sums[EACH][EACH] = {};
-    for (Integer k0 = slice * length; k0 < end; k0 += DEPTH) {
-        for (int i = threadIdx.x; i < DEPTH * TILE; i += 256) {
-            // neighbouring threads read neighbouring elements, whichever way the operand lies
-            const int r = a_column == 1 ? i / DEPTH : i % TILE;
-            const int d = a_column == 1 ? i % DEPTH : i / TILE;
-            const bool has = row0 + r < m && k0 + d < end;
-            left[d * TILE + r] = has ? a[(row0 + r) * a_row + (k0 + d) * a_column] : T(0);
-        }
-        for (int i = threadIdx.x; i < DEPTH * TILE; i += 256) {
-            const int c = b_column == 1 ? i % TILE : i / DEPTH;
-            const int d = b_column == 1 ? i / TILE : i % DEPTH;
-            const bool has = column0 + c < n && k0 + d < end;
-            right[d * TILE + c] = has ? b[(k0 + d) * b_row + (column0 + c) * b_column] : T(0);
-        }
+    Integer rest = (first + length < k ? first + length : k) - first;
+    rows.fetch(rest);
+    columns.fetch(rest);
+    for (; rest > 0; rest -= S::DEPTH) {
+        rows.put(left);
+        columns.put(right);
         __syncthreads();
+        rows.fetch(rest - S::DEPTH);  // arrives while this step is computed
+        columns.fetch(rest - S::DEPTH);
+#pragma unroll 1
+        for (int d = 0; d < S::OWN; d += S::PACK) {  // not unrolled: registers are scarce
+            const int place = group * S::OWN + d;
+            Pack<T, S::PACK> x[EACH], y[EACH];
 #pragma unroll
-        for (int d = 0; d < DEPTH; ++d)
+            for (int i = 0; i < EACH; ++i) {
+                x[i] = load<T, S::PACK>(left + (ty + SIDE * i) * S::ROW + place);
+                y[i] = load<T, S::PACK>(right + (tx + SIDE * i) * S::ROW + place);
+            }
 #pragma unroll
-            for (int i = 0; i < EACH; ++i)
+            for (int v = 0; v < S::PACK; ++v)
 #pragma unroll
-                for (int j = 0; j < EACH; ++j)
-                    sums[i][j] += left[d * TILE + ty + 16 * i] * right[d * TILE + tx + 16 * j];
-        __syncthreads();
+                for (int i = 0; i < EACH; ++i)
+#pragma unroll
+                    for (int j = 0; j < EACH; ++j) sums[i][j] += x[i].at[v] * y[j].at[v];
+        }
+        __syncthreads();  // this step is used up
     }
+    const auto write = [&](Integer row, Integer column, T sum) {
+        if (row < m && column < n) partials[(slice * m + row) * n + column] = static_cast<Out>(sum);
+    };
+    if (S::GROUPS == 1) {
+#pragma unroll
+        for (int i = 0; i < EACH; ++i)
+#pragma unroll
+            for (int j = 0; j < EACH; ++j)
+                write(row0 + ty + SIDE * i, column0 + tx + SIDE * j, sums[i][j]);
+        return;
+    }
+    // two groups of a warp, then the warps in their order; a tile has an element per thread
+    T* tiles_of_warps = left;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
     for (int i = 0; i < EACH; ++i)
+#pragma unroll
         for (int j = 0; j < EACH; ++j) {
-            const Integer row = row0 + ty + 16 * i, column = column0 + tx + 16 * j;
-            if (row < m && column < n)
-                partials[(slice * m + row) * n + column] = static_cast<Out>(sums[i][j]);
+            const T sum = sums[i][j] + __shfl_xor_sync(0xffffffffu, sums[i][j], 16);
+            const int element = (ty + SIDE * i) * S::TILE + tx + SIDE * j;
+            if (lane < 16) tiles_of_warps[warp * THREADS + element] = sum;
         }
+    __syncthreads();
+    T sum = 0;
+#pragma unroll
+    for (int w = 0; w < THREADS / 32; ++w) sum += tiles_of_warps[w * THREADS + threadIdx.x];
+    write(row0 + threadIdx.x / S::TILE, column0 + threadIdx.x % S::TILE, sum);
 }

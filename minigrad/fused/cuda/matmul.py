@@ -8,11 +8,13 @@ from minigrad.fused.cuda.geometry import Launch
 from minigrad.fused.cuda.kernels import sum_rows
 
 FILE = "matmul.cu"
+_PAIRS = ("float, float", "float, double", "double, double")  # of the operands, of the results
 INSTANCES = (
-    *("matmul<float, float>", "matmul<float, double>", "matmul<double, double>"),
+    *(f"matmul<{pair}, {side}>" for pair in _PAIRS for side in (4, 16)),
     *("sum_rows<float>", "sum_rows<double>"),
 )
-_TILE, _DEPTH, _THREADS = 64, 16, 256
+_THREADS = 256
+_LENGTH = 512  # of a slice at least: the sum of slices is one launch more
 
 
 def accepts(a: Any, b: Any) -> bool:
@@ -35,19 +37,23 @@ def backward(xp: Any, y_bar: Any, cache: tuple) -> tuple[Callable, Callable]:
 def product(xp: Any, a: Any, b: Any) -> Any:
     """``a @ b`` for matrices with any strides; where tiles are few the sum is cut into slices."""
     (m, k), n = a.shape, b.shape[1]
-    tiles = -(-m // _TILE) * -(-n // _TILE)
-    wanted = -(-2 * kernels.device_of(xp, a).multiprocessors // tiles)
-    steps = -(-k // _DEPTH)  # each waits for memory; a sum of slices is a launch more
-    slices = min(wanted, steps // 2) if steps > 8 else 1
-    length = -(-k // (slices * _DEPTH)) * _DEPTH
+    wanted = kernels.device_of(xp, a).multiprocessors
+    side = 16 if _tiles(m, n, 16) >= wanted else 4  # of a tile, in threads
+    tiles, depth = _tiles(m, n, side), 16 if side == 16 else 128
+    slices = max(1, min(-(-2 * wanted // tiles), k // _LENGTH))
+    length = -(-k // (slices * depth)) * depth
     slices = -(-k // length)
     real = kernels.real(a)
     result = xp.empty((slices, m * n), a.dtype if slices == 1 else "float64")
-    size = 2 * _TILE * _DEPTH * a.dtype.itemsize
+    size = 2 * 4 * side * (depth * a.dtype.itemsize + (16 if side == 16 else 32))
     strides = [step // a.dtype.itemsize for step in (*a.strides, *b.strides)]
-    instance = f"matmul<{real}, {real if slices == 1 else 'double'}>"
+    instance = f"matmul<{real}, {real if slices == 1 else 'double'}, {side}>"
     launch = Launch(tiles * slices, _THREADS, size)
     kernels.run(xp, FILE, instance, launch, a, b, result, m, n, k, *strides, length)
     if slices == 1:
         return result.reshape(m, n)
     return sum_rows(xp, FILE, result, (m, n), a.dtype)
+
+
+def _tiles(m: int, n: int, side: int) -> int:
+    return -(-m // (4 * side)) * -(-n // (4 * side))

@@ -102,7 +102,9 @@ def test_conv_is_within_the_rounding_of_its_sums(
 
 
 @both
-@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (5, 3, 7), (65, 17, 64), (70, 700, 3)])
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(1, 1, 1), (5, 3, 7), (20, 150, 3), (65, 17, 64), (70, 1100, 3), (5, 1100, 7)]
+)
 @pytest.mark.parametrize("transposed", ["", "a", "b", "ab"])
 def test_matmul_is_within_the_rounding_of_its_sums(m, k, n, transposed, dtype, kernels, rng):
     a, b = draw(rng, (m, k), dtype), draw(rng, (k, n), dtype)
