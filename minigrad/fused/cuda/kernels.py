@@ -82,7 +82,7 @@ def sum_rows(xp: Any, name: str, partials: Any, shape: tuple[int, ...], dtype: A
     """The sums over the rows of a matrix of doubles, always in the same order."""
     threads = min(256, device_of(xp, partials).threads)
     sums = xp.empty(shape, dtype)
-    launch = Launch(-(-sums.size // 32), threads, 8 * threads)
+    launch = Launch(-(-sums.size // 8), threads, 8 * threads)
     run(xp, name, f"sum_rows<{real(sums)}>", launch, partials, sums, *partials.shape)
     return sums
 
