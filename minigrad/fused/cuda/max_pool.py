@@ -4,8 +4,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from minigrad.fused.cuda import kernels
-from minigrad.fused.cuda.geometry import elementwise
-from minigrad.fused.cuda.windows import LIMIT, RECORD, record, windows
+from minigrad.fused.cuda.windows import LIMIT, RECORD, record, spread, windows
 from minigrad.ops.pool import check_max_pool
 
 FILE = "max_pool.cu"
@@ -44,7 +43,7 @@ def forward(
     place = "unsigned char" if found.count <= 256 else "int"
     y, winners = xp.empty(shape, x.dtype), xp.empty(shape, _PLACES[place])
     geometry = kernels.by_value(record(found), RECORD)
-    _run(xp, "forward", place, y.size, x, y, winners, prod(x.shape[:2]), geometry)
+    _run(xp, "forward", place, (x, y, winners), y.shape, geometry)
     return y, Cache(winners, geometry, x.shape, place)
 
 
@@ -52,13 +51,14 @@ def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any]:
     """Each cotangent goes to the place of the maximum of its window."""
     y_bar = xp.ascontiguousarray(y_bar)
     x_bar = xp.empty(cache.shape, y_bar.dtype)
-    planes = prod(cache.shape[:2])
-    arrays = (y_bar, cache.winners, x_bar)
-    _run(xp, "backward", cache.place, x_bar.size, *arrays, planes, cache.geometry)
+    _run(xp, "backward", cache.place, (y_bar, cache.winners, x_bar), cache.shape, cache.geometry)
     return (x_bar,)
 
 
-def _run(xp: Any, way: str, place: str, size: int, x: Any, *args: Any) -> None:
-    launch = elementwise(size, kernels.device_of(xp, x))
-    instance = f"max_pool_{way}<{kernels.real(x)}, {place}>"
-    kernels.run(xp, FILE, instance, launch, x, *args)
+def _run(xp: Any, way: str, place: str, arrays: tuple, shape: tuple, geometry: Any) -> None:
+    """Launch a thread per element of ``shape``."""
+    planes = prod(shape[:2])
+    device = kernels.device_of(xp, arrays[0])
+    launch, together, parts = spread(planes, prod(shape[2:]), device)
+    instance = f"max_pool_{way}<{kernels.real(arrays[0])}, {place}>"
+    kernels.run(xp, FILE, instance, launch, *arrays, planes, geometry, together, parts)

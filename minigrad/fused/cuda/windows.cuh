@@ -22,3 +22,40 @@ __device__ inline int row_of(const Window& g, int iy, int ky) {
 __device__ inline int column_of(const Window& g, int ix, int kx) {
     return output_at(ix, kx, g.ow, g.sw, g.pw, g.dw);
 }
+
+// The place of a plane that a thread works on, in every `step`-th plane from `first` on: where its
+// windows lie is computed once, with 32 bits. `parts` blocks share a plane of many places, and one
+// block works on `together` planes of few.
+struct Place {
+    Integer first, step;
+    int at;
+    bool valid;
+
+    __device__ Place(int places, Integer together, Integer parts) {
+        const unsigned blocks = static_cast<unsigned>(parts), size = static_cast<unsigned>(places);
+        const unsigned i = blockIdx.x % blocks * blockDim.x + threadIdx.x;
+        first = blockIdx.x / blocks * together + i / size;
+        step = gridDim.x / blocks * together;
+        at = static_cast<int>(i % size);
+        valid = i < together * size;
+    }
+};
+
+// Which windows read input `i`, along one axis: `last`, the one before it, ... down to `first`.
+struct Readers {
+    int first, last, t, stride, dilation;
+
+    __device__ Readers(int i, int outputs, int places, int s, int padding, int d)
+        : t(i + padding), stride(s), dilation(d) {
+        const int start = t - (places - 1) * d;
+        first = start > 0 ? (start + s - 1) / s : 0;
+        last = t / s < outputs ? t / s : outputs - 1;
+    }
+
+    // As which of its places window `o` reads the input; -1 where the input lies between places.
+    __device__ int place_in(int o) const {
+        const int offset = t - o * stride;
+        if (dilation == 1) return offset;
+        return offset % dilation == 0 ? offset / dilation : -1;
+    }
+};

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from minigrad.fused.cuda.geometry import Device, Launch
 from minigrad.ops.window import Window, window
 
 FIELDS = ("h", "w", "oh", "ow", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw")
@@ -27,3 +28,14 @@ def record(found: Window) -> tuple[int, ...]:
     """The numbers of ``struct Window``."""
     parts = (found.sizes, found.outputs, found.kernel, found.stride, found.padding, found.dilation)
     return tuple(number for part in parts for number in part)
+
+
+def spread(planes: int, places: int, device: Device) -> tuple[Launch, int, int]:
+    """A launch of a thread per place, in no more planes at once than the device has room for.
+
+    Also the planes that one block works on, and the blocks of one plane; see ``struct Place``.
+    """
+    threads = min(256, device.threads)
+    together, parts = max(1, threads // places), -(-places // threads)
+    groups = min(-(-planes // together), max(1, 6 * device.multiprocessors // parts))
+    return Launch(groups * parts, threads), together, parts
