@@ -1,6 +1,6 @@
-// Direct convolution of small images: a block holds the planes it needs in shared memory, and each
-// thread computes one place for 8 channels at once, so that a value is read once for 8 products.
-// Larger images go through im2col and cuBLAS.
+// Direct convolution of small images: a block holds what it needs of them in shared memory, and a
+// thread computes 8 channels (or taps) at several places at once, since reading shared memory takes
+// longer than multiplying. Larger images go through im2col and cuBLAS.
 
 constexpr int CHANNELS = 8;
 
@@ -22,142 +22,242 @@ struct Tile {
     }
 };
 
-// Adds `value` times each of the 8 numbers at `from`, which is aligned: shared memory begins with
-// groups of 8, so that two instructions read what eight would.
-template <class T>
-__device__ void add_products(T (&sums)[CHANNELS], T value, const T* from) {
+// Adds each of P values times each of the 8 numbers at `from`, which is aligned: shared memory
+// begins with groups of 8, so that two instructions read what eight would.
+template <int P, class T>
+__device__ void add_products(T (&sums)[P][CHANNELS], const T (&values)[P], const T* from) {
     constexpr int width = 16 / sizeof(T);
 #pragma unroll
     for (int a = 0; a < CHANNELS; a += width) {
         const Pack<T, width> pack = load<T, width>(from + a);
 #pragma unroll
-        for (int v = 0; v < width; ++v) sums[a + v] += value * pack.at[v];
+        for (int p = 0; p < P; ++p)
+#pragma unroll
+            for (int v = 0; v < width; ++v) sums[p][a + v] += values[p] * pack.at[v];
     }
 }
 
+// write(i, read(i)) for all i < size, four at a time per thread: their reads wait for memory
+// together.
+template <class Read, class Write>
+__device__ void copy(int size, Read read, Write write) {
+    const int step = static_cast<int>(blockDim.x);
+    for (int first = threadIdx.x; first < size; first += 4 * step) {
+        decltype(read(0)) values[4];
+#pragma unroll
+        for (int u = 0; u < 4; ++u)
+            values[u] = read(first + u * step < size ? first + u * step : first);
+#pragma unroll
+        for (int u = 0; u < 4; ++u)
+            if (first + u * step < size) write(first + u * step, values[u]);
+    }
+}
+
+// `planes` planes and their borders of zeros, so that whoever reads them need not ask where he is.
 template <class T>
-__device__ void copy(const T* from, T* to, int size) {
-    for (int i = threadIdx.x; i < size; i += blockDim.x) to[i] = from[i];
+__device__ void copy_padded(const T* from, T* to, int planes, const Window& g) {
+    constexpr int pack = 16 / sizeof(T);
+    const int w = g.w + 2 * g.pw, h = g.h + 2 * g.ph, size = planes * h * w;
+    if (g.ph > 0 || g.pw > 0) {
+        const auto read = [&](int i) {
+            const int y = i / w % h - g.ph, x = i % w - g.pw;
+            const bool inside = y >= 0 && y < g.h && x >= 0 && x < g.w;
+            return inside ? from[(i / (h * w) * g.h + y) * g.w + x] : T(0);
+        };
+        copy(size, read, [&](int i, T value) { to[i] = value; });
+    } else if (size % pack == 0 && reinterpret_cast<unsigned long long>(from) % 16 == 0) {
+        copy(size / pack, [&](int i) { return load<T, pack>(from + i * pack); },
+             [&](int i, const Pack<T, pack>& values) { store<T, pack>(to + i * pack, values); });
+    } else {
+        copy(size, [&](int i) { return from[i]; }, [&](int i, T value) { to[i] = value; });
+    }
+}
+
+// The sums over all channels of what the windows at two corners see times the weights. KW: the
+// width of the windows where it is known when this is compiled, else 0.
+template <int KW, class T>
+__device__ void see(T (&sums)[2][CHANNELS], const T* one, const T* other, const T* weight,
+                    int channels, const Window& g, int plane, int width) {
+    const int kw = KW > 0 ? KW : g.kw;
+    for (int c = 0; c < channels; ++c)
+        for (int ky = 0; ky < g.kh; ++ky) {
+            const int row = c * plane + ky * g.dh * width;
+#pragma unroll
+            for (int kx = 0; kx < kw; ++kx, weight += CHANNELS) {
+                const T values[2] = {one[row + kx * g.dw], other[row + kx * g.dw]};
+                add_products<2>(sums, values, weight);
+            }
+        }
 }
 
 // x: (N, C, H, W), w: (A, C / groups, KH, KW), b: (A,), y: (N, A, OH, OW). A block computes one
-// tile of output channels for every `slices`-th image.
+// tile of output channels for every `slices`-th image, a thread two places at once.
 template <class T>
-__global__ void conv_forward(const T* x, const T* w, const T* b, T* y, Conv g, Integer tiles,
-                             Integer slices) {
-    const Tile tile(static_cast<int>(blockIdx.x % tiles), g.groups, g.a);
-    const int channels = g.c / g.groups, places = g.at.kh * g.at.kw, taps = channels * places;
+__global__ void __launch_bounds__(512, 1)
+conv_forward(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b,
+             T* __restrict__ y, Conv g, Integer tiles, Integer slices) {
+    const Tile tile(static_cast<int>(blockIdx.x % static_cast<unsigned>(tiles)), g.groups, g.a);
+    const int channels = g.c / g.groups, taps = channels * g.at.kh * g.at.kw;
     const int inputs = channels * g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
+    const int width = g.at.w + 2 * g.at.pw, plane = (g.at.h + 2 * g.at.ph) * width;
     T* weights = reinterpret_cast<T*>(block_memory());  // (taps, CHANNELS)
-    T* image = weights + taps * CHANNELS;
-    for (int i = threadIdx.x; i < taps * CHANNELS; i += blockDim.x) {
-        const int a = i % CHANNELS;
-        weights[i] = a < tile.count ? w[(tile.first + a) * taps + i / CHANNELS] : T(0);
-    }
-    for (Integer n = blockIdx.x / tiles; n < g.n; n += slices) {
+    T* biases = weights + taps * CHANNELS;
+    T* image = biases + CHANNELS;
+    const T* kernels = w + static_cast<Integer>(tile.first) * taps;
+    const auto read = [&](int i) {
+        const int a = i - CHANNELS * taps;
+        if (i < tile.count * taps) return kernels[i];
+        return g.biased && a >= 0 && a < tile.count ? b[tile.first + a] : T(0);
+    };
+    copy(CHANNELS * (taps + 1), read, [&](int i, T value) {
+        weights[i < CHANNELS * taps ? i % taps * CHANNELS + i / taps : i] = value;
+    });
+    const auto corner = [&](int o) {
+        return image + o / g.at.ow * g.at.sh * width + o % g.at.ow * g.at.sw;
+    };
+    for (Integer n = blockIdx.x / static_cast<unsigned>(tiles); n < g.n; n += slices) {
         __syncthreads();  // the image before is used up
-        copy(x + (n * g.groups + tile.group) * inputs, image, inputs);
+        copy_padded(x + (n * g.groups + tile.group) * inputs, image, channels, g.at);
         __syncthreads();
-        for (int o = threadIdx.x; o < outputs; o += blockDim.x) {
-            T sums[CHANNELS] = {};
-            const int top = o / g.at.ow * g.at.sh - g.at.ph;
-            const int left = o % g.at.ow * g.at.sw - g.at.pw;
-            const T* weight = weights;
-            for (int c = 0; c < channels; ++c) {
-                for (int ky = 0; ky < g.at.kh; ++ky) {
-                    const int iy = top + ky * g.at.dh;
-                    const bool has_row = iy >= 0 && iy < g.at.h;
-                    const T* row = image + (c * g.at.h + iy) * g.at.w;
-                    for (int kx = 0; kx < g.at.kw; ++kx, weight += CHANNELS) {
-                        const int ix = left + kx * g.at.dw;
-                        if (has_row && ix >= 0 && ix < g.at.w) add_products(sums, row[ix], weight);
+        for (int o = threadIdx.x; o < outputs; o += 2 * blockDim.x) {
+            const int other = o + static_cast<int>(blockDim.x) < outputs ? o + blockDim.x : o;
+            T sums[2][CHANNELS];
+            for (int a = 0; a < CHANNELS; ++a) sums[0][a] = sums[1][a] = biases[a];
+            const auto look = [&](auto see) {
+                see(sums, corner(o), corner(other), weights, channels, g.at, plane, width);
+            };
+            if (g.at.kw == 5)
+                look(see<5, T>);
+            else if (g.at.kw == 3)
+                look(see<3, T>);
+            else
+                look(see<0, T>);
+            T* own = y + (n * g.a + tile.first) * outputs;
+#pragma unroll
+            for (int a = 0; a < CHANNELS; ++a, own += outputs) {
+                if (a >= tile.count) break;
+                own[o] = sums[0][a];
+                own[other] = sums[1][a];
+            }
+        }
+    }
+}
+
+// The cotangent of x: a block takes one input channel of every `slices`-th image, `groups` times 8
+// taps at a time. It computes what every output gives every tap, and then each input gathers.
+template <class T>
+__global__ void __launch_bounds__(512)
+conv_backward_x(const T* __restrict__ y_bar, const T* __restrict__ w, T* __restrict__ x_bar,
+                Conv g, Integer slices, Integer groups) {
+    const int c = static_cast<int>(blockIdx.x % static_cast<unsigned>(g.c));
+    const int channels = g.c / g.groups, kernels = g.a / g.groups, group = c / channels;
+    const int places = g.at.kh * g.at.kw, padded = (places + CHANNELS - 1) / CHANNELS * CHANNELS;
+    const int inputs = g.at.h * g.at.w, outputs = g.at.oh * g.at.ow, quarter = (outputs + 3) / 4;
+    T* weights = reinterpret_cast<T*>(block_memory());  // (kernels, padded)
+    T* products = weights + kernels * padded;           // (CHANNELS * groups, outputs)
+    const T* own = w + (static_cast<Integer>(group) * kernels * channels + c % channels) * places;
+    const auto read = [&](int i) {
+        const int k = i % padded;
+        return k < places ? own[i / padded * channels * places + k] : T(0);
+    };
+    copy(kernels * padded, read, [&](int i, T value) { weights[i] = value; });
+    __syncthreads();
+    for (Integer n = blockIdx.x / static_cast<unsigned>(g.c); n < g.n; n += slices) {
+        const T* bars = y_bar + (n * g.groups + group) * kernels * outputs;
+        T* bar = x_bar + (n * g.c + c) * inputs;
+        for (int first = 0; first < padded; first += CHANNELS * static_cast<int>(groups)) {
+            const int rest = (padded - first) / CHANNELS;
+            const int some = rest < groups ? rest : static_cast<int>(groups);
+            for (int i = threadIdx.x; i < some * quarter; i += blockDim.x) {
+                const int o = i % quarter, tap = i / quarter * CHANNELS;
+                int at[4];
+                for (int p = 0; p < 4; ++p)
+                    at[p] = o + p * quarter < outputs ? o + p * quarter : o;
+                T sums[4][CHANNELS] = {};
+#pragma unroll 4
+                for (int a = 0; a < kernels; ++a) {
+                    const T* from = bars + a * outputs;
+                    const T values[4] = {from[at[0]], from[at[1]], from[at[2]], from[at[3]]};
+                    add_products<4>(sums, values, weights + a * padded + first + tap);
+                }
+#pragma unroll
+                for (int p = 0; p < 4; ++p)
+#pragma unroll
+                    for (int k = 0; k < CHANNELS; ++k)
+                        products[(tap + k) * outputs + at[p]] = sums[p][k];
+            }
+            __syncthreads();
+            for (int i = threadIdx.x; i < inputs; i += blockDim.x) {
+                const Readers rows(i / g.at.w, g.at.oh, g.at.kh, g.at.sh, g.at.ph, g.at.dh);
+                const Readers columns(i % g.at.w, g.at.ow, g.at.kw, g.at.sw, g.at.pw, g.at.dw);
+                T sum = first > 0 ? bar[i] : T(0);
+                for (int oy = rows.last; oy >= rows.first; --oy)
+                    for (int ox = columns.last; ox >= columns.first; --ox) {
+                        const int ky = rows.place_in(oy), kx = columns.place_in(ox);
+                        const int tap = ky * g.at.kw + kx - first;
+                        if (ky >= 0 && kx >= 0 && tap >= 0 && tap < some * CHANNELS)
+                            sum += products[tap * outputs + oy * g.at.ow + ox];
                     }
-                }
+                bar[i] = sum;
             }
-            for (int a = 0; a < tile.count; ++a)
-                y[(n * g.a + tile.first + a) * outputs + o] =
-                    g.biased ? sums[a] + b[tile.first + a] : sums[a];
+            __syncthreads();  // the products are used up
         }
     }
 }
 
-// The cotangent of x: a block computes one tile of input channels for every `slices`-th image.
+// The cotangents of w and b, first stage: partials (slices, A * C / groups * KH * KW + A). For b
+// there is one more tap, which sees ones. A block takes one tile of output channels, some taps and
+// every `slices`-th image; a thread takes two taps, `width` apart, and one of `parts` shares of the
+// outputs. Sums over one image are of type T, over images double.
 template <class T>
-__global__ void conv_backward_x(const T* y_bar, const T* w, T* x_bar, Conv g, Integer tiles,
-                                Integer slices) {
-    const Tile tile(static_cast<int>(blockIdx.x % tiles), g.groups, g.c);
-    const int channels = g.c / g.groups, kernels = g.a / g.groups;
-    const int places = g.at.kh * g.at.kw, taps = kernels * places;
-    const int inputs = g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
-    T* weights = reinterpret_cast<T*>(block_memory());  // (taps, CHANNELS)
-    T* bars = weights + taps * CHANNELS;
-    const T* own = w + static_cast<Integer>(tile.group) * kernels * channels * places;
-    for (int i = threadIdx.x; i < taps * CHANNELS; i += blockDim.x) {
-        const int tap = i / CHANNELS, c = tile.first % channels + i % CHANNELS;
-        weights[i] = i % CHANNELS < tile.count
-                         ? own[(tap / places * channels + c) * places + tap % places]
-                         : T(0);
-    }
-    for (Integer n = blockIdx.x / tiles; n < g.n; n += slices) {
-        __syncthreads();
-        copy(y_bar + (n * g.groups + tile.group) * kernels * outputs, bars, kernels * outputs);
-        __syncthreads();
-        for (int i = threadIdx.x; i < inputs; i += blockDim.x) {
-            T sums[CHANNELS] = {};
-            const int iy = i / g.at.w, ix = i % g.at.w;
-            for (int ky = 0; ky < g.at.kh; ++ky) {
-                const int oy = row_of(g.at, iy, ky);
-                for (int kx = 0; oy >= 0 && kx < g.at.kw; ++kx) {
-                    const int ox = column_of(g.at, ix, kx);
-                    const T* bar = bars + oy * g.at.ow + ox;
-                    const T* weight = weights + (ky * g.at.kw + kx) * CHANNELS;
-                    for (int a = 0; ox >= 0 && a < kernels; ++a)
-                        add_products(sums, bar[a * outputs], weight + a * places * CHANNELS);
-                }
-            }
-            for (int c = 0; c < tile.count; ++c)
-                x_bar[(n * g.c + tile.first + c) * inputs + i] = sums[c];
-        }
-    }
-}
-
-// The cotangent of w, first stage: partials (slices, A, C / groups * KH * KW). A block takes one
-// tile of output channels, some taps and every `slices`-th image; its threads are those taps times
-// `parts` shares of the outputs. Sums over one image are of type T, over images double.
-template <class T>
-__global__ void conv_backward_w(const T* y_bar, const T* x, double* partials, Conv g,
-                                Integer tiles, Integer chunks, Integer slices,
-                                Integer taps_per_block) {
-    const int width = static_cast<int>(taps_per_block);
-    const int which = static_cast<int>(blockIdx.x % (tiles * chunks));
-    const Tile tile(static_cast<int>(which % tiles), g.groups, g.a);
+__global__ void __launch_bounds__(256, 3)
+conv_backward_w(const T* __restrict__ y_bar, const T* __restrict__ x,
+                double* __restrict__ partials, Conv g, Integer tiles, Integer chunks,
+                Integer slices, Integer taps_per_block) {
+    const int lanes = static_cast<int>(taps_per_block) / 2;
+    const unsigned blocks = static_cast<unsigned>(tiles * chunks);
+    const int which = static_cast<int>(blockIdx.x % blocks);
+    const Tile tile(which % static_cast<int>(tiles), g.groups, g.a);
     const int channels = g.c / g.groups, places = g.at.kh * g.at.kw, taps = channels * places;
     const int inputs = channels * g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
-    const int lane = threadIdx.x % width, part = threadIdx.x / width, parts = blockDim.x / width;
-    const int tap = static_cast<int>(which / tiles) * width + lane, k = tap % places;
-    const int dy = k / g.at.kw * g.at.dh - g.at.ph, dx = k % g.at.kw * g.at.dw - g.at.pw;
+    const int width = g.at.w + 2 * g.at.pw, plane = (g.at.h + 2 * g.at.ph) * width;
+    const int lane = threadIdx.x % lanes, part = threadIdx.x / lanes, parts = blockDim.x / lanes;
+    const int first = which / static_cast<int>(tiles) * 2 * lanes;
     const int step_y = parts / g.at.ow, step_x = parts % g.at.ow;
-    const bool works = tap < taps && part < parts;
     T* bars = reinterpret_cast<T*>(block_memory());  // (outputs, CHANNELS)
     T* image = bars + outputs * CHANNELS;
-    const Integer slice = blockIdx.x / (tiles * chunks);
-    double totals[CHANNELS] = {};
+    const T* own[2];
+    bool sees_ones[2];
+    for (int p = 0; p < 2; ++p) {
+        const int tap = first + lane + p * lanes, k = tap % places;
+        sees_ones[p] = tap >= taps;  // taps behind that of b are not written
+        own[p] = image;
+        if (tap < taps)
+            own[p] += tap / places * plane + k / g.at.kw * g.at.dh * width + k % g.at.kw * g.at.dw;
+    }
+    const Integer slice = blockIdx.x / blocks;
+    double totals[2][CHANNELS] = {};
     for (Integer n = slice; n < g.n; n += slices) {
-        __syncthreads();
-        copy(x + (n * g.groups + tile.group) * inputs, image, inputs);
-        for (int i = threadIdx.x; i < outputs * CHANNELS; i += blockDim.x) {
-            const int a = i % CHANNELS;
-            const Integer plane = n * g.a + tile.first + a;
-            bars[i] = a < tile.count ? y_bar[plane * outputs + i / CHANNELS] : T(0);
+        __syncthreads();  // the image before is used up
+        copy_padded(x + (n * g.groups + tile.group) * inputs, image, channels, g.at);
+        const T* from = y_bar + (n * g.a + tile.first) * outputs;
+        for (int o = threadIdx.x; o < outputs; o += blockDim.x) {
+            T values[CHANNELS];
+#pragma unroll
+            for (int a = 0; a < CHANNELS; ++a)
+                values[a] = a < tile.count ? from[a * outputs + o] : T(0);
+#pragma unroll
+            for (int a = 0; a < CHANNELS; ++a) bars[o * CHANNELS + a] = values[a];
         }
         __syncthreads();
-        T sums[CHANNELS] = {};
-        const T* own = image + tap / places * g.at.h * g.at.w;  // not read where tap >= taps
+        T sums[2][CHANNELS] = {};
         int oy = part / g.at.ow, ox = part % g.at.ow;
-        for (int o = part; works && o < outputs; o += parts) {
-            const int iy = oy * g.at.sh + dy, ix = ox * g.at.sw + dx;
-            if (iy >= 0 && iy < g.at.h && ix >= 0 && ix < g.at.w)
-                add_products(sums, own[iy * g.at.w + ix], bars + o * CHANNELS);
+#pragma unroll 4
+        for (int o = part; part < parts && o < outputs; o += parts) {
+            const int place = oy * g.at.sh * width + ox * g.at.sw;
+            const T values[2] = {sees_ones[0] ? T(1) : own[0][place],
+                                 sees_ones[1] ? T(1) : own[1][place]};
+            add_products<2>(sums, values, bars + o * CHANNELS);
             oy += step_y;
             ox += step_x;
             if (ox >= g.at.ow) {
@@ -165,16 +265,25 @@ __global__ void conv_backward_w(const T* y_bar, const T* x, double* partials, Co
                 ++oy;
             }
         }
-        for (int a = 0; a < CHANNELS; ++a) totals[a] += sums[a];
+        for (int p = 0; p < 2; ++p)
+            for (int a = 0; a < CHANNELS; ++a) totals[p][a] += sums[p][a];
     }
-    __syncthreads();  // the memory of images serves for the sums over the parts
-    double* shared = reinterpret_cast<double*>(block_memory());
-    for (int a = 0; a < CHANNELS; ++a) shared[threadIdx.x * CHANNELS + a] = totals[a];
-    __syncthreads();
-    if (part > 0 || tap >= taps) return;
-    for (int a = 0; a < tile.count; ++a) {
-        double total = 0;
-        for (int p = 0; p < parts; ++p) total += shared[(p * width + lane) * CHANNELS + a];
-        partials[(slice * g.a + tile.first + a) * taps + tap] = total;
+    // the memory of images serves for the sums over the parts
+    double* shared = reinterpret_cast<double*>(block_memory());  // (CHANNELS, threads)
+    double* row = partials + slice * (static_cast<Integer>(g.a) * taps + (g.biased ? g.a : 0));
+#pragma unroll
+    for (int p = 0; p < 2; ++p) {
+        __syncthreads();
+#pragma unroll
+        for (int a = 0; a < CHANNELS; ++a) shared[a * blockDim.x + threadIdx.x] = totals[p][a];
+        __syncthreads();
+        for (int i = threadIdx.x; i < lanes * tile.count; i += blockDim.x) {
+            const int tap = first + i % lanes + p * lanes, a = i / lanes;
+            if (tap >= taps + g.biased) continue;
+            double total = 0;
+            for (int q = 0; q < parts; ++q) total += shared[a * blockDim.x + q * lanes + i % lanes];
+            const Integer channel = tile.first + a, behind = static_cast<Integer>(g.a) * taps;
+            row[tap < taps ? channel * taps + tap : behind + channel] = total;
+        }
     }
 }

@@ -1,6 +1,8 @@
 """Launches of ``conv.cu``."""
 
 from collections.abc import Callable
+from functools import cache
+from math import prod
 from typing import Any, NamedTuple
 
 from minigrad.fused.cuda import kernels
@@ -16,6 +18,7 @@ INSTANCES = (
     "sum_rows<float>", "sum_rows<double>",
 )  # fmt: skip
 CHANNELS = 8  # that a thread computes at once
+_LIMIT = 64 * 1024  # bytes of shared memory that every supported GPU can give a block
 _RECORD = [(name, "int32") for name in ("n", "c", "a", "groups", "biased")] + RECORD
 
 
@@ -40,7 +43,7 @@ def accepts(x: Any, w: Any, b: Any = None, *, stride=1, padding=0, dilation=1, g
         return False
     found = windows(x.shape, w.shape[2:], stride, padding, dilation)
     sizes = _sizes(x.shape, w.shape, found, groups, 256)
-    return max(sizes) * x.dtype.itemsize <= kernels.LARGE
+    return max(sizes) * x.dtype.itemsize <= _LIMIT
 
 
 def forward(
@@ -52,73 +55,84 @@ def forward(
     bias = w if b is None else xp.ascontiguousarray(b)  # w is not read as one
     y = xp.empty((x.shape[0], w.shape[0], *found.outputs[-(x.ndim - 2) :]), x.dtype)
     cache = Cache(x, w, found, groups, b is not None)
-    _per_image(xp, "forward", cache, x, w, bias, y)
+    device = kernels.device_of(xp, x)
+    tiles = groups * -(-(w.shape[0] // groups) // CHANNELS)
+    slices = _slices(cache, tiles, 16, device)
+    size = _sizes(x.shape, w.shape, found, groups, 0)[0]
+    threads = max(_threads(-(-prod(found.outputs) // 2), device), min(128, device.threads))
+    launch = Launch(tiles * slices, threads, size * x.itemsize)  # at least so many read the weights
+    instance = f"conv_forward<{kernels.real(x)}>"
+    kernels.run(xp, FILE, instance, launch, x, w, bias, y, _geometry(cache), tiles, slices)
     return y, cache
 
 
-def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Callable, ...]:
+def backward(xp: Any, y_bar: Any, kept: Cache) -> tuple[Callable, ...]:
     """Functions that compute the cotangents of x, w and b, each only where it is needed."""
-    y_bar = xp.ascontiguousarray(y_bar, cache.x.dtype)
+    y_bar = xp.ascontiguousarray(y_bar, kept.x.dtype)
 
-    def x_bar() -> Any:
-        result = xp.empty(cache.x.shape, cache.x.dtype)
-        _per_image(xp, "backward_x", cache, y_bar, cache.w, result)
-        return result
+    @cache
+    def sums() -> tuple[Any, Any]:
+        return _backward_w(xp, y_bar, kept)
 
-    def b_bar() -> Any:
-        planes = y_bar.reshape(*y_bar.shape[:2], -1)
-        return planes.sum(axis=2).sum(axis=0)  # at once, CuPy sums it in very few blocks
-
-    bars = x_bar, lambda: _backward_w(xp, y_bar, cache), b_bar
-    return bars if cache.biased else bars[:2]
+    bars = lambda: _backward_x(xp, y_bar, kept), lambda: sums()[0], lambda: sums()[1]
+    return bars if kept.biased else bars[:2]
 
 
 def _sizes(
     x_shape: tuple, w_shape: tuple, found: Window, groups: int, threads: int
 ) -> tuple[int, int, int]:
     """Values of shared memory for the forward, the cotangent of x and that of w."""
-    inputs, outputs = found.sizes[0] * found.sizes[1], found.outputs[0] * found.outputs[1]
+    padded, outputs = prod(found.padded_sizes), prod(found.outputs)
     channels, kernels_ = x_shape[1] // groups, w_shape[0] // groups
     sums = 2 * threads * CHANNELS  # doubles, counted as two values each
     return (
-        channels * (inputs + found.count * CHANNELS),
-        kernels_ * (outputs + found.count * CHANNELS),
-        max(channels * inputs + outputs * CHANNELS, sums),
+        channels * (padded + found.count * CHANNELS) + CHANNELS,
+        CHANNELS * (kernels_ * -(-found.count // CHANNELS) + outputs),
+        max(channels * padded + outputs * CHANNELS, sums),
     )
 
 
-def _per_image(xp: Any, way: str, cache: Cache, *arrays: Any) -> None:
-    """The forward and the cotangent of x: blocks walk over images."""
-    source, result = arrays[0], arrays[-1]
-    device, found, groups = kernels.device_of(xp, source), cache.found, cache.groups
-    is_forward = way == "forward"
-    channels = result.shape[1] // groups
-    tiles = groups * -(-channels // CHANNELS)
-    slices = max(1, min(cache.x.shape[0], -(-16 * device.multiprocessors // tiles)))
-    places = found.outputs if is_forward else found.sizes
-    threads = _threads(places[0] * places[1], device)
-    size = _sizes(cache.x.shape, cache.w.shape, found, groups, 0)[0 if is_forward else 1]
-    launch = Launch(tiles * slices, threads, size * source.dtype.itemsize)
-    instance = f"conv_{way}<{kernels.real(source)}>"
-    kernels.run(xp, FILE, instance, launch, *arrays, _geometry(cache), tiles, slices)
-
-
-def _backward_w(xp: Any, y_bar: Any, cache: Cache) -> Any:
+def _backward_x(xp: Any, y_bar: Any, cache: Cache) -> Any:
+    """What every output gives every tap is computed for ``some`` times 8 taps at once."""
     x, w, found, groups, _ = cache
+    device = kernels.device_of(xp, x)
+    slices = _slices(cache, x.shape[1], 32, device)
+    size = _sizes(x.shape, w.shape, found, groups, 0)[1]
+    outputs = prod(found.outputs)
+    more = (_LIMIT // 4 // x.itemsize - size) // (CHANNELS * outputs)
+    some = min(1 + max(0, more), -(-found.count // CHANNELS))
+    size += (some - 1) * CHANNELS * outputs
+    threads = _threads(some * -(-outputs // 4), device)
+    launch = Launch(x.shape[1] * slices, threads, size * x.itemsize)
+    x_bar = xp.empty(x.shape, x.dtype)
+    instance = f"conv_backward_x<{kernels.real(x)}>"
+    kernels.run(xp, FILE, instance, launch, y_bar, w, x_bar, _geometry(cache), slices, some)
+    return x_bar
+
+
+def _backward_w(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any, Any]:
+    """The cotangents of w and b, the second empty where there is no b."""
+    x, w, found, groups, biased = cache
     device = kernels.device_of(xp, x)
     threads = min(256, device.threads)
     a, taps = w.shape[0], w.shape[1] * found.count
     tiles = groups * -(-(a // groups) // CHANNELS)
-    width = min(taps, threads)
-    chunks = -(-taps // width)
-    slices = max(1, min(x.shape[0], -(-8 * device.multiprocessors // (tiles * chunks))))
-    partials = xp.empty((slices, a * taps), "float64")
+    width = 2 * min(-(-(taps + biased) // 2), threads)
+    chunks = -(-(taps + biased) // width)
+    slices = _slices(cache, tiles * chunks, 4, device)
+    partials = xp.empty((slices, a * (taps + biased)), "float64")
     size = _sizes(x.shape, w.shape, found, groups, threads)[2]
-    launch = Launch(tiles * chunks * slices, threads, size * x.dtype.itemsize)
+    launch = Launch(tiles * chunks * slices, threads, size * x.itemsize)
     instance = f"conv_backward_w<{kernels.real(x)}>"
     numbers = (_geometry(cache), tiles, chunks, slices, width)
     kernels.run(xp, FILE, instance, launch, y_bar, x, partials, *numbers)
-    return sum_rows(xp, FILE, partials, w.shape, w.dtype)
+    both = sum_rows(xp, FILE, partials, partials.shape[1:], w.dtype)
+    return both[: w.size].reshape(w.shape), both[w.size :]
+
+
+def _slices(cache: Cache, blocks: int, most: int, device: Device) -> int:
+    """How many blocks share the images: with ``blocks`` each, ``most`` per multiprocessor."""
+    return max(1, min(cache.x.shape[0], -(-most * device.multiprocessors // blocks)))
 
 
 def _geometry(cache: Cache) -> Any:
@@ -130,5 +144,5 @@ def _geometry(cache: Cache) -> Any:
 
 def _threads(places: int, device: Device) -> int:
     """As few threads as compute ``places`` in as few rounds as ``device.threads`` would need."""
-    rounds = -(-places // min(256, device.threads))
+    rounds = -(-places // device.threads)
     return -(-places // (32 * rounds)) * 32

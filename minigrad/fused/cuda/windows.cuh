@@ -7,22 +7,6 @@ struct Window {
     int sh, sw, ph, pw, dh, dw;  // stride, padding, dilation
 };
 
-// Which output reads input `i` at place `k` of its window, along one axis; -1 where none does.
-__device__ inline int output_at(int i, int k, int outputs, int stride, int padding, int dilation) {
-    const int t = i + padding - k * dilation;
-    if (t < 0) return -1;
-    const int o = stride == 1 ? t : t / stride;
-    return o * stride == t && o < outputs ? o : -1;
-}
-
-__device__ inline int row_of(const Window& g, int iy, int ky) {
-    return output_at(iy, ky, g.oh, g.sh, g.ph, g.dh);
-}
-
-__device__ inline int column_of(const Window& g, int ix, int kx) {
-    return output_at(ix, kx, g.ow, g.sw, g.pw, g.dw);
-}
-
 // The place of a plane that a thread works on, in every `step`-th plane from `first` on: where its
 // windows lie is computed once, with 32 bits. `parts` blocks share a plane of many places, and one
 // block works on `together` planes of few.

@@ -43,6 +43,7 @@ POOLS = [
     ((2, 1, 5), {"kernel_size": 3, "stride": 1, "padding": 1}),
     ((1, 2, 5, 4), {"kernel_size": (2, 3), "stride": (2, 1), "padding": (0, 1)}),
     ((1, 1, 7, 7), {"kernel_size": 2, "stride": 3, "dilation": 2, "padding": 1}),
+    ((3, 50, 5, 4), {"kernel_size": 2, "stride": 1}),  # planes enough to walk over
     ((1, 2, 20, 18), {"kernel_size": 17, "stride": 1}),  # 289 places need more than a byte
 ]
 
@@ -77,6 +78,7 @@ CONVOLUTIONS = [
     ((1, 4, 6, 6), (6, 2, 2, 2), {"groups": 2, "dilation": 2, "stride": 2}),
     ((2, 20, 3, 3), (18, 10, 1, 1), {"groups": 2}),
     ((9, 3, 4, 4), (2, 3, 3, 3), {"padding": 2, "stride": 3}),
+    ((1, 1, 24, 24), (2, 1, 3, 3), {}),  # 9 taps of its outputs do not fit at once
 ]
 
 
