@@ -1,6 +1,7 @@
-// C = A B by tiles, for recorded steps, where CuPy refuses cuBLAS. Any strides, so that transposed
-// operands need no copy. A small product is one of small tiles, so that many multiprocessors wait
-// for memory at once; where sums are long, too, the sum over k is cut into slices.
+// C = A B by tiles, for small products, and for recorded steps, where CuPy refuses cuBLAS. Any
+// strides, so that transposed operands need no copy. A small product is one of small tiles, so that
+// many multiprocessors wait for memory at once; where k is long, too, the sum over it is cut into
+// slices.
 
 // A thread computes 4 x 4 elements of a tile. The tile is SIDE x SIDE threads wide; where these are
 // fewer than 256, groups of them share the sum over k. A step along k takes DEPTH places, which lie
@@ -23,11 +24,11 @@ struct Operand {
     const T* at;
     Integer step, next;            // to its next value, and to the next step
     int row, d, step_row, step_d;  // where its values lie in the tile
-    int rows;                      // of the tile that exist
+    int rows, one;                 // of the tile: how many exist, and which is one of ones
     T values[S::VALUES];
 
-    __device__ Operand(const T* from, Integer all_rows, Integer row0, Integer k0, Integer stride,
-                       Integer stride_k) {
+    __device__ Operand(const T* from, Integer all_rows, bool ones, Integer row0, Integer k0,
+                       Integer stride, Integer stride_k) {
         // neighbouring threads read neighbouring elements, whichever way the operand lies
         const bool along = stride_k == 1;
         row = along ? threadIdx.x / S::DEPTH : threadIdx.x % S::TILE;
@@ -35,6 +36,7 @@ struct Operand {
         step_row = along ? THREADS / S::DEPTH : 0;
         step_d = along ? 0 : THREADS / S::TILE;
         rows = static_cast<int>(all_rows - row0 < S::TILE ? all_rows - row0 : S::TILE);
+        one = ones ? rows : -1;
         at = from + (row0 + row) * stride + (k0 + d) * stride_k;
         step = step_row * stride + step_d * stride_k;
         next = S::DEPTH * stride_k;
@@ -46,7 +48,10 @@ struct Operand {
         const T* from = at;
 #pragma unroll
         for (int i = 0; i < S::VALUES; ++i, from += step)
-            values[i] = row + i * step_row < rows && d + i * step_d < depth ? *from : T(0);
+            if (d + i * step_d < depth && row + i * step_row < rows)
+                values[i] = *from;
+            else
+                values[i] = d + i * step_d < depth && row + i * step_row == one ? T(1) : T(0);
         at += next;
     }
 
@@ -57,24 +62,26 @@ struct Operand {
     }
 };
 
-// a: (M, K), b: (K, N) with strides in elements; partials: (slices, M, N). 256 threads; shared
-// memory: 2 * TILE * ROW values.
+// a: (M, K), b: (K, N) with strides in elements; bias: (N,), added to each row where the product is
+// `biased`; partials: (slices, M * N), and with `ones` M more: the sums of the rows of a, as if b
+// had one more column. 256 threads; shared memory: 2 * TILE * ROW values.
 template <class T, class Out, int SIDE>
 __global__ void __launch_bounds__(THREADS, 2)
-matmul(const T* __restrict__ a, const T* __restrict__ b, Out* __restrict__ partials, Integer m, Integer n, Integer k, Integer a_row,
-       Integer a_column, Integer b_row, Integer b_column, Integer length) {
+matmul(const T* __restrict__ a, const T* __restrict__ b, const T* __restrict__ bias,
+       Out* __restrict__ partials, Integer m, Integer n, Integer k, Integer a_row, Integer a_column,
+       Integer b_row, Integer b_column, Integer length, Integer biased, Integer ones) {
     using S = Sizes<T, SIDE>;
     T* left = reinterpret_cast<T*>(block_memory());  // (TILE, ROW)
     T* right = left + S::TILE * S::ROW;              // (TILE, ROW)
-    const unsigned across = static_cast<unsigned>((n + S::TILE - 1) / S::TILE);
+    const unsigned across = static_cast<unsigned>((n + ones + S::TILE - 1) / S::TILE);
     const unsigned tiles = static_cast<unsigned>((m + S::TILE - 1) / S::TILE) * across;
     const unsigned tile = blockIdx.x % tiles;
     const Integer slice = blockIdx.x / tiles, first = slice * length;
     const Integer row0 = tile / across * S::TILE, column0 = tile % across * S::TILE;
     const int ty = threadIdx.x / SIDE % SIDE, tx = threadIdx.x % SIDE;
     const int group = threadIdx.x / (SIDE * SIDE);
-    Operand<T, SIDE> rows(a, m, row0, first, a_row, a_column);
-    Operand<T, SIDE> columns(b, n, column0, first, b_column, b_row);
+    Operand<T, SIDE> rows(a, m, false, row0, first, a_row, a_column);
+    Operand<T, SIDE> columns(b, n, ones > 0, column0, first, b_column, b_row);
     T sums[EACH][EACH] = {};
     Integer rest = (first + length < k ? first + length : k) - first;
     rows.fetch(rest);
@@ -103,8 +110,11 @@ matmul(const T* __restrict__ a, const T* __restrict__ b, Out* __restrict__ parti
         }
         __syncthreads();  // this step is used up
     }
+    Out* out = partials + slice * m * (n + ones);
     const auto write = [&](Integer row, Integer column, T sum) {
-        if (row < m && column < n) partials[(slice * m + row) * n + column] = static_cast<Out>(sum);
+        if (row >= m || column >= n + ones) return;
+        if (biased && slice == 0) sum += bias[column];
+        out[column < n ? row * n + column : m * n + row] = static_cast<Out>(sum);
     };
     if (S::GROUPS == 1) {
 #pragma unroll

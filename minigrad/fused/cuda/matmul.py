@@ -1,4 +1,4 @@
-"""Launches of ``matmul.cu``: what recorded steps use, since CuPy refuses cuBLAS in a capture."""
+"""Launches of ``matmul.cu``: small products, and any of recorded steps, which have no cuBLAS."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,25 +34,38 @@ def backward(xp: Any, y_bar: Any, cache: tuple) -> tuple[Callable, Callable]:
     return lambda: product(xp, y_bar, b.T), lambda: product(xp, a.T, y_bar)
 
 
-def product(xp: Any, a: Any, b: Any) -> Any:
-    """``a @ b`` for matrices with any strides; where tiles are few the sum is cut into slices."""
+def product(xp: Any, a: Any, b: Any, bias: Any = None) -> Any:
+    """``a @ b`` for matrices with any strides; plus ``bias`` in each row."""
+    return _product(xp, a, b, bias, ones=False).reshape(a.shape[0], b.shape[1])
+
+
+def product_and_sums(xp: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    """``a @ b`` and ``a.sum(axis=1)``."""
+    both = _product(xp, a, b, None, ones=True)
+    m, n = a.shape[0], b.shape[1]
+    return both[: m * n].reshape(m, n), both[m * n :]
+
+
+def _product(xp: Any, a: Any, b: Any, bias: Any, *, ones: bool) -> Any:
+    """The product in one row, sums behind it; where tiles are few its sums are cut into slices."""
     (m, k), n = a.shape, b.shape[1]
     wanted = kernels.device_of(xp, a).multiprocessors
-    side = 16 if _tiles(m, n, 16) >= wanted else 4  # of a tile, in threads
-    tiles, depth = _tiles(m, n, side), 16 if side == 16 else 128
+    side = 16 if _tiles(m, n + ones, 16) >= wanted else 4  # of a tile, in threads
+    tiles, depth = _tiles(m, n + ones, side), 16 if side == 16 else 128
     slices = max(1, min(-(-2 * wanted // tiles), k // _LENGTH))
     length = -(-k // (slices * depth)) * depth
     slices = -(-k // length)
     real = kernels.real(a)
-    result = xp.empty((slices, m * n), a.dtype if slices == 1 else "float64")
+    result = xp.empty((slices, m * (n + ones)), a.dtype if slices == 1 else "float64")
     size = 2 * 4 * side * (depth * a.dtype.itemsize + (16 if side == 16 else 32))
     strides = [step // a.dtype.itemsize for step in (*a.strides, *b.strides)]
     instance = f"matmul<{real}, {real if slices == 1 else 'double'}, {side}>"
-    launch = Launch(tiles * slices, _THREADS, size)
-    kernels.run(xp, FILE, instance, launch, a, b, result, m, n, k, *strides, length)
+    arrays = a, b, a if bias is None else xp.ascontiguousarray(bias), result
+    numbers = m, n, k, *strides, length, int(bias is not None), int(ones)
+    kernels.run(xp, FILE, instance, Launch(tiles * slices, _THREADS, size), *arrays, *numbers)
     if slices == 1:
-        return result.reshape(m, n)
-    return sum_rows(xp, FILE, result, (m, n), a.dtype)
+        return result[0]
+    return sum_rows(xp, FILE, result, result.shape[1:], a.dtype)
 
 
 def _tiles(m: int, n: int, side: int) -> int:

@@ -152,6 +152,8 @@ ERRORS = [
     ("a warp keeps the sum of one of its groups", "matmul.cu",
      " + __shfl_xor_sync(0xffffffffu, sums[i][j], 16)", "", "compare",
      equal("matmul", [(3, 200), (200, 5)])),
+    ("the bias is added once per slice", "matmul.cu",
+     "biased && slice == 0", "biased", "compare", equal("linear", [(2, 1100), (3, 1100), (3,)])),
     ("a label is an address, whatever it is", "cross_entropy.cu",
      "losses[row] = 0 <= label && label < k ?", "losses[row] = true ?", "address",
      classify([0, 900_000, 1], 3)),

@@ -125,6 +125,22 @@ def test_matmul_is_within_the_rounding_of_its_sums(m, k, n, transposed, dtype, k
 
 
 @both
+@pytest.mark.parametrize(("n", "k", "m"), [(1, 1, 1), (5, 9, 16), (1100, 3, 5), (33, 128, 64)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_linear_is_within_the_rounding_of_its_sums(n, k, m, biased, dtype, kernels, rng):
+    xs = [draw(rng, (n, k), dtype), draw(rng, (m, k), dtype)] + [draw(rng, m, dtype)] * biased
+    y_bar = draw(rng, (n, m), dtype)
+    found = run(kernels, "linear", xs, y_bar)
+    references = reference(mg.ops.linear, xs, y_bar)
+    magnitudes = reference(mg.ops.linear, [np.abs(x) for x in xs], np.abs(y_bar))
+    for name, got, expected, size, terms in zip(
+        ("y", "x_bar", "w_bar", "b_bar")[: 1 + len(xs)], (found.y, *found.bars), references,
+        magnitudes, (k + 1, m, n, n)[: 1 + len(xs)], strict=True,
+    ):  # fmt: skip
+        assert_within(got, expected, (terms + 1) * np.finfo(dtype).eps * size, name)
+
+
+@both
 @pytest.mark.parametrize("labels_dtype", [np.int64, np.int32, np.uint8])
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 10), (70, 4), (5, 100)])
 def test_cross_entropy_is_within_the_rounding_of_its_sums(n, k, labels_dtype, dtype, kernels, rng):
@@ -172,6 +188,9 @@ def test_a_label_that_is_no_class_makes_the_loss_nan(wrong, kernels, rng):
         ("cross_entropy", [np.ones((3, 2)), np.ones(2, np.int64)]),
         ("cross_entropy", [np.ones((3, 2)), np.ones(3)]),
         ("layer_norm", [np.ones((3, 2)), np.ones(3), np.ones(3)]),
+        ("linear", [np.ones((2, 2, 3)), np.ones((4, 3))]),
+        ("linear", [np.ones((2, 3)), np.ones((4, 2))]),
+        ("linear", [np.ones((0, 3)), np.ones((4, 3))]),
         ("matmul", [np.ones((3, 2)), np.ones((3, 2))]),
     ],
 )

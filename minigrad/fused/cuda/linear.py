@@ -1,0 +1,41 @@
+"""The linear layer by ``matmul.cu``: products that add the bias, and that sum its cotangent."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from minigrad.fused.cuda import kernels, matmul
+from minigrad.fused.cuda.matmul import FILE, INSTANCES
+
+__all__ = ["FILE", "INSTANCES", "accepts", "backward", "forward"]
+_MOST = 1 << 24  # multiplications, above which cuBLAS is faster
+
+
+def accepts(x: Any, w: Any, b: Any = None) -> bool:
+    """Whether the kernels serve this call: a small layer of a batch."""
+    operands = (x, w) if b is None else (x, w, b)
+    if x.ndim != 2 or w.ndim != 2 or not kernels.is_real(*operands):
+        return False
+    fits = x.shape[1] == w.shape[1] and (b is None or b.shape == w.shape[:1])
+    return fits and 0 < x.shape[0] * w.size <= _MOST
+
+
+def forward(xp: Any, x: Any, w: Any, b: Any = None) -> tuple[Any, tuple]:
+    """``ops.linear``; see there."""
+    return matmul.product(xp, x, w.T, b), (x, w, b is not None)
+
+
+def backward(xp: Any, y_bar: Any, kept: tuple) -> tuple[Callable, ...]:
+    """Functions that compute the cotangents of x, w and b, each only where it is needed."""
+    x, w, has_bias = kept
+
+    @cache
+    def both() -> tuple[Any, Any]:
+        return matmul.product_and_sums(xp, y_bar.T, x)
+
+    def x_bar() -> Any:
+        return matmul.product(xp, y_bar, w)
+
+    if has_bias:
+        return x_bar, lambda: both()[0], lambda: both()[1]
+    return x_bar, lambda: matmul.product(xp, y_bar.T, x)
