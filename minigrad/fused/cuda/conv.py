@@ -5,10 +5,12 @@ from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Device, Launch
 from minigrad.fused.cuda.kernels import sum_rows
-from minigrad.fused.cuda.windows import RECORD, record, windows
+from minigrad.fused.cuda.windows import FIELDS, record, windows
 from minigrad.ops.window import Window
 
 FILE = "conv.cu"
@@ -19,7 +21,7 @@ INSTANCES = (
 )  # fmt: skip
 CHANNELS = 8  # that a thread computes at once
 _LIMIT = 64 * 1024  # bytes of shared memory that every supported GPU can give a block
-_RECORD = [(name, "int32") for name in ("n", "c", "a", "groups", "biased")] + RECORD
+_RECORD = np.dtype([(name, "int32") for name in ("n", "c", "a", "groups", "biased", *FIELDS)])
 
 
 class Cache(NamedTuple):

@@ -3,33 +3,39 @@
 constexpr int MOST = 64;
 using Address = unsigned long long;
 
-struct Copies {
-    Integer words[MOST];  // sizes in units of 4 bytes
-    Address from[MOST], to[MOST];
+struct Copy {
+    Integer words;  // the size in units of 4 bytes
+    Address from, to;
 };
 
-struct Sums {
-    Integer size[MOST];  // elements
-    Address x[MOST], y[MOST], out[MOST];
-    double a[MOST], b[MOST];
+struct Sum {
+    Integer size;  // elements
+    Address x, y, out;
+    double a, b;
 };
 
-__global__ void copy_all(Copies all, Integer blocks) {
+template <class Row>
+struct Table {
+    Row of[MOST];
+};
+
+__global__ void copy_all(Table<Copy> all, Integer blocks) {
     const Integer which = blockIdx.x / blocks, first = blockIdx.x % blocks * blockDim.x;
-    const unsigned* from = reinterpret_cast<const unsigned*>(all.from[which]);
-    unsigned* to = reinterpret_cast<unsigned*>(all.to[which]);
-    for (Integer i = first + threadIdx.x; i < all.words[which]; i += blocks * blockDim.x)
-        to[i] = from[i];
+    const Copy& own = all.of[which];
+    const unsigned* from = reinterpret_cast<const unsigned*>(own.from);
+    unsigned* to = reinterpret_cast<unsigned*>(own.to);
+    for (Integer i = first + threadIdx.x; i < own.words; i += blocks * blockDim.x) to[i] = from[i];
 }
 
 // out = a x + b y
 template <typename T>
-__global__ void axpby_all(Sums all, Integer blocks) {
+__global__ void axpby_all(Table<Sum> all, Integer blocks) {
     const Integer which = blockIdx.x / blocks, first = blockIdx.x % blocks * blockDim.x;
-    const T* x = reinterpret_cast<const T*>(all.x[which]);
-    const T* y = reinterpret_cast<const T*>(all.y[which]);
-    T* out = reinterpret_cast<T*>(all.out[which]);
-    const T a = static_cast<T>(all.a[which]), b = static_cast<T>(all.b[which]);
-    for (Integer i = first + threadIdx.x; i < all.size[which]; i += blocks * blockDim.x)
+    const Sum& own = all.of[which];
+    const T* x = reinterpret_cast<const T*>(own.x);
+    const T* y = reinterpret_cast<const T*>(own.y);
+    T* out = reinterpret_cast<T*>(own.out);
+    const T a = static_cast<T>(own.a), b = static_cast<T>(own.b);
+    for (Integer i = first + threadIdx.x; i < own.size; i += blocks * blockDim.x)
         out[i] = a * x[i] + b * y[i];
 }

@@ -73,9 +73,10 @@ def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any, on: Any =
     kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared)
 
 
-def by_value(numbers: tuple, fields: list[tuple]) -> np.ndarray:
+@cache
+def by_value(numbers: tuple, struct: np.dtype) -> np.ndarray:
     """A struct that is passed to a kernel by value."""
-    return np.array(numbers, fields)
+    return np.array(numbers, struct)
 
 
 def sum_rows(xp: Any, name: str, partials: Any, shape: tuple[int, ...], dtype: Any) -> Any:

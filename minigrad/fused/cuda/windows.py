@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
+
 from minigrad.fused.cuda.geometry import Device, Launch
 from minigrad.ops.window import Window, window
 
 FIELDS = ("h", "w", "oh", "ow", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw")
-RECORD = [(name, "int32") for name in FIELDS]
+RECORD = np.dtype([(name, "int32") for name in FIELDS])
 LIMIT = 2**31  # kernels count inside one plane with 32 bits
 
 

@@ -158,5 +158,5 @@ ERRORS = [
      "losses[row] = 0 <= label && label < k ?", "losses[row] = true ?", "address",
      classify([0, 900_000, 1], 3)),
     ("all arrays get the factor of the first", "foreach.cu",
-     "b = static_cast<T>(all.b[which])", "b = static_cast<T>(all.b[0])", "compare", add_two),
+     "b = static_cast<T>(own.b)", "b = static_cast<T>(all.of[0].b)", "compare", add_two),
 ]  # fmt: skip
