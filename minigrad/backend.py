@@ -187,6 +187,14 @@ def is_on(array: Any, device: str) -> bool:
     return device == here or here.partition(":")[0] == device
 
 
+def is_like(a: Any, b: Any) -> bool:
+    """Whether ``a`` is an array of the type, shape, dtype and device of the array ``b``."""
+    return (
+        a.__class__ is b.__class__ and a.shape == b.shape and a.dtype == b.dtype
+        and device_of(a) == device_of(b)
+    )  # fmt: skip
+
+
 def to_device(array: Any, device: str) -> Any:
     """``array`` on ``device``; itself where it is there.
 

@@ -291,6 +291,8 @@ class Tensor(Box):
 
     def _fitting(self, value: Any, what: str, own: bool = False) -> Any:
         """``value`` as an array of the shape, dtype and device of this tensor."""
+        if own and backend.is_like(value, self.array):
+            return backend.frozen(value, own)
         new = backend.to_device(backend.as_array(getattr(value, "array", value)), self.device)
         if new.shape != self.shape:
             raise ShapeError(facts(what, expected=self.shape, got=new.shape))

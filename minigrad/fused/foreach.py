@@ -1,4 +1,4 @@
-"""Sums of many arrays at once: on a GPU they are one launch."""
+"""Sums of several arrays at once: on a GPU they are one launch."""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -12,8 +12,29 @@ def axpby(terms: list[tuple[float, Any, float, Any]]) -> list[Any]:
     xs = [x for _, x, _, _ in terms]
     if not on_gpu(xs):
         return [a * x + b * y for a, x, b, y in terms]
-    launches = import_module("minigrad.fused.cuda.foreach")  # not before a GPU needs them
-    return launches.axpby_all(namespace(*xs), terms)
+    return _launches().axpby_all(namespace(*xs), terms)
+
+
+def track(
+    running: tuple[Any, Any, Any], mean: Any, var: Any, weight: float, factor: float
+) -> tuple[Any, Any, Any]:
+    """``running``, a mean, a variance and a number of batches, after one more batch.
+
+    ``(1 - weight) * old + weight * new``, of ``mean`` and of ``factor * var``.
+    """
+    xp = namespace(*running)
+    if xp.__name__ == "cupy":
+        found = _launches().track(xp, running, mean, var, weight, factor)
+        if found is not None:
+            return found
+    old_mean, old_var, batches = running
+    old, new = 1 - weight, weight * factor
+    return old * old_mean + weight * mean, old * old_var + new * var, batches + 1
+
+
+def _launches() -> Any:
+    """The launchers, imported when a GPU needs them."""
+    return import_module("minigrad.fused.cuda.foreach")
 
 
 def on_gpu(arrays: Iterable[Any]) -> bool:

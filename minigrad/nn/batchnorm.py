@@ -13,7 +13,7 @@ import numpy as np
 
 from minigrad import backend
 from minigrad.errors import ShapeError, describe, facts
-from minigrad.fused.foreach import axpby
+from minigrad.fused.foreach import track
 from minigrad.nn import kernels
 from minigrad.nn.layers import check_statistics, filled, parameter
 from minigrad.nn.module import Module
@@ -108,10 +108,10 @@ class StatisticsNorm(Module):
         if self.pooled is not None:
             self.pooled.add(mean, factor * var, m)
             return
-        batches = self.num_batches_tracked.array + 1
-        new = 1 / int(batches) if self.momentum is None else self.momentum
-        mu, sigma2 = self.running_mean.array, self.running_var.array
-        mu, sigma2 = axpby([(1 - new, mu, new, mean), (1 - new, sigma2, new * factor, var)])
+        batches = self.num_batches_tracked.array
+        weight = 1 / (int(batches) + 1) if self.momentum is None else self.momentum
+        running = self.running_mean.array, self.running_var.array, batches
+        mu, sigma2, batches = track(running, mean, var, weight, factor)
         self.update_buffers(running_mean=mu, running_var=sigma2, num_batches_tracked=batches)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-// One launch for many arrays; `blocks` blocks work on each.
+// One launch for many arrays; of those in a table, `blocks` blocks work on each.
 
 constexpr int MOST = 64;
 using Address = unsigned long long;
@@ -38,4 +38,19 @@ __global__ void axpby_all(Table<Sum> all, Integer blocks) {
     const T a = static_cast<T>(own.a), b = static_cast<T>(own.b);
     for (Integer i = first + threadIdx.x; i < own.size; i += blocks * blockDim.x)
         out[i] = a * x[i] + b * y[i];
+}
+
+// The running statistics of C channels after one more batch: old + weight (new - old), as a sum of
+// two products; the variance of the batch counts `factor` times.
+template <typename T>
+__global__ void track(const T* mean, const T* var, const Integer* batches, const T* new_mean,
+                      const T* new_var, T* mean_out, T* var_out, Integer* batches_out, Integer c,
+                      double weight, double factor) {
+    const Integer i = static_cast<Integer>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i == 0) *batches_out = *batches + 1;
+    if (i >= c) return;
+    const T a = static_cast<T>(1 - weight), b = static_cast<T>(weight);
+    const T b_var = static_cast<T>(weight * factor);
+    mean_out[i] = a * mean[i] + b * new_mean[i];
+    var_out[i] = a * var[i] + b_var * new_var[i];
 }

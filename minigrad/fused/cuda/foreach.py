@@ -9,7 +9,8 @@ from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Launch
 
 FILE = "foreach.cu"
-INSTANCES = ("copy_all", "axpby_all<float>", "axpby_all<double>")
+INSTANCES = ("copy_all", *(f"{name}<{real}>" for name in ("axpby_all", "track")
+                           for real in ("float", "double")))  # fmt: skip
 _MOST = 64  # arrays in one launch: their table is passed by value, in at most 4096 bytes
 _THREADS, _EACH = 256, 4  # per block; elements of the largest array per thread
 _BLOCKS = 2048  # that fill any GPU
@@ -45,6 +46,23 @@ def axpby_all(xp: Any, terms: list[tuple[float, Any, float, Any]]) -> list[Any]:
     for real, some in rows.items():
         _run(xp, f"axpby_all<{real}>", _SUM, some, on)
     return sums
+
+
+def track(
+    xp: Any, running: tuple, mean: Any, var: Any, weight: float, factor: float
+) -> tuple[Any, Any, Any] | None:
+    """``fused.foreach.track``; None for what the kernel does not serve."""
+    old_mean, old_var, batches = running
+    floats = old_mean, old_var, mean, var
+    is_served = kernels.is_real(*floats) and batches.dtype == np.int64 and mean.size > 0
+    if not is_served or any(array.shape != mean.shape for array in floats):
+        return None
+    given = tuple(map(xp.ascontiguousarray, (*running, mean, var)))
+    out = tuple([xp.empty(array.shape, array.dtype) for array in running])
+    launch = Launch(-(-mean.size // _THREADS), _THREADS)
+    numbers = mean.size, float(weight), float(factor)
+    kernels.run(xp, FILE, f"track<{kernels.real(mean)}>", launch, *given, *out, *numbers)
+    return out
 
 
 def _run(xp: Any, instance: str, row: Struct, rows: list[tuple], on: Any) -> None:

@@ -7,7 +7,7 @@ from pairs import assert_within, run, wide
 import minigrad as mg
 from minigrad.errors import DeviceError
 from minigrad.fused.cuda import PAIRS
-from minigrad.fused.cuda.foreach import axpby_all, copy_all
+from minigrad.fused.cuda.foreach import axpby_all, copy_all, track
 
 DTYPES = [np.float32, np.float64]
 both = pytest.mark.parametrize("dtype", DTYPES)
@@ -236,6 +236,23 @@ def test_sums_of_many_arrays_are_those_one_by_one(kernels, rng):
         unit = 4 * np.finfo(out.dtype).eps * (abs(a * wide(x)) + abs(b * wide(y)))
         assert (abs(kernels.host(out) - exact) <= unit).all()
     assert axpby_all(kernels.xp, []) == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("c", [1, 256, 300])
+def test_running_statistics_take_one_more_batch(c, dtype, kernels, rng):
+    old_mean, old_var, mean, var = (draw(rng, (c,), dtype) for _ in range(4))
+    placed = [kernels.array(array) for array in (old_mean, old_var, mean, var)]
+    running = *placed[:2], kernels.array(np.int64(2**40))
+    found = track(kernels.xp, running, *placed[2:], 0.1, 1.25)
+    assert kernels.host(found[2]) == 2**40 + 1 and found[2].shape == ()
+    exact = 0.9 * wide(old_mean) + 0.1 * wide(mean), 0.9 * wide(old_var) + 0.125 * wide(var)
+    sizes = abs(0.9 * old_mean) + abs(0.1 * mean), abs(0.9 * old_var) + abs(0.125 * var)
+    for out, value, size in zip(found, exact, sizes, strict=False):
+        # both factors, both products and the sum are rounded
+        assert out.dtype == dtype
+        assert (abs(kernels.host(out) - value) <= 4 * np.finfo(dtype).eps * size).all()
+    assert track(kernels.xp, running, placed[2], placed[3].astype("float16"), 0.1, 1.25) is None
 
 
 def test_operands_on_another_gpu_than_the_current_one_are_refused(kernels, monkeypatch):
