@@ -154,6 +154,8 @@ def namespace(*arrays: Any) -> Any:
     Raises:
         LibraryMismatchError: the arrays are of two libraries.
     """
+    if len(arrays) == 1 and isinstance(module := MODULES.get(arrays[0].__class__), ModuleType):
+        return module
     modules = {MODULES.get(array.__class__) or _module_of(array) for array in arrays} - {WEAK}
     if len(modules) > 1:
         raise LibraryMismatchError("operands of two array libraries")
@@ -309,7 +311,7 @@ def frozen(array: Any, own: bool = False) -> Any:
         items = [frozen(item) for item in array]
         return items if isinstance(array, list) else tuple(items)
     library = _LIBRARIES.get(type(array))
-    if library not in (None, NUMPY):
+    if library is not None and library is not NUMPY:
         array = array if array.dtype.kind == "O" else _real(array)  # symbols are exact
         return array if own else array.copy()
     if isinstance(array, np.ndarray):

@@ -39,4 +39,5 @@ def _launches() -> Any:
 
 def on_gpu(arrays: Iterable[Any]) -> bool:
     """Whether every array is one of CuPy's."""
-    return all(namespace(array).__name__ == "cupy" for array in arrays)
+    kinds = {array.__class__: array for array in arrays}  # one of each
+    return all(namespace(array).__name__ == "cupy" for array in kinds.values())

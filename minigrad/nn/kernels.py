@@ -55,7 +55,10 @@ def batch_statistics(x: Any, axes: tuple[int, ...], y: Any = None) -> tuple[Any,
         ones = xp.ones(array.shape[1], dtype=array.dtype)  # kernels sum with more care than mean()
         _, (_, cache) = batch_norm.forward(xp, array, ones, ones, axis=axes)
     kept = tuple(n for i, n in enumerate(array.shape) if i not in axes)
-    return tuple(s.reshape(kept).astype(array.dtype, copy=False) for s in (cache.mean, cache.var))
+    found = cache.mean, cache.var
+    if all(s.shape == kept and s.dtype == array.dtype for s in found):
+        return found
+    return tuple(s.reshape(kept).astype(array.dtype, copy=False) for s in found)
 
 
 def _recorded_statistics(node: Any) -> dict[str, Any]:

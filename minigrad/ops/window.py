@@ -8,6 +8,7 @@ two convolutions keep the layout and nothing is transposed on the way.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import inf, prod
 from operator import index
@@ -102,7 +103,11 @@ def window(
     sizes = tuple(shape[2:])
     if not sizes:
         raise ShapeError(facts("window: x", expected="(N, C, L, ...)", got=tuple(shape)))
-    kernel, steps, pads, gaps = geometry(len(sizes), kernel_size, stride, padding, dilation)
+    return _window(sizes, *geometry(len(sizes), kernel_size, stride, padding, dilation))
+
+
+@lru_cache(maxsize=1024)
+def _window(sizes: tuple, kernel: tuple, steps: tuple, pads: tuple, gaps: tuple) -> Window:
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, gaps, strict=True)]
     rooms = [n + 2 * p - span for n, p, span in zip(sizes, pads, spans, strict=True)]
     if min(rooms) < 0:
@@ -130,6 +135,8 @@ def geometry(
 
 def per_axis(name: str, value: Any, n: int, least: int) -> tuple[int, ...]:
     """``value`` as a tuple of ``n`` ints that are at least ``least``."""
+    if value.__class__ is int and value >= least:
+        return (value,) * n
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * n
     try:
         ints = tuple(map(index, values))

@@ -9,7 +9,7 @@ import numpy as np
 
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Device, Launch
-from minigrad.fused.cuda.kernels import sum_rows
+from minigrad.fused.cuda.kernels import by_value, sum_rows
 from minigrad.fused.cuda.windows import FIELDS, record, windows
 from minigrad.ops.window import Window
 
@@ -32,6 +32,7 @@ class Cache(NamedTuple):
     found: Window
     groups: int
     biased: bool
+    geometry: Any  # as the kernels take it
 
 
 def accepts(x: Any, w: Any, b: Any = None, *, stride=1, padding=0, dilation=1, groups=1) -> bool:
@@ -56,7 +57,8 @@ def forward(
     x, w = xp.ascontiguousarray(x), xp.ascontiguousarray(w)
     bias = w if b is None else xp.ascontiguousarray(b)  # w is not read as one
     y = xp.empty((x.shape[0], w.shape[0], *found.outputs[-(x.ndim - 2) :]), x.dtype)
-    cache = Cache(x, w, found, groups, b is not None)
+    sizes = *x.shape[:2], w.shape[0], groups, b is not None, *record(found)
+    cache = Cache(x, w, found, groups, b is not None, by_value(sizes, _RECORD))
     device = kernels.device_of(xp, x)
     tiles = groups * -(-(w.shape[0] // groups) // CHANNELS)
     slices = _slices(cache, tiles, 16, device)
@@ -64,7 +66,7 @@ def forward(
     threads = max(_threads(-(-prod(found.outputs) // 2), device), min(128, device.threads))
     launch = Launch(tiles * slices, threads, size * x.itemsize)  # at least so many read the weights
     instance = f"conv_forward<{kernels.real(x)}>"
-    kernels.run(xp, FILE, instance, launch, x, w, bias, y, _geometry(cache), tiles, slices)
+    kernels.run(xp, FILE, instance, launch, x, w, bias, y, cache.geometry, tiles, slices)
     return y, cache
 
 
@@ -96,7 +98,7 @@ def _sizes(
 
 def _backward_x(xp: Any, y_bar: Any, cache: Cache) -> Any:
     """What every output gives every tap is computed for ``some`` times 8 taps at once."""
-    x, w, found, groups, _ = cache
+    x, w, found, groups, _, geometry = cache
     device = kernels.device_of(xp, x)
     slices = _slices(cache, x.shape[1], 32, device)
     size = _sizes(x.shape, w.shape, found, groups, 0)[1]
@@ -108,13 +110,13 @@ def _backward_x(xp: Any, y_bar: Any, cache: Cache) -> Any:
     launch = Launch(x.shape[1] * slices, threads, size * x.itemsize)
     x_bar = xp.empty(x.shape, x.dtype)
     instance = f"conv_backward_x<{kernels.real(x)}>"
-    kernels.run(xp, FILE, instance, launch, y_bar, w, x_bar, _geometry(cache), slices, some)
+    kernels.run(xp, FILE, instance, launch, y_bar, w, x_bar, geometry, slices, some)
     return x_bar
 
 
 def _backward_w(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any, Any]:
     """The cotangents of w and b, the second empty where there is no b."""
-    x, w, found, groups, biased = cache
+    x, w, found, groups, biased, geometry = cache
     device = kernels.device_of(xp, x)
     threads = min(256, device.threads)
     a, taps = w.shape[0], w.shape[1] * found.count
@@ -126,7 +128,7 @@ def _backward_w(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any, Any]:
     size = _sizes(x.shape, w.shape, found, groups, threads)[2]
     launch = Launch(tiles * chunks * slices, threads, size * x.itemsize)
     instance = f"conv_backward_w<{kernels.real(x)}>"
-    numbers = (_geometry(cache), tiles, chunks, slices, width)
+    numbers = (geometry, tiles, chunks, slices, width)
     kernels.run(xp, FILE, instance, launch, y_bar, x, partials, *numbers)
     both = sum_rows(xp, FILE, partials, partials.shape[1:], w.dtype)
     return both[: w.size].reshape(w.shape), both[w.size :]
@@ -135,13 +137,6 @@ def _backward_w(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any, Any]:
 def _slices(cache: Cache, blocks: int, most: int, device: Device) -> int:
     """How many blocks share the images: with ``blocks`` each, ``most`` per multiprocessor."""
     return max(1, min(cache.x.shape[0], -(-most * device.multiprocessors // blocks)))
-
-
-def _geometry(cache: Cache) -> Any:
-    n, c = cache.x.shape[:2]
-    return kernels.by_value(
-        (n, c, cache.w.shape[0], cache.groups, cache.biased, *record(cache.found)), _RECORD
-    )
 
 
 def _threads(places: int, device: Device) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from minigrad.errors import DeviceError, facts
 from minigrad.fused.cuda.geometry import Device, Launch
+from minigrad.fused.declare import same_floats
 
 HERE = Path(__file__).parent
 HEADERS = ("common.cuh", "layouts.cuh", "moments.cuh", "sums.cuh", "windows.cuh")
@@ -93,11 +94,7 @@ def real(array: Any) -> str:
     return "float" if array.dtype.itemsize == 4 else "double"
 
 
-def is_real(*arrays: Any) -> bool:
-    """Whether all are arrays of float32, or all of float64."""
-    first = arrays[0].dtype
-    kinds = [getattr(array, "dtype", None) for array in arrays]
-    return first.kind == "f" and first.itemsize in (4, 8) and all(kind == first for kind in kinds)
+is_real = same_floats
 
 
 def is_aligned(*arrays: Any) -> bool:
