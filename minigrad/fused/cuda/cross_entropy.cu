@@ -67,3 +67,20 @@ __global__ void cross_entropy_backward(const T* y_bar, const T* logits, const I*
         logits_bar[i] = known ? (p - (i % k == label ? T(1) : T(0))) * scale : not_a_number<T>();
     }
 }
+
+// right: how many rows have their largest logit, the first of several, at their label; nan is the
+// largest of all. One block, a row per thread; shared memory: a double per warp.
+template <class T, class I>
+__global__ void count_right(const T* logits, const I* labels, Integer* right, Integer n,
+                            Integer k) {
+    double count[1] = {0};
+    for (Integer row = threadIdx.x; row < n; row += blockDim.x) {
+        const T* x = logits + row * k;
+        Integer best = 0;
+        for (Integer j = 1; j < k && x[best] == x[best]; ++j)
+            if (x[j] > x[best] || x[j] != x[j]) best = j;
+        if (best == static_cast<Integer>(labels[row])) count[0] += 1;
+    }
+    block_sum<1>(count, reinterpret_cast<double*>(block_memory()));
+    if (threadIdx.x == 0) *right = static_cast<Integer>(count[0]);
+}

@@ -3,13 +3,14 @@
 from typing import Any, NamedTuple
 
 from minigrad.fused.cuda import kernels
-from minigrad.fused.cuda.geometry import Launch, elementwise
+from minigrad.fused.cuda.geometry import Device, Launch, elementwise
 
 FILE = "cross_entropy.cu"
 _TYPES = [(real, whole) for real in ("float", "double") for whole in ("int", "long long")]
 INSTANCES = (
     *(f"cross_entropy_rows<{real}, {whole}>" for real, whole in _TYPES),
     *(f"cross_entropy_backward<{real}, {whole}>" for real, whole in _TYPES),
+    *(f"count_right<{real}, {whole}>" for real, whole in _TYPES),
     "cross_entropy_mean<float>", "cross_entropy_mean<double>",
 )  # fmt: skip
 
@@ -30,9 +31,7 @@ def accepts(logits: Any, labels: Any) -> bool:
 
 def forward(xp: Any, logits: Any, labels: Any) -> tuple[Any, Cache]:
     """``ops.cross_entropy``; labels on the GPU are not read back, a wrong one gives nan."""
-    logits = xp.ascontiguousarray(logits)
-    whole = "int32" if labels.dtype.itemsize == 4 and labels.dtype.kind == "i" else "int64"
-    labels = xp.ascontiguousarray(labels, whole)
+    logits, labels = _placed(xp, logits, labels)
     n, k = logits.shape
     rows, losses = xp.empty((n, 2), logits.dtype), xp.empty(n, "float64")
     loss = xp.empty((), logits.dtype)
@@ -40,8 +39,7 @@ def forward(xp: Any, logits: Any, labels: Any) -> tuple[Any, Cache]:
     launch = elementwise(32 * n, device)
     instance = f"cross_entropy_rows<{real}, {_whole(labels)}>"
     kernels.run(xp, FILE, instance, launch, logits, labels, rows, losses, n, k)
-    one = Launch(1, device.threads, 8 * (device.threads // 32))
-    kernels.run(xp, FILE, f"cross_entropy_mean<{real}>", one, losses, loss, n)
+    kernels.run(xp, FILE, f"cross_entropy_mean<{real}>", _one_block(device), losses, loss, n)
     return loss, Cache(logits, labels, rows)
 
 
@@ -55,6 +53,26 @@ def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any, None]:
     arrays = (y_bar, logits, labels, rows, logits_bar)
     kernels.run(xp, FILE, instance, launch, *arrays, *logits.shape)
     return logits_bar, None
+
+
+def count_right(xp: Any, logits: Any, labels: Any) -> Any:
+    """How many rows have their largest logit at their label, of a small matrix."""
+    logits, labels = _placed(xp, logits, labels)
+    right = xp.empty((), "int64")
+    instance = f"count_right<{kernels.real(logits)}, {_whole(labels)}>"
+    launch = _one_block(kernels.device_of(xp, logits))
+    kernels.run(xp, FILE, instance, launch, logits, labels, right, *logits.shape)
+    return right
+
+
+def _placed(xp: Any, logits: Any, labels: Any) -> tuple[Any, Any]:
+    """Both in C order, labels as one of the two kinds that kernels read."""
+    whole = "int32" if labels.dtype.itemsize == 4 and labels.dtype.kind == "i" else "int64"
+    return xp.ascontiguousarray(logits), xp.ascontiguousarray(labels, whole)
+
+
+def _one_block(device: Device) -> Launch:
+    return Launch(1, device.threads, 8 * (device.threads // 32))
 
 
 def _whole(labels: Any) -> str:

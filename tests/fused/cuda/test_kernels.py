@@ -8,6 +8,7 @@ import minigrad as mg
 from minigrad.errors import DeviceError
 from minigrad.fused.cuda import PAIRS
 from minigrad.fused.cuda.foreach import axpby_all, copy_all, track
+from minigrad.nn.kernels import count_right
 
 DTYPES = [np.float32, np.float64]
 both = pytest.mark.parametrize("dtype", DTYPES)
@@ -161,6 +162,16 @@ def test_cross_entropy_is_within_the_rounding_of_its_sums(n, k, labels_dtype, dt
     bound = (k + 16) * u * (1 + spread)
     assert_within(kernels.host(y), expected, bound, "loss")
     assert_within(kernels.host(x_bar), x_bar_expected, bound * np.abs(y_bar) / n, "x_bar")
+
+
+@pytest.mark.parametrize("labels_dtype", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 10), (200, 4)])
+def test_right_answers_are_counted_as_by_argmax(n, k, labels_dtype, kernels, rng):
+    logits = rng.integers(-2, 3, (n, k)).astype(np.float32)  # many ties
+    logits[rng.random((n, k)) < 0.1] = np.nan
+    labels = rng.integers(0, k, n).astype(labels_dtype)
+    found = count_right(kernels.array(logits), kernels.array(labels))
+    assert found.shape == () and kernels.host(found) == (logits.argmax(axis=1) == labels).sum()
 
 
 @pytest.mark.parametrize("wrong", [-1, 4, 1 << 40])
