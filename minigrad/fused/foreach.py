@@ -32,6 +32,14 @@ def track(
     return old * old_mean + weight * mean, old * old_var + new * var, batches + 1
 
 
+def all_finite(arrays: list[Any]) -> bool:
+    """Whether no element is nan or infinite; the host waits for a GPU."""
+    xp = namespace(*arrays)
+    if on_gpu(arrays):
+        return _launches().all_finite(xp, arrays)
+    return bool(xp.stack([xp.isfinite(array).all() for array in arrays]).all())
+
+
 def _launches() -> Any:
     """The launchers, imported when a GPU needs them."""
     return import_module("minigrad.fused.cuda.foreach")

@@ -6,6 +6,7 @@ import numpy as np
 
 from minigrad import backend
 from minigrad.errors import UsageError
+from minigrad.fused.foreach import all_finite
 from minigrad.tensor import tensor
 from minigrad.train.recorded import RecordedStep, train_step
 
@@ -93,9 +94,7 @@ class Ahead:
         return self.recorded
 
     def _is_finite(self) -> bool:
-        arrays = [p.array for p in self.trainer.net.parameters()]
-        xp = backend.namespace(arrays[0])
-        return bool(xp.stack([xp.isfinite(array).all() for array in arrays]).all())
+        return all_finite([p.array for p in self.trainer.net.parameters()])
 
     def _state(self) -> tuple:
         trainer = self.trainer

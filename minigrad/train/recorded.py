@@ -81,7 +81,7 @@ class RecordedStep:
     def release(self) -> None:
         """Give the tensors and the optimizer the present values."""
         if self.is_running:
-            self.shown = [home.copy() for home in self.homes]
+            self.shown = self._copies(self.homes)
             self._assign(self.shown)
             self.is_running = False
 
@@ -120,9 +120,10 @@ class RecordedStep:
     def _adopt(self) -> None:
         """Take over what was assigned since the tensors were released."""
         if not self.is_running:
-            for home, now, shown in zip(self.homes, self._state(), self.shown, strict=True):
-                if now is not shown:
-                    home[...] = now
+            places = zip(self.homes, self._state(), self.shown, strict=True)
+            copy_all(
+                self.library.xp, [(home, now) for home, now, shown in places if now is not shown]
+            )
             self.is_running = True
 
     def _numbers(self) -> list[dict]:
@@ -130,13 +131,18 @@ class RecordedStep:
         states = self.optimizer.state_dict()["state"]
         return [{k: v for k, v in s.items() if not self._is_array(v)} for s in states]
 
+    def _copies(self, arrays: list[Any]) -> list[Any]:
+        xp = self.library.xp
+        copies = [xp.empty(array.shape, array.dtype) for array in arrays]
+        copy_all(xp, list(zip(copies, arrays, strict=True)))
+        return copies
+
     # --- recording -------------------------------------------------------------------------------
 
     def _record(self) -> None:
         xp, before, numbers = self.library.xp, self._state(), self._numbers()
         self.pool = xp.cuda.MemoryPool()  # what the graph uses is given to nobody else
-        self.homes = [xp.empty(array.shape, array.dtype) for array in before]
-        copy_all(xp, list(zip(self.homes, before, strict=True)))
+        self.homes = self._copies(before)
         stream = xp.cuda.Stream(non_blocking=True)
         xp.cuda.get_current_stream().synchronize()
         with _without_cublas(self.library), xp.cuda.using_allocator(self.pool.malloc), stream:

@@ -8,6 +8,11 @@ struct Copy {
     Address from, to;
 };
 
+struct Run {
+    Integer size;  // elements
+    Address from;
+};
+
 struct Sum {
     Integer size;  // elements
     Address x, y, out;
@@ -38,6 +43,18 @@ __global__ void axpby_all(Table<Sum> all, Integer blocks) {
     const T a = static_cast<T>(own.a), b = static_cast<T>(own.b);
     for (Integer i = first + threadIdx.x; i < own.size; i += blocks * blockDim.x)
         out[i] = a * x[i] + b * y[i];
+}
+
+// Sets `lost`, which is 0, to another number where an element is nan or infinite.
+template <typename T>
+__global__ void find_lost(Table<Run> all, unsigned* lost, Integer blocks) {
+    const Integer which = blockIdx.x / blocks, first = blockIdx.x % blocks * blockDim.x;
+    const Run& own = all.of[which];
+    const T* from = reinterpret_cast<const T*>(own.from);
+    bool found = false;
+    for (Integer i = first + threadIdx.x; i < own.size; i += blocks * blockDim.x)
+        found = found || !(from[i] - from[i] == T(0));
+    if (found) atomicAdd(lost, 1u);
 }
 
 // The running statistics of C channels after one more batch: old + weight (new - old), as a sum of

@@ -9,13 +9,13 @@ from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Launch
 
 FILE = "foreach.cu"
-INSTANCES = ("copy_all", *(f"{name}<{real}>" for name in ("axpby_all", "track")
+INSTANCES = ("copy_all", *(f"{name}<{real}>" for name in ("axpby_all", "find_lost", "track")
                            for real in ("float", "double")))  # fmt: skip
 _MOST = 64  # arrays in one launch: their table is passed by value, in at most 4096 bytes
 _THREADS, _EACH = 256, 4  # per block; elements of the largest array per thread
 _BLOCKS = 2048  # that fill any GPU
-_COPY, _SUM = Struct("qQQ"), Struct("qQQQdd")  # the rows of the tables, as in ``foreach.cu``
-_TABLES = {row: np.dtype([("rows", f"V{row.size}", _MOST)]) for row in (_COPY, _SUM)}
+_COPY, _RUN, _SUM = map(Struct, ("qQQ", "qQ", "qQQQdd"))  # rows of tables, as in ``foreach.cu``
+_TABLES = {row: np.dtype([("rows", f"V{row.size}", _MOST)]) for row in (_COPY, _RUN, _SUM)}
 
 
 def copy_all(xp: Any, pairs: list[tuple[Any, Any]]) -> None:
@@ -48,6 +48,21 @@ def axpby_all(xp: Any, terms: list[tuple[float, Any, float, Any]]) -> list[Any]:
     return sums
 
 
+def all_finite(xp: Any, arrays: list[Any]) -> bool:
+    """Whether no element is nan or infinite."""
+    lost, on = xp.zeros((), "uint32"), None
+    rows, rest = {"float": [], "double": []}, []
+    for array in arrays:
+        if kernels.is_real(array) and array.flags.c_contiguous and array.size:
+            rows[kernels.real(array)].append((array.size, array.data.ptr))
+            on = array
+        else:
+            rest.append(xp.isfinite(array).all())
+    for real, some in rows.items():
+        _run(xp, f"find_lost<{real}>", _RUN, some, on, lost)
+    return not int(lost) and all(map(bool, rest))
+
+
 def track(
     xp: Any, running: tuple, mean: Any, var: Any, weight: float, factor: float
 ) -> tuple[Any, Any, Any] | None:
@@ -65,7 +80,7 @@ def track(
     return out
 
 
-def _run(xp: Any, instance: str, row: Struct, rows: list[tuple], on: Any) -> None:
+def _run(xp: Any, instance: str, row: Struct, rows: list[tuple], on: Any, *results: Any) -> None:
     """Launch ``instance`` on tables of up to ``_MOST`` rows, on the GPU of the array ``on``.
 
     A row begins with a size, by which work is divided.
@@ -78,7 +93,7 @@ def _run(xp: Any, instance: str, row: Struct, rows: list[tuple], on: Any) -> Non
         table = np.ndarray((), _TABLES[row], packed)
         blocks = min(-(-max(part)[0] // (_THREADS * _EACH)), _BLOCKS // len(part))
         launch = Launch(len(part) * blocks, _THREADS)
-        kernels.run(xp, FILE, instance, launch, table, blocks, on=on)
+        kernels.run(xp, FILE, instance, launch, table, *results, blocks, on=on)
 
 
 def _is_alike(x: Any, y: Any) -> bool:

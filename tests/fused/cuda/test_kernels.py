@@ -8,6 +8,7 @@ import minigrad as mg
 from minigrad.errors import DeviceError
 from minigrad.fused.cuda import PAIRS
 from minigrad.fused.cuda.foreach import axpby_all, copy_all, track
+from minigrad.fused.foreach import all_finite
 from minigrad.nn.kernels import count_right
 
 DTYPES = [np.float32, np.float64]
@@ -247,6 +248,20 @@ def test_sums_of_many_arrays_are_those_one_by_one(kernels, rng):
         unit = 4 * np.finfo(out.dtype).eps * (abs(a * wide(x)) + abs(b * wide(y)))
         assert (abs(kernels.host(out) - exact) <= unit).all()
     assert axpby_all(kernels.xp, []) == []
+
+
+@pytest.mark.parametrize("lost", [None, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("which", [0, 2, 69, 70, 71])
+def test_one_number_that_is_not_finite_is_found_among_many_arrays(lost, which, kernels, rng):
+    """Also in what no kernel reads: columns, integers and nothing."""
+    arrays = [draw(rng, (int(n),), "f8" if n % 2 else "f4") for n in rng.integers(1, 5000, 70)]
+    arrays += [np.asfortranarray(draw(rng, (3, 4), "f4")), np.ones((2, 3), "f2")]
+    arrays += [np.ones(3, int), np.ones((0, 2))]
+    if lost is not None:
+        arrays[which].flat[-1] = lost
+    placed = [kernels.array(array) for array in arrays]
+    placed[70] = kernels.array(arrays[70].T).T
+    assert all_finite(placed) == (lost is None)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
