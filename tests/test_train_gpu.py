@@ -221,13 +221,16 @@ def test_a_recorded_run_that_diverges_names_the_op(kernels, rng):
         list(trainer.fit(5))
 
 
-def test_a_new_learning_rate_is_a_new_recording(kernels, rng):
-    trainer = small(kernels.device, rng, record=True)
-    trainer.schedule = optim.LambdaLR(trainer.optimizer, lambda epoch: 0.5**epoch)
-    list(trainer.fit(1))
-    first = trainer.ahead.recorded
-    list(trainer.fit(2))
-    assert first is not None and trainer.ahead.recorded is not first
+def test_a_new_learning_rate_is_recorded_into_the_same_memory(kernels):
+    runs = []
+    for place, record in (("cpu", False), (kernels.device, True)):
+        trainer = small(place, np.random.default_rng(0), 23, record=record, momentum=0.5)
+        trainer.schedule = optim.LambdaLR(trainer.optimizer, lambda epoch: 0.5**epoch)
+        found = [trainer.ahead.recorded for _ in trainer.fit(4)] if record else list(trainer.fit(4))
+        runs.append(parameters(trainer.net))
+    assert found[0] is not None and len(set(found)) == 1 and not trainer.ahead.why_not
+    for name, expected in runs[0].items():
+        np.testing.assert_allclose(runs[1][name], expected, rtol=0, atol=1e-11, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,9 @@ class Ahead:
             return self.recorded
         if len(x) != self.trainer.loader.batch_size or self.why_not:
             return None  # the last batch of an epoch is smaller
-        if self.recorded is not None:
-            self.recorded.release()
         try:
+            if self.recorded is not None and self.recorded.renew(x, labels):
+                return self.recorded
             self.recorded = RecordedStep(self.trainer.net, self.trainer.optimizer, x, labels)
         except UsageError as error:
             self.why_not = str(error)

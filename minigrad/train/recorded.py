@@ -58,10 +58,28 @@ class RecordedStep:
         self.library: Any = backend.library_of(self.tensors[0].array)
         self.key = self._key(x, labels)
         self.batch = tensor(x, device=device), tensor(labels, device=device)
-        self.homes: list[Any] = []
+        self.homes = self._copies(self._state())
         self.shown: list[Any] = []  # what the tensors held when they were last released
         self.is_running = False
-        self._record()
+        self.graph: Any = None
+        self.results: tuple = ()
+        xp = self.library.xp
+        self.pool = xp.cuda.MemoryPool()  # what the graph uses is given to nobody else
+        self.stream = xp.cuda.Stream(non_blocking=True)
+        self._record(is_first=True)
+
+    def renew(self, x: Any, labels: Any) -> bool:
+        """Record into the same memory with other learning rates; False: more than they changed."""
+        key = self._key(x, labels)
+        self.release()
+        state = self._state()
+        if key[:-1] != self.key[:-1] or len(state) != len(self.homes):
+            return False
+        self.library.xp.cuda.get_current_stream().synchronize()  # the old graph may still run
+        self.key, self.graph, self.results = key, None, ()
+        copy_all(self.library.xp, list(zip(self.homes, state, strict=True)))
+        self._record(is_first=False)
+        return True
 
     def __call__(self, x: Any, labels: Any) -> tuple[Any, Any]:
         """One step: the loss and the number of right answers before it, arrays on the device."""
@@ -87,8 +105,10 @@ class RecordedStep:
 
     def _key(self, x: Any, labels: Any) -> tuple:
         options = self.optimizer.state_dict()["param_groups"]
+        rates = [group.pop("lr", None) for group in options]
         modes = tuple(module.training for module in self.net.modules())
-        return x.shape, str(x.dtype), labels.shape, str(labels.dtype), str(options), modes
+        kinds = x.shape, str(x.dtype), labels.shape, str(labels.dtype)
+        return *kinds, str(options), modes, str(rates)
 
     # --- state -----------------------------------------------------------------------------------
 
@@ -139,15 +159,13 @@ class RecordedStep:
 
     # --- recording -------------------------------------------------------------------------------
 
-    def _record(self) -> None:
-        xp, before, numbers = self.library.xp, self._state(), self._numbers()
-        self.pool = xp.cuda.MemoryPool()  # what the graph uses is given to nobody else
-        self.homes = self._copies(before)
-        stream = xp.cuda.Stream(non_blocking=True)
+    def _record(self, is_first: bool) -> None:
+        xp, before, numbers, stream = self.library.xp, self._state(), self._numbers(), self.stream
         xp.cuda.get_current_stream().synchronize()
         with _without_cublas(self.library), xp.cuda.using_allocator(self.pool.malloc), stream:
             try:
-                self._step()  # loads every kernel: that is not done while recording
+                if is_first:
+                    self._step()  # loads every kernel: that is not done while recording
                 if self._numbers() != numbers or len(self._state()) != len(before):
                     raise NotImplementedError(
                         "the optimizer's update depends on the number of steps"
