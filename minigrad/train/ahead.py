@@ -66,7 +66,7 @@ class Ahead:
 
     def _run(self, x: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
         trainer = self.trainer
-        if self.record and trainer.optimizer.state_dict()["state"] and self._has_stepped():
+        if self.record and self._has_stepped():
             recorded = self._recorded(x, labels)
             if recorded is not None:
                 return recorded(x, labels)
@@ -76,7 +76,8 @@ class Ahead:
         return train_step(trainer.net, trainer.optimizer, *batch)
 
     def _has_stepped(self) -> bool:
-        return bool(self.trainer.progress.seen or len(self.pending) > 1)
+        """Whether the optimizer's arrays exist."""
+        return bool(self.recorded or self.pending or self.trainer.progress.seen)
 
     def _recorded(self, x: np.ndarray, labels: np.ndarray) -> RecordedStep | None:
         """The recording that fits, a new one, or None where there can be none."""
