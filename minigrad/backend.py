@@ -191,10 +191,11 @@ def is_on(array: Any, device: str) -> bool:
 
 def is_like(a: Any, b: Any) -> bool:
     """Whether ``a`` is an array of the type, shape, dtype and device of the array ``b``."""
-    return (
-        a.__class__ is b.__class__ and a.shape == b.shape and a.dtype == b.dtype
-        and device_of(a) == device_of(b)
-    )  # fmt: skip
+    library = _LIBRARIES.get(a.__class__)
+    if library is None or a.__class__ is not b.__class__:
+        return False
+    is_here = library is NUMPY or library.device_of(a) == library.device_of(b)
+    return is_here and a.shape == b.shape and a.dtype == b.dtype
 
 
 def to_device(array: Any, device: str) -> Any:

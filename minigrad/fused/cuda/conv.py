@@ -1,7 +1,6 @@
 """Launches of ``conv.cu``."""
 
 from collections.abc import Callable
-from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Device, Launch
-from minigrad.fused.cuda.kernels import by_value, sum_rows
+from minigrad.fused.cuda.kernels import by_value, once, sum_rows
 from minigrad.fused.cuda.windows import FIELDS, record, windows
 from minigrad.ops.window import Window
 
@@ -74,7 +73,7 @@ def backward(xp: Any, y_bar: Any, kept: Cache) -> tuple[Callable, ...]:
     """Functions that compute the cotangents of x, w and b, each only where it is needed."""
     y_bar = xp.ascontiguousarray(y_bar, kept.x.dtype)
 
-    @cache
+    @once
     def sums() -> tuple[Any, Any]:
         return _backward_w(xp, y_bar, kept)
 

@@ -4,6 +4,7 @@ CuPy caches what it compiled on disk, so later processes only load it. CuPy comp
 ``-ftz=true``: float32 results below 1.2e-38 become 0.
 """
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,18 @@ def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any, on: Any =
 def by_value(numbers: tuple, struct: np.dtype) -> np.ndarray:
     """A struct that is passed to a kernel by value."""
     return np.array(numbers, struct)
+
+
+def once(compute: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that calls ``compute`` when it is first called, and returns what that gave."""
+    found: list[Any] = []
+
+    def result() -> Any:
+        if not found:
+            found.append(compute())
+        return found[0]
+
+    return result
 
 
 def sum_rows(xp: Any, name: str, partials: Any, shape: tuple[int, ...], dtype: Any) -> Any:
