@@ -4,12 +4,10 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Device, Launch
 from minigrad.fused.cuda.kernels import by_value, once, sum_rows
-from minigrad.fused.cuda.windows import FIELDS, record, windows
+from minigrad.fused.cuda.windows import record, windows
 from minigrad.ops.window import Window
 
 FILE = "conv.cu"
@@ -20,7 +18,6 @@ INSTANCES = (
 )  # fmt: skip
 CHANNELS = 8  # that a thread computes at once
 _LIMIT = 64 * 1024  # bytes of shared memory that every supported GPU can give a block
-_RECORD = np.dtype([(name, "int32") for name in ("n", "c", "a", "groups", "biased", *FIELDS)])
 
 
 class Cache(NamedTuple):
@@ -57,7 +54,7 @@ def forward(
     bias = w if b is None else xp.ascontiguousarray(b)  # w is not read as one
     y = xp.empty((x.shape[0], w.shape[0], *found.outputs[-(x.ndim - 2) :]), x.dtype)
     sizes = *x.shape[:2], w.shape[0], groups, b is not None, *record(found)
-    cache = Cache(x, w, found, groups, b is not None, by_value(sizes, _RECORD))
+    cache = Cache(x, w, found, groups, b is not None, by_value(sizes))
     device = kernels.device_of(xp, x)
     tiles = groups * -(-(w.shape[0] // groups) // CHANNELS)
     slices = _slices(cache, tiles, 16, device)

@@ -15,7 +15,6 @@ _MOST = 64  # arrays in one launch: their table is passed by value, in at most 4
 _THREADS, _EACH = 256, 4  # per block; elements of the largest array per thread
 _BLOCKS = 2048  # that fill any GPU
 _COPY, _RUN, _SUM = map(Struct, ("qQQ", "qQ", "qQQQdd"))  # rows of tables, as in ``foreach.cu``
-_TABLES = {row: np.dtype([("rows", f"V{row.size}", _MOST)]) for row in (_COPY, _RUN, _SUM)}
 
 
 def copy_all(xp: Any, pairs: list[tuple[Any, Any]]) -> None:
@@ -90,7 +89,7 @@ def _run(xp: Any, instance: str, row: Struct, rows: list[tuple], on: Any, *resul
         packed = bytearray(_MOST * row.size)
         for i, numbers in enumerate(part):
             row.pack_into(packed, i * row.size, *numbers)
-        table = np.ndarray((), _TABLES[row], packed)
+        table = np.ndarray((), kernels.struct(len(packed)), packed)
         blocks = min(-(-max(part)[0] // (_THREADS * _EACH)), _BLOCKS // len(part))
         launch = Launch(len(part) * blocks, _THREADS)
         kernels.run(xp, FILE, instance, launch, table, *results, blocks, on=on)

@@ -76,9 +76,15 @@ def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any, on: Any =
 
 
 @cache
-def by_value(numbers: tuple, struct: np.dtype) -> np.ndarray:
-    """A struct that is passed to a kernel by value."""
-    return np.array(numbers, struct)
+def struct(size: int) -> np.dtype:
+    """The dtype of a struct of ``size`` bytes; one field, for CuPy lists them at each launch."""
+    return np.dtype([("all", f"V{size}")])
+
+
+@cache
+def by_value(numbers: tuple[int, ...]) -> np.ndarray:
+    """A struct of 32-bit integers that is passed to a kernel by value."""
+    return np.array(numbers, "int32").view(struct(4 * len(numbers))).reshape(())
 
 
 def once(compute: Callable[[], Any]) -> Callable[[], Any]:

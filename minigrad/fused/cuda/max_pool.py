@@ -4,7 +4,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from minigrad.fused.cuda import kernels
-from minigrad.fused.cuda.windows import LIMIT, RECORD, record, spread, windows
+from minigrad.fused.cuda.windows import LIMIT, record, spread, windows
 from minigrad.ops.pool import check_max_pool
 
 FILE = "max_pool.cu"
@@ -42,7 +42,7 @@ def forward(
     shape = (*x.shape[:2], *found.outputs[-(x.ndim - 2) :])
     place = "unsigned char" if found.count <= 256 else "int"
     y, winners = xp.empty(shape, x.dtype), xp.empty(shape, _PLACES[place])
-    geometry = kernels.by_value(record(found), RECORD)
+    geometry = kernels.by_value(record(found))
     _run(xp, "forward", place, (x, y, winners), y.shape, geometry)
     return y, Cache(winners, geometry, x.shape, place)
 

@@ -2,13 +2,9 @@
 
 from typing import Any
 
-import numpy as np
-
 from minigrad.fused.cuda.geometry import Device, Launch
 from minigrad.ops.window import Window, window
 
-FIELDS = ("h", "w", "oh", "ow", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw")
-RECORD = np.dtype([(name, "int32") for name in FIELDS])
 LIMIT = 2**31  # kernels count inside one plane with 32 bits
 
 
