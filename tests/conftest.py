@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 import minigrad as mg
 from minigrad.context import CURRENT
+from minigrad.viz.render import renderers
 
 HERE = Path(__file__).parent
 # There are as many processes as cores; and with one thread a product sums in one order, always.
@@ -60,6 +61,13 @@ def kernels(gpu):
         pytest.skip(f"CUDA kernels on the CPU: {shim.unavailable()}")
     with accelerator.kernels(gpu):
         yield gpu
+
+
+@pytest.fixture(scope="session")
+def renderer():
+    """What draws is skipped where nothing lays out a picture."""
+    if not renderers():
+        pytest.skip("drawing needs `dot` or pygraphviz")
 
 
 def _global_state() -> dict:

@@ -43,8 +43,8 @@ def run(command):
     return command
 
 
+@pytest.mark.usefixtures("renderer")
 def test_the_main_job_proves_batch_norm_and_draws_it(tmp_path):
-    pytest.importorskip("pygraphviz", reason="drawing needs pygraphviz or dot")
     command = [sys.executable, "-m", "minigrad", "verify", "batch_norm", "--out", "out"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.returncode == 0, result.stderr
@@ -282,8 +282,8 @@ def test_an_error_is_shown_with_the_layers_and_the_batch_it_comes_from(run, monk
     assert result.stderr.endswith("inf\nin Linear 1\nin training: epoch 1, batch 2\n")
 
 
+@pytest.mark.usefixtures("renderer")
 def test_step_writes_a_page_and_prints_the_same_steps(run, tmp_path):
-    pytest.importorskip("pygraphviz", reason="drawing needs pygraphviz or dot")
     result = run("step", "-o", "bn.html", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert len((tmp_path / "bn.html").read_bytes()) < 100_000

@@ -277,6 +277,7 @@ def test_the_list_gives_every_demo_its_claim(command):
     assert command("demo")[1] == out
 
 
+@pytest.mark.usefixtures("renderer")
 def test_the_command_plays_and_steps(command, tmp_path):
     code, out, _ = command("demo", "2", "--fast", "--out", str(tmp_path))
     assert code == 0
@@ -291,6 +292,7 @@ def test_the_command_plays_and_steps(command, tmp_path):
     assert "03_standardization" in err
 
 
+@pytest.mark.usefixtures("renderer")
 def test_draw_and_step_take_a_demo(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command("draw", "1", "-o", "a.dot")[0] == 0

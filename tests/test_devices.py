@@ -13,7 +13,6 @@ from minigrad.fused.cuda import PAIRS
 from minigrad.verify import probes, targets
 from minigrad.verify.device import pairs_elsewhere
 from minigrad.verify.gradcheck import check_op
-from minigrad.viz.render import renderers
 
 
 def run(*words):
@@ -37,7 +36,7 @@ def test_commands_compute_on_a_gpu(words, kernels):
     assert result.exit_code == 0, (result.output, result.exception)
 
 
-@pytest.mark.skipif(not renderers(), reason="no Graphviz")
+@pytest.mark.usefixtures("renderer")
 @pytest.mark.parametrize("words", [("draw", "-o", "y.svg"), ("step", "-o", "y.html")])
 def test_graphs_on_a_gpu_are_drawn(words, gpu, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

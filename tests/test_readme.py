@@ -17,9 +17,9 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
+@pytest.mark.usefixtures("renderer")
 def test_its_examples_print_the_numbers_and_draw_the_picture_they_show(tmp_path):
     """The same words and numbers; the digits of rounding errors may differ between machines."""
-    pytest.importorskip("pygraphviz", reason="drawing needs pygraphviz or dot")
     code = "\n".join(blocks("python"))
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],

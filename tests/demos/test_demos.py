@@ -43,7 +43,13 @@ def folder(request, tmp_path):
     """name -> where its run is kept between test runs; a folder of this test without a cache."""
     cache = getattr(request.config, "cache", None)
     root = tmp_path if cache is None else cache.mkdir("demos")
-    return lambda name: root / name
+
+    def of(name):
+        if "viz.draw" in DEMOS[name].read_text(encoding="utf-8"):
+            request.getfixturevalue("renderer")
+        return root / name
+
+    return of
 
 
 @pytest.mark.parametrize("name", DEMOS)

@@ -42,7 +42,6 @@ def test_the_code_of_a_page_prints_what_the_page_shows(name, runs, key):
 
 
 def test_the_readme_prints_what_it_shows_and_draws_batch_norm(tmp_path):
-    pytest.importorskip("pygraphviz")
     text = PAGES["README"].read_text("utf-8").replace(CAMPAIGN, "")
     (page := tmp_path / "README.md").write_text(text, "utf-8")
     printed = blocks.run(page, tmp_path, "key")

@@ -22,8 +22,8 @@ def test_the_assertion_fails_with_the_report(monkeypatch):
         mg.verify.assert_gradients(mg.sin, [np.array([0.1, 2.0])])
 
 
-def test_the_device_fixture_gives_the_cpu_by_default(device):
-    assert device == "cpu"
+def test_the_device_fixture_gives_what_the_option_names(device, pytestconfig):
+    assert device == pytestconfig.getoption("--device")  # the CPU by default
 
 
 def test_a_check_of_a_graph_names_the_first_wrong_op_and_its_line(monkeypatch):

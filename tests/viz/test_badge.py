@@ -79,6 +79,7 @@ def test_wrong_op_of_a_checked_graph_is_red_where_it_stands_and_right_ones_are_n
     assert "✗ wrong: 2 of 9 ops: tanh, …" in folded["y = block(x)"]
 
 
+@pytest.mark.usefixtures("renderer")
 def test_stepper_says_so_of_a_wrong_rule_and_of_a_gradient_that_is_complete():
     x = graphs.leaf(0.3, "x")
     y = mg.tanh(mg.sin(x) * x)

@@ -8,7 +8,6 @@ import importlib.util
 import itertools
 import os
 import re
-import shutil
 from pathlib import Path
 
 import chromium
@@ -17,13 +16,7 @@ from viz import graphs, names
 
 import minigrad as mg
 
-pytestmark = [
-    *chromium.NEEDED,
-    pytest.mark.skipif(
-        importlib.util.find_spec("pygraphviz") is None and shutil.which("dot") is None,
-        reason="no renderer to lay out the picture",
-    ),
-]
+pytestmark = [*chromium.NEEDED, pytest.mark.usefixtures("renderer")]
 
 
 @pytest.fixture(scope="module")

@@ -93,8 +93,16 @@ def walked(y):
     return out.getvalue()
 
 
+@pytest.fixture(params=["page", "terminal"])
+def show(request):
+    """The steps of ``y`` as text."""
+    if request.param == "terminal":
+        return walked
+    request.getfixturevalue("renderer")
+    return lambda y: mg.viz.step(y).html
+
+
 @pytest.mark.usefixtures("declared")
-@pytest.mark.parametrize("show", [lambda y: mg.viz.step(y).html, walked], ids=["page", "terminal"])
 def test_stepping_through_an_op_whose_formula_is_no_latex_warns_and_marks_it(show):
     @mg.elementwise(formula=r"y = \frac{x}{2", pullback=r"\bar x = \bar y / 2")
     def halved(xp, x):

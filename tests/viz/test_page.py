@@ -1,10 +1,8 @@
 """The HTML of the stepper: size, policy, escaping, what happens without a renderer."""
 
 import hashlib
-import importlib.util
 import json
 import re
-import shutil
 from base64 import b64encode
 from html.parser import HTMLParser
 
@@ -15,14 +13,9 @@ import minigrad as mg
 from minigrad.errors import GraphError, RenderError
 from minigrad.viz import render
 
-needs_renderer = pytest.mark.skipif(
-    importlib.util.find_spec("pygraphviz") is None and shutil.which("dot") is None,
-    reason="no renderer to lay out the picture",
-)
-
 
 @pytest.fixture(scope="module")
-def page():
+def page(renderer):
     return mg.viz.step(graphs.batch_norm()).html
 
 
@@ -30,7 +23,7 @@ def data_of(html):
     return json.loads(re.search('class="data">(.*?)</script>', html, re.S).group(1))
 
 
-@needs_renderer
+@pytest.mark.usefixtures("renderer")
 @pytest.mark.parametrize(
     ("make", "limit"),
     [(graphs.batch_norm, 100_000), (graphs.perceptron, 600_000), (graphs.lenet, 3_000_000)],
@@ -41,7 +34,6 @@ def test_file_is_small(make, limit, tmp_path):
     assert path.stat().st_size <= limit
 
 
-@needs_renderer
 def test_policy_allows_this_script_and_this_style_and_nothing_else(page):
     policy = re.search('Content-Security-Policy" content="(.*?)"', page).group(1)
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
@@ -52,7 +44,6 @@ def test_policy_allows_this_script_and_this_style_and_nothing_else(page):
         assert rules[rule] == f"'sha256-{digest}'"
 
 
-@needs_renderer
 def test_page_has_no_handlers_no_inline_styles_no_ids_and_no_addresses(page):
     found = set()
     parser = HTMLParser()
@@ -64,12 +55,12 @@ def test_page_has_no_handlers_no_inline_styles_no_ids_and_no_addresses(page):
     assert not re.search(r"https?://(?!www\.w3\.org/)", page)
 
 
-@needs_renderer
+@pytest.mark.usefixtures("renderer")
 def test_page_is_the_same_every_time():
     assert mg.viz.step(graphs.batch_norm()).html == mg.viz.step(graphs.batch_norm()).html
 
 
-@needs_renderer
+@pytest.mark.usefixtures("renderer")
 def test_hostile_names_stay_data():
     html = mg.viz.step(graphs.product(*names.ALL), seed=[1.0, 1.0]).html
     inner = re.search('class="data">(.*?)</script>', html, re.S).group(1)
@@ -80,7 +71,6 @@ def test_hostile_names_stay_data():
     html.encode()
 
 
-@needs_renderer
 def test_every_card_and_edge_of_every_picture_can_be_addressed(page):
     data = data_of(page)
     pictures = re.findall('<div class="picture">(.*?)</div>', page, re.S)
@@ -91,14 +81,12 @@ def test_every_card_and_edge_of_every_picture_can_be_addressed(page):
             assert sorted(map(int, found)) == list(range(len(marks)))
 
 
-@needs_renderer
 def test_edges_of_the_open_picture_are_the_op_inputs(page):
     level = data_of(page)["levels"][0]
     assert len(level["edges"]) == 15
     assert all(len(edge["b"]) == 1 for edge in level["edges"])
 
 
-@needs_renderer
 def test_folding_merges_the_steps_of_a_group_and_leaves_the_seed_alone(page):
     opened, half, closed = data_of(page)["levels"]
     assert opened["units"] == []
@@ -106,7 +94,6 @@ def test_folding_merges_the_steps_of_a_group_and_leaves_the_seed_alone(page):
     assert all(first > 10 or last < 10 for first, last, _ in half["units"])
 
 
-@needs_renderer
 def test_group_that_adds_to_what_others_gave_shows_a_running_sum(page):
     data = data_of(page)
     told = {
@@ -124,7 +111,7 @@ def test_group_that_adds_to_what_others_gave_shows_a_running_sum(page):
     ]
 
 
-@needs_renderer
+@pytest.mark.usefixtures("renderer")
 def test_graph_that_folds_by_itself_still_has_a_step_for_every_op():
     y = graphs.perceptron(layers=101, width=2)
     levels = data_of(mg.viz.step(y).html)["levels"]
@@ -133,7 +120,6 @@ def test_graph_that_folds_by_itself_still_has_a_step_for_every_op():
     assert len(levels[0]["marks"]) == 4
 
 
-@needs_renderer
 def test_notebook_gets_a_frame_of_its_own(page):
     shown = mg.viz.Page(page)._repr_html_()
     assert shown.startswith("<iframe srcdoc=")
