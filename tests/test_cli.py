@@ -189,7 +189,7 @@ def test_one_op_is_proven(run):
         (["draw", "--seed", "-1"], "--seed"),
         (["demo", "3", "--seed", "-1"], "--seed"),
         (["draw", "-o", "no_folder/bn.dot"], "no_folder"),
-        (["draw", "--shape", "1000000,1000000"], "Unable to allocate"),
+        (["draw", "--shape", "300000000,300000000"], "Unable to allocate 639. PiB"),
         (["draw", "3", "--eps", "0"], "got:      --eps"),
         (["draw", "--backward", "--device", "cpu"], "got:      --device"),
         (["step", "-o", "steps.svg"], "ends in .html"),
