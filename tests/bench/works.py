@@ -63,13 +63,18 @@ def _batch_norm(shape: tuple[int, ...], limit: float, *more: Pair) -> Work:
         *more,
     )
     size = {"shape": shape, "dtype": "float32"}
-    return Work(f"batch norm {shape}".replace(" ", "", 0), "batch_norm", size, pairs)
+    return Work(f"batch norm {shape}", "batch_norm", size, pairs)
+
+
+def _gpu_batch_norm(shape: tuple[int, ...], limit: float | None, *more: Pair) -> Work:
+    pairs = (Pair("minigrad-cuda", "torch-cuda", limit), *more)
+    size = {"shape": shape, "dtype": "float32"}
+    return Work(f"batch norm {shape}", "gpu_batch_norm", size, pairs)
 
 
 _LENET = {"batch": 256, "dtype": "float32"}
 _SMALL = {"batch": 64, "dtype": "float32"}  # large enough for the kernels of large ones
 _BOTH = (Pair("minigrad", limit=1.05), Pair("minigrad-plain", limit=1.05), Pair("torch"))
-_ON_GPU = {"shape": (256, 256, 56, 56), "dtype": "float32"}
 
 WORKS: dict[str, tuple[Work, ...]] = {
     "chain": (
@@ -99,8 +104,9 @@ WORKS: dict[str, tuple[Work, ...]] = {
              kind="growth", vary=("depth", (1, 3, 10, 30, 100, 300, 1000))),
     ),
     "gpu": (
-        Work(f"batch norm {_ON_GPU['shape']}", "gpu_batch_norm", _ON_GPU,
-             (Pair("minigrad-cuda", "torch-cuda", 1.0), Pair("minigrad-cuda", "copy-cuda", 1.25))),
+        _gpu_batch_norm((256, 1024), None),
+        _gpu_batch_norm((32, 64, 56, 56), None),
+        _gpu_batch_norm((256, 256, 56, 56), 1.0, Pair("minigrad-cuda", "copy-cuda", 1.25)),
         Work("LeNet-BN training step, batch 256", "gpu_lenet", _LENET,
              (Pair("minigrad-cuda", "torch-cuda"), Pair("minigrad-recorded", "torch-cuda"))),
         Work("LeNet-BN training, examples per second", "gpu_lenet", _LENET,
