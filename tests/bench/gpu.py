@@ -1,6 +1,8 @@
 """The works on a GPU; where there is none, each says why."""
 
+import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,21 @@ def _cupy() -> Any:
     if reason:
         raise Missing(reason)
     return load("cupy")
+
+
+def card() -> dict[str, str]:
+    """The GPU in words; empty where there is none."""
+    try:
+        runtime = _cupy().cuda.runtime
+    except Missing:
+        return {}
+    name = runtime.getDeviceProperties(runtime.getDevice())["name"].decode()
+    cuda = runtime.runtimeGetVersion()
+    words = {"gpu": name, "CUDA": f"{cuda // 1000}.{cuda % 1000 // 10}"}
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    with suppress(OSError, subprocess.SubprocessError):
+        words["driver"] = subprocess.check_output(query, text=True).partition("\n")[0]
+    return words
 
 
 def _torch() -> Any:

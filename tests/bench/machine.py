@@ -8,7 +8,8 @@ from pathlib import Path
 
 THREADS = 2
 _POOLS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-_PACKAGES = ("numpy", "numba", "torch", "jax", "mygrad", "autograd", "cupy")
+_PACKAGES = ("numpy", "numba", "torch", "jax", "mygrad", "autograd")
+_CUPY = ("cupy-cuda12x", "cupy-cuda13x", "cupy")  # one package by three names
 
 
 def environment() -> dict[str, str]:
@@ -31,7 +32,7 @@ def pin() -> int:
 def versions() -> dict[str, str]:
     """Installed packages that take part -> their versions."""
     found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *_CUPY):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from .contestant import NAMES
+from .gpu import INNER, card
 from .machine import THREADS, describe, versions
-from .run import Row
+from .run import STEPS, Row
 
 _HEAD = ("work", "minigrad", "against", "ratio", "quartiles", "aim", "met", "ours", "theirs")
 
@@ -54,7 +55,7 @@ def _amount(row: Row, value: float | None) -> str:
 def as_json(rows: list[Row], rounds: int) -> dict[str, Any]:
     """Everything that was measured, and where."""
     return {
-        "machine": describe(),
+        "machine": {**describe(), **card()},
         "versions": versions(),
         "threads": THREADS,
         "rounds": rounds,
@@ -78,15 +79,16 @@ def as_json(rows: list[Row], rounds: int) -> dict[str, Any]:
 
 _PAGE = """# Benchmarks
 
-Written by `python -m tests.bench --write`. Ratios are worth more than times, and only ratios from
-one run: a figure below 1 means that minigrad needs less.
+Written by `python -m tests.bench --write`; `python -m tests.bench gpu --write` replaces the figures
+of one GPU alone. Ratios are worth more than times, and only ratios from one run: a figure below 1
+means that minigrad needs less.
 
 ## How it is measured
 
-* Each contestant has a process of its own. They run by turns, A B A B ..., in {rounds} rounds, the
-  order reversed every other round. A turn is one call that is not timed, then calls for about
-  {seconds} s; the median of its calls counts. A ratio is the median over the rounds of ours divided
-  by theirs in the same round; its quartiles stand beside it.
+* Each contestant has a process of its own. They run by turns, A B A B ..., in some rounds, the
+  order reversed every other round. A turn is one call that is not timed, then calls for a while;
+  the median of its calls counts. A ratio is the median over the rounds of ours divided by theirs in
+  the same round; its quartiles stand beside it.
 * Everything is float32, with {threads} threads for everybody: the processes are kept on {threads}
   cores, and the pools of OpenBLAS, OpenMP and numba are set to {threads}.
 * Python's cycle collector runs as by default in all; it is called once before each turn.
@@ -95,18 +97,17 @@ one run: a figure below 1 means that minigrad needs less.
 * *copy* moves as much memory as batch norm must: five arrays of the size of x, for forward reads x
   and writes y, backward reads x and y_bar and writes x_bar. A copy reads one array and writes one,
   so these are two and a half copies, by {threads} threads, between buffers that exist already.
+* On a GPU a call is {inner} steps in a row and then one wait for the device, as in a training loop;
+  its time is divided by {inner}. *One graph* is a step captured once as a CUDA graph. PyTorch has
+  its defaults, which let cuDNN round the factors of a convolution to TF32.
+* *copy on the GPU* moves those five arrays inside the device. A ratio of 1.25 to it is 80 % of the
+  bandwidth of a copy.
 * Memory: how far the resident memory of a fresh process rises in {steps} steps of batch 256 over
   its level before them, after steps of batch 64 have loaded and compiled everything. What those
   took is given back: the C allocator is told to (`MALLOC_MMAP_THRESHOLD_`,
   `MALLOC_TRIM_THRESHOLD_`), and so is minigrad (`fused.release_memory`).
 * Growth: the slope of the straight line through log time against log size. 1 is linear.
 * `tests/bench/test_harness.py` proves that all contestants compute the same numbers.
-
-## Machine
-
-{machine}
-
-{versions}
 
 ## CPU
 
@@ -118,17 +119,39 @@ one run: a figure below 1 means that minigrad needs less.
 """
 
 
-def page(rows: list[Row], rounds: int, seconds: float, steps: int) -> str:
-    """``docs/benchmarks.md``."""
+def page(text: str, rows: list[Row], rounds: int, seconds: float) -> str:
+    """``docs/benchmarks.md``, so far ``text``: what was measured replaces its own part."""
+    cpu, cards = _parts(text)
     gpu = [row for row in rows if row.work.maker.startswith("gpu")]
-    measured = any(row.figure for row in gpu)
+    if len(gpu) < len(rows):
+        cpu = _part([row for row in rows if row not in gpu], rounds, seconds)
+    if any(row.figure for row in gpu):
+        more = card()
+        name = more.pop("gpu")
+        cards[name] = _part(gpu, rounds, seconds, more)
     return _PAGE.format(
-        rounds=rounds,
-        seconds=seconds,
         threads=THREADS,
-        steps=steps,
-        machine="\n".join(f"* {name}: {words}" for name, words in describe().items()),
-        versions=", ".join(f"{name} {number}" for name, number in versions().items()),
-        cpu=table([row for row in rows if row not in gpu]),
-        gpu=("" if measured else "Not yet measured on a GPU.\n\n") + table(gpu),
+        steps=STEPS,
+        inner=INNER,
+        cpu=cpu or "Not yet measured.",
+        gpu="\n\n".join(f"### {name}\n\n{part}" for name, part in cards.items())
+        or "Not yet measured.",
     )
+
+
+def _parts(text: str) -> tuple[str, dict[str, str]]:
+    """The part of a page about the CPU; those about GPUs, by the name of the card."""
+    rest, _, gpu = text.partition("\n## GPU\n")
+    cards = (part.partition("\n") for part in gpu.split("\n### ")[1:])
+    return rest.partition("\n## CPU\n")[2].strip(), {name: part.strip() for name, _, part in cards}
+
+
+def _part(rows: list[Row], rounds: int, seconds: float, more: dict[str, str] | None = None) -> str:
+    """Where and how it was measured, and the table."""
+    facts = {
+        **describe(),
+        **(more or {}),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+        "rounds": f"{rounds}, with turns of about {seconds} s",
+    }
+    return "\n".join(f"* {name}: {words}" for name, words in facts.items()) + f"\n\n{table(rows)}"

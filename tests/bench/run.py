@@ -12,7 +12,7 @@ from .works import Pair, Work
 
 # memory is given back when it is freed, so that what is resident is what is in use
 _TIGHT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-_STEPS = 5  # of which the highest memory is taken
+STEPS = 5  # of which the highest memory is taken
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _peaks(work: Work, repeats: int) -> tuple[dict, dict[str, str]]:
                     child.ask("burst", key="small", seconds=0.0)
                     child.ask("forget", key="small")
                     child.ask("prepare", key="", work=work.maker, size=work.size)
-                    found[name].append(child.ask("peak", key="", steps=_STEPS))
+                    found[name].append(child.ask("peak", key="", steps=STEPS))
                 except Missing as reason:
                     missing[name] = str(reason)
     return found, missing

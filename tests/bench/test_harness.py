@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from . import batch_norm, gpu, lenet
-from .cli import main
+from . import batch_norm, gpu, lenet, report
+from .cli import PAGE, main
 from .contestant import Missing, load
 from .measure import Child, Spread, by_turns, ratio
 from .report import page, table
@@ -176,11 +176,43 @@ def test_the_page_holds_every_row_and_every_reason():
     for name, works in WORKS.items():
         figure, missing = (None, "no card") if name == "gpu" else (Spread(0.123, 0.1, 0.2), "")
         found += [Row(w, p, figure, missing=missing) for w in works for p in w.pairs]
-    text = page(found, rounds=7, seconds=0.2, steps=5)
+    text = page("", found, rounds=7, seconds=0.2)
     assert len(re.findall(r"\| 0\.12 +\|", text)) == sum(row.figure is not None for row in found)
-    assert "Not yet measured on a GPU." in text and "no card" in text
+    assert text.endswith("## GPU\n\nNot yet measured.\n") and "no card" in table(found)
     lines = [line for line in table(found).splitlines() if line.startswith("|")]
     assert len(lines) == len(found) + 2 and len({len(line) for line in lines}) == 1
+
+
+def test_what_was_measured_replaces_its_own_part_of_the_page(monkeypatch):
+    def on(card: str | None, text: str, figure: float, *names: str) -> str:
+        spread = Spread(figure, figure, figure)
+        monkeypatch.setattr(report, "card", lambda: {"gpu": card})
+        return page(text, [
+            Row(w, p, None if card is None and name == "gpu" else spread)
+            for name in names for w in WORKS[name] for p in w.pairs
+        ], rounds=7, seconds=0.2)  # fmt: skip
+
+    kept = PAGE.read_text(encoding="utf-8")
+    assert on(None, kept, 0.5, "gpu") == kept  # no GPU erases nothing
+    one = on("Card A", kept, 111, "gpu")
+    two = on("Card B", one, 222, "gpu")
+    before, after = kept.index("## CPU"), kept.index("## GPU")
+    assert kept[before:after] in two and two.startswith(one.rstrip())
+    again = on("Card A", two, 333, "gpu")
+    assert "111.00" not in again and again.index("333.00") < again.index("### Card B")
+    assert again[again.index("### Card B") :] == two[two.index("### Card B") :]
+    cpu = on(None, again, 444, *WORKS)
+    assert "444.00" in cpu and cpu[cpu.index("## GPU") :] == again[again.index("## GPU") :]
+
+
+def test_without_a_gpu_the_command_leaves_the_page_as_it_stands(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("os.sched_setaffinity", lambda pid, cores: None, raising=False)
+    monkeypatch.setitem(WORKS, "gpu", WORKS["gpu"][-1:])
+    (path := tmp_path / "page.md").write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    assert main(["gpu", "--write", str(path)]) == 0
+    assert "not measured" in capsys.readouterr().out
+    assert path.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
 
 
 def test_the_command_prints_json(capsys, monkeypatch):
@@ -197,7 +229,7 @@ def test_the_command_prints_json(capsys, monkeypatch):
     ("arguments", "message"),
     [
         (["nonsense"], "no work 'nonsense'; there are chain, batch_norm"),
-        (["chain", "--write"], "the page holds all works"),
+        (["chain", "--write"], "a part of the page holds all its works"),
         (["--rounds", "0"], "--rounds: expected 1 or more, got 0"),
     ],
 )
