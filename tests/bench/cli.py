@@ -47,7 +47,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.2, help="length of a turn")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument(
-        "--write", nargs="?", const=str(PAGE), metavar="FILE", help="into docs/benchmarks.md"
+        "--write", nargs="?", const=str(PAGE), metavar="FILE", help="into docs/benchmarks.md, too"
     )
     options = parser.parse_args(arguments)
     for name in options.works:
