@@ -136,7 +136,7 @@ def slices(
     count = min(most, max(wanted, least))
     length = _multiple(-(-values // count), width)
     count = -(-values // length)
-    shared = held_at + (halves * _multiple(length * each, 16) if held else 0)
+    shared = held_at + (halves * length * each if held else 0)
     grid = min(tiles * count, device.blocks) if held else tiles * count
     launch = Launch(grid, device.threads, shared)
     return Slices(layout, width, tiles, count, length, held_at, held, launch)
