@@ -8,8 +8,8 @@ using Slot = unsigned long long;
 
 #ifndef MINIGRAD_HOST
 __device__ inline char* block_memory() {
-    extern __shared__ double pool[];  // double: aligned for every type that is put into it
-    return reinterpret_cast<char*>(pool);
+    extern __shared__ __align__(16) char pool[];  // packs are put into it
+    return pool;
 }
 __device__ inline void doze() { __nanosleep(32); }
 __device__ inline Slot bits_of(double value) { return __double_as_longlong(value); }
