@@ -56,14 +56,14 @@ class Launch:
 
 @dataclass(frozen=True)
 class Slices:
-    """How the values of a channel are spread over blocks; see ``layouts.cuh``.
+    """How the values of a channel are cut into slices for blocks; see ``layouts.cuh``.
 
     Args:
         layout: ``"Planes"`` for (N, C, S), ``"Columns"`` for (N, C).
         width: values that one instruction moves.
         tiles: groups of channels that share blocks: 1 or 32 channels.
-        slices: blocks per tile.
-        length: values of a channel in each block but the last.
+        slices: parts that each tile is cut into.
+        length: values of a channel in each slice but the last.
         held_at: bytes of scratch, after which values are held.
         held: whether the values of a slice stay in shared memory.
     """
@@ -165,7 +165,7 @@ def rows(
     per_pack = 16 // itemsize
     width = per_pack if aligned and shape[1] % per_pack == 0 else 1
     threads = min(device.threads, _multiple(-(-shape[1] // width), 32))
-    held_at = _multiple(8 * max(3 * (threads // 32), 4), 16)
+    held_at = _multiple(8 * max(2 * (threads // 32), 4), 16)
     needed = held_at + shape[1] * arrays * itemsize
     held = needed <= device.shared
     return Rows(width, held_at, held, Launch(shape[0], threads, needed if held else held_at))

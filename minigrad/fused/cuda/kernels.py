@@ -34,7 +34,7 @@ def _kernel(xp: Any, name: str, instance: str, number: int, is_large: bool) -> A
     kernel = module.get_function(instance)
     if is_large:  # both are set for the current device only
         kernel.max_dynamic_shared_size_bytes = _device(xp, number).shared_per_block
-        kernel.preferred_shared_memory_carveout = 100  # per cent: two blocks per multiprocessor
+        kernel.preferred_shared_memory_carveout = 100  # per cent: several blocks share it
     return kernel
 
 

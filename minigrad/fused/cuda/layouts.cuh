@@ -1,7 +1,7 @@
 // Which values of a channel a thread owns. Both layouts offer the same names:
 //
 //   channel, valid   the channel of this thread, and whether there is one
-//   slice, slices    the values of a channel are cut into slices, one per block
+//   slice, slices    the values of a channel are cut into slices, each for one block
 //   rank, ranks      the number of this thread among those of its channel in this block
 //   count            packs of `width` values in this slice; thread `rank` owns every `ranks`-th
 //   walk()           their places in memory, one after the other
@@ -27,12 +27,6 @@ struct Walk {
 struct Shape {
     Integer n, c, s;         // (N, C, S) in C order
     Integer slices, length;  // slices per channel, and values in each but the last
-
-    // How many values of a channel are in slice k.
-    __device__ double values_in(Integer k) const {
-        const Integer rest = n * s - k * length;
-        return static_cast<double>(rest < length ? rest : length);
-    }
 };
 
 // (N, C, S): a block reads one channel, S consecutive values at a time; V divides S.

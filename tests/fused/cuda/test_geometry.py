@@ -113,7 +113,7 @@ def test_rows_fit_into_whole_warps_and_their_memory(shape, itemsize, device, arr
     plan = rows(shape, itemsize, device, arrays=arrays, aligned=aligned)
     assert plan.launch.grid == shape[0] and plan.launch.block % 32 == 0
     assert 32 <= plan.launch.block <= device.threads and shape[1] % plan.width == 0
-    assert plan.held_at >= 3 * 8 * plan.launch.block // 32 and plan.held_at % 16 == 0
+    assert plan.held_at >= max(plan.launch.block // 2, 4 * itemsize) and plan.held_at % 16 == 0
     held = shape[1] * arrays * itemsize if plan.held else 0
     assert plan.launch.shared == plan.held_at + held <= device.shared
     count, length = row_slices(shape, device)
