@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Launch, row_slices, rows
 from minigrad.fused.cuda.kernels import sum_rows
+from minigrad.fused.cuda.windows import LIMIT
 
 FILE = "layer_norm.cu"
 INSTANCES = (
@@ -28,7 +29,8 @@ def accepts(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> bool:
     """Whether the kernels serve this call; what is malformed is left to the op's own errors."""
     trailing = x.shape[x.ndim - gamma.ndim :]
     is_shaped = 0 < gamma.ndim <= x.ndim and gamma.shape == beta.shape == trailing
-    return is_shaped and x.size > 0 and kernels.is_real(x, gamma, beta)
+    is_small = is_shaped and x.size > 0 and max(gamma.size, x.size // gamma.size) < LIMIT
+    return is_small and kernels.is_real(x, gamma, beta)
 
 
 def forward(xp: Any, x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> tuple[Any, Cache]:

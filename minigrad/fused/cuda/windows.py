@@ -5,7 +5,7 @@ from typing import Any
 from minigrad.fused.cuda.geometry import Device, Launch
 from minigrad.ops.window import Window, window
 
-LIMIT = 2**31  # kernels count inside one plane with 32 bits
+LIMIT = 2**31  # kernels count planes, channels and rows, and what is in one, with 32 bits
 
 
 def windows(

@@ -211,6 +211,13 @@ def test_what_kernels_do_not_serve_is_left_to_portable_code(name, arrays):
     assert not PAIRS[name].accepts(*arrays, **params)
 
 
+@pytest.mark.parametrize("shape", [(2**31, 2), (2, 2**31)])
+def test_what_32_bits_do_not_count_is_left_to_portable_code(shape):
+    x, of_columns = (np.broadcast_to(np.float32(1), sizes) for sizes in (shape, shape[1:]))
+    for name in ("batch_norm", "layer_norm"):
+        assert not PAIRS[name].accepts(x, of_columns, of_columns)
+
+
 def test_batch_norm_over_other_axes_is_left_to_portable_code():
     arrays = np.ones((2, 3, 4)), np.ones(3), np.ones(3)
     assert PAIRS["batch_norm"].accepts(*arrays, axis=(0, 2))
