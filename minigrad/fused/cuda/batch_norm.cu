@@ -1,10 +1,10 @@
 // Batch norm, forward and backward, in one launch each.
 //
 // A block works on slices of channels, one after the other. It keeps a slice in shared memory where
-// that fits (HOLD), takes two sums and leaves them for the channel's other blocks; then it writes its
-// part of the result of the slice before, whose sums the others have left by now; and into the place
-// of each pack that it has used it loads one of its next slice. So x is read once from memory, and
-// nobody waits for long. What is not held is read twice.
+// that fits (HOLD), takes two sums and leaves them for the channel's other blocks; then it writes
+// its part of the result of the slice before, whose sums the others have left by now; and into the
+// place of each pack that it has used it loads one of its next slice. So x is read once from
+// memory, and nobody waits for long. What is not held is read twice.
 
 // What a block has in its memory before the values that it holds.
 template <class L>
@@ -24,21 +24,59 @@ struct Desk {
     }
 };
 
-// The number of the slice that a block takes next: in the order in which blocks ask, and they ask
-// when nobody waits for them. So whoever waits, waits for blocks that run, and the launcher cuts
-// channels into fewer slices than running blocks can hold.
-template <class L>
-__device__ unsigned take_turn(unsigned* tickets, const Desk<L>& desk) {
-    if (threadIdx.x == 0) *desk.turn = tickets == nullptr ? blockIdx.x : atomicAdd(tickets, 1u);
-    __syncthreads();
-    const unsigned turn = *desk.turn;
-    __syncthreads();
-    return turn;
-}
+// The slices of M arrays that a block works on. `now` is read into one half of the held memory,
+// `before` is written from the other, and `next` is loaded there. Blocks take numbers in the order
+// in which they ask, and they ask when nobody waits for them. So whoever waits, waits for blocks
+// that run, and the launcher cuts channels into no more slices than running blocks can hold.
+template <class L, bool HOLD, int M>
+struct Turns {
+    const Desk<L>& desk;
+    unsigned* const tickets;  // how many were taken; null where the block's own number will do
+    const unsigned count;     // of the slices of all channels; what is not below it is none
+    const bool has_more;      // else one each, without a second half
+    unsigned before, now, next;
+    Values<L>*here, *there;
 
-__device__ inline unsigned turns_of(const Shape& g, int tile) {
-    return static_cast<unsigned>((g.c + tile - 1) / tile * g.slices);
-}
+    __device__ Turns(const Shape& g, const Desk<L>& desk, unsigned* tickets,
+                     const typename L::Value* const (&arrays)[M])
+        : desk(desk), tickets(tickets),
+          count(static_cast<unsigned>((g.c + L::tile - 1) / L::tile * g.slices)),
+          has_more(HOLD && count > gridDim.x), before(count), now(take()), next(count),
+          here(desk.held), there(here + M * L(g, 0, desk.sums).room()) {
+        if (has_more) next = take();
+        if (HOLD && now < count) fetch<M>(L(g, now, desk.sums), arrays, here);
+        if (HOLD && next < count) fetch<M>(L(g, next, desk.sums), arrays, there);
+    }
+
+    __device__ unsigned take() const {
+        if (threadIdx.x == 0) *desk.turn = tickets == nullptr ? blockIdx.x : atomicAdd(tickets, 1u);
+        __syncthreads();
+        const unsigned turn = *desk.turn;
+        __syncthreads();
+        return turn;
+    }
+
+    // The same in two steps, with a barrier between them, and one before the next time.
+    __device__ void ask() const {
+        if (HOLD && threadIdx.x == 0) *desk.turn = has_more ? atomicAdd(tickets, 1u) : count;
+    }
+    __device__ void hear() {
+        if (HOLD) next = *desk.turn;
+    }
+
+    // Of which slice the result is written: one that is not held is not left for later.
+    __device__ unsigned written() const { return HOLD ? before : now; }
+
+    __device__ bool are_left() const { return now < count || before < count; }
+
+    __device__ void advance() {
+        Values<L>* const free = there;
+        there = here;
+        here = free;
+        before = HOLD ? now : count;
+        now = HOLD ? next : count;  // there is a block for each slice that is not held
+    }
+};
 
 // Leaves the sums over this slice for the other blocks of the channel. `slots`: (C, slices, 2).
 template <class L>
@@ -78,27 +116,16 @@ batch_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
     const Shape shape{n, c, s, slices, length};
     const Desk<L> desk(held_at);
     unsigned* const tickets = TRAIN ? reinterpret_cast<unsigned*>(slots) : nullptr;
-    const unsigned turns = turns_of(shape, L::tile);
-    // `now` is read into one half of the held memory, `before` is written from the other
-    unsigned before = turns, now = take_turn(tickets, desk), next = turns;
-    Values<L>*here = desk.held, *there = here + L(shape, 0, desk.sums).room();
-    const bool has_more = HOLD && turns > gridDim.x;  // else one each, without a second half
-    if (HOLD) {
-        if (has_more) next = take_turn(tickets, desk);
-        if (now < turns) fetch<1>(L(shape, now, desk.sums), {x}, here);
-        if (next < turns) fetch<1>(L(shape, next, desk.sums), {x}, there);
-    }
-    while (now < turns || before < turns) {
-        if (TRAIN && now < turns) {
-            const L own(shape, now, desk.sums);
+    for (Turns<L, HOLD, 1> turns(shape, desk, tickets, {x}); turns.are_left(); turns.advance()) {
+        if (TRAIN && turns.now < turns.count) {
+            const L own(shape, turns.now, desk.sums);
             const T centre = own.valid ? x[own.channel * s] : T(0);
             double sums[2];
-            slice_sums<HOLD>(own, x, here, centre, sums);
+            slice_sums<HOLD>(own, x, turns.here, centre, sums);
             leave_sums(own, sums, slots + 1);
         }
-        const unsigned turn = HOLD ? before : now;
-        if (turn < turns) {
-            const L own(shape, turn, desk.sums);
+        if (turns.written() < turns.count) {
+            const L own(shape, turns.written(), desk.sums);
             const Integer i = own.channel;
             const bool shares = own.rank == 0 && own.valid;
             T scale = 0, shift = 0, centre = 0;
@@ -109,7 +136,7 @@ batch_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
             }
             double sums[2] = {0, 0};
             if (TRAIN) channel_sums(own, sums, slots + 1);
-            if (HOLD && threadIdx.x == 0) *desk.turn = has_more ? atomicAdd(tickets, 1u) : turns;
+            turns.ask();
             if (shares) {
                 const Moments all = TRAIN ? moments_of(sums, static_cast<double>(n) * s, centre)
                                           : Moments{mean[i], var[i]};
@@ -129,19 +156,13 @@ batch_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
             const T high = own.valid ? desk.numbers[0] : T(0);
             scale = own.valid ? desk.numbers[1] : T(0);
             shift = own.valid ? desk.numbers[2] : T(0);
-            if (HOLD) next = *desk.turn;  // not written again before sums meet at barriers
-            write<HOLD, 1>(own, L(shape, next, desk.sums), HOLD && next < turns, {x}, there, y,
-                           [&](Values<L>(&packs)[1]) {
+            turns.hear();
+            write<HOLD, 1>(own, L(shape, turns.next, desk.sums), turns.next < turns.count, {x},
+                           turns.there, y, [&](Values<L>(&packs)[1]) {
                 for (T& value : packs[0].at) value = (value - high) * scale + shift;
                 return packs[0];
             });
         }
-        if (!HOLD) return;  // there is a block for each slice
-        Values<L>* const free = there;
-        there = here;
-        here = free;
-        before = now;
-        now = next;
     }
 }
 
@@ -159,21 +180,13 @@ batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
     const Shape shape{n, c, s, slices, length};
     const Desk<L> desk(held_at);
     unsigned* const tickets = reinterpret_cast<unsigned*>(slots);
-    const unsigned turns = turns_of(shape, L::tile);
-    unsigned before = turns, now = take_turn(tickets, desk), next = turns;
-    Values<L>*here = desk.held, *there = here + 2 * L(shape, 0, desk.sums).room();
-    const bool has_more = HOLD && turns > gridDim.x;  // else one each, without a second half
-    if (HOLD) {
-        if (has_more) next = take_turn(tickets, desk);
-        if (now < turns) fetch<2>(L(shape, now, desk.sums), {y_bar, x}, here);
-        if (next < turns) fetch<2>(L(shape, next, desk.sums), {y_bar, x}, there);
-    }
-    while (now < turns || before < turns) {
-        if (now < turns) {
-            const L own(shape, now, desk.sums);
+    Turns<L, HOLD, 2> turns(shape, desk, tickets, {y_bar, x});
+    for (; turns.are_left(); turns.advance()) {
+        if (turns.now < turns.count) {
+            const L own(shape, turns.now, desk.sums);
             const T high = own.valid ? static_cast<T>(statistics[own.channel]) : T(0);
             T lanes[4] = {0, 0, 0, 0}, products[4] = {0, 0, 0, 0};
-            over<HOLD, 2>(own, {y_bar, x}, here, [&](const Values<L>(&packs)[2], int lane) {
+            over<HOLD, 2>(own, {y_bar, x}, turns.here, [&](const Values<L>(&packs)[2], int lane) {
                 for (int v = 0; v < L::width; ++v) {
                     lanes[lane + v] += packs[0].at[v];
                     products[lane + v] += packs[0].at[v] * (packs[1].at[v] - high);
@@ -183,9 +196,8 @@ batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
             own.sum(sums);
             leave_sums(own, sums, slots + 1);
         }
-        const unsigned turn = HOLD ? before : now;
-        if (turn < turns) {
-            const L own(shape, turn, desk.sums);
+        if (turns.written() < turns.count) {
+            const L own(shape, turns.written(), desk.sums);
             const Integer i = own.channel;
             const T high = own.valid ? static_cast<T>(statistics[i]) : T(0);
             double low = 0, inv_std = 0, scale_ = 0;
@@ -197,7 +209,7 @@ batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
             const bool is_last = own.slice == slices - 1;
             double sums[2] = {0, 0};
             if (TRAIN || is_last) channel_sums(own, sums, slots + 1);
-            if (HOLD && threadIdx.x == 0) *desk.turn = has_more ? atomicAdd(tickets, 1u) : turns;
+            turns.ask();
             if (own.rank == 0 && own.valid) {
                 const double along_x_hat = (sums[1] - low * sums[0]) * inv_std;
                 const double values = static_cast<double>(n) * s;
@@ -212,9 +224,9 @@ batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
             const T scale = own.valid ? desk.numbers[0] : T(0);
             const T slope = own.valid ? desk.numbers[1] : T(0);
             const T shift = own.valid ? desk.numbers[2] : T(0);
-            if (HOLD) next = *desk.turn;
-            write<HOLD, 2>(own, L(shape, next, desk.sums), HOLD && next < turns, {y_bar, x}, there,
-                           x_bar, [&](Values<L>(&packs)[2]) {
+            turns.hear();
+            write<HOLD, 2>(own, L(shape, turns.next, desk.sums), turns.next < turns.count,
+                           {y_bar, x}, turns.there, x_bar, [&](Values<L>(&packs)[2]) {
                 for (int v = 0; v < L::width; ++v) {
                     T& value = packs[0].at[v];
                     value *= scale;
@@ -223,11 +235,5 @@ batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
                 return packs[0];
             });
         }
-        if (!HOLD) return;
-        Values<L>* const free = there;
-        there = here;
-        here = free;
-        before = now;
-        now = next;
     }
 }
