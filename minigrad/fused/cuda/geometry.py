@@ -47,11 +47,20 @@ class Device:
 
 @dataclass(frozen=True)
 class Launch:
-    """Blocks, threads per block, bytes of dynamic shared memory."""
+    """How many blocks of what.
+
+    Args:
+        grid: blocks.
+        block: threads per block.
+        shared: bytes of dynamic shared memory per block.
+        needs_all: whether more blocks wait for each other than there are multiprocessors: none of
+            the memory that they share may then serve as a cache.
+    """
 
     grid: int
     block: int
     shared: int = 0
+    needs_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,8 @@ def slices(
     count = -(-values // length)
     shared = held_at + (halves * length * each if held else 0)
     grid = min(tiles * count, device.blocks) if held else tiles * count
-    launch = Launch(grid, device.threads, shared)
+    needs_all = held and count > device.multiprocessors  # one block fits into each in any case
+    launch = Launch(grid, device.threads, shared, needs_all)
     return Slices(layout, width, tiles, count, length, held_at, held, launch)
 
 

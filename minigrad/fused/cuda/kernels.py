@@ -28,13 +28,13 @@ def source(name: str) -> str:
 
 
 @cache
-def _kernel(xp: Any, name: str, instance: str, number: int, is_large: bool) -> Any:
+def _kernel(xp: Any, name: str, instance: str, number: int, needs_all: bool) -> Any:
     """One instance of a template in file ``name``, such as ``sigmoid_forward<float>``."""
     module = xp.RawModule(code=source(name), options=OPTIONS, name_expressions=(instance,))
     kernel = module.get_function(instance)
-    if is_large:  # both are set for the current device only
+    if needs_all:  # both are set for the current device only
         kernel.max_dynamic_shared_size_bytes = _device(xp, number).shared_per_block
-        kernel.preferred_shared_memory_carveout = 100  # per cent: several blocks share it
+        kernel.preferred_shared_memory_carveout = 100  # per cent, the rest is a cache
     return kernel
 
 
@@ -71,7 +71,8 @@ def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any, on: Any =
             facts(f"{instance}: operands", expected=f"on cuda:{current}, CuPy's current GPU",
                   got=f"on cuda:{number}", remedy=f"with cupy.cuda.Device({number}): around it")
         )  # fmt: skip
-    kernel = _kernel(xp, name, instance, number, launch.shared > LARGE)
+    needs_all = launch.needs_all or launch.shared > LARGE
+    kernel = _kernel(xp, name, instance, number, needs_all)
     kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared)
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from pairs import check_batch_norm, check_layer_norm, normal, run
 
+from minigrad.fused.cuda import kernels as launcher
+
 # what divides neither the width of a pack, nor the 32 columns of a tile, nor a slice
 SHAPES = [
     (2, 1), (5, 3), (64, 32), (256, 40), (300, 33), (601, 3),
@@ -70,6 +72,24 @@ def test_no_nan_passes_for_sums_that_nobody_has_left(kernels, rng):
     xs[0][2, 1, 7] = np.array(2**64 - 1, np.uint64).view(np.float64)
     found = run(kernels, "batch_norm", xs, y_bar)
     assert np.isnan(found.y[:, 1]).all() and np.isfinite(found.y[:, [0, 2]]).all()
+
+
+@pytest.mark.parametrize(("shape", "shares"), [((200, 1, 20), [100, -1]), ((50, 40, 4), [-1, -1])])
+def test_where_many_blocks_wait_for_each_other_no_shared_memory_is_a_cache(
+    shape, shares, kernels, rng, monkeypatch
+):
+    """Per cent of it in the forward and the backward, which does not hold values; -1: unsaid."""
+    if kernels.is_real:
+        pytest.skip("how many blocks there are depends on the device")
+    found, original = [], launcher._kernel
+
+    def kernel(*words):
+        found.append(original(*words).preferred_shared_memory_carveout)
+        return original(*words)
+
+    monkeypatch.setattr(launcher, "_kernel", kernel)
+    run(kernels, "batch_norm", *normal(shape, np.float32, rng))
+    assert found == shares
 
 
 def test_two_calls_give_the_same_bits(kernels, rng):
