@@ -85,9 +85,9 @@ __device__ inline void block_sum(double (&values)[M], double* scratch) {
     __syncthreads();  // `scratch` is free again
 }
 
-// Blocks leave numbers for each other in slots, which start as 0. A number is kept as the complement
-// of its bits, and those of nan are always the same: no number leaves 0. So whoever reads a slot sees
-// whether it was written, and needs no order among other reads and writes.
+// Blocks leave numbers for each other in slots, which start as 0. A number is kept as the
+// complement of its bits, and those of nan are always the same: no number leaves 0. So whoever
+// reads a slot sees whether it was written, and needs no order among other reads and writes.
 __device__ inline void publish(Slot* slot, double value) {
     put(slot, ~bits_of(value == value ? value : not_a_number<double>()));
 }

@@ -82,8 +82,8 @@ __device__ inline Moments moments_of(const double (&sums)[2], double n, double c
     return {centre + mean, var < 0 ? 0 : var};
 }
 
-// Writes f(packs) for the packs of this thread. With HOLD it starts to load those of `next`, if that
-// is `coming`, into the places that become free.
+// Writes f(packs) for the packs of this thread. With HOLD it starts to load those of `next`, if
+// that is `coming`, into the places that become free: no other thread reads them.
 template <bool HOLD, int M, class L, class F>
 __device__ void write(const L& own, const L& next, bool coming,
                       const typename L::Value* const (&arrays)[M], Values<L>* held,
