@@ -186,13 +186,17 @@ batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
             const L own(shape, turns.now, desk.sums);
             const T high = own.valid ? static_cast<T>(statistics[own.channel]) : T(0);
             T lanes[4] = {0, 0, 0, 0}, products[4] = {0, 0, 0, 0};
-            over<HOLD, 2>(own, {y_bar, x}, turns.here, [&](const Values<L>(&packs)[2], int lane) {
+            double sums[2] = {0, 0};  // of y_bar and of y_bar (x - high)
+            const auto add = [&](const Values<L>(&packs)[2], int lane) {
                 for (int v = 0; v < L::width; ++v) {
                     lanes[lane + v] += packs[0].at[v];
                     products[lane + v] += packs[0].at[v] * (packs[1].at[v] - high);
                 }
+            };
+            over<HOLD, 2>(own, {y_bar, x}, turns.here, add, [&] {
+                pour(lanes, sums[0]);
+                pour(products, sums[1]);
             });
-            double sums[2] = {total(lanes), total(products)};  // of y_bar and of y_bar (x - high)
             own.sum(sums);
             leave_sums(own, sums, slots + 1);
         }

@@ -22,10 +22,10 @@ __device__ void fetch(const L& own, const typename L::Value* const (&arrays)[M],
 }
 
 // Calls f(packs, lane) for the packs of this thread, which were fetched (HOLD) or are read. Value v
-// of a pack belongs to lane + v of four sums, so that few terms are added to one.
-template <bool HOLD, int M, class L, class F>
+// of a pack belongs to lane + v of four sums. Calls pause() when each has some 18 terms at most.
+template <bool HOLD, int M, class L, class F, class P>
 __device__ void over(const L& own, const typename L::Value* const (&arrays)[M],
-                     const Values<L>* held, F f) {
+                     const Values<L>* held, F f, P pause) {
     constexpr int depth = HOLD ? 4 / L::width : L::depth / M;  // loads in flight
     Walk at = own.walk();
     if (HOLD) await_copies();
@@ -43,12 +43,16 @@ __device__ void over(const L& own, const typename L::Value* const (&arrays)[M],
 #pragma unroll
         for (int u = 0; u < depth; ++u)
             if (i + u * own.ranks < own.count) f(packs[u], u * L::width % 4);
+        if (!HOLD) pause();  // there may be any number of packs
     }
+    if (HOLD) pause();
 }
 
+// Adds the four lanes to a sum in double, and clears them.
 template <class T>
-__device__ T total(const T (&lanes)[4]) {
-    return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+__device__ void pour(T (&lanes)[4], double& sum) {
+    sum += (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+    for (T& lane : lanes) lane = 0;
 }
 
 // The sums of x - centre and of its squares over this thread's channel in this block's slice.
@@ -57,8 +61,9 @@ __device__ void slice_sums(const L& own, const typename L::Value* x, const Value
                            typename L::Value centre, double (&sums)[2]) {
     using T = typename L::Value;
     T lanes[4] = {0, 0, 0, 0}, squares[4] = {0, 0, 0, 0}, x0 = 0;
+    double sum = 0, sum_of_squares = 0;
     int n = 0;
-    over<HOLD, 1>(own, {x}, held, [&](const Values<L>(&packs)[1], int lane) {
+    const auto add = [&](const Values<L>(&packs)[1], int lane) {
         if (n == 0) x0 = packs[0].at[0];
         n += L::width;
         for (int v = 0; v < L::width; ++v) {
@@ -66,10 +71,14 @@ __device__ void slice_sums(const L& own, const typename L::Value* x, const Value
             lanes[lane + v] += d;
             squares[lane + v] += d * d;
         }
+    };
+    over<HOLD, 1>(own, {x}, held, add, [&] {
+        pour(lanes, sum);
+        pour(squares, sum_of_squares);
     });
-    const double d = static_cast<double>(x0) - centre, sum = total(lanes);
+    const double d = static_cast<double>(x0) - centre;
     sums[0] = sum + n * d;
-    sums[1] = total(squares) + (sum + sums[0]) * d;
+    sums[1] = sum_of_squares + (sum + sums[0]) * d;
     own.sum(sums);
 }
 
