@@ -1,5 +1,7 @@
 """The random numbers of initialization and dropout, drawn on the host whatever the device."""
 
+from typing import Any
+
 import numpy as np
 
 from minigrad.errors import check_count
@@ -28,3 +30,13 @@ def generator(rng: np.random.Generator | int | None = None) -> np.random.Generat
         return rng
     check_count("rng: seed", rng, least=0)
     return np.random.default_rng(rng)
+
+
+def generators(net: Any) -> dict[str, np.random.Generator]:
+    """The default generator and those that layers of the Module ``net`` have for themselves."""
+    found = {"default": _DEFAULT}
+    for path, module in net.named_modules():
+        own = getattr(module, "rng", None)
+        if isinstance(own, np.random.Generator) and own is not _DEFAULT:
+            found[path] = own
+    return found

@@ -7,6 +7,7 @@ import numpy as np
 from minigrad import backend
 from minigrad.errors import UsageError
 from minigrad.fused.foreach import all_finite
+from minigrad.nn.random import generators
 from minigrad.tensor import tensor
 from minigrad.train.recorded import RecordedStep, train_step
 
@@ -101,7 +102,7 @@ class Ahead:
         trainer = self.trainer
         tensors = [*trainer.net.parameters(), *trainer.net.buffers()]
         state = trainer.optimizer.state_dict()
-        numbers = {k: g.bit_generator.state for k, g in trainer.generators().items()}
+        numbers = {k: g.bit_generator.state for k, g in generators(trainer.net).items()}
         return [(t, t.array) for t in tensors], state, numbers
 
     def _restore(self) -> None:
@@ -109,5 +110,5 @@ class Ahead:
         for t, array in arrays:
             t.data = array
         self.trainer.optimizer.load_state_dict(state)
-        for key, generator in self.trainer.generators().items():
+        for key, generator in generators(self.trainer.net).items():
             generator.bit_generator.state = numbers[key]

@@ -18,7 +18,7 @@ from minigrad.data.idx import corrupt
 from minigrad.data.loader import DataLoader, TensorDataset
 from minigrad.errors import AnomalyError, MinigradError, UsageError, facts
 from minigrad.nn import kernels
-from minigrad.nn.random import generator
+from minigrad.nn.random import generators
 from minigrad.tensor import Tensor, tensor
 from minigrad.train.ahead import Ahead
 from minigrad.train.checkpoint import (
@@ -259,7 +259,7 @@ class Trainer:
             "optimizer": optimizer,
             "schedule": self.schedule.state_dict() if self.schedule is not None else None,
             "progress": asdict(self.progress),
-            "rng": {k: g.bit_generator.state for k, g in self.generators().items()},
+            "rng": {k: g.bit_generator.state for k, g in generators(self.net).items()},
         }
         save_checkpoint(self.path, {**arrays, **of_optimizer}, meta)
 
@@ -298,17 +298,8 @@ class Trainer:
             self.schedule.load_state_dict(meta["schedule"])
         history = [Epoch(**entry) for entry in meta["progress"]["history"]]
         self.progress = Progress(**{**meta["progress"], "history": history})
-        for key, rng in self.generators().items():
+        for key, rng in generators(self.net).items():
             rng.bit_generator.state = meta["rng"][key]
-
-    def generators(self) -> dict[str, np.random.Generator]:
-        """The default generator and those that layers have for themselves."""
-        found = {"default": generator()}
-        for path, module in self.net.named_modules():
-            own = getattr(module, "rng", None)
-            if isinstance(own, np.random.Generator) and own is not found["default"]:
-                found[path] = own
-        return found
 
 
 def _correct(logits: Tensor, labels: np.ndarray) -> int:

@@ -19,6 +19,7 @@ from minigrad.errors import UsageError, facts
 from minigrad.fused.cuda import matmul
 from minigrad.fused.cuda.foreach import copy_all
 from minigrad.nn import kernels
+from minigrad.nn.random import generators
 from minigrad.tensor import Tensor, tensor
 
 
@@ -161,6 +162,8 @@ class RecordedStep:
 
     def _record(self, is_first: bool) -> None:
         xp, before, numbers, stream = self.library.xp, self._state(), self._numbers(), self.stream
+        optimizer, random = self.optimizer.state_dict(), generators(self.net)
+        random = [(g, g.bit_generator.state) for g in random.values()]
         xp.cuda.get_current_stream().synchronize()
         with _without_cublas(self.library), xp.cuda.using_allocator(self.pool.malloc), stream:
             try:
@@ -174,8 +177,11 @@ class RecordedStep:
                 self.graph = self._capture(stream)
             except (NotImplementedError, RuntimeError) as error:
                 raise UsageError(f"RecordedStep: the step cannot be recorded: {error}") from error
-            finally:
+            finally:  # also what a step that cannot be recorded changed on the host
+                self.optimizer.load_state_dict(optimizer)
                 self._assign(before)
+                for g, state in random:
+                    g.bit_generator.state = state
                 stream.synchronize()
         self.shown = before
 
