@@ -251,6 +251,58 @@ def test_a_new_learning_rate_is_recorded_into_the_same_memory(kernels):
         np.testing.assert_allclose(runs[1][name], expected, rtol=0, atol=1e-11, err_msg=name)
 
 
+def _freeze(trainer):
+    trainer.net[0].weight.requires_grad = False
+
+
+def _unfreeze(trainer):
+    trainer.net[3].bias.requires_grad = True
+
+
+def _add_group(trainer):
+    more = nn.Linear(2, 2, rng=0).to("cuda")
+    setattr(trainer.net, "4", more)
+    trainer.optimizer.add_param_group({"params": more.parameters(), "lr": 0.05})
+
+
+def _replace_a_buffer(trainer):
+    trainer.net[1].register_buffer("running_mean", mg.tensor(np.ones(4), device="cuda"))
+
+
+def _change_a_layer(trainer):
+    trainer.net[1].momentum = 0.5
+
+
+def _replace_the_optimizer(trainer):
+    trainer.optimizer = optim.SGD(trainer.net.parameters(), lr=0.05, momentum=0.5)
+
+
+def _begin_again(trainer):
+    state = trainer.optimizer.state_dict()
+    trainer.optimizer.load_state_dict({**state, "state": [{} for _ in state["state"]]})
+
+
+def _smaller_batches(trainer):
+    trainer.loader.batch_size = 4
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "change",
+    [_freeze, _unfreeze, _add_group, _replace_a_buffer, _change_a_layer, _replace_the_optimizer,
+     _begin_again, _smaller_batches],
+)  # fmt: skip
+def test_what_changes_between_epochs_is_recorded_anew(change, momentum, kernels):
+    def play(trainer):
+        trainer.net[3].bias.requires_grad = False
+        yield from trainer.fit(2)
+        change(trainer)
+        yield from trainer.fit(4)
+
+    trainer = recorded_as_unrecorded(kernels, play, momentum=momentum)
+    assert trainer.ahead.recorded is not None and not trainer.ahead.why_not
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [

@@ -81,15 +81,18 @@ class Ahead:
         return bool(self.recorded or self.pending or self.trainer.progress.seen)
 
     def _recorded(self, x: np.ndarray, labels: np.ndarray) -> RecordedStep | None:
-        """The recording that fits, a new one, or None where there can be none."""
-        if self.recorded is not None and self.recorded.fits(x, labels):
-            return self.recorded
-        if len(x) != self.trainer.loader.batch_size or self.why_not:
+        """The recording that fits, a new one, or None where there can be none now."""
+        trainer, now = self.trainer, self.recorded
+        of = trainer.net, trainer.optimizer
+        if now is not None and now.fits(*of, x, labels):
+            return now
+        if len(x) != trainer.loader.batch_size or self.why_not:
             return None  # the last batch of an epoch is smaller
         try:
-            if self.recorded is not None and self.recorded.renew(x, labels):
-                return self.recorded
-            self.recorded = RecordedStep(self.trainer.net, self.trainer.optimizer, x, labels)
+            if now is None:
+                self.recorded = RecordedStep(*of, x, labels)
+            elif not now.renew(*of, x, labels):
+                self.recorded = None  # until a step has made the arrays that there are to be now
         except UsageError as error:
             self.why_not = str(error)
             self.recorded = None

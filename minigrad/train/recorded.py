@@ -22,6 +22,8 @@ from minigrad.nn import kernels
 from minigrad.nn.random import generators
 from minigrad.tensor import Tensor, tensor
 
+_PLAIN = (int, float, str, type(None))  # attributes of layers that are options, such as training
+
 
 def train_step(net: nn.Module, optimizer: optim.Optimizer, x: Tensor, labels: Tensor) -> tuple:
     """One step on a batch that is on the device: the loss and the number of right answers, as
@@ -53,11 +55,12 @@ class RecordedStep:
     def __init__(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any):
         self.net, self.optimizer = net, optimizer
         self.tensors = [*net.parameters(), *net.buffers()]
+        self.modules = list(net.modules())
         device = self.tensors[0].device
         if device == "cpu":
             raise UsageError(facts("RecordedStep: device", expected="a GPU", got=device))
         self.library: Any = backend.library_of(self.tensors[0].array)
-        self.key = self._key(x, labels)
+        self.key, self.parts = self._key(x, labels), self._parts()
         self.batch = tensor(x, device=device), tensor(labels, device=device)
         self.homes = self._copies(self._state())
         self.shown: list[Any] = []  # what the tensors held when they were last released
@@ -69,33 +72,36 @@ class RecordedStep:
         self.stream = xp.cuda.Stream(non_blocking=True)
         self._record(is_first=True)
 
-    def renew(self, x: Any, labels: Any) -> bool:
+    def renew(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any) -> bool:
         """Record into the same memory with other learning rates; False: more than they changed."""
         key = self._key(x, labels)
         self.release()
-        state = self._state()
-        if key[:-1] != self.key[:-1] or len(state) != len(self.homes):
+        is_same = net is self.net and optimizer is self.optimizer and self._parts() == self.parts
+        if not is_same or key[:-1] != self.key[:-1]:
             return False
         self.library.xp.cuda.get_current_stream().synchronize()  # the old graph may still run
         self.key, self.graph, self.results = key, None, ()
-        copy_all(self.library.xp, list(zip(self.homes, state, strict=True)))
+        copy_all(self.library.xp, list(zip(self.homes, self._state(), strict=True)))
         self._record(is_first=False)
         return True
 
     def __call__(self, x: Any, labels: Any) -> tuple[Any, Any]:
         """One step: the loss and the number of right answers before it, arrays on the device."""
-        if not self.fits(x, labels):
+        if not self.fits(self.net, self.optimizer, x, labels):
+            expected = "the shapes, dtypes, options and layers that were recorded"
             got = f"{x.shape} {x.dtype} with {self.optimizer.param_groups[0]}"
-            raise UsageError(facts("RecordedStep: batch", expected=self.key, got=got))
+            raise UsageError(facts("RecordedStep: batch", expected=expected, got=got))
         self._adopt()
         for home, value in zip(self.batch, (x, labels), strict=True):
             home.array[...] = self.library.xp.asarray(value)
         self.graph.launch()
         return tuple(result.copy() for result in self.results)
 
-    def fits(self, x: Any, labels: Any) -> bool:
-        """Whether the recording holds: shapes, dtypes, mode and the optimizer's options."""
-        return self.key == self._key(x, labels)
+    def fits(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any) -> bool:
+        """Whether the recording holds: shapes, dtypes, options of layers and of the optimizer."""
+        is_same = net is self.net and optimizer is self.optimizer
+        is_same = is_same and (self.is_running or self._parts() == self.parts)
+        return is_same and self._key(x, labels) == self.key
 
     def release(self) -> None:
         """Give the tensors and the optimizer the present values."""
@@ -107,9 +113,16 @@ class RecordedStep:
     def _key(self, x: Any, labels: Any) -> tuple:
         options = self.optimizer.state_dict()["param_groups"]
         rates = [group.pop("lr", None) for group in options]
-        modes = tuple(module.training for module in self.net.modules())
+        layers = [[v for v in vars(module).values() if isinstance(v, _PLAIN)]
+                  for module in self.modules]  # fmt: skip
+        trained = [t.requires_grad for t in self.tensors]
         kinds = x.shape, str(x.dtype), labels.shape, str(labels.dtype)
-        return *kinds, str(options), modes, str(rates)
+        return *kinds, str(options), layers, trained, str(rates)
+
+    def _parts(self) -> tuple:
+        """What a recording is of; looked at where it starts to run, for this takes longer."""
+        now = *self.net.modules(), *self.net.parameters(), *self.net.buffers()
+        return [*map(id, now)], [sorted(s) for s in self.optimizer.state_dict()["state"]]
 
     # --- state -----------------------------------------------------------------------------------
 
