@@ -19,9 +19,9 @@ _COPY, _RUN, _SUM = map(Struct, ("qQQ", "qQ", "qQQQdd"))  # rows of tables, as i
 
 def copy_all(xp: Any, pairs: list[tuple[Any, Any]]) -> None:
     """``to[...] = source`` for each pair ``(to, source)`` of arrays of one shape."""
-    rows, on = [], None
+    rows, on, here = [], None, xp.cuda.runtime.getDevice()
     for to, source in pairs:
-        if _is_alike(to, source) and to.nbytes % 4 == 0:
+        if _is_alike(to, source, here) and to.nbytes % 4 == 0:
             rows.append((to.nbytes // 4, source.data.ptr, to.data.ptr))
             on = to
         else:
@@ -32,9 +32,9 @@ def copy_all(xp: Any, pairs: list[tuple[Any, Any]]) -> None:
 def axpby_all(xp: Any, terms: list[tuple[float, Any, float, Any]]) -> list[Any]:
     """``a * x + b * y`` for each ``(a, x, b, y)``: x and y are arrays of one shape."""
     sums: list[Any] = []
-    on, rows = None, {"float": [], "double": []}
+    on, rows, here = None, {"float": [], "double": []}, xp.cuda.runtime.getDevice()
     for a, x, b, y in terms:
-        if kernels.is_real(x, y) and _is_alike(x, y):
+        if kernels.is_real(x, y) and _is_alike(x, y, here):
             out = xp.empty(x.shape, x.dtype)
             row = (x.size, x.data.ptr, y.data.ptr, out.data.ptr, a, b)
             rows[kernels.real(out)].append(row)
@@ -49,10 +49,10 @@ def axpby_all(xp: Any, terms: list[tuple[float, Any, float, Any]]) -> list[Any]:
 
 def all_finite(xp: Any, arrays: list[Any]) -> bool:
     """Whether no element is nan or infinite."""
-    lost, on = xp.zeros((), "uint32"), None
+    lost, on, here = xp.zeros((), "uint32"), None, xp.cuda.runtime.getDevice()
     rows, rest = {"float": [], "double": []}, []
     for array in arrays:
-        if kernels.is_real(array) and array.flags.c_contiguous and array.size:
+        if kernels.is_real(array) and _is_alike(array, array, here):
             rows[kernels.real(array)].append((array.size, array.data.ptr))
             on = array
         else:
@@ -95,10 +95,10 @@ def _run(xp: Any, instance: str, row: Struct, rows: list[tuple], on: Any, *resul
         kernels.run(xp, FILE, instance, launch, table, *results, blocks, on=on)
 
 
-def _is_alike(x: Any, y: Any) -> bool:
-    """Whether the elements of both lie on one GPU in the same order, in words of 4 bytes."""
+def _is_alike(x: Any, y: Any, here: int) -> bool:
+    """Whether both lie on the GPU ``here`` with elements in one order, in words of 4 bytes."""
     return (
-        x.size > 0 and x.dtype == y.dtype and x.device.id == y.device.id
+        x.size > 0 and x.dtype == y.dtype and x.device.id == y.device.id == here
         and x.flags.c_contiguous and y.flags.c_contiguous
         and x.data.ptr % 4 == 0 and y.data.ptr % 4 == 0
     )  # fmt: skip

@@ -6,7 +6,7 @@ from pairs import assert_within, run, wide
 
 import minigrad as mg
 from minigrad.errors import DeviceError
-from minigrad.fused.cuda import PAIRS
+from minigrad.fused.cuda import PAIRS, foreach
 from minigrad.fused.cuda.foreach import axpby_all, copy_all, track
 from minigrad.fused.foreach import all_finite
 from minigrad.nn.kernels import count_right
@@ -294,3 +294,16 @@ def test_operands_on_another_gpu_than_the_current_one_are_refused(kernels, monke
     monkeypatch.setattr(kernels.xp.cuda.runtime, "getDevice", lambda: 1)
     with pytest.raises(DeviceError, match=r"cuda:1(.|\n)*cuda:0(.|\n)*Device\(0\)"):
         PAIRS["sigmoid"].forward(kernels.xp, x)
+
+
+def test_sums_of_arrays_on_other_gpus_than_the_current_one_are_left_to_cupy(gpu, monkeypatch, rng):
+    """A network may be spread over GPUs, and a table of addresses is read by one."""
+    if gpu.is_real:
+        pytest.skip("CuPy refuses arrays of other GPUs that it cannot reach")
+    monkeypatch.setattr(gpu.xp.cuda.runtime, "getDevice", lambda: 1)
+    x = gpu.array(rng.normal(size=8))
+    (out,) = axpby_all(gpu.xp, [(2.0, x, 3.0, x)])
+    copy_all(gpu.xp, [(home := gpu.xp.zeros(8), x)])
+    np.testing.assert_array_equal(gpu.host(out), 2.0 * gpu.host(x) + 3.0 * gpu.host(x))
+    np.testing.assert_array_equal(gpu.host(home), gpu.host(x))
+    assert foreach.all_finite(gpu.xp, [x])
