@@ -190,6 +190,7 @@ def test_one_op_is_proven(run):
         (["demo", "3", "--seed", "-1"], "--seed"),
         (["draw", "-o", "no_folder/bn.dot"], "no_folder"),
         (["draw", "--shape", "300000000,300000000"], "Unable to allocate 639. PiB"),
+        (["draw", "--shape", "3000000000,3000000000"], "fewer than 2**60 elements"),
         (["draw", "3", "--eps", "0"], "got:      --eps"),
         (["draw", "--backward", "--device", "cpu"], "got:      --device"),
         (["step", "-o", "steps.svg"], "ends in .html"),

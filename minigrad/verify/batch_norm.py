@@ -1,6 +1,7 @@
 """The main job: batch norm on real images, differentiated three ways."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,7 @@ def _check(
 ) -> None:
     wrong = {
         "a shape of at least two positive lengths": len(shape) < 2 or min(shape) < 1,
+        "fewer than 2**60 elements": prod(shape) >= 2**60,  # NumPy cannot count the bytes of more
         "axes of the shape, each once": axes is not None and not _are_axes(axes, len(shape)),
         "mode train or eval": mode not in ("train", "eval"),
         "train mode where axes are given": axes is not None and mode == "eval",
