@@ -5,7 +5,7 @@ CuPy caches what it compiled on disk, so later processes only load it. CuPy comp
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def struct(size: int) -> np.dtype:
     return np.dtype([("all", f"V{size}")])
 
 
-@cache
+@lru_cache(maxsize=1024)
 def by_value(numbers: tuple[int, ...]) -> np.ndarray:
     """A struct of 32-bit integers that is passed to a kernel by value."""
     return np.array(numbers, "int32").view(struct(4 * len(numbers))).reshape(())
