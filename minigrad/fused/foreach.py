@@ -22,7 +22,7 @@ def track(
 
     ``(1 - weight) * old + weight * new``, of ``mean`` and of ``factor * var``.
     """
-    xp = namespace(*running)
+    xp = namespace(*running[:2])
     if xp.__name__ == "cupy":
         found = _launches().track(xp, running, mean, var, weight, factor)
         if found is not None:

@@ -68,7 +68,8 @@ def track(
     """``fused.foreach.track``; None for what the kernel does not serve."""
     old_mean, old_var, batches = running
     floats = old_mean, old_var, mean, var
-    is_served = kernels.is_real(*floats) and batches.dtype == np.int64 and mean.size > 0
+    is_count = isinstance(batches, xp.ndarray) and batches.dtype == np.int64 and not batches.shape
+    is_served = is_count and kernels.is_real(*floats) and mean.size > 0
     if not is_served or any(array.shape != mean.shape for array in floats):
         return None
     given = tuple(map(xp.ascontiguousarray, (*running, mean, var)))

@@ -6,7 +6,8 @@ from pairs import assert_within, run, wide
 
 import minigrad as mg
 from minigrad.errors import DeviceError
-from minigrad.fused.cuda import PAIRS, foreach
+from minigrad.fused import foreach
+from minigrad.fused.cuda import PAIRS
 from minigrad.fused.cuda.foreach import axpby_all, copy_all, track
 from minigrad.fused.foreach import all_finite
 from minigrad.nn.kernels import count_right
@@ -286,6 +287,10 @@ def test_running_statistics_take_one_more_batch(c, dtype, kernels, rng):
         assert out.dtype == dtype
         assert (abs(kernels.host(out) - value) <= 4 * np.finfo(dtype).eps * size).all()
     assert track(kernels.xp, running, placed[2], placed[3].astype("float16"), 0.1, 1.25) is None
+    for count in (np.int64(3), kernels.array([3, 4])):  # a user's own: on the host, of two
+        assert track(kernels.xp, (*placed[:2], count), *placed[2:], 0.1, 1.25) is None
+        *_, counted = foreach.track((*placed[:2], count), *placed[2:], 0.1, 1.25)
+        np.testing.assert_array_equal(*map(mg.backend.to_host, (counted, count + 1)))
 
 
 def test_operands_on_another_gpu_than_the_current_one_are_refused(kernels, monkeypatch):
@@ -300,10 +305,11 @@ def test_sums_of_arrays_on_other_gpus_than_the_current_one_are_left_to_cupy(gpu,
     """A network may be spread over GPUs, and a table of addresses is read by one."""
     if gpu.is_real:
         pytest.skip("CuPy refuses arrays of other GPUs that it cannot reach")
+    monkeypatch.setattr(gpu.xp, "__name__", "cupy")
     monkeypatch.setattr(gpu.xp.cuda.runtime, "getDevice", lambda: 1)
     x = gpu.array(rng.normal(size=8))
     (out,) = axpby_all(gpu.xp, [(2.0, x, 3.0, x)])
     copy_all(gpu.xp, [(home := gpu.xp.zeros(8), x)])
     np.testing.assert_array_equal(gpu.host(out), 2.0 * gpu.host(x) + 3.0 * gpu.host(x))
     np.testing.assert_array_equal(gpu.host(home), gpu.host(x))
-    assert foreach.all_finite(gpu.xp, [x])
+    assert all_finite([x])
