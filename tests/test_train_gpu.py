@@ -303,6 +303,28 @@ def test_what_changes_between_epochs_is_recorded_anew(change, momentum, kernels)
     assert trainer.ahead.recorded is not None and not trainer.ahead.why_not
 
 
+@pytest.mark.parametrize("record", [False, True])
+def test_a_run_that_was_broken_off_goes_on_from_its_checkpoint(record, kernels, tmp_path):
+    runs = []
+    for place in ("cpu", kernels.device):
+        trainer = small(
+            place, np.random.default_rng(0), record=record and place != "cpu", momentum=0.5
+        )
+        trainer.path = tmp_path / "checkpoint"
+        list(trainer.fit(1))
+        good = [1, 2]
+        trainer.on_batch = lambda n, good=good: good.pop()  # the third fails
+        with pytest.raises(IndexError):
+            list(trainer.fit(2))
+        trainer.on_batch = None
+        trainer.resume()
+        runs.append((list(trainer.fit(3)), parameters(trainer.net)))
+    for here, there in zip(*(history for history, _ in runs), strict=True):
+        assert here.loss == pytest.approx(there.loss, rel=1e-11)
+    for name, expected in runs[0][1].items():
+        np.testing.assert_allclose(runs[1][1][name], expected, rtol=0, atol=1e-11, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [

@@ -300,6 +300,8 @@ class Trainer:
         self.progress = Progress(**{**meta["progress"], "history": history})
         for key, rng in generators(self.net).items():
             rng.bit_generator.state = meta["rng"][key]
+        if self.ahead is not None:  # steps that an error left unread are of the run before
+            self.ahead = Ahead(self, self.ahead.record)
 
 
 def _correct(logits: Tensor, labels: np.ndarray) -> int:
