@@ -120,30 +120,31 @@ means that minigrad needs less.
 
 
 def page(text: str, rows: list[Row], rounds: int, seconds: float) -> str:
-    """``docs/benchmarks.md``, so far ``text``: what was measured replaces its own part."""
-    cpu, cards = _parts(text)
+    """``docs/benchmarks.md``, so far ``text``: the part of this machine is replaced."""
+    cpus, cards = _parts(text, "CPU"), _parts(text, "GPU")
     gpu = [row for row in rows if row.work.maker.startswith("gpu")]
     if len(gpu) < len(rows):
-        cpu = _part([row for row in rows if row not in gpu], rounds, seconds)
+        cpu = [row for row in rows if row not in gpu]
+        cpus[describe()["processor"]] = _part(cpu, rounds, seconds)
     if any(row.figure for row in gpu):
         more = card()
         name = more.pop("gpu")
         cards[name] = _part(gpu, rounds, seconds, more)
     return _PAGE.format(
-        threads=THREADS,
-        steps=STEPS,
-        inner=INNER,
-        cpu=cpu or "Not yet measured.",
-        gpu="\n\n".join(f"### {name}\n\n{part}" for name, part in cards.items())
-        or "Not yet measured.",
+        threads=THREADS, steps=STEPS, inner=INNER, cpu=_joined(cpus), gpu=_joined(cards)
     )
 
 
-def _parts(text: str) -> tuple[str, dict[str, str]]:
-    """The part of a page about the CPU; those about GPUs, by the name of the card."""
-    rest, _, gpu = text.partition("\n## GPU\n")
-    cards = (part.partition("\n") for part in gpu.split("\n### ")[1:])
-    return rest.partition("\n## CPU\n")[2].strip(), {name: part.strip() for name, _, part in cards}
+def _parts(text: str, kind: str) -> dict[str, str]:
+    """The parts of a page about CPUs or GPUs, by the name of the processor or card."""
+    section = text.partition(f"\n## {kind}\n")[2].partition("\n## ")[0]
+    parts = (part.partition("\n") for part in section.split("\n### ")[1:])
+    return {name: part.strip() for name, _, part in parts}
+
+
+def _joined(parts: dict[str, str]) -> str:
+    found = [f"### {name}\n\n{part}" for name, part in parts.items()]
+    return "\n\n".join(found) or "Not yet measured."
 
 
 def _part(rows: list[Row], rounds: int, seconds: float, more: dict[str, str] | None = None) -> str:

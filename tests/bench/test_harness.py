@@ -183,10 +183,11 @@ def test_the_page_holds_every_row_and_every_reason():
     assert len(lines) == len(found) + 2 and len({len(line) for line in lines}) == 1
 
 
-def test_what_was_measured_replaces_its_own_part_of_the_page(monkeypatch):
+def test_what_was_measured_replaces_the_part_of_its_machine(monkeypatch):
     def on(card: str | None, text: str, figure: float, *names: str) -> str:
         spread = Spread(figure, figure, figure)
         monkeypatch.setattr(report, "card", lambda: {"gpu": card})
+        monkeypatch.setattr(report, "describe", lambda: {"processor": "Processor A"})
         return page(text, [
             Row(w, p, None if card is None and name == "gpu" else spread)
             for name in names for w in WORKS[name] for p in w.pairs
@@ -202,7 +203,9 @@ def test_what_was_measured_replaces_its_own_part_of_the_page(monkeypatch):
     assert "111.00" not in again and again.index("333.00") < again.index("### Card B")
     assert again[again.index("### Card B") :] == two[two.index("### Card B") :]
     cpu = on(None, again, 444, *WORKS)
-    assert "444.00" in cpu and cpu[cpu.index("## GPU") :] == again[again.index("## GPU") :]
+    assert cpu.index("### Processor A") < cpu.index("444.00") < cpu.index("## GPU")
+    assert kept[before:after].rstrip() in cpu  # of other processors
+    assert cpu[cpu.index("## GPU") :] == again[again.index("## GPU") :]
 
 
 def test_without_a_gpu_the_command_leaves_the_page_as_it_stands(monkeypatch, tmp_path, capsys):
