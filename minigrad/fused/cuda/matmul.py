@@ -52,7 +52,7 @@ def _product(xp: Any, a: Any, b: Any, bias: Any, *, ones: bool) -> Any:
     wanted = kernels.device_of(xp, a).multiprocessors
     side = 16 if _tiles(m, n + ones, 16) >= wanted else 4  # of a tile, in threads
     tiles, depth = _tiles(m, n + ones, side), 16 if side == 16 else 128
-    slices = max(1, min(-(-2 * wanted // tiles), k // _LENGTH))
+    slices = max(1, min(2 * wanted // tiles, k // _LENGTH))
     length = -(-k // (slices * depth)) * depth
     slices = -(-k // length)
     real = kernels.real(a)
