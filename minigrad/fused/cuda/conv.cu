@@ -143,64 +143,45 @@ conv_forward(const T* __restrict__ x, const T* __restrict__ w, const T* __restri
     }
 }
 
-// The cotangent of x: a block takes one input channel of every `slices`-th image, `groups` times 8
-// taps at a time. It computes what every output gives every tap, and then each input gathers.
+// The cotangent of x: a block computes one tile of input channels for every `slices`-th image.
 template <class T>
 __global__ void __launch_bounds__(512)
 conv_backward_x(const T* __restrict__ y_bar, const T* __restrict__ w, T* __restrict__ x_bar,
-                Conv g, Integer slices, Integer groups) {
-    const int c = static_cast<int>(blockIdx.x % static_cast<unsigned>(g.c));
-    const int channels = g.c / g.groups, kernels = g.a / g.groups, group = c / channels;
-    const int places = g.at.kh * g.at.kw, padded = (places + CHANNELS - 1) / CHANNELS * CHANNELS;
-    const int inputs = g.at.h * g.at.w, outputs = g.at.oh * g.at.ow, quarter = (outputs + 3) / 4;
-    T* weights = reinterpret_cast<T*>(block_memory());  // (kernels, padded)
-    T* products = weights + kernels * padded;           // (CHANNELS * groups, outputs)
-    const T* own = w + (static_cast<Integer>(group) * kernels * channels + c % channels) * places;
+                Conv g, Integer tiles, Integer slices) {
+    const int which = static_cast<int>(blockIdx.x % static_cast<unsigned>(tiles));
+    const Tile tile(which, g.groups, g.c);
+    const int channels = g.c / g.groups, kernels = g.a / g.groups, places = g.at.kh * g.at.kw;
+    const int inputs = g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
+    T* weights = reinterpret_cast<T*>(block_memory());  // (kernels, places, CHANNELS)
+    T* bars = weights + kernels * places * CHANNELS;    // (kernels, outputs)
+    const T* own = w + static_cast<Integer>(tile.group) * kernels * channels * places;
     const auto read = [&](int i) {
-        const int k = i % padded;
-        return k < places ? own[i / padded * channels * places + k] : T(0);
+        const int tap = i / CHANNELS, c = tile.first % channels + i % CHANNELS;
+        const bool inside = i % CHANNELS < tile.count;
+        return inside ? own[(tap / places * channels + c) * places + tap % places] : T(0);
     };
-    copy(kernels * padded, read, [&](int i, T value) { weights[i] = value; });
-    __syncthreads();
-    for (Integer n = blockIdx.x / static_cast<unsigned>(g.c); n < g.n; n += slices) {
-        const T* bars = y_bar + (n * g.groups + group) * kernels * outputs;
-        T* bar = x_bar + (n * g.c + c) * inputs;
-        for (int first = 0; first < padded; first += CHANNELS * static_cast<int>(groups)) {
-            const int rest = (padded - first) / CHANNELS;
-            const int some = rest < groups ? rest : static_cast<int>(groups);
-            for (int i = threadIdx.x; i < some * quarter; i += blockDim.x) {
-                const int o = i % quarter, tap = i / quarter * CHANNELS;
-                int at[4];
-                for (int p = 0; p < 4; ++p)
-                    at[p] = o + p * quarter < outputs ? o + p * quarter : o;
-                T sums[4][CHANNELS] = {};
-#pragma unroll 4
-                for (int a = 0; a < kernels; ++a) {
-                    const T* from = bars + a * outputs;
-                    const T values[4] = {from[at[0]], from[at[1]], from[at[2]], from[at[3]]};
-                    add_products<4>(sums, values, weights + a * padded + first + tap);
+    copy(kernels * places * CHANNELS, read, [&](int i, T value) { weights[i] = value; });
+    for (Integer n = blockIdx.x / static_cast<unsigned>(tiles); n < g.n; n += slices) {
+        const T* from = y_bar + (n * g.groups + tile.group) * kernels * outputs;
+        __syncthreads();  // the cotangents before are used up
+        copy(kernels * outputs, [&](int i) { return from[i]; },
+             [&](int i, T value) { bars[i] = value; });
+        __syncthreads();
+        for (int i = threadIdx.x; i < inputs; i += blockDim.x) {
+            const Readers rows(i / g.at.w, g.at.oh, g.at.kh, g.at.sh, g.at.ph, g.at.dh);
+            const Readers columns(i % g.at.w, g.at.ow, g.at.kw, g.at.sw, g.at.pw, g.at.dw);
+            T sums[1][CHANNELS] = {};
+            for (int oy = rows.last; oy >= rows.first; --oy)
+                for (int ox = columns.last; ox >= columns.first; --ox) {
+                    const int ky = rows.place_in(oy), kx = columns.place_in(ox);
+                    if (ky < 0 || kx < 0) continue;
+                    const T* bar = bars + oy * g.at.ow + ox;
+                    const T* weight = weights + (ky * g.at.kw + kx) * CHANNELS;
+                    for (int a = 0; a < kernels; ++a)
+                        add_products<1>(sums, {bar[a * outputs]}, weight + a * places * CHANNELS);
                 }
-#pragma unroll
-                for (int p = 0; p < 4; ++p)
-#pragma unroll
-                    for (int k = 0; k < CHANNELS; ++k)
-                        products[(tap + k) * outputs + at[p]] = sums[p][k];
-            }
-            __syncthreads();
-            for (int i = threadIdx.x; i < inputs; i += blockDim.x) {
-                const Readers rows(i / g.at.w, g.at.oh, g.at.kh, g.at.sh, g.at.ph, g.at.dh);
-                const Readers columns(i % g.at.w, g.at.ow, g.at.kw, g.at.sw, g.at.pw, g.at.dw);
-                T sum = first > 0 ? bar[i] : T(0);
-                for (int oy = rows.last; oy >= rows.first; --oy)
-                    for (int ox = columns.last; ox >= columns.first; --ox) {
-                        const int ky = rows.place_in(oy), kx = columns.place_in(ox);
-                        const int tap = ky * g.at.kw + kx - first;
-                        if (ky >= 0 && kx >= 0 && tap >= 0 && tap < some * CHANNELS)
-                            sum += products[tap * outputs + oy * g.at.ow + ox];
-                    }
-                bar[i] = sum;
-            }
-            __syncthreads();  // the products are used up
+            for (int c = 0; c < tile.count; ++c)
+                x_bar[(n * g.c + tile.first + c) * inputs + i] = sums[0][c];
         }
     }
 }

@@ -87,26 +87,22 @@ def _sizes(
     sums = 2 * threads * CHANNELS  # doubles, counted as two values each
     return (
         channels * (padded + found.count * CHANNELS) + CHANNELS,
-        CHANNELS * (kernels_ * -(-found.count // CHANNELS) + outputs),
+        kernels_ * (outputs + found.count * CHANNELS),
         max(channels * padded + outputs * CHANNELS, sums),
     )
 
 
 def _backward_x(xp: Any, y_bar: Any, cache: Cache) -> Any:
-    """What every output gives every tap is computed for ``some`` times 8 taps at once."""
     x, w, found, groups, _, geometry = cache
     device = kernels.device_of(xp, x)
-    slices = _slices(cache, x.shape[1], 32, device)
+    tiles = groups * -(-(x.shape[1] // groups) // CHANNELS)
+    slices = _slices(cache, tiles, 16, device)
     size = _sizes(x.shape, w.shape, found, groups, 0)[1]
-    outputs = prod(found.outputs)
-    more = (_LIMIT // 4 // x.itemsize - size) // (CHANNELS * outputs)
-    some = min(1 + max(0, more), -(-found.count // CHANNELS))
-    size += (some - 1) * CHANNELS * outputs
-    threads = _threads(some * -(-outputs // 4), device)
-    launch = Launch(x.shape[1] * slices, threads, size * x.itemsize)
+    threads = _threads(prod(found.sizes), device)
+    launch = Launch(tiles * slices, threads, size * x.itemsize)
     x_bar = xp.empty(x.shape, x.dtype)
     instance = f"conv_backward_x<{kernels.real(x)}>"
-    kernels.run(xp, FILE, instance, launch, y_bar, w, x_bar, geometry, slices, some)
+    kernels.run(xp, FILE, instance, launch, y_bar, w, x_bar, geometry, tiles, slices)
     return x_bar
 
 
