@@ -1,12 +1,13 @@
 """Launches of ``conv.cu``."""
 
 from collections.abc import Callable
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Device, Launch
-from minigrad.fused.cuda.kernels import by_value, once, sum_rows
+from minigrad.fused.cuda.kernels import by_value, sum_rows
 from minigrad.fused.cuda.windows import record, windows
 from minigrad.ops.window import Window
 
@@ -70,7 +71,7 @@ def backward(xp: Any, y_bar: Any, kept: Cache) -> tuple[Callable, ...]:
     """Functions that compute the cotangents of x, w and b, each only where it is needed."""
     y_bar = xp.ascontiguousarray(y_bar, kept.x.dtype)
 
-    @once
+    @cache
     def sums() -> tuple[Any, Any]:
         return _backward_w(xp, y_bar, kept)
 

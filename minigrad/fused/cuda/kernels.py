@@ -4,7 +4,6 @@ CuPy caches what it compiled on disk, so later processes only load it. CuPy comp
 ``-ftz=true``: float32 results below 1.2e-38 become 0.
 """
 
-from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -86,18 +85,6 @@ def struct(size: int) -> np.dtype:
 def by_value(numbers: tuple[int, ...]) -> np.ndarray:
     """A struct of 32-bit integers that is passed to a kernel by value."""
     return np.array(numbers, "int32").view(struct(4 * len(numbers))).reshape(())
-
-
-def once(compute: Callable[[], Any]) -> Callable[[], Any]:
-    """A function that calls ``compute`` when it is first called, and returns what that gave."""
-    found: list[Any] = []
-
-    def result() -> Any:
-        if not found:
-            found.append(compute())
-        return found[0]
-
-    return result
 
 
 def sum_rows(xp: Any, name: str, partials: Any, shape: tuple[int, ...], dtype: Any) -> Any:

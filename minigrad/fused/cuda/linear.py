@@ -1,6 +1,7 @@
 """The linear layer by ``matmul.cu``: products that add the bias, and that sum its cotangent."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from minigrad.fused.cuda import kernels, matmul
@@ -28,7 +29,7 @@ def backward(xp: Any, y_bar: Any, kept: tuple) -> tuple[Callable, ...]:
     """Functions that compute the cotangents of x, w and b, each only where it is needed."""
     x, w, has_bias = kept
 
-    @kernels.once
+    @cache
     def both() -> tuple[Any, Any]:
         return matmul.product_and_sums(xp, y_bar.T, x)
 
