@@ -1,6 +1,16 @@
 // Layer norm of (R, F): each row by itself, gamma and beta per position in the row. A row is the
 // one channel of a block; see batch_norm.cu for the rest.
 
+// Thread 0 computes M numbers for all threads.
+template <int M, class L, class F>
+__device__ void share(const L& own, F compute, typename L::Value (&numbers)[M]) {
+    auto* shared = reinterpret_cast<typename L::Value*>(own.scratch);
+    if (threadIdx.x == 0) compute(shared);
+    __syncthreads();
+    for (int i = 0; i < M; ++i) numbers[i] = shared[i];
+    __syncthreads();
+}
+
 // x, y: (R, F); gamma, beta: (F,); statistics: (2, R), mean and 1/sqrt(var + eps).
 template <class L, bool HOLD>
 __global__ void __launch_bounds__(512, 2)
@@ -15,14 +25,13 @@ layer_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
     double sums[2];
     if (HOLD) fetch<1>(own, {x}, held);
     slice_sums<HOLD>(own, x, held, centre, sums);
-    T numbers[4];
+    T numbers[3];
     share(own, [&](T* to) {
         const Moments all = moments_of(sums, static_cast<double>(features), centre);
         const double inv_std = rsqrt(all.var + eps);
         to[0] = static_cast<T>(all.mean);
         to[1] = static_cast<T>(all.mean - to[0]);
         to[2] = static_cast<T>(inv_std);
-        to[3] = 0;
         statistics[own.channel] = all.mean;
         statistics[rows + own.channel] = inv_std;
     }, numbers);
@@ -49,12 +58,11 @@ layer_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
     double* scratch = reinterpret_cast<double*>(block_memory());
     Values<L>* held = reinterpret_cast<Values<L>*>(block_memory() + held_at);
     const L own(Shape{1, rows, features, 1, features}, blockIdx.x, scratch);
-    T numbers[4];
+    T numbers[3];
     share(own, [&](T* to) {
         to[0] = static_cast<T>(statistics[own.channel]);
         to[1] = static_cast<T>(statistics[own.channel] - to[0]);
         to[2] = static_cast<T>(statistics[rows + own.channel]);
-        to[3] = 0;
     }, numbers);
     const auto pair = [&](const Walk& at, Values<L>& g, Values<L>& hat) {
         g = load<T, L::width>(y_bar + at.address);
@@ -81,10 +89,9 @@ layer_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
         if (HOLD) held[own.room() + own.place(i)] = hat;
     }
     own.sum(sums);
-    T paths[4];
+    T paths[2];
     share(own, [&](T* to) {
-        for (int i = 0; i < 4; ++i)
-            to[i] = i < 2 ? static_cast<T>(sums[i] / static_cast<double>(features)) : T(0);
+        for (int i = 0; i < 2; ++i) to[i] = static_cast<T>(sums[i] / static_cast<double>(features));
     }, paths);
     at = own.walk();
     for (int i = own.rank; i < own.count; i += own.ranks, at.advance()) {

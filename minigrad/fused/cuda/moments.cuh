@@ -126,14 +126,3 @@ __device__ void write(const L& own, const L& next, bool coming,
         }
     }
 }
-
-// One thread per channel computes up to four numbers for all threads of its channel.
-template <class L, class F>
-__device__ void share(const L& own, F compute, typename L::Value (&numbers)[4]) {
-    using T = typename L::Value;
-    T* shared = reinterpret_cast<T*>(own.scratch) + (L::tile > 1 ? threadIdx.x % 32 * 4 : 0);
-    if (own.rank == 0 && own.valid) compute(shared);
-    __syncthreads();
-    for (int i = 0; i < 4; ++i) numbers[i] = own.valid ? shared[i] : T(0);
-    __syncthreads();
-}
