@@ -53,24 +53,28 @@ __device__ void copy(int size, Read read, Write write) {
     }
 }
 
+// `size` values to shared memory, 16 bytes at a time where they are aligned.
+template <class T>
+__device__ void copy_values(const T* from, T* to, int size) {
+    constexpr int pack = 16 / sizeof(T);
+    if (size % pack == 0 && reinterpret_cast<unsigned long long>(from) % 16 == 0)
+        copy(size / pack, [&](int i) { return load<T, pack>(from + i * pack); },
+             [&](int i, const Pack<T, pack>& values) { store<T, pack>(to + i * pack, values); });
+    else
+        copy(size, [&](int i) { return from[i]; }, [&](int i, T value) { to[i] = value; });
+}
+
 // `planes` planes and their borders of zeros, so that whoever reads them need not ask where he is.
 template <class T>
 __device__ void copy_padded(const T* from, T* to, int planes, const Window& g) {
-    constexpr int pack = 16 / sizeof(T);
     const int w = g.w + 2 * g.pw, h = g.h + 2 * g.ph, size = planes * h * w;
-    if (g.ph > 0 || g.pw > 0) {
-        const auto read = [&](int i) {
-            const int y = i / w % h - g.ph, x = i % w - g.pw;
-            const bool inside = y >= 0 && y < g.h && x >= 0 && x < g.w;
-            return inside ? from[(i / (h * w) * g.h + y) * g.w + x] : T(0);
-        };
-        copy(size, read, [&](int i, T value) { to[i] = value; });
-    } else if (size % pack == 0 && reinterpret_cast<unsigned long long>(from) % 16 == 0) {
-        copy(size / pack, [&](int i) { return load<T, pack>(from + i * pack); },
-             [&](int i, const Pack<T, pack>& values) { store<T, pack>(to + i * pack, values); });
-    } else {
-        copy(size, [&](int i) { return from[i]; }, [&](int i, T value) { to[i] = value; });
-    }
+    if (g.ph == 0 && g.pw == 0) return copy_values(from, to, size);
+    const auto read = [&](int i) {
+        const int y = i / w % h - g.ph, x = i % w - g.pw;
+        const bool inside = y >= 0 && y < g.h && x >= 0 && x < g.w;
+        return inside ? from[(i / (h * w) * g.h + y) * g.w + x] : T(0);
+    };
+    copy(size, read, [&](int i, T value) { to[i] = value; });
 }
 
 // The sums over all channels of what the windows at two corners see times the weights. KW: the
@@ -164,8 +168,7 @@ conv_backward_x(const T* __restrict__ y_bar, const T* __restrict__ w, T* __restr
     for (Integer n = blockIdx.x / static_cast<unsigned>(tiles); n < g.n; n += slices) {
         const T* from = y_bar + (n * g.groups + tile.group) * kernels * outputs;
         __syncthreads();  // the cotangents before are used up
-        copy(kernels * outputs, [&](int i) { return from[i]; },
-             [&](int i, T value) { bars[i] = value; });
+        copy_values(from, bars, kernels * outputs);
         __syncthreads();
         for (int i = threadIdx.x; i < inputs; i += blockDim.x) {
             const Readers rows(i / g.at.w, g.at.oh, g.at.kh, g.at.sh, g.at.ph, g.at.dh);

@@ -57,7 +57,7 @@ def forward(
     sizes = *x.shape[:2], w.shape[0], groups, b is not None, *record(found)
     cache = Cache(x, w, found, groups, b is not None, by_value(sizes))
     device = kernels.device_of(xp, x)
-    tiles = groups * -(-(w.shape[0] // groups) // CHANNELS)
+    tiles = _tiles(w.shape[0], groups)
     slices = _slices(cache, tiles, 16, device)
     size = _sizes(x.shape, w.shape, found, groups, 0)[0]
     threads = max(_threads(-(-prod(found.outputs) // 2), device), min(128, device.threads))
@@ -96,7 +96,7 @@ def _sizes(
 def _backward_x(xp: Any, y_bar: Any, cache: Cache) -> Any:
     x, w, found, groups, _, geometry = cache
     device = kernels.device_of(xp, x)
-    tiles = groups * -(-(x.shape[1] // groups) // CHANNELS)
+    tiles = _tiles(x.shape[1], groups)
     slices = _slices(cache, tiles, 16, device)
     size = _sizes(x.shape, w.shape, found, groups, 0)[1]
     threads = _threads(prod(found.sizes), device)
@@ -113,7 +113,7 @@ def _backward_w(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any, Any]:
     device = kernels.device_of(xp, x)
     threads = min(256, device.threads)
     a, taps = w.shape[0], w.shape[1] * found.count
-    tiles = groups * -(-(a // groups) // CHANNELS)
+    tiles = _tiles(a, groups)
     width = 2 * min(-(-(taps + biased) // 2), threads)
     chunks = -(-(taps + biased) // width)
     slices = _slices(cache, tiles * chunks, 4, device)
@@ -125,6 +125,11 @@ def _backward_w(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any, Any]:
     kernels.run(xp, FILE, instance, launch, y_bar, x, partials, *numbers)
     both = sum_rows(xp, FILE, partials, partials.shape[1:], w.dtype)
     return both[: w.size].reshape(w.shape), both[w.size :]
+
+
+def _tiles(channels: int, groups: int) -> int:
+    """How many tiles of channels there are; see ``struct Tile``."""
+    return groups * -(-(channels // groups) // CHANNELS)
 
 
 def _slices(cache: Cache, blocks: int, most: int, device: Device) -> int:
