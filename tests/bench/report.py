@@ -79,9 +79,9 @@ def as_json(rows: list[Row], rounds: int) -> dict[str, Any]:
 
 _PAGE = """# Benchmarks
 
-Written by `python -m tests.bench --write`; `python -m tests.bench gpu --write` replaces the figures
-of one GPU alone. Ratios are worth more than times, and only ratios from one run: a figure below 1
-means that minigrad needs less.
+Written by `python -m tests.bench --write`, which replaces the figures of its processor and of its
+GPU; `python -m tests.bench gpu --write` replaces those of the GPU alone. Ratios are worth more than
+times, and only ratios from one run: a figure below 1 means that minigrad needs less.
 
 ## How it is measured
 
