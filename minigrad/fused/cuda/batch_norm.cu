@@ -204,8 +204,9 @@ batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
             const L own(shape, turns.written(), desk.sums);
             const Integer i = own.channel;
             const T high = own.valid ? static_cast<T>(statistics[i]) : T(0);
+            const bool shares = own.rank == 0 && own.valid;
             double low = 0, inv_std = 0, scale_ = 0;
-            if (own.rank == 0 && own.valid) {  // early: they are needed where everybody waits
+            if (shares) {  // early: they are needed where everybody waits
                 low = statistics[i] - high;
                 inv_std = statistics[c + i];
                 scale_ = gamma[i] * inv_std;
@@ -214,7 +215,7 @@ batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
             double sums[2] = {0, 0};
             if (TRAIN || is_last) channel_sums(own, sums, slots + 1);
             turns.ask();
-            if (own.rank == 0 && own.valid) {
+            if (shares) {
                 const double along_x_hat = (sums[1] - low * sums[0]) * inv_std;
                 const double values = static_cast<double>(n) * s;
                 const double slope_ = -scale_ * inv_std * along_x_hat / values;

@@ -55,7 +55,7 @@ def forward(
         arrays=1, holds=not is_fixed, aligned=kernels.is_aligned(x, y),
     )  # fmt: skip
     arrays = (x, gamma, beta, y, statistics, mean, var)
-    _run(xp, "forward", plan, x, arrays, meets=not is_fixed, last=(float(eps),))
+    _run(xp, "forward", plan, x, arrays, float(eps), training=not is_fixed)
     return y, Cache(mean, var, x, gamma, statistics, is_fixed)
 
 
@@ -70,26 +70,18 @@ def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any, Any, Any]:
         arrays=2, holds=not cache.is_fixed, aligned=kernels.is_aligned(x, y_bar, x_bar),
     )  # fmt: skip
     arrays = (y_bar, x, gamma, cache.statistics, x_bar, gamma_bar, beta_bar)
-    _run(xp, "backward", plan, x, arrays, meets=True, training=not cache.is_fixed)
+    _run(xp, "backward", plan, x, arrays, training=not cache.is_fixed)
     return x_bar, gamma_bar, beta_bar
 
 
 def _run(
-    xp: Any,
-    way: str,
-    plan: Slices,
-    x: Any,
-    arrays: tuple,
-    *,
-    meets: bool,
-    training: bool | None = None,
-    last: tuple = (),
+    xp: Any, way: str, plan: Slices, x: Any, arrays: tuple, *last: float, training: bool
 ) -> None:
-    training = meets if training is None else training
     type_ = kernels.real(x)
     width = f", {plan.width}" if plan.layout == "Planes" else ""
     held, trains = (str(flag).lower() for flag in (plan.held, training))
     instance = f"batch_norm_{way}<{plan.layout}<{type_}{width}>, {held}, {trains}>"
-    slots = xp.zeros(plan.slots, "uint64") if meets else arrays[0]  # else never touched
+    meets = training or way == "backward"  # else slots are never touched
+    slots = xp.zeros(plan.slots, "uint64") if meets else arrays[0]
     numbers = (*flattened(x.shape), plan.slices, plan.length, plan.held_at, *last)
     kernels.run(xp, FILE, instance, plan.launch, *arrays, slots, *numbers)
