@@ -45,7 +45,8 @@ def row_back_over(g, row, centre, a, b, k):
 def statistics(x, c):
     """Mean and biased variance of ``x[:, c]``; chunks are merged by Chan's formula.
 
-    A chunk is a part of a long row, or some short rows: it is read from memory once.
+    A chunk is a part of a long row, or some short rows. Its deviations are those from the mean so
+    far: what their squares exceed its own variance by, the formula adds again.
     """
     rows, size = x.shape[0], x.shape[2]
     step = max(1, CHUNK // max(size, 1))
@@ -55,10 +56,11 @@ def statistics(x, c):
         for start in range(0, size, CHUNK):
             stop = min(start + CHUNK, size)
             n = (last - p) * (stop - start)
-            total, rest, squares = 0.0, 0.0, 0.0
-            for q in range(p, last):
-                total += row_sum(x[q, c, start:stop])
-            centre = x.dtype.type(total / n)
+            rest, squares = 0.0, 0.0
+            if not count:
+                for q in range(p, last):
+                    mean += row_sum(x[q, c, start:stop]) / n
+            centre = x.dtype.type(mean)
             for q in range(p, last):
                 row_rest, row_squares = row_deviations(x[q, c, start:stop], centre)
                 rest += row_rest
