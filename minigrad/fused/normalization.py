@@ -17,7 +17,7 @@ from minigrad.ops.normalization import (
 from minigrad.ops.reduce import narrow, wide
 
 SMALL = 16384  # elements up to which the portable version is as fast
-PIECE = 262144  # elements that NumPy works on at a time
+PIECE = 131072  # elements that NumPy works on at a time
 RUN = 8192  # values of a product that BLAS sums at once; of longer ones it makes threads
 FAR = 4  # a mean whose square is no more variances than this is not subtracted: it hides few digits
 BUFFER = 512  # elements of a row from which NumPy is faster without buffers
@@ -151,15 +151,16 @@ def _backward(xp, y_bar, cache, own=False):
     numbers = gamma * inv_std, beta_bar / count - slip * k, k
     a, b, k = (number.astype(xc.dtype)[:, None] for number in numbers)
     x_bar = g if own else empty(xc.shape, xc.dtype)
-    spare = np.empty(max((xc[piece].size for piece in pieces), default=0), xc.dtype)
+    spare = empty(xc[pieces[0]].shape, xc.dtype) if own and pieces else None
     with _unbuffered(xc):
         for p, c in pieces:
-            bars, part = g[p, c], xc[p, c]
+            bars, part, out = g[p, c], xc[p, c], x_bar[p, c]
             if not is_fixed:
-                paths = np.multiply(part, k[c], out=spare[: part.size].reshape(part.shape))
+                place = out if spare is None else spare[: len(part), : part.shape[1]]
+                paths = np.multiply(part, k[c], out=place)
                 paths += b[c]
-                bars = np.subtract(bars, paths, out=x_bar[p, c])
-            np.multiply(bars, a[c], out=x_bar[p, c])
+                bars = np.subtract(bars, paths, out=out)
+            np.multiply(bars, a[c], out=out)
     x_bar = from_blocks(x_bar, y_bar.shape, batch_last)
     return x_bar, gamma_bar.astype(xc.dtype), beta_bar.astype(xc.dtype)
 

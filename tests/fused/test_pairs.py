@@ -150,6 +150,23 @@ def test_batch_norm_is_its_composite(kind, shape, offset, last, fixed, dtype, se
         assert (np.abs(a - b) <= bound).all(), np.max(np.abs(a - b) / bound)
 
 
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+@pytest.mark.parametrize("shape", [(200, 3, 4, 61), (300, 500)])  # more than NumPy does at once
+def test_a_kernel_that_overwrites_y_bar_finds_the_same(name, kind, shape):
+    pair = pair_of(name, kind)
+    if pair is None or not pair.reuses:
+        pytest.skip("it overwrites nothing")
+    rng = np.random.default_rng(0)
+    x, y_bar = rng.normal(size=(2, *shape)).astype(np.float32)
+    parameters = rng.normal(size=(2, shape[1])).astype(np.float32)
+    _, cache = pair.forward(np, x, *(parameters if name == "batch_norm" else ()))
+    expected = pair.backward(np, y_bar, cache)
+    got = pair.backward(np, y_bar, cache, own=True)
+    assert np.shares_memory(got[0], y_bar) and not np.shares_memory(expected[0], y_bar)
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @given(
     rows=st.integers(1, 70), features=st.sampled_from([(5,), (3, 4), (130,), (2, 65)]),
