@@ -4,7 +4,9 @@ from minigrad.nn import init, models
 from minigrad.nn.activation import (
     ELU,
     GELU,
+    BCEWithLogitsLoss,
     CrossEntropyLoss,
+    L1Loss,
     LeakyReLU,
     MSELoss,
     ReLU,
@@ -44,15 +46,15 @@ from minigrad.nn.scaled import RELU_GAIN, ScaledWSConv2d, ScaledWSLinear, standa
 from minigrad.nn.whitening import Whitening1d
 
 __all__ = [
-    "CONVENTIONS", "ELU", "GELU", "RELU_GAIN", "RNN", "AvgPool2d", "BatchNorm1d", "BatchNorm2d",
-    "BatchNorm3d", "BatchRenorm1d", "BatchRenorm2d", "ChannelAffine", "Conv1d", "Conv2d", "Conv3d",
-    "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "Folded", "GlobalAvgPool2d",
-    "GroupNorm", "Identity", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "LayerNorm",
-    "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d",
-    "LazyConv3d", "LazyLinear", "LeakyReLU", "Linear", "MSELoss", "MaxPool2d", "Module",
-    "ModuleList", "ProbabilityIntegralNorm1d", "RNNCell", "ReLU", "ScaledWSConv2d",
-    "ScaledWSLinear", "Sequential", "Sigmoid", "Softmax", "Softplus", "Tanh", "Whitening1d",
-    "batch_norm_from", "batch_norm_to", "clip_schedule", "fold_batch_norm", "frozen_statistics",
-    "functional_call", "generator", "init", "manual_seed", "models", "set_population_statistics",
-    "standardized",
+    "CONVENTIONS", "ELU", "GELU", "RELU_GAIN", "RNN", "AvgPool2d", "BCEWithLogitsLoss",
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "BatchRenorm1d", "BatchRenorm2d", "ChannelAffine",
+    "Conv1d", "Conv2d", "Conv3d", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "Folded",
+    "GlobalAvgPool2d", "GroupNorm", "Identity", "InstanceNorm1d", "InstanceNorm2d",
+    "InstanceNorm3d", "L1Loss", "LayerNorm", "LazyBatchNorm1d", "LazyBatchNorm2d",
+    "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d", "LazyConv3d", "LazyLinear", "LeakyReLU",
+    "Linear", "MSELoss", "MaxPool2d", "Module", "ModuleList", "ProbabilityIntegralNorm1d",
+    "RNNCell", "ReLU", "ScaledWSConv2d", "ScaledWSLinear", "Sequential", "Sigmoid", "Softmax",
+    "Softplus", "Tanh", "Whitening1d", "batch_norm_from", "batch_norm_to", "clip_schedule",
+    "fold_batch_norm", "frozen_statistics", "functional_call", "generator", "init", "manual_seed",
+    "models", "set_population_statistics", "standardized",
 ]  # fmt: skip

@@ -101,3 +101,21 @@ class MSELoss(Module):
 
     def forward(self, prediction: Any, target: Any) -> Any:
         return ops.mse_loss(prediction, target)
+
+
+class L1Loss(Module):
+    """Mean absolute difference of two arrays of one shape -> scalar."""
+
+    def forward(self, prediction: Any, target: Any) -> Any:
+        return ops.l1_loss(prediction, target)
+
+
+class BCEWithLogitsLoss(Module):
+    """Binary cross entropy: logits and targets in [0, 1], of one shape -> scalar.
+
+    >>> mg.nn.BCEWithLogitsLoss()(mg.tensor([0.0, 0.0]), np.array([0, 1]))
+    tensor(0.69314718)
+    """
+
+    def forward(self, logits: Any, target: Any) -> Any:
+        return ops.binary_cross_entropy_with_logits(logits, target)

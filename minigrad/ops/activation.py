@@ -89,6 +89,7 @@ def softplus(xp, x):
     >>> mg.softplus(mg.tensor([-1000.0, 0.0, 1000.0]))
     tensor([0.00000000e+00, 6.93147181e-01, 1.00000000e+03])
     """
+    x = floating(x)
     return xp.logaddexp(x, xp.zeros_like(x))  # never forms e^x alone, so x = 1000 is safe
 
 

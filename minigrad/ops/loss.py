@@ -6,10 +6,12 @@ from minigrad.backend import namespace, to_host
 from minigrad.composite import composite
 from minigrad.declaration import Case, Domain
 from minigrad.errors import BoundsError, DTypeError, ShapeError, describe, facts
+from minigrad.ops.activation import softplus
 from minigrad.ops.exponential import exp
 from minigrad.ops.index import getitem
 from minigrad.ops.reduce import logsumexp, mean, shifted, sum
-from minigrad.ops.shape import floating
+from minigrad.ops.select import absolute
+from minigrad.ops.shape import astype, floating
 
 _ROWS = (Case(((3, 4),)), Case(((3, 4),), {"axis": 0}), Case(((5,),)))
 
@@ -95,10 +97,10 @@ def marked(xp, logits, labels):
     return logits + xp.where(known, 0.0, xp.nan).astype(logits.dtype)[:, None]
 
 
-@composite(
-    formula=r"y = \frac{1}{n} \sum_i (x_i - t_i)^2",
-    cases=(Case(((3, 2), (3, 2))), Case(((), ()))),
-)
+_PAIRS = (Case(((3, 2), (3, 2))), Case(((), ())))
+
+
+@composite(formula=r"y = \frac{1}{n} \sum_i (x_i - t_i)^2", cases=_PAIRS)
 def mse_loss(prediction, target):
     """Mean of the squared differences over all elements.
 
@@ -108,8 +110,64 @@ def mse_loss(prediction, target):
     >>> mg.mse_loss(mg.tensor([1.0, 2.0]), np.array([1.0, 4.0]))
     tensor(2.)
     """
-    if np.shape(prediction) != np.shape(target):
-        got = f"{describe(prediction)} and {describe(target)}"
-        raise ShapeError(facts("mse_loss: operands", expected="one shape", got=got))
-    difference = floating(prediction) - floating(target)
+    difference = _difference("mse_loss", prediction, target)
     return mean(difference * difference)
+
+
+@composite(
+    formula=r"y = \frac{1}{n} \sum_i |x_i - t_i|",
+    domain=(Domain(-3.0, -1.0), Domain(1.0, 3.0)),  # apart: the derivative jumps where they meet
+    cases=_PAIRS,
+)
+def l1_loss(prediction, target):
+    """Mean of the absolute differences over all elements; where they are 0 so is the derivative.
+
+    Args:
+        prediction, target: the same shape; broadcasting would hide a mistake.
+
+    >>> mg.l1_loss(mg.tensor([1.0, 2.0]), np.array([1.0, 4.0]))
+    tensor(1.)
+    """
+    return mean(absolute(_difference("l1_loss", prediction, target)))
+
+
+@composite(
+    formula=r"y = \frac{1}{n} \sum_i t_i \ln(1 + e^{-x_i}) + (1 - t_i) \ln(1 + e^{x_i})",
+    domain=(Domain(), Domain(0.2, 0.8)),
+    cases=_PAIRS,
+)
+def binary_cross_entropy_with_logits(logits, target):
+    """Mean over all elements of the negative log-likelihood of the right one of two classes.
+
+    Args:
+        logits: log-odds of class 1; their sigmoid is its probability.
+        target: the same shape: 0 and 1, or probabilities of class 1.
+
+    Raises:
+        ShapeError: two shapes. BoundsError: a target outside [0, 1], unless it is on a GPU, from
+            where it is not read back.
+
+    >>> mg.binary_cross_entropy_with_logits(mg.tensor([0.0, 800.0]), np.array([1, 1]))
+    tensor(0.34657359)
+    """
+    name = "binary_cross_entropy_with_logits"
+    _check_shapes(name, logits, target)
+    x, t = floating(logits), target
+    if t.dtype.kind in "biu":
+        t = astype(t, dtype=x.dtype)  # labels make no float64 of float32
+    array = getattr(t, "array", t)
+    if namespace(array) is np and not np.all((array >= 0) & (array <= 1)):
+        got = f"{np.min(array)} to {np.max(array)}"
+        raise BoundsError(facts(f"{name}: target", expected="0 to 1", got=got))
+    return mean(t * softplus(-x) + (1 - t) * softplus(x))
+
+
+def _difference(name, prediction, target):
+    _check_shapes(name, prediction, target)
+    return floating(prediction) - floating(target)
+
+
+def _check_shapes(name, *operands):
+    if np.shape(operands[0]) != np.shape(operands[1]):
+        got = " and ".join(map(describe, operands))
+        raise ShapeError(facts(f"{name}: operands", expected="one shape", got=got))
