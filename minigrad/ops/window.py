@@ -75,12 +75,17 @@ class Window:
         """Zeros of shape (C, \\*padded_sizes, N)."""
         return xp.zeros((c, *self.padded_sizes, n), dtype=dtype)
 
-    def views(self, padded: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
-        """``(position, what all windows hold there)``; each view is (C, \\*outputs, N)."""
+    def cuts(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+        """``(position, index of what all windows hold there)`` in (C, \\*padded_sizes, N)."""
         for position in product(*map(range, self.kernel)):
             steps = zip(position, self.dilation, self.stride, self.outputs, strict=True)
-            cut = tuple(slice(k * d, k * d + (m - 1) * s + 1, s) for k, d, s, m in steps)
-            yield position, padded[(slice(None), *cut)]
+            cut = (slice(k * d, k * d + (m - 1) * s + 1, s) for k, d, s, m in steps)
+            yield position, (slice(None), *cut)
+
+    def views(self, padded: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
+        """``(position, what all windows hold there)``; each view is (C, \\*outputs, N)."""
+        for position, cut in self.cuts():
+            yield position, padded[cut]
 
     def _inside(self) -> tuple[slice, ...]:
         ends = zip(self.padding, self.sizes, strict=True)

@@ -11,7 +11,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import minigrad as mg
-from minigrad.fused import windows
 from minigrad.fused.declare import Fused
 from minigrad.verify.sample import samples
 
@@ -59,7 +58,7 @@ def test_a_kernel_is_a_proven_pair(name, kind, dtype, monkeypatch):
     pair, op = pair_of(name, kind), FUSED[name]
     if pair is None or (name, kind, dtype) == ("sigmoid", "numba", "float64"):
         pytest.skip("another kind serves these")
-    for name_ in ("normalization.SMALL", "windows.PLACES", "windows.PRODUCTS"):
+    for name_ in ("normalization.SMALL", "ring.PLACES", "ring.PRODUCTS"):
         monkeypatch.setattr(f"minigrad.fused.{name_}", 0)  # no sample is worth while
     if kind == "numba":
         monkeypatch.setattr("minigrad.fused.compiled.windows.SHORT", 0)
@@ -222,25 +221,26 @@ def test_linear_is_its_composite(kind, shape, inputs, outputs, biased, transpose
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(
-    n=st.integers(1, 9), channels=st.integers(1, 6), outputs=st.integers(1, 6),
-    sizes=st.sampled_from([(9, 8), (7, 12), (30,)]), stride=st.integers(1, 3),
-    padding=st.integers(0, 2), dilation=st.integers(1, 2), last=st.booleans(),
-    biased=st.booleans(), piece=st.sampled_from([1, 2000, windows.PIECE]),
-    dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
+    n=st.integers(1, 9), channels=st.integers(1, 4), outputs=st.integers(1, 4),
+    groups=st.integers(1, 2), sizes=st.sampled_from([(9, 8), (7, 12), (30,), (5, 4, 6)]),
+    stride=st.integers(1, 3), padding=st.integers(0, 2), dilation=st.integers(1, 2),
+    last=st.booleans(), biased=st.booleans(), dtype=st.sampled_from(["float32", "float64"]),
+    seed=st.integers(0, 99),
 )  # fmt: skip
 def test_conv_is_its_composite(
-    kind, n, channels, outputs, sizes, stride, padding, dilation, last, biased, piece, dtype, seed
+    kind, n, channels, outputs, groups, sizes, stride, padding, dilation, last, biased, dtype, seed
 ):
-    rng = np.random.default_rng(seed)
-    kernel = (3, 2)[: len(sizes)]
-    x = rng.normal(size=(n, channels, *sizes)).astype(dtype)
+    if kind == "numba":
+        groups, sizes = 1, sizes[:2]  # it takes no others
+    rng, axes = np.random.default_rng(seed), len(sizes)
+    x = rng.normal(size=(n, groups * channels, *sizes)).astype(dtype)
     x = batch_last(x) if last else x
-    w = rng.normal(size=(outputs, channels, *kernel)).astype(dtype)
-    params = {"stride": stride, "padding": padding, "dilation": dilation}
-    b = [rng.normal(size=outputs).astype(dtype)] if biased else []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows, "PIECE", piece)  # some rows of the outputs at a time, or all
-        within_sums_of_products("conv", kind, [x, w, *b], dtype, **params)
+    w = rng.normal(size=(groups * outputs, channels, *(3, 2, 2)[:axes])).astype(dtype)
+    b = [rng.normal(size=len(w)).astype(dtype)] if biased else []
+    params = {"stride": stride, "padding": padding, "groups": groups}
+    # along the first axis NumPy's kernel takes no dilation
+    params["dilation"] = (1 if kind == "numpy" else dilation, dilation, dilation)[:axes]
+    within_sums_of_products("conv", kind, [x, w, *b], dtype, **params)
 
 
 @pytest.mark.parametrize("kind", KINDS)
