@@ -173,14 +173,19 @@ def _computes_fractions(op):
 
 @over_cases([(name, case) for name, case in CASES if _computes_fractions(DECLARED[name])])
 def test_integers_are_computed_with_as_the_numbers_they_are(call):
-    tops = [255 if np.abs(x).max(initial=0) > 1 else 1 for x in call.reals]  # 1: a probability
-    small = [
-        np.minimum(np.rint(min(top, 60) * np.abs(x)), top).astype(np.uint8)
-        for x, top in zip(call.reals, tops, strict=True)
-    ]
-    with np.errstate(all="ignore"):
-        wide = call.f(*(x.astype(np.float64) for x in small))
-        narrow = np.asarray(call.f(*small), np.float64)
-    # another kernel may round otherwise: some 64 times, numbers of up to 255
-    rounding = 64 * np.finfo(np.float64).eps * 255
-    np.testing.assert_allclose(narrow, wide, rtol=rounding, atol=rounding)
+    for dtype in (np.uint8, np.int8):
+        small = [_integers(x, dtype) for x in call.reals]
+        with np.errstate(all="ignore"):
+            wide = call.f(*(x.astype(np.float64) for x in small))
+            narrow = np.asarray(call.f(*small), np.float64)
+        # another kernel may round otherwise: some 64 times, numbers of up to 255
+        rounding = 64 * np.finfo(np.float64).eps * 255
+        np.testing.assert_allclose(narrow, wide, rtol=rounding, atol=rounding)
+
+
+def _integers(x, dtype):
+    """Some of ``dtype``, of the signs of ``x`` where it has them; 0 and 1 of probabilities."""
+    if np.abs(x).max(initial=0) <= 1:
+        return np.rint(np.abs(x)).astype(dtype)
+    x = np.abs(x) if dtype is np.uint8 else x
+    return np.clip(np.rint(60 * x), -128, np.iinfo(dtype).max).astype(dtype)

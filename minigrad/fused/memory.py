@@ -49,7 +49,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """``numpy.empty``, in C order; large arrays lie in the arena while there is room."""
     dtype = np.dtype(dtype)
     size = -(-prod(shape) * dtype.itemsize // PAGE) * PAGE + SHIFT
-    arena = _arena() if size >= LEAST else None
+    arena = _arena() if size >= LEAST and not dtype.hasobject else None
     if arena is None:
         return np.empty(shape, dtype)
     with _lock:

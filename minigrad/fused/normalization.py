@@ -151,7 +151,7 @@ def _backward(xp, y_bar, cache, own=False):
     numbers = gamma * inv_std, beta_bar / count - slip * k, k
     a, b, k = (number.astype(xc.dtype)[:, None] for number in numbers)
     x_bar = g if own else empty(xc.shape, xc.dtype)
-    spare = empty(xc[pieces[0]].shape, xc.dtype) if own and pieces else None
+    spare = empty(xc[pieces[0]].shape, xc.dtype) if own and pieces and not is_fixed else None
     with _unbuffered(xc):
         for p, c in pieces:
             bars, part, out = g[p, c], xc[p, c], x_bar[p, c]

@@ -1,35 +1,38 @@
 """Convolution for NumPy: a matrix product for each row of the outputs.
 
 The rows of the images that it reads lie in a ring, each laid out along the other axes of the
-kernel. Most of them are there already when the next product reads them: the weights turn instead.
+kernel. Row r of the images keeps slot r modulo the length of the kernel, so that most rows are
+there already when the next product reads them. The weights turn instead, to where the first of
+those rows lies. Rows that a dilated kernel never reads together pass the ring in turn.
 """
 
-from dataclasses import replace
 from math import prod
 
 import numpy as np
 
-from minigrad.fused.declare import Pair
+from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv
 from minigrad.ops.window import window
 
-PLACES, PRODUCTS = 512, 1 << 17  # of a row of outputs, from which it is worth a call of its own
+LEAST = 1 << 14  # values in the ring from which products take longer than calling them
+PER_WEIGHT = 4  # values to be laid out for each of the turned weights
 
 
 def _forward(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     check_conv(x, w, b, groups)
     windows = window(x.shape, w.shape[2:], stride, padding, dilation)
-    kept = windows.pad(np, x), x.shape, w, b is not None, groups, windows
-    turned, ring = _turned(w, groups), Ring(kept, kept[0].dtype)
+    padded = windows.pad(np, x)
+    turned, ring = _turned(w, groups), Ring(windows, x.shape, groups, x.dtype)
     shape = groups, w.shape[0] // groups, windows.outputs[0], ring.matrix.shape[2]
-    y = empty(shape, np.result_type(*((x, w) if b is None else (x, w, b))))
+    y = empty(shape, x.dtype)
     for i, turn, new, _ in _steps(windows):
-        ring.fill(new, kept[0])
+        ring.fill(new, padded)
         np.matmul(turned[turn], ring.matrix, out=y[:, :, i])
     if b is not None:
         y += b.reshape(*shape[:2], 1, 1)
-    return np.moveaxis(y.reshape(w.shape[0], *windows.outputs, x.shape[0]), -1, 0), kept
+    y = np.moveaxis(y.reshape(w.shape[0], *windows.outputs, x.shape[0]), -1, 0)
+    return y, (padded, x.shape, w, b is not None, groups, windows)
 
 
 def _backward(xp, y_bar, cache):
@@ -39,7 +42,7 @@ def _backward(xp, y_bar, cache):
     g = g.reshape(groups, w.shape[0] // groups, windows.outputs[0], places)
 
     def x_bar():
-        turned, ring = _turned(w, groups), Ring(cache, g.dtype)
+        turned, ring = _turned(w, groups), Ring(windows, shape, groups, g.dtype)
         total = empty((shape[1], *windows.padded_sizes, shape[0]), g.dtype)
         columns = empty(ring.matrix.shape, g.dtype)
         total[...] = ring.matrix[...] = 0
@@ -49,7 +52,7 @@ def _backward(xp, y_bar, cache):
         return windows.crop(np, total)
 
     def w_bar():
-        ring = Ring(cache, padded.dtype)
+        ring = Ring(windows, shape, groups, padded.dtype)
         a, c, reach, *others = w.shape
         turned = np.zeros((reach, *g.shape[:2], ring.matrix.shape[1]), g.dtype)
         for i, turn, new, _ in _steps(windows):
@@ -65,23 +68,22 @@ def _backward(xp, y_bar, cache):
 
 
 class Ring:
-    """Rows of (padded) images, each laid out along the other axes of the kernel in its slot."""
+    """As many rows of (padded) images as the kernel has; ``matrix`` is (groups, taps, places)."""
 
-    def __init__(self, kept, dtype):
-        _, (n, *_), w, _, groups, windows = kept
-        fields = "sizes", "kernel", "stride", "padding", "dilation", "outputs"
-        other = replace(windows, **{name: getattr(windows, name)[1:] for name in fields})
-        reach, values = windows.kernel[0], (groups, w.shape[1])
-        array = empty((groups, reach, w.shape[1], other.count, *other.outputs, n), dtype)
-        self.matrix = array.reshape(groups, prod(w.shape[1:]), prod(other.outputs) * n)
-        self.values = values  # the channels, as the first two axes of a row
-        self.slots = [[array[:, i, :, tap] for tap in range(other.count)] for i in range(reach)]
+    def __init__(self, windows, shape, groups, dtype):
+        self.reach, self.gap = windows.kernel[0], windows.dilation[0]
+        self.channels = groups, shape[1] // groups
+        other, n = windows.inner, shape[0]
+        values = self.reach, self.channels[1], other.count
+        array = empty((groups, *values, *other.outputs, n), dtype)
+        self.matrix = array.reshape(groups, prod(values), prod(other.outputs) * n)
+        self.slots = [[array[:, i, :, tap] for tap in range(values[2])] for i in range(self.reach)]
         self.cuts = [(slice(None), *cut) for _, cut in other.cuts()]
 
     def parts(self, row, line):
-        """Pairs of views, of the slot of a row and of the row, (C, \\*sizes, N)."""
-        line = line.reshape(*self.values, *line.shape[1:])
-        slot = self.slots[row % len(self.slots)]
+        """Pairs of views, of the slot of a row and of ``line``, the row itself."""
+        line = line.reshape(*self.channels, *line.shape[1:])
+        slot = self.slots[row // self.gap % self.reach]
         return [(part, line[cut]) for part, cut in zip(slot, self.cuts, strict=True)]
 
     def fill(self, rows, images):
@@ -100,32 +102,38 @@ class Ring:
 
 
 def _turned(w, groups):
-    """The weights as matrices, (groups, A / groups, taps), for each turn of the ring."""
+    """The weights as matrices, (groups, A / groups, taps), for a first row in each of the slots."""
     shape, reach = (groups, w.shape[0] // groups, prod(w.shape[1:])), w.shape[2]
     twice = np.concatenate([w, w], axis=2).swapaxes(1, 2)
     return [twice[:, i : i + reach].reshape(shape) for i in range(reach, 0, -1)]
 
 
 def _steps(windows):
-    """For each row of the outputs: which, the turn of the ring, and rows of the images.
+    """For each row of the outputs: which, the slot of its first row, and rows of the images.
 
-    Those that no row before reads, and those that no row after reads.
+    Those that are new, and those that are read no more.
     """
-    reach, stride, outer = windows.kernel[0], windows.stride[0], windows.outputs[0]
-    end = 0
-    for i in range(outer):
-        first, before, end = i * stride, end, i * stride + reach
-        last = end if i == outer - 1 else min(first + stride, end)
-        yield i, first % reach, range(max(first, before), end), range(first, last)
+    reach, stride, gap = windows.kernel[0], windows.stride[0], windows.dilation[0]
+    for start in range(gap):
+        end, outputs = 0, range(start, windows.outputs[0], gap)
+        for i in outputs:
+            first, before = i // gap * stride, end
+            end = first + reach
+            after = end if i == outputs[-1] else first + stride
+            new, done = range(before, end), range(first, after)
+            yield i, first % reach, *([r * gap + start for r in rows] for rows in (new, done))
 
 
 def _accepts(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
-    """Rows that share what they read, and whose products take longer than calling them."""
+    """Rows of outputs that share rows of images, and whose products outweigh turned weights."""
     check_conv(x, w, b, groups)
     windows = window(x.shape, w.shape[2:], stride, padding, dilation)
-    places = prod(windows.outputs[1:]) * x.shape[0]
-    shares = windows.kernel[0] > windows.stride[0] and windows.dilation[0] == 1
-    return shares and places >= PLACES and w.size * places >= PRODUCTS
+    reach, step = windows.kernel[0], windows.stride[0]
+    shares = reach > step and 1 in (step, windows.dilation[0])
+    values = x.shape[1] * windows.count * prod(windows.outputs[1:]) * x.shape[0]
+    is_large = values >= LEAST
+    outweighs = values * windows.outputs[0] >= PER_WEIGHT * reach * w.size
+    return shares and is_large and outweighs and same_floats(x, w, *(() if b is None else (b,)))
 
 
 conv = Pair(_forward, _backward, _accepts)

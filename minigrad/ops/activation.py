@@ -70,6 +70,7 @@ def elu(xp, x, *, alpha=1.0):
     >>> mg.elu(mg.tensor([-1.0, 2.0]))
     tensor([-0.63212056,  2.        ])
     """
+    x = floating(x)
     return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0)))
 
 

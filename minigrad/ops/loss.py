@@ -110,7 +110,8 @@ def mse_loss(prediction, target):
     >>> mg.mse_loss(mg.tensor([1.0, 2.0]), np.array([1.0, 4.0]))
     tensor(2.)
     """
-    difference = _difference("mse_loss", prediction, target)
+    x, t = _pair("mse_loss", prediction, target)
+    difference = x - t
     return mean(difference * difference)
 
 
@@ -128,7 +129,8 @@ def l1_loss(prediction, target):
     >>> mg.l1_loss(mg.tensor([1.0, 2.0]), np.array([1.0, 4.0]))
     tensor(1.)
     """
-    return mean(absolute(_difference("l1_loss", prediction, target)))
+    x, t = _pair("l1_loss", prediction, target)
+    return mean(absolute(x - t))
 
 
 @composite(
@@ -151,23 +153,18 @@ def binary_cross_entropy_with_logits(logits, target):
     tensor(0.34657359)
     """
     name = "binary_cross_entropy_with_logits"
-    _check_shapes(name, logits, target)
-    x, t = floating(logits), target
-    if t.dtype.kind in "biu":
-        t = astype(t, dtype=x.dtype)  # labels make no float64 of float32
-    array = getattr(t, "array", t)
-    if namespace(array) is np and not np.all((array >= 0) & (array <= 1)):
-        got = f"{np.min(array)} to {np.max(array)}"
+    given = getattr(target, "array", target)
+    if namespace(given) is np and not np.all((given >= 0) & (given <= 1)):
+        got = f"{np.min(given)} to {np.max(given)}"
         raise BoundsError(facts(f"{name}: target", expected="0 to 1", got=got))
+    x, t = _pair(name, logits, target)
     return mean(t * softplus(-x) + (1 - t) * softplus(x))
 
 
-def _difference(name, prediction, target):
-    _check_shapes(name, prediction, target)
-    return floating(prediction) - floating(target)
-
-
-def _check_shapes(name, *operands):
-    if np.shape(operands[0]) != np.shape(operands[1]):
-        got = " and ".join(map(describe, operands))
+def _pair(name, prediction, target):
+    """Both as floats; labels become of the dtype of what they are compared with."""
+    if np.shape(prediction) != np.shape(target):
+        got = f"{describe(prediction)} and {describe(target)}"
         raise ShapeError(facts(f"{name}: operands", expected="one shape", got=got))
+    x = floating(prediction)
+    return x, astype(target, dtype=x.dtype) if target.dtype.kind in "biu" else target

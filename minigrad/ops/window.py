@@ -40,6 +40,12 @@ class Window:
         return tuple(n + 2 * p for n, p in zip(self.sizes, self.padding, strict=True))
 
     @property
+    def inner(self) -> "Window":
+        """The same along all axes but the first."""
+        names = "sizes", "kernel", "stride", "padding", "dilation", "outputs"
+        return Window(*(getattr(self, name)[1:] for name in names))
+
+    @property
     def is_identity(self) -> bool:
         """Whether every output reads the one element at its own place."""
         return self.count == 1 and self.outputs == self.sizes and not any(self.padding)

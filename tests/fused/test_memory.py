@@ -44,6 +44,12 @@ def test_small_arrays_and_what_does_not_fit_are_ordinary():
     assert in_use() == before
 
 
+def test_objects_lie_in_memory_that_python_knows():
+    """Their array holds pointers: what an arena has of old numbers would be none."""
+    memory.empty((1 << 18,), "float64")[...] = 0.1
+    assert memory.empty((1 << 18,), object)[7] is None
+
+
 @given(
     steps=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4)), max_size=40),
     dtype=st.sampled_from(["float32", "float64"]),

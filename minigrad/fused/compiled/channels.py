@@ -45,8 +45,8 @@ def row_back_over(g, row, centre, a, b, k):
 def statistics(x, c):
     """Mean and biased variance of ``x[:, c]``; chunks are merged by Chan's formula.
 
-    A chunk is a part of a long row, or some short rows. Its deviations are those from the mean so
-    far: what their squares exceed its own variance by, the formula adds again.
+    A chunk is a part of a long row, or some short rows. Deviations are those from the mean so far.
+    None is larger than the first, so what a chunk's squares lose by that, the formula adds again.
     """
     rows, size = x.shape[0], x.shape[2]
     step = max(1, CHUNK // max(size, 1))
@@ -65,7 +65,7 @@ def statistics(x, c):
                 row_rest, row_squares = row_deviations(x[q, c, start:stop], centre)
                 rest += row_rest
                 squares += row_squares
-            slip = rest / n  # what the sum lost, and rounding the centre
+            slip = rest / n  # from the mean so far, rounded, to that of the chunk
             its_m2 = squares - n * slip * slip
             mean, m2 = merged(count, mean, m2, n, np.float64(centre) + slip, its_m2)
             count += n

@@ -1,0 +1,39 @@
+"""What the registry does not ask of losses: tails, labels, and targets that cannot be."""
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.errors import BoundsError, ShapeError
+
+LABELS = {"ints": np.array([1, 0]), "bytes": np.array([1, 0], np.uint8), "bools": [True, False]}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_a_sure_and_right_answer_costs_the_doubt_that_is_left(labels, dtype):
+    """ln(1 + e^-x): softplus(x) - x would be 0. Labels change no dtype."""
+    x = mg.tensor([50.0, -80.0], dtype=dtype, requires_grad=True)
+    loss = mg.binary_cross_entropy_with_logits(x, np.asarray(labels))
+    loss.backward()
+    doubt = np.exp(-np.abs(x.numpy().astype(np.float64)))  # e^-50 is ln(1 + e^-50), and its slope
+    rtol = 16 * np.finfo(dtype).eps
+    np.testing.assert_allclose(loss.item(), doubt.mean(), rtol=rtol)
+    np.testing.assert_allclose(x.grad.numpy(), doubt * [-0.5, 0.5], rtol=rtol)
+    assert loss.dtype == x.grad.dtype == dtype
+
+
+@pytest.mark.parametrize(("target", "got"), [([0, 2], "0 to 2"), ([-1, 1], "-1 to 1"),
+                                             ([0.5, np.nan], "nan")])  # fmt: skip
+def test_a_target_that_is_no_probability_is_refused(target, got):
+    with pytest.raises(BoundsError, match=rf"target\n.*0 to 1\n.*{got}"):
+        mg.binary_cross_entropy_with_logits(mg.tensor([0.0, 1.0]), np.array(target))
+
+
+@pytest.mark.parametrize(
+    "loss", [mg.mse_loss, mg.l1_loss, mg.binary_cross_entropy_with_logits], ids=lambda f: f.name
+)
+def test_losses_of_pairs_do_not_broadcast_and_keep_their_dtype(loss):
+    with pytest.raises(ShapeError, match=rf"{loss.name}: operands\n.*one shape\n.*\(2,\).*\(1,\)"):
+        loss(mg.tensor([0.5, 0.5]), np.ones(1))
+    assert loss(mg.tensor([0.5, 0.5], dtype="float32"), np.array([0, 1])).dtype == "float32"
