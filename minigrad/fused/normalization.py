@@ -204,15 +204,19 @@ def _add_sum(total, a, b=None):
     """Add ``a``, or ``a * b``, summed over the first and last of three axes, in float64 at the end.
 
     Few rows are summed in the array's own precision, long ones by BLAS, no more than RUN of them at
-    a time, so an error does not grow with their length.
+    a time, so an error does not grow with their length. A product with ones takes half as long as
+    a sum.
     """
     if a.shape[2] == 1:
         a, b = a[:, :, 0], None if b is None else b[:, :, 0]
         for start in range(0, len(a), ROWS):
             cut = slice(start, start + ROWS)
-            total += a[cut].sum(0) if b is None else np.einsum("nc,nc->c", a[cut], b[cut])
+            if b is None:
+                total += np.ones(len(a[cut]), a.dtype) @ a[cut]
+            else:
+                total += np.einsum("nc,nc->c", a[cut], b[cut])
     else:
-        b = np.ones(a.shape[2], a.dtype) if b is None else b  # a product takes half as long as sum
+        b = np.ones(a.shape[2], a.dtype) if b is None else b
         for start in range(0, a.shape[2], RUN):
             cut = (..., slice(start, start + RUN))
             total += np.vecdot(a[cut], b[cut]).sum(0, dtype=np.float64)
