@@ -126,14 +126,15 @@ def _steps(windows):
 
 def _accepts(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     """Rows of outputs that share rows of images, and whose products outweigh turned weights."""
-    check_conv(x, w, b, groups)
+    if not 3 <= w.ndim == x.ndim or x.size * prod(w.shape[2:]) < LEAST:
+        return False  # what does not fit, the portable version explains
     windows = window(x.shape, w.shape[2:], stride, padding, dilation)
     reach, step = windows.kernel[0], windows.stride[0]
     shares = reach > step and 1 in (step, windows.dilation[0])
     values = x.shape[1] * windows.count * prod(windows.outputs[1:]) * x.shape[0]
-    is_large = values >= LEAST
     outweighs = values * windows.outputs[0] >= PER_WEIGHT * reach * w.size
-    return shares and is_large and outweighs and same_floats(x, w, *(() if b is None else (b,)))
+    floats = same_floats(x, w, *(() if b is None else (b,)))
+    return floats and shares and values >= LEAST and outweighs
 
 
 conv = Pair(_forward, _backward, _accepts)
