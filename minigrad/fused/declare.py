@@ -180,9 +180,13 @@ def fused(composite: Declared, *, pullback: str) -> Callable[[Callable], Fused]:
 
 
 def same_floats(*arrays: Any) -> bool:
-    """Whether all are arrays (a statistic may be a list) of one dtype, float32 or float64."""
+    """Whether all are arrays (a statistic may be a list) of one dtype, float32 or float64.
+
+    An operand that was left out may be None.
+    """
     dtype = arrays[0].dtype
-    return dtype in _FLOATS and not [a for a in arrays if getattr(a, "dtype", None) != dtype]
+    others = [a for a in arrays if a is not None and getattr(a, "dtype", None) != dtype]
+    return dtype in _FLOATS and not others
 
 
 def _is_tracked(box: Box) -> bool:

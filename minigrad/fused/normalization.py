@@ -224,8 +224,7 @@ def _add_sum(total, a, b=None):
 
 def accepts(x, gamma, beta, *, mean=None, var=None, axis=None, **_):
     """One floating dtype of at least 32 bits, and every axis but 1 averaged."""
-    given = () if mean is None else (mean, var)
-    if x.ndim < 2 or not same_floats(x, gamma, beta, *given):
+    if x.ndim < 2 or not same_floats(x, gamma, beta, mean, var):
         return False
     if axis is None:
         return True

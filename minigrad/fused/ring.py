@@ -133,7 +133,7 @@ def _accepts(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     shares = reach > step and 1 in (step, windows.dilation[0])
     values = x.shape[1] * windows.count * prod(windows.outputs[1:]) * x.shape[0]
     outweighs = values * windows.outputs[0] >= PER_WEIGHT * reach * w.size
-    floats = same_floats(x, w, *(() if b is None else (b,)))
+    floats = same_floats(x, w, b)
     return floats and shares and values >= LEAST and outweighs
 
 

@@ -136,8 +136,7 @@ def _linear_backward(xp, y_bar, cache):
 
 
 def _accepts(x, w, b=None):
-    operands = (x, w) if b is None else (x, w, b)
-    is_usual = x.ndim > 0 and w.ndim == 2 and same_floats(*operands)
+    is_usual = x.ndim > 0 and w.ndim == 2 and same_floats(x, w, b)
     return is_usual and 0 < x.size * w.shape[0] <= MOST
 
 

@@ -264,8 +264,7 @@ def _conv_backward(xp, y_bar, kept):
 
 def _accepts_conv(x, w, b=None, *, groups=1, **_):
     """Few weights, real windows and long runs; with more of them matrix products win (measured)."""
-    operands = (x, w) if b is None else (x, w, b)
-    if groups != 1 or x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(*operands):
+    if groups != 1 or x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(x, w, b):
         return False
     return w.size < FEW and w.shape[2:] != (1,) * (w.ndim - 2) and x.shape[0] * x.shape[-1] >= SHORT
 

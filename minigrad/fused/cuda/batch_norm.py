@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Slices, flattened, slices
 from minigrad.fused.cuda.windows import LIMIT
+from minigrad.fused.declare import same_floats
 
 FILE = "batch_norm.cu"
 _LAYOUTS = {"float": ("Planes<float, 4>", "Planes<float, 1>", "Columns<float>"),
@@ -33,11 +34,9 @@ class Cache(NamedTuple):
 def accepts(x: Any, gamma: Any, beta: Any, *, mean=None, var=None, axis=None, eps=1e-5) -> bool:
     """Whether the kernels serve this call: one real dtype, averages over every axis but 1."""
     others = tuple(i for i in range(x.ndim) if i != 1)
-    given = [array for array in (mean, var) if array is not None]
-    arrays = (x, gamma, beta, *given)
     is_usual = axis is None or tuple(axis) == others
     is_small = x.ndim >= 2 and x.size > 0 and max(x.shape[1], x.size // x.shape[1]) < LIMIT
-    return is_usual and is_small and kernels.is_real(*arrays)
+    return is_usual and is_small and same_floats(x, gamma, beta, mean, var)
 
 
 def forward(

@@ -9,6 +9,7 @@ from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Device, Launch
 from minigrad.fused.cuda.kernels import by_value, sum_rows
 from minigrad.fused.cuda.windows import record, windows
+from minigrad.fused.declare import same_floats
 from minigrad.ops.window import Window
 
 FILE = "conv.cu"
@@ -34,8 +35,7 @@ class Cache(NamedTuple):
 
 def accepts(x: Any, w: Any, b: Any = None, *, stride=1, padding=0, dilation=1, groups=1) -> bool:
     """Whether the kernels serve this call: the planes of one group fit into shared memory."""
-    operands = (x, w) if b is None else (x, w, b)
-    if x.ndim not in (3, 4) or w.ndim != x.ndim or not kernels.is_real(*operands):
+    if x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(x, w, b):
         return False
     fits = groups >= 1 and x.shape[1] == w.shape[1] * groups and w.shape[0] % groups == 0
     fits = fits and (b is None or b.shape == w.shape[:1])

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Device, Launch, elementwise
+from minigrad.fused.declare import same_floats
 
 FILE = "cross_entropy.cu"
 _TYPES = [(real, whole) for real in ("float", "double") for whole in ("int", "long long")]
@@ -26,7 +27,7 @@ class Cache(NamedTuple):
 def accepts(logits: Any, labels: Any) -> bool:
     """Whether the kernels serve this call; what is malformed is left to the op's own errors."""
     is_shaped = logits.ndim == 2 and logits.shape[:1] == labels.shape and logits.size > 0
-    return is_shaped and kernels.is_real(logits) and labels.dtype.kind in "iu"
+    return is_shaped and same_floats(logits) and labels.dtype.kind in "iu"
 
 
 def forward(xp: Any, logits: Any, labels: Any) -> tuple[Any, Cache]:

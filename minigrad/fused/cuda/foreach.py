@@ -7,6 +7,7 @@ import numpy as np
 
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Launch
+from minigrad.fused.declare import same_floats
 
 FILE = "foreach.cu"
 INSTANCES = ("copy_all", *(f"{name}<{real}>" for name in ("axpby_all", "find_lost", "track")
@@ -34,7 +35,7 @@ def axpby_all(xp: Any, terms: list[tuple[float, Any, float, Any]]) -> list[Any]:
     sums: list[Any] = []
     on, rows, here = None, {"float": [], "double": []}, xp.cuda.runtime.getDevice()
     for a, x, b, y in terms:
-        if kernels.is_real(x, y) and _is_alike(x, y, here):
+        if same_floats(x, y) and _is_alike(x, y, here):
             out = xp.empty(x.shape, x.dtype)
             row = (x.size, x.data.ptr, y.data.ptr, out.data.ptr, a, b)
             rows[kernels.real(out)].append(row)
@@ -52,7 +53,7 @@ def all_finite(xp: Any, arrays: list[Any]) -> bool:
     lost, on, here = xp.zeros((), "uint32"), None, xp.cuda.runtime.getDevice()
     rows, rest = {"float": [], "double": []}, []
     for array in arrays:
-        if kernels.is_real(array) and _is_alike(array, array, here):
+        if same_floats(array) and _is_alike(array, array, here):
             rows[kernels.real(array)].append((array.size, array.data.ptr))
             on = array
         else:
@@ -69,7 +70,7 @@ def track(
     old_mean, old_var, batches = running
     floats = old_mean, old_var, mean, var
     is_count = isinstance(batches, xp.ndarray) and batches.dtype == np.int64 and not batches.shape
-    is_served = is_count and kernels.is_real(*floats) and mean.size > 0
+    is_served = is_count and same_floats(*floats) and mean.size > 0
     if not is_served or any(array.shape != mean.shape for array in floats):
         return None
     given = tuple(map(xp.ascontiguousarray, (*running, mean, var)))

@@ -12,7 +12,6 @@ import numpy as np
 
 from minigrad.errors import DeviceError, facts
 from minigrad.fused.cuda.geometry import Device, Launch
-from minigrad.fused.declare import same_floats
 
 HERE = Path(__file__).parent
 HEADERS = ("common.cuh", "layouts.cuh", "moments.cuh", "sums.cuh", "windows.cuh")
@@ -99,9 +98,6 @@ def sum_rows(xp: Any, name: str, partials: Any, shape: tuple[int, ...], dtype: A
 def real(array: Any) -> str:
     """The C++ name of the dtype of a floating array."""
     return "float" if array.dtype.itemsize == 4 else "double"
-
-
-is_real = same_floats
 
 
 def is_aligned(*arrays: Any) -> bool:

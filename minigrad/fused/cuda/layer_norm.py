@@ -6,6 +6,7 @@ from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Launch, row_slices, rows
 from minigrad.fused.cuda.kernels import sum_rows
 from minigrad.fused.cuda.windows import LIMIT
+from minigrad.fused.declare import same_floats
 
 FILE = "layer_norm.cu"
 INSTANCES = (
@@ -30,7 +31,7 @@ def accepts(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> bool:
     trailing = x.shape[x.ndim - gamma.ndim :]
     is_shaped = 0 < gamma.ndim <= x.ndim and gamma.shape == beta.shape == trailing
     is_small = is_shaped and x.size > 0 and max(gamma.size, x.size // gamma.size) < LIMIT
-    return is_small and kernels.is_real(x, gamma, beta)
+    return is_small and same_floats(x, gamma, beta)
 
 
 def forward(xp: Any, x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> tuple[Any, Cache]:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from minigrad.fused.cuda import kernels, matmul
+from minigrad.fused.cuda import matmul
 from minigrad.fused.cuda.matmul import FILE, INSTANCES
+from minigrad.fused.declare import same_floats
 
 __all__ = ["FILE", "INSTANCES", "accepts", "backward", "forward"]
 _MOST = 1 << 24  # multiplications, above which cuBLAS is faster
@@ -13,8 +14,7 @@ _MOST = 1 << 24  # multiplications, above which cuBLAS is faster
 
 def accepts(x: Any, w: Any, b: Any = None) -> bool:
     """Whether the kernels serve this call: a small layer of a batch."""
-    operands = (x, w) if b is None else (x, w, b)
-    if x.ndim != 2 or w.ndim != 2 or not kernels.is_real(*operands):
+    if x.ndim != 2 or w.ndim != 2 or not same_floats(x, w, b):
         return False
     fits = x.shape[1] == w.shape[1] and (b is None or b.shape == w.shape[:1])
     return fits and 0 < x.shape[0] * w.size <= _MOST

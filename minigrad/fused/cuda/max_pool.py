@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.windows import LIMIT, record, spread, windows
+from minigrad.fused.declare import same_floats
 from minigrad.ops.pool import check_max_pool
 
 FILE = "max_pool.cu"
@@ -28,7 +29,7 @@ class Cache(NamedTuple):
 
 def accepts(x: Any, **geometry: Any) -> bool:
     """Whether the kernels serve this call: signals and images."""
-    return x.ndim in (3, 4) and kernels.is_real(x) and x.size > 0 and prod(x.shape[2:]) < LIMIT
+    return x.ndim in (3, 4) and same_floats(x) and x.size > 0 and prod(x.shape[2:]) < LIMIT
 
 
 def forward(
