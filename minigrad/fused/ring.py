@@ -26,7 +26,7 @@ def _forward(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     turned, ring = _turned(w, groups), Ring(windows, x.shape, groups, x.dtype)
     shape = groups, w.shape[0] // groups, windows.outputs[0], ring.matrix.shape[2]
     y = empty(shape, x.dtype)
-    for i, turn, new, _ in _steps(windows):
+    for i, turn, new, _ in ring.steps():
         ring.fill(new, padded)
         np.matmul(turned[turn], ring.matrix, out=y[:, :, i])
     if b is not None:
@@ -46,7 +46,7 @@ def _backward(xp, y_bar, cache):
         total = empty((shape[1], *windows.padded_sizes, shape[0]), g.dtype)
         columns = empty(ring.matrix.shape, g.dtype)
         total[...] = ring.matrix[...] = 0
-        for i, turn, _, done in _steps(windows):
+        for i, turn, _, done in ring.steps():
             ring.matrix += np.matmul(turned[turn].swapaxes(1, 2), g[:, :, i], out=columns)
             ring.drain(done, total)
         return windows.crop(np, total)
@@ -55,7 +55,7 @@ def _backward(xp, y_bar, cache):
         ring = Ring(windows, shape, groups, padded.dtype)
         a, c, reach, *others = w.shape
         turned = np.zeros((reach, *g.shape[:2], ring.matrix.shape[1]), g.dtype)
-        for i, turn, new, _ in _steps(windows):
+        for i, turn, new, _ in ring.steps():
             ring.fill(new, padded)
             turned[turn] += np.matmul(g[:, :, i], ring.matrix.swapaxes(1, 2))
         total = np.zeros((a, reach, c, *others), g.dtype)
@@ -72,6 +72,7 @@ class Ring:
 
     def __init__(self, windows, shape, groups, dtype):
         self.reach, self.gap = windows.kernel[0], windows.dilation[0]
+        self.stride, self.outputs = windows.stride[0], windows.outputs[0]
         self.channels = groups, shape[1] // groups
         other, n = windows.inner, shape[0]
         values = self.reach, self.channels[1], other.count
@@ -80,10 +81,28 @@ class Ring:
         self.slots = [[array[:, i, :, tap] for tap in range(values[2])] for i in range(self.reach)]
         self.cuts = [(slice(None), *cut) for _, cut in other.cuts()]
 
+    def slot_of(self, row):
+        return row // self.gap % self.reach
+
+    def steps(self):
+        """For each row of the outputs: which, the slot of its first row, and rows of the images.
+
+        Those that are new, and those that are read no more.
+        """
+        step, span = self.stride * self.gap, self.reach * self.gap
+        for start in range(self.gap):
+            end, outputs = start, range(start, self.outputs, self.gap)
+            for i in outputs:
+                first, before = i * self.stride, end
+                end = first + span
+                after = end if i == outputs[-1] else first + step
+                new, done = range(before, end, self.gap), range(first, after, self.gap)
+                yield i, self.slot_of(first), new, done
+
     def parts(self, row, line):
         """Pairs of views, of the slot of a row and of ``line``, the row itself."""
         line = line.reshape(*self.channels, *line.shape[1:])
-        slot = self.slots[row // self.gap % self.reach]
+        slot = self.slots[self.slot_of(row)]
         return [(part, line[cut]) for part, cut in zip(slot, self.cuts, strict=True)]
 
     def fill(self, rows, images):
@@ -108,33 +127,17 @@ def _turned(w, groups):
     return [twice[:, i : i + reach].reshape(shape) for i in range(reach, 0, -1)]
 
 
-def _steps(windows):
-    """For each row of the outputs: which, the slot of its first row, and rows of the images.
-
-    Those that are new, and those that are read no more.
-    """
-    reach, stride, gap = windows.kernel[0], windows.stride[0], windows.dilation[0]
-    for start in range(gap):
-        end, outputs = 0, range(start, windows.outputs[0], gap)
-        for i in outputs:
-            first, before = i // gap * stride, end
-            end = first + reach
-            after = end if i == outputs[-1] else first + stride
-            new, done = range(before, end), range(first, after)
-            yield i, first % reach, *([r * gap + start for r in rows] for rows in (new, done))
-
-
 def _accepts(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     """Rows of outputs that share rows of images, and whose products outweigh turned weights."""
-    if not 3 <= w.ndim == x.ndim or x.size * prod(w.shape[2:]) < LEAST:
-        return False  # what does not fit, the portable version explains
+    fits = 3 <= w.ndim == x.ndim and same_floats(x, w, b)
+    if not fits or x.size * prod(w.shape[2:]) < LEAST:
+        return False  # what is wrong, the portable version explains
     windows = window(x.shape, w.shape[2:], stride, padding, dilation)
     reach, step = windows.kernel[0], windows.stride[0]
     shares = reach > step and 1 in (step, windows.dilation[0])
     values = x.shape[1] * windows.count * prod(windows.outputs[1:]) * x.shape[0]
     outweighs = values * windows.outputs[0] >= PER_WEIGHT * reach * w.size
-    floats = same_floats(x, w, b)
-    return floats and shares and values >= LEAST and outweighs
+    return shares and values >= LEAST and outweighs
 
 
 conv = Pair(_forward, _backward, _accepts)

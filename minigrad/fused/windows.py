@@ -38,7 +38,8 @@ def fused_conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     tensor([[[1., 2.]]])
     """
     check_conv(x, w, b, groups)
-    geometry = _geometry(w, stride, padding, dilation)
+    words = {"stride": stride, "padding": padding, "dilation": dilation}
+    geometry = {"kernel_size": tuple(w.shape[2:]), **words}
     outputs = window(x.shape, **geometry).outputs
     columns = im2col(x, **geometry)
     rows = _rows(w, groups)
@@ -70,11 +71,6 @@ def conv_backward(xp, y_bar, cache):
 def _rows(w, groups):
     """The weights as matrices, (groups, A / groups, taps)."""
     return w.reshape(groups, w.shape[0] // groups, prod(w.shape[1:]))
-
-
-def _geometry(w, stride, padding, dilation):
-    words = {"stride": stride, "padding": padding, "dilation": dilation}
-    return {"kernel_size": tuple(w.shape[2:]), **words}
 
 
 fused_conv.pairs["numpy"] = ring.conv
