@@ -25,8 +25,13 @@ _FAINT = "#d0d4da"
 _BACK = "#b54700"  # of what runs backward, here and in the stepper
 _COLOURS = "Orange is positive, blue negative, on a scale of each array's own."
 _DASHED = "Dashed: the cotangents on their way back, each with its norm."
-_GAP = {False: "0.32", True: "0.5"}  # inches between rows; norms stand on the lines between
+_ROOM = (  # beside a line, for the one that runs back
+    '<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="0"><TR>'
+    '<TD BORDER="0" FIXEDSIZE="TRUE" WIDTH="14" HEIGHT="1"></TD></TR></TABLE>'
+)
+_GAP = {"none": "0.32", "beside": "0.36", "on": "0.5"}  # inches between rows, by where norms stand
 _REACH = {"tail": 2.6, "head": 1.7}  # from the end of a line to its norm, past an arrowhead
+_SPAN = 200  # rows that edges span; with more, room for all norms would take the layout seconds
 _HEADS = {"leaf": "#dfe3ea", "op": "#f2f4f7", "scope": "#d9d9d9", "gap": "#d9d9d9"}
 _LEVELS = ("#f7f8fa", "#eceff3", "#e1e5eb")  # behind clusters, by how deep they are nested
 _OUTPUTS = 3  # values that one folded card shows
@@ -113,17 +118,26 @@ class _Writer:
         # straight lines run under the cards; else no card may hide the norm beside it
         straight = "nslimit=1 splines=line outputorder=edgesfirst"
         routing = straight if self.visible.tangled() else "nslimit=4 outputorder=nodesfirst"
+        small = len(self.visible.cards) <= _MANY and self.visible.span() <= _SPAN
+        where = ("beside" if small else "on") if self.swept.norms else "none"
         lines = [
             "digraph minigrad {",
             f'  graph [fontname="{_SANS}" fontsize={_TITLE_SIZE} bgcolor="white" '
-            f"rankdir=TB nodesep=0.3 ranksep={_GAP[bool(self.swept.norms)]} pad=0.15 labelloc=t "
+            f"rankdir=TB nodesep=0.3 ranksep={_GAP[where]} pad=0.15 labelloc=t "
             f"nslimit1=4 mclimit=0.5 {routing}];",
             f'  node [shape=plain fontname="{_SANS}" fontsize={_TITLE_SIZE} fontcolor="{_INK}"];',
             f'  edge [color="{_LINE}" arrowsize=0.7 fontname="{_SANS}" fontsize={_SIZE}];',
         ]
         lines += self._notes()
         lines += self._body()
+        lines += self._lines(small)
+        return "\n".join([*lines, "}", ""])
+
+    def _lines(self, small: bool) -> list[str]:
+        """The edges, and the ways back beside them; in ``small`` pictures norms have room."""
+        lines: list[str] = []
         leaves: Counter[Card] = Counter()
+        pairs: Counter[tuple[Card, Card]] = Counter()
         leaving = Counter(edge.tail for edge in self.visible.edges)
         arriving = Counter(edge.head for edge in self.visible.edges)
         for edge in self.visible.edges:
@@ -131,11 +145,14 @@ class _Writer:
             if edge.tail.kind == "leaf":
                 row = leaves[edge.head] // _ABREAST
                 leaves[edge.head] += 1
-            # the norm stands where fewer lines meet, and not beside a position
-            crowded = arriving[edge.head] > leaving[edge.tail] or edge.position is not None
-            end = "tail" if crowded else "head"
-            lines += [_edge(edge, row), *_way_back(edge, self.swept.norms, end)]
-        return "\n".join([*lines, "}", ""])
+            # without room, where fewer lines meet; not beside a position, nor two of a pair
+            ends = ["head", "tail"]
+            first = arriving[edge.head] > leaving[edge.tail]
+            end = "tail" if edge.position else ends[(first + pairs[edge.tail, edge.head]) % 2]
+            pairs[edge.tail, edge.head] += 1
+            back = _way_back(edge, self.swept.norms, "" if small else end)
+            lines += [_edge(edge, row, apart=small and bool(back)), *back]
+        return lines
 
     def _notes(self) -> list[str]:
         """The legend above the picture, and what folded by itself."""
@@ -239,27 +256,32 @@ def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
     ]
 
 
-def _edge(edge: Edge, row: int) -> str:
+def _edge(edge: Edge, row: int, apart: bool) -> str:
     label = f"× {edge.count:,}" if edge.count > 1 else str(edge.position or "")
-    attributes = [f'headlabel="{label}" labeldistance=1.8'] * bool(label)
+    aside = "labeldistance=3.4 labelangle=-42" if edge.count > 1 else "labeldistance=1.8"
+    attributes = [f'headlabel="{label}" {aside}'] * bool(label)
     attributes += [f"minlen={row + 1}"] * bool(row)
+    attributes += [f"label=<{_ROOM}>"] * apart
     listed = f" [{' '.join(attributes)}]" if attributes else ""
     return f"  {edge.tail.id} -> {edge.head.id}{listed};"
 
 
 def _way_back(edge: Edge, norms: Mapping[tuple[Node, int], float], end: str) -> list[str]:
-    """A second line beside the edge for what passed it on the way back.
+    """A second line beside the edge for what passed it on the way back, with its norm.
 
-    Graphviz keeps the two together as long as neither has a label of its own; the norm is one of
-    an ``end``, with a background, on the line itself.
+    The layout keeps room for a norm that has no ``end`` to stand at. Where that takes too long it
+    is a label of an end, with a background, on the line itself.
     """
     passed = [norms[use] for use in edge.uses if use in norms]
     if not passed:
         return []
-    line = f'dir=back style=dashed constraint=false color="{_BACK}" fontcolor="{_BACK}"'
+    line = f'dir=back style=dashed color="{_BACK}" fontcolor="{_BACK}"'
+    if end:  # no constraint: then the layout keeps the two lines together
+        line += " constraint=false"
     if len(edge.uses) == 1:
         chip = _table(f"<TR><TD>{number(passed[0])}</TD></TR>", 0, attributes='BGCOLOR="white"')
-        line += f" {end}label=<{chip}> labelangle=0 labeldistance={_REACH[end]}"
+        line += f" {end}label=<{chip}>"
+        line += f" labelangle=0 labeldistance={_REACH[end]}" if end else ""
     return [f"  {edge.tail.id} -> {edge.head.id} [{line}];"]
 
 

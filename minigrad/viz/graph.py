@@ -129,9 +129,9 @@ class Picture:
 
     def tangled(self) -> bool:
         """Whether curves around the cards would take a layout minutes."""
-        return self._span() > _TANGLED
+        return self.span() > _TANGLED
 
-    def _span(self) -> int:
+    def span(self) -> int:
         """The lengths of all edges together, counted in rows of cards."""
         row: dict[Card, int] = {}
         for edge in self.edges:
