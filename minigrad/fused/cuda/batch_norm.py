@@ -6,6 +6,7 @@ from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Slices, flattened, slices
 from minigrad.fused.cuda.windows import LIMIT
 from minigrad.fused.declare import same_floats
+from minigrad.ops.normalization import check_batch_norm
 
 FILE = "batch_norm.cu"
 _LAYOUTS = {"float": ("Planes<float, 4>", "Planes<float, 1>", "Columns<float>"),
@@ -43,6 +44,7 @@ def forward(
     xp: Any, x: Any, gamma: Any, beta: Any, *, mean=None, var=None, axis=None, eps=1e-5
 ) -> tuple[Any, Cache]:
     """``ops.batch_norm`` in one launch; see there."""
+    check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     x, gamma, beta = map(xp.ascontiguousarray, (x, gamma, beta))
     is_fixed = mean is not None
     c = x.shape[1]

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from pairs import check_batch_norm, check_layer_norm, normal, run
 
+import minigrad as mg
+from minigrad.errors import ShapeError, UsageError
 from minigrad.fused.cuda import kernels as launcher
 
 # what divides neither the width of a pack, nor the 32 columns of a tile, nor a slice
@@ -72,6 +74,23 @@ def test_no_nan_passes_for_sums_that_nobody_has_left(kernels, rng):
     xs[0][2, 1, 7] = np.array(2**64 - 1, np.uint64).view(np.float64)
     found = run(kernels, "batch_norm", xs, y_bar)
     assert np.isnan(found.y[:, 1]).all() and np.isfinite(found.y[:, [0, 2]]).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error"),
+    [({"gamma": 2}, ShapeError), ({"gamma": 1, "beta": 1}, ShapeError), ({"beta": 4}, ShapeError),
+     ({"mean": 2, "var": 2}, ShapeError), ({"mean": 3, "var": 1}, ShapeError),
+     ({"mean": 3}, UsageError), ({"var": 3}, UsageError)],
+    ids=str,
+)  # fmt: skip
+def test_what_does_not_fit_the_channels_is_refused_before_a_kernel_reads_it(
+    sizes, error, kernels, rng
+):
+    x = mg.tensor(rng.normal(size=(4, 3, 5)), device="cuda")
+    sizes = {"gamma": 3, "beta": 3, **sizes}
+    given = {name: mg.tensor(np.ones(size), device="cuda") for name, size in sizes.items()}
+    with pytest.raises(error, match=r"batch_norm: (mean|var|gamma|beta)"):
+        mg.fused.batch_norm(x, given.pop("gamma"), given.pop("beta"), **given)
 
 
 @pytest.mark.parametrize(("shape", "shares"), [((200, 1, 20), [100, -1]), ((50, 40, 4), [-1, -1])])
