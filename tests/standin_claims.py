@@ -82,6 +82,18 @@ def a_graph_computes_when_it_is_launched(gpu, x):
     return before == [0, 0, 0] and np.allclose(gpu.host(y), expected)
 
 
+def a_pool_keeps_what_nobody_uses(gpu, x):
+    pool = gpu.xp.cuda.MemoryPool()
+    with gpu.xp.cuda.using_allocator(pool.malloc):
+        y = gpu.xp.exp(x)
+    pool.free_all_blocks()
+    held = pool.total_bytes()
+    del y
+    kept = pool.total_bytes()
+    pool.free_all_blocks()
+    return held == kept > 0 == pool.total_bytes()
+
+
 def element_is_a_view(gpu, x):
     y = x[1]
     y[...] = 9.0
@@ -193,6 +205,8 @@ CLAIMS = [
     ("a recording stream refuses to wait", RuntimeError, refuses_to_wait_in_capture),
     ("a recording stream refuses cuBLAS", NotImplementedError, refuses_cublas_in_capture),
     ("a graph computes when it is launched", HOLDS, a_graph_computes_when_it_is_launched),
+    # memory
+    ("a pool keeps what nobody uses until it is asked", HOLDS, a_pool_keeps_what_nobody_uses),
     # kernels
     ("a kernel refuses a host array", TypeError,
      lambda g, x: kernel(g)((1,), (32,), (HOST, 3))),

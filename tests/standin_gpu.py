@@ -5,6 +5,7 @@ is done, into the same memory, by each ``launch`` of the graph.
 """
 
 import types
+import weakref
 from contextlib import contextmanager
 
 import numpy as np
@@ -94,14 +95,32 @@ def get_current_stream(device_id=-1):
 
 
 class MemoryPool:
-    """``cupy.cuda.MemoryPool``: only its place is needed here."""
+    """``cupy.cuda.MemoryPool``: memory that nobody uses stays its own until it is asked."""
 
-    malloc = None
+    def __init__(self):
+        self.blocks = []  # weak references to arrays, and their bytes
+
+    def malloc(self, memory):
+        """Unlike CuPy's, it gets the memory."""
+        self.blocks.append((weakref.ref(memory), memory.nbytes))
+
+    def total_bytes(self):
+        return sum(size for _, size in self.blocks)
+
+    def free_all_blocks(self, stream=None):
+        self.blocks = [block for block in self.blocks if block[0]() is not None]
+
+
+_allocators = []
 
 
 @contextmanager
 def using_allocator(allocator=None):
-    yield
+    _allocators.append(allocator)
+    try:
+        yield
+    finally:
+        _allocators.pop()
 
 
 def refuse_in_capture(reason):
@@ -117,9 +136,11 @@ def refuse_cublas_in_capture():
 
 
 def kept(memory):
-    """``memory``, which a graph that is being recorded holds from now on."""
+    """New ``memory``, which a graph that is being recorded holds from now on."""
     if _recording:
         _recording[-1].memory.append(memory)
+    if _allocators:
+        _allocators[-1](memory)
     return memory
 
 
@@ -136,11 +157,13 @@ def produce(function, args, params):
     """The result of a call; while recording, memory that the graph will fill."""
     with np.errstate(all="ignore"):
         result = function(*args, **params)
-    if not _recording or not isinstance(result, (np.ndarray, np.generic)):
+    if not (_recording or _allocators) or not isinstance(result, (np.ndarray, np.generic)):
         return result
     if any(isinstance(a, np.ndarray) and np.may_share_memory(a, result) for a in args):
         return result  # a view is nothing that a device does
-    memory = np.array(result)
+    memory = kept(np.array(result))
+    if not _recording:
+        return memory
 
     def fill():
         memory[...] = function(*args, **params)

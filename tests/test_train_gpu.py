@@ -202,6 +202,19 @@ def test_what_is_assigned_between_recorded_steps_is_used(kernels, rng):
     assert again == first != second
 
 
+def test_a_recording_that_is_dropped_gives_its_memory_back(kernels, rng):
+    trainer = small(kernels.device, rng)
+    x, labels = next(iter(trainer.loader))
+    trainer.ahead.step(x, labels)
+    step = RecordedStep(trainer.net, trainer.optimizer, x, labels)
+    step(x, labels)
+    step.release()
+    pool = step.pool
+    assert pool.total_bytes() > 0
+    del step
+    assert pool.total_bytes() == 0
+
+
 @pytest.mark.parametrize("n", [20, 23])
 def test_a_recorded_run_equals_one_on_the_cpu(n, kernels):
     runs = []
@@ -334,7 +347,9 @@ def test_a_run_that_was_broken_off_goes_on_from_its_checkpoint(record, kernels, 
     ],
     ids=["Adam", "a momentum that counts batches", "dropout"],
 )
-def test_what_cannot_be_recorded_runs_step_by_step_and_says_why(spoil, reason, kernels):
+def test_what_cannot_be_recorded_runs_step_by_step_and_says_why(
+    spoil, reason, kernels, monkeypatch
+):
     if kernels.is_real:
         reason = "recorded"  # CUDA has its own words
 
@@ -342,10 +357,18 @@ def test_what_cannot_be_recorded_runs_step_by_step_and_says_why(spoil, reason, k
         spoil(trainer)
         yield from trainer.fit(2)
 
+    pools, original = [], RecordedStep._record
+
+    def record(self, is_first):
+        pools.append(self.pool)
+        original(self, is_first)
+
+    monkeypatch.setattr(RecordedStep, "_record", record)
     trainer = recorded_as_unrecorded(kernels, play)
     assert trainer.ahead.recorded is None
     with pytest.raises(UsageError, match=reason):
         raise UsageError(trainer.ahead.why_not)
+    assert [pool.total_bytes() for pool in pools] == [0]  # and gives its memory back
 
 
 def test_without_a_gpu_training_there_is_refused_with_the_reason():

@@ -7,6 +7,7 @@ writes, and batches are copied to one place before each launch.
 """
 
 import types
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -65,10 +66,10 @@ class RecordedStep:
         self.homes = self._copies(self._state())
         self.shown: list[Any] = []  # what the tensors held when they were last released
         self.is_running = False
-        self.graph: Any = None
-        self.results: tuple = ()
+        self.recorded: list[Any] = []  # the graph, and the arrays that it leaves its results in
         xp = self.library.xp
         self.pool = xp.cuda.MemoryPool()  # what the graph uses is given to nobody else
+        weakref.finalize(self, _free, self.tensors[0].array.device, self.pool, self.recorded)
         self.stream = xp.cuda.Stream(non_blocking=True)
         self._record(is_first=True)
 
@@ -80,7 +81,8 @@ class RecordedStep:
         if not is_same or key[:-1] != self.key[:-1]:
             return False
         self.library.xp.cuda.get_current_stream().synchronize()  # the old graph may still run
-        self.key, self.graph, self.results = key, None, ()
+        self.key = key
+        self.recorded.clear()
         copy_all(self.library.xp, list(zip(self.homes, self._state(), strict=True)))
         self._record(is_first=False)
         return True
@@ -94,8 +96,9 @@ class RecordedStep:
         self._adopt()
         for home, value in zip(self.batch, (x, labels), strict=True):
             home.array[...] = self.library.xp.asarray(value)
-        self.graph.launch()
-        return tuple(result.copy() for result in self.results)
+        graph, *results = self.recorded
+        graph.launch()
+        return tuple(result.copy() for result in results)
 
     def fits(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any) -> bool:
         """Whether the recording holds: shapes, dtypes, options of layers and of the optimizer."""
@@ -187,7 +190,7 @@ class RecordedStep:
                         "the optimizer's update depends on the number of steps"
                     )
                 self._assign(self.homes)
-                self.graph = self._capture(stream)
+                self.recorded += self._capture(stream)
             except (NotImplementedError, RuntimeError) as error:
                 raise UsageError(f"RecordedStep: the step cannot be recorded: {error}") from error
             finally:  # also what a step that cannot be recorded changed on the host
@@ -201,16 +204,23 @@ class RecordedStep:
     def _step(self) -> tuple[Any, Any]:
         return train_step(self.net, self.optimizer, *self.batch)
 
-    def _capture(self, stream: Any) -> Any:
+    def _capture(self, stream: Any) -> tuple:
         stream.begin_capture()
         try:
-            self.results = self._step()
+            results = self._step()
             pairs = zip(self.homes, self._state(), strict=True)
             copy_all(self.library.xp, [(home, new) for home, new in pairs if new is not home])
         except BaseException:
             _abandon(stream)
             raise
-        return stream.end_capture()
+        return stream.end_capture(), *results
+
+
+def _free(device: Any, pool: Any, recorded: list[Any]) -> None:
+    """Give back the memory of a recording: CuPy 14 keeps that of a pool that is only dropped."""
+    recorded.clear()
+    with device:
+        pool.free_all_blocks()
 
 
 def _abandon(stream: Any) -> None:
