@@ -402,6 +402,7 @@ xp.ndarray, xp.dtype, xp.cuda, xp.random = Array, np.dtype, gpu, types.ModuleTyp
 xp.asarray, xp.where, xp.empty, xp.RawModule = _asarray, _where, _empty, gpu.RawModule
 xp.array = lambda value, dtype=None: _asarray(value, dtype).copy()
 xp.asnumpy, xp.random.default_rng = (lambda array: array.get()), Generator
+xp.get_default_memory_pool = gpu.MemoryPool
 xp.add = _lift(np.add, "add")
 xp.add.at = _scatter
 

@@ -1,5 +1,7 @@
 """Training on a GPU: nothing waits inside a step, errors are still named, steps are recorded."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -369,6 +371,35 @@ def test_what_cannot_be_recorded_runs_step_by_step_and_says_why(
     with pytest.raises(UsageError, match=reason):
         raise UsageError(trainer.ahead.why_not)
     assert [pool.total_bytes() for pool in pools] == [0]  # and gives its memory back
+
+
+@pytest.mark.parametrize("where", ["_copies", "_step", "_capture"])
+def test_where_memory_does_not_suffice_for_a_recording_steps_run_one_by_one(
+    where, kernels, monkeypatch
+):
+    def lacks(self, *words):
+        raise MemoryError("Out of memory allocating 1 bytes")
+
+    monkeypatch.setattr(RecordedStep, where, lacks)
+    trainer = recorded_as_unrecorded(kernels, lambda trainer: trainer.fit(2))
+    assert trainer.ahead.recorded is None and "Out of memory" in trainer.ahead.why_not
+
+
+def test_memory_that_a_step_left_is_free_for_the_recording(kernels, rng, monkeypatch):
+    trainer, events = small(kernels.device, rng), []
+    x, labels = next(iter(trainer.loader))
+    trainer.ahead.step(x, labels)
+    pool = SimpleNamespace(free_all_blocks=lambda: events.append("freed"))
+    monkeypatch.setattr(kernels.xp, "get_default_memory_pool", lambda: pool)
+    original = RecordedStep._step
+
+    def step(self):
+        events.append("step")
+        return original(self)
+
+    monkeypatch.setattr(RecordedStep, "_step", step)
+    RecordedStep(trainer.net, trainer.optimizer, x, labels)
+    assert events == ["freed", "step", "step"]  # once to load kernels, once to record
 
 
 def test_without_a_gpu_training_there_is_refused_with_the_reason():

@@ -93,7 +93,7 @@ class Ahead:
                 self.recorded = RecordedStep(*of, x, labels)
             elif not now.renew(*of, x, labels):
                 self.recorded = None  # until a step has made the arrays that there are to be now
-        except UsageError as error:
+        except (MemoryError, UsageError) as error:
             self.why_not = str(error)
             self.recorded = None
         return self.recorded

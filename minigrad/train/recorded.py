@@ -51,6 +51,7 @@ class RecordedStep:
         UsageError: the step cannot be recorded; names the reason: the host waits for a result or
             draws random numbers in it, it needs cuBLAS for more than products of two matrices, or
             the optimizer's update depends on the number of steps (Adam).
+        MemoryError: the GPU has no room for a second step's arrays.
     """
 
     def __init__(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any):
@@ -71,6 +72,7 @@ class RecordedStep:
         self.pool = xp.cuda.MemoryPool()  # what the graph uses is given to nobody else
         weakref.finalize(self, _free, self.tensors[0].array.device, self.pool, self.recorded)
         self.stream = xp.cuda.Stream(non_blocking=True)
+        xp.get_default_memory_pool().free_all_blocks()  # left from a step; a graph needs its own
         self._record(is_first=True)
 
     def renew(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any) -> bool:
