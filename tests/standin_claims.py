@@ -94,6 +94,21 @@ def a_pool_keeps_what_nobody_uses(gpu, x):
     return held == kept > 0 == pool.total_bytes()
 
 
+def attempts(gpu, error):
+    """How often a pool asks an allocator that fails once."""
+    cuda, asked = gpu.xp.cuda, []
+
+    def allocate(size):
+        asked.append(size)
+        if len(asked) == 1:
+            raise error
+        return cuda.MemoryPointer(cuda.Memory(size), 0)
+
+    with cuda.using_allocator(cuda.MemoryPool(allocate).malloc):
+        gpu.xp.zeros(3)
+    return len(asked)
+
+
 def element_is_a_view(gpu, x):
     y = x[1]
     y[...] = 9.0
@@ -207,6 +222,9 @@ CLAIMS = [
     ("a graph computes when it is launched", HOLDS, a_graph_computes_when_it_is_launched),
     # memory
     ("a pool keeps what nobody uses until it is asked", HOLDS, a_pool_keeps_what_nobody_uses),
+    ("a pool whose allocator fails asks again", HOLDS,
+     lambda g, x: attempts(g, g.xp.cuda.runtime.CUDARuntimeError(2)) == 2),
+    ("not after a MemoryError", MemoryError, lambda g, x: attempts(g, MemoryError())),
     # kernels
     ("a kernel refuses a host array", TypeError,
      lambda g, x: kernel(g)((1,), (32,), (HOST, 3))),

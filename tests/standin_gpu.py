@@ -4,6 +4,7 @@ While a stream records, nothing is computed: what a call would return is full of
 is done, into the same memory, by each ``launch`` of the graph.
 """
 
+import os
 import types
 import weakref
 from contextlib import contextmanager
@@ -41,6 +42,9 @@ class runtime:
 
     getDevice = staticmethod(lambda: 0)
     getDeviceCount = staticmethod(lambda: 1)
+
+    class CUDARuntimeError(RuntimeError):
+        """Of a number: 2 means that there is no memory."""
 
 
 class Graph:
@@ -94,14 +98,42 @@ def get_current_stream(device_id=-1):
     return Stream.null
 
 
+class Memory:
+    """``cupy.cuda.Memory``."""
+
+    def __init__(self, size):
+        self.size = size
+
+
+class MemoryPointer:
+    """``cupy.cuda.MemoryPointer``."""
+
+    def __init__(self, mem, offset):
+        self.mem, self.offset = mem, offset
+
+
 class MemoryPool:
     """``cupy.cuda.MemoryPool``: memory that nobody uses stays its own until it is asked."""
 
-    def __init__(self):
+    def __init__(self, allocator=None):
+        self.allocator = allocator or (lambda size: MemoryPointer(Memory(size), 0))
+        self.limit = int(os.environ.get("CUPY_GPU_MEMORY_LIMIT", 0))
         self.blocks = []  # weak references to arrays, and their bytes
+
+    def set_limit(self, size):
+        self.limit = size
 
     def malloc(self, memory):
         """Unlike CuPy's, it gets the memory."""
+        if self.limit and self.total_bytes() + memory.nbytes > self.limit:
+            self.free_all_blocks()
+            if self.total_bytes() + memory.nbytes > self.limit:
+                raise MemoryError(f"Out of memory allocating {memory.nbytes} bytes")
+        try:
+            self.allocator(memory.nbytes)
+        except runtime.CUDARuntimeError:
+            self.free_all_blocks()
+            self.allocator(memory.nbytes)
         self.blocks.append((weakref.ref(memory), memory.nbytes))
 
     def total_bytes(self):

@@ -385,6 +385,35 @@ def test_where_memory_does_not_suffice_for_a_recording_steps_run_one_by_one(
     assert trainer.ahead.recorded is None and "Out of memory" in trainer.ahead.why_not
 
 
+def test_no_memory_that_a_graph_uses_is_freed_to_make_room(kernels, monkeypatch):
+    """CuPy's pool frees unused blocks and asks again; the graph would go on writing there."""
+    if kernels.is_real:
+        pytest.skip("a pool asks for more while a step is recorded, or it does not")
+    cuda, lacking = kernels.xp.cuda, []
+    original, capture = cuda.Memory, RecordedStep._capture
+
+    def memory(size):
+        if lacking:
+            raise cuda.runtime.CUDARuntimeError(lacking.pop())  # once
+        return original(size)
+
+    def record(self, stream):
+        lacking.append(2)
+        return capture(self, stream)
+
+    monkeypatch.setattr(cuda, "Memory", memory)
+    monkeypatch.setattr(RecordedStep, "_capture", record)
+    trainer = recorded_as_unrecorded(kernels, lambda trainer: trainer.fit(2))
+    assert trainer.ahead.recorded is None and not lacking
+
+
+def test_a_limit_that_steps_keep_to_frees_nothing_that_a_graph_uses(kernels, monkeypatch):
+    """Each of CuPy's pools has the limit; before it refuses more it frees unused blocks."""
+    monkeypatch.setenv("CUPY_GPU_MEMORY_LIMIT", "1024")
+    trainer = recorded_as_unrecorded(kernels, lambda trainer: trainer.fit(2))
+    assert trainer.ahead.recorded is not None and not trainer.ahead.why_not
+
+
 def test_memory_that_a_step_left_is_free_for_the_recording(kernels, rng, monkeypatch):
     trainer, events = small(kernels.device, rng), []
     x, labels = next(iter(trainer.loader))

@@ -8,7 +8,7 @@ writes, and batches are copied to one place before each launch.
 
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
@@ -69,7 +69,8 @@ class RecordedStep:
         self.is_running = False
         self.recorded: list[Any] = []  # the graph, and the arrays that it leaves its results in
         xp = self.library.xp
-        self.pool = xp.cuda.MemoryPool()  # what the graph uses is given to nobody else
+        self.pool = xp.cuda.MemoryPool(_allocator(xp))  # what a graph uses is given to nobody else
+        self.pool.set_limit(size=0)  # before it refuses to grow it would free blocks, too
         weakref.finalize(self, _free, self.tensors[0].array.device, self.pool, self.recorded)
         self.stream = xp.cuda.Stream(non_blocking=True)
         xp.get_default_memory_pool().free_all_blocks()  # left from a step; a graph needs its own
@@ -216,6 +217,19 @@ class RecordedStep:
             _abandon(stream)
             raise
         return stream.end_capture(), *results
+
+
+def _allocator(xp: Any) -> Callable[[int], Any]:
+    """Memory for a pool: where there is none, the pool must not free what a graph uses and retry,
+    as it does after CuPy's own error."""
+
+    def allocate(size: int) -> Any:
+        try:
+            return xp.cuda.MemoryPointer(xp.cuda.Memory(size), 0)
+        except RuntimeError as error:
+            raise MemoryError(str(error)) from error
+
+    return allocate
 
 
 def _free(device: Any, pool: Any, recorded: list[Any]) -> None:
