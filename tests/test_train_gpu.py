@@ -318,6 +318,80 @@ def test_what_changes_between_epochs_is_recorded_anew(change, momentum, kernels)
     assert trainer.ahead.recorded is not None and not trainer.ahead.why_not
 
 
+class Scaled(nn.Module):
+    """Has attributes that are read in a step, but no state."""
+
+    def __init__(self, device):
+        self.factors, self.share = (1.0, 2.0), np.float32(0.5)
+        self.tensor = mg.tensor(np.full(4, 2.0), device=device)
+        self.array = self.tensor.array
+
+    def forward(self, x):
+        return x * self.factors[1] * float(self.share) * self.tensor * self.array
+
+
+def _change_a_tuple(trainer):
+    trainer.net[2].factors = (1.0, 3.0)
+
+
+def _change_a_scalar(trainer):
+    trainer.net[2].share = np.float32(0.25)
+
+
+def _replace_a_tensor(trainer):
+    trainer.net[2].tensor = mg.tensor(np.full(4, 3.0), device="cuda")
+
+
+def _assign_to_a_tensor(trainer):
+    trainer.net[2].tensor.data = np.full(4, 3.0)
+
+
+def _replace_an_array(trainer):
+    trainer.net[2].array = mg.tensor(np.full(4, 3.0), device="cuda").array
+
+
+def _clip_less(trainer):
+    trainer.optimizer.clipping = 10.0
+
+
+def _raise_the_floor_of_clipping(trainer):
+    trainer.optimizer.eps = 10.0
+
+
+def _exclude_from_clipping(trainer):
+    trainer.optimizer.excluded.add(id(trainer.net[0].weight))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_change_a_tuple, _change_a_scalar, _replace_a_tensor, _assign_to_a_tensor, _replace_an_array,
+     _clip_less, _raise_the_floor_of_clipping, _exclude_from_clipping],
+)  # fmt: skip
+def test_attributes_that_change_between_epochs_are_recorded_anew(change, kernels):
+    def play(trainer):
+        setattr(trainer.net, "2", Scaled(kernels.device))
+        yield from trainer.fit(2)
+        change(trainer)
+        yield from trainer.fit(4)
+
+    def clipped(parameters, **words):
+        return optim.AGC(optim.SGD(parameters, **words), clipping=1e-3)
+
+    trainer = recorded_as_unrecorded(kernels, play, optimizer=clipped)
+    assert trainer.ahead.recorded is not None and not trainer.ahead.why_not
+
+
+def test_statistics_that_are_frozen_later_stay_as_they_are(kernels):
+    def play(trainer):
+        yield from trainer.fit(2)
+        with nn.frozen_statistics():
+            yield from trainer.fit(4)
+
+    trainer = recorded_as_unrecorded(kernels, play)
+    assert trainer.net[1].num_batches_tracked.item() == 8  # four steps in each of two epochs
+    assert trainer.ahead.recorded is not None and not trainer.ahead.why_not
+
+
 @pytest.mark.parametrize("record", [False, True])
 def test_a_run_that_was_broken_off_goes_on_from_its_checkpoint(record, kernels, tmp_path):
     runs = []
@@ -340,14 +414,33 @@ def test_a_run_that_was_broken_off_goes_on_from_its_checkpoint(record, kernels, 
         np.testing.assert_allclose(runs[1][1][name], expected, rtol=0, atol=1e-11, err_msg=name)
 
 
+class Counting(nn.Module):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+class Carrying(nn.Module):
+    last = 0.0
+
+    def forward(self, x):
+        y = x + self.last
+        self.last = y.detach().sum()
+        return y
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (lambda t: setattr(t, "optimizer", optim.Adam(t.net.parameters())), "number of steps"),
         (lambda t: setattr(t.net[1], "momentum", None), "synchronous|H2D"),
         (lambda t: setattr(t.net, "2", nn.Dropout(0.5, rng=0)), "H2D"),
+        (lambda t: setattr(t.net, "2", Counting()), "attributes"),
+        (lambda t: setattr(t.net, "2", Carrying()), "attributes"),
     ],
-    ids=["Adam", "a momentum that counts batches", "dropout"],
+    ids=["Adam", "a momentum that counts batches", "dropout", "a count", "a tensor kept"],
 )
 def test_what_cannot_be_recorded_runs_step_by_step_and_says_why(
     spoil, reason, kernels, monkeypatch

@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from typing import Any
+
+import numpy as np
 
 from minigrad import backend, nn, optim
 from minigrad.core.node import leaf
@@ -20,10 +23,11 @@ from minigrad.errors import UsageError, facts
 from minigrad.fused.cuda import matmul
 from minigrad.fused.cuda.foreach import copy_all
 from minigrad.nn import kernels
+from minigrad.nn.module import statistics_are_frozen
 from minigrad.nn.random import generators
 from minigrad.tensor import Tensor, tensor
 
-_PLAIN = (int, float, str, type(None))  # attributes of layers that are options, such as training
+_PLAIN = (int, float, str, type(None), np.generic)  # attributes that are compared by value
 
 
 def train_step(net: nn.Module, optimizer: optim.Optimizer, x: Tensor, labels: Tensor) -> tuple:
@@ -49,15 +53,17 @@ class RecordedStep:
 
     Raises:
         UsageError: the step cannot be recorded; names the reason: the host waits for a result or
-            draws random numbers in it, it needs cuBLAS for more than products of two matrices, or
-            the optimizer's update depends on the number of steps (Adam).
+            draws random numbers in it, it needs cuBLAS for more than products of two matrices, the
+            optimizer's update depends on the number of steps (Adam), or attributes change in it.
         MemoryError: the GPU has no room for a second step's arrays.
     """
 
     def __init__(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any):
         self.net, self.optimizer = net, optimizer
         self.tensors = [*net.parameters(), *net.buffers()]
-        self.modules = list(net.modules())
+        self.owners = [*net.modules(), *_optimizers(optimizer)]
+        names = [(m._parameters, m._buffers, m._modules) for m in net.modules()]
+        self.known = {*map(id, (*self.tensors, *self.owners, *chain(*names)))}  # see ``_parts``
         device = self.tensors[0].device
         if device == "cpu":
             raise UsageError(facts("RecordedStep: device", expected="a GPU", got=device))
@@ -104,7 +110,10 @@ class RecordedStep:
         return tuple(result.copy() for result in results)
 
     def fits(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any) -> bool:
-        """Whether the recording holds: shapes, dtypes, options of layers and of the optimizer."""
+        """Whether the recording holds: shapes, dtypes, attributes of layers and of the optimizer.
+
+        Of what is no number, sequence or tensor it sees another object, but no change inside it.
+        """
         is_same = net is self.net and optimizer is self.optimizer
         is_same = is_same and (self.is_running or self._parts() == self.parts)
         return is_same and self._key(x, labels) == self.key
@@ -117,13 +126,23 @@ class RecordedStep:
             self.is_running = False
 
     def _key(self, x: Any, labels: Any) -> tuple:
-        options = self.optimizer.state_dict()["param_groups"]
-        rates = [group.pop("lr", None) for group in options]
-        layers = [[v for v in vars(module).values() if isinstance(v, _PLAIN)]
-                  for module in self.modules]  # fmt: skip
+        """What a step reads on the host: kinds of operands, options, attributes; rates are last."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        rates = [group.pop("lr", None) for group in groups]
         trained = [t.requires_grad for t in self.tensors]
         kinds = x.shape, str(x.dtype), labels.shape, str(labels.dtype)
-        return *kinds, str(options), layers, trained, str(rates)
+        return *kinds, str(groups), trained, self._options(), str(rates)
+
+    def _options(self) -> tuple:
+        """Whether statistics are frozen, and the attributes of layers and of the optimizer but for
+        state, and what ``_parts`` looks at."""
+        attributes = [
+            value if isinstance(value, _PLAIN) else _mark(value)
+            for owner in self.owners
+            for name, value in vars(owner).items()
+            if id(value) not in self.known and (name != "state" or isinstance(owner, nn.Module))
+        ]
+        return statistics_are_frozen(), attributes
 
     def _parts(self) -> tuple:
         """What a recording is of; looked at where it starts to run, for this takes longer."""
@@ -181,6 +200,7 @@ class RecordedStep:
 
     def _record(self, is_first: bool) -> None:
         xp, before, numbers, stream = self.library.xp, self._state(), self._numbers(), self.stream
+        options, attributes = self._options(), [dict(vars(owner)) for owner in self.owners]
         optimizer, random = self.optimizer.state_dict(), generators(self.net)
         random = [(g, g.bit_generator.state) for g in random.values()]
         xp.cuda.get_current_stream().synchronize()
@@ -192,11 +212,16 @@ class RecordedStep:
                     raise NotImplementedError(
                         "the optimizer's update depends on the number of steps"
                     )
+                if self._options() != options:
+                    raise NotImplementedError("attributes of a layer or the optimizer change in it")
                 self._assign(self.homes)
                 self.recorded += self._capture(stream)
             except (NotImplementedError, RuntimeError) as error:
                 raise UsageError(f"RecordedStep: the step cannot be recorded: {error}") from error
             finally:  # also what a step that cannot be recorded changed on the host
+                for owner, values in zip(self.owners, attributes, strict=True):
+                    vars(owner).clear()
+                    vars(owner).update(values)
                 self.optimizer.load_state_dict(optimizer)
                 self._assign(before)
                 for g, state in random:
@@ -217,6 +242,32 @@ class RecordedStep:
             _abandon(stream)
             raise
         return stream.end_capture(), *results
+
+
+def _optimizers(optimizer: Any) -> Iterator[Any]:
+    """``optimizer`` and those that it is around."""
+    while optimizer is not None:
+        yield optimizer
+        optimizer = getattr(optimizer, "optimizer", None)
+
+
+class _Same:
+    """Equals another of the same object, which it keeps alive: nothing new gets its address."""
+
+    def __init__(self, of: Any):
+        self.of = of
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.of is other.of
+
+
+def _mark(value: Any) -> Any:
+    """What tells an attribute from another: values of numbers and sequences, else which object."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, (tuple, list, set)):
+        return [*map(_mark, value)]
+    return _Same(value.array if isinstance(value, Tensor) else value)
 
 
 def _allocator(xp: Any) -> Callable[[int], Any]:
