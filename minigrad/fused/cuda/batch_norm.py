@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple
 
+from minigrad.fused import normalization
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Slices, flattened, slices
 from minigrad.fused.cuda.windows import LIMIT
-from minigrad.fused.declare import same_floats
 from minigrad.ops.normalization import check_batch_norm
 
 FILE = "batch_norm.cu"
@@ -34,16 +34,15 @@ class Cache(NamedTuple):
 
 def accepts(x: Any, gamma: Any, beta: Any, *, mean=None, var=None, axis=None, eps=1e-5) -> bool:
     """Whether the kernels serve this call: one real dtype, averages over every axis but 1."""
-    others = tuple(i for i in range(x.ndim) if i != 1)
-    is_usual = axis is None or tuple(axis) == others
-    is_small = x.ndim >= 2 and x.size > 0 and max(x.shape[1], x.size // x.shape[1]) < LIMIT
-    return is_usual and is_small and same_floats(x, gamma, beta, mean, var)
+    is_usual = normalization.accepts(x, gamma, beta, mean=mean, var=var, axis=axis)
+    return is_usual and x.size > 0 and max(x.shape[1], x.size // x.shape[1]) < LIMIT
 
 
 def forward(
     xp: Any, x: Any, gamma: Any, beta: Any, *, mean=None, var=None, axis=None, eps=1e-5
 ) -> tuple[Any, Cache]:
     """``ops.batch_norm`` in one launch; see there."""
+    mean, var = (s if s is None else xp.asarray(s) for s in (mean, var))
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     x, gamma, beta = map(xp.ascontiguousarray, (x, gamma, beta))
     is_fixed = mean is not None

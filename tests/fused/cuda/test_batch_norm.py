@@ -93,6 +93,23 @@ def test_what_does_not_fit_the_channels_is_refused_before_a_kernel_reads_it(
         mg.fused.batch_norm(x, given.pop("gamma"), given.pop("beta"), **given)
 
 
+@pytest.mark.parametrize("axis", [0, -2, [0], (-2,)], ids=str)
+def test_the_axis_of_columns_may_be_one_number(axis, kernels, rng):
+    xs, y_bar = normal((6, 3), np.float64, rng)
+    expected, found = (run(kernels, "batch_norm", xs, y_bar, axis=a) for a in (None, axis))
+    np.testing.assert_array_equal(found.y, expected.y)
+
+
+def test_statistics_may_lie_on_the_host(kernels, rng):
+    (x, *parameters), _ = normal((6, 3), np.float64, rng)
+    mean, var = rng.normal(size=3), rng.uniform(0.5, 2, 3)
+    found = []
+    for place in (np.array, kernels.array):
+        operands = [mg.tensor(a, device="cuda") for a in (x, *parameters)]
+        found.append(mg.fused.batch_norm(*operands, mean=place(mean), var=place(var)).numpy())
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.parametrize(("shape", "shares"), [((200, 1, 20), [100, -1]), ((50, 40, 4), [-1, -1])])
 def test_where_many_blocks_wait_for_each_other_no_shared_memory_is_a_cache(
     shape, shares, kernels, rng, monkeypatch
