@@ -232,7 +232,7 @@ class Array:
     flags = property(lambda self: self.hidden.flags)
     T = property(lambda self: Array(self.hidden.T))
     device = property(lambda self: gpu.Device(0))
-    data = property(lambda self: types.SimpleNamespace(ptr=self.hidden.ctypes.data))
+    data = property(lambda self: types.SimpleNamespace(ptr=self.hidden.ctypes.data, device_id=0))
 
     def __getitem__(self, key):
         parts, basic = _key(key)

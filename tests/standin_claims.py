@@ -116,7 +116,8 @@ def element_is_a_view(gpu, x):
 
 
 def strides_by_value(gpu, x):
-    return x.data.ptr % 16 == 0 and x.device.id == 0 and x.strides == (8,)
+    is_first = x.device.id == x.data.device_id == 0
+    return x.data.ptr % 16 == 0 and is_first and x.strides == (8,)
 
 
 CLAIMS = [

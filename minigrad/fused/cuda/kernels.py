@@ -53,24 +53,27 @@ def device_of(xp: Any, array: Any) -> Device:
 
 
 def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any, on: Any = None) -> None:
-    """Launch ``instance`` of file ``name`` on the GPU of the array ``on``.
+    """Launch ``instance`` of file ``name`` on the GPU of its arrays.
 
     Args:
         args: arrays in C order; ints, which the kernel gets as 64-bit integers; floats, as double;
             what ``by_value`` made.
-        on: None for the first argument.
+        on: an array on that GPU, where no argument is one.
 
     Raises:
-        DeviceError: that GPU is not CuPy's current one, on which results were allocated.
+        DeviceError: an array is not on CuPy's current GPU, on which results were allocated.
     """
-    number, current = (args[0] if on is None else on).device.id, xp.cuda.runtime.getDevice()
-    if number != current:
-        raise DeviceError(
-            facts(f"{instance}: operands", expected=f"on cuda:{current}, CuPy's current GPU",
-                  got=f"on cuda:{number}", remedy=f"with cupy.cuda.Device({number}): around it")
-        )  # fmt: skip
+    current, kind = xp.cuda.runtime.getDevice(), xp.ndarray
+    for array in (*args, on):
+        if isinstance(array, kind) and (number := array.data.device_id) != current:
+            raise DeviceError(
+                facts(f"{instance}: operands", expected=f"on cuda:{current}, CuPy's current GPU",
+                      got=f"on cuda:{number}",
+                      remedy=f"with cupy.cuda.Device({number}): around it, if all are there; "
+                      f"else x.to('cuda:{current}')")
+            )  # fmt: skip
     needs_all = launch.needs_all or launch.shared > LARGE
-    kernel = _kernel(xp, name, instance, number, needs_all)
+    kernel = _kernel(xp, name, instance, current, needs_all)
     kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared)
 
 

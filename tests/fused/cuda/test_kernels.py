@@ -1,5 +1,7 @@
 """The other CUDA kernels: on a GPU with ``--device cuda``, else compiled for the CPU."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from pairs import assert_within, run, wide
@@ -8,7 +10,9 @@ import minigrad as mg
 from minigrad.errors import DeviceError
 from minigrad.fused import foreach
 from minigrad.fused.cuda import PAIRS
+from minigrad.fused.cuda import kernels as launcher
 from minigrad.fused.cuda.foreach import axpby_all, copy_all, track
+from minigrad.fused.cuda.geometry import elementwise
 from minigrad.fused.foreach import all_finite
 from minigrad.nn.kernels import count_right
 
@@ -299,6 +303,23 @@ def test_operands_on_another_gpu_than_the_current_one_are_refused(kernels, monke
     monkeypatch.setattr(kernels.xp.cuda.runtime, "getDevice", lambda: 1)
     with pytest.raises(DeviceError, match=r"cuda:1(.|\n)*cuda:0(.|\n)*Device\(0\)"):
         PAIRS["sigmoid"].forward(kernels.xp, x)
+
+
+@pytest.mark.parametrize("place", range(2))
+def test_one_operand_on_another_gpu_than_the_others_is_refused(place, kernels):
+    """Where GPUs cannot reach each other, its address is none."""
+    if kernels.is_real:
+        pytest.skip("needs two GPUs")
+
+    class Far(kernels.xp.ndarray):
+        data = property(lambda self: SimpleNamespace(ptr=super().data.ptr, device_id=1))
+        device = property(lambda self: kernels.xp.cuda.Device(1))
+
+    arrays = [kernels.array(np.ones(3)) for _ in range(2)]
+    arrays[place] = Far(arrays[place].hidden)
+    launch = elementwise(3, launcher.device_of(kernels.xp, arrays[0]))
+    with pytest.raises(DeviceError, match=r"cuda:0(.|\n)*got: +on cuda:1(.|\n)*to\('cuda:0'\)"):
+        launcher.run(kernels.xp, "sigmoid.cu", "sigmoid_forward<double, 1>", launch, *arrays, 3)
 
 
 def test_sums_of_arrays_on_other_gpus_than_the_current_one_are_left_to_cupy(gpu, monkeypatch, rng):
