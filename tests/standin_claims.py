@@ -109,6 +109,12 @@ def attempts(gpu, error):
     return len(asked)
 
 
+def kernels_of_one_text_are_one(gpu, x):
+    kernel(gpu, "-DA").preferred_shared_memory_carveout = 100
+    found = [kernel(gpu, *o).preferred_shared_memory_carveout for o in (["-DA"], ["-DB"])]
+    return found == [100, -1]
+
+
 def element_is_a_view(gpu, x):
     y = x[1]
     y[...] = 9.0
@@ -231,6 +237,8 @@ CLAIMS = [
      lambda g, x: kernel(g)((1,), (32,), (HOST, 3))),
     ("a kernel takes arrays and numbers", HOLDS,
      lambda g, x: kernel(g)((1,), (32,), (x, 3)) is None and g.host(x).tolist() == [2, 4, 6]),
+    ("what is set of a kernel is set of all of the same text and options", HOLDS,
+     kernels_of_one_text_are_one),
     ("more shared memory than 48 KiB must be asked for", RuntimeError,
      lambda g, x: kernel(g)((1,), (32,), (x, 3), shared_mem=64 * 1024)),
 ]  # fmt: skip
@@ -242,6 +250,7 @@ template <class T> __global__ void twice(T* x, long long size) {
 """
 
 
-def kernel(gpu):
-    module = gpu.xp.RawModule(code=TEXT, name_expressions=("twice<double>",))
+def kernel(gpu, *options):
+    names = ("twice<double>",)
+    module = gpu.xp.RawModule(code=TEXT, options=options, name_expressions=names)
     return module.get_function("twice<double>")

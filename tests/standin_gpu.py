@@ -8,6 +8,7 @@ import os
 import types
 import weakref
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 
@@ -235,13 +236,18 @@ class RawKernel:
 
 
 class RawModule:
-    """``cupy.RawModule``."""
+    """``cupy.RawModule``: one text with the same options is loaded once."""
 
     def __init__(self, *, code=None, options=(), name_expressions=None):
-        self.code, self.instances = code, tuple(name_expressions)
+        self.code, self.options, self.instances = code, options, tuple(name_expressions)
 
     def get_function(self, name):
         refuse_in_capture("code cannot be loaded")
         if name not in self.instances:
             raise ValueError(f"no kernel {name!r} among the name expressions")
-        return RawKernel(self.code, name)
+        return _loaded(self.code, self.options, name)
+
+
+@cache
+def _loaded(code, options, name):
+    return RawKernel(code, name)

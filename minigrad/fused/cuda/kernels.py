@@ -28,9 +28,10 @@ def source(name: str) -> str:
 @cache
 def _kernel(xp: Any, name: str, instance: str, number: int, needs_all: bool) -> Any:
     """One instance of a template in file ``name``, such as ``sigmoid_forward<float>``."""
-    module = xp.RawModule(code=source(name), options=OPTIONS, name_expressions=(instance,))
+    options = (*OPTIONS, "-DNEEDS_ALL") if needs_all else OPTIONS  # another kernel
+    module = xp.RawModule(code=source(name), options=options, name_expressions=(instance,))
     kernel = module.get_function(instance)
-    if needs_all:  # both are set for the current device only
+    if needs_all:  # both are set for the current device only, and stay
         kernel.max_dynamic_shared_size_bytes = _device(xp, number).shared_per_block
         kernel.preferred_shared_memory_carveout = 100  # per cent, the rest is a cache
     return kernel

@@ -128,6 +128,16 @@ def test_where_many_blocks_wait_for_each_other_no_shared_memory_is_a_cache(
     assert found == shares
 
 
+def test_a_launch_that_needs_all_shared_memory_leaves_others_their_cache(kernels):
+    xp, name, instance = (
+        kernels.xp,
+        "batch_norm.cu",
+        "batch_norm_forward<Planes<float, 4>, true, true>",
+    )
+    found = [launcher._kernel(xp, name, instance, 0, needs) for needs in (True, False)]
+    assert [kernel.preferred_shared_memory_carveout for kernel in found] == [100, -1]
+
+
 def test_two_calls_give_the_same_bits(kernels, rng):
     for shape in [(500, 33), (16, 2, 40, 40)]:
         xs, y_bar = normal(shape, np.float32, rng)
