@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from minigrad.fused.cuda import kernels
 from minigrad.fused.cuda.geometry import Device, Launch
 from minigrad.fused.cuda.kernels import by_value, sum_rows
-from minigrad.fused.cuda.windows import record, windows
+from minigrad.fused.cuda.windows import LIMIT, record, windows
 from minigrad.fused.declare import same_floats
 from minigrad.ops.window import Window
 
@@ -39,7 +39,7 @@ def accepts(x: Any, w: Any, b: Any = None, *, stride=1, padding=0, dilation=1, g
         return False
     fits = groups >= 1 and x.shape[1] == w.shape[1] * groups and w.shape[0] % groups == 0
     fits = fits and (b is None or b.shape == w.shape[:1])
-    if not fits or 0 in x.shape or 0 in w.shape:
+    if not fits or 0 in x.shape or 0 in w.shape or x.shape[0] >= LIMIT:
         return False
     found = windows(x.shape, w.shape[2:], stride, padding, dilation)
     sizes = _sizes(x.shape, w.shape, found, groups, 256)

@@ -30,7 +30,7 @@ def accepts(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> bool:
     """Whether the kernels serve this call; what is malformed is left to the op's own errors."""
     trailing = x.shape[x.ndim - gamma.ndim :]
     is_shaped = 0 < gamma.ndim <= x.ndim and gamma.shape == beta.shape == trailing
-    is_small = is_shaped and x.size > 0 and max(gamma.size, x.size // gamma.size) < LIMIT
+    is_small = is_shaped and x.size > 0 and max(2 * gamma.size, x.size // gamma.size) < LIMIT
     return is_small and same_floats(x, gamma, beta)
 
 

@@ -305,6 +305,18 @@ def test_operands_on_another_gpu_than_the_current_one_are_refused(kernels, monke
         PAIRS["sigmoid"].forward(kernels.xp, x)
 
 
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [("layer_norm", [(1, 2**31 - 4095), (2**31 - 4095,), (2**31 - 4095,)]),
+     ("conv", [(2**31, 1, 1, 1), (1, 1, 1, 1)])],
+)  # fmt: skip
+def test_what_32_bits_do_not_count_is_left_to_the_portable_version(name, shapes):
+    """A step beyond the last value of a row, which is up to 4096 long; a number of images."""
+    for sizes, is_served in ((shapes, False), ([(1, 1, 1, 1)[: len(s)] for s in shapes], True)):
+        arrays = [np.broadcast_to(np.float32(0), shape) for shape in sizes]
+        assert PAIRS[name].accepts(*arrays) == is_served
+
+
 @pytest.mark.parametrize("place", range(2))
 def test_one_operand_on_another_gpu_than_the_others_is_refused(place, kernels):
     """Where GPUs cannot reach each other, its address is none."""
