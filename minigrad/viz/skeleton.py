@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from minigrad.viz.dot import escaped, wrapped
 from minigrad.viz.embed import PENDING, embedded
-from minigrad.viz.formula import Formulas
+from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.graph import Card, Cluster, Picture, Recorded, picture
 from minigrad.viz.render import render
 
@@ -80,7 +80,7 @@ def _body(top: Cluster, formulas: Formulas) -> list[str]:
             lines.append("}")
             continue
         if cluster.scope is not None:
-            name = escaped(cluster.scope.name)
+            name = escaped(shown(cluster.scope.name))
             lines.append(f'subgraph {cluster.id} {{ graph [label=<<B>{name}</B>> labeljust=l '
                          'style="rounded,filled" fillcolor="#eeeeee" margin=5];')  # fmt: skip
             stack.append((cluster, True))

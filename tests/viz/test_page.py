@@ -5,6 +5,7 @@ import json
 import re
 from base64 import b64encode
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 from viz import graphs, names
@@ -69,6 +70,17 @@ def test_hostile_names_stay_data():
     assert all(json.dumps(name, ensure_ascii=False)[1:-1] in told for name in names.SHOWN)
     assert html.count("<script") == 2
     html.encode()
+
+
+@pytest.mark.usefixtures("renderer")
+def test_hostile_names_of_scopes_stand_over_their_clusters():
+    y = graphs.scalar()
+    for name in names.ALL:
+        with mg.scope(name):
+            y = mg.tanh(y)
+    picture = re.search('<div class="picture">(.*?)</div>', mg.viz.step(y).html, re.S).group(1)
+    texts = ElementTree.fromstring(picture).findall(".//g[@class='cluster']/text")
+    assert [names.without_marks(text.text or "") for text in texts] == names.SHOWN
 
 
 def test_every_card_and_edge_of_every_picture_can_be_addressed(page):
