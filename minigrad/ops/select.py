@@ -46,7 +46,8 @@ def where_jvp(x_dots, y, condition, x1, x2):
 
 @elementwise(
     formula=r"y = \max(x_1, x_2)",
-    pullback=r"\bar x_1 = \bar y\,([x_1 > x_2] + \frac{1}{2} [x_1 = x_2])",
+    pullback=r"\bar x_1 = \bar y\,([x_1 > x_2] + \frac{1}{2} [x_1 = x_2]),"
+    r"\quad \bar x_2 = \bar y\,([x_2 > x_1] + \frac{1}{2} [x_1 = x_2])",
     symbol="max",
     domain=_DISTINCT,
 )
@@ -61,7 +62,8 @@ def maximum(xp, x1, x2):
 
 @elementwise(
     formula=r"y = \min(x_1, x_2)",
-    pullback=r"\bar x_1 = \bar y\,([x_1 < x_2] + \frac{1}{2} [x_1 = x_2])",
+    pullback=r"\bar x_1 = \bar y\,([x_1 < x_2] + \frac{1}{2} [x_1 = x_2]),"
+    r"\quad \bar x_2 = \bar y\,([x_2 < x_1] + \frac{1}{2} [x_1 = x_2])",
     symbol="min",
     domain=_DISTINCT,
 )

@@ -38,8 +38,8 @@ _INERT = {"display", "stretchy", "width", "height", "depth", "mathvariant", "lin
 
 def pullback_of(op: Op, i: int) -> str:
     """The part of the pullback of ``op`` that tells of input ``i``; all of it if not by input."""
-    parts = re.split(r",\s*\\quad", op.pullback)
-    return parts[i].strip() if len(parts) == op.arity and _each_by_input(parts) else op.pullback
+    parts = re.split(r",\s*\\quad\s*(?=\\bar)", op.pullback)
+    return parts[i] if len(parts) == op.arity and _each_by_input(parts) else op.pullback
 
 
 def subscript(letter: str) -> str:
@@ -49,7 +49,7 @@ def subscript(letter: str) -> str:
 
 
 def _each_by_input(parts: list[str]) -> bool:
-    return all(part.lstrip().startswith(r"\bar") for part in parts)
+    return all(part.startswith(r"\bar") for part in parts)
 
 
 def marked(latex: str) -> str:

@@ -1,13 +1,16 @@
 """Formulas of the declarations as MathML and as text."""
 
 import importlib.util
+import re
 from io import StringIO
 from xml.etree import ElementTree
 
 import pytest
 
 import minigrad as mg
+from minigrad.core.op import Op
 from minigrad.viz.latex import fault, marked, mathml, plain, pullback_of
+from minigrad.viz.story import letters
 
 FORMULAS = sorted(
     {text for op in mg.REGISTRY.values() for text in (op.formula, getattr(op, "pullback", ""))}
@@ -137,6 +140,26 @@ def test_without_latex2mathml_there_is_no_mathml(monkeypatch):
 )
 def test_pullback_of_one_input_is_its_part(name, i, part):
     assert pullback_of(mg.REGISTRY[name], i) == part
+
+
+INPUTS = [
+    (op, i, re.sub(r"(\d)$", r"_\1", letter) + r"(?![a-zA-Z\d])")
+    for op in mg.REGISTRY.values()
+    if isinstance(op, Op) and op.arity
+    for i, letter in enumerate(letters(op))
+]
+NAMED = [(*given, x) for *given, x in INPUTS if re.search(rf"(?<![a-zA-Z]){x}", given[0].formula)]
+
+
+@pytest.mark.parametrize(("op", "i", "letter"), NAMED, ids=lambda x: getattr(x, "name", x))
+def test_every_input_that_a_formula_names_is_told_its_cotangent(op, i, letter):
+    assert re.search(rf"\\bar\s*\\?{letter}", pullback_of(op, i))
+
+
+def test_letter_that_a_pullback_explains_is_explained_to_the_input_that_needs_it():
+    parts = [plain(pullback_of(mg.REGISTRY["fused_layer_norm"], i)) for i in range(3)]
+    assert [part.count("g =") for part in parts] == [1, 0, 0]
+    assert parts[2] == "β\u0304 = ∑ y\u0304"
 
 
 def test_pullback_with_a_side_condition_stays_whole():
