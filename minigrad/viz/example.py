@@ -64,7 +64,7 @@ def _elementwise(value: Any, xs: list, digits: int) -> str:
         return ""
     numbers = [_element(x) for x in xs]
     symbol = op.symbol or op.name
-    if symbol.isalnum() or len(numbers) > 2:
+    if symbol.isidentifier() or len(numbers) > 2:
         words = [f"{key}={_n(word)}" for key, word in value.params.items()
                  if isinstance(word, int | float)]  # fmt: skip
         return f"{symbol}({', '.join([*(_n(x, digits=digits) for x in numbers), *words])})"
