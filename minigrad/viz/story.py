@@ -144,8 +144,15 @@ def legend(trace: Trace, value: Value) -> str:
     pairs = [(_result_letter(value.op), value.name)]
     for letter, x in zip(letters(value.op), value.inputs, strict=False):
         pairs.append((letter, trace.values[x].name if isinstance(x, int) else _number(x)))
-    pairs += [(key, _word(word)) for key, word in value.params.items() if _is_short(word)]
+    words = {**_defaults(value.op), **value.params}
+    pairs += [(key, _word(word)) for key, word in words.items() if _is_short(word)]
     return ", ".join(f"{subscript(letter)} = {name}" for letter, name in pairs if letter != name)
+
+
+def _defaults(op: Op) -> dict[str, Any]:
+    """The parameters that the formulas of ``op`` name, as they are where none were given."""
+    declared, latex = op.__signature__.parameters, f"{op.formula} {op.pullback}"
+    return {key: declared[key].default for key in op.words if re.search(rf"\b{key}\b", latex)}
 
 
 def letters(op: Op) -> list[str]:

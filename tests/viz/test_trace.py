@@ -259,6 +259,21 @@ def test_example_has_the_digits_that_tell_a_result_from_its_operands(make, text)
     assert text in computed(trace.values[-1], trace.values)
 
 
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (mg.leaky_relu, "alpha = 0.01"),
+        (lambda x: mg.leaky_relu(x, alpha=0.3), "alpha = 0.3"),
+        (mg.elu, "alpha = 1"),
+        (mg.ops.var, "ddof = 0"),
+        (lambda x: mg.clip(x, 0.0), "min = 0"),
+    ],
+)
+def test_legend_says_what_a_parameter_of_the_formula_is_when_none_was_given_too(make, text):
+    trace = mg.viz.trace(make(graphs.scalar()))
+    assert legend(trace, trace.values[-1]) == text
+
+
 def test_a_rule_may_return_a_tensor(declared):
     @mg.elementwise(formula="y = 3 x", pullback=r"\\bar x = 3 \\bar y")
     def triple(xp, x):
