@@ -217,7 +217,7 @@ def _value(value: Any, key: str = "") -> str:
     if isinstance(value, str):
         return shown(value)
     if hasattr(value, "shape"):
-        return _array(value)
+        return _array(value, listed=not key)
     # never repr(): it may hold a memory address, and two runs would differ
     return shown(getattr(value, "__name__", None) or _dtype(value))
 
@@ -226,8 +226,9 @@ def _dtype(value: Any) -> str:
     return str(value) if isinstance(value, np.dtype) else type(value).__name__
 
 
-def _array(value: Any) -> str:
-    if isinstance(value, np.ndarray) and value.ndim == 1 and value.size <= _OPERANDS:
+def _array(value: Any, listed: bool) -> str:
+    """``float64[6]``, or the numbers of a short index."""
+    if listed and isinstance(value, np.ndarray) and value.ndim == 1 and value.size <= _OPERANDS:
         return f"[{', '.join(_number(item).text for item in value)}]"
     return f"{value.dtype}{list(value.shape)}"
 

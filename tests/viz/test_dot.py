@@ -107,6 +107,13 @@ def test_index_arrays_and_functions_are_written_without_memory_addresses():
     assert " at 0x" not in titles
 
 
+def test_array_among_the_parameters_pushes_no_other_out_of_the_title():
+    x, ones = graphs.leaf(np.ones((2, 6)), "x"), np.linspace(0.5, 1.5, 6)
+    y = mg.fused.batch_norm(x, np.ones(6), ones, mean=ones, var=ones)
+    dot = mg.viz.to_dot(y)
+    assert "mean=float64[6]," in dot and "var=float64[6])" in dot
+
+
 def test_raw_array_operand_is_a_constant_card_and_a_number_is_not():
     dot = mg.viz.to_dot(scalar() * np.array([1.0, 2.0]) * 3.0)
     assert list(cards(dot)) == ["x", "c1", "x * c1", "y = x * c1 * 3"]
