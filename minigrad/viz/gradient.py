@@ -91,7 +91,8 @@ def _totals(
     """The cotangents of ``targets``; None, with the reason, if they cannot be known."""
     seeded = [root for root in recorded.roots if root.grad is not None and root.op is not None]
     if not seeded:
-        swept = any(node.op is None and node.grad is not None for node in recorded.order)
+        leaves = [node for node in recorded.order if node.op is None and node.requires_grad]
+        swept = all(node.grad is not None for node in leaves)  # as `backward` gives one to each
         return None, "not kept" if swept else MISSING
     totals: dict[Node, Any] = dict.fromkeys(targets)
     try:

@@ -80,6 +80,15 @@ def test_gradients_of_a_sweep_from_elsewhere_are_not_kept_rather_than_not_comput
     assert numbers(cards(dot)["x"]) == ["2", "6"]
 
 
+def test_leaf_that_has_no_gradient_yet_tells_that_no_sweep_came_through():
+    w = scalar("w")
+    (w * 3.0).backward()
+    found = cards(mg.viz.to_dot(mg.exp(w * scalar())))
+    waiting = ("x", "w * x", "y = exp(w * x)")
+    assert all("gradient: not computed" in found[title] for title in waiting)
+    assert numbers(found["w"]) == ["2", "3"]
+
+
 def test_leaf_gradient_that_is_more_than_this_graphs_says_so():
     x = scalar()
     (x * x).backward()
