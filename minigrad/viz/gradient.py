@@ -51,18 +51,21 @@ def swept(recorded: Recorded, wanted: Iterable[Node]) -> Swept:
     targets = [node for node in found if node.requires_grad]
     watch = _Watch()
     totals, reason = _totals(recorded, targets, watch)
+    paths = Counter(node.parents[i] for node, i in watch.passed)
+    seeds = set(_seeded(recorded))
     for node in targets:
         if node.op is None:
             found[node] = _of_leaf(node, totals)
         elif totals is not None:
-            found[node] = Gradient(totals[node], "seed" if [node] == recorded.roots else "")
+            note = _with_seed(paths[node]) if node in seeds else ""
+            found[node] = Gradient(totals[node], note)
         elif node.grad is not None:
             found[node] = Gradient(node.grad.array)
         else:
             found[node] = Gradient(note=reason)
     if totals is None:
         return Swept(found, {}, Counter())
-    return Swept(found, watch.norms(), Counter(node.parents[i] for node, i in watch.passed))
+    return Swept(found, watch.norms(), paths)
 
 
 class _Watch(Observer):
@@ -89,7 +92,7 @@ def _totals(
     recorded: Recorded, targets: list[Node], watch: _Watch
 ) -> tuple[dict[Node, Any] | None, str]:
     """The cotangents of ``targets``; None, with the reason, if they cannot be known."""
-    seeded = [root for root in recorded.roots if root.grad is not None and root.op is not None]
+    seeded = _seeded(recorded)
     if not seeded:
         leaves = [node for node in recorded.order if node.op is None and node.requires_grad]
         swept = all(node.grad is not None for node in leaves)  # as `backward` gives one to each
@@ -103,6 +106,15 @@ def _totals(
         return None, f"not available ({type(error).__name__})"
     zeros = {x: namespace(x.value).zeros_like(x.value) for x in targets if totals[x] is None}
     return totals | zeros, ""
+
+
+def _seeded(recorded: Recorded) -> list[Node]:
+    return [root for root in recorded.roots if root.grad is not None and root.op is not None]
+
+
+def _with_seed(paths: int) -> str:
+    """What the gradient of a result is when other results depend on it, too."""
+    return "seed" + (f" + {paths} path{'s' * (paths > 1)}" if paths else "")
 
 
 def _add(totals: dict[Node, Any], bars: dict[Node, Any]) -> None:

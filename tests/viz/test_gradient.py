@@ -62,6 +62,17 @@ def test_seed_is_called_a_seed():
     assert "gradient (seed)" in cards(dot)["y = gamma * x_hat + beta"]
 
 
+def test_seed_of_each_of_several_results_is_called_a_seed_and_told_from_what_came_to_it():
+    b = label(scalar() * 2.0, "b")
+    c, d = label(b * 3.0, "c"), label(b * 5.0, "d")
+    for y in (b, c):
+        y.backward()
+    found = cards(mg.viz.to_dot([b, c, d]))
+    assert "gradient (seed)" in found["c = b * 3"]
+    assert "gradient (seed + 1 path)" in found["b = x * 2"]
+    assert "seed" not in found["d = b * 5"] and numbers(found["d = b * 5"]) == ["20", "0"]
+
+
 def test_overwritten_leaf_leaves_intermediate_gradients_not_available():
     x = scalar()
     y = mg.exp(x * x)
