@@ -200,10 +200,8 @@ class _Writer:
         return _frame(rows, card, thick=not self.roots.isdisjoint(card.members))
 
     def _gap(self, card: Card) -> str:
-        leaves = len(card.members) - card.ops
-        rows = [_row(_b(f"… {card.ops:,} more ops folded"), f'BGCOLOR="{_HEADS["gap"]}"')]
-        if leaves:
-            rows.append(_row(_font(f"and {leaves:,} leaves")))
+        first, *rest = gap(card)
+        rows = [_row(_b(first), f'BGCOLOR="{_HEADS["gap"]}"'), *(_row(_font(x)) for x in rest)]
         rows += self._badge(card)
         return _frame(rows, card, thick=False)
 
@@ -294,13 +292,23 @@ def _about_scope(card: Card) -> str:
     shapes = [_shape(node) for node in card.inputs]
     given = ", ".join(shapes[:4] + ["…"] * (len(shapes) > 4)) or "nothing"
     made = ", ".join([_shape(node) for node in card.outputs[:_OUTPUTS]])
-    leaves = len(card.members) - card.ops
-    hidden = f" and {leaves:,} {'leaf' if leaves == 1 else 'leaves'}" if leaves else ""
+    hidden = f" and {_leaves(card.leaves)}" if card.leaves else ""
     return f"{_ops(card.ops)}{hidden} folded · {given} → {made}"
 
 
-def _ops(n: int) -> str:
-    return f"{n:,} op{'s' * (n != 1)}"
+def gap(card: Card) -> list[str]:
+    """What the middle of a long graph says in place of its cards, in one line or two."""
+    counts = [_ops(card.ops, "more ")] if card.ops else []
+    counts += [_leaves(card.leaves, "more " * (not counts))] if card.leaves else []
+    return [f"… {counts[0]} folded", *(f"and {count}" for count in counts[1:])]
+
+
+def _ops(n: int, more: str = "") -> str:
+    return f"{n:,} {more}op{'s' * (n != 1)}"
+
+
+def _leaves(n: int, more: str = "") -> str:
+    return f"{n:,} {more}{'leaf' if n == 1 else 'leaves'}"
 
 
 def _shape(node: Node) -> str:

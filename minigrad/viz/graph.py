@@ -87,6 +87,11 @@ class Card:
         """How many op calls it stands for."""
         return sum(node.op is not None for node in self.members)
 
+    @property
+    def leaves(self) -> int:
+        """How many leaves and constants it stands for."""
+        return len(self.members) - self.ops
+
 
 @dataclass(eq=False)
 class Cluster:

@@ -6,7 +6,7 @@ The renderer decides where everything stands; ``embed`` makes what comes back fi
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from minigrad.viz.dot import escaped, wrapped
+from minigrad.viz.dot import escaped, gap, wrapped
 from minigrad.viz.embed import PENDING, embedded
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.graph import Card, Cluster, Picture, Recorded, picture
@@ -103,7 +103,7 @@ def _card(card: Card, formulas: Formulas) -> str:
 def title(card: Card, formulas: Formulas) -> str:
     """What a card is called: a formula, or a folded scope as if it were one call."""
     if card.kind == "gap":
-        return f"… {card.ops:,} more ops folded"
+        return gap(card)[0]
     if card.kind == "scope":
         return formulas.title_of_scope(card)
     return formulas.title(card.outputs[0])
@@ -116,7 +116,7 @@ def _title(card: Card, formulas: Formulas) -> list[str]:
 
 def _about(card: Card) -> str:
     if card.kind == "gap":
-        return f"{len(card.members) - card.ops:,} leaves"
+        return "".join(gap(card)[1:])
     shape = str(tuple(card.outputs[0].value.shape)) if card.outputs else ""
     if card.kind == "scope":
         return f"{card.ops:,} {'op' if card.ops == 1 else 'ops'} → {shape}"

@@ -12,6 +12,8 @@ from viz.reading import cards, clusters, edges
 
 import minigrad as mg
 from minigrad.verify.batch_norm import problem
+from minigrad.viz.dot import gap
+from minigrad.viz.graph import Recorded, picture
 
 # --- clusters and folding ------------------------------------------------------------------------
 
@@ -123,6 +125,25 @@ def test_chain_of_20_000_ops_is_drawn_small_and_fast():
     assert len(dot) < 200_000
     assert "… 19,902 more ops folded" in dot
     assert "the middle folded" in dot
+
+
+@pytest.mark.usefixtures("renderer")
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: chain(scalar(), 400), ["… 302 more ops folded"]),
+        (lambda: mg.stack([scalar() for _ in range(400)]), ["… 302 more leaves folded"]),
+        (lambda: mg.sum(mg.stack([scalar() * scalar() for _ in range(200)])),
+         ["… 168 more ops folded", "and 335 leaves"]),
+    ],
+    ids=["ops", "leaves", "both"],
+)  # fmt: skip
+def test_folded_middle_counts_what_it_hides(make, says):
+    y = make()
+    (found,) = (card for card in picture(Recorded([y.node])).cards if card.kind == "gap")
+    assert gap(found) == says
+    seed = np.ones(y.shape)
+    assert all(line in mg.viz.to_dot(y) and line in mg.viz.step(y, seed=seed).html for line in says)
 
 
 def test_many_edges_into_a_folded_middle_are_one_that_says_how_many():
