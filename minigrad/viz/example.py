@@ -129,5 +129,5 @@ def _digits(y: Any, xs: Iterable[Any]) -> int:
 def _n(x: Any, closed: bool = False, digits: int = _DIGITS) -> str:
     """A number in so many digits; in parentheses where its sign would meet another."""
     x = x.item() if isinstance(x, np.ndarray | np.generic) else x
-    text = f"{x:.{digits}g}" if isinstance(x, float) else shown(x)
+    text = f"{x + 0.0:.{digits}g}" if isinstance(x, float) else shown(x)  # no -0
     return f"({text})" if closed and text.startswith("-") else text

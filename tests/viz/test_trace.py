@@ -251,6 +251,7 @@ def test_a_whole_number_is_no_position_of_a_value(number):
         (lambda x: mg.tanh(x * 1e-3), "tanh(0.00082761) = 0.0008276098"),
         (lambda x: mg.maximum(x, 0.5), "max(0.8276, 0.5) = 0.8276"),
         (lambda x: -x, "-0.8276"),
+        (lambda x: x * 0.0 + -0.0, "0 + 0 = 0"),  # as tables write it
         (mg.leaky_relu, "leaky_relu(0.8276) = 0.8276"),
     ],
 )
