@@ -137,10 +137,13 @@ def _number(x: Any) -> str:
     return f"{np.asarray(x).item():g}"
 
 
-def legend(trace: Trace, value: Value) -> str:
-    """``x₁ = xc, x₂ = inv_std``: what the letters of the formula of an op stand for."""
+def legend(trace: Trace, value: Value, i: int | None = None) -> str:
+    """``x₁ = xc, x₂ = inv_std``: what the letters of the formula of an op stand for.
+
+    Where an op takes any number of inputs, it is input ``i`` (from 0) that is told.
+    """
     if value.op is None or value.op.arity is None:
-        return ""
+        return "" if i is None else f"xᵢ = {trace.values[value.inputs[i]].name}, i = {i + 1}"
     pairs = [(_result_letter(value.op), value.name)]
     for letter, x in zip(letters(value.op), value.inputs, strict=False):
         pairs.append((letter, trace.values[x].name if isinstance(x, int) else _number(x)))
@@ -194,7 +197,8 @@ def _backward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
     assert value.op is not None
     rule = pullback_of(value.op, step.input or 0)
     title = f"{into.name} ← {value.call}"
-    blocks: list[Block] = [Formula(rule, legend(trace, value)), *_proven(trace, step)]
+    letters_are = legend(trace, value, step.input)
+    blocks: list[Block] = [Formula(rule, letters_are), *_proven(trace, step)]
     if step.raw is None:
         blocks.append(Line("note", "The rule says that this contribution is 0: nothing is added."))
         return title, f"{_path(step)} {into.name}: nothing", blocks

@@ -13,7 +13,7 @@ import minigrad as mg
 from minigrad.errors import DTypeError, GraphError, SeedError
 from minigrad.viz.example import computed
 from minigrad.viz.record import checksum
-from minigrad.viz.story import legend
+from minigrad.viz.story import legend, tell
 
 
 def needed(y):
@@ -273,6 +273,16 @@ def test_example_has_the_digits_that_tell_a_result_from_its_operands(make, text)
 def test_legend_says_what_a_parameter_of_the_formula_is_when_none_was_given_too(make, text):
     trace = mg.viz.trace(make(graphs.scalar()))
     assert legend(trace, trace.values[-1]) == text
+
+
+@pytest.mark.parametrize("make", [mg.stack, mg.concatenate])
+def test_input_of_many_that_a_cotangent_passes_is_named_with_its_number(make):
+    y = make([graphs.leaf([1.0], name) for name in "abc"])
+    trace = mg.viz.trace(y, np.ones(y.shape))
+    formulas = [tell(trace, i).blocks[0] for i in range(2, 5)]
+    assert [formula.legend for formula in formulas] == [
+        f"xᵢ = {name}, i = {i}" for i, name in enumerate("abc", 1)
+    ]
 
 
 def test_a_rule_may_return_a_tensor(declared):
