@@ -32,6 +32,9 @@ class Page:
     def __init__(self, html: str):
         self.html = html
 
+    def __repr__(self) -> str:
+        return f"<page of {len(self.html):,} characters>"
+
     def _repr_html_(self) -> str:
         return (
             f'<iframe srcdoc="{escape(self.html)}" sandbox="allow-scripts" '

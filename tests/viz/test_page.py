@@ -138,6 +138,10 @@ def test_notebook_gets_a_frame_of_its_own(page):
     assert "<script" not in shown
 
 
+def test_page_is_described_without_a_memory_address():
+    assert repr(mg.viz.Page("<!doctype html>")) == "<page of 15 characters>"
+
+
 def test_without_a_renderer_the_error_names_the_remedies(monkeypatch, tmp_path):
     monkeypatch.setattr(render, "_RENDERERS", [])
     with pytest.raises(RenderError, match="pip install 'minigrad") as caught:
