@@ -281,7 +281,9 @@
 
     root.addEventListener("click", (event) => {
       const button = event.target.closest("[data-do]");
-      if (button) act(button.dataset.do);
+      if (!button) return;
+      if (event.detail) button.blur(); // by a pointer: Space plays from then on
+      act(button.dataset.do);
     });
     pane.addEventListener("click", visit);
     slider.addEventListener("input", () => { pause(); go(Number(slider.value) - 1); });

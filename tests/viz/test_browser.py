@@ -181,6 +181,16 @@ def test_button_reached_by_tab_is_pressed_by_space(stepper, bn):
     assert stepper.at == "26 / 26"
 
 
+@pytest.mark.parametrize(("button", "at"), [("next", "9 / 26"), ("fold", "11 / 26")])
+def test_space_plays_after_a_click_on_a_button(browser, bn, button, at):
+    stepper = Stepper(browser.new_context())
+    stepper.page.clock.install()
+    stepper.open(bn, "#step=6").page.click(f"[data-do={button}]")
+    stepper.press("Space").page.clock.run_for(2000)
+    assert stepper.at == at
+    stepper.page.context.close()
+
+
 def test_help_button_opens_and_closes_the_help(stepper, bn):
     stepper.open(bn).page.click("[data-do=help]")
     assert stepper.page.locator("dialog").is_visible()
