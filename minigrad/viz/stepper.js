@@ -273,7 +273,8 @@
         return go(edge.b.length ? edge.b[edge.b.length - 1] : edge.f[0]);
       }
       const card = view.marks[group.dataset.i];
-      const stops = [card.d, card.b, card.g[card.g.length - 1]].filter((i) => i >= 0);
+      const stops = [card.d, card.g[card.g.length - 1], card.b].filter((i) => i >= 0);
+      stops.sort((a, b) => a - b);
       const [from, to] = unit(step);
       const here = stops.findIndex((i) => from <= i && i <= to);
       if (stops.length) go(stops[(here + 1) % stops.length]);

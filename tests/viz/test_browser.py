@@ -203,13 +203,17 @@ def test_slider_goes_to_its_step(stepper, bn):
     assert stepper.at == "17 / 26"
 
 
-def test_click_on_a_card_goes_to_its_step_and_then_to_its_way_back(stepper, bn):
+def test_clicks_on_a_card_go_to_its_step_its_gradient_and_its_way_back(stepper, bn):
     stepper.open(bn)
     card = stepper.page.locator(".picture:not([hidden]) .node[data-i='5']")
-    card.click()
-    assert (stepper.at, stepper.title) == ("3 / 26", "xc * xc")
-    card.click()
-    assert (stepper.at, stepper.title) == ("22 / 26", "xc ← xc * xc")
+    for at, title in [
+        ("3 / 26", "xc * xc"),
+        ("21 / 26", "xc * xc ← mean(xc * xc, axis=0, keepdims)"),
+        ("22 / 26", "xc ← xc * xc"),
+        ("3 / 26", "xc * xc"),
+    ]:
+        card.click()
+        assert (stepper.at, stepper.title) == (at, title)
 
 
 def test_click_on_an_edge_goes_to_the_cotangent_that_passes_it(stepper, bn):
@@ -221,7 +225,10 @@ def test_click_on_an_edge_goes_to_the_cotangent_that_passes_it(stepper, bn):
 
 def test_click_on_a_folded_card_steps_over_it(stepper, bn):
     stepper.open(bn).press("c", "c")
-    stepper.page.locator(".picture:not([hidden]) .node", has_text="batch_norm").click()
+    card = stepper.page.locator(".picture:not([hidden]) .node", has_text="batch_norm")
+    card.click()
+    assert (stepper.at, stepper.title) == ("11 / 26", "seed: the cotangent of y")
+    card.click()
     assert stepper.at == "12–26 / 26"
     assert "back through y = batch_norm" in stepper.title
 
