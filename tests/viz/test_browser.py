@@ -305,7 +305,9 @@ def test_each_step_is_announced(stepper, bn):
     assert live.inner_text() != before
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844), (320, 568)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(1280, 800), (390, 844), (320, 568), (844, 390), (667, 375)]
+)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_is_at_least_9_px_and_nothing_is_cut_off(stepper, bn, width, height, scheme):
     stepper.page.set_viewport_size({"width": width, "height": height})
