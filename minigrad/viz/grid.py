@@ -12,7 +12,7 @@ SIDE = 8  # rows and columns of the largest array that is shown whole
 _ROWS, _COLUMNS = 3, 4  # of the excerpt of a larger one
 _LOW, _HIGH = (0x74, 0xAD, 0xD1), (0xFD, 0xAE, 0x61)  # blue and orange differ to every eye
 _DIGITS = 7  # of a number without exponent, at most
-_MANY = 0.2  # of the numbers of an array
+_USUAL = 4  # decimals, unless small numbers need more
 _ALONE = 6.0  # how much paler a single number is
 ODD = "#222222"  # behind nan and inf
 BLANK = "#ececec"  # where there is no number; zero is white
@@ -145,23 +145,28 @@ def _text(value: Any, decimals: int | None) -> str:
 def _decimals(array: np.ndarray) -> int | None:
     """Decimals for all cells alike; None where the size of most asks for exponents in all.
 
-    As many as the largest needs for four digits; more, up to seven digits, if a fifth would round
-    to 0. A few that are that small, as rounding errors are, have exponents of their own.
+    One at least if not all are whole: as many as the largest needs for four digits, below 0.1 for
+    three, and as four in five need for two; in all at most seven digits. The few that would round
+    to 0, as rounding errors do, have exponents of their own.
     """
     values = np.abs(array.astype(np.float64))
-    values = values[np.isfinite(values) & (values > 0)]
-    top = float(values.max(initial=0.0))
+    values = np.sort(values[np.isfinite(values) & (values > 0)])
+    top = float(values[-1]) if values.size else 0.0
     whole = bool(np.all(values == np.round(values)))
     if not 1e-3 <= top < (1e6 if whole else 1e5):
         return None
     if whole:
         return 0
-    order, least = math.floor(math.log10(top)), float(values.min())
-    decimals, most = min(max(3 - order, 0), 4), _DIGITS - 1 - max(order, 0)
-    small = (values < 0.5 * 10.0**-decimals).mean()
-    if small >= _MANY and least >= 10.0**-most:
-        return min(1 - math.floor(math.log10(least)), most)
-    return None if small > 0.5 else decimals
+    most = _DIGITS - 1 - max(_order(top), 0)
+    seen = values[values >= 0.5 * 10.0**-most]
+    fifth = float(seen[(seen.size - 1) // 5])
+    usual = max(min(3 - _order(top), _USUAL), 2 - _order(top), 1)
+    decimals = min(max(usual, 1 - _order(fifth)), most)
+    return None if (values < 0.5 * 10.0**-decimals).mean() > 0.5 else decimals
+
+
+def _order(value: float) -> int:
+    return math.floor(math.log10(value))
 
 
 def _color(weight: float) -> str:

@@ -56,7 +56,12 @@ def test_cells_of_one_grid_have_the_same_decimals():
         ([123456.5, 1.5, 0.25], ["1.23e5", "1.50e0", "2.50e-1"]),
         ([123456, 1234567], ["1.23e5", "1.23e6"]),
         ([123456.0, 3.0], ["123456", "3"]),
-        ([1.0, 60000.0, 6e-8, -0.1], ["1", "60000", "6.0e-8", "-0.1"]),
+        ([1.0, 60000.0, 6e-8, -0.1], ["1.00", "60000.00", "6.0e-8", "-0.10"]),
+        ([1000.25, 0.6, 1.4, 2.5], ["1000.25", "0.60", "1.40", "2.50"]),
+        ([2000.5, 1.2, 2.8, 5.0], ["2000.5", "1.2", "2.8", "5.0"]),  # its double
+        ([1234.5, 2345.5, 3456.5], ["1234.5", "2345.5", "3456.5"]),
+        ([0.0014, -0.0007, 0.0001], ["0.00140", "-0.00070", "0.00010"]),
+        ([0.0012, 3e-5], ["0.001200", "0.000030"]),
         (
             [0.5, 0.25, 0.75, 0.125, 0.1, 2e-5],
             ["0.5000", "0.2500", "0.7500", "0.1250", "0.1000", "2.0e-5"],
@@ -65,6 +70,17 @@ def test_cells_of_one_grid_have_the_same_decimals():
 )
 def test_cells_of_one_grid_have_one_notation_but_for_a_few_tiny_ones(array, cells):
     assert texts(array) == [cells]
+
+
+def test_four_of_five_numbers_that_are_not_whole_show_two_digits_unless_the_largest_has_seven():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        (cells,) = texts(10.0 ** rng.uniform(-2.9, 4.9, 8))
+        fixed = [cell for cell in cells if "e" not in cell]
+        short = [cell for cell in fixed if len(cell.replace(".", "").lstrip("0")) < 2]
+        digits = max(len(cell.replace(".", "")) for cell in fixed)
+        assert all("." in cell for cell in fixed) and digits <= 7
+        assert len(short) <= len(cells) / 5 or digits == 7
 
 
 def test_number_that_would_round_to_zero_keeps_its_exponent():
