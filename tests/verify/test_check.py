@@ -437,6 +437,37 @@ def test_a_view_of_an_input_is_called_one():
     assert [finding.cause for finding in report.findings] == ["a view of an input"]
 
 
+HEADS = {  # what may follow a normalization: y no longer has the shape of x
+    "loss": (lambda y: (y**3).sum(), lambda d, y: d * 3 * y**2),
+    "pool": (lambda y: y.mean((2, 3)), lambda d, y: d[:, :, None, None] * np.ones_like(y) / 6),
+    "rows": (lambda y: y.sum(1), lambda d, y: d[:, None] * np.ones_like(y)),
+    "flatten": (lambda y: y.reshape(len(y), -1).copy(), lambda d, y: d.reshape(y.shape)),
+    "one axis more": (lambda y: y[None].copy(), lambda d, y: d[0]),
+}
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("head", HEADS)
+def test_a_normalization_may_be_followed_by_what_changes_its_shape(head, dtype, rng):
+    after, back = HEADS[head]
+    normalize, right = corpus.RIGHT["closed form"]()
+
+    def forward(x, gamma, beta, eps=1e-5):
+        y, cache = normalize(x, gamma, beta, eps)
+        return after(y), (y.copy(), cache)
+
+    def backward(y_bar, cache, wrong=1):
+        x_bar, gamma_bar, beta_bar = right(back(y_bar, cache[0]), cache[1])
+        return x_bar, gamma_bar, wrong * beta_bar
+
+    inputs = [rng.normal(size=shape).astype(dtype) for shape in ((4, 3, 2, 3), (3,), (3,))]
+    report = check_backward(forward, backward, inputs)
+    assert report.verdict == "PROVEN", str(report)
+    assert campaign(lambda: (forward, backward), [(head, inputs, EPS)]).ok
+    report = check_backward(forward, lambda *a: backward(*a, wrong=-1), inputs)
+    assert [(finding.input, finding.cause) for finding in report.findings] == [("beta", "sign")]
+
+
 def test_tensors_are_inputs():
     assert check_backward(identity, copied, [mg.tensor([1.5, 2.0])]).ok
 
