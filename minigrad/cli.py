@@ -1,6 +1,6 @@
 """The command line: ``verify``, ``draw``, ``step``, ``train``, ``demo``, ``ops`` and ``info``.
 
-Exit codes: 0 all proven, 1 a check failed, 2 bad usage.
+Exit codes: 0 all proven, 1 a check failed, 2 bad usage, 3 a fault of minigrad itself.
 """
 
 import io
@@ -8,6 +8,7 @@ import json
 import platform
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
@@ -352,6 +353,9 @@ def main() -> None:
     except MinigradError as error:
         _complain(error)
         sys.exit(1)
+    except Exception:  # not raised on purpose: it says nothing about what was checked
+        traceback.print_exc()
+        sys.exit(3)
 
 
 # of `verify`, by target: the options that have a meaning

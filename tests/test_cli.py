@@ -270,6 +270,13 @@ def test_a_device_that_is_not_there_is_one_clear_error(run):
     assert "Traceback" not in result.stderr
 
 
+def test_a_fault_of_minigrad_is_no_failed_check(run, monkeypatch):
+    monkeypatch.setattr(cli, "check_op", lambda *args, **options: [][0])
+    result = run("verify", "tanh")
+    assert result.returncode == 3
+    assert "IndexError" in result.stderr
+
+
 def test_an_error_is_shown_with_the_layers_and_the_batch_it_comes_from(run, monkeypatch):
     def diverge(*args, **words):
         error = mg.errors.AnomalyError("linear: made 2 of 4 elements inf")
