@@ -16,7 +16,7 @@ from minigrad.verify.numeric import Jacobian, jacobians
 from minigrad.verify.randomness import generator
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
-from minigrad.verify.subject import check_names
+from minigrad.verify.subject import are_batch_norms, check_names, default_names
 
 _WAYS = ("traced", "analytic", "numeric")
 
@@ -56,7 +56,7 @@ def three_way(
     True
     """
     hosts = [to_host(getattr(x, "array", x)) for x in one_or_more(inputs)]
-    names = list(names or _default_names(hosts))
+    names = list(names or default_names(hosts))
     check_names("three_way: names", names, len(hosts))
     y, cotangents, y_bar = _traced(f, hosts, rng, device, params)
     report = Report("three ways", facts={"shape": list(hosts[0].shape), "dtype": str(y.dtype)})
@@ -107,12 +107,6 @@ def _compared(
     return rows, int(kinks.sum())
 
 
-def _default_names(inputs: list[np.ndarray]) -> list[str]:
-    if len(inputs) == 3 and inputs[1].shape == inputs[2].shape == inputs[0].shape[1:2]:
-        return ["x", "gamma", "beta"]
-    return [f"input {k}" for k in range(len(inputs))]
-
-
 def _traced(
     f: Callable, hosts: list[np.ndarray], rng: Any, device: str, params: dict
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
@@ -139,7 +133,8 @@ def _rounding(
     y: np.ndarray, y_bar: np.ndarray, hosts: list, jacobian: list[Jacobian], params: dict
 ) -> Rounding:
     given = {k: v for k, v in params.items() if k in ("mean", "var", "axis", "eps")}
-    if "mean" in given or "axis" in given or looks_like_batch_norm(y, hosts, params):
+    named = are_batch_norms(hosts) and y.shape == hosts[0].shape and {"mean", "axis"} & given.keys()
+    if named or looks_like_batch_norm(y, hosts, params):
         return normalization(y_bar, hosts, **given)
     return Rounding([j.pull(y_bar)[2] for j in jacobian], y.size)
 

@@ -48,3 +48,13 @@ def test_at_a_kink_each_way_may_take_its_own_subgradient(slope, ok):
         assert [note.kind for note in report.notes] == ["kink"]
     else:
         assert [finding.cause for finding in report.findings] == ["analytic"]
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_a_parameter_named_axis_makes_no_batch_norm(factor, rng):
+    def by_hand(xp, y_bar, x, axis):
+        y = xp.exp(x) / xp.exp(x).sum(axis, keepdims=True)
+        return (factor * y * (y_bar - (y_bar * y).sum(axis, keepdims=True)),)
+
+    report = three_way(mg.ops.softmax, by_hand, [rng.normal(size=(3, 4))], axis=1)
+    assert report.ok is (factor == 1), str(report)
