@@ -279,7 +279,7 @@ class Point:
         if kinks and not any(note.kind == "kink" for note in self.notes):
             name = subject.names[k]
             self._note("kink", f"{name}: {kinks} elements at kinks; any subgradient is accepted")
-        return replace(sample, expected=accepted)
+        return replace(sample, expected=accepted, kinks=kinks)
 
     # --- the contract ----------------------------------------------------------------------------
 

@@ -132,15 +132,16 @@ def _check_order(
         compared = _compared(f, on_arrays, arrays, names, jacobian, wide, rng, label)
         for row, finding in compared:
             key = row.input, row.pair
-            if key not in worst or _excess(row) > _excess(worst[key][0]):
+            if key not in worst or _telling(row) > _telling(worst[key][0]):
                 worst[key] = row, finding
     for row, finding in worst.values():
         report.rows.append(row)
         report.findings += [finding] if finding is not None else []
 
 
-def _excess(row: Row) -> float:
-    return row.error / row.bound if row.bound else row.error
+def _telling(row: Row) -> tuple[bool, float]:
+    """What to sort by: the last one tells most."""
+    return row.verdict != "VACUOUS", row.error / row.bound if row.bound else row.error
 
 
 def _compared(
@@ -160,8 +161,8 @@ def _compared(
         bound = _bounds(size, terms, coarsest) + error
         fits = (np.abs(x_bar - value) <= bound).all()  # then what is hidden need not be known
         bound = bound if fits else bound + _bounds(hidden()[k], terms, coarsest)
-        accepted = between_slopes(on_arrays, arrays, k, y_bar, x_bar, value, bound)[0]
-        row = compare(name, f"vjp/numeric{label}", x_bar, accepted, bound)
+        accepted, kinks, _ = between_slopes(on_arrays, arrays, k, y_bar, x_bar, value, bound)
+        row = compare(name, f"vjp/numeric{label}", x_bar, accepted, bound, kinks=kinks)
         yield row, _finding(row, x_bar, accepted)
         x_dot = np.where(accepted == value, x_dots[k], 0).astype(x_dots[k].dtype)  # past no kink
         only_k = [x_dot if i == k else np.zeros_like(d) for i, d in enumerate(x_dots)]

@@ -37,7 +37,10 @@ def _one_row(name: str, report: Report) -> Row:
         note = Finding("vacuous", name, message=f"{name}: nothing to differentiate")
         report.notes.append(note)
         return Row(name, "-", 0.0, 0.0, ok=True, verdict="VACUOUS")
-    worst = max(report.rows, key=lambda row: (not row.ok, row.error / (row.bound or np.inf)))
+    worst = max(
+        report.rows,
+        key=lambda row: (not row.ok, row.verdict != "VACUOUS", row.error / (row.bound or np.inf)),
+    )
     pair = f"{worst.pair}, worst of {len(report.rows)}"
     return Row(name, pair, worst.error, worst.bound, worst.ok, worst.index, worst.verdict)
 

@@ -103,7 +103,8 @@ def _compared(
     chosen = np.where(kinks, traced, analytic)
     rows = [compare(name, "traced/analytic", traced, chosen, bound)]
     for way, (got, right) in zip(_WAYS, pairs, strict=False):
-        rows.append(compare(name, f"{way}/numeric", got, right, bound + error))
+        at_kinks = int((right != numeric).sum())
+        rows.append(compare(name, f"{way}/numeric", got, right, bound + error, kinks=at_kinks))
     return rows, int(kinks.sum())
 
 

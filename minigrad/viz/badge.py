@@ -92,7 +92,7 @@ def _of_op(report: Any) -> Verdict:
 
 def _of_rows(rows: list[Any]) -> Verdict:
     ok = all(row.ok for row in rows)
-    if ok and any(row.verdict == "VACUOUS" for row in rows):
+    if ok and all(row.verdict == "VACUOUS" for row in rows):
         return None, "nothing to compare"
     worst = max(rows, key=_excess)
     return ok, f"{worst.pair}: {worst.error:.1e} (bound {worst.bound:.1e})"
