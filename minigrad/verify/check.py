@@ -116,10 +116,8 @@ class Point:
                 if not isinstance(y, np.ndarray) or y.dtype.kind != "f":
                     message = f"y must be one floating array, got {got}"
                     self.findings.append(Finding("dtype", message=message, cause=got))
-                elif not all(np.isfinite(x).all() for x in self.subject.inputs):
-                    self._note("undefined", "an input is not finite at this point")
-                elif not np.isfinite(y).all():
-                    self._note("undefined", "the output is not finite at this point")
+                elif why := contract.undefined(self.subject.inputs, y):
+                    self._note("undefined", why)
                 elif apart := contract.unrepeatable(self.fresh.value, self.fresh.inputs):
                     message = f"forward is no function of its inputs: {apart}"
                     cause = "random, or of earlier calls"

@@ -99,6 +99,13 @@ def forward_purity(subject: Subject, before: list[bytes], touched: str) -> Itera
             yield Finding("purity", name, message=message, cause="mutated input")
 
 
+def undefined(inputs: Sequence[np.ndarray], y: np.ndarray) -> str:
+    """What is not finite at this point, where nothing is right or wrong; empty where all is."""
+    if not all(np.isfinite(x).all() for x in inputs):
+        return "an input is not finite at this point"
+    return "" if np.isfinite(y).all() else "the output is not finite at this point"
+
+
 def unrepeatable(f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> str:
     """Where equal calls give other values than rounding could make of each other, or nothing.
 

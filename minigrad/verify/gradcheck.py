@@ -70,6 +70,7 @@ def gradcheck(
             _check_order(report, f, arrays, names, k, rng)
             if report.findings and k < order:
                 report.notes.append(_not_judged(k, order))
+            if report.notes:
                 break
             f = _pullback_of(f, arrays, rng)
     return report
@@ -124,9 +125,14 @@ def _check_order(
     def on_arrays(*values: np.ndarray) -> np.ndarray:
         return _value(f, values)
 
-    jacobian = jacobians(on_arrays, arrays)
-    wide = _widest(on_arrays, arrays)
     label = "" if k == 1 else f" (order {k})"
+    why = contract.undefined(arrays, on_arrays(*arrays))
+    jacobian = [] if why else jacobians(on_arrays, arrays)
+    if why or not all(np.isfinite(j.value).all() for j in jacobian):
+        why = why or "the function has no finite derivative at this point"
+        report.notes.append(Finding("undefined", message=f"{why}{label}"))
+        return
+    wide = _widest(on_arrays, arrays)
     worst: dict[tuple, tuple[Row, Finding | None]] = {}
     for _ in range(_COTANGENTS):
         compared = _compared(f, on_arrays, arrays, names, jacobian, wide, rng, label)
@@ -249,9 +255,7 @@ def _finding(row: Row, got: Any, expected: Any) -> Finding | None:
         f"{row.input}{list(row.index)}, {row.pair}: {wrong:.9g}, expected {right:.9g}, "
         f"off by {row.error:.2e} (bound {row.bound:.1e})"
     )
-    cause = "" if np.isfinite(right) else "the function has no finite value at, or near, this point"
-    message += f"; likely cause: {cause}" if cause else ""
-    return Finding("value", row.input, row.index, right, wrong, row.bound, message, cause)
+    return Finding("value", row.input, row.index, right, wrong, row.bound, message)
 
 
 def check_op(

@@ -78,8 +78,9 @@ def _check_node(node: Node, rng: np.random.Generator) -> Report:
             return Report(node.op.name, notes=[note])
     names = [f"{node.name or node.op.name}, input {i}" for i in real]
     found = gradcheck(call, [np.asarray(inputs[i]) for i in real], names=names, rng=rng)
-    found.findings = [
-        replace(one, message=f"{node.op.name}{where}: {one.message}", cause=node.op.name)
-        for one in found.findings
-    ]
+    found.findings, found.notes = (
+        [replace(one, message=f"{node.op.name}{where}: {one.message}", cause=node.op.name)
+         for one in said]
+        for said in (found.findings, found.notes)
+    )  # fmt: skip
     return found

@@ -60,6 +60,9 @@ def three_way(
     check_names("three_way: names", names, len(hosts))
     y, cotangents, y_bar = _traced(f, hosts, rng, device, params)
     report = Report("three ways", facts={"shape": list(hosts[0].shape), "dtype": str(y.dtype)})
+    if why := contract.undefined(hosts, y):
+        report.notes.append(Finding("undefined", message=why))
+        return report
     by_hand = _by_hand(analytic_vjp, (y_bar, *hosts), device, params)
     for finding in contract.form(names, hosts, by_hand):
         if finding.kind == "shape":
@@ -72,6 +75,10 @@ def three_way(
         return f(*arrays, **params)
 
     jacobian = jacobians(on_arrays, hosts)
+    if not all(np.isfinite(j.value).all() for j in jacobian):
+        message = "the function has no finite derivative at this point"
+        report.notes.append(Finding("undefined", message=message))
+        return report
     rounding = _rounding(y, y_bar, hosts, jacobian, params)
     for k, bound in enumerate(rounding.bounds(y.dtype)):
         value, error, _ = jacobian[k].pull(y_bar)

@@ -46,10 +46,41 @@ def test_no_order_above_a_wrong_one_is_called_proven(monkeypatch, order, said):
         assert [note.message.partition(": ")[0] for note in report.notes] == said
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")
-def test_where_the_function_has_no_value_the_finding_says_so():
-    report = gradcheck(mg.sqrt, [np.array([1.0, -1.0])])
-    assert "no finite value" in report.findings[0].cause
+UNDEFINED = {  # a function, its derivative, a point
+    "an input": (np.tanh, lambda x: 1 - np.tanh(x) ** 2, [np.nan, 1.0]),
+    "an input that is infinite": (np.tanh, lambda x: 1 - np.tanh(x) ** 2, [np.inf, 1.0]),
+    "the output": (np.log, lambda x: 1 / x, [-1.0, 1.0]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("what", UNDEFINED)
+def test_where_something_is_not_finite_nothing_is_right_or_wrong(what):
+    f, slope, x = UNDEFINED[what]
+    of_both = lambda x: getattr(mg, f.__name__)(x) if hasattr(x, "node") else f(x)  # noqa: E731
+    for report in (
+        gradcheck(of_both, [np.array(x)], order=2),
+        mg.verify.three_way(of_both, lambda xp, y_bar, x: (y_bar * slope(x),), [np.array(x)]),
+        mg.verify.check_backward(
+            lambda x: (f(x), x), lambda y_bar, x: (y_bar * slope(x),), [np.array(x)]
+        ),
+    ):
+        assert report.verdict == "VACUOUS", str(report)
+        (note,) = report.notes
+        assert note.kind == "undefined"
+        assert note.message == f"{' '.join(what.split()[:2])} is not finite at this point"
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_an_infinite_slope_is_neither_right_nor_wrong():
+    x = np.array([0.0, 1.0])
+    root = lambda x: mg.sqrt(x) if hasattr(x, "node") else np.sqrt(x)  # noqa: E731
+    by_hand = lambda xp, y_bar, x: (y_bar / (2 * np.sqrt(x)),)  # noqa: E731
+    for report in gradcheck(root, [x], order=2), mg.verify.three_way(root, by_hand, [x]):
+        assert report.verdict == "VACUOUS", str(report)
+        assert [note.message for note in report.notes] == [
+            "the function has no finite derivative at this point"
+        ]
 
 
 @pytest.mark.usefixtures("declared")
