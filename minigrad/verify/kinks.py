@@ -46,7 +46,7 @@ def between_slopes(
     for where in map(tuple, off):
         size = abs(float(wide[k][where])) or 1.0
         left, right, kink = one_sided_slopes(along(where), size, digit, noise)
-        if kink:
+        if kink and np.isfinite(got[where]):
             kinks[where] = left, right
             slack = 1e-5 * abs(right - left)
             low, high = min(left, right) - slack, max(left, right) + slack

@@ -183,6 +183,15 @@ def test_at_a_kink_every_subgradient_is_accepted_and_no_other_slope(slope, ok):
         assert report.findings[0].index == (1,)
 
 
+def test_at_a_kink_nan_is_no_subgradient():
+    backward = lambda dy, x: (dy * np.sign(x) + 0 / x,)  # noqa: E731
+    report = check_backward(lambda x: (np.abs(x), x), backward, [np.array([-1.0, 0.0, 2.0])])
+    (finding,) = report.findings
+    assert (finding.kind, finding.index) == ("domain", (1,))
+    assert "random y_bar" in finding.message
+    assert not report.notes
+
+
 @pytest.mark.parametrize("width", [1e-5, 1e-8, 1e-10])
 def test_a_sharp_bend_is_no_kink(width):
     def forward(x):
