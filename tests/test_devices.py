@@ -110,18 +110,14 @@ def test_code_named_on_the_command_line_gets_arrays_of_the_device(gpu):
     seen = []
 
     def make():
-        def forward(x, gamma, beta, **params):
+        def forward(x, gamma, beta, epsilon):
             seen.append(type(x))
-            return mg.analytic.batch_norm(gpu.xp, x, gamma, beta, **params), (
-                x,
-                gamma,
-                beta,
-                params,
-            )
+            y = mg.analytic.batch_norm(gpu.xp, x, gamma, beta, eps=epsilon)
+            return y, (x, gamma, beta, epsilon)
 
         def backward(y_bar, cache):
-            *inputs, params = cache
-            return mg.analytic.batch_norm_vjp(gpu.xp, y_bar, *inputs, **params)
+            *inputs, eps = cache
+            return mg.analytic.batch_norm_vjp(gpu.xp, y_bar, *inputs, eps=eps)
 
         return forward, backward
 

@@ -12,7 +12,7 @@ from minigrad.verify.device import one_or_more
 from minigrad.verify.probes import Probe
 from minigrad.verify.randomness import generator
 from minigrad.verify.report import Finding, Report, Row
-from minigrad.verify.subject import Subject, default_names
+from minigrad.verify.subject import Subject, default_names, taking
 
 _SOAK, _FEW = 1500, 3  # identical calls at one point, and at each of the others
 
@@ -58,9 +58,9 @@ def _examined(
     rng: np.random.Generator,
 ) -> tuple[list[Row], list[Finding], list[Finding]]:
     label, inputs, params = probe
-    names = default_names(inputs)
+    names, what = default_names(inputs), f"campaign: params of the probe {label!r}"
     one, fresh, unseen = (
-        Subject(forward, backward, inputs, params, names)
+        Subject(taking(what, forward, len(inputs), params), backward, inputs, params, names)
         for forward, backward in (shared, make(), make())
     )
     return Point(one, rng, label, fresh, unseen).examine(soak=soak)

@@ -24,6 +24,7 @@ from minigrad.verify.subject import (
     check_names,
     cotangents,
     default_names,
+    taking,
     undone,
 )
 
@@ -67,7 +68,9 @@ def check_backward(
     arrays = tuple(floating("check_backward: inputs", x) for x in one_or_more(inputs))
     names = tuple(names or default_names(arrays))
     check_names("check_backward: names", names, len(arrays))
-    subject = Subject(forward, backward, arrays, dict(params or {}), names)
+    params = dict(params or {})
+    forward = taking("check_backward: params", forward, len(arrays), params)
+    subject = Subject(forward, backward, arrays, params, names)
     report = Report("check_backward", facts={"shape": list(arrays[0].shape)})
     point = Point(subject, generator(rng))
     report.rows, report.findings, report.notes = point.examine(soak=_SOAK)

@@ -1,6 +1,7 @@
 """Checks on another device: what is checked runs there, what it is checked by stays on the host."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ def pairs_elsewhere(make: Callable, device: str) -> Callable:
     def make_moved() -> tuple[Callable, Callable]:
         forward, backward = make()
 
+        @wraps(forward)
         def forward_moved(*inputs: np.ndarray, **params: Any) -> Any:
             made = forward(*moved(inputs, device), **moved(params, device))
             return (to_host(made[0]), made[1]) if is_pair(made) else made

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from inspect import Parameter, signature
 from types import ModuleType
 from typing import Any
 
@@ -69,12 +70,7 @@ class Subject:
 
     def _call(self, inputs: Sequence[np.ndarray]) -> tuple[Any, Any]:
         try:
-            try:
-                made = self.forward(*inputs, **self.params)
-            except TypeError as error:
-                if "unexpected keyword" not in str(error):
-                    raise
-                made = self.forward(*inputs, *self.params.values())  # another name for eps
+            made = self.forward(*inputs, **self.params)
         except FAILURES as error:
             raise ForwardFailed(f"{type(error).__name__}: {error}") from error
         if not is_pair(made):
@@ -130,6 +126,28 @@ def undone(*arrays: np.ndarray) -> Iterator[list[int]]:
             if array.flags.writeable and array.tobytes() != was.tobytes():
                 array[...] = was
                 changed.append(k)
+
+
+def taking(what: str, forward: Callable, n: int, params: Mapping[str, Any]) -> Callable:
+    """``forward``, under whose parameters after ``n`` inputs eps may have another name.
+
+    Raises:
+        UsageError: ``what`` are ``params`` that it does not take.
+    """
+    try:
+        parameters = signature(forward).parameters.values()
+    except (TypeError, ValueError):  # it tells none
+        return forward
+    kinds, names = {p.kind for p in parameters}, [p.name for p in parameters][n:]
+    if Parameter.VAR_KEYWORD in kinds or set(params) <= set(names):
+        return forward
+    if Parameter.VAR_POSITIONAL in kinds:
+        return lambda *inputs, **given: forward(*inputs, *given.values())
+    alike = [name for name in names if "eps" in name.lower()]
+    if list(params) == ["eps"] and len(alike) == 1:
+        return lambda *inputs, eps: forward(*inputs, **{alike[0]: eps})
+    expected = f"parameters of forward after {n} inputs: {', '.join(names) or 'none'}"
+    raise UsageError(facts(what, expected=expected, got=", ".join(params)))
 
 
 def are_batch_norms(inputs: Sequence[np.ndarray]) -> bool:

@@ -519,6 +519,30 @@ def test_a_normalization_may_be_followed_by_what_changes_its_shape(head, dtype, 
     assert [(finding.input, finding.cause) for finding in report.findings] == [("beta", "sign")]
 
 
+def test_eps_may_have_another_name():
+    normalize, backward = corpus.RIGHT["closed form"]()
+    epsilon = lambda x, gamma, beta, epsilon: normalize(x, gamma, beta, epsilon)  # noqa: E731
+    later = lambda x, gamma, beta, train=True, bn_eps=7.0: normalize(x, gamma, beta, bn_eps)  # noqa: E731
+    anything = lambda *operands: normalize(*operands)  # noqa: E731
+    for forward in epsilon, later, anything:
+        assert check_backward(forward, backward, INPUTS, params=EPS).ok
+        assert campaign(lambda f=forward: (f, backward), [("here", INPUTS, EPS)]).ok
+
+
+@pytest.mark.parametrize("params", [{"epsilon": 1e-3}, {"eps": 1e-3, "scales": 2}, {"x": 1}])
+def test_params_that_forward_does_not_take_are_bad_usage(params):
+    def forward(x, scale=2.0, eps=1e-5):
+        return scale * x, scale
+
+    said = "expected: parameters of forward after 1 inputs: scale, eps"
+    with pytest.raises(mg.errors.UsageError, match=said):
+        check_backward(forward, lambda y_bar, scale: (y_bar * scale,), INPUTS[:1], params=params)
+    with pytest.raises(mg.errors.UsageError, match="campaign: params of the probe 'a point'"):
+        campaign(lambda: (forward, copied), [("a point", INPUTS[:1], params)])
+    with pytest.raises(mg.errors.UsageError, match="inputs: none"):
+        check_backward(identity, copied, INPUTS[:1], params=EPS)
+
+
 def test_tensors_are_inputs():
     assert check_backward(identity, copied, [mg.tensor([1.5, 2.0])]).ok
 
