@@ -86,14 +86,17 @@ class Report:
         return "WRONG" if self.findings or any(not row.ok for row in self.rows) else "VACUOUS"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for ``json.dumps``."""
-        return {
+        """Plain data, ready for ``json.dumps``; nan and infinities are strings."""
+        document = {
             **self.facts,
+            "title": self.title,
+            "verdict": self.verdict,
             "ok": self.ok,
             "rows": [asdict(row) for row in self.rows],
             "findings": [asdict(finding) for finding in self.findings],
             "notes": [asdict(note) for note in self.notes],
         }
+        return _finite(document)
 
     def raise_if_failed(self) -> "Report":
         """Return self, or raise VerificationError with the whole report."""
@@ -179,8 +182,8 @@ def compare(name: str, pair: str, a: Any, b: Any, bound: Any, *, kinks: int = 0)
 
 
 def to_json(document: dict) -> str:
-    """``document`` as JSON, which has no words for nan and infinities: they become strings."""
-    return json.dumps(_finite(document), indent=2, allow_nan=False)
+    """``document`` as JSON for a reader."""
+    return json.dumps(document, indent=2, allow_nan=False)
 
 
 def _finite(thing: Any) -> Any:

@@ -72,12 +72,19 @@ def test_a_finding_names_input_index_numbers_and_cause():
 def test_a_report_is_text_data_and_html():
     report = checked("no variance path")
     assert "WRONG" in str(report)
-    assert json.loads(json.dumps(report.to_dict()))["ok"] is False
+    document = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert (document["title"], document["verdict"]) == ("check_backward", "WRONG")
+    assert document["ok"] is False
     assert report._repr_html_().startswith("<pre>")
     right = check_backward(*corpus.RIGHT["closed form"](), INPUTS, params=EPS)
     assert right.ok
     assert "PROVEN" in str(right)
     assert right.raise_if_failed() is right
+    forward, backward = corpus.RIGHT["closed form"]()
+    nan = lambda *a: [bar * np.nan for bar in backward(*a)]  # noqa: E731
+    document = check_backward(forward, nan, INPUTS, params=EPS).to_dict()
+    assert [finding["got"] for finding in document["findings"]] == ["nan"] * 3
+    assert json.dumps(document, allow_nan=False)
 
 
 def test_the_text_of_a_report_is_the_same_in_a_notebook_and_takes_names_as_they_are(monkeypatch):
