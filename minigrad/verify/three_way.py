@@ -10,7 +10,7 @@ from minigrad.backend import namespace, to_device, to_host
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import vjp
 from minigrad.verify import contract
-from minigrad.verify.device import moved, one_or_more
+from minigrad.verify.device import floating, moved, one_or_more
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.numeric import Jacobian, jacobians
 from minigrad.verify.randomness import generator
@@ -55,7 +55,7 @@ def three_way(
     >>> mg.verify.three_way(mg.ops.batch_norm, mg.analytic.batch_norm_vjp, inputs).ok
     True
     """
-    hosts = [to_host(getattr(x, "array", x)) for x in one_or_more(inputs)]
+    hosts = [floating("three_way: inputs", x) for x in one_or_more(inputs)]
     names = list(names or default_names(hosts))
     check_names("three_way: names", names, len(hosts))
     y, cotangents, y_bar = _traced(f, hosts, rng, device, params)

@@ -37,6 +37,13 @@ def test_an_analytic_way_that_overwrites_what_it_was_given_harms_no_other():
     assert (x == X).all()
 
 
+def test_lists_are_inputs_and_integers_are_none():
+    by_hand = lambda xp, y_bar, x: (2 * x * y_bar,)  # noqa: E731
+    assert three_way(lambda x: x * x, by_hand, [[0.5, 2.0]]).ok
+    with pytest.raises(mg.errors.DTypeError, match="three_way: inputs"):
+        three_way(lambda x: x * x, by_hand, [[1, 2]])
+
+
 @pytest.mark.parametrize(("slope", "ok"), [(0.0, True), (0.3, True), (1.1, False)])
 def test_at_a_kink_each_way_may_take_its_own_subgradient(slope, ok):
     def by_hand(xp, y_bar, x):
