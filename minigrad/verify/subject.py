@@ -60,7 +60,9 @@ class Subject:
         raise BackwardFailed(f"no tuple of cotangents: it returned {returned}")
 
     def _is_bare(self, made: Any) -> bool:
-        """Whether ``made`` is an array, and no stack of one cotangent per input."""
+        """Whether ``made`` is a dict, or an array but no stack of one cotangent per input."""
+        if isinstance(made, Mapping):  # its keys are none
+            return True
         stacks = [(len(self.inputs), *x.shape) for x in self.inputs]
         return hasattr(made, "shape") and tuple(made.shape) not in stacks
 

@@ -396,6 +396,7 @@ def overwriting(y_bar, slope):
         ),
         (squared, lambda y_bar, slope: None, "returned None, perhaps without `return`"),
         (squared, lambda y_bar, slope: y_bar * slope, "returned ndarray (5, 3) float64"),
+        (squared, lambda y_bar, slope: {"x": y_bar * slope}, "cotangents: it returned dict"),
         (squared, lambda y_bar, slope: (1 * slope,), "y_bar is missing"),
         (squared, overwriting, "it belongs to the caller"),
         (plus_bias, lambda y_bar, _: (y_bar, y_bar), "b_bar has shape (5, 3), its input (3,)"),
