@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.errors import UsageError, facts
+from minigrad.errors import UsageError, describe, facts
 from minigrad.verify.check import Point
-from minigrad.verify.device import one_or_more
+from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.probes import Probe
 from minigrad.verify.randomness import generator
 from minigrad.verify.report import Finding, Report, Row
-from minigrad.verify.subject import Subject, default_names, taking
+from minigrad.verify.subject import Subject, default_names, is_pair, taking
 
 _SOAK, _FEW = 1500, 3  # identical calls at one point, and at each of the others
 
@@ -34,7 +34,7 @@ def campaign(make: Callable[[], tuple[Callable, Callable]], probes: Any, *, rng:
         points that do; and a row per input, at that point or, where it is right, at its worst.
     """
     rng = generator(rng)
-    shared = make()
+    shared = _made(make)
     if hasattr(probes, "example") and hasattr(probes, "map"):
         return _searched(make, probes, rng)
     return _summary(
@@ -45,9 +45,23 @@ def campaign(make: Callable[[], tuple[Callable, Callable]], probes: Any, *, rng:
     )
 
 
+def _made(make: Callable) -> tuple[Callable, Callable]:
+    """One instance of the pair; UsageError where ``make`` makes none."""
+    made = make() if callable(make) else make
+    if not callable(make) or not is_pair(made) or not all(map(callable, made)):
+        expected = "a function without arguments that returns two, forward and backward"
+        got = describe(make) if not callable(make) else f"one that returns {describe(made)}"
+        raise UsageError(facts("campaign: make", expected=expected, got=got))
+    return made[0], made[1]
+
+
 def _of_arrays(probe: Probe) -> Probe:
+    if not isinstance(probe, (tuple, list)) or len(probe) != 3:
+        expected = "(label, inputs, params)"
+        raise UsageError(facts("campaign: a probe", expected=expected, got=describe(probe)))
     label, inputs, params = probe
-    return label, tuple(np.asarray(x) for x in one_or_more(inputs)), params
+    what = f"campaign: inputs of the probe {label!r}"
+    return label, tuple(floating(what, x) for x in one_or_more(inputs)), dict(params or {})
 
 
 def _examined(
@@ -61,7 +75,7 @@ def _examined(
     names, what = default_names(inputs), f"campaign: params of the probe {label!r}"
     one, fresh, unseen = (
         Subject(taking(what, forward, len(inputs), params), backward, inputs, params, names)
-        for forward, backward in (shared, make(), make())
+        for forward, backward in (shared, _made(make), _made(make))
     )
     return Point(one, rng, label, fresh, unseen).examine(soak=soak)
 
@@ -167,7 +181,9 @@ def _searched(make: Callable, strategy: Any, rng: np.random.Generator) -> Report
     seed = int(rng.integers(2**32))
 
     def examined(probe: Probe, soak: int) -> list[Finding]:
-        outcomes.append((probe, _examined(make, make(), probe, soak, np.random.default_rng(seed))))
+        outcomes.append(
+            (probe, _examined(make, _made(make), probe, soak, np.random.default_rng(seed)))
+        )
         return outcomes[-1][1][1]
 
     patient = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]

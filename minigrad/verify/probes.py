@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.errors import UsageError, facts
+
 Probe = tuple[str, tuple[np.ndarray, ...], dict[str, Any]]
 
 _SHAPES = {
@@ -30,7 +32,15 @@ def batch_norm(layouts: Sequence[str] = ("NC", "NCHW"), *, seed: int = 0) -> Ite
     Args:
         layouts: ``"NC"`` and ``"NCHW"``, one or both.
         seed: of the values.
+
+    Raises:
+        UsageError: another layout.
     """
+    layouts = [layouts] if isinstance(layouts, str) else layouts
+    for layout in layouts:
+        if layout not in _SHAPES:
+            expected = " or ".join(_SHAPES)
+            raise UsageError(facts("batch_norm: layouts", expected=expected, got=repr(layout)))
     rng = np.random.default_rng(seed)
     for layout in layouts:
         for shape in _SHAPES[layout]:

@@ -270,6 +270,35 @@ def test_a_campaign_without_points_is_bad_usage():
         campaign(corpus.RIGHT["closed form"], [])
 
 
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (corpus.RIGHT["closed form"](), "tuple"),
+        (lambda: None, "one that returns None"),
+        (lambda: (1, 2), r"one that returns \(1, 2\)"),
+    ],
+)
+def test_a_campaign_over_no_pair_is_bad_usage(make, said):
+    with pytest.raises(mg.errors.UsageError, match=f"campaign: make\n.*\n.*got: +{said}"):
+        campaign(make, [("here", INPUTS, EPS)])
+
+
+def test_points_of_another_form_are_bad_usage_and_of_integers_a_wrong_dtype():
+    pair = lambda: (identity, copied)  # noqa: E731
+    with pytest.raises(mg.errors.UsageError, match=r"\(label, inputs, params\)\n.*\(1, 2\)"):
+        campaign(pair, [(1, 2)])
+    with pytest.raises(mg.errors.DTypeError, match=r"the probe 'whole'\n.*\n.*int64"):
+        campaign(pair, [("whole", [np.arange(3)], {})])
+    assert campaign(pair, [("a list", [[1.0, 2.0]], None)]).ok
+
+
+def test_layouts_are_one_or_several_names():
+    labels = [label for label, *_ in probes.batch_norm("NC")]
+    assert labels == [label for label, *_ in probes.batch_norm(["NC"])]
+    with pytest.raises(mg.errors.UsageError, match=r"NC or NCHW\n.*'NHWC'"):
+        list(probes.batch_norm(["NHWC"]))
+
+
 NC = [p for p in probes.batch_norm(("NC",)) if p[0] in ("NC (3, 3) float64", "NC (2, 3) float64")]
 NCHW = ("NCHW", (np.ones((2, 2, 2, 3)), np.ones(2), np.zeros(2)), EPS)
 
