@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from minigrad.verify.report import Finding
+from minigrad.verify.rounding import looks_like_batch_norm
 from minigrad.verify.subject import (
     BackwardFailed,
     ForwardFailed,
     NoPair,
     Subject,
-    are_batch_norms,
     arrays_in,
     undone,
 )
@@ -260,10 +260,11 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
                        subject.pull(y_bar))  # fmt: skip
     y, cache = subject.run()
     if isinstance(y, np.ndarray) and y.flags.writeable:
+        normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
         y[...] = 1e3
         name, wrong = judge(subject.backward_of(y_bar, cache), y_bar)
         if wrong:  # y is all that tanh or softmax needs, and not what a normalization does
-            kind = "state" if are_batch_norms(subject.inputs) else "retained"
+            kind = "state" if normalizes else "retained"
             message = f"{name}_bar is read from the y that forward returned: nobody may write to it"
             yield Finding(kind, name, message=message, cause="reads y after returning it")
     for other in others:

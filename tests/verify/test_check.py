@@ -866,9 +866,21 @@ def test_a_pair_that_keeps_its_own_result_is_right_and_says_so(rng):
         y = np.tanh(x)
         return y, y
 
-    report = check_backward(forward, lambda y_bar, y: (y_bar * (1 - y * y),), [rng.normal(size=5)])
-    assert report.ok
-    assert [note.kind for note in report.notes] == ["retained"]
+    def scaled(x, w, b):
+        y = np.tanh(x * w + b)
+        return y, (x, w, y)
+
+    def scaled_backward(y_bar, cache):
+        x, w, y = cache
+        g = y_bar * (1 - y * y)
+        return g * w, (g * x).sum(0), g.sum(0)
+
+    for report in (
+        check_backward(forward, lambda y_bar, y: (y_bar * (1 - y * y),), [rng.normal(size=5)]),
+        check_backward(scaled, scaled_backward, INPUTS),
+    ):
+        assert report.ok, str(report)
+        assert [note.kind for note in report.notes] == ["retained"]
 
 
 def test_wrong_numbers_are_told_beside_a_wrong_form(rng):
