@@ -161,7 +161,7 @@ _PROPERTIES: dict[str, Callable[[Probe], bool]] = {
     "H = W": lambda p: p[1][0].ndim == 4 and p[1][0].shape[2] == p[1][0].shape[3],
     "H != W": lambda p: p[1][0].ndim == 4 and p[1][0].shape[2] != p[1][0].shape[3],
     "large offsets": lambda p: "offset" in p[0],
-    "small scales": lambda p: "scale 1e-06" in p[0] or "scale 0.001" in p[0],
+    "small scales": lambda p: any(s in p[0] for s in ("scale 1e-06", "scale 0.001", "0 small")),
     "large scales": lambda p: "scale 1e+06" in p[0] or "scale 1000" in p[0],
     "eps above 1e-5": lambda p: p[2].get("eps", 0) > 1e-5,
     "Fortran order": lambda p: "Fortran" in p[0],

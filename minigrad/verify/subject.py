@@ -215,4 +215,6 @@ def cotangents(y: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, n
         yield "Fortran-ordered", np.asfortranarray(normal)
         yield "reversed", normal[:: -1 if len(normal) > 1 else 1]  # one row has no direction
         yield "positive", np.abs(normal)
+        eighths = np.round(8 * normal) / 8  # whose sums are exact
+        yield "zero-sum", eighths - eighths[::-1]
         yield "read-only broadcast", np.broadcast_to(normal[:1], shape)

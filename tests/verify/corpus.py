@@ -682,6 +682,11 @@ WRONG = {
     "tiny cotangents dropped": (
         stateless(lambda dy, s: right(np.where(np.abs(dy) < 1e-6, 0, dy).astype(dy.dtype), s)),
         {"x", "gamma", "beta"}, "tiny"),
+    "zero-sum cotangents skipped": (
+        stateless(lambda dy, s: right(dy if dy.sum() else 0 * dy, s)),
+        {"x", "gamma", "beta"}, "zero-sum"),
+    "inv_std at most 1e4": (
+        on(0, lambda g, dy, s: g * np.minimum(1, 1e4 / s.r).astype(g.dtype)), {"x"}, "small"),
     "nan where gamma is 0": (stateless(_divides_by_gamma), {"gamma"}, "nan"),
     "nan where var is 0": (stateless(_divides_by_std), {"x"}, "nan"),
     # state, aliasing, purity

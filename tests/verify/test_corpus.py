@@ -15,6 +15,7 @@ _SHAPES = ["(5, 3)", "(1, 3)", "(2, 3)", "(3, 3)", "(4, 2)", "(2, 3, 4, 4)", "(1
 _NAMED = [
     "NC (33, 17) float64",
     "NC (5, 3) float32",
+    "NC eps 0 small float64",
     "NC eps 0.5 float64",
     "NC offset 10000 float32",
     "NC constant channel float64",
