@@ -25,10 +25,7 @@ _FAINT = "#d0d4da"
 _BACK = "#b54700"  # of what runs backward, here and in the stepper
 _COLOURS = "Orange is positive, blue negative, on a scale of each array's own."
 _DASHED = "Dashed: the cotangents on their way back, each with its norm."
-_ROOM = (  # beside a line, for the one that runs back
-    '<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="0"><TR>'
-    '<TD BORDER="0" FIXEDSIZE="TRUE" WIDTH="14" HEIGHT="1"></TD></TR></TABLE>'
-)
+_ROOM = "    "  # beside a line, for the one that runs back
 _GAP = {"none": "0.32", "beside": "0.36", "on": "0.5"}  # inches between rows, by where norms stand
 _REACH = {"tail": 2.6, "head": 1.7}  # from the end of a line to its norm, past an arrowhead
 _SPAN = 200  # rows that edges span; with more, room for all norms would take the layout seconds
@@ -259,7 +256,7 @@ def _edge(edge: Edge, row: int, apart: bool) -> str:
     aside = "labeldistance=3.4 labelangle=-42" if edge.count > 1 else "labeldistance=1.8"
     attributes = [f'headlabel="{label}" {aside}'] * bool(label)
     attributes += [f"minlen={row + 1}"] * bool(row)
-    attributes += [f"label=<{_ROOM}>"] * apart
+    attributes += [f'label="{_ROOM}"'] * apart
     listed = f" [{' '.join(attributes)}]" if attributes else ""
     return f"  {edge.tail.id} -> {edge.head.id}{listed};"
 

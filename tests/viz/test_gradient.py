@@ -180,6 +180,8 @@ def boxes_of(group):
     kind = group.get("class")
     if kind in ("edge", "cluster"):
         for text in group.iter(f"{SVG}text"):
+            if not text.text.strip():
+                continue
             x, y, size = (float(text.get(key)) for key in ("x", "y", "font-size"))
             half = 0.55 * size * len(text.text) / 2
             x += 0 if text.get("text-anchor") == "middle" else half
