@@ -96,7 +96,7 @@ def differences(
     inputs = list(inputs)
     blocks = inputs[0].shape[1] if _acts_on_channels(f, inputs) else 1
     measured = _noise(f, inputs, scales) if noise is None else noise
-    measured = _blocks(measured, blocks).max(axis=1, initial=0)
+    measured = _blocks(measured, blocks)
     return [
         _jacobian(f, inputs, k, np.broadcast_to(scale, inputs[k].shape), measured)
         for k, scale in enumerate(scales)
@@ -139,11 +139,11 @@ def working_precision(
     f: Callable[..., Any],
     inputs: Sequence[np.ndarray],
     scales: Sequence[np.ndarray] | None = None,
-) -> tuple[list[np.ndarray], np.ndarray | None]:
+) -> tuple[list[np.ndarray], np.ndarray]:
     """Copies of ``inputs`` in long double if ``f`` carries it to its result, else in float64.
 
     The dtype of the result does not tell: ``f`` may compute in float64 and cast. Its noise does,
-    and is returned, too: per element of the result, or None where it need not be measured.
+    and is returned, too, per element of the result.
     """
     scales = scales or [default_scale(x) for x in inputs]
     wide = [np.array(x, dtype=np.longdouble, order="C") for x in inputs]
@@ -152,35 +152,42 @@ def working_precision(
         with np.errstate(all="ignore"):
             y = np.asarray(f(*wide))
             if y.dtype != np.longdouble:
-                return narrow, None
+                return narrow, _noise(f, narrow, scales)
             noise = [_noise(f, xs, scales) for xs in (wide, narrow)]
     except Exception:  # a kernel that only takes float64, say
-        return narrow, None
+        return narrow, _noise(f, narrow, scales)
     carries = noise[0].max(initial=0) <= 0.01 * noise[1].max(initial=0)
     return (wide, noise[0]) if carries else (narrow, noise[1])
 
 
 def _noise(f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray]) -> np.ndarray:
-    """The rounding noise of each element of ``f``, from fourth differences at tiny steps.
+    """The rounding noise of each element of ``f``: what a cubic leaves of values close together.
 
-    On a smooth function they all but vanish, of independent errors they are eight times the size.
-    The smaller of two steps' worth counts: the larger step may still see curvature. All five lie
-    on one side: about a point of symmetry rounding is as odd as ``f``, and would cancel.
+    The smallest of two or three steps' worth counts: the larger ones may still see curvature. The
+    points lie at uneven distances, else values between coarse digits may round alike; and on one
+    side: about a point of symmetry rounding is as odd as ``f``, and would cancel.
     """
-    found = []
-    for h in (1e-5, 1e-8):
+    least: Any = np.inf
+    for h in (1e-5, 1e-8, 1e-12):
         ways = [h * np.asarray(s) * _wiggle(x) for s, x in zip(scales, inputs, strict=True)]
         with np.errstate(all="ignore"):
             values = [
-                np.array(f(*(x + k * way for x, way in zip(inputs, ways, strict=True))))
-                for k in (1, 2, 3, 4, 5)
+                np.array(f(*(x + t * way for x, way in zip(inputs, ways, strict=True))))
+                for t in _UNEVEN
             ]
-            a, b, c, d, e = values
-            unmoved = (a == b) & (b == c) & (c == d) & (d == e)  # the step is below a coarser digit
-            noise = np.abs(a - 4 * b + 6 * c - 4 * d + e) / 4
-            found.append(np.where(unmoved, np.inf, noise))
-    least = np.minimum(*found)
+            rises = np.stack(values) - values[0]  # digits that all share would only round
+            noise = 3 * np.abs(np.tensordot(_NO_CUBIC, rises, 1)).max(axis=0)
+            # none moves where the step is below a coarser digit
+            least = np.fmin(least, np.where(rises.any(axis=0), noise, np.inf))
+            digits = np.finfo(values[0].dtype).eps * np.abs(values[0])
+        if h < 1e-5 and not (least > 64 * digits).any():
+            break
     return np.where(np.isfinite(least), least, 0)
+
+
+_UNEVEN = 3 * np.sqrt(np.arange(1.0, 13.0))
+_CUBIC = np.linalg.qr(np.vander(_UNEVEN / 12, 4))[0]
+_NO_CUBIC = np.eye(12) - _CUBIC @ _CUBIC.T
 
 
 def default_scale(x: np.ndarray) -> np.ndarray:
@@ -244,7 +251,7 @@ def _agrees(
         told = np.einsum("byx,bx->by", value, way)
         size = np.einsum("byx,bx->by", np.abs(value), np.abs(way))
         margin = np.einsum("byx,bx->by", error, np.abs(way)) + 0.02 * np.fmax(size, np.abs(change))
-        margin += 4 * np.maximum(np.finfo(y.dtype).eps * y, noise[:, None])
+        margin += 4 * np.maximum(np.finfo(y.dtype).eps * y, noise)
         return bool((~(np.abs(change - told) > margin)).all())
 
 
@@ -268,8 +275,9 @@ def _converged(
         settled = (still | known & (worst <= good * size)).all() or idle == 2
         if settled or (retry > _RETRIES and known.all()):
             break
-        again, its_error, _ = _columns(f, inputs, k, where, h / 16.0**retry, noise)
-        its_error = np.fmin(its_error, unmoved)
+        again, its_error, flat = _columns(f, inputs, k, where, h / 16.0**retry, noise)
+        lost = np.isfinite(flat) & ~np.isfinite(unmoved)  # a step below the digits of y
+        its_error = np.where(lost, np.inf, np.fmin(its_error, unmoved))
         better = _largest(its_error) < worst
         value[better], error[better] = again[better], its_error[better]
         idle = 0 if better.any() or not known.all() else idle + 1
@@ -303,7 +311,7 @@ def _columns(
             plus, minus, step = _two_sided(f, inputs, k, where, h / 2**level)
             if level == 0:
                 digit = np.finfo(plus.dtype).eps * np.abs(plus)
-                noise = np.maximum(digit, measured[:, None])
+                noise = np.maximum(digit, measured)
             moved = moved | (plus != minus)  # nan moves, too
             quotients.append((plus - minus) / step)
             if level == _STRAIGHT and (np.ptp(quotients, axis=0) * step <= 4 * noise).all():
@@ -382,7 +390,7 @@ def one_sided_slopes(
         linear = 2 * ladder[1:] - ladder[:-1]  # cancels the curvature
         best = int(np.argmin(np.abs(np.diff(linear))))
         slopes.append(float(linear[best + 1]))
-        errors.append(float(np.abs(np.diff(linear))[best]))
+        errors.append(max(float(np.abs(np.diff(linear))[best]), 5 * noise / float(steps[best + 2])))
     jump = abs(slopes[1] - slopes[0])
     kink = bool(
         np.isfinite(jump) and jump > 100 * sum(errors) and jump > 1e-6 * max(map(abs, slopes))

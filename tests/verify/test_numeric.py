@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minigrad.verify.numeric import Jacobian, _noise
+from minigrad.verify.numeric import Jacobian, _noise, jacobians, one_sided_slopes
 
 
 def test_the_cotangent_of_no_result_is_zero_whatever_lies_beside_its_arrays():
@@ -18,3 +18,29 @@ def test_rounding_is_seen_where_it_is_odd_about_the_point():
     x = np.full(9, 1.25)  # 1.25 + h and 1.25 - h round alike, so their differences cancel
     noise = _noise(lambda x: (x - x.mean()) / 1e-5, [x], [np.ones(9)])
     assert noise.max() >= np.finfo(float).eps / 1e-5 / 16
+
+
+def test_error_bar_holds_where_digits_of_y_are_coarser_than_its_size_tells():
+    for seed in range(40):
+        x = np.random.default_rng(seed).normal(size=5) * 1e-5
+        (found,) = jacobians(lambda x: np.exp(x) - 1, [x])
+        off = np.abs(np.diag(found.value[0]) - np.exp(x.astype(np.longdouble)))
+        assert (off <= np.diag(found.error[0])).all(), seed
+
+
+def test_step_suits_an_element_beside_a_large_one():
+    x = np.array([1e8, 0.5])
+    (found,) = jacobians(np.sin, [x])
+    off = np.abs(np.diag(found.value[0]) - np.cos(x.astype(np.longdouble)))
+    assert (off <= np.diag(found.error[0])).all()
+    assert np.diag(found.error[0]).max() < 1e-3
+
+
+def test_smooth_function_has_no_kink_however_small_its_slope():
+    digit = float(np.finfo(np.longdouble).eps)
+    for x in np.random.default_rng(0).normal(size=(200, 5)):
+
+        def phi(t, x=x):
+            return np.exp(-20 * (x + np.array([t, 0, 0, 0, 0], np.longdouble)) ** 2).sum()
+
+        assert not one_sided_slopes(phi, abs(x[0]), digit, digit * float(phi(0.0)))[2]
