@@ -3,18 +3,19 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from minigrad.verify import contract
 from minigrad.verify.device import floating, one_or_more
-from minigrad.verify.diagnose import Sample, cause_of
+from minigrad.verify.diagnose import cause_of
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Expected, Reference
 from minigrad.verify.report import Finding, Report, Row
+from minigrad.verify.sampled import Sample, reconsidered
 from minigrad.verify.subject import (
     BackwardFailed,
     ForwardFailed,
@@ -193,8 +194,7 @@ class Point:
             expected = next(right)
             for k, name in enumerate(self.subject.names):
                 got = np.array(grads[k])  # a later call may overwrite it
-                sample = Sample(kind, y_bar, got, expected.values[k], expected.bounds[k])
-                self.samples[name].append(sample)
+                self.samples[name].append(Sample(kind, y_bar, got, *expected.of(k)))
         for k, name in enumerate(self.subject.names):
             self.samples[name] = list(self._all_reconsidered(k, self.samples[name]))
             self.findings += self._judged(k, name)
@@ -240,32 +240,25 @@ class Point:
         return False
 
     def _vanishes_in_wider(self, k: int, sample: Sample, part: float) -> bool:
-        """Whether the same code is right on wider numbers, to this part of the error."""
+        wide = self._in_wider(k, sample)
+        return wide is not None and sample.vanishes(wide, part)
+
+    def _in_wider(self, k: int, sample: Sample) -> np.ndarray | None:
+        """What the same code gives on wider numbers; None where it takes, or returns, none."""
         wider = np.float64 if self.subject.dtype.itemsize < 8 else np.longdouble
         wide = self.subject.at([x.astype(wider) for x in self.subject.inputs])
         try:
             got = np.asarray(wide.pull(sample.y_bar.astype(wider))[k])
-        except (BackwardFailed, ForwardFailed):  # it takes nothing wider
-            return False
-        if got.dtype != wider or got.shape != sample.expected.shape:
-            return False
-        with np.errstate(all="ignore"):
-            before = np.abs(sample.got - sample.expected).max()
-            after = np.abs(got - sample.expected).max()
-        return bool(after <= part * before)
+        except (BackwardFailed, ForwardFailed):
+            return None
+        return got if got.dtype == wider and got.shape == sample.expected.shape else None
 
     def _reconsidered(self, k: int, sample: Sample) -> Sample:
-        """The sample with a bound for ill conditioning and, at kinks, subgradients accepted."""
+        """The sample with a bound for hidden rounding and, at kinks, subgradients accepted."""
+        in_wider = partial(self._in_wider, k, sample)
+        sample = reconsidered(sample, k, self.reference, in_wider)
         if sample.ok or self.reference.closed:
             return sample
-        with np.errstate(all="ignore"):
-            wider = sample.bound + self.reference.conditioning(sample.y_bar)[k]
-        sample = replace(sample, bound=wider)
-        if sample.ok:
-            return sample
-        cancelled = replace(sample, bound=wider + self.reference.cancellation(sample.y_bar))
-        if cancelled.ok and self._vanishes_in_wider(k, sample, 0.1):
-            return cancelled
         subject = self.subject
         accepted, kinks, tie = between_slopes(
             subject.value,
@@ -315,7 +308,7 @@ class Point:
             return "", ""
         expected = self._expected(y_bar)
         for k, name in enumerate(self.subject.names):
-            sample = Sample("", y_bar, grads[k], expected.values[k], expected.bounds[k])
+            sample = Sample("", y_bar, grads[k], *expected.of(k))
             if not self._reconsidered(k, sample).ok:
                 index, right, got, _ = sample.worst()
                 return name, f"{got:.9g} at {list(index)}, expected {right:.9g}"

@@ -1,8 +1,7 @@
 """From a wrong cotangent to the likely cause, by fitting it against what would explain it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import combinations
 from math import prod
 
@@ -11,61 +10,8 @@ import numpy as np
 from minigrad.verify import mixups, norm_paths
 from minigrad.verify.fit import close, relative_error, tolerance_of, written
 from minigrad.verify.reference import Expected
-from minigrad.verify.report import vanished
+from minigrad.verify.sampled import Sample
 from minigrad.verify.subject import BackwardFailed, Subject
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One cotangent of one input, as it was got and as it was expected."""
-
-    kind: str
-    y_bar: np.ndarray
-    got: np.ndarray
-    expected: np.ndarray  # nan where not known
-    bound: np.ndarray
-    kinks: int = 0  # elements where any subgradient is accepted
-
-    @cached_property
-    def excess_of(self) -> np.ndarray:
-        """Error over bound, per element; 0 where nothing is known."""
-        tiny = np.finfo(np.longdouble).tiny
-        floor = np.finfo(self.got.dtype).tiny * 64  # an underflow is no fault
-        with np.errstate(all="ignore"):
-            error = np.abs(np.asarray(self.got, np.longdouble) - self.expected)
-            excess = error / np.maximum(self.bound + floor, tiny)
-            if (excess <= 1).all():
-                return excess
-            excess = np.where(error == 0, 0, excess)
-        excess = np.where(np.isnan(excess), np.inf, excess)
-        # what the dtype cannot hold may be infinite, or nan
-        return np.where(np.abs(self.expected) <= np.finfo(self.got.dtype).max, excess, 0)
-
-    @cached_property
-    def excess(self) -> float:
-        return float(self.excess_of.max(initial=0))
-
-    @property
-    def ok(self) -> bool:
-        return self.excess <= 1
-
-    @property
-    def vacuous(self) -> bool:
-        """Whether nothing could have been found wrong: no element known, or none left to differ."""
-        return not self.kinks and vanished(self.expected, self.bound)
-
-    @property
-    def telling(self) -> tuple[bool, bool, float]:
-        """What to sort by: the last one tells most. Random cotangents explain more than others."""
-        return not self.ok, not self.ok and self.kind == "random", self.excess
-
-    def worst(self) -> tuple[tuple[int, ...], float, float, float]:
-        """Index, expected, got and bound where the error is largest relative to its bound."""
-        if not self.got.size:
-            return (), 0.0, 0.0, 0.0
-        index = np.unravel_index(int(np.argmax(self.excess_of)), self.expected.shape)
-        at = tuple(int(i) for i in index)
-        return at, float(self.expected[at]), float(np.asarray(self.got)[at]), float(self.bound[at])
 
 
 def cause_of(

@@ -1,7 +1,7 @@
 """Is the derivative that the engine finds the right one? For any function of tensors."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
 from minigrad.verify.device import elsewhere, floating, moved, one_or_more
 from minigrad.verify.kinks import between_slopes
-from minigrad.verify.numeric import Jacobian, default_scale, jacobians
 from minigrad.verify.randomness import generator
+from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
-from minigrad.verify.rounding import Rounding
-from minigrad.verify.sample import Sample, samples
+from minigrad.verify.sample import Sample as OpSample
+from minigrad.verify.sample import samples
+from minigrad.verify.sampled import Sample, reconsidered
 from minigrad.verify.subject import check_names
 
 _COTANGENTS = 3
@@ -126,17 +127,18 @@ def _check_order(
         return _value(f, values)
 
     label = "" if k == 1 else f" (order {k})"
-    why = contract.undefined(arrays, on_arrays(*arrays))
-    jacobian = [] if why else jacobians(on_arrays, arrays)
-    if why or not all(np.isfinite(j.value).all() for j in jacobian):
+    y = on_arrays(*arrays)
+    why = contract.undefined(arrays, y)
+    if not why:
+        coarsest = max(y.dtype, *(x.dtype for x in arrays), key=lambda dtype: np.finfo(dtype).eps)
+        reference = Reference(Function(on_arrays, tuple(arrays), coarsest), y)
+    if why or not reference.known:
         why = why or "the function has no finite derivative at this point"
         report.notes.append(Finding("undefined", message=f"{why}{label}"))
         return
-    wide = _widest(on_arrays, arrays)
     worst: dict[tuple, tuple[Row, Finding | None]] = {}
     for _ in range(_COTANGENTS):
-        compared = _compared(f, on_arrays, arrays, names, jacobian, wide, rng, label)
-        for row, finding in compared:
+        for row, finding in _compared(f, arrays, names, reference, rng, label):
             key = row.input, row.pair
             if key not in worst or _telling(row) > _telling(worst[key][0]):
                 worst[key] = row, finding
@@ -151,24 +153,23 @@ def _telling(row: Row) -> tuple[bool, float]:
 
 
 def _compared(
-    f: Callable, on_arrays: Callable, arrays: list, names: list, jacobian: list[Jacobian],
-    wide: np.dtype, rng: np.random.Generator, label: str,
+    f: Callable, arrays: list, names: list, reference: Reference, rng: np.random.Generator,
+    label: str,
 ) -> Iterator[tuple[Row, Finding | None]]:  # fmt: skip
     y, pull = vjp(f, *arrays)
     y_bar = rng.normal(size=y.shape).astype(y.dtype)
     x_dots = [rng.normal(size=x.shape).astype(x.dtype) for x in arrays]
     x_bars = [x_bar.numpy() for x_bar in pull(y_bar)]
-    coarsest = max(y.dtype, *(x.dtype for x in arrays), key=lambda dtype: np.finfo(dtype).eps)
-    hidden = cache(lambda: _rounding_size(f, arrays, y_bar, coarsest, wide, rng))
+    expected = reference.expected(y_bar)
+    wide = _Wide(f, arrays, y_bar, reference.dtype)
     for k, (name, x_bar) in enumerate(zip(names, x_bars, strict=True)):
-        terms = max(y.size, arrays[k].size)
-        value, error, size = jacobian[k].pull(y_bar)
-        size = np.maximum(size, 0.01 * size.max(initial=0))
-        bound = _bounds(size, terms, coarsest) + error
-        fits = (np.abs(x_bar - value) <= bound).all()  # then what is hidden need not be known
-        bound = bound if fits else bound + _bounds(hidden()[k], terms, coarsest)
+        sample = Sample("random", y_bar, x_bar, *expected.of(k))
+        sample = reconsidered(sample, k, reference, partial(wide.pulled, k), derived=True)
+        value, bound = sample.expected, sample.bound
+        on_arrays = reference.subject.value
         accepted, kinks, _ = between_slopes(on_arrays, arrays, k, y_bar, x_bar, value, bound)
-        row = compare(name, f"vjp/numeric{label}", x_bar, accepted, bound, kinks=kinks)
+        row = compare(name, f"vjp/numeric{label}", x_bar, accepted, bound, kinks=kinks,
+                      least=sample.least)  # fmt: skip
         yield row, _finding(row, x_bar, accepted)
         x_dot = np.where(accepted == value, x_dots[k], 0).astype(x_dots[k].dtype)  # past no kink
         only_k = [x_dot if i == k else np.zeros_like(d) for i, d in enumerate(x_dots)]
@@ -176,75 +177,41 @@ def _compared(
         products = np.vdot(y_bar, y_dot), np.vdot(x_bar, x_dot)
         a, b = (np.asarray(p) if x_dot.any() else np.empty(0) for p in products)
         row = compare(name, f"jvp/vjp{label}", a, b, 2 * (np.abs(x_dot) * bound).sum())
-        if fits and not row.ok:
-            bound = bound + _bounds(hidden()[k], terms, coarsest)
-            row = compare(name, row.pair, a, b, 2 * (np.abs(x_dot) * bound).sum())
+        if not row.ok and wide.agrees(k, only_k, part=0.1 * row.error):
+            hidden = reference.conditioning(y_bar)[k] + reference.left(k, y_bar)
+            row = compare(name, row.pair, a, b, 2 * (np.abs(x_dot) * (bound + hidden)).sum())
         yield row, _finding(row, a, b)
 
 
-def _bounds(size: np.ndarray, terms: int, dtype: np.dtype) -> np.ndarray:
-    return Rounding([size], terms).bounds(dtype)[0]
+class _Wide:
+    """The same derivatives in the widest numbers that ``f`` takes, for what does not fit."""
 
+    def __init__(self, f: Callable, arrays: list, y_bar: np.ndarray, judged: np.dtype):
+        self.f, self.y_bar, self.judged = f, y_bar, judged
+        self.arrays = [x.astype(np.longdouble) for x in arrays]
 
-def _widest(on_arrays: Callable, arrays: list) -> np.dtype:
-    """Long double, or float64 where ``on_arrays`` takes nothing wider, as on a GPU."""
-    wide = np.dtype(np.longdouble)
-    try:
-        on_arrays(*(x.astype(wide) for x in arrays))
-    except Exception:  # whatever it is that a library says
-        return np.dtype(np.float64)
-    return wide
+    @cached_property
+    def x_bars(self) -> list[np.ndarray]:
+        """The cotangents; none where no numbers are wider, as on a GPU."""
+        try:
+            y, pull = vjp(self.f, *self.arrays)
+        except Exception:  # whatever it is that a library says
+            self.arrays = [x.astype(np.float64) for x in self.arrays]
+            y, pull = vjp(self.f, *self.arrays)
+        found = [x_bar.numpy() for x_bar in pull(self.y_bar.astype(y.dtype))]
+        coarsest = max(np.finfo(x.dtype).eps for x in (y, *found))
+        return found if coarsest < np.finfo(self.judged).eps else []
 
+    def pulled(self, k: int) -> np.ndarray | None:
+        return self.x_bars[k] if self.x_bars else None
 
-def _rounding_size(
-    f: Callable, arrays: list, y_bar: np.ndarray, judged: np.dtype, wide: np.dtype,
-    rng: np.random.Generator,
-) -> list[np.ndarray]:  # fmt: skip
-    """Magnitudes of what rounds and cancels on the way, as far as the results do not show it.
-
-    Twelve sweeps: only what does not fit without it asks.
-
-    Two measurements near the point, each linearized: what an error in the inputs does to the
-    cotangents (conditioning), and how far a sweep in float32 is from one in ``wide``. A rule that
-    is wrong in float32 alone must not excuse itself: where float32 is judged, rounding is what
-    separates float32 from float64 and, in proportion, float64 from long double, too, if ``wide`` is
-    that.
-    """
-    small = float(np.finfo(wide).eps ** 0.5)
-    u, v = (float(np.finfo(dtype).eps / 2) for dtype in (np.float32, np.float64))
-    seed = y_bar.astype(np.float32)
-
-    def cotangents(values: list[np.ndarray]) -> list[np.ndarray]:
-        y, pull = vjp(f, *values)
-        return [x_bar.numpy().astype(np.longdouble) for x_bar in pull(seed.astype(y.dtype))]
-
-    def errors(a: list[np.ndarray], b: list[np.ndarray], unit: float) -> list[np.ndarray]:
-        found = [np.abs(x - y) / unit for x, y in zip(a, b, strict=True)]
-        return [np.where(np.isfinite(e), e, 0) for e in found]
-
-    total = [np.zeros(x.shape, np.longdouble) for x in arrays]
-    for _ in range(3):
-        near = [(x + _nearby(x) * rng.uniform(-1, 1, x.shape)).astype(np.float32) for x in arrays]
-        at = [x.astype(wide) for x in near]
-        moved = [x * (1 + small * rng.choice([-1, 1], size=x.shape)) for x in at]
-        exact = cotangents(at)
-        conditioning = errors(cotangents(moved), exact, small)
-        single = cotangents(near)
-        rounding = errors(single, exact, 8 * u)
-        if np.finfo(judged).eps > 2 * v > np.finfo(wide).eps:
-            double = cotangents([x.astype(np.float64) for x in near])
-            pairs = errors(single, double, 8 * u), errors(double, exact, 8 * v)
-            rounding = list(map(np.minimum, *pairs))
-        rounding = [np.maximum(r, 0.1 * r.max(initial=0)) for r in rounding]
-        total = [
-            np.maximum(t, c + r) for t, c, r in zip(total, conditioning, rounding, strict=True)
-        ]
-    return total
-
-
-def _nearby(x: np.ndarray) -> np.ndarray:
-    """A distance that changes neither the size of an element nor the spread of a channel."""
-    return 1e-3 * np.minimum(np.abs(x), default_scale(x))
+    def agrees(self, k: int, x_dots: list[np.ndarray], part: float) -> bool:
+        """Whether jvp and vjp of input k differ by no more than ``part``."""
+        if not self.x_bars:
+            return False
+        y_dot = jvp(self.f, self.arrays, x_dots)[1].numpy()
+        products = np.vdot(self.y_bar, y_dot), np.vdot(self.x_bars[k], x_dots[k])
+        return bool(abs(np.subtract(*products)) <= part)
 
 
 def _finding(row: Row, got: Any, expected: Any) -> Finding | None:
@@ -298,7 +265,7 @@ def check_op(
     return report
 
 
-def _call(declared: Declared, sample: Sample, device: str) -> Callable[..., Tensor]:
+def _call(declared: Declared, sample: OpSample, device: str) -> Callable[..., Tensor]:
     """The op as a function of its differentiable inputs, with one result."""
     inputs, params = moved((tuple(sample.inputs), sample.params), device)
 

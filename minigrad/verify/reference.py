@@ -5,17 +5,18 @@ forward is batch norm to rounding, the closed form in long double takes over aft
 have confirmed it: it has no step size and costs the same for any size of input.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from minigrad.analytic import batch_norm, batch_norm_vjp
 from minigrad.verify.numeric import Jacobian, default_scale, differences, working_precision
 from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
-from minigrad.verify.subject import ForwardFailed, Subject, are_batch_norms
+from minigrad.verify.subject import FAILURES, Subject, are_batch_norms
 
 
 @dataclass(frozen=True)
@@ -23,21 +24,52 @@ class Expected:
     """Cotangents and bounds of their error."""
 
     values: list[np.ndarray]
-    bounds: list[np.ndarray]
+    errors: list[np.ndarray]  # of the values themselves
+    bounds: list[np.ndarray]  # of a right backward's distance from them
+
+    def of(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Value, error and bound for input ``k``."""
+        return self.values[k], self.errors[k], self.bounds[k]
+
+
+@dataclass(frozen=True)
+class Function:
+    """What a reference needs of a subject that has no backward of its own."""
+
+    value: Callable[..., np.ndarray]
+    inputs: tuple[np.ndarray, ...]
+    dtype: np.dtype  # the coarsest one: what comes of it is rounded in it
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Reference:
-    """Expected cotangents of one subject for any cotangent of its output."""
+    """Expected cotangents of one subject for any cotangent of its output.
 
-    def __init__(self, subject: Subject, y: np.ndarray, rng: np.random.Generator):
+    Args:
+        subject: the function at its point.
+        y: its output there.
+        rng: of the direction along which a closed form is confirmed; None: none may take over.
+    """
+
+    def __init__(
+        self, subject: Subject | Function, y: np.ndarray, rng: np.random.Generator | None = None
+    ):
         self.subject = subject
         self._nearby: list[list[Jacobian]] = []  # at points nearby, once they are asked for
         self.normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
         self.scales = self._scales()
         self.wide, noise = working_precision(subject.value, subject.inputs, self.scales)
-        self.closed = self.normalizes and self._is_batch_norm() and self._confirmed(rng, noise)
+        self.y, self.noise, self.dtype = y, noise, subject.dtype
+        self.closed = False
+        if rng is not None and self.normalizes and self._is_batch_norm():
+            self.closed = self._confirmed(rng, noise)
         if not self.closed:
             self.jacobians = differences(subject.value, self.wide, self.scales, noise)
+
+    @property
+    def known(self) -> bool:
+        """Whether all derivatives are finite."""
+        return self.closed or all(np.isfinite(j.value).all() for j in self.jacobians)
 
     def _is_batch_norm(self) -> bool:
         """Whether the forward is the textbook one, to rounding in working precision."""
@@ -100,15 +132,14 @@ class Reference:
         if textbook is not None and self.normalizes:
             return textbook
         sizes = [j.pull(y_bar)[2] for j in self.jacobians]
-        # what cancels in one element, as 1 - y^2 does, may be as large as the largest derivative
-        top = np.abs(y_bar).max(initial=0)
-        largest = [top * np.abs(j.value).max(initial=0) for j in self.jacobians]
-        sizes = [np.maximum(size, most) for size, most in zip(sizes, largest, strict=True)]
+        if textbook is not None or self.dtype.itemsize >= 8:  # else wider numbers tell more
+            # what cancels in one element, as 1 - y^2 does, may be as large as the steepest one
+            sizes = [np.maximum(size, self._steepest(k, y_bar)) for k, size in enumerate(sizes)]
         if textbook is not None:  # a relative of batch norm: the same things cancel
             sizes = self._conditioned(sizes, y_bar)
             pairs = zip(sizes, textbook.sizes, strict=True)
             sizes = [np.fmax(size, np.where(np.isfinite(t), t, 0)) for size, t in pairs]
-        return Rounding(sizes, np.asarray(y_bar).size)
+        return Rounding(sizes, self._terms)
 
     def _conditioned(self, sizes: list[np.ndarray], y_bar: np.ndarray) -> list[np.ndarray]:
         """What a relative error u in x does to x_hat, and so to the cotangents of x and gamma."""
@@ -128,13 +159,10 @@ class Reference:
     def conditioning(self, y_bar: np.ndarray) -> list[np.ndarray]:
         """Bounds of what the rounding of the inputs does to the cotangents, where that is seen.
 
-        From differences at points nearby; 0 where the closed form is the reference, whose bounds
-        hold it already. It costs as much as the reference, so only what fails without it asks.
+        From differences at points nearby, which cost more than the reference itself: only what
+        fails without them asks. A closed form has them in its bounds.
         """
-        dtype = self.subject.dtype
-        if self.closed:
-            return [np.zeros(x.shape) for x in self.wide]
-        small = float(np.finfo(dtype).eps / 2) ** 0.5
+        small = float(np.finfo(self.dtype).eps / 2) ** 0.5
         if not self._nearby:
             rng = np.random.default_rng(0)
             for _ in range(4):  # one alone may miss what an element reacts to
@@ -150,25 +178,52 @@ class Reference:
                 # summand by summand: what cancels matters here, too
                 seen, error, _ = Jacobian(change, error, here.shapes).pull(np.abs(y_bar))
                 sizes[k] = np.maximum(sizes[k], np.where(seen > error, (seen - error) / small, 0))
-        return Rounding(sizes, np.asarray(y_bar).size).bounds(dtype)
+        return Rounding(sizes, self._terms).bounds(self.dtype)
 
-    def cancellation(self, y_bar: np.ndarray) -> float:
+    def _steepest(self, k: int, y_bar: np.ndarray) -> np.ndarray:
+        """The size of the largest derivative with respect to input ``k``."""
+        return np.abs(y_bar).max(initial=0) * np.abs(self.jacobians[k].value).max(initial=0)
+
+    def steepest(self, k: int, y_bar: np.ndarray) -> np.ndarray:
+        """A bound of what rounds in an element that is made with what the steepest one needs."""
+        return self._bound(self._steepest(k, y_bar))
+
+    def hidden(self, k: int, y_bar: np.ndarray) -> np.ndarray:
         """A bound of what rounds where something large cancels, as in 1 - y^2 where y is all but 1.
 
         Of the size of the largest slope between 0 and here, which is not seen where all elements
-        are saturated. A fault may be as small: it counts only for what vanishes in wider numbers.
+        are saturated; or of y itself over the length on which it varies.
         """
+        sizes = [self._steepest(k, y_bar), self._slope() * np.abs(y_bar).max(initial=0)]
+        sizes.append(self._over_scale(k, np.abs(self.y), y_bar))
+        return self._bound(np.nan_to_num(np.max(np.broadcast_arrays(*sizes), axis=0)))
+
+    def left(self, k: int, y_bar: np.ndarray) -> np.ndarray:
+        """A bound of what rounding leaves where all cancels, which y shows by its own noise."""
+        noise = self.noise / np.finfo(self.wide[0].dtype).eps
+        return self._bound(self._over_scale(k, noise, y_bar))
+
+    def _over_scale(self, k: int, size: np.ndarray, y_bar: np.ndarray) -> np.ndarray:
+        return (np.abs(y_bar) * size).sum() / np.broadcast_to(self.scales[k], self.wide[k].shape)
+
+    def _slope(self) -> float:
         subject, parts = self.subject, 2.0 ** -np.arange(8)
         top = max((float(np.abs(x).max(initial=0)) for x in subject.inputs), default=0.0)
         with np.errstate(all="ignore"):
             try:
                 values = [subject.value(*(part * x for x in self.wide)) for part in parts]
-            except ForwardFailed:  # it is not defined all the way
+            except FAILURES:  # it is not defined all the way
                 return 0.0
             rises = [np.abs(a - b).max(initial=0) for a, b in pairwise(values)]
-            slope = np.nan_to_num(float(max(rises / (np.abs(np.diff(parts)) * top))), posinf=0)
-        sizes = [np.full((), slope * np.abs(y_bar).max(initial=0))]
-        return float(Rounding(sizes, np.asarray(y_bar).size).bounds(subject.dtype)[0])
+            return float(np.nan_to_num(max(rises / (np.abs(np.diff(parts)) * top)), posinf=0))
+
+    def _bound(self, size: np.ndarray) -> np.ndarray:
+        return Rounding([size], self._terms).bounds(self.dtype)[0]
+
+    @property
+    def _terms(self) -> int:
+        """Of the longest sum, as far as shapes tell."""
+        return max(self.y.size, *(x.size for x in self.wide))
 
     def all_expected(self, y_bars: list[np.ndarray]) -> Iterator[Expected]:
         """``expected`` of each: the closed form takes them as more channels, all in one call."""
@@ -179,22 +234,24 @@ class Reference:
         together = copy(self)
         axes = [1, 0, 0]  # of the channels
         tiled = [np.concatenate([a] * n, i) for a, i in zip(one.inputs, axes, strict=True)]
-        together.subject = one.at(tiled)
+        together.subject = replace(one, inputs=tuple(tiled))
         found = together.expected(np.concatenate(y_bars, 1))
-        values, bounds = (
+        split = [
             [np.split(a, n, i) for a, i in zip(three, axes, strict=True)]
-            for three in (found.values, found.bounds)
-        )
+            for three in (found.values, found.errors, found.bounds)
+        ]
         for i in range(n):
-            yield Expected([value[i] for value in values], [bound[i] for bound in bounds])
+            yield Expected(*([part[i] for part in three] for three in split))
 
     def expected(self, y_bar: np.ndarray) -> Expected:
         """The cotangents for ``y_bar``; nan where they are not finite."""
         y_bar = np.asarray(y_bar, np.longdouble)
         with np.errstate(all="ignore"):
-            rounding = self._rounding(y_bar).bounds(self.subject.dtype)
+            rounding = self._rounding(y_bar).bounds(self.dtype)
             if self.closed:
-                return Expected(self._closed_form(y_bar), rounding)
-            pulled = [jacobian.pull(y_bar) for jacobian in self.jacobians]
-        bounds = [b + error for b, (_, error, _) in zip(rounding, pulled, strict=True)]
-        return Expected([value for value, _, _ in pulled], bounds)
+                exact = self._closed_form(y_bar)
+                return Expected(exact, [np.zeros(x.shape) for x in exact], rounding)
+            pulled = [jacobian.pull(y_bar)[:2] for jacobian in self.jacobians]
+        values, errors = ([two[i] for two in pulled] for i in (0, 1))
+        bounds = [bound + error for bound, error in zip(rounding, errors, strict=True)]
+        return Expected(values, errors, bounds)

@@ -162,10 +162,13 @@ def vanished(expected: np.ndarray, bound: np.ndarray) -> bool:
         return not bool((np.isfinite(expected) & (np.abs(expected) > bound)).any())
 
 
-def compare(name: str, pair: str, a: Any, b: Any, bound: Any, *, kinks: int = 0) -> Row:
+def compare(
+    name: str, pair: str, a: Any, b: Any, bound: Any, *, kinks: int = 0, least: Any = None
+) -> Row:
     """Compare two cotangents element by element; the row tells of the worst element.
 
-    Where ``b`` vanished the row is vacuous, but not at ``kinks``: there 0 is one slope of several.
+    Where ``b`` does not exceed ``least``, or ``bound``, the row is vacuous; but not at ``kinks``,
+    where 0 is one slope of several.
     """
     a, b = np.asarray(a), np.asarray(b)
     bound = np.broadcast_to(np.asarray(bound, dtype=np.longdouble), a.shape)
@@ -177,7 +180,8 @@ def compare(name: str, pair: str, a: Any, b: Any, bound: Any, *, kinks: int = 0)
     worst = np.unravel_index(int(np.argmax(excess)), a.shape)
     ok = bool((error <= bound).all())
     index = tuple(int(i) for i in worst)
-    verdict = "WRONG" if not ok else "VACUOUS" if not kinks and vanished(b, bound) else "proven"
+    vacuous = not kinks and vanished(b, bound if least is None else least)
+    verdict = "WRONG" if not ok else "VACUOUS" if vacuous else "proven"
     return Row(name, pair, float(error[worst]), float(bound[worst]), ok, index, verdict)
 
 

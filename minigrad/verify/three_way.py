@@ -1,7 +1,9 @@
 """The same derivative found three ways that share no code: traced, analytic, numeric."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,11 @@ from minigrad.transforms import vjp
 from minigrad.verify import contract
 from minigrad.verify.device import floating, moved, one_or_more
 from minigrad.verify.kinks import between_slopes
-from minigrad.verify.numeric import Jacobian, jacobians
 from minigrad.verify.randomness import generator
+from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
-from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
+from minigrad.verify.rounding import looks_like_batch_norm, normalization
+from minigrad.verify.sampled import Sample, reconsidered
 from minigrad.verify.subject import are_batch_norms, check_names, default_names
 
 _WAYS = ("traced", "analytic", "numeric")
@@ -58,7 +61,9 @@ def three_way(
     hosts = [floating("three_way: inputs", x) for x in one_or_more(inputs)]
     names = list(names or default_names(hosts))
     check_names("three_way: names", names, len(hosts))
-    y, cotangents, y_bar = _traced(f, hosts, rng, device, params)
+    y, pull = _traced(f, hosts, device, params)
+    y_bar = generator(rng).normal(size=y.shape).astype(y.dtype)
+    cotangents = pull(y_bar)
     report = Report("three ways", facts={"shape": list(hosts[0].shape), "dtype": str(y.dtype)})
     if why := contract.undefined(hosts, y):
         report.notes.append(Finding("undefined", message=why))
@@ -74,20 +79,32 @@ def three_way(
     def on_arrays(*arrays: np.ndarray) -> Any:
         return f(*arrays, **params)
 
-    jacobian = jacobians(on_arrays, hosts)
-    if not all(np.isfinite(j.value).all() for j in jacobian):
+    dtype = max((y.dtype, *(x.dtype for x in hosts)), key=lambda dtype: np.finfo(dtype).eps)
+    reference = Reference(Function(on_arrays, tuple(hosts), dtype, params), y)
+    if not reference.known:
         message = "the function has no finite derivative at this point"
         report.notes.append(Finding("undefined", message=message))
         return report
-    rounding = _rounding(y, y_bar, hosts, jacobian, params)
-    for k, bound in enumerate(rounding.bounds(y.dtype)):
-        value, error, _ = jacobian[k].pull(y_bar)
+    expected = reference.expected(y_bar)
+    known = _normalization(y, y_bar, hosts, params)
+    wider = _Wider(f, analytic_vjp, hosts, y_bar, device, params, by_hand)
+    for k in range(len(hosts)):
+        value, error, bound = expected.of(k)
+        bound = least = bound if known is None else known[k] + error
         ways = {"traced": cotangents[k], "analytic": by_hand[k], "numeric": value}
+        for way in _WAYS[:2]:
+            sample = Sample("random", y_bar, ways[way], value, error, bound)
+            in_wider = partial(wider.pulled, way, k)
+            found = reconsidered(sample, k, reference, in_wider, derived=way == "traced")
+            bound = np.maximum(bound, found.bound)
+        apart = Sample("random", y_bar, ways["traced"], ways["analytic"], 0 * error,
+                       2 * (bound - error))  # fmt: skip
+        bound = reconsidered(apart, k, reference, partial(wider.apart, k), derived=True).bound
         accepted = [
-            between_slopes(on_arrays, hosts, k, y_bar, ways[way], value, 2 * bound + error)[0]
+            between_slopes(on_arrays, hosts, k, y_bar, ways[way], value, bound + error)[0]
             for way in _WAYS[:2]
         ]
-        rows, kinks = _compared(names[k], ways, accepted, 2 * bound, error)
+        rows, kinks = _compared(names[k], ways, accepted, (bound, bound + error, least))
         report.rows += rows
         report.findings += _odd_one_out(rows, ways)
         if kinks:
@@ -97,34 +114,38 @@ def three_way(
 
 
 def _compared(
-    name: str, ways: dict, accepted: list[np.ndarray], bound: np.ndarray, error: np.ndarray
+    name: str, ways: dict, accepted: list[np.ndarray], bounds: tuple[np.ndarray, ...]
 ) -> tuple[list[Row], int]:
     """A row for each pair of ways, and how many elements lie at kinks, where each way may choose.
 
-    ``accepted`` are the numeric cotangents that the traced and the analytic one are held against.
+    Args:
+        name: of the input.
+        ways: its cotangents.
+        accepted: the numeric ones that the traced and the analytic one are held against.
+        bounds: of traced from analytic, of each from numeric, and what all must exceed.
     """
+    apart, bound, least = bounds
     traced, analytic, numeric = (ways[way] for way in _WAYS)
     pairs = list(zip((traced, analytic), accepted, strict=True))
-    fits = [np.abs(way - right) <= bound + error for way, right in pairs]
+    fits = [np.abs(way - right) <= bound for way, right in pairs]
     kinks = np.any([right != numeric for right in accepted], axis=0) & np.all(fits, axis=0)
     chosen = np.where(kinks, traced, analytic)
-    rows = [compare(name, "traced/analytic", traced, chosen, bound)]
+    rows = [compare(name, "traced/analytic", traced, chosen, apart, least=least)]
     for way, (got, right) in zip(_WAYS, pairs, strict=False):
         at_kinks = int((right != numeric).sum())
-        rows.append(compare(name, f"{way}/numeric", got, right, bound + error, kinks=at_kinks))
+        row = compare(name, f"{way}/numeric", got, right, bound, kinks=at_kinks, least=least)
+        rows.append(row)
     return rows, int(kinks.sum())
 
 
 def _traced(
-    f: Callable, hosts: list[np.ndarray], rng: Any, device: str, params: dict
-) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """The result, the engine's cotangents and the random cotangent they belong to."""
+    f: Callable, hosts: Sequence[np.ndarray], device: str, params: dict
+) -> tuple[np.ndarray, Callable[[np.ndarray], list[np.ndarray]]]:
+    """The result and the engine's pullback, on arrays of the host."""
     tensors = [tensor(x, requires_grad=True, device=device) for x in hosts]
     there = moved(params, device)
     y, pullback = vjp(lambda *args: f(*args, **there), *tensors)
-    y_bar = generator(rng).normal(size=y.shape).astype(y.dtype)
-    cotangents = [x_bar.numpy() for x_bar in pullback(to_device(y_bar, device))]
-    return y.numpy(), cotangents, y_bar
+    return y.numpy(), lambda y_bar: [x_bar.numpy() for x_bar in pullback(to_device(y_bar, device))]
 
 
 def _by_hand(
@@ -137,14 +158,48 @@ def _by_hand(
     return [to_host(x_bar) if hasattr(x_bar, "shape") else x_bar for x_bar in x_bars]
 
 
-def _rounding(
-    y: np.ndarray, y_bar: np.ndarray, hosts: list, jacobian: list[Jacobian], params: dict
-) -> Rounding:
+def _normalization(
+    y: np.ndarray, y_bar: np.ndarray, hosts: list, params: dict
+) -> list[np.ndarray] | None:
+    """What a batch norm may round, over any axes and with given statistics; None of another f."""
     given = {k: v for k, v in params.items() if k in ("mean", "var", "axis", "eps")}
     named = are_batch_norms(hosts) and y.shape == hosts[0].shape and {"mean", "axis"} & given.keys()
     if named or looks_like_batch_norm(y, hosts, params):
-        return normalization(y_bar, hosts, **given)
-    return Rounding([j.pull(y_bar)[2] for j in jacobian], y.size)
+        return normalization(y_bar, hosts, **given).bounds(y.dtype)
+    return None
+
+
+class _Wider:
+    """The traced and the analytic way in wider numbers, for what does not fit."""
+
+    def __init__(
+        self, f: Callable, analytic_vjp: Callable, hosts: list, y_bar: np.ndarray, device: str,
+        params: dict, narrow: list,
+    ):  # fmt: skip
+        wider = np.float64 if y_bar.dtype.itemsize < 8 else np.longdouble
+        self.wide, self.y_bar = [x.astype(wider) for x in hosts], y_bar.astype(wider)
+        self.f, self.analytic_vjp, self.device, self.params = f, analytic_vjp, device, params
+        self.narrow = narrow  # the analytic way as it was
+
+    @cached_property
+    def x_bars(self) -> dict[str, list[Any]]:
+        """The cotangents; none of a way that takes nothing wider."""
+        found: dict[str, list[Any]] = {}
+        with suppress(Exception):  # whatever it is that a library says
+            found["traced"] = _traced(self.f, self.wide, self.device, self.params)[1](self.y_bar)
+        with suppress(Exception):
+            arrays = (self.y_bar, *self.wide)
+            found["analytic"] = _by_hand(self.analytic_vjp, arrays, self.device, self.params)
+        return found
+
+    def apart(self, k: int) -> np.ndarray | None:
+        """The analytic cotangent, off by as much as the two ways are."""
+        traced, analytic = (self.pulled(way, k) for way in _WAYS[:2])
+        return None if traced is None or analytic is None else self.narrow[k] + traced - analytic
+
+    def pulled(self, way: str, k: int) -> np.ndarray | None:
+        x_bar = np.asarray(self.x_bars[way][k]) if way in self.x_bars else None
+        return x_bar if x_bar is not None and x_bar.dtype == self.y_bar.dtype else None
 
 
 def _odd_one_out(rows: list, ways: dict) -> list[Finding]:

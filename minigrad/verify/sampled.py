@@ -1,0 +1,137 @@
+"""One cotangent, as it was got and as it was expected: is what parts the two rounding?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from minigrad.verify.reference import Reference
+from minigrad.verify.report import vanished
+
+_LEFT = 0.1  # of an error may be left in wider numbers; of rounding it is a thousandth or less
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One cotangent of one input, as it was got and as it was expected.
+
+    Attributes:
+        kind: what kind of ``y_bar`` it belongs to.
+        got, expected: nan is expected where nothing is known.
+        error: how far ``expected`` itself may be off.
+        bound: how far ``got`` may be off, which includes that.
+        kinks: elements where any subgradient is accepted.
+        least: what ``expected`` must exceed to prove anything, where that is not ``bound``.
+    """
+
+    kind: str
+    y_bar: np.ndarray
+    got: np.ndarray
+    expected: np.ndarray
+    error: np.ndarray
+    bound: np.ndarray
+    kinks: int = 0
+    least: np.ndarray | None = None
+
+    @cached_property
+    def excess_of(self) -> np.ndarray:
+        """Error over bound, per element; 0 where nothing is known."""
+        tiny = np.finfo(np.longdouble).tiny
+        floor = np.finfo(self.got.dtype).tiny * 64  # an underflow is no fault
+        with np.errstate(all="ignore"):
+            error = np.abs(np.asarray(self.got, np.longdouble) - self.expected)
+            excess = error / np.maximum(self.bound + floor, tiny)
+            if (excess <= 1).all():
+                return excess
+            excess = np.where(error == 0, 0, excess)
+        excess = np.where(np.isnan(excess), np.inf, excess)
+        # what the dtype cannot hold may be infinite, or nan
+        return np.where(np.abs(self.expected) <= np.finfo(self.got.dtype).max, excess, 0)
+
+    @cached_property
+    def excess(self) -> float:
+        return float(self.excess_of.max(initial=0))
+
+    @property
+    def ok(self) -> bool:
+        return self.excess <= 1
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether nothing could have been found wrong: no element known, or none left to differ."""
+        least = self.bound if self.least is None else self.least
+        return not self.kinks and vanished(self.expected, least)
+
+    @property
+    def telling(self) -> tuple[bool, bool, float]:
+        """What to sort by: the last one tells most. Random cotangents explain more than others."""
+        return not self.ok, not self.ok and self.kind == "random", self.excess
+
+    def worst(self) -> tuple[tuple[int, ...], float, float, float]:
+        """Index, expected, got and bound where the error is largest relative to its bound."""
+        if not self.got.size:
+            return (), 0.0, 0.0, 0.0
+        index = np.unravel_index(int(np.argmax(self.excess_of)), self.expected.shape)
+        at = tuple(int(i) for i in index)
+        return at, float(self.expected[at]), float(np.asarray(self.got)[at]), float(self.bound[at])
+
+    def vanishes(self, wide: np.ndarray, part: float, bound: Any = 0.0) -> bool:
+        """Whether what is out of bounds is gone in wider numbers: but for this part of it.
+
+        Or but for what ``bound``, of what may round in these numbers, comes to in the wider ones.
+        """
+        rounding = bound * float(np.finfo(wide.dtype).eps / np.finfo(self.got.dtype).eps)
+        with np.errstate(all="ignore"):
+            left = np.abs(wide - self.expected)
+            most = part * np.abs(self.got - self.expected) + self.error + rounding
+        return bool(((left <= most) | (self.excess_of <= 1)).all())
+
+
+def reconsidered(
+    sample: Sample,
+    k: int,
+    reference: Reference,
+    in_wider: Callable[[], np.ndarray | None],
+    *,
+    derived: bool = False,
+) -> Sample:
+    """``sample``, with a wider bound where what is out of bounds is rounding after all.
+
+    What rounds need not be seen in the summands of a cotangent: what the rounding of the inputs
+    does to them, what cancels within one, as in 1 - y^2, and what is left where all cancels. The
+    last two may be as large as a fault, so they count only for what vanishes in wider numbers.
+
+    Args:
+        sample: a cotangent of input ``k``.
+        k: an input.
+        reference: what is right.
+        in_wider: the same cotangent computed in wider numbers; None if that cannot be done.
+        derived: whether the function itself says how much of it cancels, as it does where its
+            derivative was not written by hand.
+    """
+    if sample.ok or reference.closed:
+        return sample
+    sample = replace(sample, least=sample.bound)  # in wider numbers that much is seen
+    y_bar, wide = sample.y_bar, in_wider()
+    sizes = [reference.steepest(k, y_bar)]
+    if wide is not None:
+        sizes.append(reference.hidden(k, y_bar))
+        left = reference.left(k, y_bar)
+        if derived or (np.abs(sample.expected) <= left + sample.error).all():
+            sizes.append(left)
+
+    def excused(sample: Sample) -> Sample:
+        for size in sizes:
+            wider = replace(sample, bound=sample.bound + size)
+            if wider.ok and (wide is None or sample.vanishes(wide, _LEFT, size)):
+                return wider
+        return sample
+
+    found = excused(sample)
+    if found.ok:
+        return found
+    conditioning = reference.conditioning(y_bar)[k]  # costs most
+    conditioned = replace(sample, bound=sample.bound + conditioning)
+    return conditioned if conditioned.ok else excused(conditioned)

@@ -1,0 +1,163 @@
+"""What rounds is no fault, and no fault is taken for what rounds: at points where much cancels."""
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+SEEDS = range(8)
+
+
+def sigmoid(x):
+    y = 1 / (1 + np.exp(-x))
+    return y, y.copy()
+
+
+def softmax(x):
+    e = np.exp(x - x.max(1, keepdims=True))
+    y = e / e.sum(1, keepdims=True)
+    return y, y.copy()
+
+
+def confident(x):  # cross entropy with the class 0
+    y = softmax(x)[0]
+    return -np.log(y[:, 0]).mean(), y
+
+
+def confident_back(y_bar, y):
+    return (y_bar * (y - np.eye(y.shape[1], dtype=y.dtype)[0]) / len(y),)
+
+
+def softmax_back(y_bar, y):
+    return (y * (y_bar - (y_bar * y).sum(1, keepdims=True)),)
+
+
+def normalized(x):
+    xc = x - x.mean(0)
+    inv_std = 1 / np.sqrt((xc * xc).mean(0) + x.dtype.type(1e-5))
+    return xc * inv_std, inv_std
+
+
+def normalized_back(g, x_hat, inv_std):
+    return (inv_std * (g - g.mean(0) - x_hat * (g * x_hat).mean(0)),)
+
+
+def scaled(scale, *shape, shift=0.0):
+    return lambda rng: scale * rng.normal(size=shape) + shift
+
+
+RIGHT = {
+    "tanh": (
+        lambda x: (np.tanh(x), np.tanh(x)),
+        lambda y_bar, y: (y_bar * (1 - y * y),),
+        scaled(10, 5),
+    ),
+    "sigmoid": (sigmoid, lambda y_bar, y: (y_bar * y * (1 - y),), scaled(1, 5, shift=15)),
+    "softmax": (softmax, softmax_back, scaled(20, 3, 4)),
+    "confident": (confident, confident_back, scaled(1, 4, 3, shift=np.array([20.0, 0, 0]))),
+    "log cosh": (
+        lambda x: (np.log(np.cosh(x)), x),
+        lambda y_bar, x: (y_bar * np.tanh(x),),
+        scaled(1e-4, 5),
+    ),
+    "exp - 1": (
+        lambda x: (np.exp(x) - 1, x),
+        lambda y_bar, x: (y_bar * np.exp(x),),
+        scaled(1e-5, 5),
+    ),
+    "half the squares": (
+        lambda x: (lambda x_hat, s: ((x_hat * x_hat).sum() / 2, (x_hat, s)))(*normalized(x)),
+        lambda y_bar, cache: normalized_back(y_bar * cache[0], *cache),
+        scaled(1, 5, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_code_is_proven_where_much_cancels(name, dtype):
+    forward, backward, draw = RIGHT[name]
+    for seed in SEEDS:
+        x = draw(np.random.default_rng(seed)).astype(dtype)
+        mg.verify.check_backward(forward, backward, [x], rng=seed).raise_if_failed()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_what_rounding_leaves_of_a_gradient_that_vanishes_is_not_wrong(dtype):
+    def forward(x):
+        x_hat, inv_std = normalized(x)
+        return x_hat.sum(), (x_hat, inv_std)
+
+    def backward(y_bar, cache):
+        return normalized_back(y_bar * np.ones_like(cache[0]), *cache)
+
+    for seed in SEEDS:
+        x = np.random.default_rng(seed).normal(size=(5, 3)).astype(dtype)
+        report = mg.verify.check_backward(forward, backward, [x], rng=seed)
+        assert not report.findings, report
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("scale", [1.0, 5.0, 20.0])
+def test_ways_agree_on_saturated_points(scale, dtype):
+    def tanh_vjp(xp, y_bar, x):
+        return (y_bar * (1 - xp.tanh(x) ** 2),)
+
+    def softmax_vjp(xp, y_bar, x):
+        return softmax_back(y_bar, softmax(x)[0])
+
+    for seed in SEEDS:
+        x = (scale * np.random.default_rng(seed).normal(size=(3, 4))).astype(dtype)
+        mg.verify.three_way(mg.tanh, tanh_vjp, [x], rng=seed).raise_if_failed()
+        mg.verify.three_way(mg.softmax, softmax_vjp, [x], rng=seed).raise_if_failed()
+        mg.verify.gradcheck(mg.softmax, [x], order=2, rng=seed).raise_if_failed()
+
+
+def test_op_is_proven_where_its_function_rounds_more_than_its_size_tells():
+    def log_cosh(x):
+        return mg.mean(mg.log((mg.exp(x) + mg.exp(-x)) / 2))
+
+    for seed in SEEDS:
+        x = (1e-2 * np.random.default_rng(seed).normal(size=5)).astype("float32")
+        mg.verify.gradcheck(log_cosh, [x], rng=seed).raise_if_failed()
+
+
+def one_wrong(rule, index, factor):
+    """A backward pass whose cotangent is wrong in one element."""
+
+    def backward(y_bar, x):
+        x_bar = rule(y_bar, x)
+        x_bar[index] *= x_bar.dtype.type(factor)
+        return (x_bar,)
+
+    return backward
+
+
+BESIDE_STEEP = {
+    "1/x, sign": (lambda x: 1 / x, lambda g, x: -g / x**2, [1e-3, 1.0], -1),
+    "1/x, half": (lambda x: 1 / x, lambda g, x: -g / x**2, [3e-3, 0.4, 1.5, -2.0], 1.5),
+    "exp, sign": (np.exp, lambda g, x: g * np.exp(x), [15.0, 0.0, -1.0], -1),
+    "square, zero": (np.square, lambda g, x: 2 * g * x, [1e4, 1e-3], 0),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", BESIDE_STEEP)
+def test_wrong_element_beside_a_steep_one_is_found(name, dtype):
+    f, rule, x, factor = BESIDE_STEEP[name]
+    x = np.array(x, dtype)
+    report = mg.verify.check_backward(lambda x: (f(x), x), one_wrong(rule, -1, factor), [x])
+    assert report.findings[0].index == (len(x) - 1,)
+    right = mg.verify.check_backward(lambda x: (f(x), x), one_wrong(rule, -1, 1), [x])
+    assert right.ok, right
+
+
+def test_fault_as_small_as_rounding_is_found_by_staying_in_wider_numbers():
+    def forward(x):
+        return np.logaddexp(x, 0), x
+
+    def backward(y_bar, x, factor=1.04):
+        return (y_bar * factor * np.exp(x) / (1 + np.exp(x)),)
+
+    x = np.array([-36.0, -35.0])  # all derivatives are of the size of eps
+    assert mg.verify.check_backward(forward, backward, [x]).findings[0].kind == "value"
