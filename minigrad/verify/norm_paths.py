@@ -15,6 +15,7 @@ import numpy as np
 from minigrad.verify.fit import close, written
 from minigrad.verify.subject import Subject
 
+_PATHS = "direct path", "mean path", "variance path"
 _RELATIVE = 0.1  # what the paths leave unexplained of a relative of the textbook's formula
 
 
@@ -45,12 +46,18 @@ class Norm:
     def xc(self) -> np.ndarray:
         return self.x - self.mu
 
-    def paths(self, y_bar: np.ndarray) -> np.ndarray:
-        """The direct path, the mean path and the variance path, whose sum is x_bar."""
+    def paths(
+        self, y_bar: np.ndarray, outer: np.ndarray | None = None, inner: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The direct path, the mean path and the variance path, whose sum is x_bar.
+
+        ``outer`` and ``inner`` stand for x_hat before the mean of the last path and in it.
+        """
         axes = tuple(i + 1 for i in self.axes)
         g, x_hat = y_bar * self.gamma, self.xc * self.inv_std
         mean_path = np.broadcast_to(-g.mean(axis=axes, keepdims=True), g.shape)
-        variance_path = -x_hat * (g * x_hat).mean(axis=axes, keepdims=True)
+        outer, inner = x_hat if outer is None else outer, x_hat if inner is None else inner
+        variance_path = -outer * (g * inner).mean(axis=axes, keepdims=True)
         return self.inv_std * np.stack([g, mean_path, variance_path])
 
     @property
@@ -147,13 +154,25 @@ def _factor(norm: Norm, got: np.ndarray, expected: np.ndarray, tolerance: float)
 
 
 def _x(norm: Norm, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
-    """x_bar = a direct + b mean path + c variance path, with a, b, c to find."""
+    """x_bar = a direct + b mean path + c variance path, with a, b, c to find.
+
+    All paths may be made of something else than they should, or one of them alone.
+    """
     paths = norm.paths(y_bar)
-    variants = {
-        "": paths, "eps is missing": paths / (np.sqrt(norm.var) * norm.inv_std),
-        "gamma is missing": replace(norm, gamma=np.ones(())).paths(y_bar),
-        "gamma comes after the means": norm.gamma * replace(norm, gamma=np.ones(())).paths(y_bar),
-    }  # fmt: skip
+    without_gamma = replace(norm, gamma=np.ones(())).paths(y_bar)
+    instead = {
+        "eps is missing": paths / (np.sqrt(norm.var) * norm.inv_std),
+        "gamma is missing": without_gamma,
+        "gamma comes after the means": norm.gamma * without_gamma,
+        "inv_std is missing": paths / norm.inv_std,
+    }
+    variants = {"": paths, **instead}
+    for what, terms in instead.items():
+        for i, path in enumerate(_PATHS):
+            variants[f"{what} in the {path}"] = np.stack([*paths[:i], terms[i], *paths[i + 1 :]])
+    outside, inside = norm.paths(y_bar, outer=norm.x), norm.paths(y_bar, inner=norm.x)
+    variants["x stands for x_hat in the variance path"] = outside
+    variants["x stands for x_hat in the mean of the variance path"] = inside
     for what, terms in variants.items():
         weights, residual = _weights(terms, got)
         if residual <= tolerance:
@@ -164,7 +183,7 @@ def _x(norm: Norm, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
 
 def _in_words(weights: np.ndarray, n: int, tolerance: float) -> str:
     parts = []
-    for weight, path in zip(weights, ("direct path", "mean path", "variance path"), strict=True):
+    for weight, path in zip(weights, _PATHS, strict=True):
         if abs(weight - 1) < tolerance:
             continue
         if abs(weight) < tolerance:

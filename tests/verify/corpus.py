@@ -300,6 +300,16 @@ def paths(direct=1.0, mean=1.0, variance=1.0, eps=True):
     return stateless(backward)
 
 
+def variance(change):
+    """x_bar with another variance path: ``change(dy * gamma, dy, s)`` times inv_std."""
+
+    def backward(dy, s):
+        g = dy * channels(s.gamma, dy)
+        return s.r * (g - s.mean(g) - change(g, dy, s)), *right(dy, s)[1:]
+
+    return stateless(backward)
+
+
 def after(change):
     """The right cotangents, changed: ``change(dx, dgamma, dbeta, dy, s) -> three``."""
     return stateless(lambda dy, s: change(*right(dy, s), dy, s))
@@ -602,6 +612,19 @@ WRONG = {
     "sum instead of mean, variance": (paths(variance=lambda m: m), {"x"}, "factor N in the var"),
     "sum instead of mean, mean path": (paths(mean=lambda m: m), {"x"}, "factor N in the mean"),
     "eps missing in inv_std": (paths(eps=False), {"x"}, "eps"),
+    # a path made of something else
+    "gamma missing in the variance path": (
+        variance(lambda g, dy, s: s.x_hat * s.mean(dy * s.x_hat)), {"x"},
+        "gamma is missing in the variance path"),
+    "gamma missing in the mean path": (
+        on(0, lambda g, dy, s: g + s.r * (s.mean(dy * channels(s.gamma, dy)) - s.mean(dy))), {"x"},
+        "gamma is missing in the mean path"),
+    "xc for x_hat": (
+        variance(lambda g, dy, s: s.xc * s.mean(g * s.x_hat)), {"x"},
+        "inv_std is missing in the variance path"),
+    "x for x_hat": (
+        variance(lambda g, dy, s: s.x * s.mean(g * s.x_hat)), {"x"},
+        "x stands for x_hat in the variance path"),
     # factors
     **{f"{name} of {['x', 'gamma', 'beta'][k]}": (on(k, lambda g, dy, s, f=f: f * g), {
         ["x", "gamma", "beta"][k]}, cause)
