@@ -123,11 +123,15 @@ def _size(probe: Probe) -> int:
 def _merged(found: dict[int, Finding], everywhere: dict[int, Probe]) -> Finding:
     """One finding for a fault that shows at several points: its smallest point, its extent."""
     finding = found[_smallest(found, everywhere)]
-    causes = [f.cause for f in found.values() if f.cause]
-    common = max(set(causes), key=causes.count) if causes else ""
+    causes = [f.cause for f in found.values()]
+    # what fits at most points; where nothing does, what fits a few of them by chance misleads
+    common = max(dict.fromkeys(causes), key=lambda cause: (causes.count(cause), bool(cause)))
     only = _only([everywhere[i] for i in found], list(everywhere.values()))
     cause = "; ".join(part for part in (common, only) if part)
-    extent = f"{finding.label}: {finding.message} [{len(found)} of {len(everywhere)} points"
+    message = finding.message
+    if finding.cause != common:
+        message = message.removesuffix(f"; likely cause: {finding.cause}")
+    extent = f"{finding.label}: {message} [{len(found)} of {len(everywhere)} points"
     return replace(finding, cause=cause, message=f"{extent}{', ' + only if only else ''}]")
 
 

@@ -307,6 +307,23 @@ def leaves(*args, **params):
     sys.exit(0)
 
 
+def test_a_cause_that_fits_few_of_the_points_is_not_named():
+    forward, right = corpus.RIGHT["closed form"]()
+
+    def backward(y_bar, s):  # of two rows x_hat is 1 in float16, as if eps were 0
+        gamma_bar = (y_bar * s.x_hat.astype("f2").astype("f8")).sum(0)
+        return right(y_bar, s)[0], gamma_bar, right(y_bar, s)[2]
+
+    labels = "NC (2, 3) float64", "NC (5, 3) float64", "NC (7, 5) float64"
+    points = [p for p in probes.batch_norm("NC") if p[0] in labels]
+    (alone,) = campaign(lambda: (forward, backward), points[1:2]).findings
+    assert alone.cause == "eps is missing"
+    (finding,) = campaign(lambda: (forward, backward), points).findings
+    assert finding.cause == ""
+    assert finding.label == "NC (2, 3) float64"
+    assert "eps is missing" not in finding.message
+
+
 def two_rows(x, gamma, beta, eps):
     return (x - x.mean(0)) * gamma + beta
 
