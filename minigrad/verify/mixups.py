@@ -49,6 +49,7 @@ def explain(
     flow = _flow(subject, k, y_bar.shape[1:], expected_of) if k == 0 else ""
     return (
         "; ".join(filter(None, (product, flow)))
+        or (_averaged(subject, y_bar.shape[1:], tolerance, expected_of) if k == 0 else "")
         or _part(k, y_bar, got, tolerance, expected_of)
         or _local(subject, got, right[k])
         or _reach(subject, k, y_bar.shape[1:], expected_of)
@@ -115,6 +116,31 @@ def _flow(
     if missing:
         return f"paths between elements along {_written(missing)} are missing"
     return f"y_bar is mixed along {_written(extra)}, too" if extra else ""
+
+
+def _averaged(
+    subject: Subject,
+    shape: tuple[int, ...],
+    tolerance: float,
+    expected_of: Callable[[np.ndarray], Expected],
+) -> str:
+    """What elements of y_bar give to others is a mean for a sum, or a sum for a mean."""
+    if subject.inputs[0].shape != shape:
+        return ""
+    right, got = [], []
+    for own in _spread(shape):
+        one_hot = _one_hot(shape, own, subject.dtype)
+        others = np.ones(shape, bool)
+        others[own] = False
+        right.append(np.asarray(expected_of(one_hot).values[0], np.float64)[others])
+        got.append(np.asarray(subject.pull(one_hot)[0], np.float64)[others])
+    where = "in the paths between elements: perhaps"
+    for n in set(shape) - {1}:
+        if close(np.stack(right) / n, np.stack(got), tolerance):
+            return f"factor 1/{n} {where} a sum became a mean"
+        if close(np.stack(right) * n, np.stack(got), tolerance):
+            return f"factor {n} {where} a mean became a sum"
+    return ""
 
 
 def _spread(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -190,11 +216,16 @@ def _reached(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where the cotangent of input ``k`` must not be 0 for a ``y_bar`` of 0 but at ``own``, and
     where it is not: (elements, axes) each."""
-    one_hot = np.zeros(shape, subject.dtype)
-    one_hot[own] = 1
+    one_hot = _one_hot(shape, own, subject.dtype)
     expected = expected_of(one_hot)
     right = np.abs(expected.values[k]) > expected.bounds[k]
     return np.argwhere(right), np.argwhere(np.asarray(subject.pull(one_hot)[k]))
+
+
+def _one_hot(shape: tuple[int, ...], own: tuple, dtype: np.dtype) -> np.ndarray:
+    one_hot = np.zeros(shape, dtype)
+    one_hot[own] = 1
+    return one_hot
 
 
 def _listed(places: list[list[int]]) -> str:

@@ -137,6 +137,12 @@ MIXUPS = {
     "softmax: axis": (
         _softmax_forward, lambda dy, y: (y * (dy - (dy * y).sum(0, keepdims=True)),), _square, 0,
         "y_bar is mixed along axis 0, not along axis 1"),
+    "softmax: mean": (
+        _softmax_forward, lambda dy, y: (y * (dy - (dy * y).mean(1, keepdims=True)),), _square, 0,
+        "factor 1/4 in the paths between elements: perhaps a sum became a mean"),
+    "log softmax: mean": (
+        _log_softmax, lambda dy, s: (dy - s * dy.mean(1, keepdims=True),), ((3, 4),), 0,
+        "factor 1/4 in the paths between elements: perhaps a sum became a mean"),
     "log softmax: passed on": (
         _log_softmax, lambda dy, s: (dy.copy(),), _square, 0,
         "it is y_bar; paths between elements along axis 1 are missing"),
