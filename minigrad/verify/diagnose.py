@@ -161,4 +161,7 @@ def _permuted(got: np.ndarray, expected: np.ndarray) -> str:
             return f"reversed along axis {axis - 1}"
         if any(close(np.roll(expected, shift, axis), got, tolerance) for shift in (1, -1)):
             return f"shifted along axis {axis - 1}"
+    for pair in combinations(range(1, ndim + 1), 2):
+        if close(np.flip(expected, pair), got, tolerance):
+            return f"reversed along axes {pair[0] - 1} and {pair[1] - 1}"
     return ""

@@ -191,6 +191,9 @@ MIXUPS = {
     "a factor where the rest is zero": (
         lambda x: (x * np.array([[1.0], [0], [0], [0]]) / 0.6, None),
         lambda dy, _: (dy * np.array([[1.0], [0], [0], [0]]),), _square, 0, "constant factor 0.6"),
+    "a kernel flipped on both axes": (
+        _times, lambda dy, c: (dy * c[1], (dy * c[0])[::-1, ::-1].copy()), 2 * _square, 1,
+        "reversed along axes 0 and 1"),
     "bias: axis, seen by the shape": (
         lambda x, b: (x + b, None), lambda dy, _: (dy.copy(), dy.sum(1)), ((4, 3), (3,)), 1,
         "the wrong one was summed"),
