@@ -181,8 +181,9 @@ class Reference:
         return Rounding(sizes, self._terms).bounds(self.dtype)
 
     def _steepest(self, k: int, y_bar: np.ndarray) -> np.ndarray:
-        """The size of the largest derivative with respect to input ``k``."""
-        return np.abs(y_bar).max(initial=0) * np.abs(self.jacobians[k].value).max(initial=0)
+        """The size of the largest finite derivative with respect to input ``k``."""
+        slopes = np.abs(self.jacobians[k].value)
+        return np.abs(y_bar).max(initial=0) * slopes.max(initial=0, where=np.isfinite(slopes))
 
     def steepest(self, k: int, y_bar: np.ndarray) -> np.ndarray:
         """A bound of what rounds in an element that is made with what the steepest one needs."""
@@ -192,11 +193,15 @@ class Reference:
         """A bound of what rounds where something large cancels, as in 1 - y^2 where y is all but 1.
 
         Of the size of the largest slope between 0 and here, which is not seen where all elements
-        are saturated; or of y itself over the length on which it varies.
+        are saturated; or of y itself over the length on which it varies. An input that is large
+        against that length, as beside its mean, brings as much larger rounding.
         """
         sizes = [self._steepest(k, y_bar), self._slope() * np.abs(y_bar).max(initial=0)]
         sizes.append(self._over_scale(k, np.abs(self.y), y_bar))
-        return self._bound(np.nan_to_num(np.max(np.broadcast_arrays(*sizes), axis=0)))
+        pairs = zip(self.wide, self.scales, strict=True)
+        offset = max(float((np.abs(x) / scale).max(initial=0)) for x, scale in pairs)
+        size = np.max(np.broadcast_arrays(*sizes), axis=0) * (1 + offset)
+        return self._bound(np.nan_to_num(size))
 
     def left(self, k: int, y_bar: np.ndarray) -> np.ndarray:
         """A bound of what rounding leaves where all cancels, which y shows by its own noise."""

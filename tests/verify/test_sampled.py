@@ -1,7 +1,11 @@
 """What rounds is no fault, and no fault is taken for what rounds: at points where much cancels."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 import minigrad as mg
 
@@ -120,6 +124,45 @@ def test_op_is_proven_where_its_function_rounds_more_than_its_size_tells():
     for seed in SEEDS:
         x = (1e-2 * np.random.default_rng(seed).normal(size=5)).astype("float32")
         mg.verify.gradcheck(log_cosh, [x], rng=seed).raise_if_failed()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_loss_of_a_batch_norm_is_proven_far_from_0(dtype):
+    def forward(x):
+        x_hat, inv_std = normalized(x)
+        return ((x_hat - 1) ** 2).mean(), (x_hat, inv_std)
+
+    def backward(y_bar, cache):
+        x_hat = cache[0]
+        return normalized_back((y_bar * 2 * (x_hat - 1) / x_hat.size).astype(y_bar.dtype), *cache)
+
+    for seed in SEEDS:
+        x = (np.random.default_rng(seed).normal(size=(5, 3)) + 1e4).astype(dtype)
+        mg.verify.check_backward(forward, backward, [x], rng=seed).raise_if_failed()
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid", "tanh", "confident"])
+def test_no_point_that_hypothesis_finds_accuses_right_code(name):
+    forward, backward, _ = RIGHT[name]
+    elements = st.floats(-50, 50, width=32)
+    points = arrays("float32", (3, 4), elements=elements).map(lambda x: ("", [x], {}))
+    report = mg.verify.campaign(lambda: (forward, backward), points)
+    assert not report.findings, report
+
+
+def test_element_whose_derivative_is_infinite_is_not_judged():
+    x = np.array([0.0, 1.0, 4.0])
+
+    def forward(x):
+        return np.sqrt(x), x
+
+    def backward(y_bar, x, factor=1.0):
+        with np.errstate(all="ignore"):
+            return (y_bar * factor / (2 * np.sqrt(x)),)
+
+    assert not mg.verify.check_backward(forward, backward, [x]).findings
+    wrong = mg.verify.check_backward(forward, partial(backward, factor=1.01), [x])
+    assert wrong.findings[0].kind == "value"
 
 
 def one_wrong(rule, index, factor):
