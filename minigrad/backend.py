@@ -7,7 +7,7 @@ in; ``register(Library(...))`` adds another.
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -304,13 +304,17 @@ def as_operands(values: list) -> list:
 def frozen(array: Any, own: bool = False) -> Any:
     """A private read-only copy of ``array``: what a graph keeps of a caller's array.
 
-    With ``own`` nobody else holds ``array``, and it is not copied. What is inside a tuple or list
-    (an index) is frozen, too; what is no array passes through. A 0-d NumPy array becomes a NumPy
-    scalar, which cannot change and computes ten times as fast.
+    With ``own`` nobody else holds ``array``, and it is not copied. What is inside a tuple, list or
+    slice (an index) is frozen, too, tensors and buffers as arrays; what is no array passes through.
+    A 0-d NumPy array becomes a NumPy scalar, which cannot change and computes ten times as fast.
     """
+    if array is None or MODULES.get(array.__class__) is WEAK:
+        return array
     if isinstance(array, (tuple, list)):
         items = [frozen(item) for item in array]
         return items if isinstance(array, list) else tuple(items)
+    if isinstance(array, slice):
+        return slice(frozen(array.start), frozen(array.stop), frozen(array.step))
     library = _LIBRARIES.get(type(array))
     if library is not None and library is not NUMPY:
         array = array if array.dtype.kind == "O" else _real(array)  # symbols are exact
@@ -319,7 +323,16 @@ def frozen(array: Any, own: bool = False) -> Any:
         if not array.ndim:
             return _real(array)[()]
         return read_only(_real(array) if own else np.array(_real(array), subok=False))
-    return array
+    if hasattr(array, "node"):
+        return frozen(array.array)
+    return frozen(np.array(array)) if _is_buffer(array) else array
+
+
+def _is_buffer(value: Any) -> bool:
+    """Whether NumPy reads an array, which may change, from ``value``: an ``array.array``, say."""
+    if isinstance(value, np.generic):
+        return False
+    return isinstance(value, (MutableSequence, memoryview)) or hasattr(type(value), "__array__")
 
 
 def read_only(array: Any) -> Any:

@@ -1,5 +1,8 @@
 """An array the graph still needs cannot change unnoticed."""
 
+from array import array
+from collections import deque
+
 import numpy as np
 import pytest
 
@@ -176,6 +179,41 @@ def test_an_index_may_change_after_the_call():
     rows[:], mask[:], both[0] = 0, False, 2
     y.backward()
     np.testing.assert_array_equal(x.grad.data, [110.0, 100.0, 23.0])
+
+
+class Foreign:
+    """An array of some other library."""
+
+    def __init__(self, values):
+        self.values = np.array(values)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def __setitem__(self, key, value):
+        self.values[key] = value
+
+
+@pytest.mark.parametrize(
+    ("make", "index"),
+    [
+        (np.array, lambda i: slice(i, 2)),
+        (np.array, lambda i: (..., slice(i, 2))),
+        (mg.tensor, lambda i: slice(i, 2)),
+        (mg.tensor, lambda i: [i, 1]),
+        (mg.tensor, lambda i: (None, [i, 1])),
+        (lambda i: array("l", [i, 1]), lambda rows: rows),
+        (lambda i: array("l", [i, 1]), memoryview),
+        (lambda i: deque([i, 1]), lambda rows: rows),
+        (lambda i: Foreign([i, 1]), lambda rows: rows),
+    ],
+)
+def test_what_an_index_is_made_of_may_change_after_the_call(make, index):
+    x, part = leaf([1.0, 2.0, 3.0]), make(0)
+    y = mg.sum(x[index(part)] * [10.0, 20.0])
+    part[() if make in (np.array, mg.tensor) else 0] = 2
+    y.backward()
+    np.testing.assert_array_equal(x.grad.data, [10.0, 20.0, 0.0])
 
 
 def test_a_tensor_index_may_be_assigned_after_the_call():
