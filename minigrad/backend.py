@@ -273,8 +273,8 @@ def as_array(value: Any, dtype: Any = None) -> Any:
         library = NUMPY
     dtype = None if dtype is None else as_dtype(dtype)
     try:
-        array = _real(library.xp.asarray(value))  # given a dtype, it would make None a nan
-        return array if dtype is None else _real(library.xp.asarray(value, dtype=dtype))
+        array = real(library.xp.asarray(value))  # given a dtype, it would make None a nan
+        return array if dtype is None else real(library.xp.asarray(value, dtype=dtype))
     except (OverflowError, ValueError) as error:
         raise kind_of(error)(f"not an array: {str(error).splitlines()[0]}") from error
 
@@ -286,8 +286,10 @@ def _holds_tensors(items: Any) -> bool:
     return getattr(type(items), "__array_ufunc__", ...) is None
 
 
-def _real(array: Any) -> Any:
-    if array.dtype.kind not in "fiub":
+def real(array: Any) -> Any:
+    """``array``, a number or an array of real ones; DTypeError of others, but symbols are exact."""
+    kind = getattr(array, "dtype", _BOOL).kind
+    if kind not in "fiub" and (kind != "O" or library_of(array) is NUMPY):
         raise DTypeError(
             facts("an array", expected="real numbers (float, int, bool)", got=array.dtype)
         )
@@ -317,12 +319,11 @@ def frozen(array: Any, own: bool = False) -> Any:
         return slice(frozen(array.start), frozen(array.stop), frozen(array.step))
     library = _LIBRARIES.get(type(array))
     if library is not None and library is not NUMPY:
-        array = array if array.dtype.kind == "O" else _real(array)  # symbols are exact
-        return array if own else array.copy()
+        return real(array) if own else real(array).copy()
     if isinstance(array, np.ndarray):
         if not array.ndim:
-            return _real(array)[()]
-        return read_only(_real(array) if own else np.array(_real(array), subok=False))
+            return real(array)[()]
+        return read_only(real(array) if own else np.array(real(array), subok=False))
     if hasattr(array, "node"):
         return frozen(array.array)
     return frozen(np.array(array)) if _is_buffer(array) else array

@@ -218,6 +218,14 @@ def wrong_tangent(op: Any, y_dot: Any, y: Any) -> RuleError:
     return RuleError(facts(headline, expected=expected, got=tuple(y_dot.shape)))
 
 
+def castable(op: Any, bar: Any) -> Any:
+    """``bar``, which a rule of ``op`` returned; RuleError where a cast would lose a part of it."""
+    if bar.dtype.kind not in "fiub":
+        headline = f"{op.name}: the derivative rule returned what is not real"
+        raise RuleError(facts(headline, expected="real numbers (float)", got=describe(bar)))
+    return bar
+
+
 def overwritten(leaf: Any, order: list) -> OverwrittenError:
     """The tensor of ``leaf`` was assigned after a node of the graph ``order`` used it."""
     user = next((node for node in order if leaf in node.parents), None)

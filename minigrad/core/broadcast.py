@@ -4,7 +4,7 @@ from typing import Any
 
 from minigrad.core.op import op
 from minigrad.declaration import Case
-from minigrad.errors import wrong_cotangent, wrong_tangent
+from minigrad.errors import castable, wrong_cotangent, wrong_tangent
 
 _UP = (((3,), (2, 3)), ((2, 1), (4, 2, 3)), ((), (2, 2)), ((0, 3), (2, 0, 3)))
 
@@ -97,7 +97,7 @@ def unbroadcast(op: Any, i: int, x_bar: Any, x: Any, y_shape: tuple) -> Any:
         if not axes or max(axes) >= loop or shape[:loop] != y_shape[:loop]:
             raise wrong_cotangent(op, i, x_bar, x)
         x_bar = sum_to(x_bar, shape=x.shape)
-    return x_bar if x_bar.dtype == x.dtype else astype(x_bar, dtype=x.dtype)
+    return x_bar if x_bar.dtype == x.dtype else astype(castable(op, x_bar), dtype=x.dtype)
 
 
 def rebroadcast(op: Any, y_dot: Any, y: Any) -> Any:
@@ -106,4 +106,4 @@ def rebroadcast(op: Any, y_dot: Any, y: Any) -> Any:
         if _repeated_axes(y.shape, y_dot.shape) is None:
             raise wrong_tangent(op, y_dot, y)
         y_dot = broadcast_to(y_dot, shape=y.shape)
-    return y_dot if y_dot.dtype == y.dtype else astype(y_dot, dtype=y.dtype)
+    return y_dot if y_dot.dtype == y.dtype else astype(castable(op, y_dot), dtype=y.dtype)

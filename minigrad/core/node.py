@@ -10,7 +10,7 @@ from itertools import count
 from operator import attrgetter
 from typing import Any
 
-from minigrad.backend import namespace
+from minigrad.backend import namespace, real
 
 _next_index = count().__next__
 
@@ -68,7 +68,7 @@ class Cached(Node):
 
 def leaf(value: Any, requires_grad: bool = False, name: str | None = None) -> Node:
     """A node that no op made: a parameter, or a constant that a recorded op used."""
-    node = Node(None, {}, (), (), value, None)
+    node = Node(None, {}, (), (), real(value), None)
     node.requires_grad, node.keep_grad, node.name = requires_grad, requires_grad, name
     return node
 

@@ -327,6 +327,16 @@ def test_operands_that_are_no_real_arrays_are_refused_on_either_side(operand, le
         _ = op(operand, x) if left else op(x, operand)
 
 
+@pytest.mark.parametrize("array", [np.array([1j, 2j]), np.array([1, 2], object)], ids=repr)
+@pytest.mark.parametrize("left", [True, False])
+def test_a_constant_that_is_not_real_does_not_enter_a_graph(array, left):
+    x, z = leaf([1.0, 2.0], "weights"), mg.tensor([1.0, 1.0]) * array  # as NumPy computes
+    with raises(errors.DTypeError, TypeError, "multiply", "weights", str(array.dtype)):
+        _ = z * x if left else x * z
+    with raises(errors.DTypeError, TypeError, str(array.dtype)):
+        z.name = "z"  # which gives it a node
+
+
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 @pytest.mark.parametrize("left", [True, False])
 def test_a_matrix_is_refused_or_taken_elementwise(left):

@@ -353,6 +353,20 @@ def test_a_cotangent_that_is_no_array_is_named(value):
 
 
 @pytest.mark.usefixtures("declared")
+@pytest.mark.parametrize("kind", ["vjp", "partials"])
+@pytest.mark.parametrize("value", [[1.0, 2.0, 3.0], 1.0])
+def test_a_rule_that_returns_complex_numbers_is_named_in_both_modes(kind, value):
+    broken = declare(lambda a: (a * 1j, None), kind)
+    broken.defjvp(lambda x_dots, y, x1, x2: x_dots[0] * 1j)
+    x = leaf(value)
+    with pytest.raises(errors.RuleError, match=r"broken[\s\S]*real[\s\S]*complex128"):
+        broken(x, x).backward(value)
+    with pytest.raises(errors.RuleError, match=r"broken[\s\S]*real[\s\S]*complex128"):
+        mg.jvp(lambda t: broken(t, 0.0), (value,), (value,))
+    assert x.grad is None
+
+
+@pytest.mark.usefixtures("declared")
 def test_a_partial_that_is_too_large_is_refused_in_both_modes():
     broken = declare(lambda y: (np.ones((2, 3)), 1), "partials")
     x = leaf([1.0, 2.0, 3.0], "x")
