@@ -226,12 +226,15 @@ def castable(op: Any, bar: Any) -> Any:
     return bar
 
 
-def overwritten(leaf: Any, order: list) -> OverwrittenError:
-    """The tensor of ``leaf`` was assigned after a node of the graph ``order`` used it."""
+def unchanged(order: list) -> list:
+    """``order``, the nodes of a graph; OverwrittenError where a tensor was assigned since."""
+    leaf = next((node for node in order if node.overwritten), None)
+    if leaf is None:
+        return order
     user = next((node for node in order if leaf in node.parents), None)
     call = "backward" if user is None else f"{user.op.name}: input {user.parents.index(leaf)}"
     tensor = f"{leaf.name or 'tensor'} {tuple(leaf.value.shape)}"
-    return OverwrittenError(
+    raise OverwrittenError(
         facts(
             f"{call}, {tensor}, was assigned after this graph was recorded",
             expected=f"the {leaf.overwritten} it had then",

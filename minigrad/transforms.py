@@ -185,7 +185,7 @@ class _Run:
         fresh, since = set(self.nodes), min(node.index for node in self.nodes)
         return any(
             node.requires_grad and (node.index < since or (node.op is None and node not in fresh))
-            for node in ancestors(self.y.node, since)
+            for node in ancestors(self.y.node, self.nodes)
         )
 
     def close(self) -> None:

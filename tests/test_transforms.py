@@ -383,8 +383,8 @@ def test_transforms_show_no_trace_in_their_arguments():
 def test_an_inner_gradient_does_not_walk_the_graph_that_grows_around_it(monkeypatch):
     walked, ancestors = [], transforms.ancestors
 
-    def counted(root, since=0):
-        walked.append(len(found := ancestors(root, since)))
+    def counted(root, ends):
+        walked.append(len(found := ancestors(root, ends)))
         return found
 
     monkeypatch.setattr(transforms, "ancestors", counted)

@@ -6,6 +6,7 @@ sorts by ``index`` and needs no recursion. References run from results to operan
 is freed by reference counting as soon as its last result goes.
 """
 
+from collections.abc import Collection
 from itertools import count
 from operator import attrgetter
 from typing import Any
@@ -87,8 +88,9 @@ class Box:
     dtype = property(lambda self: self.array.dtype)
 
 
-def ancestors(root: Node, since: int = 0) -> list[Any]:
-    """``root`` and what it was computed from, oldest first, down to nodes before ``since``."""
+def ancestors(root: Node, ends: Collection[Node] = ()) -> list[Any]:
+    """``root`` and what it was made from, oldest first, down to nodes older than all ``ends``."""
+    since = min([node.index for node in ends], default=0)
     seen, stack = {None, root}, [root]
     while stack:
         for parent in stack.pop().parents:

@@ -11,7 +11,7 @@ from minigrad.backend import SCALARS, zeros_like
 from minigrad.context import CURRENT, Scope, setting
 from minigrad.core.broadcast import rebroadcast, unbroadcast
 from minigrad.core.node import Node, ancestors
-from minigrad.errors import no_rule, overwritten, wrong_entries
+from minigrad.errors import no_rule, unchanged, wrong_entries
 
 
 def backward_sweep(
@@ -22,7 +22,7 @@ def backward_sweep(
     ``targets`` of None: the root and all with ``keep_grad``; each cache is dropped once used. With
     ``record`` the rules run on boxes. OverwrittenError where a tensor was assigned since.
     """
-    order = _checked_ancestors(root, targets or ())
+    order = unchanged(ancestors(root, targets or ()))
     if targets is None:
         result = {node: None for node in order if node.keep_grad or node is root}
         bars = {node: None for node in order if node.requires_grad}
@@ -105,7 +105,7 @@ def forward_sweep(root: Node, tangents: dict[Node, Any], record: bool = False) -
     mirror = _Mirror("d ", next(iter(tangents.values()))) if record else None
     observer = CURRENT.get().observer
     with setting(observer=observer if record else None):
-        for node in _checked_ancestors(root, dots):
+        for node in unchanged(ancestors(root, dots)):
             x_dots = [dots.get(parent) for parent in node.parents]
             if node in dots or all(x_dot is None for x_dot in x_dots):
                 continue
@@ -145,14 +145,6 @@ def _times(bar: Any, partial: Any) -> Any:
     if partial is None or (partial.__class__ is int and partial * partial == 1):
         return None if partial is None else bar if partial == 1 else -bar
     return bar * partial
-
-
-def _checked_ancestors(root: Node, ends: Collection[Node]) -> list[Any]:
-    """``ancestors(root)``, none of which was assigned since; nothing older than all ``ends``."""
-    order = ancestors(root, min([node.index for node in ends], default=0))
-    for node in (node for node in order if node.overwritten):
-        raise overwritten(node, order)
-    return order
 
 
 class _Mirror:
