@@ -201,6 +201,13 @@ def wrong_entries(op: Any, entries: Any, n: int) -> RuleError:
     return RuleError(facts(headline, expected=f"a tuple of {n}", got=got))
 
 
+def wrong_partial(op: Any, bar: Any, partial: Any) -> RuleError:
+    """A rule returned a ``partial`` that does not multiply ``bar``."""
+    headline = f"{op.name}: the derivative rule returned a partial that does not fit"
+    expected = f"a number, or an array that broadcasts with {tuple(bar.shape)}"
+    return RuleError(facts(headline, expected=expected, got=describe(partial)))
+
+
 def wrong_cotangent(op: Any, i: int, x_bar: Any, x: Any) -> RuleError:
     """A vjp rule returned ``x_bar`` for the input ``x``, which has another shape."""
     expected = f"{tuple(x.shape)}, the shape of the input"
@@ -215,7 +222,8 @@ def wrong_tangent(op: Any, y_dot: Any, y: Any) -> RuleError:
     """A jvp rule returned ``y_dot`` for the result ``y``, which has another shape."""
     headline = f"{op.name}: the jvp rule returned a tangent of the wrong shape"
     expected = f"{tuple(y.shape)}, the shape of the result"
-    return RuleError(facts(headline, expected=expected, got=tuple(y_dot.shape)))
+    got = tuple(y_dot.shape) if hasattr(y_dot, "shape") else type(y_dot).__name__
+    return RuleError(facts(headline, expected=expected, got=got))
 
 
 def castable(op: Any, bar: Any) -> Any:

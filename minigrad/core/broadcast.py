@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from minigrad.backend import as_dtype
 from minigrad.core.op import op
 from minigrad.declaration import Case
 from minigrad.errors import castable, wrong_cotangent, wrong_tangent
@@ -74,9 +75,7 @@ def astype(xp, x, *, dtype):
     >>> mg.ops.astype(mg.tensor([0.1]), "float32")
     tensor([0.1], dtype=float32)
     """
-    if xp.dtype(dtype).kind != "f":
-        raise TypeError(f"dtype {dtype} is not floating")
-    return x.astype(dtype)
+    return x.astype(as_dtype(dtype, "f", expected="a floating one"))
 
 
 @astype.defvjp
@@ -102,8 +101,8 @@ def unbroadcast(op: Any, i: int, x_bar: Any, x: Any, y_shape: tuple) -> Any:
 
 def rebroadcast(op: Any, y_dot: Any, y: Any) -> Any:
     """Broadcast a term of a tangent to the shape of the result ``y``; RuleError if it does not."""
-    if y_dot.shape != y.shape:
-        if _repeated_axes(y.shape, y_dot.shape) is None:
+    if (shape := getattr(y_dot, "shape", (None,))) != y.shape:
+        if _repeated_axes(y.shape, shape) is None:
             raise wrong_tangent(op, y_dot, y)
         y_dot = broadcast_to(y_dot, shape=y.shape)
     return y_dot if y_dot.dtype == y.dtype else astype(castable(op, y_dot), dtype=y.dtype)

@@ -11,7 +11,7 @@ from minigrad.backend import SCALARS, zeros_like
 from minigrad.context import CURRENT, Scope, setting
 from minigrad.core.broadcast import rebroadcast, unbroadcast
 from minigrad.core.node import Node, ancestors
-from minigrad.errors import no_rule, unchanged, wrong_entries
+from minigrad.errors import no_rule, unchanged, wrong_entries, wrong_partial
 
 
 def backward_sweep(
@@ -38,8 +38,7 @@ def backward_sweep(
     mirror = _Mirror("∇ ", seed) if record else None
     with setting(observer=observer if record else None):  # it watches pulls, not plain arithmetic
         for node in reversed(order):
-            y_bar = bars.pop(node, None)  # lest it stay in memory
-            if y_bar is None:
+            if (y_bar := bars.pop(node, None)) is None:  # popped lest it stay in memory
                 continue
             if node in result:
                 result[node] = y_bar
@@ -80,7 +79,10 @@ def _pull(node: Any, y_bar: Any, boxes: Any, bars: dict, ours: set, observer: An
         if raw is None:
             continue
         if partials is not None:
-            raw = y_bar * raw if raw.__class__ is not int else _times(y_bar, raw)
+            try:
+                raw = y_bar * raw if raw.__class__ is not int else _times(op, y_bar, raw)
+            except (TypeError, ValueError) as error:
+                raise wrong_partial(op, y_bar, raw) from error
         x, x_bar, kind = xs[i], raw, raw.__class__
         if kind is not x.__class__ or kind not in SCALARS:
             x_bar = unbroadcast(op, i, raw, x, y_bar.shape)
@@ -107,26 +109,28 @@ def forward_sweep(root: Node, tangents: dict[Node, Any], record: bool = False) -
     with setting(observer=observer if record else None):
         for node in unchanged(ancestors(root, dots)):
             x_dots = [dots.get(parent) for parent in node.parents]
-            if node in dots or all(x_dot is None for x_dot in x_dots):
+            known = [i for i, x_dot in enumerate(x_dots) if x_dot is not None]
+            if node in dots or not known:
                 continue
             if mirror is None:
-                dots[node] = _push(node, x_dots, node.value, node.inputs)
+                dots[node] = _push(node, x_dots, known, node.value, node.inputs)
             else:
                 with mirror.scope_of(node):
-                    dots[node] = _push(node, x_dots, *mirror.operands(node))
+                    dots[node] = _push(node, x_dots, known, *mirror.operands(node))
             if observer is not None:
                 observer.pushed(node, x_dots, dots[node])
     return dots.get(root)
 
 
-def _push(node: Node, x_dots: list, y: Any, xs: tuple) -> Any:
+def _push(node: Node, x_dots: list, known: list[int], y: Any, xs: tuple) -> Any:
     """The tangent of ``node``, of the shape and dtype of its value; None where it is zero."""
     op, params = node.op, node.params
-    known = [i for i, x_dot in enumerate(x_dots) if x_dot is not None]
     if op.partials is not None:
         found = op.partials(y, *xs, **params)
+        if found.__class__ is not tuple or len(found) != len(xs):
+            raise wrong_entries(op, found, len(xs))
         partials = [found[i]() if callable(found[i]) else found[i] for i in known]
-        terms = [_times(x_dots[i], p) for i, p in zip(known, partials, strict=True)]
+        terms = [_times(op, x_dots[i], p) for i, p in zip(known, partials, strict=True)]
     elif op.jvp is not None:
         terms = [op.jvp(tuple(x_dots), y, *xs, **params)]
     elif op.linear == "jointly":
@@ -140,11 +144,14 @@ def _push(node: Node, x_dots: list, y: Any, xs: tuple) -> Any:
     return sum(terms[1:], terms[0]) if terms else None
 
 
-def _times(bar: Any, partial: Any) -> Any:
+def _times(op: Any, bar: Any, partial: Any) -> Any:
     """``bar * partial``, where a partial of 1 or -1 costs nothing or a negation; None is zero."""
-    if partial is None or (partial.__class__ is int and partial * partial == 1):
-        return None if partial is None else bar if partial == 1 else -bar
-    return bar * partial
+    if partial.__class__ is int and partial * partial == 1:
+        return bar if partial == 1 else -bar
+    try:
+        return None if partial is None else bar * partial
+    except (TypeError, ValueError) as error:
+        raise wrong_partial(op, bar, partial) from error
 
 
 class _Mirror:

@@ -352,6 +352,45 @@ def test_a_cotangent_that_is_no_array_is_named(value):
         y.backward([1.0, 2.0, 3.0])
 
 
+def modes(op):
+    """Each way to run the rules of ``op`` in its first operand at (1, 2, 3)."""
+    a = np.array([1.0, 2.0, 3.0])
+    f = lambda t: op(t, 0.0)  # noqa: E731
+    return {
+        "backward": lambda: f(leaf(a)).backward(a),
+        "forward": lambda: mg.jvp(f, (a,), (a,)),
+        "recorded": lambda: mg.grad(lambda t: mg.sum(mg.grad(lambda u: mg.sum(f(u)))(t)))(a),
+        "recorded forward": lambda: mg.grad(lambda t: mg.sum(mg.jvp(f, (t,), (a,))[1]))(a),
+    }
+
+
+@pytest.mark.usefixtures("declared")
+@pytest.mark.parametrize("mode", modes(None))
+@pytest.mark.parametrize("case", BROKEN)
+def test_partials_that_are_no_tuple_of_entries_are_named_in_every_mode(case, mode):
+    rule, match = BROKEN[case]
+    with pytest.raises(errors.RuleError, match=rf"broken[\s\S]*({match})"):
+        modes(declare(rule, "partials"))[mode]()
+
+
+@pytest.mark.usefixtures("declared")
+@pytest.mark.parametrize("mode", modes(None))
+@pytest.mark.parametrize("partial", [np.ones(4), np.ones((2, 4)), "text", object(), [1.0, 2.0]])
+def test_a_partial_that_does_not_fit_is_named_in_every_mode(partial, mode):
+    with pytest.raises(errors.RuleError, match=r"broken: [\s\S]*partial[\s\S]*\(3,\)"):
+        modes(declare(lambda y: (partial, None), "partials"))[mode]()
+
+
+@pytest.mark.usefixtures("declared")
+@pytest.mark.parametrize("value", ["text", 1.5, [1.0, 2.0, 3.0], object()])
+@pytest.mark.parametrize("mode", ["forward", "recorded forward"])
+def test_a_tangent_that_is_no_array_is_named(value, mode):
+    broken = declare(None)
+    broken.defjvp(lambda x_dots, y, x1, x2: value)
+    with pytest.raises(errors.RuleError, match=r"broken: the jvp rule[\s\S]*\(3,\)"):
+        modes(broken)[mode]()
+
+
 @pytest.mark.usefixtures("declared")
 @pytest.mark.parametrize("kind", ["vjp", "partials"])
 @pytest.mark.parametrize("value", [[1.0, 2.0, 3.0], 1.0])
