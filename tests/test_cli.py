@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -53,6 +54,31 @@ def test_the_main_job_proves_batch_norm_and_draws_it(tmp_path):
     svg = (tmp_path / "out" / "batch_norm.svg").read_text()
     assert "gamma" in svg
     assert "traced/" in svg
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "files"),
+    [
+        ("verify --shape 4,3 --out out", 0, {"batch_norm.dot"}),
+        ("verify wrong:forward,backward --out out", 1, {"wrong_forward_backward.json"}),
+        ("step --text", 0, set()),
+        ("demo --list", 0, set()),
+        ("info --json", 0, set()),
+        ("ops nonsense", 2, set()),
+    ],
+)
+def test_a_reader_that_goes_early_changes_neither_files_nor_exit_code(tmp_path, args, code, files):
+    (tmp_path / "wrong.py").write_text(WRONG)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "minigrad", *args.split()],
+        stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert done.returncode == code, done.stderr
+    assert "Error" not in done.stderr
+    assert {path.name for path in tmp_path.glob("out/*")} >= files
 
 
 def test_json_is_one_document_and_nothing_else(run):
