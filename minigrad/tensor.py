@@ -366,6 +366,7 @@ class Tensor(Box):
     __matmul__, __rmatmul__ = binary(ops.matmul)
     __iadd__, __isub__ = in_place(__add__), in_place(__sub__)
     __imul__, __itruediv__ = in_place(__mul__), in_place(__truediv__)
+    __ipow__, __imatmul__ = in_place(__pow__), in_place(__matmul__)
 
     # Comparisons, and & | ^ ~ of masks, have no derivative: they return unrecorded tensors.
 

@@ -188,6 +188,17 @@ def test_augmented_assignment_under_no_grad_changes_a_parameter_and_nothing_else
         graph.backward()
 
 
+@pytest.mark.parametrize("symbol", ["iadd", "isub", "imul", "itruediv", "ipow", "imatmul"])
+def test_every_augmented_assignment_under_no_grad_changes_the_parameter(symbol):
+    w, other = leaf([[2.0, 1.0], [0.5, 4.0]]), np.array([[1.0, 2.0], [3.0, 0.5]])
+    expected = getattr(operator, symbol.removeprefix("i"))(w.numpy(), other)
+    before = w
+    with mg.no_grad():
+        w = getattr(operator, symbol)(w, other)
+    assert w is before and w.is_leaf and w.requires_grad
+    np.testing.assert_array_equal(w.data, expected)
+
+
 def test_unary_operators():
     x = leaf([-1.0, 2.0])
     assert (-x).data.tolist() == [1.0, -2.0]
