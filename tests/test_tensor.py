@@ -550,6 +550,17 @@ def test_tensors_without_history_are_parameters(name, params):
     np.testing.assert_array_equal(*x_bars)
 
 
+@pytest.mark.parametrize("name", ["sum", "mean", "var", "max", "logsumexp", "softmax"])
+def test_tensors_are_parts_of_parameters(name):
+    op, axis = getattr(mg.ops, name), mg.tensor(1)
+    x = leaf([[-1.0, 0.5, 2.0], [1.5, 3.0, 0.0]])
+    y = op(x, axis=(axis,))
+    axis[()] = 0  # too late
+    y.backward(seed := np.arange(1.0, 1 + y.size).reshape(y.shape))
+    (x_bar,) = mg.vjp(lambda x: op(x, axis=1), x.data)[1](seed)
+    np.testing.assert_array_equal(x.grad.data, x_bar.data)
+
+
 def test_tracked_tensors_in_a_list_are_not_assigned():
     x, w = mg.tensor([1.0, 2.0], requires_grad=True), mg.tensor([0.0, 0.0])
     with pytest.raises(mg.errors.GraphError, match="without history"):

@@ -4,6 +4,7 @@
 """
 
 from math import prod as product
+from operator import index
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def _axes(ndim, axis):
     """``axis`` as a set of non-negative ints."""
     if axis is None or not ndim:  # NumPy takes axis 0 of a scalar, too
         return set(range(ndim))
-    return {a % ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
+    return {index(a) % ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
 
 
 def _kept(shape, axis):
