@@ -21,9 +21,9 @@ from minigrad.errors import (
     DeviceError,
     DTypeError,
     LibraryMismatchError,
+    ShapeError,
     describe,
     facts,
-    kind_of,
 )
 
 
@@ -260,7 +260,7 @@ def as_array(value: Any, dtype: Any = None) -> Any:
     """A number, sequence or foreign array as an array of real numbers, without a copy.
 
     Raises:
-        DTypeError: no dtype, not real numbers, or a sequence that holds tensors.
+        DTypeError: no dtype, not real numbers, not of the dtype, or a sequence that holds tensors.
         ShapeError: a ragged sequence.
     """
     if isinstance(value, (list, tuple)) and _holds_tensors(value):
@@ -274,9 +274,13 @@ def as_array(value: Any, dtype: Any = None) -> Any:
     dtype = None if dtype is None else as_dtype(dtype)
     try:
         array = real(library.xp.asarray(value))  # given a dtype, it would make None a nan
+    except ValueError as error:
+        raise ShapeError(f"not an array: {str(error).splitlines()[0]}") from error
+    try:
         return array if dtype is None else real(library.xp.asarray(value, dtype=dtype))
-    except (OverflowError, ValueError) as error:
-        raise kind_of(error)(f"not an array: {str(error).splitlines()[0]}") from error
+    except (OverflowError, ValueError) as error:  # 300 as int8, nan as int
+        expected = f"numbers that {dtype} can hold"
+        raise DTypeError(facts("an array", expected=expected, got=error)) from error
 
 
 def _holds_tensors(items: Any) -> bool:

@@ -93,9 +93,18 @@ def test_what_is_no_dtype_of_real_numbers_is_refused(dtype):
             make()
 
 
-def test_an_integer_that_the_dtype_cannot_hold_is_refused():
-    with pytest.raises(errors.DTypeError, match="300"):
-        mg.tensor([300], dtype="int8")
+@pytest.mark.parametrize(
+    ("value", "dtype", "said"),
+    [
+        ([300], "int8", "300"),
+        ([-1], "uint64", "-1"),
+        ([1.5, np.nan], "int64", "NaN"),
+        (np.inf, "int64", "infinity"),
+    ],
+)
+def test_a_number_that_the_dtype_cannot_hold_is_refused(value, dtype, said):
+    with pytest.raises(errors.DTypeError, match=f"numbers that {dtype} can hold\n.*{said}"):
+        mg.tensor(value, dtype=dtype)
 
 
 def test_ragged_sequences_and_lists_of_tensors_are_refused():
