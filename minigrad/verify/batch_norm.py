@@ -94,9 +94,9 @@ def problem(
     x = np.empty(shape, dtype)
     x.flat[:] = images  # begins again where they end
     averaged = tuple(i for i in range(len(shape)) if i != 1) if axes is None else axes
-    if eps == 0 and mode == "train" and (x.min(averaged) == x.max(averaged)).any():
+    if x.dtype.type(eps) == 0 and mode == "train" and (x.min(averaged) == x.max(averaged)).any():
         remedy = "an eps above 0, or a shape whose channels all vary, such as 64,4"
-        got = f"eps 0, and constant channels in x {shape}: there it is 0/0"
+        got = f"eps 0 in {dtype}, and constant channels in x {shape}: there it is 0/0"
         expected = "a variance + eps above 0"
         raise UsageError(facts("verify batch_norm", expected=expected, got=got, remedy=remedy))
     rng = np.random.default_rng(seed)
@@ -118,6 +118,7 @@ def _are_axes(axes: tuple, ndim: int) -> bool:
 def _check(
     shape: tuple, axes: tuple | None, mode: str, dtype: str, eps: float, gamma: float | None
 ) -> None:
+    most = float(np.finfo("float32" if dtype == "float32" else "float64").max)
     wrong = {
         "a shape of at least two positive lengths": len(shape) < 2 or min(shape) < 1,
         "fewer than 2**60 elements": prod(shape) >= 2**60,  # NumPy cannot count the bytes of more
@@ -125,8 +126,8 @@ def _check(
         "mode train or eval": mode not in ("train", "eval"),
         "train mode where axes are given": axes is not None and mode == "eval",
         "dtype float64 or float32": dtype not in ("float64", "float32"),
-        "a finite eps of at least 0": not 0 <= eps < np.inf,
-        "a finite gamma": gamma is not None and not np.isfinite(gamma),
+        f"a finite eps of at least 0 in {dtype}": not 0 <= eps <= most,
+        f"a finite gamma in {dtype}": gamma is not None and not abs(gamma) <= most,
     }
     for expected, is_wrong in wrong.items():
         if is_wrong:

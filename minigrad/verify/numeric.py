@@ -268,6 +268,10 @@ def _converged(
     value, error, unmoved = _columns(f, inputs, k, where, h, noise)
     error = np.fmin(error, unmoved)  # what no step of the first size moves hardly depends on x
     still = np.isfinite(unmoved).all(axis=1)  # nor do smaller steps say more of it
+    if not np.isfinite(_largest(error)).all():
+        with np.errstate(all="ignore"):
+            y = _blocks(np.array(f(*inputs)), len(where))
+        still |= ~np.isfinite(y).all(axis=1)  # nor where there is no value to come close to
     idle = 0
     for retry in range(1, 2 * _RETRIES + 1):  # the second half only where nothing is known yet
         worst, size = _largest(error), _largest(np.abs(value))

@@ -14,6 +14,22 @@ def test_the_cotangent_of_no_result_is_zero_whatever_lies_beside_its_arrays():
         np.testing.assert_array_equal(part, np.zeros((2, 3)))
 
 
+def test_smaller_steps_are_not_tried_where_there_is_no_value():
+    calls = {}
+    for last in (1.0, np.nan):
+        tried = []
+
+        def f(x, last=last, tried=tried):
+            tried.append(x)
+            return x * x * [1.0, 1.0, last]
+
+        (found,) = jacobians(f, [np.array([1.0, 2.0, 3.0])])
+        assert np.isfinite(found.value).all() == np.isfinite(last)
+        calls[last] = len(tried)
+    # per column: five steps to both sides where three do on a parabola, and a look at x itself
+    assert calls[np.nan] <= calls[1.0] + 3 * (2 * 2 + 1)
+
+
 def test_rounding_is_seen_where_it_is_odd_about_the_point():
     x = np.full(9, 1.25)  # 1.25 + h and 1.25 - h round alike, so their differences cancel
     noise = _noise(lambda x: (x - x.mean()) / 1e-5, [x], [np.ones(9)])
