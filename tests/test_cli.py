@@ -198,6 +198,8 @@ def test_one_op_is_proven(run):
         (["verify", "--eps", "1e39", "--dtype", "float32"], "finite eps of at least 0 in float32"),
         (["verify", "--eps", "1e-46", "--dtype", "float32"], "eps 0 in float32"),
         (["verify", "--eps", "0"], "constant channels"),
+        (["verify", "--shape", "16,3,32,32"], "8.1e+08 in x (16, 3, 32, 32)"),  # (16*32*32)^2 * 3
+        (["verify", "--shape", "64,256", "--axes", "0,1"], "2.7e+08 in x (64, 256)"),
         (["verify", "no_such_module:make"], "no_such_module"),
         (["verify", "exits:forward,backward"], "SystemExit"),
         (["verify", "broken:make"], "SyntaxError"),
