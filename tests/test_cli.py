@@ -146,6 +146,8 @@ def test_verify_all_checks_the_precision_asked_for(run, monkeypatch):
         ["--shape", "2,2,2,2,2", "--mode", "eval"],
         ["--shape", "1,3"],
         ["--shape", "2,3", "--eps", "1e-12"],
+        ["--shape", "2,8", "--eps", "1e-20"],
+        ["--shape", "5,32", "--eps", "1e-20", "--dtype", "float32"],
         ["--shape", "6,3", "--gamma", "0", "--eps", "0.1"],
         ["--shape", "3,4,5", "--axes", "2"],
     ],
@@ -196,7 +198,8 @@ def test_one_op_is_proven(run):
         (["verify", "--gamma", "1e200", "--dtype", "float32"], "finite gamma in float32"),
         (["verify", "--eps", "inf"], "finite eps"),
         (["verify", "--eps", "1e39", "--dtype", "float32"], "finite eps of at least 0 in float32"),
-        (["verify", "--eps", "1e-46", "--dtype", "float32"], "eps 0 in float32"),
+        (["verify", "--eps", "1e-46", "--dtype", "float32"], "constant channels"),
+        (["verify", "--eps", "1e-25"], "an eps of 1e-20 or more"),
         (["verify", "--eps", "0"], "constant channels"),
         (["verify", "--shape", "16,3,32,32"], "8.1e+08 in x (16, 3, 32, 32)"),  # (16*32*32)^2 * 3
         (["verify", "--shape", "64,256", "--axes", "0,1"], "2.7e+08 in x (64, 256)"),

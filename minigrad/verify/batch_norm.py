@@ -15,6 +15,7 @@ from minigrad.verify.report import Report
 from minigrad.verify.three_way import three_way
 
 NAMES = ("x", "gamma", "beta")
+_LEAST = 1e-20  # variance + eps; pixels move by parts of its root, and their digits must show it
 _MOST_PAIRS = 2**25  # each takes 32 bytes, and all together some two minutes
 
 
@@ -106,10 +107,10 @@ def problem(
     x = np.empty(shape, dtype)
     x.flat[:] = images  # begins again where they end
     averaged = tuple(i for i in range(len(shape)) if i != 1) if axes is None else axes
-    if x.dtype.type(eps) == 0 and mode == "train" and (x.min(averaged) == x.max(averaged)).any():
-        remedy = "an eps above 0, or a shape whose channels all vary, such as 64,4"
-        got = f"eps 0 in {dtype}, and constant channels in x {shape}: there it is 0/0"
-        expected = "a variance + eps above 0"
+    if eps < _LEAST and mode == "train" and (x.min(averaged) == x.max(averaged)).any():
+        remedy = f"an eps of {_LEAST} or more, or a shape whose channels all vary, such as 64,4"
+        got = f"eps {eps:g}, and constant channels in x {shape}"
+        expected = "a variance + eps that differences can tell from 0"
         raise UsageError(facts("verify batch_norm", expected=expected, got=got, remedy=remedy))
     rng = np.random.default_rng(seed)
     channels = shape[1]
