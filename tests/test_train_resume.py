@@ -130,6 +130,37 @@ def test_a_checkpoint_of_other_settings_is_refused_by_their_names(tmp_path):
     assert "seed=7" in str(caught.value) and "lr" not in str(caught.value)
 
 
+def test_numbers_of_numpy_are_saved_and_resumed_as_those_of_python(tmp_path):
+    words = {"epochs": np.int64(1), "batch_size": np.int64(512), "seed": np.int64(3),
+             "lr": np.float32(0.1), "out": tmp_path, "say": lambda line: None}  # fmt: skip
+    tr.train("mlp", "digits", **words)
+    words = {**words, "epochs": 1, "batch_size": 512, "seed": 3, "lr": float(np.float32(0.1))}
+    assert len(tr.train("mlp", "digits", resume=True, **words).history) == 1
+
+
+def settled(path, settings):
+    data = np.ones((4, 2)), np.zeros(4, int)
+    net = nn.Linear(2, 2)
+    return tr.Trainer(net, optim.SGD(net.parameters(), lr=np.float32(0.5)), data, data,
+                      path=path, settings=settings)  # fmt: skip
+
+
+def test_settings_are_compared_as_they_were_saved(tmp_path):
+    settings = {"sizes": (3, 4), 5: np.float32(0.1), "on": np.True_}
+    list(settled(tmp_path / NAME, settings).fit(1))
+    resumed = settled(tmp_path / NAME, settings)
+    resumed.resume()
+    assert resumed.progress.epoch == 1
+    with pytest.raises(UsageError, match=r"expected: sizes=\[3, 4\]\n.*sizes=\[3, 5\]"):
+        settled(tmp_path / NAME, {**settings, "sizes": (3, 5)}).resume()
+
+
+def test_settings_that_cannot_be_saved_are_refused_before_the_first_epoch(tmp_path):
+    for bad in (object(), {1}, np.ones(2)):
+        with pytest.raises(UsageError, match="Trainer: settings"):
+            settled(tmp_path / NAME, {"k": bad})
+
+
 def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
     words = {"epochs": 1, "batch_size": 1437, "out": tmp_path, "say": lambda line: None}
     tr.train("mlp", "digits", **words)

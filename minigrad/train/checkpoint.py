@@ -35,12 +35,23 @@ def safetensors() -> Any:
 
 
 def save_checkpoint(path: str | Path, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
-    """Write ``arrays`` (of any library) and ``meta`` (JSON) to ``path``, whole or not at all."""
+    """Write ``arrays`` (of any library) and ``meta`` to ``path``, whole or not at all."""
     host = {k: np.array(backend.to_host(v), order="C", ndmin=0) for k, v in arrays.items()}
-    content = safetensors().save(host, metadata={_KEY: json.dumps(meta)})
+    content = safetensors().save(host, metadata={_KEY: to_json(meta)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, content)
+
+
+def to_json(meta: Any) -> str:
+    """``meta`` as JSON; a number of NumPy becomes Python's."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(f"{type(value).__name__} is no JSON")
+
+    return json.dumps(meta, default=plain)
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The training loop: epochs, evaluation, checkpoints; it stops anywhere and goes on bit for bit."""
 
+import json
 import signal
 import threading
 import time
@@ -25,6 +26,7 @@ from minigrad.train.checkpoint import (
     load_checkpoint,
     pack_optimizer,
     save_checkpoint,
+    to_json,
     unpack_optimizer,
 )
 
@@ -80,7 +82,7 @@ class Trainer:
         seed: of the order of the samples.
         schedule: its ``step()`` is called after each epoch.
         path: the checkpoint file; None: no checkpoints.
-        settings: JSON that a resumed run must share.
+        settings: JSON that a resumed run must share; numbers may be NumPy's.
         on_batch: called after each step with the number of samples in it.
         record: on a GPU, launch steps as one CUDA graph where that is possible.
     """
@@ -113,7 +115,11 @@ class Trainer:
             raise UsageError(facts("train: record", expected="a GPU", got=device, remedy=remedy))
         self.loader.drop_last = n > batch_size and n % batch_size == 1
         self.path = None if path is None else Path(path)
-        self.settings = settings or {}
+        try:
+            self.settings = json.loads(to_json(settings or {}))  # as it comes back, with no tuples
+        except (TypeError, ValueError) as error:
+            expected = "a dict that JSON can hold"
+            raise UsageError(facts("Trainer: settings", expected=expected, got=error)) from error
         self.on_batch = on_batch
         self.progress = Progress()
         # the host need not wait for a GPU after each step
