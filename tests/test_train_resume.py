@@ -130,6 +130,14 @@ def test_a_checkpoint_of_other_settings_is_refused_by_their_names(tmp_path):
     assert "seed=7" in str(caught.value) and "lr" not in str(caught.value)
 
 
+def test_population_statistics_after_a_resume_are_those_of_a_whole_run(tmp_path):
+    words = {"epochs": 1, "population": True, "out": tmp_path, "say": lambda line: None}
+    whole = tr.train("mlp-bn", "digits", **words)
+    again = tr.train("mlp-bn", "digits", resume=True, **words)
+    for name, value in whole.net.state_dict().items():
+        np.testing.assert_array_equal(again.net.state_dict()[name], value, err_msg=name)
+
+
 def test_numbers_of_numpy_are_saved_and_resumed_as_those_of_python(tmp_path):
     words = {"epochs": np.int64(1), "batch_size": np.int64(512), "seed": np.int64(3),
              "lr": np.float32(0.1), "out": tmp_path, "say": lambda line: None}  # fmt: skip

@@ -163,6 +163,7 @@ def _bar(trainer: Trainer, epochs: int) -> Iterator[None]:
 
 
 def _use_population_statistics(trainer: Trainer, say: Callable[[str], Any]) -> None:
+    trainer.loader.epoch = trainer.progress.epoch  # a run that was resumed takes the same batches
     nn.set_population_statistics(
         trainer.net, (backend.to_device(x, trainer.device) for x, _ in trainer.loader)
     )
