@@ -25,6 +25,7 @@ Texts put the facts first: the operation, what was expected, what was got, in at
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from numbers import Integral, Real
 from typing import Any
 
@@ -104,6 +105,14 @@ def check_count(what: str, value: Any, least: int = 1) -> None:
     if not isinstance(value, Integral) or value < least:
         expected = f"a whole number, {least} or more"
         raise UsageError(facts(what, expected=expected, got=describe(value)))
+
+
+def check_number(what: str, value: Any, positive: bool = False) -> float:
+    """``value`` as a float; UsageError unless it is finite and 0 or more, or ``positive``."""
+    if not is_within(value, 0, inf) or (positive and not value):
+        expected = "a positive number" if positive else "a finite number, 0 or more"
+        raise UsageError(facts(what, expected=expected, got=describe(value)))
+    return float(value)
 
 
 def is_within(value: Any, least: float, below: float) -> bool:

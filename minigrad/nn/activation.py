@@ -22,7 +22,7 @@ class LeakyReLU(Module):
     """``max(x, 0) + negative_slope * min(x, 0)``."""
 
     def __init__(self, negative_slope: float = 0.01):
-        self.negative_slope = negative_slope
+        self.negative_slope = float(negative_slope)
 
     def forward(self, x: Any) -> Any:
         return ops.leaky_relu(x, alpha=self.negative_slope)
@@ -35,7 +35,7 @@ class ELU(Module):
     """``x`` right of 0, ``alpha * (e^x - 1)`` left of it."""
 
     def __init__(self, alpha: float = 1.0):
-        self.alpha = alpha
+        self.alpha = float(alpha)
 
     def forward(self, x: Any) -> Any:
         return ops.elu(x, alpha=self.alpha)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend
-from minigrad.errors import ShapeError, describe, facts
+from minigrad.errors import ShapeError, check_number, describe, facts
 from minigrad.fused.foreach import track
 from minigrad.nn import kernels
-from minigrad.nn.layers import check_statistics, filled, parameter
+from minigrad.nn.layers import check_momentum, filled, parameter
 from minigrad.nn.module import Module
 from minigrad.ops.shape import floating
 
@@ -40,8 +40,9 @@ class StatisticsNorm(Module):
         unbiased: bool = True,
         dtype: Any = "float64",
     ):
-        check_statistics(self, eps, momentum)
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.num_features = num_features
+        self.eps = check_number(f"{type(self).__name__}: eps", eps)
+        self.momentum = None if momentum is None else check_momentum(self, momentum)
         self.affine, self.track_running_stats = affine, track_running_stats
         self.unbiased = unbiased
         self.weight = self.bias = None

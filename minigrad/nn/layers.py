@@ -38,18 +38,16 @@ def check_groups(layer: Any, name: str, groups: Any, *channels: Any) -> None:
         raise UsageError(facts(headline, expected=f"whole numbers {expected}", got=got))
 
 
-def check_statistics(layer: Any, eps: Any, momentum: Any = None) -> None:
-    """Raise UsageError unless ``eps`` is 0 or more and ``momentum`` a weight in [0, 1] or None.
+def check_momentum(layer: Any, momentum: Any) -> float:
+    """``momentum`` as a float; UsageError unless it is a weight in [0, 1].
 
-    Others are seen as nan only later: under a root, or in evaluation, of a negative variance.
+    Others are seen as nan only later: in evaluation, under a root of a negative variance.
     """
-    kind = type(layer).__name__
-    if not is_within(eps, 0, inf):
-        expected = "a finite number, 0 or more"
-        raise UsageError(facts(f"{kind}: eps", expected=expected, got=describe(eps)))
-    if momentum is not None and not (is_within(momentum, 0, inf) and momentum <= 1):
+    if not (is_within(momentum, 0, inf) and momentum <= 1):
+        headline = f"{type(layer).__name__}: momentum"
         expected = "a number in [0, 1], the weight of the new statistic"
-        raise UsageError(facts(f"{kind}: momentum", expected=expected, got=describe(momentum)))
+        raise UsageError(facts(headline, expected=expected, got=describe(momentum)))
+    return float(momentum)
 
 
 def parameter(shape: tuple[int, ...], dtype: Any, name: str, fill: float = 0.0) -> Tensor:

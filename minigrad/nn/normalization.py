@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, ops
-from minigrad.errors import ShapeError, describe, facts
+from minigrad.errors import ShapeError, check_number, describe, facts
 from minigrad.nn import kernels
 from minigrad.nn.batchnorm import StatisticsNorm
-from minigrad.nn.layers import check_groups, check_statistics, parameter
+from minigrad.nn.layers import check_groups, parameter
 from minigrad.nn.module import Module
 
 
@@ -36,8 +36,8 @@ class LayerNorm(Module):
         *,
         dtype: Any = "float64",
     ):
-        check_statistics(self, eps)
-        self.normalized_shape, self.eps = tuple(np.ravel(normalized_shape).tolist()), eps
+        self.eps = check_number("LayerNorm: eps", eps)
+        self.normalized_shape = tuple(np.ravel(normalized_shape).tolist())
         self.weight = self.bias = None
         if elementwise_affine:
             self.weight = parameter(self.normalized_shape, dtype, "gamma", fill=1.0)
@@ -84,8 +84,8 @@ class GroupNorm(Module):
         dtype: Any = "float64",
     ):
         check_groups(self, "num_groups", num_groups, num_channels)
-        check_statistics(self, eps)
-        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+        self.eps = check_number("GroupNorm: eps", eps)
+        self.num_groups, self.num_channels = num_groups, num_channels
         self.weight = self.bias = None
         if affine:
             self.weight = parameter((num_channels,), dtype, "gamma", fill=1.0)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, ops
-from minigrad.errors import ShapeError, describe, facts
-from minigrad.nn.layers import check_statistics, filled, parameter
+from minigrad.errors import ShapeError, check_number, describe, facts
+from minigrad.nn.layers import check_momentum, filled, parameter
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
@@ -53,9 +53,10 @@ class ProbabilityIntegralNorm1d(Module):
         *,
         dtype: Any = "float64",
     ):
-        check_statistics(self, eps, momentum)
+        kind = type(self).__name__
         self.num_features, self.quantiles = num_features, quantiles
-        self.bandwidth, self.momentum, self.eps = bandwidth, momentum, eps
+        self.bandwidth = check_number(f"{kind}: bandwidth", bandwidth, positive=True)
+        self.eps, self.momentum = check_number(f"{kind}: eps", eps), check_momentum(self, momentum)
         self.weight = self.bias = None
         if affine:
             self.weight = parameter((num_features,), dtype, "gamma", fill=1.0)

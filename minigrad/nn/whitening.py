@@ -5,8 +5,8 @@ from typing import Any, Literal
 import numpy as np
 
 from minigrad import ops
-from minigrad.errors import ShapeError, UsageError, describe, facts
-from minigrad.nn.layers import check_statistics, filled, parameter
+from minigrad.errors import ShapeError, UsageError, check_number, describe, facts
+from minigrad.nn.layers import check_momentum, filled, parameter
 from minigrad.nn.module import Module
 from minigrad.ops.decomposition import cholesky, inv, sqrtm
 from minigrad.tensor import Tensor
@@ -59,9 +59,9 @@ class Whitening1d(Module):
         if method not in ("zca", "cholesky"):
             expected = "'zca' or 'cholesky'"
             raise UsageError(facts("Whitening1d: method", expected=expected, got=repr(method)))
-        check_statistics(self, eps, momentum)
         self.num_features, self.method = num_features, method
-        self.eps, self.momentum = eps, momentum
+        self.eps = check_number("Whitening1d: eps", eps)
+        self.momentum = check_momentum(self, momentum)
         self.weight = self.bias = None
         if affine:
             self.weight = parameter((num_features,), dtype, "gamma", fill=1.0)

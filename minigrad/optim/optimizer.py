@@ -1,12 +1,12 @@
 """Optimizers: they read ``.grad`` of parameters and assign new values."""
 
 from collections.abc import Iterable
-from math import inf, sqrt
+from math import sqrt
 from numbers import Real
 from typing import Any
 
 from minigrad import backend
-from minigrad.errors import UsageError, check_keys, describe, facts, is_within
+from minigrad.errors import UsageError, check_keys, check_number, describe, facts, is_within
 from minigrad.fused.foreach import axpby, on_gpu
 from minigrad.tensor import Tensor
 
@@ -49,8 +49,7 @@ class Optimizer:
         if len(set(ids)) < len(ids):
             got = f"{len(ids)}, of which {len(set(ids))} differ"
             raise UsageError(facts(f"{kind}: params", expected="each Tensor once", got=got))
-        _check_options(kind, group)
-        self.param_groups.append(group)
+        self.param_groups.append(_checked_options(kind, group))
         self.state += [{} for _ in group["params"]]
 
     @property
@@ -142,16 +141,18 @@ def _checked(params: Iterable) -> list[Tensor]:
     return params
 
 
-def _check_options(kind: str, group: dict[str, Any]) -> None:
-    for name in ("lr", "momentum", "dampening", "weight_decay", "eps"):
-        if not is_within(group.get(name, 0), 0, inf):
-            expected, got = "a finite number, 0 or more", describe(group[name])
-            raise UsageError(facts(f"{kind}: {name}", expected=expected, got=got))
-    betas = group.get("betas", (0, 0))
-    pair = isinstance(betas, (tuple, list)) and len(betas) == 2
-    if not pair or not all(is_within(beta, 0, 1) for beta in betas):
-        got = describe(betas)
-        raise UsageError(facts(f"{kind}: betas", expected="two numbers in [0, 1)", got=got))
+def _checked_options(kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """``options`` with floats for numbers; one of NumPy would make float64 of float32 state."""
+    names = [n for n in ("lr", "momentum", "dampening", "weight_decay", "eps") if n in options]
+    options = {**options, **{n: check_number(f"{kind}: {n}", options[n]) for n in names}}
+    if "betas" in options:
+        betas = options["betas"]
+        pair = isinstance(betas, (tuple, list)) and len(betas) == 2
+        if not pair or not all(is_within(beta, 0, 1) for beta in betas):
+            got = describe(betas)
+            raise UsageError(facts(f"{kind}: betas", expected="two numbers in [0, 1)", got=got))
+        options["betas"] = tuple(map(float, betas))
+    return options
 
 
 def check_optimizer(name: str, optimizer: Any) -> None:

@@ -37,7 +37,7 @@ class LambdaLR:
 
     def _apply(self) -> None:
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = base * self.factor(self.last_epoch)
+            group["lr"] = float(base * self.factor(self.last_epoch))
 
     def step(self) -> None:
         """One epoch is over."""

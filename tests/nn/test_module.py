@@ -347,9 +347,29 @@ def test_an_eps_or_momentum_that_would_give_nan_is_refused_when_the_layer_is_mad
         with pytest.raises(UsageError, match=f"{norm.__name__}: eps"):
             norm(*NORMS[norm], eps=value)
     if norm not in (nn.LayerNorm, nn.GroupNorm):
-        for value in (-0.1, 1.5, float("nan"), "0.1"):
+        averages = norm not in (nn.Whitening1d, nn.ProbabilityIntegralNorm1d)
+        for value in (-0.1, 1.5, float("nan"), "0.1", *([] if averages else [None])):
             with pytest.raises(UsageError, match=f"{norm.__name__}: momentum"):
                 norm(*NORMS[norm], momentum=value)
+
+
+HALF = np.float64(0.5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda n=n: n(*NORMS[n], eps=HALF, dtype="float32") for n in NORMS),
+        lambda: nn.ProbabilityIntegralNorm1d(3, bandwidth=HALF, dtype="float32"),
+        lambda: nn.LeakyReLU(HALF),
+        lambda: nn.ELU(HALF),
+    ],
+)
+def test_an_option_that_is_a_number_of_numpy_leaves_float32_alone(make, rng):
+    layer = make()
+    shape = (5, 3, 2, 2) if "2d" in type(layer).__name__ else (5, 3)
+    x = rng.normal(size=shape).astype("float32")
+    assert layer(x).dtype == layer.eval()(x).dtype == np.float32
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,33 @@ def test_float32_stays_float32_and_the_gradient_is_not_changed(rng):
         np.testing.assert_array_equal(p.grad.numpy(), np.ones(3))
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (optim.SGD, {"momentum": np.float64(0.9), "dampening": np.float64(0.1)}),
+        (optim.Adam, {"betas": (np.float64(0.9), np.float64(0.99)), "eps": np.float64(1e-8)}),
+        (optim.AdamW, {"weight_decay": np.float64(0.1), "lr": np.float64(0.1)}),
+    ],
+    ids=str,
+)
+def test_an_option_that_is_a_number_of_numpy_is_that_of_python(kind, options, rng):
+    def stepped(options):
+        p = mg.tensor(values, dtype="float32", requires_grad=True)
+        optimizer = kind([p], **options)
+        schedule = optim.LambdaLR(optimizer, lambda epoch: np.float64(0.3))
+        for g in gradients:
+            p.grad = g
+            optimizer.step()
+            schedule.step()
+        return p, optimizer.state[0]
+
+    values, *gradients = rng.normal(size=(4, 3)).astype("float32")
+    plain = {k: tuple(map(float, v)) if k == "betas" else float(v) for k, v in options.items()}
+    (p, state), (q, _) = stepped(options), stepped(plain)
+    np.testing.assert_array_equal(p, q)
+    assert all(array.dtype == np.float32 for name, array in state.items() if name != "step")
+
+
 def test_what_is_no_parameter_is_refused(rng):
     with pytest.raises(UsageError, match="leaf Tensors"):
         optim.SGD([np.ones(3)])
