@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad import backend
+from minigrad import ops
 from minigrad.errors import ShapeError, UsageError, check_count, describe, facts
 
 
@@ -97,7 +97,7 @@ class DataLoader:
         for i in range(first, len(self)):
             batch = self._batch(order[i * self.batch_size : (i + 1) * self.batch_size])
             if self.device is not None:
-                batch = tuple(backend.to_device(array, self.device) for array in batch)
+                batch = tuple(ops.to_device(array, device=self.device) for array in batch)
             yield batch
 
     def _batch(self, indices: np.ndarray) -> tuple:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minigrad as mg
 from minigrad.data import DataLoader, TensorDataset, train_test_split
 from minigrad.errors import ShapeError, UsageError
 
@@ -44,6 +45,13 @@ def test_an_epoch_can_be_continued_in_the_middle():
     whole = orders(loader, 3)
     loader.epoch, loader.start = 1, 2
     assert orders(loader, 2) == [whole[1][2:], whole[2]]
+
+
+def test_tensors_of_a_data_set_are_moved_as_tensors():
+    x = mg.tensor(np.arange(6.0).reshape(3, 2))
+    (batch, labels), _ = DataLoader(TensorDataset(x, np.arange(3)), 2, device="cpu")
+    assert isinstance(batch, mg.Tensor) and batch.device == "cpu"
+    assert batch.tolist() == [[0, 1], [2, 3]] and labels.tolist() == [0, 1]
 
 
 def test_any_sequence_of_samples_is_a_data_set():
