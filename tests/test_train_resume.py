@@ -163,6 +163,18 @@ def test_settings_are_compared_as_they_were_saved(tmp_path):
         settled(tmp_path / NAME, {**settings, "sizes": (3, 5)}).resume()
 
 
+def test_a_run_with_a_schedule_does_not_go_on_without_one_nor_with_another_optimizer(tmp_path):
+    first = settled(tmp_path / NAME, {})
+    first.schedule = optim.ExponentialLR(first.optimizer, 0.5)
+    list(first.fit(1))
+    with pytest.raises(UsageError, match="resume: schedule"):
+        settled(tmp_path / NAME, {}).resume()
+    other = settled(tmp_path / NAME, {})
+    other.optimizer = optim.Adam(other.net.parameters())
+    with pytest.raises(UsageError, match=r"a group of Adam\n.*betas(.|\n)*momentum"):
+        other.resume()
+
+
 def test_settings_that_cannot_be_saved_are_refused_before_the_first_epoch(tmp_path):
     for bad in (object(), {1}, np.ones(2)):
         with pytest.raises(UsageError, match="Trainer: settings"):

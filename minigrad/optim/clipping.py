@@ -1,14 +1,13 @@
 """Gradient clipping: by the norm of all, by value, and unit by unit (AGC)."""
 
 from collections.abc import Iterable
-from math import inf
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from minigrad import backend
-from minigrad.errors import UsageError, describe, facts, is_within
+from minigrad.errors import UsageError, check_number, describe, facts
 from minigrad.optim.optimizer import check_optimizer, listed
 from minigrad.tensor import Tensor
 
@@ -101,10 +100,8 @@ class AGC:
         exclude: Iterable[Tensor] = (),
     ):
         check_optimizer("AGC", optimizer)
-        if not is_within(clipping, 0, inf) or not clipping:
-            got = describe(clipping)
-            raise UsageError(facts("AGC: clipping", expected="a positive number", got=got))
-        self.optimizer, self.clipping, self.eps = optimizer, clipping, eps
+        self.optimizer, self.eps = optimizer, check_number("AGC: eps", eps)
+        self.clipping = check_number("AGC: clipping", clipping, positive=True)
         self.excluded = {id(p) for p in listed(exclude)}
 
     @property

@@ -98,21 +98,30 @@ class Optimizer:
         """Continue from what ``state_dict`` returned.
 
         Raises:
-            UsageError: another number of groups or parameters, or arrays of other shapes.
+            UsageError: another number of groups or parameters, arrays of other shapes, options out
+                of their range or of another optimizer.
         """
-        states, groups = check_keys("optimizer.load_state_dict", state, "state", "param_groups")
+        title, kind = "optimizer.load_state_dict", type(self).__name__
+        states, groups = check_keys(title, state, "state", "param_groups")
         if len(states) != len(self.state) or len(groups) != len(self.param_groups):
             expected = f"{len(self.param_groups)} groups, {len(self.state)} parameters"
             got = f"{len(groups)} groups, {len(states)} parameters"
-            raise UsageError(facts("optimizer.load_state_dict", expected=expected, got=got))
+            raise UsageError(facts(title, expected=expected, got=got))
         for i, (p, new) in enumerate(zip(self.parameters, states, strict=True)):
+            if not isinstance(new, dict):
+                headline = f"{title}: state of parameter {i}"
+                raise UsageError(facts(headline, expected="a dict", got=describe(new)))
             for name, value in new.items():
                 shape = getattr(value, "shape", ())
                 if shape not in ((), p.shape):
-                    headline = f"optimizer.load_state_dict: {name} of parameter {i}"
+                    headline = f"{title}: {name} of parameter {i}"
                     raise UsageError(facts(headline, expected=p.shape, got=shape))
+        for options in groups:
+            check_keys(f"{title}: a group of {kind}", options, *self.defaults)
+        pairs = zip(self.param_groups, groups, strict=True)
+        checked = [_checked_options(kind, {**group, **options}) for group, options in pairs]
         self.state = [dict(s) for s in states]
-        for group, options in zip(self.param_groups, groups, strict=True):
+        for group, options in zip(self.param_groups, checked, strict=True):
             group.update(options)
 
 
@@ -152,6 +161,9 @@ def _checked_options(kind: str, options: dict[str, Any]) -> dict[str, Any]:
             got = describe(betas)
             raise UsageError(facts(f"{kind}: betas", expected="two numbers in [0, 1)", got=got))
         options["betas"] = tuple(map(float, betas))
+    if options.get("nesterov") and (not options.get("momentum") or options.get("dampening")):
+        got = ", ".join(f"{name}={options.get(name)}" for name in ("momentum", "dampening"))
+        raise UsageError(facts(f"{kind}: nesterov", expected="momentum, no dampening", got=got))
     return options
 
 
@@ -192,9 +204,6 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ):
-        if nesterov and (momentum <= 0 or dampening != 0):
-            got = f"momentum={momentum}, dampening={dampening}"
-            raise UsageError(facts("SGD: nesterov", expected="momentum, no dampening", got=got))
         super().__init__(params, lr=lr, momentum=momentum, dampening=dampening,
                          weight_decay=weight_decay, nesterov=nesterov)  # fmt: skip
 

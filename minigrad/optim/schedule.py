@@ -1,14 +1,15 @@
 """Learning-rate schedules: after each epoch ``step()`` sets ``lr = base_lr * factor(epoch)``.
 
 Each sets the rate as a whole: of two for one optimizer the one that steps last decides, where
-PyTorch multiplies them. A warm-up and a decay together are one ``LambdaLR``.
+PyTorch multiplies them. A warm-up and a decay together are one ``LambdaLR``. A rate that is
+negative or not finite is refused when it would be set.
 """
 
 from collections.abc import Callable, Iterable
 from math import cos, pi
 from typing import Any
 
-from minigrad.errors import UsageError, check_count, check_keys, facts
+from minigrad.errors import UsageError, check_count, check_keys, check_number, facts
 from minigrad.optim.optimizer import check_optimizer
 
 
@@ -37,7 +38,11 @@ class LambdaLR:
 
     def _apply(self) -> None:
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = float(base * self.factor(self.last_epoch))
+            what = f"{type(self).__name__}: lr after {self.last_epoch} epochs"
+            group["lr"] = check_number(what, float(self._rate(base)))
+
+    def _rate(self, base: float) -> float:
+        return base * self.factor(self.last_epoch)
 
     def step(self) -> None:
         """One epoch is over."""
@@ -98,9 +103,8 @@ class CosineAnnealingLR(LambdaLR):
         self.floor = eta_min
         super().__init__(optimizer, lambda epoch: (1 + cos(pi * epoch / T_max)) / 2)
 
-    def _apply(self) -> None:
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = self.floor + (base - self.floor) * self.factor(self.last_epoch)
+    def _rate(self, base: float) -> float:
+        return self.floor + (base - self.floor) * self.factor(self.last_epoch)
 
 
 class LinearLR(LambdaLR):

@@ -302,6 +302,11 @@ class Trainer:
         self.optimizer.load_state_dict(state)
         if self.schedule is not None:
             self.schedule.load_state_dict(meta["schedule"])
+        elif meta["schedule"] is not None:
+            remedy = "Trainer(..., schedule=...)"
+            raise UsageError(
+                facts("resume: schedule", expected="one, as saved", got=None, remedy=remedy)
+            )
         history = [Epoch(**entry) for entry in meta["progress"]["history"]]
         self.progress = Progress(**{**meta["progress"], "history": history})
         for key, rng in generators(self.net).items():

@@ -184,8 +184,13 @@ def test_what_is_no_parameter_is_refused(rng):
         optim.SGD([start(rng)[0] * 2.0])
     with pytest.raises(UsageError, match="no parameters"):
         optim.SGD([])
-    with pytest.raises(UsageError, match="nesterov"):
-        optim.SGD(start(rng), nesterov=True)
+    for words in ({}, {"momentum": 0.9, "dampening": 0.1}):
+        with pytest.raises(UsageError, match="nesterov"):
+            optim.SGD(start(rng), nesterov=True, **words)
+        with pytest.raises(UsageError, match="nesterov"):
+            optim.SGD([{"params": start(rng), "nesterov": True, **words}])
+    with pytest.raises(UsageError, match="SGD: momentum"):
+        optim.SGD(start(rng), momentum=None, nesterov=True)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +235,7 @@ def test_what_is_no_number_or_no_optimizer_is_refused(bad, rng):
         lambda: optim.Adam(params, betas=bad),
         lambda: optim.Adam(params, betas=(0.9, bad)),
         lambda: optim.AGC(optim.SGD(params), clipping=bad),
+        lambda: optim.AGC(optim.SGD(params), eps=bad),
         lambda: optim.AGC(bad),
         lambda: optim.StepLR(bad, 2),
         lambda: mg.nn.Dropout(bad),
@@ -254,6 +260,17 @@ def test_a_state_of_other_parameters_is_refused(rng):
         optim.Adam(params[:2]).load_state_dict(state)
     with pytest.raises(UsageError, match="exp_avg of parameter 0"):
         optim.Adam([params[1], params[0], params[2]]).load_state_dict(state)
+    (options,) = state["param_groups"]
+    for spoilt, text in (
+        ({"state": [3, {}, {}]}, "state of parameter 0"),
+        ({"param_groups": [{**options, "lr": -5}]}, "Adam: lr"),
+        ({"param_groups": [{**options, "betas": [0.9, 1.0]}]}, "Adam: betas"),
+        ({"param_groups": [{"lr": 0.1}]}, "a group of Adam"),
+        (optim.SGD(params).state_dict(), r"a group of Adam\n.*lr, betas(.|\n)*momentum"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            optimizer.load_state_dict({**state, **spoilt})
+        assert optimizer.param_groups[0]["lr"] == 1e-3 and optimizer.state[0]["step"] == 1
     for owner in (optimizer, optim.StepLR(optimizer, 2)):
         for missing in ({}, None):
             with pytest.raises(UsageError, match=r"load_state_dict\n.*a dict with"):
@@ -399,6 +416,21 @@ def test_milestones_may_come_from_an_iterator(rng):
 def test_a_schedule_over_no_epochs_is_refused(name, option, rng):
     with pytest.raises(UsageError, match=f"{name}: {option}"):
         getattr(optim, name)(optim.SGD(start(rng)), **{option: 0})
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
+def test_a_rate_that_is_negative_or_not_finite_is_refused(bad, rng):
+    optimizer = optim.SGD(start(rng), lr=0.5)
+    for name, words in (
+        ("LinearLR", {"start_factor": bad}),
+        ("LambdaLR", {"factor": lambda epoch: bad}),
+    ):
+        with pytest.raises(UsageError, match=f"{name}: lr after 0 epochs"):
+            getattr(optim, name)(optimizer, **words)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    schedule = optim.ExponentialLR(optimizer, bad)
+    with pytest.raises(UsageError, match="ExponentialLR: lr after 1 epochs"):
+        schedule.step()
 
 
 def test_a_rule_of_a_user_replaces_that_of_sgd(gpu):
