@@ -54,6 +54,7 @@ def test_the_twin_is_one_flag():
     twin = tr.recipe("lenet-bn", batch_norm=False)
     assert twin == tr.recipe("lenet") and twin.lr == tr.recipe("lenet-bn").lr == 1.0
     assert tr.recipe("lenet", batch_norm=True) == tr.recipe("lenet-bn")
+    assert tr.recipe("lenet", batch_norm=np.True_) == tr.recipe("lenet-bn")
 
 
 def test_a_run_is_decided_by_its_seed():
@@ -171,6 +172,11 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(rng):
         ({"device": "tpu"}, "no such device"),
         ({"root": "folder"}, "(?s)root.*digits.*folder"),
         ({"record": True}, "(?s)record.*a GPU.*cpu"),
+        ({"seed": -1}, "train: seed"),
+        ({"seed": 1.5}, "train: seed"),
+        ({"lr": "a"}, "train: lr"),
+        ({"lr": -1.0}, "train: lr"),
+        ({"epochs": "a"}, "train: epochs"),
     ],
     ids=str,
 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from minigrad import nn, optim
 from minigrad.data import digits, fashion_mnist, mnist, train_test_split
-from minigrad.errors import UsageError, check_count, facts
+from minigrad.errors import UsageError, check_count, check_number, facts
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,7 @@ class Recipe:
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
             check_count(f"train: {name}", getattr(self, name))
-        if not 0 <= self.lr < inf:
-            expected = "a finite number, 0 or more"
-            raise UsageError(facts("train: lr", expected=expected, got=self.lr))
+        check_number("train: lr", self.lr)
 
 
 _PAIRS = {
@@ -68,7 +65,7 @@ class Images:
 
 def variant(model: str, batch_norm: bool | None) -> str:
     """The name of ``model`` with batch norm or without; as it is for None."""
-    return model if batch_norm is None else model.removesuffix("-bn") + "-bn" * batch_norm
+    return model if batch_norm is None else model.removesuffix("-bn") + "-bn" * bool(batch_norm)
 
 
 def recipe(model: str, data: str = "fashion-mnist", **changes: Any) -> Recipe:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, files, nn
-from minigrad.errors import UsageError, facts
+from minigrad.errors import UsageError, check_count, facts
 from minigrad.nn.batchnorm import StatisticsNorm
 from minigrad.train.checkpoint import NAME, safetensors
 from minigrad.train.curves import curves
@@ -61,7 +61,7 @@ def train(
         batch_norm: True or False overrides the recipe: the twin with the same everything else.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         dtype: of parameters and images, ``"float32"`` or ``"float64"``.
-        seed: of initial values and of the order of the samples.
+        seed: of initial values and of the order of the samples; ``nn.manual_seed(seed)`` is called.
         root: a folder with the four files of (Fashion-)MNIST; None: the cache.
         out: a folder for the checkpoint (after each epoch, and on Ctrl-C) and the curves.
         resume: go on from the checkpoint in ``out``, bit for bit as if nothing had happened; starts
@@ -87,6 +87,7 @@ def train(
     """
     model = variant(model, batch_norm)
     spec = recipe(model, data, epochs=epochs, batch_size=batch_size, lr=lr)
+    check_count("train: seed", seed, least=0)
     _check(device, dtype)
     folder = None if out is None else Path(out)
     if folder is not None:  # better to hear now than after the first epoch
