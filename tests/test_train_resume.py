@@ -14,7 +14,7 @@ from endless import start, trainer
 import minigrad as mg
 from minigrad import nn, optim
 from minigrad import train as tr
-from minigrad.errors import DataError, MissingPackageError, UsageError
+from minigrad.errors import DataError, MinigradError, MissingPackageError, UsageError
 from minigrad.train.checkpoint import NAME, pack_optimizer, unpack_optimizer
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
@@ -243,6 +243,35 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path):
         tr.save_checkpoint(run.path, *parts)
         with pytest.raises(DataError, match=f"{NAME}: refused"):
             trainer(run.path).resume()
+
+
+@pytest.mark.parametrize("bad", [None, "x", [], -1, 1.5, 10**30], ids=str)
+def test_a_wrong_value_in_a_checkpoint_ends_in_no_raw_error(bad, tmp_path):
+    """It is refused by a clear error, or it is a number that training can go on with."""
+    run = trainer(tmp_path / NAME)
+    list(run.fit(1))
+    arrays, meta = tr.load_checkpoint(run.path)
+
+    def spoilt(part, path=()):
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+            part[key] = bad
+            yield (*path, key)
+            part[key] = value
+            if isinstance(value, (dict, list)):
+                yield from spoilt(value, (*path, key))
+
+    accepted = []
+    for path in spoilt(meta):
+        tr.save_checkpoint(run.path, arrays, meta)
+        resumed = trainer(run.path)
+        try:
+            resumed.resume()
+            list(resumed.fit(2))
+        except MinigradError:
+            continue
+        accepted.append(path)
+    if bad in (None, "x"):
+        assert not [path for path in accepted if path[0] == "progress"]
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):

@@ -92,6 +92,8 @@ class DataLoader:
         return np.random.default_rng([self.seed, epoch]).permutation(n)
 
     def __iter__(self) -> Iterator[tuple]:
+        check_count("DataLoader: epoch", self.epoch, least=0)
+        check_count("DataLoader: start", self.start, least=0)
         order, first = self.order(self.epoch), self.start
         self.epoch, self.start = self.epoch + 1, 0
         for i in range(first, len(self)):

@@ -278,6 +278,7 @@ class Module:
         Raises:
             UsageError: missing or unexpected paths, all of them named.
             ShapeError: values of other shapes, all of them named.
+            DTypeError: nan or inf for integers.
         """
         own = dict(self._named_state("_parameters", "_buffers"))
         title = f"{type(self).__name__}.load_state_dict"
@@ -295,6 +296,10 @@ class Module:
             expected = ", ".join(f"{name} {own[name].shape}" for name in wrong)
             got = ", ".join(f"{name} {tuple(new[name].shape)}" for name in wrong)
             raise ShapeError(facts(f"{title}: shapes", expected=expected, got=got))
+        for name, value in new.items():
+            if own[name].dtype.kind in "iu" and backend.count_not_finite(value):
+                expected = f"numbers that {own[name].dtype} can hold"
+                raise DTypeError(facts(f"{title}: {name}", expected=expected, got="nan or inf"))
         for name, value in new.items():
             own[name].data = value
 

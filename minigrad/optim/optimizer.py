@@ -6,7 +6,15 @@ from numbers import Real
 from typing import Any
 
 from minigrad import backend
-from minigrad.errors import UsageError, check_keys, check_number, describe, facts, is_within
+from minigrad.errors import (
+    UsageError,
+    check_count,
+    check_keys,
+    check_number,
+    describe,
+    facts,
+    is_within,
+)
 from minigrad.fused.foreach import axpby, on_gpu
 from minigrad.tensor import Tensor
 
@@ -112,6 +120,8 @@ class Optimizer:
                 headline = f"{title}: state of parameter {i}"
                 raise UsageError(facts(headline, expected="a dict", got=describe(new)))
             for name, value in new.items():
+                if name == "step" and not hasattr(value, "shape"):
+                    check_count(f"{title}: step of parameter {i}", value, least=0)
                 shape = getattr(value, "shape", ())
                 if shape not in ((), p.shape):
                     headline = f"{title}: {name} of parameter {i}"

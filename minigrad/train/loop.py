@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +284,7 @@ class Trainer:
             self._restore(arrays, meta)
         except MinigradError:
             raise
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
             raise corrupt(self.path, "what Trainer.save writes", repr(error)) from error
 
     def _restore(self, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
@@ -307,12 +308,18 @@ class Trainer:
             raise UsageError(
                 facts("resume: schedule", expected="one, as saved", got=None, remedy=remedy)
             )
-        history = [Epoch(**entry) for entry in meta["progress"]["history"]]
-        self.progress = Progress(**{**meta["progress"], "history": history})
+        progress = dict(meta["progress"])
+        history = [Epoch(**_numbers(Epoch, entry)) for entry in progress.pop("history")]
+        self.progress = Progress(**_numbers(Progress, progress), history=history)
         for key, rng in generators(self.net).items():
             rng.bit_generator.state = meta["rng"][key]
         if self.ahead is not None:  # steps that an error left unread are of the run before
             self.ahead = Ahead(self, self.ahead.record)
+
+
+def _numbers(kind: type, saved: dict[str, Any]) -> dict[str, Any]:
+    """``saved`` with a number for each field of ``kind``; TypeError or ValueError if it is none."""
+    return {k: (index if kind.__annotations__[k] is int else float)(v) for k, v in saved.items()}
 
 
 def _correct(logits: Tensor, labels: np.ndarray) -> int:

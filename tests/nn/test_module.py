@@ -170,6 +170,18 @@ def test_loading_names_all_wrong_shapes_and_changes_nothing():
     assert net.scale.item() == before
 
 
+def test_loading_nan_as_a_count_is_refused_and_changes_nothing():
+    net = Net()
+    state = {k: v.numpy() + 1.0 for k, v in net.state_dict().items()}
+    net.load_state_dict(state)  # whole numbers may come as floats
+    assert net.norm.num_batches_tracked.item() == 1
+    before = net.scale.item()
+    state = {k: v + 1 for k, v in state.items()} | {"norm.num_batches_tracked": np.nan}
+    with pytest.raises(DTypeError, match=r"norm.num_batches_tracked\n.*int64"):
+        net.load_state_dict(state)
+    assert net.scale.item() == before
+
+
 def test_loading_keeps_the_dtype_of_the_module():
     net = nn.Linear(2, 1).to(dtype="float32")
     net.load_state_dict({"weight": [[1.0, 2.0]], "bias": [3.0]})
