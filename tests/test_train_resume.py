@@ -83,6 +83,17 @@ def test_ctrl_c_in_the_middle_of_an_epoch_leaves_a_checkpoint_of_that_step(tmp_p
         assert (a.loss, a.train_acc, a.test_acc) == (b.loss, b.train_acc, b.test_acc)
 
 
+def test_ctrl_c_stays_ignored_where_it_was(tmp_path):
+    run, before = trainer(tmp_path / NAME), signal.getsignal(signal.SIGINT)
+    run.on_batch = lambda n: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert len(list(run.fit(1))) == 1
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_reaches_a_process_from_outside(tmp_path):
     path = tmp_path / NAME
     process = start(path, 10**6)

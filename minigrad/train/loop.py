@@ -328,12 +328,16 @@ def _correct(logits: Tensor, labels: np.ndarray) -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C only sets a flag, so that a step ends; the second one interrupts at once."""
+    """The first Ctrl-C only sets a flag, so that a step ends; the second one interrupts at once.
+
+    Where SIGINT is ignored, as in a job that a shell started behind ``trap "" INT``, it stays so.
+    """
     asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # signals reach the main thread only
-        return
+    is_main = threading.current_thread() is threading.main_thread()  # signals reach no other
     before = signal.getsignal(signal.SIGINT)
+    if not is_main or before in (signal.SIG_IGN, None):  # None: the handler is none of Python
+        yield lambda: False
+        return
 
     def note(signum: int, frame: Any) -> None:
         asked.append(signum)
