@@ -198,7 +198,18 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
     x, y = tr.load_images("digits").train
     few = tr.recipes.Images((x[:50], y[:50]), (x[:9], y[:9]))
     monkeypatch.setattr(tr.run, "load_images", lambda *args: few)
-    with pytest.raises(UsageError, match=r"expected: samples=1437\n.*samples=50\n"):
+    with pytest.raises(UsageError, match=r"expected: samples=1437, .*\n.*samples=50, "):
+        tr.train("mlp", "digits", resume=True, **words)
+
+
+@pytest.mark.parametrize("part", [0, 1], ids=["images", "labels"])
+def test_a_run_does_not_go_on_with_other_data_of_the_same_count(part, tmp_path, monkeypatch):
+    words = {"epochs": 1, "batch_size": 1437, "out": tmp_path, "say": lambda line: None}
+    tr.train("mlp", "digits", **words)
+    images = tr.load_images("digits")
+    images.train[part][7] = 0
+    monkeypatch.setattr(tr.run, "load_images", lambda *args: images)
+    with pytest.raises(UsageError, match=r"expected: checksum='.*'\n.*checksum='"):
         tr.train("mlp", "digits", resume=True, **words)
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -97,6 +98,9 @@ def train(
     net, optimizer, schedule = build(spec, images, device=device, dtype=dtype, seed=seed)
     settings = {"model": model, "data": data, "samples": len(images.train[1]), "dtype": dtype,
                 "seed": seed, **_settings(spec)}  # fmt: skip
+    if folder is not None:
+        x, labels = map(np.ascontiguousarray, images.train)
+        settings["checksum"] = f"{crc32(labels.data, crc32(x.data)):08x}"
     nn.manual_seed(seed)
     trainer = Trainer(
         net, optimizer, images.train, images.test, batch_size=spec.batch_size, device=device,
