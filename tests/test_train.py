@@ -50,6 +50,14 @@ def test_every_recipe_learns_digits(model):
     assert trained.history[-1].train_acc > 0.5
 
 
+def test_a_batch_of_one_trains_what_has_places_to_average_over(monkeypatch):
+    x, y = tr.load_images("digits").train
+    few = tr.recipes.Images((x[:4], y[:4]), (x[:4], y[:4]))
+    monkeypatch.setattr(tr.run, "load_images", lambda *args: few)
+    for model in ("mlp", "rnn-bn"):
+        assert len(tr.train(model, epochs=1, batch_size=1, say=silent).history) == 1
+
+
 def test_the_twin_is_one_flag():
     twin = tr.recipe("lenet-bn", batch_norm=False)
     assert twin == tr.recipe("lenet") and twin.lr == tr.recipe("lenet-bn").lr == 1.0
@@ -177,6 +185,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(rng):
         ({"lr": "a"}, "train: lr"),
         ({"lr": -1.0}, "train: lr"),
         ({"epochs": "a"}, "train: epochs"),
+        ({"model": "mlp-bn", "batch_size": 1}, "(?s)train: batch_size.*batch_norm=False"),
     ],
     ids=str,
 )

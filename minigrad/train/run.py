@@ -10,8 +10,10 @@ from zlib import crc32
 import numpy as np
 
 from minigrad import backend, files, nn
-from minigrad.errors import UsageError, check_count, facts
+from minigrad.context import no_grad
+from minigrad.errors import ShapeError, UsageError, check_count, facts
 from minigrad.nn.batchnorm import StatisticsNorm
+from minigrad.tensor import Tensor, tensor
 from minigrad.train.checkpoint import NAME, safetensors
 from minigrad.train.curves import curves
 from minigrad.train.loop import Epoch, Trainer
@@ -96,6 +98,8 @@ def train(
         _prepare(folder)
     images = load_images(data, root, dtype)
     net, optimizer, schedule = build(spec, images, device=device, dtype=dtype, seed=seed)
+    if spec.batch_size == 1:
+        _check_one_sample(net, tensor(images.train[0][:1], device=device))
     settings = {"model": model, "data": data, "samples": len(images.train[1]), "dtype": dtype,
                 "seed": seed, **_settings(spec)}  # fmt: skip
     if folder is not None:
@@ -132,6 +136,19 @@ def _check(device: str, dtype: str) -> None:
         raise UsageError(facts("train: device", expected="one that computes", got=reason))
     if dtype not in ("float32", "float64"):
         raise UsageError(facts("train: dtype", expected="float32 or float64", got=repr(dtype)))
+
+
+def _check_one_sample(net: nn.Module, x: Tensor) -> None:
+    """Raise UsageError where a batch of one leaves a batch norm of ``net`` one value a channel."""
+    try:
+        with no_grad(), nn.frozen_statistics():
+            net(x)
+    except ShapeError as error:
+        remedy = "a larger one, or batch_norm=False (--no-batch-norm)"
+        raise UsageError(
+            facts("train: batch_size", expected="2 or more, for this batch norm", got=1,
+                  remedy=remedy)
+        ) from error  # fmt: skip
 
 
 def _prepare(folder: Path) -> None:
