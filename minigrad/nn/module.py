@@ -268,11 +268,11 @@ class Module:
         """
         return {k: v.detach() for k, v in self._named_state("_parameters", "_buffers")}
 
-    def load_state_dict(self, state: Any, strict: bool = True) -> None:
-        """Assign ``state``, a mapping of path -> Tensor or array; all of it or nothing.
+    def load_state_dict(self, state_dict: Any, strict: bool = True) -> None:
+        """Assign ``state_dict``, a mapping of path -> Tensor or array; all of it or nothing.
 
         Args:
-            state: as ``state_dict`` returns it; casts to the dtype of the module.
+            state_dict: as ``state_dict()`` returns it; casts to the dtype of the module.
             strict: refuse missing and unexpected paths.
 
         Raises:
@@ -282,15 +282,15 @@ class Module:
         """
         own = dict(self._named_state("_parameters", "_buffers"))
         title = f"{type(self).__name__}.load_state_dict"
-        if not isinstance(state, Mapping):
+        if not isinstance(state_dict, Mapping):
             expected = "a mapping of path -> array"
-            raise UsageError(facts(title, expected=expected, got=describe(state)))
-        missing = [name for name in own if name not in state]
-        unexpected = [name for name in state if name not in own]
+            raise UsageError(facts(title, expected=expected, got=describe(state_dict)))
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in own]
         if strict and (missing or unexpected):
             got = f"missing {missing}, unexpected {unexpected}"
             raise UsageError(facts(title, expected=f"the {len(own)} keys of this module", got=got))
-        new = {k: _as_array(f"{title}: {k}", state[k]) for k in own if k in state}
+        new = {k: _as_array(f"{title}: {k}", state_dict[k]) for k in own if k in state_dict}
         wrong = [name for name, value in new.items() if tuple(value.shape) != own[name].shape]
         if wrong:
             expected = ", ".join(f"{name} {own[name].shape}" for name in wrong)

@@ -124,9 +124,9 @@ class AGC:
         """That of the optimizer; clipping has no state."""
         return self.optimizer.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from what ``state_dict`` returned."""
-        self.optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict(state_dict)
 
     def step(self) -> None:
         """Clip, then step."""

@@ -102,7 +102,7 @@ class Optimizer:
         groups = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]
         return {"state": [dict(s) for s in self.state], "param_groups": groups}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from what ``state_dict`` returned.
 
         Raises:
@@ -110,7 +110,7 @@ class Optimizer:
                 of their range or of another optimizer.
         """
         title, kind = "optimizer.load_state_dict", type(self).__name__
-        states, groups = check_keys(title, state, "state", "param_groups")
+        states, groups = check_keys(title, state_dict, "state", "param_groups")
         if len(states) != len(self.state) or len(groups) != len(self.param_groups):
             expected = f"{len(self.param_groups)} groups, {len(self.state)} parameters"
             got = f"{len(groups)} groups, {len(states)} parameters"

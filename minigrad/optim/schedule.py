@@ -14,24 +14,24 @@ from minigrad.optim.optimizer import check_optimizer
 
 
 class LambdaLR:
-    """``lr = base_lr * factor(epoch)``; the base of all schedules.
+    """``lr = base_lr * lr_lambda(epoch)``; the base of all schedules.
 
     Args:
         optimizer: its groups' ``lr`` at this moment are the base rates; that of a group which is
             added later is its ``lr`` at the next step.
-        factor: number of steps taken -> factor.
+        lr_lambda: number of steps taken -> factor.
 
     >>> w = mg.tensor([1.0], requires_grad=True)
     >>> optimizer = mg.optim.SGD([w], lr=1.0)
     >>> schedule = mg.optim.LambdaLR(optimizer, lambda epoch: 0.5**epoch)
     >>> schedule.step()
-    >>> optimizer.param_groups[0]["lr"]
-    0.5
+    >>> schedule.get_last_lr()
+    [0.5]
     """
 
-    def __init__(self, optimizer: Any, factor: Callable[[int], float]):
+    def __init__(self, optimizer: Any, lr_lambda: Callable[[int], float]):
         check_optimizer(type(self).__name__, optimizer)
-        self.optimizer, self.factor = optimizer, factor
+        self.optimizer, self.lr_lambda = optimizer, lr_lambda
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.last_epoch = 0
         self._apply()
@@ -42,7 +42,7 @@ class LambdaLR:
             group["lr"] = check_number(what, float(self._rate(base)))
 
     def _rate(self, base: float) -> float:
-        return base * self.factor(self.last_epoch)
+        return base * self.lr_lambda(self.last_epoch)
 
     def step(self) -> None:
         """One epoch is over."""
@@ -51,14 +51,18 @@ class LambdaLR:
         self.last_epoch += 1
         self._apply()
 
+    def get_last_lr(self) -> list[float]:
+        """The rate of each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
     def state_dict(self) -> dict[str, Any]:
         """The number of steps and the base rates."""
         return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from what ``state_dict`` returned."""
         title = f"{type(self).__name__}.load_state_dict"
-        epoch, rates = check_keys(title, state, "last_epoch", "base_lrs")
+        epoch, rates = check_keys(title, state_dict, "last_epoch", "base_lrs")
         groups = len(self.optimizer.param_groups)
         if len(rates) != groups:
             raise UsageError(facts(title, expected=f"{groups} base rates", got=len(rates)))
@@ -104,7 +108,7 @@ class CosineAnnealingLR(LambdaLR):
         super().__init__(optimizer, lambda epoch: (1 + cos(pi * epoch / T_max)) / 2)
 
     def _rate(self, base: float) -> float:
-        return self.floor + (base - self.floor) * self.factor(self.last_epoch)
+        return self.floor + (base - self.floor) * self.lr_lambda(self.last_epoch)
 
 
 class LinearLR(LambdaLR):

@@ -154,7 +154,7 @@ def test_loading_names_all_missing_and_unexpected_keys_and_changes_nothing():
     for name in ("first.bias", "norm.running_var", "first.bais", "8 keys"):
         assert name in str(caught.value)
     np.testing.assert_array_equal(net.first.weight.numpy(), before)
-    net.load_state_dict(state, strict=False)
+    net.load_state_dict(state_dict=state, strict=False)
     np.testing.assert_array_equal(net.first.weight.numpy(), other.first.weight.numpy())
 
 
