@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, ops
-from minigrad.errors import ShapeError, check_number, describe, facts
+from minigrad.errors import ShapeError, check_count, check_number, describe, facts
 from minigrad.nn.layers import check_momentum, filled, parameter
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
@@ -22,13 +22,14 @@ class ProbabilityIntegralNorm1d(Module):
 
     Args:
         num_features: C of x, (N, C).
-        quantiles: how many, K.
+        quantiles: how many, K; 2 or more.
         bandwidth: width of the smoothing in units of the spread.
         momentum: weight of the new quantiles.
         eps: added to the variance of the quantiles.
         affine: whether there are gamma and beta.
 
     Raises:
+        UsageError: a number out of its range.
         ShapeError: x is not (N, C) with two rows or more in training.
 
     Source:
@@ -54,6 +55,7 @@ class ProbabilityIntegralNorm1d(Module):
         dtype: Any = "float64",
     ):
         kind = type(self).__name__
+        check_count(f"{kind}: quantiles", quantiles, least=2)  # one has no spread
         self.num_features, self.quantiles = num_features, quantiles
         self.bandwidth = check_number(f"{kind}: bandwidth", bandwidth, positive=True)
         self.eps, self.momentum = check_number(f"{kind}: eps", eps), check_momentum(self, momentum)

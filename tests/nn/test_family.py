@@ -88,6 +88,13 @@ def test_the_transform_makes_any_distribution_nearly_uniform(draw, rng):
     assert np.abs(u - (np.arange(4000) + 0.5) / 4000).max() < limit
 
 
+def test_a_transform_without_quantiles_or_width_is_refused():
+    for name, bad in (("quantiles", (0, 1, -1, 2.5, None)), ("bandwidth", (0, -1, None))):
+        for value in bad:
+            with pytest.raises(UsageError, match=f"ProbabilityIntegralNorm1d: {name}"):
+                nn.ProbabilityIntegralNorm1d(3, **{name: value})
+
+
 def test_the_transform_ignores_shift_and_scale(rng):
     x = rng.normal(size=(50, 2))
     layer = nn.ProbabilityIntegralNorm1d(2, eps=0.0)
