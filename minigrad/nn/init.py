@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.errors import ShapeError, facts
+from minigrad.errors import DTypeError, ShapeError, UsageError, describe, facts
 from minigrad.nn.random import generator
 from minigrad.tensor import Tensor
 
@@ -34,8 +34,26 @@ def _fans(weight: Tensor) -> list[int]:
 
 
 def _assign(weight: Tensor, values: Any) -> Tensor:
-    weight.data = np.asarray(values, dtype=weight.dtype)
+    """Assign ``values``; integers take whole numbers only, or all that is drawn would be 0."""
+    if not isinstance(weight, Tensor):
+        raise DTypeError(facts("init: weight", expected="a Tensor", got=describe(weight)))
+    new = np.asarray(values, dtype=weight.dtype)
+    if weight.dtype.kind != "f" and (new != values).any():
+        raise DTypeError(facts("init: weight", expected="a floating dtype", got=weight.dtype))
+    weight.data = new
     return weight
+
+
+def _drawn(weight: Tensor, kind: str, a: float, b: float, rng: Seed) -> Tensor:
+    """Numbers of the Generator's method ``kind`` with the parameters ``a`` and ``b``."""
+    rng = generator(rng)
+    try:
+        values = getattr(rng, kind)(a, b, weight.shape)
+    except (OverflowError, TypeError, ValueError) as error:
+        expected = "low <= high" if kind == "uniform" else "std >= 0"
+        got = f"{a}, {b}"
+        raise UsageError(facts(f"init: {kind}", expected=expected, got=got)) from error
+    return _assign(weight, values)
 
 
 def constant_(weight: Tensor, value: float) -> Tensor:
@@ -55,12 +73,12 @@ def ones_(weight: Tensor) -> Tensor:
 
 def uniform_(weight: Tensor, low: float = 0.0, high: float = 1.0, rng: Seed = None) -> Tensor:
     """Uniform on [low, high)."""
-    return _assign(weight, generator(rng).uniform(low, high, weight.shape))
+    return _drawn(weight, "uniform", low, high, rng)
 
 
 def normal_(weight: Tensor, mean: float = 0.0, std: float = 1.0, rng: Seed = None) -> Tensor:
     """Normal with the given mean and standard deviation."""
-    return _assign(weight, generator(rng).normal(mean, std, weight.shape))
+    return _drawn(weight, "normal", mean, std, rng)
 
 
 def xavier_uniform_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:

@@ -475,6 +475,28 @@ def test_orthogonal_weights_have_orthonormal_rows_or_columns(shape):
     np.testing.assert_allclose(gram, 4 * np.eye(len(gram)), atol=1e-14)
 
 
+def test_integers_take_constants_and_nothing_drawn():
+    w = mg.tensor(np.ones((3, 3), dtype=int))
+    assert nn.init.constant_(w, 7).tolist() == [[7] * 3] * 3
+    for name in ("uniform_", "normal_", "xavier_normal_", "kaiming_uniform_", "orthogonal_"):
+        with pytest.raises(DTypeError, match=r"init: weight\n.*a floating dtype"):
+            getattr(nn.init, name)(w, rng=0)
+    assert w.tolist() == [[7] * 3] * 3
+
+
+def test_what_cannot_be_drawn_is_refused():
+    w = mg.tensor(np.ones(3))
+    for draw, words in (
+        (nn.init.normal_, {"std": -1}),
+        (nn.init.normal_, {"std": "1"}),
+        (nn.init.uniform_, {"low": 1, "high": 0}),
+    ):
+        with pytest.raises(UsageError, match="init: "):
+            draw(w, **words)
+    with pytest.raises(DTypeError, match=r"init: weight\n.*a Tensor"):
+        nn.init.normal_(np.ones(3))
+
+
 def test_a_weight_without_elements_is_left_as_it_is():
     for name in ("xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_"):
         for shape in ((0, 0), (2, 0), (0, 3, 5)):
