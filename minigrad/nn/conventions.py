@@ -15,13 +15,14 @@ training averages is the flag ``unbiased`` of the layer. Edition 1.0 of d2l stat
 new, 0.1, which is the same.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minigrad.backend import to_host
-from minigrad.errors import UsageError, facts
+from minigrad.errors import UsageError, check_count, describe, facts
 from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 
@@ -84,10 +85,10 @@ def batch_norm_from(
     convention = _convention(library)
     if dims not in _SIZES:
         raise UsageError(facts("batch_norm_from: dims", expected="1, 2 or 3", got=dims))
-    missing = [name for name in convention.names if name not in arrays]
-    if missing:
-        expected = ", ".join(convention.names)
-        raise UsageError(facts(f"batch_norm_from {library}", expected=expected, got=sorted(arrays)))
+    if not isinstance(arrays, Mapping) or not set(convention.names) <= set(arrays):
+        got = sorted(arrays) if isinstance(arrays, Mapping) else describe(arrays)
+        expected = f"a mapping with {', '.join(convention.names)}"
+        raise UsageError(facts(f"batch_norm_from {library}", expected=expected, got=got))
     values = [np.asarray(arrays[name]).reshape(-1) for name in convention.names]
     momentum = convention.momentum if momentum is None else momentum
     layer = _SIZES[dims](
@@ -95,7 +96,7 @@ def batch_norm_from(
         eps=convention.eps if eps is None else eps,
         momentum=1 - momentum if convention.momentum_is_of_old else momentum,
         unbiased=convention.unbiased,
-        dtype=values[0].dtype,
+        dtype=values[0].dtype if values[0].dtype.kind == "f" else "float64",
     )
     layer.load_state_dict(dict(zip(_PYTORCH, values, strict=True)), strict=False)
     return layer
@@ -123,10 +124,11 @@ def batch_norm_to(library: str, layer: Any, *, count: int | None = None) -> dict
     (0.75, array([1.]))
     """
     convention = _convention(library)
-    if count is not None and count < 2:
-        raise UsageError(facts("batch_norm_to: count", expected="2 or more", got=count))
-    if not (layer.affine and layer.track_running_stats) or layer.momentum is None:
-        expected = "gamma, beta, running statistics and a momentum"
+    if count is not None:
+        check_count("batch_norm_to: count", count, least=2)
+    is_norm = isinstance(layer, tuple(_SIZES.values()))
+    if not (is_norm and layer.affine and layer.track_running_stats and layer.momentum is not None):
+        expected = "a BatchNorm with gamma, beta, running statistics and a momentum"
         raise UsageError(facts(f"batch_norm_to {library}", expected=expected, got=repr(layer)))
     values = [np.array(to_host(getattr(layer, n).array)) for n in _PYTORCH]
     if count is not None and convention.unbiased != layer.unbiased:

@@ -214,5 +214,17 @@ def test_unknown_libraries_and_missing_names_are_named():
         nn.batch_norm_to("keras", nn.BatchNorm1d(1, momentum=None))
     with pytest.raises(UsageError, match="batch_norm_from: dims"):
         nn.batch_norm_from("pytorch", {}, dims=4)
-    with pytest.raises(UsageError, match="batch_norm_to: count"):
-        nn.batch_norm_to("keras", nn.BatchNorm1d(1), count=1)
+    for count in (1, "a", 2.5):
+        with pytest.raises(UsageError, match="batch_norm_to: count"):
+            nn.batch_norm_to("keras", nn.BatchNorm1d(1), count=count)
+    with pytest.raises(UsageError, match=r"expected: a BatchNorm .*\n.*Linear"):
+        nn.batch_norm_to("keras", nn.Linear(1, 1))
+    with pytest.raises(UsageError, match=r"expected: a mapping .*\n.*None"):
+        nn.batch_norm_from("keras", None)
+
+
+def test_a_layer_is_made_of_integers_too():
+    names = nn.CONVENTIONS["keras"].names
+    bn = nn.batch_norm_from("keras", {name: np.array([1, 2]) for name in names})
+    assert bn.weight.dtype == bn.running_var.dtype == np.float64
+    assert bn.running_var.tolist() == [1.0, 2.0]
