@@ -9,7 +9,7 @@ import pytest
 import minigrad as mg
 from minigrad import nn, optim
 from minigrad import train as tr
-from minigrad.errors import AnomalyError, UsageError
+from minigrad.errors import AnomalyError, ShapeError, UsageError
 
 GENUINE = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist_900"
 
@@ -122,6 +122,18 @@ def test_without_a_batch_there_is_no_training(n, batch_size):
     net, data = nn.Linear(2, 3), (np.zeros((n, 2)), np.zeros(n, int))
     with pytest.raises(UsageError, match="1 or more"):
         tr.Trainer(net, optim.SGD(net.parameters()), data, data, batch_size=batch_size)
+
+
+def test_a_test_set_of_two_lengths_is_refused_before_the_first_epoch():
+    net, data = nn.Linear(2, 3), (np.zeros((4, 2)), np.zeros(4, int))
+    with pytest.raises(ShapeError, match="Trainer: test"):
+        tr.Trainer(net, optim.SGD(net.parameters()), data, (np.zeros((4, 2)), np.zeros(3, int)))
+
+
+def test_a_folder_in_the_place_of_the_checkpoint_is_refused_before_the_first_epoch(tmp_path):
+    (tmp_path / "checkpoint.safetensors").mkdir()
+    with pytest.raises(UsageError, match=r"checkpoint.safetensors\n.*\n.*a folder"):
+        tr.train("mlp", out=tmp_path)
 
 
 def small(rng, **words):

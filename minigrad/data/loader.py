@@ -10,7 +10,8 @@ from minigrad import ops
 from minigrad.errors import ShapeError, UsageError, check_count, describe, facts
 
 
-def _check_lengths(name: str, arrays: tuple) -> None:
+def check_lengths(name: str, arrays: tuple) -> None:
+    """Raise ShapeError unless ``arrays`` have a first axis each, of one length."""
     lengths = {tuple(getattr(a, "shape", ()))[:1] for a in arrays}
     if len(lengths) != 1 or lengths == {()}:
         got = ", ".join(map(describe, arrays)) or "none"
@@ -26,7 +27,7 @@ class TensorDataset:
     """
 
     def __init__(self, *arrays: Any):
-        _check_lengths("TensorDataset", arrays)
+        check_lengths("TensorDataset", arrays)
         self.arrays = arrays
 
     def __len__(self) -> int:
@@ -136,7 +137,7 @@ def train_test_split(*arrays: Any, test: int, seed: int = 0) -> tuple:
     >>> sorted([*train, *test]) == [0, 1, 2, 3, 4], len(test)
     (True, 2)
     """
-    _check_lengths("train_test_split", arrays)
+    check_lengths("train_test_split", arrays)
     n = len(arrays[0])
     if not isinstance(test, Integral) or not 0 < test < n:
         expected = f"a whole number, 1 to {n - 1}"

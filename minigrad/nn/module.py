@@ -93,6 +93,10 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         kind = None
         if isinstance(value, Module):
+            if any(part is self for part in value.modules()):
+                expected, got = "one that does not hold this module", repr(name)
+                headline = f"{type(self).__name__}: assignment of a submodule"
+                raise UsageError(facts(headline, expected=expected, got=got))
             kind = self._modules
             value.__dict__["_attribute"] = name
         elif isinstance(value, Tensor) and name in self._buffers:

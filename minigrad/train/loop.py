@@ -17,7 +17,7 @@ from minigrad import backend, nn, optim
 from minigrad.anomaly import anomaly_mode
 from minigrad.context import no_grad
 from minigrad.data.idx import corrupt
-from minigrad.data.loader import DataLoader, TensorDataset
+from minigrad.data.loader import DataLoader, TensorDataset, check_lengths
 from minigrad.errors import AnomalyError, MinigradError, UsageError, facts
 from minigrad.nn import kernels
 from minigrad.nn.random import generators
@@ -107,6 +107,7 @@ class Trainer:
         self.net, self.optimizer, self.device = net, optimizer, device
         self.test, self.schedule = test, schedule
         self.loader = DataLoader(TensorDataset(*train), batch_size, shuffle=True, seed=seed)
+        check_lengths("Trainer: test", test)
         # a last batch of one sample has no variance: leave out what does not fill a batch then
         n = len(train[0])
         if not n:

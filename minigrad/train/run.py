@@ -154,6 +154,9 @@ def _check_one_sample(net: nn.Module, x: Tensor) -> None:
 def _prepare(folder: Path) -> None:
     """Make ``folder``, see that it can be written, remove what a run that was killed half wrote."""
     files.make_folder(folder, "train: out")
+    if (folder / NAME).is_dir():
+        expected = "a file, or none yet"
+        raise UsageError(facts(f"train: {folder / NAME}", expected=expected, got="a folder"))
     for path in folder.glob(f".{NAME}.*.tmp"):
         path.unlink(missing_ok=True)
 

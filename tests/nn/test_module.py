@@ -72,6 +72,15 @@ def test_what_would_not_be_saved_cannot_replace_what_is(name, replace):
     assert list(net.state_dict()) == before
 
 
+def test_no_module_is_a_part_of_itself():
+    net = Net()
+    outer = nn.Sequential(net)
+    for part in (net, outer):
+        with pytest.raises(UsageError, match="Net: assignment of a submodule"):
+            net.part = part
+    assert list(net.state_dict()) == KEYS
+
+
 def test_a_constant_in_the_place_of_a_parameter_is_a_frozen_one():
     net = Net()
     before = list(net.state_dict())
