@@ -123,7 +123,16 @@ class Module:
             names.pop(name, None)
 
     def register_buffer(self, name: str, value: Any) -> None:
-        """Keep ``value`` (array or Tensor) as state under ``name``: saved, moved, not trained."""
+        """Keep ``value`` (array or Tensor) as state under ``name``: saved, moved, not trained.
+
+        Raises:
+            UsageError: a name with a dot, or one that something else has.
+        """
+        is_taken = name not in self._buffers and getattr(self, name, None) is not None
+        if is_taken or not name or "." in name:
+            headline = f"{type(self).__name__}.register_buffer: name"
+            expected = "one that is not in use, without a dot"
+            raise UsageError(facts(headline, expected=expected, got=repr(name)))
         self._buffers[name] = None
         setattr(self, name, tensor(value, name=name))
 
@@ -221,8 +230,11 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Training mode: statistics of the batch, dropout."""
+        if not isinstance(mode, (bool, np.bool_)):
+            headline = f"{type(self).__name__}.train: mode"
+            raise UsageError(facts(headline, expected="True or False", got=describe(mode)))
         for module in self.modules():
-            module.training = mode
+            module.training = bool(mode)
         return self
 
     def eval(self) -> Self:

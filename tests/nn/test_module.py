@@ -72,6 +72,25 @@ def test_what_would_not_be_saved_cannot_replace_what_is(name, replace):
     assert list(net.state_dict()) == before
 
 
+@pytest.mark.parametrize("name", ["forward", "training", "first", "scale", "remark", "a.b", ""])
+def test_a_buffer_has_a_name_of_its_own(name):
+    net = Net()
+    with pytest.raises(UsageError, match=f"Net.register_buffer: name\n.*\n.*'{name}'"):
+        net.register_buffer(name, np.zeros(2))
+    assert list(net.state_dict()) == KEYS
+    for _ in range(2):
+        net.register_buffer("own", np.zeros(2))
+    assert next(iter(net.buffers())) is net.own
+
+
+@pytest.mark.parametrize("mode", ["no", 0, None], ids=repr)
+def test_a_mode_is_true_or_false(mode):
+    net = Net().eval()
+    with pytest.raises(UsageError, match=r"Net.train: mode\n.*True or False"):
+        net.train(mode)
+    assert not net.training and net.train(np.True_).training is True
+
+
 def test_no_module_is_a_part_of_itself():
     net = Net()
     outer = nn.Sequential(net)
