@@ -130,6 +130,8 @@ class MaxPool2d(Module):
 class AvgPool2d(Module):
     """Mean of each window of (N, C, H, W), padded zeros included; see ``ops.avg_pool``.
 
+    A window of nothing but padding has mean 0; PyTorch refuses more padding than half a window.
+
     >>> mg.nn.AvgPool2d(2)(mg.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
     tensor([[[[2.5]]]])
     """

@@ -119,7 +119,7 @@ class _InstanceNorm(StatisticsNorm):
         self,
         num_features: int,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         affine: bool = False,
         track_running_stats: bool = False,
         *,
@@ -158,9 +158,14 @@ class InstanceNorm2d(_InstanceNorm):
     Args:
         num_features: C of x.
         eps: added to the biased variance.
-        momentum: weight of the new statistic, where they are tracked.
+        momentum: weight of the new statistic, where they are tracked; None averages all batches
+            equally, where PyTorch leaves the statistics as they were.
         affine: whether there are gamma and beta, one per channel.
         track_running_stats: keep means over the examples and use them in evaluation.
+
+    Attributes:
+        running_mean, running_var: (C,), where they are tracked. num_batches_tracked: an integer;
+            PyTorch's stays 0.
 
     Source:
         Ulyanov, Vedaldi, Lempitsky 2016, arXiv:1607.08022.

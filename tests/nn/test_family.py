@@ -195,6 +195,16 @@ def test_an_empty_batch_leaves_the_statistics_of_instance_norm():
     assert layer.running_var.numpy().tolist() == [1.0, 1.0]
 
 
+def test_instance_norm_averages_all_batches_equally_where_momentum_is_none(rng):
+    layer = nn.InstanceNorm1d(2, momentum=None, track_running_stats=True)
+    batches = [rng.normal(size=(3, 2, 5)) for _ in range(4)]
+    for x in batches:
+        layer(x)
+    assert layer.num_batches_tracked.item() == 4
+    mean = np.mean([x.mean((0, 2)) for x in batches], axis=0)
+    np.testing.assert_allclose(layer.running_mean, mean, rtol=0, atol=64 * EPS)
+
+
 def test_instance_norm_keeps_means_over_examples_of_their_statistics(rng):
     layer = nn.InstanceNorm1d(2, momentum=0.25, track_running_stats=True)
     x = rng.normal(size=(3, 2, 5))
