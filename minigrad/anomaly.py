@@ -81,7 +81,9 @@ class _Anomaly(Observer):
 
 
 def _where(node: Node) -> str:
-    return node.origin.where if node.origin is not None else "(recorded outside anomaly_mode)"
+    where = node.origin.where if node.origin is not None else "(recorded outside anomaly_mode)"
+    scopes = [] if node.scope is None else [scope.name for scope in node.scope.path()]
+    return f"{where}, in {' / '.join(scopes)}" if scopes else where
 
 
 def _input(node: Node, i: int) -> str:
