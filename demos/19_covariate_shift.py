@@ -1,4 +1,4 @@
-"""Batch norm cuts the drift of a layer's inputs over tenfold, that of its gradient under threefold.
+"""Batch norm cuts the drift of a layer's inputs over twentyfold, of its gradient under tenfold.
 
 Both are called internal covariate shift: how far the inputs of the last hidden activation wander,
 and how much the step of the layers below changes the gradient of a layer. They disagree. Source:
@@ -6,21 +6,22 @@ Ioffe, Szegedy 2015, figure 1; Santurkar et al. 2018, arXiv:1805.11604, definiti
 """
 
 # %% Three hidden layers of 100 units, 60 digits a batch, as Ioffe and Szegedy have it
+# Sigmoids begin with weights four times Xavier's. With his own and no batch norm they stand still
+# for hundreds of steps; over 2,000 the gradient then changes as much with batch norm as without.
 import numpy as np
 
 import minigrad as mg
 from minigrad import demo, nn
 
-run = demo.start(__doc__)
-steps = 200 if run.fast else 2000
-data = mg.train.load_images("digits", dtype="float64")
+run = demo.start(__doc__, minutes=1)
+steps, data = 200 if run.fast else 2000, mg.train.load_images("digits", dtype="float64")
 
 
 def network(activation, batch_norm):
     rng, layers = np.random.default_rng(run.seed), [nn.Flatten()]
     for n in (64, 100, 100):
         linear = nn.Linear(n, 100, rng=rng)
-        nn.init.xavier_uniform_(linear.weight, rng=rng)
+        nn.init.xavier_uniform_(linear.weight, 4 if activation is nn.Sigmoid else 1, rng=rng)
         layers += [linear] + batch_norm * [nn.BatchNorm1d(100)] + [activation()]
     return nn.Sequential(*layers, nn.Linear(100, 10, rng=rng))
 
@@ -62,8 +63,7 @@ fig, axes = demo.figure(1, 3, width=10, height=3.4)
 for activation, lr in ((nn.ReLU, 0.1), (nn.Sigmoid, 0.5)):
     for ax, batch_norm in zip(axes, (False, True), strict=False):
         us, changes = learn(activation, batch_norm, lr)
-        mean, std = us.mean(1), us.std(1)  # (times, units)
-        drift = abs(mean - mean[0]).max(0) / std.mean(0)
+        drift = abs(us.mean(1) - us[0].mean(0)).max(0) / us.std(1).mean(0)  # of every unit
         kind = f"{activation.__name__}, {'with' if batch_norm else 'without'} BN"
         run.number(f"drift of the mean in standard deviations, {kind}", drift.mean())
         run.number(f"change of the gradient, {kind}", changes.mean())
@@ -71,7 +71,7 @@ for activation, lr in ((nn.ReLU, 0.1), (nn.Sigmoid, 0.5)):
         axes[2].semilogy(50 + 10 * np.arange(len(smooth)), smooth, label=kind)
         if activation is nn.Sigmoid:
             quantiles = np.quantile(us[..., np.argsort(drift)[50]], [0.15, 0.5, 0.85], axis=1)
-            ax.plot(10 * np.arange(len(mean)), quantiles.T, color=demo.BLUE)
+            ax.plot(10 * np.arange(len(us)), quantiles.T, color=demo.BLUE)
             ax.set(title=f"inputs, {kind}", xlabel="step", ylim=(-5, 5))
 axes[0].set_ylabel("15th, 50th and 85th percentile")
 axes[2].set(title="change of the gradient", xlabel="step", ylim=(1e-3, 2))
