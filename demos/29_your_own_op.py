@@ -5,8 +5,8 @@ checker, the drawings, the reference and derivatives of any order all read it.
 """
 
 # %% Declare it
-# The forward takes the array library first. Written ln(cosh(x)) it would overflow at 711. The rule,
-# the derivative tanh x, is made of ops, so it can be differentiated again.
+# The forward takes the array library first; of integers 1.0 * x is a float. Written ln(cosh(x))
+# it would overflow at 711. The rule, tanh x, is made of ops, so it can be differentiated again.
 import numpy as np
 
 import minigrad as mg
@@ -19,7 +19,7 @@ run = demo.start(__doc__)
 @mg.elementwise(formula=r"y = \ln \cosh x", pullback=r"\bar x = \bar y \tanh x")
 def log_cosh(xp, x):
     """Smooth absolute value: x^2 / 2 near 0, |x| - ln 2 far away."""
-    return xp.abs(x) + xp.log1p(xp.expm1(-2 * xp.abs(x)) / 2)
+    return xp.abs(1.0 * x) + xp.log1p(xp.expm1(-2 * xp.abs(1.0 * x)) / 2)
 
 
 @log_cosh.defpartials
@@ -55,8 +55,8 @@ print(f"    {wrong.findings[0].message}")
 @fused(log_cosh, pullback=r"\bar x = \bar y \tanh x")
 def fast_log_cosh(xp, x):
     """log cosh and its derivative from one exponential."""
-    e = xp.expm1(-2 * xp.abs(x))
-    return xp.abs(x) + xp.log1p(e / 2), xp.copysign(e / (2 + e), x)
+    e = xp.expm1(-2 * xp.abs(1.0 * x))
+    return xp.abs(1.0 * x) + xp.log1p(e / 2), xp.copysign(e / (2 + e), x)
 
 
 @fast_log_cosh.defbackward
