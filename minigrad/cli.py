@@ -103,7 +103,9 @@ def verify(
     gamma: Annotated[float | None, typer.Option(help="one value for all channels")] = None,
     seed: Seed = 0,
     order: Annotated[int, typer.Option(help="of the derivatives of ops")] = 2,
-    probes: Annotated[str, typer.Option(help="points for MODULE:forward,backward")] = "batch_norm",
+    probes: Annotated[
+        str, typer.Option(help="points for MODULE:forward,backward; batch_norm:NC: no images")
+    ] = "batch_norm",
     out: Annotated[
         Path | None, typer.Option(help="folder for batch norm's picture, or a report as JSON")
     ] = None,

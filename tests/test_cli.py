@@ -260,17 +260,19 @@ def test_out_keeps_the_report_of_what_has_no_picture(run, tmp_path):
     assert (tmp_path / "new" / "out" / "exp.json").read_text() == shown
 
 
-def test_only_the_points_of_a_dtype_are_taken_if_one_is_given(tmp_path, monkeypatch):
+def test_only_the_points_of_a_dtype_or_a_layout_are_taken_if_one_is_given(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "refusing.py").write_text(
         "def forward(*a, **k): raise ValueError\nbackward = print"
     )
 
-    def points(dtype):
-        return targets.check_code("refusing:forward,backward", dtype=dtype).facts["probes"]
+    def points(name="batch_norm", dtype=None):
+        return targets.check_code("refusing:forward,backward", name, dtype=dtype).facts["probes"]
 
-    assert 0 < points("float32") < points("float64")
-    assert points("float32") + points("float64") == points(None)
+    assert 0 < points(dtype="float32") < points(dtype="float64")
+    assert points(dtype="float32") + points(dtype="float64") == points()
+    assert 0 < points("batch_norm:NCHW") < points("batch_norm:NC")
+    assert points("batch_norm:NC") + points("batch_norm:NCHW") == points()
 
 
 def test_ops_lists_all_and_shows_one(run):

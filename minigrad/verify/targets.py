@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,11 @@ from minigrad.verify.gradcheck import check_op
 from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.subject import FAILURES, is_pair
 
-PROBES = {"batch_norm": builtin.batch_norm}
+PROBES = {
+    "batch_norm": builtin.batch_norm,
+    "batch_norm:NC": partial(builtin.batch_norm, "NC"),
+    "batch_norm:NCHW": partial(builtin.batch_norm, "NCHW"),
+}
 
 
 def check_all(
@@ -53,7 +58,7 @@ def check_code(
     Args:
         target: an importable module (the current folder counts) and the names in it: a pair, or a
             function without arguments that makes one.
-        probes: the name of the points, ``"batch_norm"``.
+        probes: the name of the points, ``"batch_norm"``; of one layout, ``"batch_norm:NC"``.
         dtype: only the points whose inputs have this one; None: all.
         device: where the arrays lie that the functions get.
 

@@ -79,6 +79,18 @@ def test_the_wrong_backward_of_the_readme_fails_with_its_cause(tmp_path, monkeyp
     assert "WRONG" in done.stdout and "missing variance path" in " ".join(done.stdout.split())
 
 
+def test_the_right_pair_of_the_guide_is_proven_by_the_command_it_shows(
+    tmp_path, monkeypatch, command
+):
+    text = PAGES["guides/your_backward"].read_text("utf-8")
+    first = next(block.text for block in blocks.parse(text) if block.language == "python")
+    (tmp_path / "my_module.py").write_text(first, encoding="utf-8")  # as it says to
+    (shown,) = re.findall(r"`(minigrad verify my_module:[^`]*)`", text)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    done = command(*shown.split()[1:], cwd=tmp_path)
+    assert done.returncode == 0 and "PROVEN" in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("name", WITH_CODE)
 def test_the_code_of_a_page_can_be_pasted_into_a_prompt(name):
     """Which runs a compound statement at the first blank line, and takes nothing else before."""
