@@ -54,6 +54,30 @@ def test_four_commands_lead_from_a_clone_to_a_proof_and_a_picture():
     assert len(first.split(" && ")) + len(drawn) == 4
 
 
+def test_its_speeds_are_those_of_the_benchmarks():
+    lines = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in lines if line[:2] == "| "]
+
+    def span(work, ours="minigrad", theirs="PyTorch eager"):
+        ratios = [r[3] for r in rows if re.fullmatch(work, r[0]) and r[1:3] == [ours, theirs]]
+        return sorted({min(ratios, key=float), max(ratios, key=float)}, key=float)
+
+    shown = [
+        span(work, ours)
+        for ours in ("minigrad", "minigrad without numba")
+        for work in ("LeNet-BN training step, batch 256", "peak memory of that step")
+    ]
+    shown += [
+        span("chain .*"),
+        span(r"batch norm \(.*, .*, .*\)"),
+        span(r"batch norm \(256, 1024\)"),
+    ]
+    shown += [span("batch norm .*", "minigrad on the GPU", "PyTorch on the GPU")]
+    section = README.partition("## Speed")[2].partition("\n## ")[0]
+    found = re.findall(r"(\d\.\d\d)(?: to (\d\.\d\d))?", section)
+    assert [[x for x in pair if x] for pair in found] == shown
+
+
 def test_its_files_exist():
     for path in re.findall(r"`((?:minigrad|tests|demos|docs)/[\w/.]*)`", README):
         assert (ROOT / path).exists(), path
