@@ -52,14 +52,14 @@ def paths(node):
 
 
 products = paths(y.node)
-run.number("paths from y to x", len(products))
-by_paths = run.number("their sum", sum(products), ".15g")
+run.number("paths from y to x", len(products), key=True)
+by_paths = run.number("their sum", sum(products), ".15g", key=True)
 
 # %% The sweep
 # Paths multiply in number wherever a value is used twice. The backward sweep visits each node once,
 # youngest first, and adds up what arrives there before it goes on.
 y.backward()
-swept = run.number("the sweep", x.grad, ".15g")
+swept = run.number("the sweep", x.grad, ".15g", key=True)
 v = x.item()
 closed = 2 * v * np.cos(v * v) * np.exp(np.sin(v * v))
 run.number("2 x cos(x^2) exp(sin(x^2))", closed, ".15g")

@@ -32,7 +32,8 @@ loss.name = "loss"
 # one of its inputs; where two arrive (r, used twice in r * r) they add up.
 steps = mg.viz.trace(loss).steps
 for kind in ("forward", "seed", "backward"):
-    run.number(f"{kind} steps", sum(step.kind == kind for step in steps))
+    count = sum(step.kind == kind for step in steps)
+    run.number(f"{kind} steps", count, key=kind == "backward")
 loss.backward()
 gradient = np.array([p.grad.item() for p in (w, v, b, t)])
 for p in (w, v, b, t):
@@ -53,8 +54,8 @@ run.number("largest difference from the chain rule by hand", abs(gradient - by_h
 # only w moves? One sweep for each input; with a million parameters, a million sweeps.
 primals = tuple(inputs.values())
 sweeps = np.array([mg.jvp(neuron, primals, tuple(e))[1].item() for e in np.eye(4)])
-run.number("sweeps of forward mode", len(sweeps))
-run.number("largest difference from forward mode", abs(gradient - sweeps).max())
+run.number("sweeps of forward mode", len(sweeps), key=True)
+run.number("largest difference from forward mode", abs(gradient - sweeps).max(), key=True)
 
 # %% The picture, and the same as a page to step through with the arrow keys
 run.graph = loss

@@ -47,11 +47,11 @@ features = {"as measured": X, "standardized": (X - X.mean(0)) / X.std(0)}
 found = {name: descend(Z) for name, Z in features.items()}
 for name, (path, _, k) in found.items():
     run.number(f"condition number, {name}", k)
-    run.number(f"steps, {name}", len(path) - 1)
+    run.number(f"steps, {name}", len(path) - 1, key=True)
     predicted = np.log(1e-6) / (2 * np.log((k - 1) / (k + 1)))  # loss ~ distance^2
     run.number(f"steps predicted, {name}", int(np.ceil(predicted)))
 ravine, bowl = (len(path) - 1 for path, _, _ in found.values())
-run.number("steps saved", 1 - bowl / ravine, ".1%")
+run.number("steps saved", 1 - bowl / ravine, ".1%", key=True)
 
 # %% Contours of the loss, and the path over them
 # Both axes have one scale, so the shape of the valley is the true one.

@@ -47,7 +47,8 @@ tensors = [mg.tensor(a, requires_grad=True, name=name) for name, a in inputs.ite
 run.graph = mg.batch_norm(*tensors, eps=eps)
 run.graph.backward(y_bar)
 for t, by_hand in zip(tensors, (x_bar, gamma_bar, beta_bar), strict=True):
-    run.number(f"largest difference in {t.name}_bar", abs(t.grad.numpy() - by_hand).max())
+    difference = abs(t.grad.numpy() - by_hand).max()
+    run.number(f"largest difference in {t.name}_bar", difference, key=True)
 
 # %% What the matrix does
 # Of N directions it destroys two: a shift of the whole batch (the mean takes it away) and, but for

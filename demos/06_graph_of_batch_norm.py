@@ -29,7 +29,7 @@ def recorded_ops(z):
 for node in recorded_ops(y):
     scopes = " > ".join(scope.name for scope in node.scope.path())
     print(f"  {node.op.name:10} {node.value.shape!s:7} {node.name or '':8} in {scopes}")
-run.number("ops of the forward pass", len(recorded_ops(y)))
+run.number("ops of the forward pass", len(recorded_ops(y)), key=True)
 edges = [parent for node in recorded_ops(y) for parent in node.parents if parent is not None]
 run.number("edges", len(edges))
 
@@ -55,8 +55,8 @@ run.save("06_graph_of_batch_norm.svg", lambda path: mg.viz.draw(y, path))
 derived, by_hand = mg.viz.beside(
     mg.batch_norm, mg.analytic.batch_norm_vjp, inputs.values(), names=list(inputs), seed=y_bar
 )
-run.number("ops to x_bar, derived", len(recorded_ops(derived)))
-run.number("ops to x_bar, in closed form", len(recorded_ops(by_hand)))
+run.number("ops to x_bar, derived", len(recorded_ops(derived)), key=True)
+run.number("ops to x_bar, in closed form", len(recorded_ops(by_hand)), key=True)
 run.number("largest difference", abs(derived.numpy() - by_hand.numpy()).max())
 run.number("the same as x.grad", bool((x.grad.numpy() == derived.numpy()).all()))
 both = [derived, by_hand]

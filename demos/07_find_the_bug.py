@@ -53,7 +53,7 @@ for bug in BUGS:
     found[bug] = abs(f.got - f.expected), f.bound
     run.number(bug, f.cause)
     print(f"    {f.input}{list(f.index)} is {f.got:.7f} instead of {f.expected:.7f}")
-run.number("found by the checker", len(found))
+run.number("found by the checker", len(found), key=True)
 
 # %% What a check of sum(y) says
 # It compares the same backwards for the seed of ones, with the tolerances of numpy.allclose.
@@ -64,7 +64,7 @@ for bug in BUGS:
     got = backward(ones, forward(*inputs)[1], bug)
     if not all(np.allclose(a, b) for a, b in zip(got, truth, strict=True)):
         seen.append(bug)
-run.number("found by differences of sum(y)", seen)
+run.number("found by differences of sum(y)", seen, key=True)
 
 # %% How far each error stands out from its bound
 fig, ax = demo.figure(width=8, height=3.2)

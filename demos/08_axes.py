@@ -31,7 +31,7 @@ def heard(f, x):
 maps = {}
 for (name, shape), layer in zip(layouts.items(), layers, strict=True):
     maps[name] = heard(layer(C), run.rng.normal(size=shape))
-    run.number(f"{name}: inputs of one output", int((maps[name] != 0).sum()))
+    run.number(f"{name}: inputs of one output", int((maps[name] != 0).sum()), key=True)
     run.number(f"{name}: outside its channel", int((maps[name][:, 1:] != 0).sum()))
 
 # %% Images are rows: (N, C, H, W) is (N H W, C)

@@ -51,7 +51,8 @@ for ax, (name, make) in zip(axes, networks.items(), strict=True):
     for order, colour in (("before", demo.BLUE), ("after", demo.VERMILION)):
         losses = [[training_loss(make, order, lr, seed) for seed in seeds] for lr in rates]
         means = np.mean(losses, axis=1)
-        run.number(f"training loss, {name}, {order}, lr {rates[0]:g} to {rates[-1]:g}", means)
+        words = f"training loss, {name}, {order}, lr {rates[0]:g} to {rates[-1]:g}"
+        run.number(words, means, key=True)
         ax.plot(rates, means, color=colour)
         ax.plot(rates, losses, ".", color=colour)
         above = "bottom" if order == "before" else "top"

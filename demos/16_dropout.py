@@ -60,7 +60,7 @@ for i, (name, variant) in enumerate(variants.items()):
     by_heart = [np.mean(net(x).numpy().argmax(1)[wrong] == labels[wrong]) for net in nets]
     curve, colour = np.mean(curves, axis=0), demo.COLOURS[i]
     run.number(f"test accuracy, {name}", curve[-1])
-    run.number(f"wrong labels learned by heart, {name}", np.mean(by_heart))
+    run.number(f"wrong labels learned by heart, {name}", np.mean(by_heart), key=True)
     if variant[0]:
         shift = np.mean([variance_shift(net) for net in nets])
         run.number(f"variance in evaluation / running variance, {name}", shift)

@@ -22,7 +22,7 @@ W = mg.tensor([[1.0, 0.0], [0.0, 2.0]], requires_grad=True, name="W")
 b = mg.tensor([3.0, -5.0], requires_grad=True, name="b")
 y = mg.batch_norm(x @ W + b, np.array([2.0, -3.0]), np.array([7.0, 1.0]), eps=0.0)
 (y_bar * y).sum().backward()
-run.number("gradient of b, nothing rounded", b.grad)
+run.number("gradient of b, nothing rounded", b.grad, key=True)
 run.number("gradient of W, nothing rounded", W.grad)
 
 # %% The gradients of LeNet
@@ -37,7 +37,7 @@ at_start = [layer.bias.numpy().copy() for layer in layers[:4]]
 
 mg.cross_entropy(net(images.train[0][:256]), images.train[1][:256]).backward()
 sizes = np.array([[abs(p.grad.numpy()).max() for p in (m.weight, m.bias)] for m in layers])
-run.number("largest gradient of the four dead biases", sizes[:4, 1].max())
+run.number("largest gradient of the four dead biases", sizes[:4, 1].max(), key=True)
 run.number("largest gradient of the last bias", sizes[4, 1])
 run.number("smallest of the layers' largest weight gradients", sizes[:, 0].min())
 
@@ -62,7 +62,7 @@ for layer, norm in zip(layers, norms, strict=False):
     layer.bias = None
 after = net(images.test[0]).numpy()
 run.number("largest logit", abs(before).max())
-run.number("largest change of a logit", abs(after - before).max())
+run.number("largest change of a logit", abs(after - before).max(), key=True)
 
 # %% The picture
 

@@ -65,8 +65,8 @@ for activation, lr in ((nn.ReLU, 0.1), (nn.Sigmoid, 0.5)):
         us, changes = learn(activation, batch_norm, lr)
         drift = abs(us.mean(1) - us[0].mean(0)).max(0) / us.std(1).mean(0)  # of every unit
         kind = f"{activation.__name__}, {'with' if batch_norm else 'without'} BN"
-        run.number(f"drift of the mean in standard deviations, {kind}", drift.mean())
-        run.number(f"change of the gradient, {kind}", changes.mean())
+        run.number(f"drift of the mean in standard deviations, {kind}", drift.mean(), key=True)
+        run.number(f"change of the gradient, {kind}", changes.mean(), key=True)
         smooth = np.convolve(changes, np.ones(10) / 10, "valid")  # over 100 steps
         axes[2].semilogy(50 + 10 * np.arange(len(smooth)), smooth, label=kind)
         if activation is nn.Sigmoid:

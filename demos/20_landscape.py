@@ -69,8 +69,8 @@ fig, axes = demo.figure(1, 3, width=10, height=3.4)
 for batch_norm, kind in ((False, "without BN"), (True, "with BN")):
     seen = learn(batch_norm)
     low, high = seen.min(1), seen.max(1)
-    run.number(f"range of the loss along the gradient, {kind}", (high - low)[:, 0].mean())
-    run.number(f"largest change of the gradient, {kind}", high[:, 1].mean())
+    run.number(f"range of the loss along the gradient, {kind}", (high - low)[:, 0].mean(), key=True)
+    run.number(f"largest change of the gradient, {kind}", high[:, 1].mean(), key=True)
     run.number(f"largest change per length, {kind}", high[:, 2].mean())
     for i, ax in enumerate(axes):
         ax.fill_between(10 * np.arange(len(low)), low[:, i], high[:, i], alpha=0.6, label=kind)

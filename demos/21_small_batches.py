@@ -63,7 +63,7 @@ fig, (left, right) = demo.figure(1, 2, width=9)
 for name, make_norm in kinds.items():
     last = [learn(make_norm, size) for size in sizes]
     for size, epoch in zip(sizes, last, strict=True):
-        run.number(f"training loss, batch size {size}, {name}", epoch.loss)
+        run.number(f"training loss, batch size {size}, {name}", epoch.loss, key=size == 2)
     left.plot(sizes, [epoch.loss for epoch in last], "o-", label=name)
     right.plot(sizes, [epoch.test_acc for epoch in last], "o-", label=name)
 for ax, title in ((left, "training loss"), (right, "test accuracy")):

@@ -55,7 +55,7 @@ for kind in ("nowhere", "on inputs", "inside"):
         trainer = mg.train.Trainer(net, optimizer, data.train, data.test, **words)
         histories.append(list(trainer.fit(epochs)))
     best = min(histories, key=lambda history: history[-1].loss)
-    run.number(f"training loss at the best rate, BN {kind}", best[-1].loss)
+    run.number(f"training loss at the best rate, BN {kind}", best[-1].loss, key=True)
     run.number(f"that rate, BN {kind}", rates[histories.index(best)])
     run.number(f"test accuracy, BN {kind}", best[-1].test_acc)
     axes[0].loglog(rates, [history[-1].loss for history in histories], "o-", label=kind)

@@ -44,9 +44,9 @@ axes[0].plot(*x.T, ".", ms=3)
 axes[0].set(title="features as they are")
 for ax, (name, layer) in zip(axes[1:], transforms.items(), strict=False):
     Y = layer(mg.tensor(x)).numpy()
-    run.number(f"correlation, {name}", abs(np.corrcoef(Y.T)[0, 1]), ".3f")
+    run.number(f"correlation, {name}", abs(np.corrcoef(Y.T)[0, 1]), ".3f", key=True)
     run.number(f"largest |y|, {name}", abs(Y).max())
-    run.number(f"steps, {name}", steps(Y - Y.mean(0)))
+    run.number(f"steps, {name}", steps(Y - Y.mean(0)), key=True)
     ax.plot(*Y.T, ".", ms=3)
     ax.set(title=f"{name}; steps: {run.numbers[f'steps, {name}']}", xlim=(-3, 7), ylim=(-3, 7))
 

@@ -67,7 +67,7 @@ fig, ax = demo.figure(height=3.6)
 for kind in kinds:
     losses = [learn(kind, lr) for lr in rates]
     for lr, loss in zip(rates, losses, strict=True):
-        run.number(f"loss at rate {lr}, {kind}", loss)
+        run.number(f"loss at rate {lr}, {kind}", loss, key=lr == 0.3)
     ax.loglog(rates, np.minimum(losses, 3), "o-", label=kind)
 ax.set(xlabel="learning rate", ylabel=f"training loss after {epochs} epochs")
 ax.set_xticks(rates, rates)

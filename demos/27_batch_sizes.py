@@ -58,7 +58,7 @@ for kind, (batch_size, rates) in kinds.items():
     run.number(f"rate, {kind}", lr)
     units = ("epochs", "steps", "work of 64 lanes")
     for unit, ax, column in zip(units, axes, done[lr].T, strict=False):
-        run.number(f"{unit}, {kind}", column[-1])
+        run.number(f"{unit}, {kind}", column[-1], key=unit in ("epochs", "steps"))
         ax.loglog(column[1:], done[lr][1:, 3], label=kind)
         ax.set(xlabel=unit)
 axes[0].set_ylabel("loss of all examples")

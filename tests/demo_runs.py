@@ -42,6 +42,7 @@ def fresh(path, out, *, fast=True):
         "claim": run.claim,
         "about": run.about,
         "numbers": {name: _plain(value) for name, value in run.numbers.items()},
+        "keys": run.keys,
         "printed": run.printed,
         "saved": [saved.name for saved in run.saved],
     }

@@ -77,6 +77,12 @@ def test_an_array_is_printed_by_its_format(run, capsys):
     assert capsys.readouterr().out == "n: [[0.33, 2.00]]\n"
 
 
+def test_the_numbers_behind_the_claim_are_marked(run):
+    run.number("a", 1)
+    run.number("b", 2, key=True)
+    assert run.numbers == {"a": 1, "b": 2} and run.keys == ["b"]
+
+
 def test_random_numbers_follow_the_seed(run):
     assert run.rng.normal() == np.random.default_rng(1).normal()
 

@@ -28,6 +28,7 @@ class Run:
         seed: of ``rng``, a NumPy Generator.
         folder: for files, as given; ``out`` makes it.
         numbers: name -> value, in the order they were found.
+        keys: the names of those that stand behind the claim.
         saved: the files written.
         printed: what each cell printed, in the order of ``cells``; the folder reads ``out``.
         graph: the tensor whose graph ``minigrad draw`` and ``step`` show, if the demo named one.
@@ -39,6 +40,7 @@ class Run:
     folder: Path = Path("out")
     about: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
     saved: list[Path] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)
     graph: Tensor | None = None
@@ -52,13 +54,14 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder
 
-    def number(self, name: str, value: Any, form: str = ".4g") -> Any:
+    def number(self, name: str, value: Any, form: str = ".4g", *, key: bool = False) -> Any:
         """Print ``name: value`` and keep the value in ``numbers``.
 
         Args:
             name: words and, if there is one, the unit.
             value: a number, a string, a list, an array or a Tensor.
             form: the format of floating-point numbers.
+            key: whether it stands behind the claim; the gallery shows these.
 
         Returns:
             ``value``; as a Python number where it is one.
@@ -71,6 +74,7 @@ class Run:
         if getattr(value, "ndim", None) == 0:
             value = value.item()
         self.numbers[name] = value
+        self.keys += [name] * key
         print(f"{name}: {_text(value, form)}")
         return value
 

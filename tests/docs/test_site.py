@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -164,7 +165,7 @@ def test_the_reference_is_the_same_in_every_process():
 
 
 @pytest.mark.parametrize("path", demo.listed(), ids=lambda path: path.stem)
-def test_the_gallery_shows_the_claim_the_number_and_the_picture_of_a_demo(site, path):
+def test_the_gallery_shows_the_claim_the_number_and_the_picture_of_a_demo(site, runs, path):
     page = (site / "gallery" / f"{path.stem}.html").read_text(encoding="utf-8")
     claim = demo.claim_of(path)
     assert claim in _text(page)
@@ -172,8 +173,10 @@ def test_the_gallery_shows_the_claim_the_number_and_the_picture_of_a_demo(site, 
     assert all(title.replace("`", "") in _text(page) for title in titles)
     images = [image["src"] for image in Reader(page).images]
     assert any(path.stem in source for source in images)
-    gallery = (site / "gallery" / "index.html").read_text(encoding="utf-8")
-    assert claim in _text(gallery)
+    gallery = _text((site / "gallery" / "index.html").read_text(encoding="utf-8"))
+    assert claim in gallery
+    run = json.loads((runs / "demos" / path.stem / "run.json").read_text(encoding="utf-8"))
+    assert all(f"{name}: " in gallery for name in run["keys"])
 
 
 def _text(page):

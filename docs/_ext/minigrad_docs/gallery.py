@@ -30,7 +30,7 @@ import demo_runs
 LOG = logging.getLogger(__name__)
 KEEP = bool(os.environ.get("MINIGRAD_DOCS_KEEP"))  # for writing: show old runs, play none
 _NAMES = {"lenet": "LeNet", "bn": "with batch norm"}  # how words of file names are written
-_MOST = 4  # numbers that a card of the gallery shows
+_MOST = 4  # numbers that a card of the gallery shows where the demo marks none
 
 
 def real() -> bool:
@@ -166,9 +166,9 @@ class Gallery(SphinxDirective):
         card += nodes.paragraph("", "", nodes.strong("", "", link))
         card += nodes.paragraph(run["claim"], run["claim"])
         said = "\n".join(run["printed"]).splitlines()
-        names = tuple(f"{name}: " for name in run["numbers"])
-        numbers = [line for line in said if line.startswith(names)]
-        block = "\n".join(numbers[:_MOST] + ["…"] * (len(numbers) > _MOST))
+        shown = run["keys"] or list(run["numbers"])[:_MOST]
+        numbers = [line for line in said if line.startswith(tuple(f"{name}: " for name in shown))]
+        block = "\n".join(numbers + ["…"] * (len(shown) < len(run["numbers"])))
         card += nodes.literal_block(block, block, language="text")
         return card
 
