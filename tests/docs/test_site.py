@@ -183,6 +183,11 @@ def _text(page):
     return unescape(re.sub(r"<[^>]+>", "", page))
 
 
+def test_lines_of_a_demo_that_are_set_in_columns_stay_so(site):
+    shown = _text((site / "gallery" / "23_recurrent.html").read_text(encoding="utf-8"))
+    assert "\non inputs:    h_t = tanh(" in shown and "\ninside:       h_t = tanh(" in shown
+
+
 def test_the_number_of_demos_is_the_one_that_is_told():
     for name in ("README.md", "docs/index.md", "docs/guides/batch_norm.md", "docs/CHANGELOG.md"):
         text = (ROOT / name).read_text(encoding="utf-8")

@@ -53,6 +53,25 @@ def test_every_page_opens_without_a_message_with_all_its_images_and_fits_the_win
             assert wide <= width or path.parent.name == "_frames", path
 
 
+def test_code_and_the_table_for_newcomers_are_not_cut_on_a_desktop(clean, site):
+    clean.set_viewport_size({"width": 1280, "height": 900})
+    demos = sorted((site / "gallery").glob("[0-9]*.html"))[::4]
+    for path in (site / "tour.html", site / "guides" / "coming_from.html", *demos):
+        clean.goto(path.as_uri())
+        cut = clean.evaluate(
+            """() => [...document.querySelectorAll(".highlight-python pre, .names .table-wrapper")]
+               .filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.textContent)"""
+        )
+        assert cut == [], path
+
+
+def test_a_long_formula_scrolls_by_itself_at_every_width(clean, site):
+    clean.goto((site / "reference" / "ops" / "fused.html").as_uri())
+    for width in range(390, 1290, 90):
+        clean.set_viewport_size({"width": width, "height": 900})
+        assert clean.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
 def test_the_stepper_in_its_page_steps(clean, site):
     clean.set_viewport_size({"width": 1280, "height": 900})
     clean.goto((site / "guides" / "stepping.html").as_uri())

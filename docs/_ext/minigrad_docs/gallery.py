@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 from xml.etree import ElementTree
@@ -121,7 +122,7 @@ def page(path: Path, run: dict) -> str:
     for cell, printed in zip(demo.cells(path), run["printed"], strict=True):
         if not cell.title:
             continue
-        lines += [f"## {cell.title}", "", _escaped(cell.prose), ""]
+        lines += [f"## {cell.title}", "", *_paragraphs(cell.prose), ""]
         lines += ["```python", cell.code.strip("\n"), "```", ""] if cell.code.strip() else []
         wrote = re.findall(r"^wrote out/(\S+)$", printed, flags=re.MULTILINE)
         known = ("wrote out/", run["claim"])
@@ -134,6 +135,15 @@ def page(path: Path, run: dict) -> str:
 def _pictures(path: Path, run: dict, names: list[str]) -> list[str]:
     shown = [n for n in names if n in run["saved"] and n.endswith((".svg", ".png"))]
     return [line for name in shown for line in (f"![{_escaped(run['claim'])}]({name})", "")]
+
+
+def _paragraphs(prose: str) -> list[str]:
+    """Prose of a demo; lines that are indented or set in columns stay as they are."""
+    lines = []
+    for is_set, group in groupby(prose.splitlines(), lambda line: "  " in line):
+        text = "\n".join(group)
+        lines += ["", "```text", text, "```", ""] if is_set else [_escaped(text)]
+    return lines
 
 
 def _escaped(text: str) -> str:
