@@ -1,6 +1,6 @@
 """Batch norm does not replace dropout: it learns wrong labels by heart, dropout far fewer.
 
-200 digits, 30 % of them with a random label: four networks, with batch norm, dropout, both, none.
+200 digits, each with a wrong label with probability 0.3; with batch norm, dropout, both, none.
 Where both are there, evaluation meets smaller variances than training had (variance shift).
 
 Source: Ioffe, Szegedy 2015, section 3.4 (the hope); Li et al. 2018, arXiv:1801.05134 (the shift).

@@ -11,7 +11,7 @@ import numpy as np
 import minigrad as mg
 from minigrad import demo, nn
 
-run = demo.start(__doc__)
+run = demo.start(__doc__, minutes=1)
 steps, lr = (100 if run.fast else 1000), 0.1
 train = mg.train.load_images("digits", dtype="float64").train
 

@@ -48,6 +48,7 @@ def three_ways(n):
 def graph_of_batch_norm(n):
     assert n["ops of the forward pass"] == 10 and n["edges"] == 15
     assert n["ops to x_bar, derived"] == 30 and n["ops to x_bar, in closed form"] == 17
+    assert n["ops of the sweep among them"] == 23
     assert [n[f"cards at depth {depth}"] for depth in (0, 1, 2)] == [4, 7, 13]
     # 30 roundings of numbers below inv_std |g| < 16
     assert n["largest difference"] <= 30 * 16 * EPS
