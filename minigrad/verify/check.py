@@ -11,11 +11,11 @@ import numpy as np
 from minigrad.verify import contract
 from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.diagnose import cause_of
+from minigrad.verify.judge import Sample, reconsidered
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Expected, Reference
 from minigrad.verify.report import Finding, Report, Row
-from minigrad.verify.sampled import Sample, reconsidered
 from minigrad.verify.subject import (
     BackwardFailed,
     ForwardFailed,

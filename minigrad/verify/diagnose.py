@@ -9,8 +9,8 @@ import numpy as np
 
 from minigrad.verify import mixups, norm_paths
 from minigrad.verify.fit import close, relative_error, tolerance_of, written
+from minigrad.verify.judge import Sample
 from minigrad.verify.reference import Expected
-from minigrad.verify.sampled import Sample
 from minigrad.verify.subject import BackwardFailed, Subject
 
 

@@ -16,13 +16,13 @@ from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
 from minigrad.verify.device import elsewhere, floating, moved, one_or_more
+from minigrad.verify.judge import Sample, reconsidered
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.sample import Sample as OpSample
 from minigrad.verify.sample import samples
-from minigrad.verify.sampled import Sample, reconsidered
 from minigrad.verify.subject import check_names
 
 _COTANGENTS = 3

@@ -13,12 +13,12 @@ from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import vjp
 from minigrad.verify import contract
 from minigrad.verify.device import floating, moved, one_or_more
+from minigrad.verify.judge import Sample, reconsidered
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.rounding import looks_like_batch_norm, normalization
-from minigrad.verify.sampled import Sample, reconsidered
 from minigrad.verify.subject import are_batch_norms, check_names, default_names
 
 _WAYS = ("traced", "analytic", "numeric")
@@ -90,21 +90,22 @@ def three_way(
     wider = _Wider(f, analytic_vjp, hosts, y_bar, device, params, by_hand)
     for k in range(len(hosts)):
         value, error, bound = expected.of(k)
-        bound = least = bound if known is None else known[k] + error
+        bound = bound if known is None else known[k] + error
         ways = {"traced": cotangents[k], "analytic": by_hand[k], "numeric": value}
+        bounds = []
         for way in _WAYS[:2]:
             sample = Sample("random", y_bar, ways[way], value, error, bound)
             in_wider = partial(wider.pulled, way, k)
             found = reconsidered(sample, k, reference, in_wider, derived=way == "traced")
-            bound = np.maximum(bound, found.bound)
-        apart = Sample("random", y_bar, ways["traced"], ways["analytic"], 0 * error,
-                       2 * (bound - error))  # fmt: skip
-        bound = reconsidered(apart, k, reference, partial(wider.apart, k), derived=True).bound
+            bounds.append(found.bound)
+        both = bounds[0] + bounds[1] - 2 * error
+        apart = Sample("random", y_bar, ways["traced"], ways["analytic"], 0 * error, both)
+        apart = reconsidered(apart, k, reference, partial(wider.apart, k), derived=True)
         accepted = [
-            between_slopes(on_arrays, hosts, k, y_bar, ways[way], value, bound + error)[0]
-            for way in _WAYS[:2]
+            between_slopes(on_arrays, hosts, k, y_bar, ways[way], value, one)[0]
+            for way, one in zip(_WAYS, bounds, strict=False)
         ]
-        rows, kinks = _compared(names[k], ways, accepted, (bound, bound + error, least))
+        rows, kinks = _compared(names[k], ways, accepted, [*bounds, apart.bound], bound)
         report.rows += rows
         report.findings += _odd_one_out(rows, ways)
         if kinks:
@@ -114,7 +115,7 @@ def three_way(
 
 
 def _compared(
-    name: str, ways: dict, accepted: list[np.ndarray], bounds: tuple[np.ndarray, ...]
+    name: str, ways: dict, accepted: list[np.ndarray], bounds: list[np.ndarray], least: np.ndarray
 ) -> tuple[list[Row], int]:
     """A row for each pair of ways, and how many elements lie at kinks, where each way may choose.
 
@@ -122,16 +123,17 @@ def _compared(
         name: of the input.
         ways: its cotangents.
         accepted: the numeric ones that the traced and the analytic one are held against.
-        bounds: of traced from analytic, of each from numeric, and what all must exceed.
+        bounds: of traced and analytic from numeric, and of one from the other.
+        least: what a cotangent must exceed to prove anything.
     """
-    apart, bound, least = bounds
     traced, analytic, numeric = (ways[way] for way in _WAYS)
-    pairs = list(zip((traced, analytic), accepted, strict=True))
-    fits = [np.abs(way - right) <= bound for way, right in pairs]
+    *each, apart = bounds
+    pairs = list(zip((traced, analytic), accepted, each, strict=True))
+    fits = [np.abs(way - right) <= bound for way, right, bound in pairs]
     kinks = np.any([right != numeric for right in accepted], axis=0) & np.all(fits, axis=0)
     chosen = np.where(kinks, traced, analytic)
     rows = [compare(name, "traced/analytic", traced, chosen, apart, least=least)]
-    for way, (got, right) in zip(_WAYS, pairs, strict=False):
+    for way, (got, right, bound) in zip(_WAYS, pairs, strict=False):
         at_kinks = int((right != numeric).sum())
         row = compare(name, f"{way}/numeric", got, right, bound, kinks=at_kinks, least=least)
         rows.append(row)
