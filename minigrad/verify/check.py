@@ -11,7 +11,7 @@ import numpy as np
 from minigrad.verify import contract
 from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.diagnose import cause_of
-from minigrad.verify.judge import Sample, reconsidered
+from minigrad.verify.judge import Sample, reconsidered, wider
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Expected, Reference
@@ -245,13 +245,13 @@ class Point:
 
     def _in_wider(self, k: int, sample: Sample) -> np.ndarray | None:
         """What the same code gives on wider numbers; None where it takes, or returns, none."""
-        wider = np.float64 if self.subject.dtype.itemsize < 8 else np.longdouble
-        wide = self.subject.at([x.astype(wider) for x in self.subject.inputs])
+        dtype = wider(self.subject.dtype)
+        wide = self.subject.at([x.astype(dtype) for x in self.subject.inputs])
         try:
-            got = np.asarray(wide.pull(sample.y_bar.astype(wider))[k])
+            got = np.asarray(wide.pull(sample.y_bar.astype(dtype))[k])
         except (BackwardFailed, ForwardFailed):
             return None
-        return got if got.dtype == wider and got.shape == sample.expected.shape else None
+        return got if got.dtype == dtype and got.shape == sample.expected.shape else None
 
     def _reconsidered(self, k: int, sample: Sample) -> Sample:
         """The sample with a bound for hidden rounding and, at kinks, subgradients accepted."""

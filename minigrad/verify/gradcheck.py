@@ -16,14 +16,14 @@ from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
 from minigrad.verify.device import elsewhere, floating, moved, one_or_more
-from minigrad.verify.judge import Sample, reconsidered
+from minigrad.verify.judge import Sample, reconsidered, wider
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.sample import Sample as OpSample
 from minigrad.verify.sample import samples
-from minigrad.verify.subject import check_names
+from minigrad.verify.subject import check_names, coarsest
 
 _COTANGENTS = 3
 
@@ -131,10 +131,9 @@ def _check_order(
     y = on_arrays(*arrays)
     why = contract.undefined(arrays, y)
     if not why:
-        coarsest = max(y.dtype, *(x.dtype for x in arrays), key=lambda dtype: np.finfo(dtype).eps)
-        reference = Reference(Function(on_arrays, tuple(arrays), coarsest), y)
-    if why or not reference.known:
-        why = why or "the function has no finite derivative at this point"
+        reference = Reference(Function(on_arrays, tuple(arrays), coarsest([y, *arrays])), y)
+        why = reference.undefined
+    if why:
         report.notes.append(Finding("undefined", message=f"{why}{label}"))
         return
     worst: dict[tuple, tuple[Row, Finding | None]] = {}
@@ -185,23 +184,22 @@ def _compared(
 
 
 class _Wide:
-    """The same derivatives in the widest numbers that ``f`` takes, for what does not fit."""
+    """The same derivatives in wider numbers, for what does not fit."""
 
     def __init__(self, f: Callable, arrays: list, y_bar: np.ndarray, judged: np.dtype):
-        self.f, self.y_bar, self.judged = f, y_bar, judged
-        self.arrays = [x.astype(np.longdouble) for x in arrays]
+        dtype = wider(judged)
+        self.f, self.y_bar = f, y_bar.astype(dtype)
+        self.arrays = [x.astype(dtype) for x in arrays]
 
     @cached_property
     def x_bars(self) -> list[np.ndarray]:
-        """The cotangents; none where no numbers are wider, as on a GPU."""
+        """The cotangents; none where ``f`` takes nothing wider, or makes less of it."""
         try:
             y, pull = vjp(self.f, *self.arrays)
-        except Exception:  # whatever it is that a library says
-            self.arrays = [x.astype(np.float64) for x in self.arrays]
-            y, pull = vjp(self.f, *self.arrays)
-        found = [x_bar.numpy() for x_bar in pull(self.y_bar.astype(y.dtype))]
-        coarsest = max(np.finfo(x.dtype).eps for x in (y, *found))
-        return found if coarsest < np.finfo(self.judged).eps else []
+            found = [x_bar.numpy() for x_bar in pull(self.y_bar.astype(y.dtype))]
+        except Exception:  # whatever it is that a library says, as on a GPU
+            return []
+        return found if coarsest([y.numpy(), *found]) == self.y_bar.dtype else []
 
     def pulled(self, k: int) -> np.ndarray | None:
         return self.x_bars[k] if self.x_bars else None

@@ -89,6 +89,11 @@ class Sample:
         return bool(((left <= most) | (self.excess_of <= 1)).all())
 
 
+def wider(dtype: np.dtype) -> np.dtype:
+    """What shows rounding in ``dtype`` by its absence."""
+    return np.dtype(np.float64 if dtype.itemsize < 8 else np.longdouble)
+
+
 def reconsidered(
     sample: Sample,
     k: int,
@@ -124,9 +129,9 @@ def reconsidered(
 
     def excused(sample: Sample) -> Sample:
         for size in sizes:
-            wider = replace(sample, bound=sample.bound + size)
-            if wider.ok and (wide is None or sample.vanishes(wide, _LEFT, size)):
-                return wider
+            roomier = replace(sample, bound=sample.bound + size)
+            if roomier.ok and (wide is None or sample.vanishes(wide, _LEFT, size)):
+                return roomier
         return sample
 
     found = excused(sample)

@@ -8,6 +8,7 @@ have confirmed it: it has no step size and costs the same for any size of input.
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -67,9 +68,10 @@ class Reference:
             self.jacobians = differences(subject.value, self.wide, self.scales, noise)
 
     @property
-    def known(self) -> bool:
-        """Whether all derivatives are finite."""
-        return self.closed or all(np.isfinite(j.value).all() for j in self.jacobians)
+    def undefined(self) -> str:
+        """Why nothing is right or wrong here; empty where all derivatives are finite."""
+        known = self.closed or all(np.isfinite(j.value).all() for j in self.jacobians)
+        return "" if known else "the function has no finite derivative at this point"
 
     def _is_batch_norm(self) -> bool:
         """Whether the forward is the textbook one, to rounding in working precision."""
@@ -196,7 +198,7 @@ class Reference:
         are saturated; or of y itself over the length on which it varies. An input that is large
         against that length, as beside its mean, brings as much larger rounding.
         """
-        sizes = [self._steepest(k, y_bar), self._slope() * np.abs(y_bar).max(initial=0)]
+        sizes = [self._steepest(k, y_bar), self._slope * np.abs(y_bar).max(initial=0)]
         sizes.append(self._over_scale(k, np.abs(self.y), y_bar))
         pairs = zip(self.wide, self.scales, strict=True)
         offset = max(float((np.abs(x) / scale).max(initial=0)) for x, scale in pairs)
@@ -211,7 +213,9 @@ class Reference:
     def _over_scale(self, k: int, size: np.ndarray, y_bar: np.ndarray) -> np.ndarray:
         return (np.abs(y_bar) * size).sum() / np.broadcast_to(self.scales[k], self.wide[k].shape)
 
+    @cached_property
     def _slope(self) -> float:
+        """The largest one between 0 and here."""
         subject, parts = self.subject, 2.0 ** -np.arange(8)
         top = max((float(np.abs(x).max(initial=0)) for x in subject.inputs), default=0.0)
         with np.errstate(all="ignore"):

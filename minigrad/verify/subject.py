@@ -85,8 +85,13 @@ class Subject:
 
     @property
     def dtype(self) -> np.dtype:
-        """The coarsest dtype of the inputs: what comes of that one is rounded in it."""
-        return max((x.dtype for x in self.inputs), key=lambda dtype: np.finfo(dtype).eps)
+        """The coarsest dtype of the inputs."""
+        return coarsest(self.inputs)
+
+
+def coarsest(arrays: Sequence[np.ndarray]) -> np.dtype:
+    """The dtype of least precision: what comes of that array is rounded in it."""
+    return max((x.dtype for x in arrays), key=lambda dtype: np.finfo(dtype).eps)
 
 
 class ForwardFailed(Exception):

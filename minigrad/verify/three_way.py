@@ -13,13 +13,13 @@ from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import vjp
 from minigrad.verify import contract
 from minigrad.verify.device import floating, moved, one_or_more
-from minigrad.verify.judge import Sample, reconsidered
+from minigrad.verify.judge import Sample, reconsidered, wider
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.rounding import looks_like_batch_norm, normalization
-from minigrad.verify.subject import are_batch_norms, check_names, default_names
+from minigrad.verify.subject import are_batch_norms, check_names, coarsest, default_names
 
 _WAYS = ("traced", "analytic", "numeric")
 
@@ -79,39 +79,49 @@ def three_way(
     def on_arrays(*arrays: np.ndarray) -> Any:
         return f(*arrays, **params)
 
-    dtype = max((y.dtype, *(x.dtype for x in hosts)), key=lambda dtype: np.finfo(dtype).eps)
-    reference = Reference(Function(on_arrays, tuple(hosts), dtype, params), y)
-    if not reference.known:
-        message = "the function has no finite derivative at this point"
-        report.notes.append(Finding("undefined", message=message))
+    function = Function(on_arrays, tuple(hosts), coarsest([y, *hosts]), params)
+    reference = Reference(function, y)
+    if why := reference.undefined:
+        report.notes.append(Finding("undefined", message=why))
         return report
     expected = reference.expected(y_bar)
     known = _normalization(y, y_bar, hosts, params)
-    wider = _Wider(f, analytic_vjp, hosts, y_bar, device, params, by_hand)
-    for k in range(len(hosts)):
+    wide = _Wide(f, analytic_vjp, hosts, y_bar, device, params, by_hand)
+    for k, name in enumerate(names):
         value, error, bound = expected.of(k)
         bound = bound if known is None else known[k] + error
         ways = {"traced": cotangents[k], "analytic": by_hand[k], "numeric": value}
-        bounds = []
-        for way in _WAYS[:2]:
-            sample = Sample("random", y_bar, ways[way], value, error, bound)
-            in_wider = partial(wider.pulled, way, k)
-            found = reconsidered(sample, k, reference, in_wider, derived=way == "traced")
-            bounds.append(found.bound)
-        both = bounds[0] + bounds[1] - 2 * error
-        apart = Sample("random", y_bar, ways["traced"], ways["analytic"], 0 * error, both)
-        apart = reconsidered(apart, k, reference, partial(wider.apart, k), derived=True)
+        bounds = _bounds(k, ways, y_bar, (error, bound), reference, wide)
         accepted = [
             between_slopes(on_arrays, hosts, k, y_bar, ways[way], value, one)[0]
-            for way, one in zip(_WAYS, bounds, strict=False)
+            for way, one in zip(_WAYS[:2], bounds, strict=False)
         ]
-        rows, kinks = _compared(names[k], ways, accepted, [*bounds, apart.bound], bound)
+        rows, kinks = _compared(name, ways, accepted, bounds, bound)
         report.rows += rows
         report.findings += _odd_one_out(rows, ways)
         if kinks:
-            message = f"{names[k]}: {kinks} elements at kinks; any subgradient is accepted"
-            report.notes.append(Finding("kink", names[k], message=message))
+            message = f"{name}: {kinks} elements at kinks; any subgradient is accepted"
+            report.notes.append(Finding("kink", name, message=message))
     return report
+
+
+def _bounds(
+    k: int, ways: dict, y_bar: np.ndarray, known: tuple[np.ndarray, np.ndarray],
+    reference: Reference, wide: "_Wide",
+) -> list[np.ndarray]:  # fmt: skip
+    """How far the traced and the analytic way may be from the numeric one, and from each other.
+
+    ``known`` are the error of the numeric one, and a bound with what the summands may round.
+    """
+    error, bound = known
+    each = []
+    for way in _WAYS[:2]:
+        sample = Sample("random", y_bar, ways[way], ways["numeric"], error, bound)
+        in_wider = partial(wide.pulled, way, k)
+        each.append(reconsidered(sample, k, reference, in_wider, derived=way == "traced").bound)
+    both = each[0] + each[1] - 2 * error
+    apart = Sample("random", y_bar, ways["traced"], ways["analytic"], 0 * error, both)
+    return [*each, reconsidered(apart, k, reference, partial(wide.apart, k), derived=True).bound]
 
 
 def _compared(
@@ -171,15 +181,15 @@ def _normalization(
     return None
 
 
-class _Wider:
+class _Wide:
     """The traced and the analytic way in wider numbers, for what does not fit."""
 
     def __init__(
         self, f: Callable, analytic_vjp: Callable, hosts: list, y_bar: np.ndarray, device: str,
         params: dict, narrow: list,
     ):  # fmt: skip
-        wider = np.float64 if y_bar.dtype.itemsize < 8 else np.longdouble
-        self.wide, self.y_bar = [x.astype(wider) for x in hosts], y_bar.astype(wider)
+        dtype = wider(y_bar.dtype)
+        self.wide, self.y_bar = [x.astype(dtype) for x in hosts], y_bar.astype(dtype)
         self.f, self.analytic_vjp, self.device, self.params = f, analytic_vjp, device, params
         self.narrow = narrow  # the analytic way as it was
 
