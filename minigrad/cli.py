@@ -3,14 +3,12 @@
 Exit codes: 0 all proven, 1 a check failed, 2 bad usage, 3 a fault of minigrad itself.
 """
 
-import io
 import json
-import os
 import platform
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
@@ -23,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import minigrad
-from minigrad import backend, files, viz
+from minigrad import backend, files, streams, viz
 from minigrad import demo as demos
 from minigrad.core.op import Op
 from minigrad.declaration import REGISTRY
@@ -342,39 +340,9 @@ def info(
         typer.echo(f"{key + ':':11}{value}")
 
 
-class _Outlet:
-    """A stream to a pipe; once the reader has gone, the command goes on and is not heard."""
-
-    def __init__(self, stream: Any):
-        self.stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        return self._unless_broken(self.stream.write, text) or len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        self._unless_broken(self.stream.writelines, lines)
-
-    def flush(self) -> None:
-        self._unless_broken(self.stream.flush)
-
-    def _unless_broken(self, call: Callable, *args: Any) -> Any:
-        try:
-            return call(*args)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-
-
 def main() -> None:
     """Entry point of the ``minigrad`` command."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper):
-            # Greek letters, also into a pipe on Windows; a file's name in another encoding
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-        setattr(sys, name, _Outlet(stream))
+    streams.prepare()
     try:
         app()
     except (DataError, DeviceError, MemoryError, OSError, UsageError) as error:

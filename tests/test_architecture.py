@@ -14,7 +14,7 @@ ROOT = Path(mg.__file__).parent
 # From the bottom up. A module may import what stands before it, and its own package.
 LAYERS = [
     ["errors", "special", "analytic"],
-    ["files"],
+    ["files", "streams"],
     ["backend", "context", "declaration"],
     ["core.node"],
     ["composite", "observer", "seed", "core.op"],

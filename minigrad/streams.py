@@ -1,0 +1,42 @@
+"""Where the command line writes: any letter, and also when nobody reads any more."""
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def prepare() -> None:
+    """Make the standard streams take any letter and outlive their readers."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            # Greek letters, also into a pipe on Windows; a file's name in another encoding
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        setattr(sys, name, _Outlet(stream))
+
+
+class _Outlet:
+    """A stream to a pipe; once the reader has gone, the command goes on and is not heard."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        return self._unless_broken(self.stream.write, text) or len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self._unless_broken(self.stream.writelines, lines)
+
+    def flush(self) -> None:
+        self._unless_broken(self.stream.flush)
+
+    def _unless_broken(self, call: Callable, *args: Any) -> Any:
+        try:
+            return call(*args)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
