@@ -64,6 +64,25 @@ def test_ctrl_c_after_the_last_step_is_not_lost(tmp_path):
     assert tr.load_checkpoint(run.path)[1]["progress"]["epoch"] == 1
 
 
+def test_ctrl_c_while_an_epoch_is_finished_is_not_lost(tmp_path):
+    run = trainer(tmp_path / NAME)
+    finish = run.schedule.step
+    run.schedule.step = lambda: (signal.raise_signal(signal.SIGINT), finish())
+    with pytest.raises(KeyboardInterrupt):
+        next(run.fit(2))
+    assert tr.load_checkpoint(run.path)[1]["progress"]["epoch"] == 1
+
+
+def test_ctrl_c_between_epochs_is_that_of_the_caller(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    runs = [trainer(tmp_path / name).fit(2) for name in ("a", "b")]
+    for _ in zip(*runs, strict=False):
+        assert signal.getsignal(signal.SIGINT) is before
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_ctrl_c_in_the_middle_of_an_epoch_leaves_a_checkpoint_of_that_step(tmp_path):
     whole, path = trainer(tmp_path / "a" / NAME), tmp_path / "b" / NAME
     list(whole.fit(4))

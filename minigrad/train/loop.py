@@ -137,8 +137,8 @@ class Trainer:
                 Or parameters that are not finite at the end of an epoch; nothing is saved then.
             KeyboardInterrupt: on Ctrl-C, after the current step is complete and saved.
         """
-        with _interruptible() as interrupted:
-            while self.progress.epoch < epochs:
+        while self.progress.epoch < epochs:
+            with _interruptible() as interrupted:  # not around the yield: that is the caller's time
                 for x, labels in self._batches():
                     self._timed_step(x, labels)
                     if interrupted():
@@ -146,9 +146,10 @@ class Trainer:
                         self.save()
                         raise KeyboardInterrupt
                 self._settle()
-                yield self._finish_epoch()  # it is saved
+                epoch = self._finish_epoch()  # it is saved
                 if interrupted():
                     raise KeyboardInterrupt
+            yield epoch
 
     def _batches(self) -> Iterator[tuple]:
         self.loader.epoch, self.loader.start = self.progress.epoch, self.progress.batch
