@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from math import cos, pi
 from typing import Any
 
-from minigrad.errors import UsageError, check_count, check_keys, check_number, facts
+from minigrad.errors import UsageError, check_count, check_keys, check_number, describe, facts
 from minigrad.optim.optimizer import check_optimizer
 
 
@@ -37,7 +37,7 @@ class LambdaLR:
         self._apply()
 
     def _apply(self) -> None:
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=False):
             what = f"{type(self).__name__}: lr after {self.last_epoch} epochs"
             group["lr"] = check_number(what, float(self._rate(base)))
 
@@ -60,13 +60,19 @@ class LambdaLR:
         return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what ``state_dict`` returned."""
+        """Continue from what ``state_dict`` returned.
+
+        Groups behind the base rates are taken for added ones, which get theirs at the next step.
+        """
         title = f"{type(self).__name__}.load_state_dict"
         epoch, rates = check_keys(title, state_dict, "last_epoch", "base_lrs")
+        check_count(f"{title}: last_epoch", epoch, least=0)
         groups = len(self.optimizer.param_groups)
-        if len(rates) != groups:
-            raise UsageError(facts(title, expected=f"{groups} base rates", got=len(rates)))
-        self.last_epoch, self.base_lrs = epoch, list(rates)
+        if not isinstance(rates, (list, tuple)) or not 1 <= len(rates) <= groups:
+            expected, got = f"a list of 1 to {groups} base rates", describe(rates)
+            raise UsageError(facts(title, expected=expected, got=got))
+        rates = [check_number(f"{title}: base_lrs", rate) for rate in rates]
+        self.last_epoch, self.base_lrs = epoch, rates
         self._apply()
 
 

@@ -280,6 +280,21 @@ def test_a_state_of_other_parameters_is_refused(rng):
             optim.StepLR(optimizer, 2).load_state_dict({"last_epoch": 1, "base_lrs": rates})
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [{"last_epoch": bad} for bad in (-3, "3", 1.5, None)]
+    + [{"base_lrs": bad} for bad in (["a"], [-1.0], [np.nan], "a", 0.1, {0: 0.1})],
+    ids=str,
+)
+def test_a_state_of_a_schedule_that_is_no_count_or_no_rates_is_refused(spoilt, rng):
+    optimizer = optim.SGD(start(rng), lr=2.0)
+    schedule = optim.StepLR(optimizer, 1)
+    state = schedule.state_dict()
+    with pytest.raises(UsageError, match=r"StepLR.load_state_dict"):
+        schedule.load_state_dict({**state, "last_epoch": 1, **spoilt})
+    assert schedule.state_dict() == state and schedule.get_last_lr() == [2.0]
+
+
 # --- clipping -------------------------------------------------------------------------------------
 
 
@@ -399,6 +414,25 @@ def test_schedules_follow_their_formula_and_resume(name, rng):
     resumed = getattr(optim, name)(other, **words)
     resumed.load_state_dict(state_dict=schedule.state_dict())
     assert resumed.get_last_lr() == schedule.get_last_lr() == [optimizer.param_groups[0]["lr"]]
+
+
+def test_a_group_that_was_added_since_the_last_step_is_resumed_as_such(rng):
+    def make(lr, groups):
+        optimizer = optim.SGD([{"params": p} for p in start(rng)[:groups]], lr=lr)
+        return optimizer, optim.StepLR(optimizer, 1)
+
+    optimizer, schedule = make(1.0, 1)
+    schedule.step()
+    optimizer.add_param_group({"params": start(rng)[1], "lr": 0.5})
+    other, resumed = make(77.0, 2)
+    other.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(schedule.state_dict())
+    for _ in range(3):
+        assert resumed.get_last_lr() == schedule.get_last_lr()
+        assert resumed.state_dict() == schedule.state_dict()
+        schedule.step()
+        resumed.step()
+    assert schedule.base_lrs == [1.0, 0.5]
 
 
 def test_milestones_may_come_from_an_iterator(rng):
