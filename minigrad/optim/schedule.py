@@ -81,22 +81,33 @@ class StepLR(LambdaLR):
 
     def __init__(self, optimizer: Any, step_size: int, gamma: float = 0.1):
         check_count("StepLR: step_size", step_size)
-        super().__init__(optimizer, lambda epoch: gamma ** (epoch // step_size))
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimizer, self._factor)
+
+    def _factor(self, epoch: int) -> float:
+        return self.gamma ** (epoch // self.step_size)
 
 
 class MultiStepLR(LambdaLR):
     """Times ``gamma`` after each of the epochs ``milestones``."""
 
     def __init__(self, optimizer: Any, milestones: Iterable[int], gamma: float = 0.1):
-        milestones = tuple(milestones)
-        super().__init__(optimizer, lambda epoch: gamma ** sum(m <= epoch for m in milestones))
+        self.milestones, self.gamma = tuple(milestones), gamma
+        super().__init__(optimizer, self._factor)
+
+    def _factor(self, epoch: int) -> float:
+        return self.gamma ** sum(m <= epoch for m in self.milestones)
 
 
 class ExponentialLR(LambdaLR):
     """Times ``gamma`` after every epoch."""
 
     def __init__(self, optimizer: Any, gamma: float):
-        super().__init__(optimizer, lambda epoch: gamma**epoch)
+        self.gamma = gamma
+        super().__init__(optimizer, self._factor)
+
+    def _factor(self, epoch: int) -> float:
+        return self.gamma**epoch
 
 
 class CosineAnnealingLR(LambdaLR):
@@ -110,8 +121,11 @@ class CosineAnnealingLR(LambdaLR):
 
     def __init__(self, optimizer: Any, T_max: int, eta_min: float = 0.0):
         check_count("CosineAnnealingLR: T_max", T_max)
-        self.floor = eta_min
-        super().__init__(optimizer, lambda epoch: (1 + cos(pi * epoch / T_max)) / 2)
+        self.T_max, self.floor = T_max, eta_min
+        super().__init__(optimizer, self._factor)
+
+    def _factor(self, epoch: int) -> float:
+        return (1 + cos(pi * epoch / self.T_max)) / 2
 
     def _rate(self, base: float) -> float:
         return self.floor + (base - self.floor) * self.lr_lambda(self.last_epoch)
@@ -139,9 +153,9 @@ class LinearLR(LambdaLR):
         total_iters: int = 5,
     ):
         check_count("LinearLR: total_iters", total_iters)
+        self.start, self.end, self.total_iters = start_factor, end_factor, total_iters
+        super().__init__(optimizer, self._factor)
 
-        def factor(epoch: int) -> float:
-            share = min(epoch, total_iters) / total_iters
-            return start_factor + (end_factor - start_factor) * share
-
-        super().__init__(optimizer, factor)
+    def _factor(self, epoch: int) -> float:
+        share = min(epoch, self.total_iters) / self.total_iters
+        return self.start + (self.end - self.start) * share

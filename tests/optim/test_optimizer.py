@@ -1,5 +1,7 @@
 """Optimizers against their formulas and against PyTorch; what they accept, save and restore."""
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -414,6 +416,21 @@ def test_schedules_follow_their_formula_and_resume(name, rng):
     resumed = getattr(optim, name)(other, **words)
     resumed.load_state_dict(state_dict=schedule.state_dict())
     assert resumed.get_last_lr() == schedule.get_last_lr() == [optimizer.param_groups[0]["lr"]]
+
+
+@pytest.mark.parametrize("make_twin", [lambda s: pickle.loads(pickle.dumps(s)), copy.deepcopy])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_can_be_copied_and_pickled_with_its_optimizer(name, make_twin, rng):
+    schedule = getattr(optim, name)(optim.SGD(start(rng), lr=2.0), **SCHEDULES[name][0])
+    schedule.step()
+    twin = make_twin(schedule)
+    before = schedule.get_last_lr()
+    for _ in range(3):
+        twin.step()
+    assert schedule.get_last_lr() == before
+    for _ in range(3):
+        schedule.step()
+    assert twin.get_last_lr() == schedule.get_last_lr()
 
 
 def test_a_group_that_was_added_since_the_last_step_is_resumed_as_such(rng):
