@@ -25,12 +25,12 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     """
     _check_limit("clip_grad_norm_: max_norm", max_norm)
     graded = [p for p in listed(parameters) if p.grad is not None]
-    norms = [backend.to_host(backend.namespace(p.array).linalg.norm(_grad(p))) for p in graded]
+    norms = [backend.to_host(backend.namespace(p.array).linalg.norm(p.grad.array)) for p in graded]
     total = float(np.linalg.norm(np.array(norms, dtype=np.float64)))
     factor = max_norm / (total + 1e-6)  # as PyTorch has it
     if np.isfinite(total) and factor < 1:
         for p in graded:
-            p.grad = _grad(p) * factor
+            p.grad = p.grad.array * factor
     return total
 
 
@@ -46,17 +46,13 @@ def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
     _check_limit("clip_grad_value_: clip_value", clip_value)
     for p in listed(parameters):
         if p.grad is not None:
-            p.grad = backend.namespace(p.array).clip(_grad(p), -clip_value, clip_value)
+            p.grad = backend.namespace(p.array).clip(p.grad.array, -clip_value, clip_value)
 
 
 def _check_limit(what: str, value: Any) -> None:
     """Raise UsageError where ``value`` is negative, which would turn gradients round, or nan."""
     if not isinstance(value, Real) or not float(value) >= 0:
         raise UsageError(facts(what, expected="a number, 0 or more", got=describe(value)))
-
-
-def _grad(p: Tensor) -> Any:
-    return p.grad.array if p.grad is not None else None
 
 
 def unit_norms(array: Any) -> Any:
@@ -134,6 +130,6 @@ class AGC:
             if p.grad is not None and id(p) not in self.excluded:
                 xp = backend.namespace(p.array)
                 most = self.clipping * xp.maximum(unit_norms(p.array), self.eps)
-                norm = xp.maximum(unit_norms(_grad(p)), 1e-6)
-                p.grad = _grad(p) * xp.minimum(most / norm, 1.0)
+                norm = xp.maximum(unit_norms(p.grad.array), 1e-6)
+                p.grad = p.grad.array * xp.minimum(most / norm, 1.0)
         self.optimizer.step()
