@@ -128,8 +128,11 @@ class Optimizer:
                     raise UsageError(facts(headline, expected=p.shape, got=shape))
         for options in groups:
             check_keys(f"{title}: a group of {kind}", options, *self.defaults)
-        pairs = zip(self.param_groups, groups, strict=True)
-        checked = [_checked_options(kind, {**group, **options}) for group, options in pairs]
+        pairs = zip(self.param_groups, groups, strict=True)  # PyTorch's have numbers for params
+        checked = [
+            _checked_options(kind, {**group, **options, "params": group["params"]})
+            for group, options in pairs
+        ]
         self.state = [dict(s) for s in states]
         for group, options in zip(self.param_groups, checked, strict=True):
             group.update(options)

@@ -297,6 +297,14 @@ def test_a_state_of_a_schedule_that_is_no_count_or_no_rates_is_refused(spoilt, r
     assert schedule.state_dict() == state and schedule.get_last_lr() == [2.0]
 
 
+def test_a_state_with_numbers_for_parameters_leaves_the_tensors(rng):
+    (p,) = params = start(rng)[:1]
+    optimizer = optim.SGD(params, lr=0.5)
+    options = {**optimizer.state_dict()["param_groups"][0], "params": [0], "lr": 0.25}
+    optimizer.load_state_dict({"state": [{}], "param_groups": [options]})
+    assert optimizer.parameters == [p] and optimizer.param_groups[0]["lr"] == 0.25
+
+
 # --- clipping -------------------------------------------------------------------------------------
 
 
