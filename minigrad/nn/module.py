@@ -16,6 +16,7 @@ from minigrad.context import scope
 from minigrad.core.node import leaf
 from minigrad.errors import (
     DTypeError,
+    GraphError,
     MinigradError,
     ShapeError,
     UsageError,
@@ -295,6 +296,7 @@ class Module:
             UsageError: missing or unexpected paths, all of them named.
             ShapeError: values of other shapes, all of them named.
             DTypeError: nan or inf for integers.
+            GraphError: results of recorded ops in the place of buffers, all of them named.
         """
         own = dict(self._named_state("_parameters", "_buffers"))
         title = f"{type(self).__name__}.load_state_dict"
@@ -316,6 +318,11 @@ class Module:
             if own[name].dtype.kind in "iu" and backend.count_not_finite(value):
                 expected = f"numbers that {own[name].dtype} can hold"
                 raise DTypeError(facts(f"{title}: {name}", expected=expected, got="nan or inf"))
+        recorded = ", ".join(name for name in new if not own[name].is_leaf)
+        if recorded:
+            expected, remedy = "leaves to assign to", "a forward that keeps x.detach()"
+            got = f"results of recorded ops: {recorded}"
+            raise GraphError(facts(title, expected=expected, got=got, remedy=remedy))
         for name, value in new.items():
             own[name].data = value
 

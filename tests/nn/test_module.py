@@ -9,7 +9,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.errors import DTypeError, OverwrittenError, ShapeError, UsageError
+from minigrad.errors import DTypeError, GraphError, OverwrittenError, ShapeError, UsageError
 
 
 class Net(nn.Module):
@@ -208,6 +208,24 @@ def test_loading_nan_as_a_count_is_refused_and_changes_nothing():
     with pytest.raises(DTypeError, match=r"norm.num_batches_tracked\n.*int64"):
         net.load_state_dict(state)
     assert net.scale.item() == before
+
+
+def test_loading_names_all_buffers_that_hold_a_result_and_changes_nothing():
+    class Sums(nn.Module):
+        def __init__(self):
+            self.w = mg.tensor(1.0, requires_grad=True)
+            self.register_buffer("h", 0.0)
+
+        def forward(self, x):
+            self.h = self.h + self.w * x
+            return self.h
+
+    net = nn.Sequential(Sums(), Sums())
+    state = {k: v.numpy() + 5 for k, v in net.state_dict().items()}
+    net(2.0)
+    with pytest.raises(GraphError, match=r"Sequential.load_state_dict(.|\n)*0\.h, 1\.h"):
+        net.load_state_dict(state)
+    assert [p.item() for p in net.parameters()] == [1.0, 1.0]
 
 
 def test_loading_keeps_the_dtype_of_the_module():
