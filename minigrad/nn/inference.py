@@ -22,17 +22,19 @@ _CONVS = {Conv1d: BatchNorm1d, Conv2d: BatchNorm2d, Conv3d: BatchNorm3d}
 def set_population_statistics(model: Module, loader: Iterable) -> Module:
     """Replace running statistics by averages over the training set, and switch to ``eval()``.
 
-    Each batch is normalized with its own statistics, as in training; mean and unbiased variance of
-    every batch norm are averaged over the batches, weighted with their sizes. For batches of equal
-    size m that is ``E[x] = E_B[mean_B]``, ``Var[x] = m / (m - 1) E_B[var_B]`` of the paper. Other
-    layers run in evaluation mode.
+    Each batch is normalized with its own statistics, as in training; mean and variance, of a layer
+    with ``unbiased=False`` the biased one, of every batch norm are averaged over the batches,
+    weighted with their sizes. For batches of equal size m and the unbiased variance that is
+    ``E[x] = E_B[mean_B]``, ``Var[x] = m / (m - 1) E_B[var_B]`` of the paper. Other layers run in
+    evaluation mode.
 
     Args:
         model: any module; its BatchNorm layers that track statistics are changed.
         loader: yields batches ``x`` or ``(x, ...)``.
 
     Raises:
-        UsageError: no batches, or a lazy layer that was not called yet.
+        UsageError: no batches, a batch norm that none of them reaches, or a lazy layer that was not
+            called yet.
 
     Source:
         Ioffe, Szegedy 2015, arXiv:1502.03167, Algorithm 2, steps 8 to 12.
@@ -44,18 +46,25 @@ def set_population_statistics(model: Module, loader: Iterable) -> Module:
     (3.5, 5.0)
     """
     _check_ready("set_population_statistics", model)
-    norms = [m for m in model.modules() if isinstance(m, _NORMS) and m.track_running_stats]
+    norms = {
+        path: module for path, module in model.named_modules()
+        if isinstance(module, _NORMS) and module.track_running_stats
+    }  # fmt: skip
     model.eval()
-    for norm in norms:
+    for norm in norms.values():
         norm.training, norm.pooled = True, PooledStatistics()
     try:
+        batches = 0
         with no_grad():
             for batch in loader:
                 x = batch[0] if isinstance(batch, (tuple, list)) else batch
                 model(x if isinstance(x, Tensor) else tensor(x))
+                batches += 1
+        if not batches:
+            raise UsageError("set_population_statistics: the loader gave no batches")
         _assign(norms)
     finally:
-        for norm in norms:
+        for norm in norms.values():
             norm.training, norm.pooled = False, None
     return model
 
@@ -69,10 +78,13 @@ def _check_ready(name: str, model: Module) -> None:
             raise UsageError(facts(name, expected=expected, got=got, remedy=remedy))
 
 
-def _assign(norms: list) -> None:
-    for norm in norms:
-        if not norm.pooled.count:
-            raise UsageError("set_population_statistics: the loader gave no batches")
+def _assign(norms: dict[str, Any]) -> None:
+    unused = [path for path, norm in norms.items() if not norm.pooled.count]
+    if unused:
+        expected = "a model that calls every batch norm"
+        got = f"no batch that reached {', '.join(map(repr, unused))}"
+        raise UsageError(facts("set_population_statistics", expected=expected, got=got))
+    for norm in norms.values():
         norm.running_mean.data = norm.pooled.mean
         norm.running_var.data = norm.pooled.var
 

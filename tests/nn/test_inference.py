@@ -149,6 +149,28 @@ def test_population_statistics_need_batches_and_leave_the_model_usable():
     assert bn.pooled is None
 
 
+def test_a_batch_norm_that_no_batch_reaches_is_named_and_nothing_changes():
+    class Net(nn.Module):
+        def __init__(self):
+            self.a, self.spare = nn.BatchNorm1d(2), nn.Sequential(nn.BatchNorm1d(2))
+
+        def forward(self, x):
+            return self.a(x)
+
+    net = Net()
+    with pytest.raises(UsageError, match=r"no batch that reached 'spare.0'$"):
+        nn.set_population_statistics(net, [np.ones((3, 2))])
+    np.testing.assert_array_equal(net.a.running_mean, [0.0, 0.0])
+    assert net.a.pooled is None
+
+
+@pytest.mark.parametrize(("unbiased", "var"), [(True, 5.0), (False, 2.5)])
+def test_population_statistics_average_the_variance_that_the_layer_keeps(unbiased, var):
+    bn = nn.BatchNorm1d(1, unbiased=unbiased)
+    nn.set_population_statistics(bn, [np.array([[0.0], [2.0]]), np.array([[4.0], [8.0]])])
+    assert bn.running_var.item() == var
+
+
 # --- conventions ----------------------------------------------------------------------------------
 
 
