@@ -168,6 +168,24 @@ def test_nan_in_the_data_is_named(rng):
         list(trainer.fit(1))
 
 
+@pytest.mark.parametrize("seed", [None, 9])
+def test_the_step_that_is_explained_draws_the_same_numbers_again(seed, rng):
+    class Watched(nn.Dropout):
+        def forward(self, x):
+            seen.append(super().forward(x).numpy())
+            return x * np.inf
+
+    seen, trainer = [], small(rng)
+    trainer.net[2] = Watched(0.5, rng=seed)
+    drawn = [g.bit_generator.state for g in nn.random.generators(trainer.net).values()]
+    with pytest.raises(AnomalyError):
+        list(trainer.fit(1))
+    first, again = seen
+    np.testing.assert_array_equal(first, again)
+    after = [g.bit_generator.state for g in nn.random.generators(trainer.net).values()]
+    assert after == drawn
+
+
 def test_a_gradient_that_is_not_finite_stops_before_the_step(rng):
     class Bad(nn.Module):
         def __init__(self):

@@ -189,12 +189,13 @@ class Trainer:
         self.optimizer.zero_grad()
         before = dict(self.net.named_buffers())
         before = {name: buffer.array for name, buffer in before.items()}
+        drawn = [(g, g.bit_generator.state) for g in generators(self.net).values()]
         with _quiet():
             logits = self.net(batch)
             loss = kernels.cross_entropy(logits, labels)
             loss.backward()
             if not (np.isfinite(loss.item()) and self._gradients_are_finite()):
-                self._explain(batch, labels, before)
+                self._explain(batch, labels, before, drawn)
             self.optimizer.step()
         return loss.item(), _correct(logits, labels)
 
@@ -215,11 +216,15 @@ class Trainer:
         grads = [p.grad.array for p in self.net.parameters() if p.grad is not None]
         return all(bool(backend.namespace(g).isfinite(g).all()) for g in grads)
 
-    def _explain(self, batch: Tensor, labels: np.ndarray, buffers: dict[str, Any]) -> None:
+    def _explain(
+        self, batch: Tensor, labels: np.ndarray, buffers: dict[str, Any], drawn: list[tuple]
+    ) -> None:
         """Repeat the step under ``anomaly_mode``; the state is what it was before the step."""
         where = f"training: epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
         for name, buffer in self.net.named_buffers():
             buffer.data = buffers[name]
+        for generator, state in drawn:
+            generator.bit_generator.state = state
         try:
             with anomaly_mode(), nn.frozen_statistics():
                 kernels.cross_entropy(self.net(batch), labels).backward()
