@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import ops
-from minigrad.errors import ShapeError, UsageError, check_count, describe, facts
+from minigrad.errors import DTypeError, ShapeError, UsageError, check_count, describe, facts
 
 
 def check_lengths(name: str, arrays: tuple) -> None:
@@ -45,7 +45,7 @@ class DataLoader:
 
     Args:
         dataset: a TensorDataset, or anything with ``len`` and integer indexing whose items are
-            tuples of arrays or numbers.
+            tuples, or lists, of arrays or numbers, or each one array or number.
         batch_size: samples per batch.
         shuffle: a new order each epoch.
         drop_last: leave out a last batch that is smaller.
@@ -107,9 +107,9 @@ class DataLoader:
         if isinstance(self.dataset, TensorDataset):
             return self.dataset[indices]
         items = [self.dataset[int(i)] for i in indices]
-        items = [item if isinstance(item, tuple) else (item,) for item in items]
+        items = [item if isinstance(item, (tuple, list)) else (item,) for item in items]
         try:
-            return tuple(np.stack(column) for column in zip(*items, strict=True))
+            columns = tuple(np.stack(column) for column in zip(*items, strict=True))
         except ValueError as error:
             shapes = dict.fromkeys(str([getattr(a, "shape", ()) for a in item]) for item in items)
             raise ShapeError(
@@ -117,6 +117,10 @@ class DataLoader:
                       got=" and ".join(list(shapes)[:2]),
                       remedy="whole arrays in a TensorDataset(x, y)")
             ) from error  # fmt: skip
+        if any(column.dtype == object for column in columns):  # such as a dict
+            expected, got = "tuples of arrays or numbers", ", ".join(map(describe, items[0]))
+            raise DTypeError(facts("DataLoader: samples", expected=expected, got=got))
+        return columns
 
 
 def train_test_split(*arrays: Any, test: int, seed: int = 0) -> tuple:

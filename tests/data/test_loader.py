@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import minigrad as mg
 from minigrad.data import DataLoader, TensorDataset, train_test_split
-from minigrad.errors import ShapeError, UsageError
+from minigrad.errors import DTypeError, ShapeError, UsageError
 
 
 @given(
@@ -60,6 +60,20 @@ def test_any_sequence_of_samples_is_a_data_set():
     np.testing.assert_array_equal(x, [[0, 0], [1, 1]])
     np.testing.assert_array_equal(y, [0, 1])
     assert [len(b) for (b,) in DataLoader([1.0, 2.0, 3.0], 2)] == [2, 1]
+
+
+def test_a_sample_that_is_a_list_is_taken_as_a_tuple():
+    for pair in (list, tuple):
+        x, y = next(iter(DataLoader([pair((np.ones(2) * i, i)) for i in range(3)], 3)))
+        assert x.tolist() == [[0, 0], [1, 1], [2, 2]] and y.tolist() == [0, 1, 2]
+        x, y = next(iter(DataLoader([pair((i, -i)) for i in range(3)], 3)))
+        assert x.tolist() == [0, 1, 2] and y.tolist() == [0, -1, -2]
+
+
+@pytest.mark.parametrize("sample", [{"x": 1.0}, (1.0, {"y": 1}), (1.0, None)], ids=str)
+def test_a_sample_with_what_is_neither_array_nor_number_is_refused(sample):
+    with pytest.raises(DTypeError, match=r"samples\n.*tuples of arrays(.|\n)*(1.0}|1}|None)"):
+        list(DataLoader([sample] * 3, 2))
 
 
 def test_a_split_loses_and_repeats_nothing():
