@@ -95,6 +95,9 @@ class DataLoader:
     def __iter__(self) -> Iterator[tuple]:
         check_count("DataLoader: epoch", self.epoch, least=0)
         check_count("DataLoader: start", self.start, least=0)
+        if self.start > len(self):
+            expected = f"at most {len(self)}, the batches of an epoch"
+            raise UsageError(facts("DataLoader: start", expected=expected, got=self.start))
         order, first = self.order(self.epoch), self.start
         self.epoch, self.start = self.epoch + 1, 0
         for i in range(first, len(self)):

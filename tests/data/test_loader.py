@@ -76,6 +76,16 @@ def test_a_sample_with_what_is_neither_array_nor_number_is_refused(sample):
         list(DataLoader([sample] * 3, 2))
 
 
+def test_an_epoch_is_not_begun_behind_its_end():
+    loader = DataLoader(TensorDataset(np.arange(5)), 2)
+    loader.start = 3  # a run that was stopped after the last step
+    assert list(loader) == [] and loader.epoch == 1
+    loader.start = 4
+    with pytest.raises(UsageError, match=r"DataLoader: start\n.*at most 3"):
+        list(loader)
+    assert loader.epoch == 1
+
+
 def test_a_split_loses_and_repeats_nothing():
     x, y = np.arange(20), np.arange(20) * 2
     train_x, train_y, test_x, test_y = train_test_split(x, y, test=6, seed=3)
