@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from minigrad.errors import DTypeError, describe, facts
+from minigrad.errors import DTypeError, UsageError, describe, facts
 from minigrad.nn.module import Module
 
 
@@ -50,7 +50,19 @@ class ModuleList(Module):
         return part
 
     def __setitem__(self, i: int, module: Module) -> None:
+        if isinstance(i, slice):
+            headline = f"{type(self).__name__}: assignment of parts"
+            raise UsageError(facts(headline, expected="an index", got=i, remedy="one at a time"))
         self._put(list(self._modules)[i], module)
+
+    def __delitem__(self, i: int | slice) -> None:
+        """Leave out one module or those of a slice; the others are numbered anew."""
+        rest = list(self)
+        del rest[i]
+        for name in list(self._modules):
+            delattr(self, name)
+        for module in rest:
+            self.append(module)
 
 
 class Sequential(ModuleList):

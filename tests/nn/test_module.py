@@ -152,9 +152,26 @@ def test_containers_are_sliced_and_assigned_like_lists(rng):
     assert [type(m) for m in net] == [nn.Linear, nn.Tanh, nn.Linear]
     with pytest.raises(DTypeError, match="part 1"):
         net[1] = None
+    with pytest.raises(UsageError, match=r"assignment of parts\n.*an index\n.*slice\(0, 1"):
+        net[0:1] = [nn.ReLU()]
     rest = nn.ModuleList(net)[1:]
     rest.append(nn.ReLU())
     assert [type(m) for m in rest] == [nn.Tanh, nn.Linear, nn.ReLU]
+
+
+def test_parts_are_deleted_as_in_torch():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    for key in (0, -1, slice(1, None, 2), slice(0, 0)):
+        ours, theirs = (
+            n.Sequential(n.Linear(2, 3), n.ReLU(), n.Linear(3, 1), n.Tanh())
+            for n in (nn, torch.nn)
+        )  # fmt: skip
+        del ours[key], theirs[key]
+        assert [type(m).__name__ for m in ours] == [type(m).__name__ for m in theirs]
+        assert list(ours.state_dict()) == list(theirs.state_dict())
+    with pytest.raises(IndexError):
+        del ours[4]
+    assert len(ours) == 4
 
 
 def test_train_and_eval_reach_every_module():
