@@ -136,7 +136,7 @@ class Dropout(Module):
     """In training each element is 0 with probability ``p``, else divided by ``1 - p``.
 
     Args:
-        p: in [0, 1).
+        p: in [0, 1]; at 1 all is 0.
         rng: Generator or seed of the masks; None: the default generator.
 
     >>> drop = mg.nn.Dropout(0.5, rng=0)
@@ -147,8 +147,8 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, rng: init.Seed = None):
-        if not is_within(p, 0, 1):
-            raise UsageError(facts("Dropout: p", expected="a probability in [0, 1)", got=p))
+        if not (is_within(p, 0, inf) and p <= 1):
+            raise UsageError(facts("Dropout: p", expected="a probability in [0, 1]", got=p))
         self.p = p
         self.rng = None if rng is None else generator(rng)  # a copy shares the default one, too
 
@@ -161,7 +161,7 @@ class Dropout(Module):
         if statistics_are_frozen():
             rng.bit_generator.state = state  # the next call draws the same mask
         dtype = x.dtype if x.dtype.kind == "f" else np.float64  # integers cannot hold 1 / (1 - p)
-        mask = (keep / (1 - self.p)).astype(dtype)
+        mask = (keep / (1 - self.p or 1)).astype(dtype)  # at p = 1 nothing is kept
         return x * backend.to_device(mask, backend.device_of(getattr(x, "array", x)))
 
     def extra_repr(self) -> str:

@@ -588,6 +588,14 @@ def test_dropout_scales_integers_as_numbers():
     assert y.max() > 99
 
 
+@pytest.mark.parametrize("p", [1, 1.0, np.float32(1)], ids=repr)
+def test_dropout_of_all_gives_zeros_and_no_gradient(p):
+    x = mg.tensor([1.0, -2.0, 1e308], requires_grad=True)
+    y = nn.Dropout(p)(x)
+    y.sum().backward()
+    np.testing.assert_array_equal([y, x.grad], np.zeros((2, 3)))
+
+
 def test_a_sequence_without_steps_is_refused():
     with pytest.raises(ShapeError, match=r"RNN: x\n.*T >= 1 steps"):
         nn.RNN(3, 2)(np.zeros((4, 0, 3)))
@@ -618,7 +626,7 @@ def test_copies_of_a_dropout_share_the_default_generator():
     assert not np.array_equal(a, b)
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.0, 2.0])
+@pytest.mark.parametrize("p", [-0.1, 1.001, 2.0, np.nan])
 def test_dropout_refuses_what_is_no_probability(p):
     with pytest.raises(UsageError, match="probability"):
         nn.Dropout(p)
