@@ -1,13 +1,14 @@
-"""Writing files: whole or not at all."""
+"""Files: written whole or not at all, refused where they are not what they should be."""
 
 import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 from uuid import uuid4
 
-from minigrad.errors import UsageError, facts
+from minigrad.errors import DataError, UsageError, facts
 
 
 def make_folder(path: Path, what: str) -> None:
@@ -46,3 +47,8 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def corrupt(path: Path, expected: Any, got: Any, remedy: str = "") -> DataError:
+    """The error for a file that is not what it should be."""
+    return DataError(facts(f"{path}: refused", expected=expected, got=got, remedy=remedy))

@@ -9,7 +9,6 @@ from http.client import HTTPException
 from pathlib import Path
 
 from minigrad import files
-from minigrad.data.idx import corrupt
 from minigrad.errors import DataError, facts
 
 _PAUSE = 0.5  # seconds before the second try; doubled for each further one
@@ -37,7 +36,7 @@ def check_md5(path: Path, md5: str) -> None:
     """Raise DataError unless ``path`` has the checksum ``md5``."""
     if (found := md5_of(path)) != md5:
         remedy = "delete it and try again, or name the folder with root= if these are other data"
-        raise corrupt(path, f"md5 {md5}", f"md5 {found}", remedy)
+        raise files.corrupt(path, f"md5 {md5}", f"md5 {found}", remedy)
 
 
 def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str], tries: int = 3) -> Path:

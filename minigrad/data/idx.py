@@ -7,11 +7,10 @@ import gzip
 import zlib
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from minigrad.errors import DataError, facts
+from minigrad.files import corrupt
 
 _LARGEST = 2**31  # bytes; a header that promises more is not believed
 
@@ -53,8 +52,3 @@ def _shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
     if prod(shape) > _LARGEST:
         raise corrupt(path, f"at most {_LARGEST} bytes", f"a header for {shape}")
     return shape
-
-
-def corrupt(path: Path, expected: Any, got: Any, remedy: str = "") -> DataError:
-    """The error for a file that is not what it should be."""
-    return DataError(facts(f"{path}: refused", expected=expected, got=got, remedy=remedy))

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from minigrad.data.download import cache_folder, check_md5, fetch
-from minigrad.data.idx import corrupt, read_idx
+from minigrad.data.idx import read_idx
 from minigrad.errors import DataError, facts
+from minigrad.files import corrupt
 
 FILES = (
     "train-images-idx3-ubyte.gz",

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, files
-from minigrad.data.idx import corrupt
 from minigrad.errors import DataError, MissingPackageError, facts
 
 _KEY = "minigrad"
@@ -71,7 +70,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, 
     except OSError as error:
         raise DataError(facts(f"{path}: no checkpoint", expected="a file", got=error)) from error
     except Exception as error:  # whatever the parser found: the file is not a checkpoint of ours
-        raise corrupt(path, "a minigrad checkpoint (safetensors)", repr(error)) from error
+        raise files.corrupt(path, "a minigrad checkpoint (safetensors)", repr(error)) from error
     return arrays, meta
 
 

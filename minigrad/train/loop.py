@@ -16,9 +16,9 @@ import numpy as np
 from minigrad import backend, nn, optim
 from minigrad.anomaly import anomaly_mode
 from minigrad.context import no_grad
-from minigrad.data.idx import corrupt
 from minigrad.data.loader import DataLoader, TensorDataset, check_lengths
 from minigrad.errors import AnomalyError, MinigradError, UsageError, facts
+from minigrad.files import corrupt
 from minigrad.nn import kernels
 from minigrad.nn.random import generators
 from minigrad.tensor import Tensor, tensor
