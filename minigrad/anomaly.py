@@ -1,6 +1,5 @@
 """``anomaly_mode``: find where a NaN, an inf or a changed array came from."""
 
-import os
 import sys
 import zlib
 from dataclasses import dataclass
@@ -13,10 +12,9 @@ from minigrad.backend import to_host
 from minigrad.context import setting
 from minigrad.core.node import Node
 from minigrad.errors import AnomalyError, facts
-from minigrad.observer import Observer
+from minigrad.observer import Observer, is_ours
 
-_PACKAGE = str(Path(__file__).parent) + os.sep
-_COMMAND = f"{_PACKAGE}cli.py"
+_COMMAND = str(Path(__file__).with_name("cli.py"))
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def _fingerprints(node: Node) -> tuple[int, ...]:
 def _caller() -> str:
     """``file:line`` of the nearest call from outside this package, whose command has none."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and is_ours(frame):
         if frame.f_code.co_filename == _COMMAND:
             return "(the command line)"
         frame = frame.f_back

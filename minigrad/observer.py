@@ -1,8 +1,13 @@
 """The interface of what watches op calls and rules: ``anomaly_mode`` and the stepper."""
 
+import os
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from minigrad.core.node import Node
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 class Observer:
@@ -19,3 +24,8 @@ class Observer:
 
     def pushed(self, node: Node, x_dots: list, y_dot: Any) -> None:
         """The jvp rule of ``node`` made the tangent ``y_dot`` of the tangents ``x_dots``."""
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Whether its code is of this package: who calls an op stands outside."""
+    return frame.f_code.co_filename.startswith(_PACKAGE)
