@@ -42,7 +42,7 @@ def check_backward(
     names: Sequence[str] | None = None,
     rng: Any = 0,
 ) -> Report:
-    """Check a hand-written pair over plain arrays; the engine is not involved.
+    """Check a hand-written pair over plain arrays; the engine takes no part in the verdict.
 
     The cotangents that ``backward`` returns for many kinds of ``y_bar`` are held against the
     Jacobian of ``forward`` by differences, within a bound that follows from the rounding of what

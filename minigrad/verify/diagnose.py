@@ -8,10 +8,12 @@ from math import prod
 import numpy as np
 
 from minigrad.verify import mixups, norm_paths
+from minigrad.verify.faults import fault
 from minigrad.verify.fit import close, relative_error, tolerance_of, written
 from minigrad.verify.judge import Sample
+from minigrad.verify.paths import paths_of
 from minigrad.verify.reference import Expected
-from minigrad.verify.subject import BackwardFailed, Subject
+from minigrad.verify.subject import BackwardFailed, Subject, are_batch_norms
 
 
 def cause_of(
@@ -38,16 +40,16 @@ def cause_of(
     if all(s.ok for s in random):
         kinds = [s.kind for s in samples if not s.ok]
         return f"only for {' and '.join(dict.fromkeys(kinds))} cotangents"
-    where = _place(random)
     got = np.stack([np.asarray(s.got, np.float64) for s in random])
     expected = np.stack([np.asarray(s.expected, np.float64) for s in random])
     known = np.isfinite(expected)
     got, expected = np.where(known, got, 0), np.where(known, expected, 0)
-    everywhere = _factor(subject, got, expected)
-    if where and not everywhere:
+    everywhere, place = _factor(subject, got, expected), _place(subject, random)
+    if place and not everywhere:
         bad = np.stack([s.excess_of > 1 for s in random]).any(axis=0)
         factor = _factor(subject, got[:, bad], expected[:, bad])
-        return f"{where}: {factor}" if factor else where
+        if factor or bad.sum() == 1:
+            return f"{place}: {factor}" if factor else place
     if len(got) > 1 and got.any() and (got == got[0]).all():
         return "y_bar is missing: it is the same for every y_bar"
     if any(s.got.any() for s in samples if s.kind == "zero"):
@@ -55,17 +57,42 @@ def cause_of(
     if everywhere:
         return everywhere
     y_bar = np.stack([np.asarray(s.y_bar, np.float64) for s in random])
-    tolerance = tolerance_of(got, expected)
     each = zip(*(expected_of(one).values for one in y_bar), strict=True)
     right = [np.stack(values).astype(np.float64) for values in each]  # of every input
-    norm = norm_paths.norm_of(subject, y_bar, right[0])
     right[k] = expected
-    return (
-        (norm and norm_paths.explain(norm, k, y_bar, got, expected, tolerance))
+    cause = _of_all(subject, k, y_bar, got, right, expected_of)
+    return "; ".join(filter(None, (place, cause))) or _narrow(random[0].got.dtype, got, expected)
+
+
+def _of_all(
+    subject: Subject,
+    k: int,
+    y_bar: np.ndarray,
+    got: np.ndarray,
+    right: list[np.ndarray],
+    expected_of: Callable[[np.ndarray], Expected],
+) -> str:
+    """What explains all elements of a cotangent: arrays of it for some ``y_bar``, stacked."""
+    tolerance = tolerance_of(got, right[k])
+    norm = norm_paths.norm_of(subject, y_bar, right[0])
+    found = (
+        (norm and norm_paths.explain(norm, k, y_bar, got, right[k], tolerance))
         or mixups.untransposed(subject, k, y_bar, got, tolerance)
-        or _permuted(got, expected)
-        or mixups.explain(subject, k, y_bar, got, right, tolerance, expected_of)
-        or _narrow(random[0].got.dtype, got, expected)
+        or _permuted(got, right[k])
+    )
+    if found:
+        return found
+    paths = paths_of(subject, y_bar, right)
+    where = paths.wrong(k, tolerance, _named_numbers(subject)) if paths else ""
+    if where:
+        what = mixups.product(subject, y_bar, got, tolerance)
+    else:
+        what = mixups.explain(subject, k, y_bar, got, right, tolerance, expected_of)
+        where = fault(paths) if paths and not norm else ""
+    return (
+        "; ".join(filter(None, (what, where)))
+        or mixups.local(subject, k, y_bar, got, right[k])
+        or mixups.reach(subject, k, y_bar.shape[1:], expected_of)
     )
 
 
@@ -82,27 +109,30 @@ def _in_float64(subject: Subject, k: int, samples: list[Sample]) -> tuple[Subjec
     return (subject, samples) if all(s.ok for s in seen) else (wide, seen)
 
 
-def _place(samples: list[Sample]) -> str:
+def _place(subject: Subject, samples: list[Sample]) -> str:
     """The wrong elements, if they are few: one element, one row, one channel."""
     bad = np.stack([s.excess_of > 1 for s in samples]).any(axis=0)
     if bad.all() or not bad.ndim or bad.size < 3:
         return ""
     where = np.argwhere(bad)
     if len(where) == 1:
-        return f"only element {[int(i) for i in where[0]]}"
-    for axis, kind in (
-        (0, "row"),
-        (1, "channel"),
-        (2, "position on axis 2"),
-        (3, "position on axis 3"),
-    ):
-        if axis >= bad.ndim or (bad.ndim == 1 and axis == 0 and kind == "row"):
+        return f"only element {[int(i) for i in where[0]]} is wrong"
+    second = "channel" if are_batch_norms(subject.inputs) or bad.ndim > 2 else "column"
+    for axis, kind in enumerate(["row", second, "position on axis 2", "position on axis 3"]):
+        if axis >= bad.ndim or bad.ndim == 1:
             break
         found = np.unique(where[:, axis])
         if len(found) <= max(1, bad.shape[axis] // 2) and len(found) < bad.shape[axis]:
-            last = len(found) == 1 and found[0] == bad.shape[axis] - 1 and bad.shape[axis] > 2
-            return f"only the last {kind}" if last else f"only {kind} {[int(i) for i in found]}"
-    return "only some elements" if bad.mean() < 0.2 else ""
+            if len(found) == 1:
+                is_last = found[0] == bad.shape[axis] - 1 and bad.shape[axis] > 2
+                return (
+                    f"only the last {kind} is wrong"
+                    if is_last
+                    else f"only {kind} {found[0]} is wrong"
+                )
+            many = kind.replace("position", "positions") if axis > 1 else f"{kind}s"
+            return f"only {many} {[int(i) for i in found]} are wrong"
+    return "only some elements are wrong" if bad.mean() < 0.2 else ""
 
 
 def _narrow(dtype: np.dtype, got: np.ndarray, expected: np.ndarray) -> str:
@@ -116,7 +146,7 @@ def _narrow(dtype: np.dtype, got: np.ndarray, expected: np.ndarray) -> str:
 def _factor(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
     """got = c * expected for one number c."""
     if not np.abs(got).max(initial=0) and np.abs(expected).max(initial=0):
-        return "it is zero: nothing is computed"
+        return "it is zero: nothing is computed, or it is overwritten"
     norm, tolerance = float((expected * expected).sum()), tolerance_of(got, expected)
     off = float(((got - expected) * expected).sum()) / norm if norm else 0.0  # c - 1, in all digits
     if not norm or not close(expected + off * expected, got, tolerance):
@@ -144,6 +174,9 @@ def _named_numbers(subject: Subject) -> list[tuple[float, str]]:
             if value > 2:
                 found.append((value / (value - 1), f"factor {one}/({name} - 1)"))
                 found.append(((value - 1) / value, f"factor ({name} - 1)/{one}"))
+            if n == 1 and value > 1:
+                found.append((value**0.5, f"factor sqrt({name}) = sqrt({value})"))
+                found.append((value**-0.5, f"factor 1/sqrt({name}) = 1/sqrt({value})"))
     return found
 
 

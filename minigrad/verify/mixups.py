@@ -39,24 +39,25 @@ def explain(
         tolerance: how far an explanation may be off, relative to the largest element.
         expected_of: the cotangents of all inputs for any ``y_bar``, as they should be.
     """
-    opposite = np.asarray(subject.pull(-y_bar[0])[k], np.float64)
+    twice, opposite = (np.asarray(subject.pull(c * y_bar[0])[k], np.float64) for c in (2, -1))
+    if close(twice, 4 * got[0], tolerance):
+        return "not linear in y_bar, but quadratic: one cotangent is multiplied by another"
     if not close(-opposite, got[0], tolerance):
         return "not linear in y_bar: a mask, an order or a size is taken from it"
     for j, name in enumerate(subject.names):
         if j != k and close(right[j], got, tolerance):
             return f"it is the cotangent of {name}: operands or cotangents in another order"
-    product = _product(subject, y_bar, got, tolerance)
+    it_is = product(subject, y_bar, got, tolerance)
     flow = _flow(subject, k, y_bar.shape[1:], expected_of) if k == 0 else ""
     return (
-        "; ".join(filter(None, (product, flow)))
+        "; ".join(filter(None, (it_is, flow)))
         or (_averaged(subject, y_bar.shape[1:], tolerance, expected_of) if k == 0 else "")
         or _part(k, y_bar, got, tolerance, expected_of)
-        or _local(subject, got, right[k])
-        or _reach(subject, k, y_bar.shape[1:], expected_of)
+        or _scaled(subject, got, right[k])
     )
 
 
-def _product(subject: Subject, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
+def product(subject: Subject, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
     """got = sum(y_bar * operand, axes), for an operand of the call, y or none."""
     operands = {"": np.float64(1), **dict(zip(subject.names, subject.inputs, strict=True))}
     operands["y"] = np.asarray(subject.run()[0])
@@ -171,39 +172,68 @@ def _part(
     return ""
 
 
-def _local(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
-    """got = c * expected with a factor c per element that is the same for every y_bar."""
+def _factors(got: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Elements and factors less 1, in all digits, if got = c * expected for every y_bar."""
     least = _NOTHING * np.abs(expected).max(initial=0)
     known = (np.abs(expected) > least).all(axis=0)
     if len(got) < 2 or not known.any() or (np.abs(got) > least)[:, ~known].any():
+        return None
+    off = (got - expected)[:, known] / expected[:, known]
+    return (known, off[0]) if close(off[0], off[1], 1e-3) else None
+
+
+def _scaled(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
+    """got = c * expected where c is zero for some elements, or a power of an input."""
+    known, off = _factors(got, expected) or (None, None)
+    if known is None or off is None:
         return ""
-    off = (got - expected)[:, known] / expected[:, known]  # the factors less 1, in all digits
-    if not close(off[0], off[1], 1e-3):
-        return ""
-    kept, missing = (np.abs(off[0]) < _NOTHING, np.abs(off[0] + 1) < _NOTHING)
+    kept, missing = np.abs(off) < _NOTHING, np.abs(off + 1) < _NOTHING
     if missing.any() and (kept | missing).all():
         first = [int(i) for i in np.argwhere(known)[missing][0]]
         return f"zero in {missing.sum()} of {missing.size} elements, the first is {first}"
     for name, operand in zip(subject.names, subject.inputs, strict=True):
         for power, form in (1, "{}"), (-1, "1/{}"), (2, "{}^2"), (-2, "1/{}^2"):
             if operand.shape == known.shape and operand[known].all():
-                rest = (1 + off[0]) / np.asarray(operand[known], np.float64) ** power
+                rest = (1 + off) / np.asarray(operand[known], np.float64) ** power
                 if np.ptp(rest) <= 1e-6 * np.abs(rest).max():
                     return f"factor {form.format(name)} in each element"
-    return "a factor in each element, the same for every y_bar: the local derivative is wrong"
+    return ""
 
 
-def _reach(
+def local(
+    subject: Subject, k: int, y_bar: np.ndarray, got: np.ndarray, expected: np.ndarray
+) -> str:
+    """got = c * expected with a factor c per element that is the same for every y_bar."""
+    known, off = _factors(got, expected) or (None, None)
+    if known is None or off is None or y_bar.shape != got.shape:  # any is, of few outputs
+        return ""
+    worst = tuple(np.argwhere(known)[np.abs(off).argmax()])
+    right, came = (bars[(..., *worst)] / y_bar[(..., *worst)] for bars in (expected, got))
+    if close(right[:1], right[1:2], 1e-3):
+        x = subject.inputs[k][worst]
+        return (
+            f"the local derivative is wrong: {came[0]:.4g} at {x:.4g}, where it is {right[0]:.4g}"
+        )
+    place = f"{1 + off[np.abs(off).argmax()]:.4g} at {[int(i) for i in worst]}"
+    return f"a factor in each element, the same for every y_bar, such as {place}"
+
+
+def reach(
     subject: Subject, k: int, shape: tuple[int, ...], expected_of: Callable[[np.ndarray], Expected]
 ) -> str:
     """Which elements one element of y_bar reaches, and which it should."""
     for own in _spread(shape):
-        right, got = (places.tolist() for places in _reached(subject, k, shape, own, expected_of))
-        if got != right:
-            there, here = (_listed(places) for places in (right, got))
-            return (
-                f"y_bar{list(own)} must reach {there} of {subject.names[k]}_bar, and reaches {here}"
-            )
+        reached = _reached(subject, k, shape, own, expected_of)
+        right, got = ({tuple(place) for place in places.tolist()} for places in reached)
+        y, x, missing, extra = list(own), subject.names[k], right - got, got - right
+        if missing and extra:
+            return f"y_bar{y} must reach {_listed(right)} of {x}_bar, and reaches {_listed(got)}"
+        if extra:
+            off = f"y{y} does not depend on {_listed(extra)} of {x}, which y_bar{y} reaches"
+            return f"{off}: a mask or an index is missing"
+        if missing:
+            off = f"y_bar{y} does not reach {_listed(missing)} of {x}_bar, as it should"
+            return f"{off}: a path is missing, or = stands for +="
     return ""
 
 
@@ -228,9 +258,9 @@ def _one_hot(shape: tuple[int, ...], own: tuple, dtype: np.dtype) -> np.ndarray:
     return one_hot
 
 
-def _listed(places: list[list[int]]) -> str:
-    shown = ", ".join(map(str, places[:3]))
-    return (f"{shown} and {len(places) - 3} more" if len(places) > 3 else shown) or "nothing"
+def _listed(places: set[tuple[int, ...]]) -> str:
+    shown = ", ".join(str(list(place)) for place in sorted(places)[:3])
+    return f"{shown} and {len(places) - 3} more" if len(places) > 3 else shown
 
 
 def _written(axes: Any) -> str:

@@ -133,19 +133,19 @@ _square, _row = ((4, 4),), ((4, 4), (4,))
 MIXUPS = {
     "softmax: its own element only": (
         _softmax_forward, lambda dy, y: (dy * y,), _square, 0,
-        "it is y_bar * y; paths between elements along axis 1 are missing"),
+        "it is y_bar * y; missing path through `e.sum(1, keepdims=True)` (line"),
     "softmax: axis": (
         _softmax_forward, lambda dy, y: (y * (dy - (dy * y).sum(0, keepdims=True)),), _square, 0,
         "y_bar is mixed along axis 0, not along axis 1"),
     "softmax: mean": (
         _softmax_forward, lambda dy, y: (y * (dy - (dy * y).mean(1, keepdims=True)),), _square, 0,
-        "factor 1/4 in the paths between elements: perhaps a sum became a mean"),
+        "factor 1/N = 1/4 in the path through `e.sum(1, keepdims=True)` (line"),
     "log softmax: mean": (
         _log_softmax, lambda dy, s: (dy - s * dy.mean(1, keepdims=True),), ((3, 4),), 0,
-        "factor 1/4 in the paths between elements: perhaps a sum became a mean"),
+        "factor 1/C = 1/4 in the path through `e = np.exp(x)` (line"),
     "log softmax: passed on": (
         _log_softmax, lambda dy, s: (dy.copy(),), _square, 0,
-        "it is y_bar; paths between elements along axis 1 are missing"),
+        "it is y_bar; missing path through `e = np.exp(x)` (line"),
     "log softmax: no sum": (
         _log_softmax, lambda dy, s: (dy - s,), _square, 0, "a term without y_bar"),
     "tanh: passed on": (_tanh, lambda dy, y: (dy.copy(),), _square, 0, "it is y_bar"),
@@ -184,7 +184,7 @@ MIXUPS = {
         lambda x: (x**3, x), lambda dy, x: (3 * dy * x**3,), _square, 0,
         "factor input 0 in each element"),
     "a local derivative": (
-        _tanh, lambda dy, y: (dy * (1 - y),), _square, 0, "the local derivative is wrong"),
+        _tanh, lambda dy, y: (dy * (1 - y),), _square, 0, "is wrong: 1 - y^2 is right, 1 - y came"),
     "a slice of another place": (
         lambda x: (x[:2].copy(), None), lambda dy, _: (np.pad(dy, ((2, 0), (0, 0))),), _square, 0,
         "y_bar[0, 0] must reach [0, 0] of input 0_bar, and reaches [2, 0]"),

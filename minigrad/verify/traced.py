@@ -1,0 +1,236 @@
+"""The graph of a forward on plain arrays: it is run once on tensors, which pass for arrays."""
+
+import ast
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from linecache import getline
+from types import FrameType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from minigrad.context import setting
+from minigrad.core.node import Node, ancestors, leaf
+from minigrad.core.sweep import backward_sweep, forward_sweep
+from minigrad.declaration import REGISTRY
+from minigrad.observer import Observer, is_ours
+from minigrad.tensor import Tensor
+from minigrad.verify.subject import FAILURES, Subject, is_pair
+
+_ZERO = 1e-12  # of the cotangents of other operands: what is left of one that cancels
+_LONG = 60  # characters of an expression that are shown
+
+Edge = tuple[Node, int]  # a node and the number of one of its operands
+
+
+class Traced(Tensor):
+    """A tensor that passes for an array: NumPy's functions of it are ops."""
+
+    __slots__ = ()
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **params: Any) -> Any:
+        if method == "__call__" and not params and ufunc.__name__ in REGISTRY:
+            op: Any = REGISTRY[ufunc.__name__]
+            return op(*args)
+        plain = (x.array if isinstance(x, Traced) else x for x in args)
+        return getattr(ufunc, method)(*plain, **params)
+
+
+@dataclass(frozen=True)
+class Place:
+    """An expression of the code under examination.
+
+    Attributes:
+        text: of the expression.
+        name: what it is assigned to, if that is all that the line does.
+        operands: the texts of what its operator or its function is applied to.
+        lines: the line it starts in, and where that is in a function which the forward calls, the
+            line that does so.
+    """
+
+    text: str
+    name: str
+    operands: tuple[str, ...]
+    lines: tuple[int, ...]
+
+    def __str__(self) -> str:
+        text = f"{self.name} = {self.text}" if self.name else self.text
+        short = text if len(text) <= _LONG else f"{text[:_LONG]}..."
+        return f"`{short}` (line {', called in line '.join(map(str, self.lines))})"
+
+
+class _Places(Observer):
+    """Notes the expression that called each op."""
+
+    def called(self, op: Any, inputs: list, value: Any, node: Node | None) -> None:
+        if node is not None:
+            node.origin = _place()
+
+
+def _place() -> Place | None:
+    """The expression that calls an op; None where no code of somebody else's does."""
+    frame, frames = sys._getframe(1), []
+    while frame is not None and frame.f_code is not trace.__code__:
+        frames += [] if is_ours(frame) else [frame]
+        frame = frame.f_back
+    if not frames:
+        return None
+    inner, lines = frames[0], [frame.f_lineno for frame in frames[1:][-1:]]
+    code = inner.f_code
+    first, last, start, stop = next(islice(code.co_positions(), inner.f_lasti // 2, None))
+    if first is None or last is None or start is None:
+        return None
+    source = [getline(code.co_filename, i).encode() for i in range(first, last + 1)]
+    after, source[-1] = source[-1][stop:].strip(), source[-1][:stop]
+    before, source[0] = source[0][:start].decode().strip(), source[0][start:]
+    text = " ".join(line.decode().strip() for line in source)
+    name = before.removesuffix(" =")
+    is_named = name != before and name.isidentifier() and not after
+    operands, name = _operands(text, inner), name if is_named else ""
+    return Place(text, name, operands, (first, *lines)) if text else None
+
+
+def _operands(text: str, frame: FrameType) -> tuple[str, ...]:
+    """The texts of what an operator, a function or a method is applied to."""
+    try:
+        tree: Any = ast.parse(text, mode="eval").body
+    except SyntaxError:  # an assignment such as x += 1
+        return ()
+    parts: list = []
+    if isinstance(tree, ast.UnaryOp):
+        parts = [tree.operand]
+    elif isinstance(tree, ast.BinOp):
+        parts = [tree.left, tree.right]
+    elif isinstance(tree, ast.Call):
+        parts = tree.args
+        if len(parts) == 1 and isinstance(parts[0], (ast.List, ast.Tuple)):
+            parts = parts[0].elts
+        if isinstance(tree.func, ast.Attribute):
+            owner = tree.func.value
+            module = frame.f_globals.get(owner.id) if isinstance(owner, ast.Name) else None
+            parts = parts if isinstance(module, ModuleType) else [owner, *parts]
+    return tuple(map(ast.unparse, parts))
+
+
+class _Flow(Observer):
+    """The cotangents that edges carry, and the tangents of nodes."""
+
+    def __init__(self):
+        self.bars: dict[Edge, np.ndarray] = {}
+        self.dots: dict[Node, np.ndarray] = {}
+
+    def pulled(self, node: Node, i: int, raw: Any, x_bar: Any, total: Any) -> None:
+        self.bars[node, i] = x_bar
+
+    def pushed(self, node: Node, x_dots: list, y_dot: Any) -> None:
+        if y_dot is not None:
+            self.dots[node] = y_dot
+
+
+class Graph:
+    """What a forward computed at one point.
+
+    Attributes:
+        root: made y.
+        leaves: the inputs.
+        consumers: the edges to each value that leads from an input to y; the inputs come first,
+            then the oldest.
+    """
+
+    def __init__(self, root: Node, leaves: list[Node]):
+        self.root, self.leaves = root, leaves
+        self.consumers = self._consumers()
+        for node in self._cancelling():
+            self._cut(self.consumers[node])
+        self.consumers = self._consumers()
+
+    def _consumers(self) -> dict[Node, list[Edge]]:
+        nodes = [node for node in ancestors(self.root, self.leaves) if node.requires_grad]
+        consumers: dict[Node, list[Edge]] = {node: [] for node in [*self.leaves, *nodes]}
+        for node in nodes:
+            for i, parent in enumerate(node.parents):
+                if parent in consumers:
+                    consumers[parent].append((node, i))
+        return consumers
+
+    def _cancelling(self) -> list[Node]:
+        """Values whose cotangent is 0, such as the maximum that a softmax subtracts.
+
+        Whatever their derivatives are, nothing comes of it, and no backward by hand follows them.
+        """
+        bars, found = self.pull(np.random.default_rng(0).normal(size=self.root.value.shape))[1], []
+        sizes = {edge: np.abs(bar).max(initial=0) for edge, bar in bars.items()}
+        for node, edges in self.consumers.items():
+            parts = [bars[edge] for edge in edges if edge in bars]
+            if node.op is not None and parts:
+                users = {user for user, _ in edges}
+                beside = max(size for (user, _), size in sizes.items() if user in users)
+                if np.abs(sum(parts)).max(initial=0) <= _ZERO * beside:
+                    found.append(node)
+        return found
+
+    @staticmethod
+    def _cut(edges: Iterable[Edge]) -> None:
+        """Make constants of operands."""
+        for node, i in edges:
+            node.parents = (*node.parents[:i], None, *node.parents[i + 1 :])
+
+    def pull(self, y_bar: np.ndarray) -> tuple[list[np.ndarray], dict[Edge, np.ndarray]]:
+        """The cotangents of the inputs, and what each edge adds to that of its operand."""
+        flow = _Flow()
+        with setting(observer=flow):
+            found = backward_sweep(self.root, y_bar, self.leaves)
+        return [known(found[one], one) for one in self.leaves], flow.bars
+
+    def pull_from(self, node: Node, bar: np.ndarray, end: Node) -> np.ndarray:
+        """The cotangent of the input ``end`` that a cotangent ``bar`` of ``node`` gives."""
+        return known(bar if node is end else backward_sweep(node, bar, [end])[end], end)
+
+    def pull_without(self, edges: Iterable[Edge], y_bar: np.ndarray) -> list[np.ndarray]:
+        """The cotangents of the inputs but for the paths over some edges."""
+        before = {node: node.parents for node, _ in edges}
+        self._cut(edges)
+        try:
+            return self.pull(y_bar)[0]
+        finally:
+            for node, parents in before.items():
+                node.parents = parents
+
+    def push(self, end: Node, way: np.ndarray) -> dict[Node, np.ndarray]:
+        """The tangents of values for a tangent of one input; zeros are left out."""
+        flow = _Flow()
+        with setting(observer=flow):
+            forward_sweep(self.root, {end: way})
+        return {end: way, **flow.dots}
+
+
+def known(bar: Any, node: Node) -> np.ndarray:
+    """A cotangent as an array; None is zero."""
+    return np.zeros(node.value.shape) if bar is None else np.asarray(bar, np.float64)
+
+
+def trace(subject: Subject) -> Graph | None:
+    """The graph of the forward; None where it does not run on tensors."""
+    leaves = [leaf(x, True, name) for x, name in zip(subject.inputs, subject.names, strict=True)]
+    try:
+        with setting(observer=_Places(), recording=True, scope=None):
+            made = subject.forward(*(Traced(one.value, one) for one in leaves), **subject.params)
+        y: Any = made[0] if is_pair(made) else None
+        return Graph(y.node, leaves) if isinstance(y, Traced) and y.requires_grad else None
+    except FAILURES:  # it is not made for tensors, or assigns to them
+        return None
+
+
+def said(node: Node) -> str:
+    """A value as it is written in the code, and the line."""
+    if node.op is None:
+        return f"`{node.name}`"
+    return str(node.origin) if node.origin is not None else f"`{node.op.name}`"
+
+
+def said_operand(node: Node, i: int) -> str:
+    """Operand ``i`` of an op as it is written in the code."""
+    texts = node.origin.operands if node.origin is not None else ()
+    return f"`{texts[i]}`" if i < len(texts) else f"operand {i}"
