@@ -466,16 +466,31 @@ def test_what_cannot_be_recorded_runs_step_by_step_and_says_why(
     assert [pool.total_bytes() for pool in pools] == [0]  # and gives its memory back
 
 
+def lacks_memory(self, *words):
+    raise MemoryError("Out of memory allocating 1 bytes")
+
+
 @pytest.mark.parametrize("where", ["_copies", "_step", "_capture"])
 def test_where_memory_does_not_suffice_for_a_recording_steps_run_one_by_one(
     where, kernels, monkeypatch
 ):
-    def lacks(self, *words):
-        raise MemoryError("Out of memory allocating 1 bytes")
-
-    monkeypatch.setattr(RecordedStep, where, lacks)
+    monkeypatch.setattr(RecordedStep, where, lacks_memory)
     trainer = recorded_as_unrecorded(kernels, lambda trainer: trainer.fit(2))
     assert trainer.ahead.recorded is None and "Out of memory" in trainer.ahead.why_not
+
+
+def test_a_recording_that_could_not_be_renewed_fits_no_batch(kernels, rng, monkeypatch):
+    trainer = small(kernels.device, rng)
+    batch = next(iter(trainer.loader))
+    trainer.ahead.step(*batch)
+    step = RecordedStep(trainer.net, trainer.optimizer, *batch)
+    trainer.optimizer.param_groups[0]["lr"] = 0.05
+    monkeypatch.setattr(RecordedStep, "_capture", lacks_memory)
+    with pytest.raises(MemoryError):
+        step.renew(trainer.net, trainer.optimizer, *batch)
+    assert not step.fits(trainer.net, trainer.optimizer, *batch)
+    with pytest.raises(UsageError, match="recorded"):
+        step(*batch)
 
 
 def test_no_memory_that_a_graph_uses_is_freed_to_make_room(kernels, monkeypatch):

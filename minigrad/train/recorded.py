@@ -116,7 +116,7 @@ class RecordedStep:
         """
         is_same = net is self.net and optimizer is self.optimizer
         is_same = is_same and (self.is_running or self._parts() == self.parts)
-        return is_same and self._key(x, labels) == self.key
+        return bool(self.recorded) and is_same and self._key(x, labels) == self.key
 
     def release(self) -> None:
         """Give the tensors and the optimizer the present values."""
