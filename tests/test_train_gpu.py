@@ -479,6 +479,24 @@ def test_where_memory_does_not_suffice_for_a_recording_steps_run_one_by_one(
     assert trainer.ahead.recorded is None and "Out of memory" in trainer.ahead.why_not
 
 
+@pytest.mark.parametrize("lr", [0.1, 0.05])
+def test_no_step_is_lost_where_memory_does_not_suffice_to_release_them(lr, kernels, monkeypatch):
+    """At the end of an epoch, or before that at another learning rate."""
+    original = RecordedStep._copies
+
+    def copies(self, arrays):
+        return lacks_memory(self) if hasattr(self, "shown") else original(self, arrays)
+
+    def play(trainer):
+        rates = [0.1] * 5 + [lr] * 35
+        trainer.on_batch = lambda n: trainer.optimizer.param_groups[0].update(lr=rates.pop(0))
+        return trainer.fit(2)
+
+    monkeypatch.setattr(RecordedStep, "_copies", copies)
+    trainer = recorded_as_unrecorded(kernels, play, n=100, momentum=0.5)
+    assert trainer.ahead.recorded is None and "Out of memory" in trainer.ahead.why_not
+
+
 def test_a_recording_that_could_not_be_renewed_fits_no_batch(kernels, rng, monkeypatch):
     trainer = small(kernels.device, rng)
     batch = next(iter(trainer.loader))

@@ -48,8 +48,7 @@ class Ahead:
         Raises:
             AnomalyError: a loss or parameter that is not finite.
         """
-        if self.recorded is not None:
-            self.recorded.release()
+        self._release()
         if not self.pending:
             return
         pending, self.pending = self.pending, []
@@ -71,8 +70,7 @@ class Ahead:
             recorded = self._recorded(x, labels)
             if recorded is not None:
                 return recorded(x, labels)
-        if self.recorded is not None:
-            self.recorded.release()
+        self._release()
         batch = (tensor(part, device=trainer.device) for part in (x, labels))
         return train_step(trainer.net, trainer.optimizer, *batch)
 
@@ -97,6 +95,14 @@ class Ahead:
             self.why_not = str(error)
             self.recorded = None
         return self.recorded
+
+    def _release(self) -> None:
+        """Give the net the values of recorded steps; where memory lacks these are the last ones."""
+        try:
+            if self.recorded is not None:
+                self.recorded.release()
+        except MemoryError as error:
+            self.why_not, self.recorded = str(error), None
 
     def _is_finite(self) -> bool:
         return all_finite([p.array for p in self.trainer.net.parameters()])

@@ -83,11 +83,12 @@ class RecordedStep:
         self._record(is_first=True)
 
     def renew(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any) -> bool:
-        """Record into the same memory with other learning rates; False: more than they changed."""
+        """Record into the same memory with other learning rates; False: more than they changed, or
+        the recording is lost."""
         key = self._key(x, labels)
         self.release()
         is_same = net is self.net and optimizer is self.optimizer and self._parts() == self.parts
-        if not is_same or key[:-1] != self.key[:-1]:
+        if not self.recorded or not is_same or key[:-1] != self.key[:-1]:
             return False
         self.library.xp.cuda.get_current_stream().synchronize()  # the old graph may still run
         self.key = key
@@ -119,9 +120,19 @@ class RecordedStep:
         return bool(self.recorded) and is_same and self._key(x, labels) == self.key
 
     def release(self) -> None:
-        """Give the tensors and the optimizer the present values."""
+        """Give the tensors and the optimizer the present values.
+
+        Raises:
+            MemoryError: no room for copies; they got the homes, and the recording is lost.
+        """
         if self.is_running:
-            self.shown = self._copies(self.homes)
+            try:
+                self.shown = self._copies(self.homes)
+            except MemoryError:
+                self.recorded.clear()  # the graph would write to what the tensors now hold
+                self._assign(self.homes)
+                self.is_running = False
+                raise
             self._assign(self.shown)
             self.is_running = False
 
