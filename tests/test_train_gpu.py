@@ -431,17 +431,32 @@ class Carrying(nn.Module):
         return y
 
 
+class Jitter(nn.Module):
+    """Draws numbers that no array is made of, from a generator of its own or the default one."""
+
+    def __init__(self, seed=None):
+        nn.manual_seed(0)
+        self.source = None if seed is None else np.random.default_rng(seed)
+
+    def forward(self, x):
+        return x * nn.random.generator(self.source).random()
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (lambda t: setattr(t, "optimizer", optim.Adam(t.net.parameters())), "number of steps"),
         (lambda t: setattr(t.net[1], "momentum", None), "synchronous|H2D"),
-        (lambda t: setattr(t.net, "2", nn.Dropout(0.5, rng=0)), "H2D"),
+        (lambda t: setattr(t.net, "2", nn.Dropout(0.5, rng=0)), "random"),
+        (lambda t: setattr(t.net, "2", Jitter()), "random"),
+        (lambda t: setattr(t.net, "2", Jitter(0)), "random"),
+        (lambda t: setattr(t.net, "2", Jitter(np.random.MT19937(0))), "random"),
         (lambda t: setattr(t.net, "2", Counting()), "attributes"),
         (lambda t: setattr(t.net, "2", Carrying()), "attributes"),
     ],
-    ids=["Adam", "a momentum that counts batches", "dropout", "a count", "a tensor kept"],
-)
+    ids=["Adam", "a momentum that counts batches", "dropout", "a number of the default generator",
+         "one of its own", "one whose state is an array", "a count", "a tensor kept"],
+)  # fmt: skip
 def test_what_cannot_be_recorded_runs_step_by_step_and_says_why(
     spoil, reason, kernels, monkeypatch
 ):

@@ -53,7 +53,8 @@ class RecordedStep:
 
     Raises:
         UsageError: the step cannot be recorded; names the reason: the host waits for a result or
-            draws random numbers in it, it needs cuBLAS for more than products of two matrices, the
+            draws random numbers in it (from the default generator or one that a layer or the
+            optimizer holds), it needs cuBLAS for more than products of two matrices, the
             optimizer's update depends on the number of steps (Adam), or attributes change in it.
         MemoryError: the GPU has no room for a second step's arrays.
     """
@@ -212,8 +213,7 @@ class RecordedStep:
     def _record(self, is_first: bool) -> None:
         xp, before, numbers, stream = self.library.xp, self._state(), self._numbers(), self.stream
         options, attributes = self._options(), [dict(vars(owner)) for owner in self.owners]
-        optimizer, random = self.optimizer.state_dict(), generators(self.net)
-        random = [(g, g.bit_generator.state) for g in random.values()]
+        optimizer, random = self.optimizer.state_dict(), self._random()
         xp.cuda.get_current_stream().synchronize()
         with _without_cublas(self.library), xp.cuda.using_allocator(self.pool.malloc), stream:
             try:
@@ -240,8 +240,18 @@ class RecordedStep:
                 stream.synchronize()
         self.shown = before
 
+    def _random(self) -> list[tuple[np.random.Generator, Any]]:
+        """The generators that a step may draw from, with their states."""
+        held = (value for owner in self.owners for value in vars(owner).values())
+        own = [value for value in held if isinstance(value, np.random.Generator)]
+        return [(g, g.bit_generator.state) for g in (*generators(self.net).values(), *own)]
+
     def _step(self) -> tuple[Any, Any]:
-        return train_step(self.net, self.optimizer, *self.batch)
+        before = self._random()
+        results = train_step(self.net, self.optimizer, *self.batch)
+        if any(_listed(g.bit_generator.state) != _listed(state) for g, state in before):
+            raise NotImplementedError("random numbers are drawn in it")
+        return results
 
     def _capture(self, stream: Any) -> tuple:
         stream.begin_capture()
@@ -279,6 +289,13 @@ def _mark(value: Any) -> Any:
     if isinstance(value, (tuple, list, set)):
         return [*map(_mark, value)]
     return _Same(value.array if isinstance(value, Tensor) else value)
+
+
+def _listed(state: Any) -> Any:
+    """The state of a generator with lists for arrays, so that ``==`` is one answer."""
+    if isinstance(state, dict):
+        return {key: _listed(value) for key, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray) else state
 
 
 def _allocator(xp: Any) -> Callable[[int], Any]:
