@@ -1,7 +1,8 @@
 """Kernels from ``.cu`` text: compiled by CuPy at the first call of each instance, then kept.
 
-CuPy caches what it compiled on disk, so later processes only load it. CuPy compiles with
-``-ftz=true``: float32 results below 1.2e-38 become 0.
+CuPy caches what it compiled on disk, so later processes only load it; before 14.2 it left templates
+out, or did with an old driver. CuPy compiles with ``-ftz=true``: float32 results below 1.2e-38
+become 0.
 """
 
 from functools import cache, lru_cache
