@@ -12,6 +12,7 @@ from minigrad.backend import namespace, to_device, to_host
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import vjp
 from minigrad.verify import contract
+from minigrad.verify.check import check_backward
 from minigrad.verify.device import floating, moved, one_or_more
 from minigrad.verify.judge import Sample, reconsidered, wider
 from minigrad.verify.kinks import between_slopes
@@ -102,6 +103,9 @@ def three_way(
         if kinks:
             message = f"{name}: {kinks} elements at kinks; any subgradient is accepted"
             report.notes.append(Finding("kink", name, message=message))
+    if any(finding.cause == "analytic" for finding in report.findings):
+        causes = _causes(f, analytic_vjp, hosts, names, params)
+        report.findings = [_with_cause(finding, causes) for finding in report.findings]
     return report
 
 
@@ -179,6 +183,28 @@ def _normalization(
     if named or looks_like_batch_norm(y, hosts, params):
         return normalization(y_bar, hosts, **given).bounds(y.dtype)
     return None
+
+
+def _causes(
+    f: Callable, analytic_vjp: Callable, hosts: list, names: list[str], params: dict
+) -> dict[str | None, str]:
+    """The likely cause per input, of the analytic way as a backward of ``f``."""
+
+    def forward(*xs: Any) -> tuple[Any, Any]:
+        return f(*xs, **params), xs
+
+    def backward(y_bar: np.ndarray, xs: Any) -> Sequence[Any]:
+        return analytic_vjp(np, y_bar, *xs, **params)
+
+    found = check_backward(forward, backward, hosts, names=names).findings
+    return {finding.input: finding.cause for finding in reversed(found)}
+
+
+def _with_cause(finding: Finding, causes: dict[str | None, str]) -> Finding:
+    cause = causes.get(finding.input, "") if finding.cause == "analytic" else ""
+    return (
+        replace(finding, message=f"{finding.message}; likely cause: {cause}") if cause else finding
+    )
 
 
 class _Wide:

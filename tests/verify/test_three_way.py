@@ -65,3 +65,32 @@ def test_a_parameter_named_axis_makes_no_batch_norm(factor, rng):
 
     report = three_way(mg.ops.softmax, by_hand, [rng.normal(size=(3, 4))], axis=1)
     assert report.ok is (factor == 1), str(report)
+
+
+def test_what_is_wrong_with_the_analytic_way_is_told(rng):
+    def without_variance(xp, y_bar, x, gamma, beta, eps=1e-5):
+        _, gamma_bar, beta_bar = mg.analytic.batch_norm_vjp(xp, y_bar, x, gamma, beta, eps=eps)
+        g = y_bar * gamma / xp.sqrt(x.var(axis=0) + eps)
+        return g - g.mean(axis=0), gamma_bar, beta_bar
+
+    inputs = rng.normal(size=(5, 3)), rng.normal(size=3), rng.normal(size=3)
+    (finding,) = three_way(mg.ops.batch_norm, without_variance, inputs).findings
+    assert finding.cause == "analytic"
+    assert finding.message.endswith("; likely cause: missing variance path")
+
+
+def test_it_is_told_with_the_code_of_the_function(rng):
+    def f(x, w):
+        h = np.tanh(x @ w) if isinstance(x, np.ndarray) else mg.tanh(x @ w)
+        return h * h
+
+    def without_a_square(xp, y_bar, x, w):
+        h = xp.tanh(x @ w)
+        a_bar = 2 * h * y_bar * (1 - h)
+        return a_bar @ w.T, x.T @ a_bar
+
+    inputs = list(rng.normal(size=(2, 3, 3)))
+    report = three_way(f, without_a_square, inputs, names=["x", "w"])
+    for finding in report.findings:
+        assert "local derivative of y = `mg.tanh(x @ w)` (line " in finding.message
+        assert finding.message.endswith("is wrong: 1 - y^2 is right, 1 - y came")
