@@ -3,6 +3,7 @@
 from inspect import Signature, signature
 from typing import Any, ClassVar
 
+from minigrad.context import setting
 from minigrad.errors import ShapeError, describe, facts
 from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from minigrad.nn.conv import Conv1d, Conv2d, Conv3d
@@ -34,7 +35,8 @@ class _Lazy(Module):
         if not -x.ndim <= self._axis < x.ndim:
             expected = f"an axis {self._axis}, whose length is learned"
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=describe(x)))
-        layer = self._becomes(x.shape[self._axis], *args, **kwargs)
+        with setting(journal=None):  # what made a layer is nothing to undo
+            layer = self._becomes(x.shape[self._axis], *args, **kwargs)
         layer.__dict__.update({name: value for name, value in vars(self).items() if name in _KEPT})
         y = layer.forward(x)  # where it refuses x, nothing is learned
         self.__dict__.clear()

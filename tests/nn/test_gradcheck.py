@@ -113,6 +113,16 @@ def test_a_functional_call_replaces_a_shared_weight_wherever_it_is(share, rng):
         assert both == pytest.approx(((hidden @ w.numpy().T) * y_bar).sum(), rel=1e-13)
 
 
+def test_the_checker_leaves_a_lazy_net_with_the_parameters_its_first_call_made(rng):
+    def net():
+        return nn.Sequential(nn.LazyLinear(3, rng=0), nn.Tanh(), nn.LazyLinear(1, rng=1))
+
+    x, checked, called = rng.normal(size=(4, 2)), net(), net()
+    assert mg.verify.gradcheck(checked, [x]).ok
+    called(mg.tensor(x))
+    assert state_of(checked) == state_of(called)
+
+
 @pytest.mark.parametrize("specimen", ZOO, ids=repr)
 def test_an_empty_batch_passes_in_evaluation(specimen, rng):
     x = specimen.x(rng)
