@@ -241,7 +241,7 @@ class Tensor(Box):
 
     def retain_grad(self) -> "Tensor":
         """Keep ``.grad`` of this intermediate result in later ``backward`` calls."""
-        if self.node is None:
+        if not self.requires_grad:
             raise GraphError(f"retain_grad: {describe(self)} does not require a gradient")
         self.node.keep_grad = True
         return self

@@ -51,8 +51,14 @@ def test_gradients_are_assigned_and_reset():
         assert x.grad.dtype == np.float32 and x.grad.data.tolist() == [given[0] + 2, 6.0]
     with pytest.raises(errors.MinigradError):
         mg.tensor(1.0).grad = 1.0
-    with pytest.raises(errors.MinigradError):
-        mg.tensor(1.0).retain_grad()
+    for constant in (mg.tensor(1.0), mg.tensor(1.0, name="c"), frozen(leaf(1.0))):
+        with pytest.raises(errors.GraphError, match="does not require a gradient"):
+            constant.retain_grad()
+
+
+def frozen(x):
+    x.requires_grad = False
+    return x
 
 
 def test_names_and_requires_grad_are_assignable_on_leaves():
