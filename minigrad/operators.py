@@ -36,11 +36,14 @@ def binary(op: Op) -> tuple[Callable, Callable]:
 
 
 def in_place(operator: Callable) -> Callable:
-    """``w -= step``: means ``w = w - step``, but a parameter under ``no_grad`` is assigned, too."""
+    """``w -= step``: means ``w = w - step``, but under ``no_grad`` a leaf is assigned, too.
+
+    That is a parameter, frozen or not, a buffer, and what else has a node, but no mere value.
+    """
 
     def assigned(self: Any, other: Any) -> Any:
         y, node = operator(self, other), self.node
-        if y.node is None and node is not None and node.op is None and node.requires_grad:
+        if node is not None and node.op is None and not CURRENT.get().recording:
             self.data = y
             return self
         return y

@@ -1,5 +1,6 @@
 """Tensors behave as NumPy users and PyTorch users expect."""
 
+import copy
 import operator
 from typing import NamedTuple
 
@@ -195,6 +196,26 @@ def test_augmented_assignment_under_no_grad_changes_a_parameter_and_nothing_else
     assert layer.weight is weight and np.array_equal(weight.data, before + 1)
     with pytest.raises(errors.OverwrittenError):
         graph.backward()
+
+
+def test_augmented_assignment_under_no_grad_changes_frozen_parameters_and_buffers():
+    live, norm = mg.nn.Linear(2, 1, rng=0), mg.nn.BatchNorm1d(2)
+    average = copy.deepcopy(live).requires_grad_(False)
+    live.weight.data = live.weight.numpy() + 1
+    expected = 0.5 * average.weight.numpy() + 0.5 * live.weight.numpy()
+    for e in average.parameters():
+        before = e
+        e += 1  # recorded, it makes a new tensor
+        assert e is not before
+    with mg.no_grad():
+        for e, p in zip(average.parameters(), live.parameters(), strict=True):
+            e *= 0.5
+            e += 0.5 * p
+        for b in norm.buffers():
+            b += 1
+    np.testing.assert_array_equal(average.weight.data, expected)
+    assert not average.weight.requires_grad
+    assert norm.running_mean.data.tolist() == [1.0, 1.0] and norm.num_batches_tracked.item() == 1
 
 
 @pytest.mark.parametrize("symbol", ["iadd", "isub", "imul", "itruediv", "ipow", "imatmul"])
