@@ -50,9 +50,8 @@ def swept(recorded: Recorded, wanted: Iterable[Node]) -> Swept:
     found = dict.fromkeys(wanted, Gradient(note=CONSTANT))
     targets = [node for node in found if node.requires_grad]
     watch = _Watch()
-    totals, reason = _totals(recorded, targets, watch)
+    totals, seeds, reason = _totals(recorded, targets, watch)
     paths = Counter(node.parents[i] for node, i in watch.passed)
-    seeds = set(_seeded(recorded))
     for node in targets:
         if node.op is None:
             found[node] = _of_leaf(node, totals)
@@ -90,26 +89,31 @@ def _norm(array: np.ndarray) -> float:
 
 def _totals(
     recorded: Recorded, targets: list[Node], watch: _Watch
-) -> tuple[dict[Node, Any] | None, str]:
-    """The cotangents of ``targets``; None, with the reason, if they cannot be known."""
-    seeded = _seeded(recorded)
-    if not seeded:
+) -> tuple[dict[Node, Any] | None, set[Node], str]:
+    """The cotangents of ``targets``, and the seeds; None, with the reason, if they are not known.
+
+    What a result retained of the sweeps of younger ones, which come first, is no seed of its own.
+    """
+    kept = [root for root in recorded.roots if root.grad is not None and root.op is not None]
+    if not kept:
         leaves = [node for node in recorded.order if node.op is None and node.requires_grad]
         swept = all(node.grad is not None for node in leaves)  # as `backward` gives one to each
-        return None, "not kept" if swept else MISSING
-    totals: dict[Node, Any] = dict.fromkeys(targets)
+        return None, set(), "not kept" if swept else MISSING
+    totals: dict[Node, Any] = dict.fromkeys([*targets, *kept])
+    seeds = set()
     try:
-        for root in seeded:
+        for root in sorted(kept, key=lambda node: node.index, reverse=True):
+            seed, came = root.grad.array, totals[root] if root.keep_grad else None
+            if came is not None and _close(seed, came):
+                continue
+            seeds.add(root)
             with setting(observer=watch), np.errstate(all="ignore"):
-                _add(totals, backward_sweep(root, root.grad.array, targets))
+                seed = seed if came is None else seed - came
+                _add(totals, backward_sweep(root, seed, list(totals)))
     except Exception as error:  # a rule is its author's code; a picture should show what it can
-        return None, f"not available ({type(error).__name__})"
-    zeros = {x: namespace(x.value).zeros_like(x.value) for x in targets if totals[x] is None}
-    return totals | zeros, ""
-
-
-def _seeded(recorded: Recorded) -> list[Node]:
-    return [root for root in recorded.roots if root.grad is not None and root.op is not None]
+        return None, set(), f"not available ({type(error).__name__})"
+    zeros = {x: namespace(x.value).zeros_like(x.value) for x in totals if totals[x] is None}
+    return totals | zeros, seeds, ""
 
 
 def _with_seed(paths: int) -> str:

@@ -73,6 +73,30 @@ def test_seed_of_each_of_several_results_is_called_a_seed_and_told_from_what_cam
     assert "seed" not in found["d = b * 5"] and numbers(found["d = b * 5"]) == ["20", "0"]
 
 
+@pytest.mark.parametrize("retain", [True, False])
+@pytest.mark.parametrize("seeds", ["", "a", "b", "ab", "ba", "bb", "bab"])
+def test_results_show_the_gradients_that_their_sweeps_made_whatever_they_retain(retain, seeds):
+    x = leaf([1.0, 2.0], "x")
+    a = label(x * 3.0, "a")
+    b = label(mg.sum(a * a), "b")
+    if retain:
+        a.retain_grad()
+    for name in seeds:
+        a.backward([10.0, 20.0]) if name == "a" else b.backward()
+    found = cards(mg.viz.to_dot([a, b]))
+    m, n = seeds.count("a"), seeds.count("b")
+    bars = m * np.array([10.0, 20.0]) + n * np.array([6.0, 12.0])
+    title = "a = x * 3"
+    assert "several" not in found["x"]
+    if not seeds:
+        assert "gradient: not computed" in found[title]
+        return
+    assert numbers(found[title])[2:] == [f"{bar:g}" for bar in bars]
+    assert numbers(found["x"])[2:] == [f"{3 * bar:g}" for bar in bars]
+    note = "gradient (seed + 2 paths)" if m and n else "gradient (seed)" if m else "gradient"
+    assert note in found[title] and ("seed" in found[title]) == bool(m)
+
+
 def test_overwritten_leaf_leaves_intermediate_gradients_not_available():
     x = scalar()
     y = mg.exp(x * x)
