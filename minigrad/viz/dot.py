@@ -8,11 +8,11 @@ from numbers import Integral
 from typing import Any
 
 from minigrad.core.node import Box, Node
-from minigrad.errors import DTypeError, GraphError, UsageError, describe, facts
+from minigrad.errors import GraphError, UsageError, facts
 from minigrad.viz.badge import BADGES, Verdict, Verdicts, judged, of_all, words
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.gradient import CONSTANT, MISSING, Gradient, Swept, swept
-from minigrad.viz.graph import Card, Cluster, Edge, Picture, Recorded, picture
+from minigrad.viz.graph import Card, Cluster, Edge, Picture, Recorded, picture, root_of
 from minigrad.viz.grid import SIDE, Cell, Grid, blank, grid, number
 
 _SANS = "Helvetica,Arial,sans-serif"
@@ -80,17 +80,7 @@ def _roots(y: Any) -> list[Node]:
     boxes = list(y) if isinstance(y, (list, tuple)) else [y]
     if not boxes:
         raise GraphError("draw: an empty list of tensors has no graph")
-    for box in boxes:
-        if not isinstance(box, Box):
-            got = describe(box)
-            raise DTypeError(facts("draw: y", expected="a tensor, or a list of tensors", got=got))
-        if box.node is None or not box.node.requires_grad:
-            raise GraphError(
-                facts("draw: nothing was recorded for this tensor",
-                      expected="a result of operands with requires_grad=True", got=describe(box),
-                      remedy="make a leaf with mg.tensor(..., requires_grad=True), compute again")
-            )  # fmt: skip
-    return [box.node for box in boxes]
+    return [root_of("draw", box, "a tensor, or a list of tensors") for box in boxes]
 
 
 class _Writer:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from minigrad.context import Scope
-from minigrad.core.node import Node, ancestors, leaf
+from minigrad.core.node import Box, Node, ancestors, leaf
+from minigrad.errors import DTypeError, GraphError, describe, facts
 
 LIMIT = 300  # cards; beyond it neither a reader nor the layout keeps up
 KEPT = 100  # cards that are left when the middle of a longer graph folds
@@ -46,6 +47,19 @@ class Recorded:
             for x in self.operands[node]:
                 if isinstance(x, Node):
                     yield x, node
+
+
+def root_of(who: str, y: Any, expected: str = "a tensor") -> Node:
+    """The node of a result that was recorded; ``who`` asks, and names the errors."""
+    if not isinstance(y, Box):
+        raise DTypeError(facts(f"{who}: y", expected=expected, got=describe(y)))
+    if y.node is None or not y.node.requires_grad:
+        raise GraphError(
+            facts(f"{who}: nothing was recorded for this tensor",
+                  expected="a result of operands with requires_grad=True", got=describe(y),
+                  remedy="make a leaf with mg.tensor(..., requires_grad=True), compute again")
+        )  # fmt: skip
+    return y.node
 
 
 def _union(roots: list[Node]) -> list[Node]:

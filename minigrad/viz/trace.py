@@ -16,12 +16,11 @@ from minigrad.context import Scope, setting
 from minigrad.core.node import Box, Node
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
-from minigrad.errors import DTypeError, GraphError, describe, facts
 from minigrad.observer import Observer
 from minigrad.seed import as_seed
 from minigrad.viz.badge import Verdict, Verdicts, judged
 from minigrad.viz.formula import Formulas, shown
-from minigrad.viz.graph import Recorded
+from minigrad.viz.graph import Recorded, root_of
 from minigrad.viz.record import document
 
 
@@ -137,7 +136,7 @@ def trace(y: Box, seed: Any = None, *, verdicts: Verdicts | None = None) -> Trac
     >>> [step.kind for step in mg.viz.trace(x * x).steps]
     ['forward', 'seed', 'backward', 'backward']
     """
-    root = _root(y)
+    root = root_of("trace", y)
     start = root.grad if seed is None and root.grad is not None else seed
     watch = _Watch()
     seeded = as_seed(start, y)
@@ -153,18 +152,6 @@ def trace(y: Box, seed: Any = None, *, verdicts: Verdicts | None = None) -> Trac
     steps += _backward(watch, place)
     proven = {place[node]: verdict for node, verdict in found.items()}
     return Trace(values, steps, scopes.found, recorded.order, recorded, proven)
-
-
-def _root(y: Any) -> Node:
-    if not isinstance(y, Box):
-        raise DTypeError(facts("trace: y", expected="a tensor", got=describe(y)))
-    if y.node is None or not y.node.requires_grad:
-        raise GraphError(
-            facts("trace: nothing was recorded for this tensor",
-                  expected="a result of operands with requires_grad=True", got=describe(y),
-                  remedy="make a leaf with mg.tensor(..., requires_grad=True), compute again")
-        )  # fmt: skip
-    return y.node
 
 
 class _Watch(Observer):
