@@ -89,8 +89,8 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
 
 def _mean(xp, x, axes):
     """Summed in float64: along a leading axis NumPy adds one by one."""
-    wide = xp.result_type(x.dtype, xp.float64)
-    mean = x.mean(axis=axes, keepdims=True, dtype=wide)
+    dtype = xp.result_type(x.dtype, xp.float64)
+    mean = x.mean(axis=axes, keepdims=True, dtype=dtype)
     return mean.astype(x.dtype) if x.dtype.kind == "f" else mean
 
 
