@@ -8,7 +8,7 @@ from minigrad.fused import ring
 from minigrad.fused.declare import Pair, fused
 from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv, col2im, conv, im2col
-from minigrad.ops.pool import max_pool, max_unpool, put_winners, winners_of
+from minigrad.ops.pool import max_pool, max_unpool, pool_window, put_winners, winners_of
 from minigrad.ops.window import window
 
 
@@ -109,8 +109,7 @@ def max_pool_backward(xp, y_bar, cache):
 def _unpool(xp, y_bar, cache):
     """As above, in memory that was used before."""
     winners, shape, geometry = cache
-    stride = geometry["kernel_size"] if geometry["stride"] is None else geometry["stride"]
-    windows = window(shape, **{**geometry, "stride": stride})
+    windows = pool_window(shape, **geometry)
     total = empty((shape[1], *windows.padded_sizes, shape[0]), y_bar.dtype)
     if not windows.is_partition:
         total[...] = 0

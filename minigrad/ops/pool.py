@@ -18,7 +18,7 @@ _SPARSE = ((1, 1, 5, 5), {"kernel_size": 2, "stride": 1, "dilation": 2})
 _WINNERS = np.array([[[[0, 3, 1], [2, 0, 1], [3, 3, 2]]]], dtype=np.uint8)  # for _SPARSE
 
 
-def _window(shape, kernel_size, stride, padding, dilation=1):
+def pool_window(shape, kernel_size, stride, padding, dilation=1):
     """As in convolution, but a stride of None makes the windows tile the image."""
     return window(shape, kernel_size, kernel_size if stride is None else stride, padding, dilation)
 
@@ -59,7 +59,7 @@ def max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
 
 def check_max_pool(x, kernel_size, stride=None, padding=0, dilation=1):
     """The windows; ShapeError where one sees nothing but padding and so has no largest value."""
-    windows = _window(x.shape, kernel_size, stride, padding, dilation)
+    windows = pool_window(x.shape, kernel_size, stride, padding, dilation)
     fields = windows.sizes, windows.kernel, windows.stride, windows.padding, windows.dilation
     for n, k, s, p, d in zip(*fields, strict=True) if any(windows.padding) else ():
         for start in range(-p, n + p - d * (k - 1), s):
@@ -85,7 +85,7 @@ def winners_of(x, y, *, kernel_size, stride=None, padding=0, dilation=1):
     """Which place of its window each output came from: integers of the shape of ``y``."""
     x, y = getattr(x, "array", x), getattr(y, "array", y)
     xp = backend.namespace(x)
-    windows = _window(x.shape, kernel_size, stride, padding, dilation)
+    windows = pool_window(x.shape, kernel_size, stride, padding, dilation)
     views = [view for _, view in windows.views(windows.pad(xp, x, -xp.inf))]
     largest = xp.moveaxis(y, 0, -1)
     # code k as K - k, so that the first of several maxima has the largest code
@@ -118,7 +118,7 @@ def max_unpool(xp, y, *, winners, shape, kernel_size, stride=None, padding=0, di
     ... )
     array([[[0., 5., 0., 3.]]])
     """
-    windows = _window(shape, kernel_size, stride, padding, dilation)
+    windows = pool_window(shape, kernel_size, stride, padding, dilation)
     total = windows.zeros(xp, shape[0], shape[1], y.dtype)
     return put_winners(xp, y, winners, windows, total)
 
@@ -157,7 +157,7 @@ def take_pooled(xp, x, *, winners, kernel_size, stride=None, padding=0, dilation
     >>> mg.ops.take_pooled(x, winners=np.array([[[0, 1]]]), kernel_size=2)
     array([[[1., 3.]]])
     """
-    windows = _window(x.shape, kernel_size, stride, padding, dilation)
+    windows = pool_window(x.shape, kernel_size, stride, padding, dilation)
     winners = xp.moveaxis(winners, 0, -1)
     y = xp.zeros(winners.shape, dtype=x.dtype)
     for k, (_, view) in enumerate(windows.views(windows.pad(xp, x))):
@@ -193,7 +193,7 @@ def avg_pool(xp, x, *, kernel_size, stride=None, padding=0):
     >>> mg.ops.avg_pool(mg.tensor([[[1.0, 5.0, 2.0, 4.0]]]), kernel_size=2)
     tensor([[[3., 3.]]])
     """
-    windows, x = _window(x.shape, kernel_size, stride, padding), floating(x)
+    windows, x = pool_window(x.shape, kernel_size, stride, padding), floating(x)
     total = xp.zeros((x.shape[1], *windows.outputs, x.shape[0]), dtype=x.dtype)
     for _, view in windows.views(windows.pad(xp, x)):
         total += view
@@ -207,7 +207,7 @@ def avg_pool_vjp(y_bar, y, x, **geometry):
 
 def _pooled(shape, geometry):
     """The shape of ``avg_pool`` of an array of ``shape``."""
-    return (*shape[:2], *_window(shape, **{"stride": None, "padding": 0, **geometry}).outputs)
+    return (*shape[:2], *pool_window(shape, **{"stride": None, "padding": 0, **geometry}).outputs)
 
 
 @op(
@@ -230,7 +230,7 @@ def avg_unpool(xp, y, *, shape, kernel_size, stride=None, padding=0):
     >>> mg.ops.avg_unpool(np.array([[[3.0, 4.0]]]), shape=(1, 1, 4), kernel_size=2)
     array([[[1.5, 1.5, 2. , 2. ]]])
     """
-    windows = _window(shape, kernel_size, stride, padding)
+    windows = pool_window(shape, kernel_size, stride, padding)
     share = xp.moveaxis(y, 0, -1) / windows.count
     total = windows.zeros(xp, shape[0], shape[1], y.dtype)
     for _, view in windows.views(total):
