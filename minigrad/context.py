@@ -37,6 +37,7 @@ class Context:
     scope: Scope | None = None
     observer: Any = None  # an ``observer.Observer``
     journal: list | None = None  # (tensor, array, node) before each assignment, to undo them
+    outer: "Context | None" = None  # the one to go back to; None: the default
 
 
 _DEFAULT = Context()
@@ -44,26 +45,28 @@ CURRENT = ContextVar("minigrad", default=_DEFAULT)
 
 
 class setting(ContextDecorator):
-    """Change fields of the current context inside a ``with`` block or a decorated function."""
+    """Change fields of the current context inside a ``with`` block or a decorated function.
+
+    An object keeps nothing of the blocks it is in: threads, tasks and nested blocks may share it.
+    """
 
     def __init__(self, **values: Any):
         self.values = values
-        self.before: list[Context] = []  # a stack: the same object may be entered again
 
     def __enter__(self) -> None:
         now, values = CURRENT.get(), self.values
-        self.before.append(now)
         CURRENT.set(
             Context(
                 values.get("recording", now.recording),
                 values.get("scope", now.scope),
                 values.get("observer", now.observer),
                 values.get("journal", now.journal),
+                now,
             )
         )
 
     def __exit__(self, *exception: Any) -> None:
-        CURRENT.set(self.before.pop())
+        CURRENT.set(CURRENT.get().outer or _DEFAULT)
 
     def __call__(self, function: Any) -> Any:
         if any(kind(function) for kind in _PAUSING):
@@ -71,9 +74,6 @@ class setting(ContextDecorator):
             expected = "a function; inside of others, a `with` block between two pauses"
             raise UsageError(facts("decorator of the context", expected=expected, got=got))
         return super().__call__(function)
-
-    def _recreate_cm(self) -> "setting":
-        return setting(**self.values)  # each call of a decorated function has its own stack
 
 
 def no_grad():
@@ -94,9 +94,5 @@ class scope(setting):
 
     def __enter__(self) -> None:
         now = CURRENT.get()
-        self.before.append(now)
         inner = Scope(self.name, now.scope, self.operands, self.module)
-        CURRENT.set(Context(now.recording, inner, now.observer, now.journal))
-
-    def _recreate_cm(self) -> "scope":
-        return scope(self.name, self.operands, self.module)
+        CURRENT.set(Context(now.recording, inner, now.observer, now.journal, now))

@@ -58,19 +58,28 @@ def test_asyncio_tasks_have_settings_of_their_own():
     assert found == [(True, False), ("loud", False)]
 
 
-def test_a_decorated_function_keeps_threads_apart():
+def entering(context):
+    def enter(wait):
+        with context:
+            wait()
+
+    return enter
+
+
+@pytest.mark.parametrize("kind", [mg.no_grad, mg.anomaly_mode, lambda: mg.scope("shared")])
+@pytest.mark.parametrize("use", [entering, lambda context: context(lambda wait: wait())])
+def test_threads_may_share_one_context_object(kind, use):
     # A enters, B enters, A leaves, B leaves: each must get its own context back
     entered, leave = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
-    found = {}
+    found, inside = {}, use(kind())
 
-    @mg.no_grad()
-    def quiet(k):
+    def wait(k):
         entered[k].set()
         leave[k].wait(5)
 
     def work(k):
         with mg.scope(f"thread {k}"):
-            quiet(k)
+            inside(lambda: wait(k))
             found[k] = CURRENT.get().scope.name
 
     threads = [threading.Thread(target=work, args=(k,)) for k in (0, 1)]
@@ -81,6 +90,43 @@ def test_a_decorated_function_keeps_threads_apart():
         leave[k].set()
         threads[k].join()
     assert found == {0: "thread 0", 1: "thread 1"}
+
+
+def test_tasks_may_share_one_context_object():
+    shared, found = mg.scope("shared"), []
+
+    async def work(k):
+        with mg.scope(f"task {k}"):
+            with shared:
+                await asyncio.sleep(0)
+                found.append([scope.name for scope in CURRENT.get().scope.path()])
+            await asyncio.sleep(0)
+            found.append([scope.name for scope in CURRENT.get().scope.path()])
+
+    async def both():
+        with shared:  # what a task inherits
+            await asyncio.gather(work(0), work(1))
+
+    asyncio.run(both())
+    names = [["shared", f"task {k}"] for k in (0, 1)]
+    assert found == [[*path, "shared"] for path in names] + names
+    assert CURRENT.get().scope is None
+
+
+def test_one_object_nests_in_itself_and_a_generator_leaves_nothing_behind():
+    quiet = mg.no_grad()
+
+    def pausing():
+        with quiet:
+            yield
+
+    paused = pausing()
+    with quiet, mg.scope("x"), quiet:
+        pass
+    next(paused)
+    with mg.scope("x"):
+        paused.close()  # ends a block that began outside
+    assert CURRENT.get().recording and CURRENT.get().scope is None
 
 
 def test_a_decorated_function_may_call_itself():
