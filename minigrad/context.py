@@ -76,13 +76,14 @@ class setting(ContextDecorator):
         return super().__call__(function)
 
 
-def no_grad():
-    """Record nothing inside a ``with`` block, or in a function decorated with ``@no_grad()``.
+def no_grad(function: Any = None) -> Any:
+    """Record nothing in a ``with no_grad():`` block, or in a function decorated with ``@no_grad``.
 
     Raises:
         UsageError: it decorates a generator or a coroutine, whose body runs when it is over.
     """
-    return setting(recording=False)
+    context = setting(recording=False)
+    return context if function is None else context(function)
 
 
 class scope(setting):

@@ -138,6 +138,18 @@ def test_a_decorated_function_may_call_itself():
     assert countdown(3) == 0 and CURRENT.get().recording
 
 
+@pytest.mark.parametrize("decorator", [mg.no_grad, mg.no_grad()])
+def test_no_grad_decorates_with_parentheses_and_without(decorator):
+    @decorator
+    def product(x, y):
+        "Multiply."
+        return x * y
+
+    x = mg.tensor(2.0, requires_grad=True)
+    assert not product(x, y=3.0).requires_grad and (x * 3.0).requires_grad
+    assert product.__name__ == "product" and product.__doc__ == "Multiply."
+
+
 def counted():
     yield 1
 
@@ -146,10 +158,11 @@ async def awaited():
     return 1
 
 
+@pytest.mark.parametrize("decorator", [mg.no_grad, mg.no_grad()])
 @pytest.mark.parametrize("function", [counted, awaited])
-def test_what_runs_after_the_call_cannot_be_decorated(function):
+def test_what_runs_after_the_call_cannot_be_decorated(decorator, function):
     with pytest.raises(mg.errors.UsageError, match=rf"{function.__name__}, whose body runs later"):
-        mg.no_grad()(function)
+        decorator(function)
 
 
 def test_recorded_sweeps_run_in_mirrored_scopes():
