@@ -25,7 +25,7 @@ from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep, forward_sweep
 from minigrad.declaration import Declared
-from minigrad.errors import UsageError
+from minigrad.errors import MinigradError, UsageError, from_operands
 from minigrad.ops.shape import reshape
 
 LEAST = 4096  # elements of the largest operand from which compiled kernels are used
@@ -108,7 +108,11 @@ class Fused(Op):
             self.box = type(boxes[0])
         if len(boxes) < len(args) and CURRENT.get().recording and any(map(_is_tracked, boxes)):
             # a cache must not hold arrays that their owner may still change
-            args = tuple(a if isinstance(a, Box) else self.box(frozen(as_array(a))) for a in args)
+            box = self.box
+            try:
+                args = tuple(a if isinstance(a, Box) else box(frozen(as_array(a))) for a in args)
+            except MinigradError as error:
+                raise from_operands(self, args, params, error) from error
         return super().__call__(*args, **params)
 
     def choose(self, xp: Any, arrays: tuple, params: dict) -> Pair:

@@ -181,6 +181,18 @@ def test_a_cache_is_freed_with_its_graph(rng):
         gc.enable()
 
 
+@pytest.mark.parametrize("tracked", [False, True])
+def test_an_operand_that_is_no_array_is_refused_in_the_name_of_the_op(tracked):
+    x = mg.tensor(np.ones((2, 2)), requires_grad=tracked)
+    for operand in (["a", "b"], object()):
+        with pytest.raises(errors.DTypeError) as found:
+            mg.fused.cross_entropy(x, operand)
+        with pytest.raises(errors.DTypeError) as expected:
+            mg.ops.cross_entropy(x, operand)
+        assert str(found.value) == str(expected.value)
+        assert str(found.value).startswith("cross_entropy: an array")
+
+
 def test_errors_are_those_of_the_composite(rng):
     x, gamma, beta = operands(rng)
     for f in (mg.fused.batch_norm, mg.ops.batch_norm):
