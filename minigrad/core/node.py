@@ -50,17 +50,16 @@ class Cached(Node):
     kinds: tuple  # shape and dtype of each input
     cache: Any
 
-    def forget(self, *slots: str) -> None:
-        """Empty ``slots``."""
-        for slot in slots:
-            delattr(self, slot)
+    def forget(self) -> None:
+        """Drop the cache, unless the sweep of another thread was faster."""
+        self.__dict__.pop("cache", None)
         self.is_lean = True
 
     def __getattr__(self, name: str) -> Any:
         """Fill an empty slot: the ops behind this node that have one run again, oldest first."""
-        if not self.is_lean or name not in ("cache", "inputs", "value"):
+        if name not in ("cache", "inputs", "value"):
             raise AttributeError(f"a node has no {name!r}")
-        for node in (node for node in ancestors(self) if node.is_lean):
+        for node in (node for node in ancestors(self) if node.is_lean or node is self):
             node.inputs = xs = tuple(parent.value for parent in node.parents)
             node.value, node.cache = node.op.forward(namespace(*xs), *xs, **node.params)
             node.is_lean = False

@@ -93,7 +93,8 @@ class Op(Declared):
             if cache is not None:
                 node.cache, node.kinds = cache, tuple(map(Kind, inputs))
                 if context.observer is None:
-                    node.forget("inputs", "value")
+                    del node.inputs, node.value
+                    node.is_lean = True
         if context.observer is not None:
             context.observer.called(self, inputs, value, node)
         return value if box is None else type(box)(value, node)

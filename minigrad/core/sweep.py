@@ -46,7 +46,7 @@ def backward_sweep(
             if mirror is None and node.op is not None:
                 _pull(node, y_bar, None, bars, ours, observer)
                 if targets is None and node.op.pull is not None:
-                    node.forget("cache")
+                    node.forget()
             elif mirror is not None and node.op is not None:
                 with mirror.scope_of(node):
                     _pull(node, y_bar, mirror.operands(node), bars, ours, observer)

@@ -318,6 +318,34 @@ def test_values_that_were_not_kept_are_found_anew_without_recursion(rng):
     np.testing.assert_array_equal(x.grad.numpy(), 2 * first)
 
 
+def test_threads_may_sweep_the_same_fused_nodes(rng):
+    """Each drops caches that the others are about to read, fill again or drop."""
+    x, gamma, beta = operands(rng, (4, 3))
+    x_bars, failed = [], []
+
+    def work(y):
+        try:
+            for _ in range(100):
+                x_bars.append(sweep.backward_sweep(y.node, y.array)[x.node])
+        except Exception as error:
+            failed.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        h = mg.fused.layer_norm(x, gamma, beta)
+        y = mg.fused.layer_norm(mg.fused.sigmoid(h), gamma, beta)
+        threads = [threading.Thread(target=work, args=(y,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failed and len(x_bars) == 400
+    assert all(np.array_equal(x_bar, x_bars[0]) for x_bar in x_bars)
+
+
 def test_a_drawing_shows_the_same_before_and_after_backward(rng):
     x, gamma, beta = operands(rng)
     y = mg.sum(mg.fused.batch_norm(x, gamma, beta) * rng.normal(size=(6, 3)))
