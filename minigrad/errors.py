@@ -195,6 +195,15 @@ def untracked(op: Any, params: dict) -> dict:
     return params
 
 
+def with_cache(op: Any, result: tuple) -> tuple:
+    """``result`` of a forward, (value, cache); RuleError of an op that has no use for a cache."""
+    if op.pull is None:
+        headline, got = f"{op.name}: the forward", f"a tuple of {len(result)}"
+        remedy = "declare one op per result, or return them stacked"
+        raise RuleError(facts(headline, expected="one array", got=got, remedy=remedy))
+    return result
+
+
 def no_rule(op: Any, declarator: str) -> RuleError:
     """The rule that a sweep needs was not declared."""
     both = f" (or, for both sweeps, @{op.name}.defpartials)" * (op.signature == "()")

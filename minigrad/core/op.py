@@ -13,7 +13,7 @@ from minigrad.backend import MODULES, WEAK, Kind, as_operands, frozen, namespace
 from minigrad.context import CURRENT
 from minigrad.core.node import Box, Cached, Node, leaf
 from minigrad.declaration import Declared
-from minigrad.errors import from_operands, untracked
+from minigrad.errors import from_operands, untracked, with_cache
 
 NO_PARAMS: dict[str, Any] = {}  # the parameters of every node that has none
 
@@ -72,16 +72,16 @@ class Op(Declared):
             module = MODULES.get(arg.__class__)
             if module is not xp and module is not WEAK:
                 mixed, xp = mixed or module is None or xp is not WEAK, module
-        if params:
-            params = untracked(self, params)
-        context, node = CURRENT.get(), None
+        params = untracked(self, params) if params else params
+        context, node, cache = CURRENT.get(), None, None
         recording = tracked and context.recording
         try:
             if xp is WEAK or mixed:  # nothing but numbers, or a sequence among the operands
                 inputs = as_operands(inputs)
                 xp = namespace(*inputs)
             value = self.forward(xp, *inputs, **params) if params else self.forward(xp, *inputs)
-            value, cache = value if value.__class__ is tuple else (value, None)
+            if value.__class__ is tuple:
+                value, cache = with_cache(self, value)
             if recording and None in parents:
                 _own(args, inputs, parents)
         except (LookupError, OverflowError, TypeError, ValueError) as error:

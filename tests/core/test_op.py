@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import errors
+from minigrad import declaration, errors
 
 
 def leaf(a, name=None, dtype=None):
@@ -424,6 +424,21 @@ def test_floating_point_errors_are_not_called_shape_errors():
         warnings.simplefilter("error")
         with pytest.raises(RuntimeWarning):
             mg.log(leaf([1.0, 0.0]))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize(
+    "x", [leaf([1.0]), mg.tensor([1.0]), np.ones(1)], ids=["leaf", "", "array"]
+)
+def test_a_forward_with_several_results_is_refused(monkeypatch, x, n):
+    monkeypatch.setattr(declaration, "REGISTRY", {})
+
+    @mg.elementwise(formula="y = x", pullback=r"\bar x = \bar y")
+    def several(xp, x):
+        return (x,) * n
+
+    with raises(errors.RuleError, RuntimeError, "several: the forward", f"tuple of {n}", "one op"):
+        several(x)
 
 
 def test_errors_inside_a_composite_name_it():
