@@ -6,6 +6,7 @@ again: when what it computed depends on something outside, an enclosing transfor
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from minigrad import backend, ops
@@ -38,7 +39,7 @@ def grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     >>> mg.grad(mg.grad(lambda x: x**3))(2.0)
     tensor(12.)
     """
-    both = value_and_grad(f, argnums)
+    both = _with_gradient("grad", f, argnums)
     return lambda *args, **kwargs: both(*args, **kwargs)[1]
 
 
@@ -48,12 +49,18 @@ def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     >>> mg.value_and_grad(lambda x: x**3)(2.0)
     (tensor(8.), tensor(12.))
     """
+    return _with_gradient("value_and_grad", f, argnums)
+
+
+def _with_gradient(who: str, f: Callable, argnums: int | tuple[int, ...]) -> Callable:
+    """``value_and_grad``; ``who`` was called, and names the errors."""
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-        run = _Run(f, args, _positions(argnums, args), kwargs)
+        run = _Run(f, args, _positions(who, argnums, args), kwargs)
         y = run.y
         if y.shape != ():
-            raise ShapeError(facts("grad: f must return a scalar", expected="()", got=describe(y)))
+            headline = f"{who}: f must return a scalar"
+            raise ShapeError(facts(headline, expected="()", got=describe(y)))
         gradients = run.pull(as_seed(None, y))
         run.close()
         return run.value, gradients if isinstance(argnums, tuple) else gradients[0]
@@ -68,6 +75,8 @@ def vjp(f: Callable, *primals: Any) -> tuple[Tensor, Callable]:
     >>> pullback([1.0, 10.0])
     (tensor([ 2., 40.]),)
     """
+    if not primals:
+        raise UsageError(facts("vjp: primals", expected="one or more", got="none"))
     run = _Run(f, primals, range(len(primals)))
     return run.value, lambda y_bar: run.pull(_seed(y_bar, run.y))
 
@@ -82,10 +91,12 @@ def jvp(f: Callable, primals: Any, tangents: Any) -> tuple[Tensor, Tensor]:
     >>> mg.jvp(lambda x: x**2, [3.0], [1.0])
     (tensor(9.), tensor(6.))
     """
-    primals, tangents = _as_tuple(primals), _as_tuple(tangents)
-    _same_number(primals, tangents)
+    return _jvp("jvp", f, *_in_pairs("jvp", primals, tangents))
+
+
+def _jvp(who: str, f: Callable, primals: tuple, tangents: tuple) -> tuple[Tensor, Tensor]:
     run = _Run(f, primals, range(len(primals)))
-    y_dot = run.push(tangents)
+    y_dot = run.push(who, tangents)
     run.close()
     return run.value, y_dot
 
@@ -104,11 +115,11 @@ def hvp(f: Callable, primals: Any, tangents: Any) -> Any:
     tensor([6., 0.])
     """
     many = isinstance(primals, (tuple, list))
-    primals, tangents = _as_tuple(primals), _as_tuple(tangents)
-    _same_number(primals, tangents)
+    primals, tangents = _in_pairs("hvp", primals, tangents)
 
     def derivative(i: int) -> Tensor:
-        return jvp(grad(f, argnums=i), primals, tangents)[1]
+        both = _with_gradient("hvp", f, i)
+        return _jvp("hvp", lambda *xs: both(*xs)[1], primals, tangents)[1]
 
     products = tuple(derivative(i) for i in range(len(primals)))
     return products if many else products[0]
@@ -125,7 +136,7 @@ def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     """
 
     def all_derivatives(*args: Any, **kwargs: Any) -> Any:
-        positions = _positions(argnums, args)
+        positions = _positions("jacobian", argnums, args)
         run = _Run(f, args, positions, kwargs)
         y = run.y
         xp = backend.namespace(y.array)
@@ -182,7 +193,7 @@ class _Run:
         """Whether a leaf other than the fresh ones requires a gradient of the result."""
         if self.y.node is None:
             return False
-        fresh, since = set(self.nodes), min(node.index for node in self.nodes)
+        fresh, since = set(self.nodes), min((node.index for node in self.nodes), default=inf)
         return any(
             node.requires_grad and (node.index < since or (node.op is None and node not in fresh))
             for node in ancestors(self.y.node, self.nodes)
@@ -206,15 +217,15 @@ class _Run:
                 )
         return tuple(self._wrap(node, found.get(node)) for node in self.nodes)
 
-    def push(self, tangents: tuple) -> Tensor:
-        """Tangent of the result for the ``tangents`` of the arguments."""
-        with naming("jvp: tangents"):
+    def push(self, who: str, tangents: tuple) -> Tensor:
+        """Tangent of the result for the ``tangents`` of the arguments; ``who`` names the errors."""
+        with naming(f"{who}: tangents"):
             boxes = [t if isinstance(t, Tensor) else tensor(t) for t in tangents]
         for i, (box, node) in enumerate(zip(boxes, self.nodes, strict=True)):
             if tuple(box.shape) != tuple(node.value.shape):
                 got = f"{tuple(box.shape)} for argument {i}"
                 expected = f"the shape {tuple(node.value.shape)} of its primal"
-                raise ShapeError(facts("jvp: tangent", expected=expected, got=got))
+                raise ShapeError(facts(f"{who}: tangent", expected=expected, got=got))
         record = self.record or (self.outer and any(box.requires_grad for box in boxes))
         dots = {n: ops.astype(b, dtype=n.value.dtype) if b.dtype != n.value.dtype else b
                 for n, b in zip(self.nodes, boxes, strict=True)}  # fmt: skip
@@ -239,20 +250,19 @@ def _seed(y_bar: Any, y: Tensor) -> Any:
     return as_seed(y_bar, y)
 
 
-def _as_tuple(values: Any) -> tuple:
-    return tuple(values) if isinstance(values, (tuple, list)) else (values,)
+def _in_pairs(who: str, primals: Any, tangents: Any) -> tuple[tuple, tuple]:
+    """Both as tuples of one length."""
+    xs, dots = (v if isinstance(v, (tuple, list)) else (v,) for v in (primals, tangents))
+    if len(xs) != len(dots) or not xs:
+        got = f"{len(dots)} for {len(xs)} primals"
+        raise UsageError(facts(f"{who}: tangents", expected="one per primal", got=got))
+    return tuple(xs), tuple(dots)
 
 
-def _same_number(primals: tuple, tangents: tuple) -> None:
-    if len(primals) != len(tangents):
-        got = f"{len(tangents)} for {len(primals)} primals"
-        raise UsageError(facts("jvp: tangents", expected="one per primal", got=got))
-
-
-def _positions(argnums: int | tuple[int, ...], args: tuple) -> tuple[int, ...]:
+def _positions(who: str, argnums: int | tuple[int, ...], args: tuple) -> tuple[int, ...]:
     positions = argnums if isinstance(argnums, tuple) else (argnums,)
     if not all(hasattr(i, "__index__") and -len(args) <= i < len(args) for i in positions):
         expected = "the position of an argument, or a tuple of them"
         got = f"{argnums} for {len(args)} arguments"
-        raise UsageError(facts("grad: argnums", expected=expected, got=got))
+        raise UsageError(facts(f"{who}: argnums", expected=expected, got=got))
     return tuple(i % len(args) for i in positions)

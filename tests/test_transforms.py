@@ -1,5 +1,7 @@
 """grad, value_and_grad, vjp, jvp, hvp, jacobian: values, nesting, arguments, errors."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -243,7 +245,7 @@ def test_argnums_pick_arguments_also_from_the_end():
 @pytest.mark.parametrize("argnums", [3, -4, (0, 3), (-4,), 99, [0, 1], "x"])
 @pytest.mark.parametrize("transform", [mg.grad, mg.value_and_grad, mg.jacobian])
 def test_argnums_out_of_range_are_refused(argnums, transform):
-    with pytest.raises(errors.UsageError) as caught:
+    with pytest.raises(errors.UsageError, match=f"^{transform.__name__}: argnums") as caught:
         transform(weighted, argnums=argnums)(X, W, 3.0)
     assert isinstance(caught.value, ValueError)
     assert str(argnums) in str(caught.value)
@@ -288,9 +290,9 @@ def test_arguments_that_are_no_floats_are_refused_by_position():
     for bad in (3, None, {"a": 1.0}, "text", [mg.tensor(1.0)]):
         with pytest.raises(errors.DTypeError, match="argument 1: "):
             mg.grad(lambda x, y: x * y, 1)(2.0, bad)
-    for bad in (None, "text", [mg.tensor(1.0)]):
-        with pytest.raises(errors.DTypeError, match="jvp: tangents: "):
-            mg.jvp(lambda x: x, (2.0,), (bad,))
+    for bad, transform in product((None, "text", [mg.tensor(1.0)]), (mg.jvp, mg.hvp)):
+        with pytest.raises(errors.DTypeError, match=f"^{transform.__name__}: tangents: "):
+            transform(lambda x: x * x, (2.0,), (bad,))
     for bad in ("text", [mg.tensor(1.0)]):
         with pytest.raises(errors.DTypeError, match="backward: seed: "):
             mg.vjp(lambda x: x, 2.0)[1](bad)
@@ -340,8 +342,14 @@ def test_jvp_and_vjp_name_the_shapes_that_do_not_fit():
         mg.jvp(lambda a, b: a * b, (X, X), (X, X[:2]))
     with pytest.raises(errors.UsageError, match="2 primals"):
         mg.jvp(lambda a, b: a * b, (X, X), (X,))
-    with pytest.raises(errors.UsageError):
+    with pytest.raises(errors.UsageError, match="hvp: tangents"):
         mg.hvp(lambda a, b: mg.sum(a * b), (X, X), (X,))
+    with pytest.raises(errors.ShapeError, match=r"hvp: tangent\n.*\(3,\).*\n.*\(2,\) for"):
+        mg.hvp(mg.sum, X, X[:2])
+    with pytest.raises(errors.ShapeError, match="hvp: f must return a scalar"):
+        mg.hvp(lambda x: x, X, X)
+    with pytest.raises(errors.ShapeError, match="value_and_grad: f must return a scalar"):
+        mg.value_and_grad(lambda x: x)(X)
     _, pullback = mg.vjp(lambda x: x * 2, X)
     with pytest.raises(errors.SeedError, match=r"(?s)\(3,\).*\(2,\)"):
         pullback(X[:2])
@@ -349,6 +357,21 @@ def test_jvp_and_vjp_name_the_shapes_that_do_not_fit():
         pullback(mg.tensor(X[:2], requires_grad=True))
     with pytest.raises(errors.SeedError, match="finite"):
         pullback([np.nan, 1.0, 1.0])
+
+
+def test_nothing_to_differentiate_is_refused_but_an_empty_tuple_of_arguments_is_one():
+    outer = mg.tensor(2.0, requires_grad=True)
+    f = lambda *xs: outer * 3.0  # noqa: E731
+    for name, call in {
+        "vjp": lambda: mg.vjp(f),
+        "jvp": lambda: mg.jvp(f, (), ()),
+        "hvp": lambda: mg.hvp(f, (), ()),
+    }.items():
+        with pytest.raises(errors.UsageError, match=f"^{name}: "):
+            call()
+    value, gradients = mg.value_and_grad(f, argnums=())(1.0)
+    assert gradients == () and value.requires_grad
+    assert mg.jacobian(f, argnums=())(1.0) == ()
 
 
 def test_a_pullback_can_be_called_many_times():
