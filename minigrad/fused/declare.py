@@ -100,6 +100,8 @@ class Fused(Op):
         return rule
 
     def __call__(self, *args: Any, **params: Any) -> Any:
+        if len(args) != self.arity:
+            args, params = self.bind(args, params)
         tracked = [p for p in params.values() if isinstance(p, Box) and _is_tracked(p)]
         if tracked or not _allowed.get():
             return self.composite(*args, **params)

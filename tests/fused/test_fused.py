@@ -400,6 +400,20 @@ def test_a_value_used_twice_gets_the_sum_of_both_cotangents(rng):
     np.testing.assert_allclose(x.grad.numpy(), again.grad.numpy(), rtol=0, atol=1e-14)
 
 
+def test_a_named_operand_is_kept_and_differentiated_as_any_other(rng):
+    x = mg.tensor(rng.normal(size=(2, 3)), requires_grad=True)
+    labels = np.array([0, 2])
+    loss = mg.fused.cross_entropy(x, labels=labels)
+    loss.backward()
+    once = x.grad.numpy()
+    labels[:] = 1  # the caller's own again
+    loss.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), once + once)
+    w, b = (mg.tensor(rng.normal(size=s), requires_grad=True) for s in ((2, 3), (2,)))
+    y = mg.fused.linear(x, w, b=b)
+    assert y.node.op is mg.fused.linear and y.node.parents[2] is b.node
+
+
 def test_operands_may_be_named(rng):
     x, w, b = (mg.tensor(rng.normal(size=s), requires_grad=True) for s in ((5, 3), (2, 3), (2,)))
     y = mg.ops.linear(x, w=w, b=b)
