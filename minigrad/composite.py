@@ -16,7 +16,8 @@ class Composite(Declared):
     """An ordinary function of ops with a name in the literature: no rule, but a scope."""
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        args, params = self.bind(args, params) if len(args) != self.arity else (args, params)
+        if len(args) != self.arity or args[-1] is None:
+            args, params = self.bind(args, params)
         try:
             args = tuple(a if hasattr(a, "shape") else as_array(a) for a in args)
         except MinigradError as error:

@@ -84,7 +84,10 @@ class Declared:
         given = dict(zip(self.words, extra, strict=False))
         if twice := given.keys() & params.keys():
             raise DTypeError(f"{self.name}: {', '.join(sorted(twice))} given twice")
-        return args[:n], {**given, **params}
+        args = args[:n]
+        while n == self.arity and len(args) > self.least and args[-1] is None:
+            args = args[:-1]  # left out, as if it were not named
+        return args, {**given, **params}
 
 
 REGISTRY: dict[str, Declared] = {}

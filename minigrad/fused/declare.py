@@ -100,7 +100,7 @@ class Fused(Op):
         return rule
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        if len(args) != self.arity:
+        if len(args) != self.arity or args[-1] is None:
             args, params = self.bind(args, params)
         tracked = [p for p in params.values() if isinstance(p, Box) and _is_tracked(p)]
         if tracked or not _allowed.get():

@@ -47,8 +47,7 @@ class _Conv(Module):
         if x.ndim != self.axes + 2 or x.shape[1] != channels:
             expected = f"(N, {channels}, ...) with {self.axes} axes after the channels"
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=describe(x)))
-        bias = [] if self.bias is None else [self.bias]
-        return kernels.conv(x, weight, *bias, stride=self.stride, padding=self.padding,
+        return kernels.conv(x, weight, self.bias, stride=self.stride, padding=self.padding,
                             dilation=self.dilation, groups=self.groups)  # fmt: skip
 
     def extra_repr(self) -> str:

@@ -129,7 +129,7 @@ def affine(x: Any, weight: Any, bias: Any) -> Any:
     if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         expected = f"(..., {weight.shape[1]}), the in_features"
         raise ShapeError(facts("Linear: x", expected=expected, got=describe(x)))
-    return kernels.linear(x, weight, *([] if bias is None else [bias]))
+    return kernels.linear(x, weight, bias)
 
 
 class Dropout(Module):

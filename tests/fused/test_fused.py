@@ -400,6 +400,21 @@ def test_a_value_used_twice_gets_the_sum_of_both_cotangents(rng):
     np.testing.assert_allclose(x.grad.numpy(), again.grad.numpy(), rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("module", [mg.ops, mg.fused])
+@pytest.mark.parametrize(("name", "shape"), [("linear", (2, 3)), ("conv", (2, 3, 1))])
+def test_an_operand_that_may_be_left_out_may_be_none(rng, module, name, shape):
+    x, w = (mg.tensor(rng.normal(size=(s, *shape[1:])), requires_grad=True) for s in (5, 2))
+    f = getattr(module, name)
+    expected = f(x, w)
+    for y in (f(x, w, None), f(x, w, b=None), f(x, b=None, w=w), f(x.data, w.data, None)):
+        np.testing.assert_array_equal(np.asarray(y), expected.numpy())
+    assert f(x, w, None).node.op is expected.node.op
+    with pytest.raises(errors.DTypeError, match=f"{name}: an array"):
+        f(x, None)
+    with pytest.raises(errors.DTypeError, match=rf"{name}\(x, w, b=None.*\): got 1"):
+        f(x)
+
+
 def test_a_named_operand_is_kept_and_differentiated_as_any_other(rng):
     x = mg.tensor(rng.normal(size=(2, 3)), requires_grad=True)
     labels = np.array([0, 2])
