@@ -2,7 +2,7 @@
 
 from minigrad.fused.declare import fused
 from minigrad.ops.loss import checked_labels, cross_entropy, marked
-from minigrad.ops.reduce import over
+from minigrad.ops.reduce import narrow, over, wide
 from minigrad.ops.shape import floating
 
 
@@ -28,14 +28,14 @@ def fused_cross_entropy(xp, logits, labels):
     tensor(0.69314718)
     """
     labels = checked_labels(xp, logits, labels)
-    logits = floating(marked(xp, logits, labels))
+    z = wide(floating(marked(xp, logits, labels)))
     n = xp.arange(len(labels))
-    z = logits - logits.max(axis=1, keepdims=True)
+    z = z - z.max(axis=1, keepdims=True)
     e = xp.exp(z)
     total = e.sum(axis=1)
     y = (xp.log(total) - z[n, labels]).mean()
     e /= total[:, None]
-    return y, (e, n, labels)
+    return narrow(y, logits), (e, n, labels)
 
 
 @fused_cross_entropy.defbackward

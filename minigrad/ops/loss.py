@@ -9,7 +9,7 @@ from minigrad.errors import BoundsError, DTypeError, ShapeError, describe, facts
 from minigrad.ops.activation import softplus
 from minigrad.ops.exponential import exp
 from minigrad.ops.index import getitem
-from minigrad.ops.reduce import logsumexp, mean, shifted, sum
+from minigrad.ops.reduce import logsumexp, mean, narrow, shifted, sum, wide
 from minigrad.ops.select import absolute
 from minigrad.ops.shape import astype, floating
 
@@ -26,8 +26,8 @@ def softmax(x, *, axis=-1):
     >>> mg.softmax(mg.tensor([1000.0, 1000.0]))
     tensor([0.5, 0.5])
     """
-    e = exp(shifted(x, axis))
-    return e / sum(e, axis=axis, keepdims=True)
+    e = exp(shifted(wide(x), axis))
+    return narrow(e / sum(e, axis=axis, keepdims=True), x)
 
 
 @composite(formula=r"y_i = x_i - \ln \sum_j e^{x_j}", cases=_ROWS)
@@ -37,8 +37,8 @@ def log_softmax(x, *, axis=-1):
     >>> mg.log_softmax(mg.tensor([0.0, 0.0]))
     tensor([-0.69314718, -0.69314718])
     """
-    x = shifted(x, axis)  # lest digits be lost where all x are large
-    return x - logsumexp(x, axis=axis, keepdims=True)
+    z = shifted(wide(x), axis)  # lest digits be lost where all x are large
+    return narrow(z - logsumexp(z, axis=axis, keepdims=True), x)
 
 
 @composite(

@@ -314,9 +314,9 @@ def logsumexp(xp, x, *, axis=None, keepdims=False):
     >>> mg.logsumexp(mg.tensor([1000.0, 1000.0])).item()
     1000.6931471805599
     """
-    x = floating(x)
-    top = _top(xp, x, axis)
-    y = xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
+    z = wide(floating(x))
+    top = _top(xp, z, axis)
+    y = narrow(xp.log(xp.exp(z - top).sum(axis=axis, keepdims=True)) + top, x)
     return y if keepdims else xp.squeeze(y, axis=tuple(_axes(x.ndim, axis)))
 
 
@@ -332,7 +332,7 @@ def logsumexp_jvp(x_dots, y, x, *, axis=None, keepdims=False):
 
 def _weights(x, axis):
     """Softmax. Written exp(x - y) it would lose as many digits as ``|x|`` has before the point."""
-    e = exp(shifted(x, axis))
+    e = exp(shifted(wide(x), axis))
     return e / sum(e, axis=axis, keepdims=True)
 
 

@@ -191,6 +191,22 @@ def test_counts_beyond_float16_divide_a_float16_gradient():
         np.testing.assert_allclose(x_bar, 3e-5 * slope * np.ones(len(x)), rtol=0, atol=2.0**-25)
 
 
+def test_sums_of_exponentials_beyond_float16_are_as_good_as_any(rng):
+    x = np.tile(np.float16([0.0, 0.125]), (2, 35_000))
+    labels = {"labels": [3, 4]}
+    losses = (functools.partial(m.cross_entropy, **labels) for m in (mg.ops, mg.fused))
+    for f in (lambda x: mg.logsumexp(x, axis=1), mg.softmax, mg.ops.log_softmax, *losses):
+        y, pullback = mg.vjp(f, x)
+        exact, reference = mg.vjp(f, x.astype(float))
+        y_bar, x_dot = (rng.normal(size=a.shape).astype("float16") for a in (y, x))
+        wanted = [exact, *reference(y_bar), mg.jvp(f, x.astype(float), x_dot)[1]]
+        for got, value in zip([y, *pullback(y_bar), mg.jvp(f, x, x_dot)[1]], wanted, strict=True):
+            # one rounding to float16, whose numbers below 2**-14 are multiples of 2**-24, of what
+            # float32 made: its errors are far below the last bits of float16, allowed once more
+            assert got.dtype == np.float16
+            assert (np.abs(got.data - value.data) <= 2.0**-10 * np.abs(value.data) + 2.0**-24).all()
+
+
 @pytest.mark.parametrize("module", [mg.ops, mg.fused])
 @pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
 def test_deviations_whose_squares_overflow_float16_are_normalized(module, name, rng):
