@@ -24,14 +24,14 @@ from minigrad.seed import as_seed
 def _query(name: str) -> Callable:
     """A method of arrays that has no derivative."""
 
-    def query(self: Any, axis: Any = None) -> Any:
+    def query(self: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
         try:
-            return type(self)(getattr(self.array, name)(axis=axis))
+            return type(self)(getattr(self.array, name)(axis=axis, keepdims=keepdims))
         except (IndexError, TypeError, ValueError) as error:
             text = f"{name}(axis={axis}) of {describe(self)}: {error}"
             raise kind_of(error)(text) from error
 
-    query.__name__ = name
+    query.__name__ = query.__qualname__ = name
     return query
 
 

@@ -466,6 +466,18 @@ def test_a_numpy_function_that_is_no_op_computes_as_numpy_does_or_refuses_a_grap
             f(leaf(value))
 
 
+@pytest.mark.parametrize("x", [2.0, [[1.0, 0.0, 3.0], [4.0, 5.0, 0.0]]], ids=["scalar", "matrix"])
+@pytest.mark.parametrize("name", ["argmax", "argmin", "any", "all"])
+def test_questions_keep_reduced_axes_where_asked(name, x):
+    x = leaf(x)
+    for axis in (None, *range(x.ndim)):
+        y = getattr(x, name)(axis=axis, keepdims=True)
+        expected = getattr(np, name)(x.data, axis=axis, keepdims=True)
+        assert y.shape == expected.shape and y.data.tolist() == expected.tolist()
+    with pytest.raises(TypeError, match=rf"^{name}\(\) got an unexpected"):
+        getattr(x, name)(dim=0)
+
+
 @pytest.mark.parametrize("name", ["argmax", "argsort", "any", "count_nonzero", "zeros_like"])
 def test_a_numpy_function_without_a_derivative_takes_a_graph(name):
     value = np.array([3.0, 0.0, 5.0])
