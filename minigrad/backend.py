@@ -287,7 +287,7 @@ def _holds_tensors(items: Any) -> bool:
     """Whether a nested sequence holds objects that must not be converted silently."""
     if isinstance(items, (list, tuple)):
         return any(_holds_tensors(item) for item in items)
-    return getattr(type(items), "__array_ufunc__", ...) is None
+    return getattr(items, "__array_ufunc__", ...) is None
 
 
 def real(array: Any) -> Any:

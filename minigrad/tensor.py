@@ -14,10 +14,10 @@ from minigrad.context import CURRENT
 from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
-from minigrad.declaration import REGISTRY
 from minigrad.errors import DTypeError, GraphError, ShapeError, describe, facts, kind_of
 from minigrad.operators import binary, in_place
 from minigrad.ops.shape import slices
+from minigrad.protocol import NumPyBox, tracked
 from minigrad.seed import as_seed
 
 
@@ -67,7 +67,7 @@ def _unrecorded(name: str) -> Callable:
     return operator
 
 
-class Tensor(Box):
+class Tensor(NumPyBox):
     """An array that remembers how it was computed. Make one with ``minigrad.tensor``.
 
     Operators, indexing and methods follow NumPy; results record the ops that made them when an
@@ -123,21 +123,6 @@ class Tensor(Box):
         if self.device != "cpu":
             raise DTypeError(f"numpy.asarray: {describe(self)} is on {self.device}; use .numpy()")
         return np.array(self.data, dtype=dtype, copy=copy)
-
-    def __array_function__(self, func: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
-        """``numpy.f(tensor)`` is the op of that name; what would drop a graph is refused."""
-        name = func.__name__
-        if name in REGISTRY and name not in _UNLIKE:
-            op: Any = REGISTRY[name]
-            return op(*args, **kwargs)
-        if name not in _QUERIES and any(map(_tracked, (*args, *kwargs.values()))):
-            full = f"{func.__module__}.{name}"
-            remedy = f"use an op of minigrad.ops, or {full}(x.numpy())"
-            got = f"{full}, which {_UNLIKE.get(name, 'is none')}"
-            raise DTypeError(
-                facts("a tensor with a graph", expected="an op", got=got, remedy=remedy)
-            )
-        return func(*map(_plain, args), **{key: _plain(value) for key, value in kwargs.items()})
 
     def __len__(self) -> int:
         if not self.shape:
@@ -309,7 +294,7 @@ class Tensor(Box):
         return GraphError(facts(what, expected="a leaf", got=got, remedy="use x.detach() first"))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if _tracked(value):
+        if tracked(value):
             got = f"{describe(value)} with requires_grad"
             raise GraphError(
                 facts("assignment: value", expected="a value without history", got=got,
@@ -445,31 +430,10 @@ def tensor(
     return result
 
 
-_QUERIES = frozenset(  # they drop no derivative: their results have none
-    ["all", "allclose", "any", "argmax", "argmin", "argsort", "array2string", "array_equal",
-     "array_repr", "array_str", "count_nonzero", "empty_like", "isclose", "ndim", "ones_like",
-     "result_type", "save", "savetxt", "savez", "shape", "size", "zeros_like"]
-)  # fmt: skip
-_UNLIKE = {"cholesky": "reads the lower triangle; minigrad.ops.cholesky takes the symmetric part"}
-
-
-def _tracked(value: Any) -> bool:
-    """Whether ``value`` is, or holds, a tensor that requires a gradient."""
-    if isinstance(value, (list, tuple)):
-        return any(map(_tracked, value))
-    return isinstance(value, Tensor) and value.requires_grad
-
-
 def _operand(value: Any) -> Any:
     """What a tensor is compared with or assigned: an array, or a number as it is."""
     array = getattr(value, "array", value)
     return array if isinstance(array, (int, float)) else backend.as_array(array)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value))
-    return value.data if isinstance(value, Tensor) else value
 
 
 def _differentiable(dtype: Any, name: str | None = None) -> None:

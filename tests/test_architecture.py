@@ -18,7 +18,7 @@ LAYERS = [
     ["backend", "context", "declaration"],
     ["core.node"],
     ["composite", "observer", "seed", "core.op"],
-    ["core.broadcast", "operators"],
+    ["core.broadcast", "operators", "protocol"],
     ["core.sweep"],
     ["ops"],
     ["fused"],

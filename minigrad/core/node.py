@@ -77,7 +77,7 @@ class Box:
     """A raw array and the node that made it; ops return the type of box they were given."""
 
     __slots__ = ("__weakref__", "array", "node")
-    __array_ufunc__ = None  # `ndarray * box` must ask the box, or the graph would be lost
+    __array_ufunc__: Any = None  # `ndarray * box` must ask the box, or the graph would be lost
 
     def __init__(self, array: Any, node: Node | None = None):
         self.array, self.node = array, node
