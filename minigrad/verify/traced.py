@@ -14,7 +14,6 @@ import numpy as np
 from minigrad.context import setting
 from minigrad.core.node import Node, ancestors, leaf
 from minigrad.core.sweep import backward_sweep, forward_sweep
-from minigrad.declaration import REGISTRY
 from minigrad.observer import Observer, is_ours
 from minigrad.tensor import Tensor
 from minigrad.verify.subject import FAILURES, Subject, is_pair
@@ -23,19 +22,6 @@ _ZERO = 1e-12  # of the cotangents of other operands: what is left of one that c
 _LONG = 60  # characters of an expression that are shown
 
 Edge = tuple[Node, int]  # a node and the number of one of its operands
-
-
-class Traced(Tensor):
-    """A tensor that passes for an array: NumPy's functions of it are ops."""
-
-    __slots__ = ()
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **params: Any) -> Any:
-        if method == "__call__" and not params and ufunc.__name__ in REGISTRY:
-            op: Any = REGISTRY[ufunc.__name__]
-            return op(*args)
-        plain = (x.array if isinstance(x, Traced) else x for x in args)
-        return getattr(ufunc, method)(*plain, **params)
 
 
 @dataclass(frozen=True)
@@ -216,9 +202,9 @@ def trace(subject: Subject) -> Graph | None:
     leaves = [leaf(x, True, name) for x, name in zip(subject.inputs, subject.names, strict=True)]
     try:
         with setting(observer=_Places(), recording=True, scope=None):
-            made = subject.forward(*(Traced(one.value, one) for one in leaves), **subject.params)
+            made = subject.forward(*(Tensor(one.value, one) for one in leaves), **subject.params)
         y: Any = made[0] if is_pair(made) else None
-        return Graph(y.node, leaves) if isinstance(y, Traced) and y.requires_grad else None
+        return Graph(y.node, leaves) if isinstance(y, Tensor) and y.requires_grad else None
     except FAILURES:  # it is not made for tensors, or assigns to them
         return None
 
