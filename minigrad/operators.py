@@ -12,6 +12,7 @@ from minigrad.backend import MODULES, WEAK
 from minigrad.context import CURRENT
 from minigrad.core.node import Box, Node
 from minigrad.core.op import NO_PARAMS, Op
+from minigrad.errors import GraphError, describe, facts
 
 
 def binary(op: Op) -> tuple[Callable, Callable]:
@@ -38,14 +39,23 @@ def binary(op: Op) -> tuple[Callable, Callable]:
 def in_place(operator: Callable) -> Callable:
     """``w -= step``: means ``w = w - step``, but under ``no_grad`` a leaf is assigned, too.
 
-    That is a parameter, frozen or not, a buffer, and what else has a node, but no mere value.
+    That is a parameter, frozen or not, a buffer, and what else has a node, but no mere value. A
+    step of a leaf that has a gradient, outside ``no_grad``, would change nothing: it is refused.
     """
 
     def assigned(self: Any, other: Any) -> Any:
         y, node = operator(self, other), self.node
-        if node is not None and node.op is None and not CURRENT.get().recording:
+        if node is None or node.op is not None:
+            return y
+        if not CURRENT.get().recording:
             self.data = y
             return self
+        step = other.node if isinstance(other, Box) else None
+        if node.grad is not None and not (step is not None and step.requires_grad):
+            expected = "no_grad() around the step, or an optimizer"
+            got, remedy = describe(self), "w = w - step, if a new tensor is meant"
+            headline = "operator in place: a leaf that has a gradient"
+            raise GraphError(facts(headline, expected=expected, got=got, remedy=remedy))
         return y
 
     return assigned

@@ -179,6 +179,23 @@ def test_augmented_assignment_makes_a_new_tensor():
         array += x  # cannot keep a graph in a plain array
 
 
+def test_a_step_in_place_that_would_change_no_parameter_is_refused():
+    w = mg.tensor([1.0, 2.0], requires_grad=True, name="w")
+    (w * w).sum().backward()
+    with pytest.raises(mg.errors.GraphError, match=r"(?s)has a gradient.*no_grad.*'?w'?"):
+        w -= 0.1 * w.grad
+    with pytest.raises(mg.errors.GraphError, match="has a gradient"):
+        w *= 0.9
+    assert w.data.tolist() == [1, 2]
+    x = mg.tensor([3.0, 4.0], requires_grad=True)
+    y = w
+    y *= x  # a graph of both is no step
+    assert y.node.op.name == "multiply"
+    with mg.no_grad():
+        w -= 0.1 * w.grad
+    assert w.data.tolist() == [0.8, 1.6]
+
+
 def test_augmented_assignment_under_no_grad_changes_a_parameter_and_nothing_else():
     w, constant = leaf([1.0, 2.0]), mg.tensor([1.0, 2.0])
     layer = mg.nn.Linear(2, 1, bias=False)
