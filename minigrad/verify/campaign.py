@@ -72,7 +72,7 @@ def _examined(
     rng: np.random.Generator,
 ) -> tuple[list[Row], list[Finding], list[Finding]]:
     label, inputs, params = probe
-    names, what = default_names(inputs), f"campaign: params of the probe {label!r}"
+    names, what = default_names(inputs, shared[0]), f"campaign: params of the probe {label!r}"
     one, fresh, unseen = (
         Subject(taking(what, forward, len(inputs), params), backward, inputs, params, names)
         for forward, backward in (shared, _made(make), _made(make))

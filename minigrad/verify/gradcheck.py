@@ -23,7 +23,7 @@ from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.sample import Sample as OpSample
 from minigrad.verify.sample import samples
-from minigrad.verify.subject import check_names, coarsest
+from minigrad.verify.subject import check_names, coarsest, parameter_names
 
 _COTANGENTS = 3
 
@@ -47,7 +47,7 @@ def gradcheck(
         f: tensors -> one Tensor.
         inputs: floating arrays or tensors, or just one.
         order: 1, 2, 3, ...
-        names: what the report calls the inputs.
+        names: what the report calls the inputs; as ``f`` does if not given.
         rng: seed or ``numpy.random.Generator``.
 
     Returns:
@@ -57,7 +57,8 @@ def gradcheck(
     True
     """
     arrays = [floating("gradcheck: inputs", x) for x in one_or_more(inputs)]
-    names = list(names or [f"input {k}" for k in range(len(arrays))])
+    n = len(arrays)
+    names = list(names or parameter_names(f, n) or [f"input {k}" for k in range(n)])
     check_names("gradcheck: names", names, len(arrays))
     check_count("gradcheck: order", order)
     rng = generator(rng)

@@ -164,8 +164,26 @@ def are_batch_norms(inputs: Sequence[np.ndarray]) -> bool:
     return inputs[1].shape == inputs[2].shape == inputs[0].shape[1:2]
 
 
-def default_names(inputs: Sequence[np.ndarray]) -> tuple[str, ...]:
-    """``x, gamma, beta`` where the shapes say so, else ``input 0`` and so on."""
+def parameter_names(f: Callable | None, n: int) -> tuple[str, ...]:
+    """What ``f`` calls its ``n`` inputs; empty where it does not tell."""
+    try:
+        parameters = signature(f).parameters.values() if f else ()
+    except (TypeError, ValueError):
+        return ()
+    positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    names = tuple(p.name for p in parameters if p.kind in positional)[:n]
+    return names if len(names) == n else ()
+
+
+def default_names(inputs: Sequence[np.ndarray], forward: Callable | None = None) -> tuple[str, ...]:
+    """What ``forward`` calls its inputs; else ``x, gamma, beta`` where the shapes say so, else
+    ``input 0`` and so on.
+
+    No input of a pair may be called as its output or the cotangent of that is.
+    """
+    names = parameter_names(forward, len(inputs))
+    if names and not {"y", "y_bar"} & {*names}:
+        return names
     if are_batch_norms(inputs):
         return ("x", "gamma", "beta")
     return tuple(f"input {k}" for k in range(len(inputs)))

@@ -20,7 +20,13 @@ from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.rounding import looks_like_batch_norm, normalization
-from minigrad.verify.subject import are_batch_norms, check_names, coarsest, default_names
+from minigrad.verify.subject import (
+    are_batch_norms,
+    check_names,
+    coarsest,
+    default_names,
+    parameter_names,
+)
 
 _WAYS = ("traced", "analytic", "numeric")
 
@@ -47,7 +53,7 @@ def three_way(
         f: ``f(*inputs, **params)`` on tensors and on plain arrays.
         analytic_vjp: the hand-written pullback, one cotangent per input.
         inputs: floating arrays of one dtype, or just one.
-        names: what the report calls them.
+        names: what the report calls them; as ``f`` does if not given.
         rng: seed or ``numpy.random.Generator`` of the cotangent.
         device: where the traced and the analytic way run.
         **params: passed to ``f`` and ``analytic_vjp``.
@@ -60,7 +66,7 @@ def three_way(
     True
     """
     hosts = [floating("three_way: inputs", x) for x in one_or_more(inputs)]
-    names = list(names or default_names(hosts))
+    names = list(names or parameter_names(f, len(hosts)) or default_names(hosts))
     check_names("three_way: names", names, len(hosts))
     y, pull = _traced(f, hosts, device, params)
     y_bar = generator(rng).normal(size=y.shape).astype(y.dtype)

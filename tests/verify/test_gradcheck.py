@@ -5,6 +5,7 @@ import pytest
 
 import minigrad as mg
 from minigrad.verify import gradcheck
+from minigrad.verify.subject import default_names
 
 
 def planted(partials):
@@ -28,7 +29,7 @@ def test_a_rule_in_numpy_is_right_at_order_1_and_a_finding_says_that_order_2_is_
         first, second = (gradcheck(mg.sin, [np.array([0.3, 0.7])], order=k) for k in (1, 2))
     assert first.ok
     assert [finding.message.split(": ")[0] for finding in second.findings] == [
-        "input 0[1], vjp/numeric (order 2)"
+        "x[1], vjp/numeric (order 2)"
     ]
 
 
@@ -129,3 +130,30 @@ def test_an_input_in_float32_rounds_the_cotangents_of_the_others(rng):
 def test_a_function_that_returns_no_tensor_is_refused(f, got):
     with pytest.raises(mg.errors.DTypeError, match=f"one floating Tensor\n  got:      {got}"):
         gradcheck(f, [np.ones(2)])
+
+
+def test_inputs_are_called_as_the_function_calls_them():
+    x, w = np.array([0.5, -1.0]), np.array([2.0, 3.0])
+
+    def vjp(xp, y_bar, x, w):
+        return y_bar * w, y_bar * x
+
+    def names(report):
+        return list(dict.fromkeys(row.input for row in report.rows))
+
+    assert names(gradcheck(lambda x, w: x * w, [x, w])) == ["x", "w"]
+    assert names(mg.verify.three_way(lambda x, w: x * w, vjp, [x, w])) == ["x", "w"]
+    assert names(gradcheck(lambda x, *more: x * more[0], [x, w])) == ["input 0", "input 1"]
+
+
+@pytest.mark.parametrize(
+    ("forward", "names"),
+    [
+        (lambda a, b, c, eps=0: a, ("a", "b", "c")),
+        (lambda a, *others: a, ("x", "gamma", "beta")),
+        (lambda a, b, *, c: a, ("x", "gamma", "beta")),
+        (lambda y, w, b: y, ("x", "gamma", "beta")),  # its output is y
+    ],
+)
+def test_the_inputs_of_a_pair_are_named_by_forward_or_else_by_their_shapes(forward, names):
+    assert default_names((np.ones((5, 3)), np.ones(3), np.ones(3)), forward) == names
