@@ -90,7 +90,11 @@ Target = Annotated[str, typer.Argument(help="batch_norm, or the number or name o
 def verify(
     context: typer.Context,
     target: Annotated[
-        str, typer.Argument(help="batch_norm, an op, all, or MODULE:forward,backward")
+        str,
+        typer.Argument(
+            help="batch_norm, an op, all; MODULE:forward,backward, a batch norm, at many points; "
+            "MODULE:forward,backward,inputs, any function, at arrays that it gives"
+        ),
     ] = "batch_norm",
     device: Device = "cpu",
     dtype: Dtype = "float64",
@@ -102,7 +106,10 @@ def verify(
     seed: Seed = 0,
     order: Annotated[int, typer.Option(help="of the derivatives of ops")] = 2,
     probes: Annotated[
-        str, typer.Option(help="points for MODULE:forward,backward; batch_norm:NC: no images")
+        str,
+        typer.Option(
+            help="x, gamma, beta, eps for MODULE:forward,backward; batch_norm:NC: no images"
+        ),
     ] = "batch_norm",
     out: Annotated[
         Path | None, typer.Option(help="folder for batch norm's picture, or a report as JSON")
@@ -111,7 +118,8 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
     """Prove gradients: batch norm three ways, declared ops, or a hand-written backward."""
-    named = target if target in _OPTIONS else "code" if ":" in target else "op"
+    named = "code at" if target.count(",") == 2 else "code"
+    named = target if target in _OPTIONS else named if ":" in target else "op"
     given = _given(context, f"verify {target}", _OPTIONS["exact" if exact else named])
     if exact:
         raise typer.Exit(_exact(target, as_json))
@@ -137,7 +145,10 @@ def verify(
             report = targets.check_all(order=order, dtypes=dtypes, device=device)
         elif ":" in target:
             only = dtype if "dtype" in given else None
-            report = targets.check_code(target, probes, dtype=only, device=device)
+            if named == "code at":
+                report = targets.check_code_at(target, dtype=only, device=device)
+            else:
+                report = targets.check_code(target, probes, dtype=only, device=device)
         else:
             report = check_op(target, order=order, dtype=dtype, device=device)
             report.facts = {"dtype": dtype, **report.facts}
@@ -362,6 +373,7 @@ _OPTIONS = {
     "all": "device dtype order out as_json",
     "op": "device dtype order out as_json",
     "code": "device dtype probes out as_json",
+    "code at": "device dtype out as_json",
     "exact": "exact as_json",
 }
 

@@ -181,6 +181,62 @@ def test_a_wrong_backward_pass_fails_from_the_shell(run, tmp_path, monkeypatch):
         assert "missing variance path" in " ".join(result.stdout.split())
 
 
+PRODUCT = """
+import numpy as np
+
+def forward(x, w):
+    return x * w, (x, w)
+
+def backward(y_bar, cache):
+    return y_bar * cache[1], y_bar * cache[0]
+
+def wrong(y_bar, cache):
+    return y_bar * cache[1], 2 * y_bar * cache[0]
+
+def inputs():
+    return np.array([0.5, -1.0, 2.0]), np.array([2.0, 3.0, 1.0])
+
+arrays = list(inputs())
+whole = np.arange(3)
+
+def fails(*inputs, **params):
+    raise ValueError("no inputs today")
+"""
+
+
+@pytest.fixture
+def product(tmp_path, monkeypatch):
+    """The folder of a module ``product`` that nothing has imported."""
+    (tmp_path / "product.py").write_text(PRODUCT)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "product", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("given", ["inputs", "arrays"])
+def test_any_pair_is_checked_at_the_inputs_that_its_module_gives(run, product, given):
+    right = run("verify", f"product:forward,backward,{given}", cwd=product)
+    assert right.returncode == 0 and "PROVEN" in right.stdout
+    target = f"product:forward,wrong,{given}"
+    wrong = run("verify", target, "--json", "--dtype", "float32", cwd=product)
+    document = strict(wrong.stdout)
+    assert wrong.returncode == 1 and document["title"] == target
+    assert [finding["cause"] for finding in document["findings"]] == ["factor 2"]
+    assert document["findings"][0]["bound"] > np.finfo("f4").eps / 8  # of numbers about 1
+
+
+@pytest.mark.parametrize(
+    ("forward", "code", "stream"), [("forward", 2, "stderr"), ("fails", 1, "stdout")]
+)
+def test_the_points_of_a_pair_without_inputs_are_said_to_be_those_of_batch_norm(
+    run, product, forward, code, stream
+):
+    result = run("verify", f"product:{forward},backward", cwd=product)
+    assert result.returncode == code
+    said = " ".join(getattr(result, stream).split())
+    assert "those of a batch norm" in said and "MODULE:forward,backward,inputs" in said
+
+
 def test_one_op_is_proven(run):
     result = run("verify", "tanh")
     assert result.returncode == 0
@@ -218,6 +274,11 @@ def test_one_op_is_proven(run):
         (["verify", "exp", "--shape", "3,4"], "got:      --shape"),
         (["verify", "all", "--seed", "3"], "got:      --seed"),
         (["verify", "builtins:f,g", "--eps", "0"], "got:      --eps"),
+        (["verify", "product:forward,backward,whole"], "expected: floating arrays"),
+        (["verify", "product:forward,backward,fails"], "ValueError: no inputs today"),
+        (["verify", "product:forward,backward,nope"], "no attribute 'nope'"),
+        (["verify", "product:forward,whole,inputs"], "expected: two functions"),
+        (["verify", "product:a,b,c", "--probes", "batch_norm"], "got:      --probes"),
         (["verify", "--exact", "--eps", "0"], "got:      --eps"),
         (["verify", "--seed", "-1"], "--seed"),
         (["draw", "--seed", "-1"], "--seed"),
@@ -245,6 +306,7 @@ def test_one_op_is_proven(run):
         (["train", "--out", "/dev/null/nope"], "train: out"),
     ],
 )
+@pytest.mark.usefixtures("product")
 def test_bad_usage_exits_with_2_and_says_why(run, tmp_path, monkeypatch, args, words):
     (tmp_path / "exits.py").write_text("raise SystemExit(0)")
     (tmp_path / "broken.py").write_text("def make(:")

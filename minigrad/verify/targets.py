@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from minigrad.declaration import REGISTRY
-from minigrad.errors import UsageError, describe, facts
+from minigrad.errors import DTypeError, UsageError, describe, facts
 from minigrad.verify import probes as builtin
 from minigrad.verify.campaign import campaign
-from minigrad.verify.device import pairs_elsewhere
+from minigrad.verify.check import check_backward
+from minigrad.verify.device import floating, one_or_more, pairs_elsewhere
 from minigrad.verify.gradcheck import check_op
 from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.subject import FAILURES, is_pair
@@ -53,7 +54,7 @@ def _one_row(name: str, report: Report) -> Row:
 def check_code(
     target: str, probes: str = "batch_norm", *, dtype: str | None = None, device: str = "cpu"
 ) -> Report:
-    """Run a campaign over ``module:forward,backward`` or ``module:make``.
+    """Run a campaign of ``module:forward,backward`` or ``module:make`` over points of batch norm.
 
     Args:
         target: an importable module (the current folder counts) and the names in it: a pair, or a
@@ -70,22 +71,70 @@ def check_code(
         expected = " or ".join(PROBES)
         raise UsageError(facts("verify: --probes", expected=expected, got=repr(probes)))
     points = [p for p in PROBES[probes]() if dtype is None or p[1][0].dtype == dtype]
-    report = campaign(pairs_elsewhere(_maker(target), device), points)
+    make = _maker(target)
+    make()  # what is wrong with it has nothing to do with the points
+    try:
+        report = campaign(pairs_elsewhere(make, device), points)
+    except UsageError as error:
+        error.add_note(_OTHERS)
+        raise
+    if report.verdict == "VACUOUS":
+        report.notes.append(Finding("refused", message=_OTHERS))
     report.title = f"{target} over {report.facts['probes']} points"
     return report
 
 
-def _maker(target: str) -> Callable[[], tuple[Callable, Callable]]:
+_OTHERS = (
+    "the points are those of a batch norm: x, gamma, beta and eps; "
+    "MODULE:forward,backward,inputs checks any function, at the arrays that inputs gives"
+)
+
+
+def check_code_at(target: str, *, dtype: str | None = None, device: str = "cpu") -> Report:
+    """Run ``check_backward`` on ``module:forward,backward,inputs``.
+
+    Args:
+        target: an importable module (the current folder counts) and the names in it: a pair, and
+            its inputs or a function without arguments that makes them.
+        dtype: what the inputs are cast to; None: as they are.
+        device: where the arrays lie that the functions get.
+
+    Raises:
+        UsageError: as ``check_code`` does; inputs that are no floating arrays.
+    """
+    module, _, names = target.partition(":")
+    *pair, given = names.split(",")
+    make = pairs_elsewhere(_maker(f"{module}:{','.join(pair)}"), device)
+    (found,) = _named(f"{module}:{given}")
+    try:
+        made = one_or_more(found() if callable(found) else found)
+        inputs = [floating(f"verify {target}", x) for x in made]
+    except DTypeError as error:
+        raise UsageError(str(error)) from error
+    except FAILURES as error:
+        expected = "inputs: floating arrays, or a function without arguments that makes them"
+        raise _unusable(target, expected, error) from error
+    forward, backward = make()
+    report = check_backward(forward, backward, [x.astype(dtype or x.dtype) for x in inputs])
+    report.title = target
+    return report
+
+
+def _named(target: str) -> list:
+    """What the names of ``module:name,name`` stand for."""
     module_name, _, names = target.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-        found = [getattr(module, name.strip()) for name in names.split(",")]
+        return [getattr(module, name.strip()) for name in names.split(",")]
     except FAILURES as error:
-        raise _unusable(
-            target, "an importable MODULE:forward,backward or MODULE:make", error
-        ) from error
+        expected = "an importable MODULE:forward,backward[,inputs] or MODULE:make"
+        raise _unusable(target, expected, error) from error
+
+
+def _maker(target: str) -> Callable[[], tuple[Callable, Callable]]:
+    found = _named(target)
 
     def make() -> tuple[Callable, Callable]:
         expected = "two functions, forward and backward, or one without arguments that makes them"
