@@ -56,7 +56,7 @@ for t, by_hand in zip(tensors, (x_bar, gamma_bar, beta_bar), strict=True):
 h = x_hat[:, 0]
 direct, by_mean, by_var = np.eye(N), -np.ones((N, N)) / N, -np.outer(h, h) / N
 eigenvalues = np.linalg.eigvalsh(direct + by_mean + by_var)
-run.number("eigenvalues / inv_std", eigenvalues.round(6), ".6g")
+run.number("eigenvalues / inv_std", eigenvalues)
 run.number("eps / (var + eps)", eps / (var[0] + eps))
 run.number("sum of x_bar", abs(x_bar.sum(axis=0)).max())
 
