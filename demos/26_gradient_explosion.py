@@ -65,10 +65,10 @@ run.number("theory for an infinite batch", pi / (pi - 1))
 kinds = {"BN": {}, "BN, weights x 10": {"scale": 10}, "BN and skips": {"skip": True}}
 fig, (left, right) = demo.figure(1, 2, width=9)
 for kind, words in {**kinds, "no BN": {"batch_norm": False}}.items():
-    g = gradient_profile(32, **words)
-    run.number(f"growth over {depth} layers, {kind}", g[0] / g[-1])
-    left.semilogy(g / g[-1], "--" if "x" in kind else "-", label=kind)
-left.set(title="squared gradient, batch 32", xlabel="layer, 0 is the input", ylabel="against last")
+    g = gradient_profile(32, **words)[1:]  # layer 0, the images, has a scale of its own
+    run.number(f"growth over {depth - 1} layers, {kind}", g[0] / g[-1])
+    left.semilogy(range(1, depth + 1), g / g[-1], "--" if "x" in kind else "-", label=kind)
+left.set(title="squared gradient, batch 32", xlabel="layer", ylabel="against last")
 left.legend()
 B = np.arange(min(measured), max(measured) + 1)
 right.semilogx(B, [growth(b) for b in B], base=2, label="theory")

@@ -102,7 +102,7 @@ def gradient_explosion(n):
         theories.append(theory)
     assert theories == sorted(theories, reverse=True)
     assert theories[-1] > n["theory for an infinite batch"] == math.pi / (math.pi - 1)
-    growth = {kind: n[f"growth over {depth} layers, {kind}"] for kind in
+    growth = {kind: n[f"growth over {depth - 1} layers, {kind}"] for kind in
               ("BN", "BN, weights x 10", "BN and skips", "no BN")}  # fmt: skip
     # Two sums of 20 logarithms, whose deviation follows from the error of the mean at batch 32.
     deviation = error / measured * math.sqrt(ratios) * math.sqrt(2 * depth)
