@@ -1,8 +1,10 @@
-"""In a recurrent network batch norm speeds learning up most on the inputs, not in the recurrence.
+"""In a recurrent network batch norm speeds learning up most on the inputs, less in the recurrence.
 
 Images are read row by row, the last state is classified. Normalized over all examples and rows, the
-inputs allow a larger rate, and the training loss is two to eight times as small. In the recurrence,
-with statistics for each row, that gain is lost. On the test images neither helps.
+inputs allow a larger rate, and the training loss is half as large after 4 epochs, the small size,
+and a fifth after 12. In the recurrence, with statistics for each row, the rate may be larger still,
+and the loss falls faster at first; after 12 epochs, which the small size does not show, that gain
+is lost. On the test images neither helps.
 Source: Laurent et al. 2015, arXiv:1510.01378; Amodei et al. 2015, arXiv:1512.02595, section 3.2;
 for the statistics of each step Cooijmans et al. 2016, arXiv:1603.09025.
 """
@@ -18,7 +20,7 @@ from minigrad import demo, nn
 
 run = demo.start(__doc__, minutes=1)
 data = mg.train.load_images("digits", dtype="float64")
-epochs, rates = (4, [0.2, 0.5, 1.0]) if run.fast else (12, [0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
+epochs, rates = (4, [0.5, 1.0, 2.0]) if run.fast else (12, [0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
 
 
 class Inside(nn.RNN):
@@ -45,6 +47,7 @@ def network(kind):
 
 
 # %% Over learning rates
+# A network has learned if its loss is below ln 10, that of ten digits taken as equally likely.
 fig, axes = demo.figure(1, 2, width=8, height=3.6)
 for kind in ("nowhere", "on inputs", "inside"):
     histories = []
@@ -57,6 +60,8 @@ for kind in ("nowhere", "on inputs", "inside"):
     best = min(histories, key=lambda history: history[-1].loss)
     run.number(f"training loss at the best rate, BN {kind}", best[-1].loss, key=True)
     run.number(f"that rate, BN {kind}", rates[histories.index(best)])
+    learned = [lr for lr, h in zip(rates, histories, strict=True) if h[-1].loss < np.log(10)]
+    run.number(f"largest rate that learns, BN {kind}", max(learned))
     run.number(f"test accuracy, BN {kind}", best[-1].test_acc)
     axes[0].loglog(rates, [history[-1].loss for history in histories], "o-", label=kind)
     axes[1].semilogy(range(1, epochs + 1), [epoch.loss for epoch in best])
