@@ -43,6 +43,7 @@ for momentum in (0.1, 0.9):
     noise = (layer.running_mean.numpy() - 5).std() / (3 / np.sqrt(N))
     run.number(f"noise of the running mean / noise of a batch mean, momentum {momentum}", noise)
     run.number(f"in theory, momentum {momentum}", np.sqrt(momentum / (2 - momentum)))
+run.number("relative standard error of the noise in 64 channels", 1 / np.sqrt(2 * (C - 1)))
 d2l = {"gamma": [1.0], "beta": [0.0], "moving_mean": [0.0], "moving_var": [1.0]}
 run.number("d2l's momentum 0.9 as ours", mg.nn.batch_norm_from("d2l", d2l, momentum=0.9).momentum)
 
@@ -51,11 +52,10 @@ run.number("d2l's momentum 0.9 as ours", mg.nn.batch_norm_from("d2l", d2l, momen
 # evaluation it does not. One example alone has no variance, so training refuses it.
 layer, example = train()[0], batches[0, :1]
 pairs = [np.concatenate([example, batches[k, 1:]]) for k in (1, 2)]
-for mode in ("training", "evaluation"):
+for mode in ("evaluation", "training"):
     layer.train(mode == "training")
     a, b = (layer(x)[0] for x in pairs)
     run.number(f"change of an example's output with its batch, {mode}", abs(a - b).max())
-layer.train()
 try:
     layer(example)
 except mg.errors.ShapeError as error:

@@ -1,7 +1,7 @@
 """With batch norm a network learns from all five scales of initial weights, without from one.
 
-He's standard deviation is multiplied by 1/16, 1/4, 1, 4 and 16, for several random draws each. The
-spread of the outcomes is what batch norm removes.
+It learns if every draw names more than half of the test images right. He's standard deviation is
+multiplied by 1/16, 1/4, 1, 4 and 16, for several random draws each.
 
 Source: Ioffe, Szegedy 2015, section 3.3; Mishkin, Matas 2015, arXiv:1511.06422, section 4.
 """
@@ -41,8 +41,9 @@ found = {}
 for name, batch_norm in (("with batch norm", True), ("without", False)):
     found[name] = np.array([[accuracy(s, batch_norm, seed) for seed in seeds] for s in scales])
     run.number(f"mean test accuracy per scale, {name}", found[name].mean(axis=1), ".3f")
-    run.number(f"lowest and highest test accuracy, {name}",
-               [found[name].min(), found[name].max()], ".3f")  # fmt: skip
+    run.number(f"lowest, {name}", found[name].min(axis=1), ".3f")
+    run.number(f"highest, {name}", found[name].max(axis=1), ".3f")
+    run.number(f"scales that it learns from, {name}", np.sum(found[name].min(axis=1) > 0.5))
 
 # %% The picture
 

@@ -1,4 +1,4 @@
-"""Batch norm cuts the drift of a layer's inputs over twentyfold, of its gradient under tenfold.
+"""Batch norm cuts the drift of a layer's inputs over 20-fold, that of its gradient 2- to 8-fold.
 
 Both are called internal covariate shift: how far the inputs of the last hidden activation wander,
 and how much the step of the layers below changes the gradient of a layer. They disagree. Source:

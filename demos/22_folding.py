@@ -7,7 +7,9 @@ Source: Jacob et al. 2018, arXiv:1712.05877, section 3.2.
 """
 
 # %% A trained network
-# LeNet with batch norm on 1,437 digits, and what `fold_batch_norm` makes of it.
+# LeNet with batch norm on 1,437 digits, and what `fold_batch_norm` makes of it. Where a batch norm
+# stood there is an `Identity` now. Behind a linear layer it is a `Folded`, an identity that refuses
+# inputs of more than two axes: the layer maps the last of them, its batch norm scaled the second.
 import numpy as np
 
 import minigrad as mg

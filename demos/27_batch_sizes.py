@@ -1,8 +1,8 @@
 """Mini-batches need few epochs, like single examples, and few steps, like the full batch.
 
 Epochs are what a machine pays that computes one example after the other, steps what one pays that
-computes any batch at once. Real machines are in between and compute, say, 64 examples at once: for
-them mini-batches are the least work.
+computes any batch at once. Real machines are in between. One with 64 lanes computes 64 examples at
+once; a step is ceil(batch size / 64) units of work for it, and mini-batches are the least work.
 Source: Bottou, Curtis, Nocedal 2018, arXiv:1606.04838, section 3.3; McCandlish, Kaplan, Amodei
 2018, arXiv:1812.06162, for steps against examples.
 """

@@ -89,7 +89,7 @@ def running_statistics(n):
     for momentum in (0.1, 0.9):
         words = f"noise of the running mean / noise of a batch mean, momentum {momentum}"
         ratio = n[words] / n[f"in theory, momentum {momentum}"]
-        assert abs(ratio - 1) < 4 / np.sqrt(2 * 64)  # a standard deviation of 64 channels
+        assert abs(ratio - 1) < 4 * n["relative standard error of the noise in 64 channels"]
     assert abs(n["d2l's momentum 0.9 as ours"] - 0.1) <= EPS
     assert n["change of an example's output with its batch, training"] > 0.1
     assert n["change of an example's output with its batch, evaluation"] == 0
