@@ -289,7 +289,7 @@ def demo(
         str | None, typer.Argument(help="a number, a name or its beginning; the list if not given")
     ] = None,
     as_list: Annotated[bool, typer.Option("--list", help="number, name and claim of all")] = False,
-    fast: Annotated[bool, typer.Option("--fast", help="the size for tests")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="small: seconds instead of minutes")] = False,
     stepwise: Annotated[
         bool, typer.Option("--step", help="pause after each cell, show what it changed")
     ] = False,
