@@ -114,11 +114,11 @@ def title_of(path: Path) -> str:
 
 def page(path: Path, run: dict) -> str:
     """The page of a demo as Markdown."""
-    size = "real" if real() else "small"
+    command = f"minigrad demo {path.stem}{'' if real() else ' --fast'}"
     lines = [f"# {title_of(path)}", "", f"**{_escaped(run['claim'])}**", ""]
     lines += [_escaped(run["about"]), "", *_pictures(path, run, [f"{path.stem}.svg"])]
     lines += [f"Run it with `minigrad demo {path.stem}`, cell by cell with `--step`.", ""]
-    lines += [f"What follows is printed by the {size} size, seed 0.", ""]
+    lines += [f"What follows is printed by `{command}` where numba is not installed.", ""]
     for cell, printed in zip(demo.cells(path), run["printed"], strict=True):
         if not cell.title:
             continue
