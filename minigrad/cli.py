@@ -19,12 +19,13 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import minigrad
 from minigrad import backend, files, streams, viz
 from minigrad import demo as demos
 from minigrad.core.op import Op
-from minigrad.declaration import REGISTRY
+from minigrad.declaration import REGISTRY, Declared
 from minigrad.errors import (
     DataError,
     DeviceError,
@@ -38,6 +39,7 @@ from minigrad.verify import batch_norm, targets
 from minigrad.verify.exact import prove_batch_norm
 from minigrad.verify.gradcheck import check_op
 from minigrad.verify.report import Report, folding, to_json
+from minigrad.viz.latex import plain
 from minigrad.viz.render import REMEDY, renderers
 
 app = typer.Typer(
@@ -317,14 +319,17 @@ def ops(
     if name not in REGISTRY:
         raise UsageError(f"ops: no op {name!r}; `minigrad ops` lists them")
     declared = REGISTRY[name]
-    facts = {"formula": declared.formula, "source": declared.source}
-    if isinstance(declared, Op):
-        facts["pullback"] = declared.pullback
-        facts["signature"] = declared.signature
+    told = {"formula": plain(declared.formula), "pullback": _pullback(declared)}
+    if "σ(" in told["pullback"] and "σ(" not in told["formula"]:
+        told["where"] = plain(REGISTRY["sigmoid"].formula).removeprefix("y = ")
+    signature = getattr(declared, "signature", "")
+    told["signature"] = "each element by itself" if signature == "()" else signature
+    told["domain"] = ", ".join(f"{x} in {text}" for x, text in declared.checked_on())
     kinks = sorted({kink for domain in declared.domain for kink in domain.kinks})
-    facts["kinks"] = ", ".join(map(str, kinks))
+    told["kinks"] = ", ".join(map(str, kinks))
+    told["source"] = declared.source
     typer.echo(f"{name}{declared.__signature__}\n")
-    for key, value in facts.items():
+    for key, value in told.items():
         if value:
             typer.echo(f"{key + ':':11}{value}")
     typer.echo(f"\n{declared.__doc__}")
@@ -468,6 +473,10 @@ def _draw_verdicts(y: Any, report: Report, path: Path, quiet: bool) -> None:
 def _op_table() -> Table:
     table = folding("op", "formula", "pullback")
     for name, declared in sorted(REGISTRY.items()):
-        pullback = declared.pullback if isinstance(declared, Op) else "(composed)"
-        table.add_row(name, declared.formula, pullback)
+        formula, pullback = plain(declared.formula), _pullback(declared)
+        table.add_row(name, Text(formula), Text(pullback))  # brackets are brackets
     return table
+
+
+def _pullback(declared: Declared) -> str:
+    return plain(declared.pullback) if isinstance(declared, Op) else "(composed)"

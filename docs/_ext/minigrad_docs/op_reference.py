@@ -91,7 +91,7 @@ def _facts(declared: Declared) -> list[str]:
         facts["Pullback"] = f"\n\n   .. math:: {declared.pullback}"
         facts["Signature"] = f"``{declared.signature}``" if len(declared.signature) > 2 else ""
     facts["Rule"] = _SWEEPS[_kind(declared)]
-    facts["Checked on"] = _domains(declared)
+    facts["Checked on"] = ", ".join(f"``{x}`` in {text}" for x, text in declared.checked_on())
     facts["Kinks"] = "; ".join(_kinks(declared))
     doc = declared.__doc__ or ""
     facts["Source"] = declared.source if "Source:\n" not in doc else ""
@@ -104,18 +104,6 @@ def _kind(declared: Declared) -> str:
     if not isinstance(declared, Op):
         return ""
     return "partials" if declared.partials else declared.linear or "vjp"
-
-
-def _domains(declared: Declared) -> str:
-    """``x1 in [-3, 3], x2 in [0.5, 3]``: where the checks draw inputs from."""
-    names = [name for name in declared.__signature__.parameters if name not in declared.words]
-    texts = []
-    for i, name in enumerate(names):
-        domain = declared.domain[min(i, len(declared.domain) - 1)]
-        text = {"bool": "booleans", "index": "integers"}.get(domain.kind)
-        text = text or f"[{domain.low:g}, {domain.high:g}]"
-        texts.append(f"``{name}`` in {text}{' without ties' if domain.distinct else ''}")
-    return ", ".join(texts)
 
 
 def _kinks(declared: Declared) -> list[str]:
