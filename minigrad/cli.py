@@ -38,7 +38,7 @@ from minigrad.fused.declare import has_numba
 from minigrad.verify import batch_norm, targets
 from minigrad.verify.exact import prove_batch_norm
 from minigrad.verify.gradcheck import check_op
-from minigrad.verify.report import Report, folding, to_json
+from minigrad.verify.report import Report, columns, folding, to_json
 from minigrad.viz.latex import plain
 from minigrad.viz.render import REMEDY, renderers
 
@@ -421,7 +421,7 @@ def _show(report: Report, heading: str | None, as_json: bool) -> None:
         return
     if heading:
         typer.echo(heading)
-    Console().print(report)
+    Console(width=columns()).print(report)
 
 
 def _complain(error: Exception) -> None:

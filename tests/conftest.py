@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 # There are as many processes as cores; and with one thread a product sums in one order, always.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the processes that pytest-xdist starts
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # nor should threads of numba spin there
+os.environ["COLUMNS"] = "100"  # what is printed does not depend on a terminal
 sys.path[:0] = [str(HERE), str(HERE / "fused" / "cuda")]  # helpers: taylor, standin; shim, nvrtc
 
 import accelerator  # noqa: E402

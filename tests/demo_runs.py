@@ -11,6 +11,7 @@ import os
 import time
 from importlib import metadata
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -34,7 +35,8 @@ def fresh(path, out, *, fast=True):
     """Play a demo silently: a dictionary of plain data."""
     began = time.perf_counter()
     # not numba: what one process compiled may round otherwise than what the next one loads
-    with contextlib.redirect_stdout(io.StringIO()), fused.use("numpy", "portable"):
+    quiet, kernels = contextlib.redirect_stdout(io.StringIO()), fused.use("numpy", "portable")
+    with quiet, kernels, mock.patch.dict(os.environ, COLUMNS="100"):  # not as wide as a terminal
         run = demo.play(path, fast=fast, out=out)
     return {
         "key": key(path, fast=fast),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from minigrad.errors import VerificationError
+
+_MOST = 100  # columns of a report
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Report:
     def __str__(self) -> str:
         text = _Text()
         # in a notebook rich would show the table itself and write nothing
-        Console(file=text, width=100, color_system=None, force_jupyter=False).print(self)
+        Console(file=text, width=columns(), color_system=None, force_jupyter=False).print(self)
         return text.getvalue().rstrip()
 
     def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
@@ -149,6 +152,14 @@ class _Text(StringIO):
     @property
     def encoding(self) -> str:
         return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def columns() -> int:
+    """How wide a report is: as the terminal, 100 at most; 100 where there is none.
+
+    The variable ``COLUMNS`` counts as a terminal.
+    """
+    return min(shutil.get_terminal_size((_MOST, 24)).columns, _MOST)
 
 
 def folding(*heads: str) -> Table:

@@ -30,6 +30,15 @@ INPUTS = np.random.default_rng(1).normal(size=(5, 3)), np.ones(3), np.zeros(3)
 EPS = {"eps": 1e-5}
 
 
+@pytest.mark.parametrize(("columns", "widest"), [("60", 60), ("300", 100), ("", 100)])
+def test_a_report_is_as_wide_as_the_terminal_and_at_most_100(monkeypatch, columns, widest):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys, "__stdout__", io.StringIO())  # no terminal
+    finding = mg.verify.report.Finding("value", message="word " * 80)
+    lines = str(mg.verify.report.Report("wide", findings=[finding])).splitlines()
+    assert widest - 5 < max(len(line.rstrip()) for line in lines) <= widest
+
+
 def checked(name, **options):
     return check_backward(*corpus.WRONG[name][0](), INPUTS, params=EPS, **options)
 
