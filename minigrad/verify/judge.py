@@ -65,9 +65,12 @@ class Sample:
         return not self.kinks and vanished(self.expected, least)
 
     @property
-    def telling(self) -> tuple[bool, bool, float]:
+    def telling(self) -> tuple[bool, bool, float, bool]:
         """What to sort by: the last one tells most. Random cotangents explain more than others."""
-        return not self.ok, not self.ok and self.kind == "random", self.excess
+        _, expected, got, _ = self.worst()
+        excess = 0.0 if got == expected else self.excess  # of what is there when rounded alike
+        is_random = self.kind == "random"
+        return not self.ok, not self.ok and is_random, excess, is_random
 
     def worst(self) -> tuple[tuple[int, ...], float, float, float]:
         """Index, expected, got and bound where the error is largest relative to its bound."""

@@ -204,3 +204,20 @@ def test_fault_as_small_as_rounding_is_found_by_staying_in_wider_numbers():
 
     x = np.array([-36.0, -35.0])  # all derivatives are of the size of eps
     assert mg.verify.check_backward(forward, backward, [x]).findings[0].kind == "value"
+
+
+@pytest.mark.parametrize("seed", [1, 4])  # at which a huge cotangent was shown
+def test_where_nothing_is_off_the_row_has_the_bound_of_a_random_cotangent(seed):
+    def backward(y_bar, kept):
+        w_bar = np.zeros(kept[0], y_bar.dtype)
+        np.add.at(w_bar, kept[1], y_bar)
+        return (w_bar,)
+
+    def rows(w, ids):
+        return w[ids], (w.shape, ids)
+
+    w, ids = np.random.default_rng(seed).normal(size=7), np.array([1, 1, 3])
+    report = mg.verify.check_backward(rows, backward, [w], params={"ids": ids}, rng=seed)
+    (row,) = report.rows
+    assert row.verdict == "proven" and row.error == 0
+    assert row.bound < 1e-12  # of two summands about 1 and of differences
