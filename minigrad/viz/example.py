@@ -31,7 +31,13 @@ def computed(value: Any, values: Sequence[Any]) -> str:
 
 
 def pulled_back(value: Any, step: Any, used: Sequence[tuple[str, np.ndarray]]) -> str:
-    """``[0, 0]: ȳ = 0.22, y = 4 → -3.57``: what the rule of an elementwise op starts from."""
+    """``[0, 0]: ȳ = 0.22, y = 4 → -3.57``: what the rule of an elementwise op starts from.
+
+    Of a mean it is all that the rule does: ``[0, 0]: 0.2 / 4 = 0.05``.
+    """
+    if value.op.name == "mean" and step.raw.size:
+        share = f"{_n(_element(step.y_bar))} / {step.raw.size // step.y_bar.size}"
+        return f"{_first(step.raw)}{share} = {_n(_element(step.raw))}"
     if value.op.signature != "()" or not step.raw.size:
         return ""
     parts = [("ȳ", step.y_bar), *used]

@@ -104,6 +104,12 @@ def test_running_sum_and_statistics_are_told():
     assert "min 0  mean 49.5  max 99  std 28.9" in "\n".join(lines(mg.viz.trace(big)))
 
 
+def test_a_mean_shares_its_cotangent_in_numbers():
+    x = graphs.leaf([[1.0, 2.0], [3.0, 5.0]], "x")
+    text = "\n".join(lines(mg.viz.trace(mg.mean(x, axis=0), np.array([0.5, 3.0]))))
+    assert "[0, 0]: 0.5 / 2 = 0.25" in text
+
+
 def test_contribution_of_zero_is_told():
     text = "\n".join(lines(mg.viz.trace(mg.sign(graphs.leaf(1.0, "x")) * 1.0)))
     assert "this contribution is 0" in text
