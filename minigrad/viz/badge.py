@@ -20,6 +20,8 @@ BADGES = {  # a colour, and a word for who cannot tell colours apart
 def verdicts(report: Any) -> dict[str | Node, Verdict]:
     """Whether all comparisons of ``report`` held, and the worst of them: for each input, by name.
 
+    Of three ways it is the worst with the traced one, whose gradient a picture shows; but one that
+    failed comes first.
     An input with a comparison that proved nothing is not run, unless another one failed: a picture
     must not show it as proven. The report of ``check_graph`` tells the same of each op, by node.
 
@@ -94,7 +96,7 @@ def _of_rows(rows: list[Any]) -> Verdict:
     ok = all(row.ok for row in rows)
     if ok and all(row.verdict == "VACUOUS" for row in rows):
         return None, "nothing to compare"
-    worst = max(rows, key=_excess)
+    worst = max(rows, key=lambda row: (not row.ok, "traced" in row.pair, _excess(row)))
     return ok, f"{worst.pair}: {worst.error:.1e} (bound {worst.bound:.1e})"
 
 
