@@ -274,7 +274,7 @@ def test_one_op_is_proven(run):
         (["verify", "exp", "--shape", "3,4"], "got:      --shape"),
         (["verify", "all", "--seed", "3"], "got:      --seed"),
         (["verify", "builtins:f,g", "--eps", "0"], "got:      --eps"),
-        (["verify", "product:forward,backward,whole"], "expected: floating arrays"),
+        (["verify", "product:forward,backward,whole"], "remedy:   x.astype(float)"),
         (["verify", "product:forward,backward,fails"], "ValueError: no inputs today"),
         (["verify", "product:forward,backward,nope"], "no attribute 'nope'"),
         (["verify", "product:forward,whole,inputs"], "expected: two functions"),

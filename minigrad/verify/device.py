@@ -20,7 +20,8 @@ def floating(what: str, x: Any) -> np.ndarray:
     """
     array = np.array(to_host(getattr(x, "array", x)) if hasattr(x, "shape") else x)
     if array.dtype.kind != "f":
-        raise DTypeError(facts(what, expected="floating arrays", got=array.dtype))
+        remedy = "x.astype(float); indices and flags are params, or constants of the function"
+        raise DTypeError(facts(what, expected="floating arrays", got=array.dtype, remedy=remedy))
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
