@@ -53,7 +53,7 @@ def check_backward(
         backward: ``backward(y_bar, cache)`` -> one cotangent per input.
         inputs: floating arrays or tensors, or just one.
         params: keyword arguments of ``forward``.
-        names: what the report calls the inputs.
+        names: what the report calls the inputs; as ``forward`` does if not given.
         rng: seed or ``numpy.random.Generator``.
 
     Returns:
@@ -67,7 +67,7 @@ def check_backward(
     False
     """
     arrays = tuple(floating("check_backward: inputs", x) for x in one_or_more(inputs))
-    names = tuple(names or default_names(arrays))
+    names = tuple(names or default_names(arrays, forward))
     check_names("check_backward: names", names, len(arrays))
     params = dict(params or {})
     forward = taking("check_backward: params", forward, len(arrays), params)
