@@ -119,6 +119,8 @@ class Point:
                 got = str(getattr(y, "dtype", type(y).__name__))
                 if not isinstance(y, np.ndarray) or y.dtype.kind != "f":
                     message = f"y must be one floating array, got {got}"
+                    if isinstance(y, (tuple, list)):
+                        message += ": join several results by np.concatenate, and split y_bar"
                     self.findings.append(Finding("dtype", message=message, cause=got))
                 elif why := contract.undefined(self.subject.inputs, y):
                     self._note("undefined", why)

@@ -720,7 +720,7 @@ def test_an_input_in_float32_rounds_the_cotangents_of_the_others(rng):
 def test_a_forward_that_returns_no_floating_array_is_a_finding(y, got):
     report = check_backward(lambda x: (y, x), lambda dy, x: (dy,), [np.ones(2)])
     (finding,) = report.findings
-    assert finding.message == f"y must be one floating array, got {got}"
+    assert finding.message.startswith(f"y must be one floating array, got {got}")
 
 
 def test_integer_inputs_are_refused():
