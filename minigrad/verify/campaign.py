@@ -12,7 +12,7 @@ from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.probes import Probe
 from minigrad.verify.randomness import generator
 from minigrad.verify.report import Finding, Report, Row
-from minigrad.verify.subject import Subject, default_names, is_pair, taking
+from minigrad.verify.subject import Subject, are_batch_norms, default_names, is_pair, taking
 
 _SOAK, _FEW = 1500, 3  # identical calls at one point, and at each of the others
 
@@ -72,7 +72,9 @@ def _examined(
     rng: np.random.Generator,
 ) -> tuple[list[Row], list[Finding], list[Finding]]:
     label, inputs, params = probe
-    names, what = default_names(inputs, shared[0]), f"campaign: params of the probe {label!r}"
+    # points of a batch norm name its operands, whatever forward calls them
+    names = default_names(inputs, None if are_batch_norms(inputs) else shared[0])
+    what = f"campaign: params of the probe {label!r}"
     one, fresh, unseen = (
         Subject(taking(what, forward, len(inputs), params), backward, inputs, params, names)
         for forward, backward in (shared, _made(make), _made(make))
