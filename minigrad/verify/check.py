@@ -11,6 +11,7 @@ import numpy as np
 from minigrad.verify import contract
 from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.diagnose import cause_of
+from minigrad.verify.faults import Followed
 from minigrad.verify.judge import Sample, reconsidered, wider
 from minigrad.verify.kinks import between_slopes
 from minigrad.verify.randomness import generator
@@ -105,6 +106,7 @@ class Point:
         self.notes: list[Finding] = []
         self.first_call: list[Finding] = []
         self._right: tuple[Any, list[bytes]] = None, []  # what was judged right last: y_bar, all
+        self.followed = Followed()
         self.ties: dict[int, str] = {}  # what tied elements of input k must not get together
         self.samples: dict[str, list[Sample]] = {name: [] for name in subject.names}
 
@@ -217,7 +219,9 @@ class Point:
         index, expected, got, bound = worst.worst()
         kind = "value"
         try:
-            cause = self.ties.get(k) or cause_of(self.subject, k, samples, self.reference.expected)
+            cause = self.ties.get(k) or cause_of(
+                self.subject, k, samples, self.reference.expected, self.followed
+            )
         except (BackwardFailed, ForwardFailed):  # of what a fit has tried
             cause = ""
         if not np.isfinite(got):

@@ -8,29 +8,33 @@ from math import prod
 import numpy as np
 
 from minigrad.verify import mixups, norm_paths
-from minigrad.verify.faults import fault
+from minigrad.verify.faults import Followed
 from minigrad.verify.fit import close, relative_error, tolerance_of, written
 from minigrad.verify.judge import Sample
-from minigrad.verify.paths import paths_of
 from minigrad.verify.reference import Expected
 from minigrad.verify.subject import BackwardFailed, Subject, are_batch_norms
 
 
 def cause_of(
-    subject: Subject, k: int, samples: list[Sample], expected_of: Callable[[np.ndarray], Expected]
+    subject: Subject,
+    k: int,
+    samples: list[Sample],
+    expected_of: Callable[[np.ndarray], Expected],
+    followed: Followed,
 ) -> str:
     """The likely cause of the wrong cotangent of input ``k``; empty where nothing fits.
 
     Tried in turn: special cotangents only, a constant factor or nothing computed, a place (one
     element, row or channel), the same for every cotangent, a factor per channel and the paths of a
-    normalization, the forward's own operation, a permutation, what ``mixups`` knows, float32
-    inside.
+    normalization, the forward's own operation, a permutation, a path of the graph, what ``mixups``
+    knows, where the errors of all inputs begin, float32 inside.
 
     Args:
         subject: the pair, and the point where it is wrong.
         k: an input.
         samples: its cotangents.
         expected_of: those of all inputs for any ``y_bar``, as they should be.
+        followed: what is found for one input serves the others.
     """
     random = [s for s in samples if s.kind == "random" and np.isfinite(s.got).all()]
     if subject.dtype.itemsize < 8:
@@ -60,7 +64,7 @@ def cause_of(
     each = zip(*(expected_of(one).values for one in y_bar), strict=True)
     right = [np.stack(values).astype(np.float64) for values in each]  # of every input
     right[k] = expected
-    cause = _of_all(subject, k, y_bar, got, right, expected_of)
+    cause = _of_all(subject, k, y_bar, got, right, expected_of, followed)
     return "; ".join(filter(None, (place, cause))) or _narrow(random[0].got.dtype, got, expected)
 
 
@@ -71,6 +75,7 @@ def _of_all(
     got: np.ndarray,
     right: list[np.ndarray],
     expected_of: Callable[[np.ndarray], Expected],
+    followed: Followed,
 ) -> str:
     """What explains all elements of a cotangent: arrays of it for some ``y_bar``, stacked."""
     tolerance = tolerance_of(got, right[k])
@@ -79,16 +84,17 @@ def _of_all(
         (norm and norm_paths.explain(norm, k, y_bar, got, right[k], tolerance))
         or mixups.untransposed(subject, k, y_bar, got, tolerance)
         or _permuted(got, right[k])
+        or mixups.nonlinear(subject, k, y_bar, got, tolerance)
     )
     if found:
         return found
-    paths = paths_of(subject, y_bar, right)
-    where = paths.wrong(k, tolerance, _named_numbers(subject)) if paths else ""
+    paths = followed.paths(subject, y_bar, right)
+    where = paths.wrong(k, tolerance) if paths else ""
     if where:
         what = mixups.product(subject, y_bar, got, tolerance)
     else:
         what = mixups.explain(subject, k, y_bar, got, right, tolerance, expected_of)
-        where = fault(paths) if paths and not norm else ""
+        where = followed.fault(paths) if paths and not norm else ""
     return (
         "; ".join(filter(None, (what, where)))
         or mixups.local(subject, k, y_bar, got, right[k])

@@ -39,11 +39,6 @@ def explain(
         tolerance: how far an explanation may be off, relative to the largest element.
         expected_of: the cotangents of all inputs for any ``y_bar``, as they should be.
     """
-    twice, opposite = (np.asarray(subject.pull(c * y_bar[0])[k], np.float64) for c in (2, -1))
-    if close(twice, 4 * got[0], tolerance):
-        return "not linear in y_bar, but quadratic: one cotangent is multiplied by another"
-    if not close(-opposite, got[0], tolerance):
-        return "not linear in y_bar: a mask, an order or a size is taken from it"
     for j, name in enumerate(subject.names):
         if j != k and close(right[j], got, tolerance):
             return f"it is the cotangent of {name}: operands or cotangents in another order"
@@ -55,6 +50,18 @@ def explain(
         or _part(k, y_bar, got, tolerance, expected_of)
         or _scaled(subject, got, right[k])
     )
+
+
+def nonlinear(
+    subject: Subject, k: int, y_bar: np.ndarray, got: np.ndarray, tolerance: float
+) -> str:
+    """got is no linear function of y_bar, as every cotangent is."""
+    twice, opposite = (np.asarray(subject.pull(c * y_bar[0])[k], np.float64) for c in (2, -1))
+    if close(twice, 4 * got[0], tolerance):
+        return "not linear in y_bar, but quadratic: one cotangent is multiplied by another"
+    if not close(-opposite, got[0], tolerance):
+        return "not linear in y_bar: a mask, an order or a size is taken from it"
+    return ""
 
 
 def product(subject: Subject, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:

@@ -4,6 +4,7 @@ A cotangent is a sum over the paths of the graph. What each edge adds to it is k
 that is a multiple of one such part has a name: the code that the path leads through.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -60,13 +61,12 @@ class Paths:
         edges, zero = edges or self.graph.consumers[node], np.zeros(node.value.shape)
         return [sum((bars[e] for e in edges if e in bars), zero) for bars in self._bars]
 
-    def wrong(self, k: int, tolerance: float, named: list[tuple[float, str]]) -> str:
+    def wrong(self, k: int, tolerance: float) -> str:
         """The path that is missing in the cotangents of input ``k``, or has a factor of its own.
 
         Args:
             k: an input.
             tolerance: how far an explanation may be off, relative to the largest element.
-            named: factors that have a name, the likelier ones first.
         """
         end, error = self.graph.leaves[k], self.got[k] - self.right[k]
         rng = np.random.default_rng(0)
@@ -86,22 +86,56 @@ class Paths:
             if close(self.right[k] + off * through, self.got[k], tolerance):
                 is_value = parent.op is not None and edges == self.graph.consumers[parent]
                 where = said(parent) if is_value else self._said_edge(*edges[0])
-                likely, words = _counted(off, named)
+                likely, words = self._counted(off)
                 index = parent.index if is_value else edges[0][0].index
                 found.append((likely == 2, not is_value, likely, index, words.format(where)))
         return min(found)[-1] if found else self._never(k, tolerance)
+
+    def named(self, c: float) -> str:
+        """The name of a factor, from the sizes that the graph sums over; empty if it has none."""
+        named = [(-1.0, "wrong sign"), (2.0, "factor 2"), (0.5, "factor 1/2")]
+        for n in self._counts:
+            named += [
+                (n, f"factor {n}: perhaps a mean became a sum"),
+                (1 / n, f"factor 1/{n}: perhaps a sum became a mean"),
+                (n**0.5, f"factor sqrt({n})"),
+                (n**-0.5, f"factor 1/sqrt({n})"),
+            ]
+        return next((name for value, name in named if abs(c - value) <= _DIGITS * abs(value)), "")
+
+    @property
+    def _counts(self) -> list[int]:
+        """Numbers in a sum, a mean, or a product of matrices."""
+        found = []
+        for node in self.graph.consumers:
+            if node.op is not None and node.op.name in ("sum", "mean"):
+                found.append(node.inputs[0].size // max(node.value.size, 1))
+            elif node.op is not None and node.op.name == "matmul":
+                found.append(node.inputs[0].shape[-1])
+        return [n for n in dict.fromkeys(found) if n > 1]
+
+    def _counted(self, off: float) -> tuple[int, str]:
+        """What a factor 1 + off of a path means; the less likely, the larger the number."""
+        if abs(1 + off) < _DIGITS:
+            return 0, "missing path through {}"
+        name = self.named(1 + off)
+        what, _, why = (name or f"factor {written(off)}").partition(": ")
+        return 1 if name else 2, f"{what} in the path through {{}}" + f": {why}" * bool(why)
 
     def _never(self, k: int, tolerance: float) -> str:
         """The path that is missing each time, of code that runs again and again."""
         same: dict[tuple, list[Edge]] = {}
         for node, i in (edge for edges in self.graph.consumers.values() for edge in edges):
             if node.origin is not None:
-                same.setdefault((node.origin, i), []).append((node, i))
+                same.setdefault((node.origin.text, node.origin.lines, i), []).append((node, i))
         for edges in same.values():
             if len(edges) > 1:
                 found = [self.graph.pull_without(edges, one)[k] for one in self.y_bar]
                 if close(np.stack(found), self.got[k], tolerance):
-                    return f"missing path through {self._said_edge(*edges[0])}, each time"
+                    said_once = self._said_edge(*edges[0])
+                    return "missing path through " + re.sub(
+                        r", time .*?\)", ", every time)", said_once
+                    )
         return ""
 
     def _parts(self, end: Node) -> Iterator[tuple[Node, list[Edge]]]:
@@ -120,12 +154,3 @@ class Paths:
 def explains(cause: np.ndarray, error: np.ndarray) -> bool:
     """Whether one is the other, but for rounding."""
     return bool(np.abs(cause - error).max() <= _DIGITS * np.abs(error).max())
-
-
-def _counted(off: float, named: list[tuple[float, str]]) -> tuple[int, str]:
-    """What a factor 1 + off of a path means; the less likely, the larger the number."""
-    if abs(1 + off) < _DIGITS:
-        return 0, "missing path through {}"
-    names = [name for value, name in named if abs(1 + off - value) <= _DIGITS * abs(value)]
-    what, _, why = (names or [f"factor {written(off)}"])[0].partition(": ")
-    return 1 if names else 2, f"{what} in the path through {{}}" + f": {why}" * bool(why)

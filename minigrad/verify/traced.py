@@ -1,13 +1,16 @@
 """The graph of a forward on plain arrays: it is run once on tensors, which pass for arrays."""
 
 import ast
+import gc
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from itertools import islice
 from linecache import getline
-from types import FrameType, ModuleType
+from types import CellType, FrameType, ModuleType
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -31,20 +34,27 @@ class Place:
     Attributes:
         text: of the expression.
         name: what it is assigned to, if that is all that the line does.
+        is_whole: whether the line does nothing else than to assign or to return it.
         operands: the texts of what its operator or its function is applied to.
         lines: the line it starts in, and where that is in a function which the forward calls, the
             line that does so.
+        turn: which time it ran, of how many.
     """
 
     text: str
     name: str
+    is_whole: bool
     operands: tuple[str, ...]
     lines: tuple[int, ...]
+    turn: tuple[int, int] = (1, 1)
 
     def __str__(self) -> str:
         text = f"{self.name} = {self.text}" if self.name else self.text
         short = text if len(text) <= _LONG else f"{text[:_LONG]}..."
-        return f"`{short}` (line {', called in line '.join(map(str, self.lines))})"
+        lines = f"line {', called in line '.join(map(str, self.lines))}"
+        return (
+            f"`{short}` ({lines}{f', time {self.turn[0]} of {self.turn[1]}' * (self.turn[1] > 1)})"
+        )
 
 
 class _Places(Observer):
@@ -52,10 +62,10 @@ class _Places(Observer):
 
     def called(self, op: Any, inputs: list, value: Any, node: Node | None) -> None:
         if node is not None:
-            node.origin = _place()
+            node.origin = _place(op.name)
 
 
-def _place() -> Place | None:
+def _place(op: str) -> Place | None:
     """The expression that calls an op; None where no code of somebody else's does."""
     frame, frames = sys._getframe(1), []
     while frame is not None and frame.f_code is not trace.__code__:
@@ -63,19 +73,20 @@ def _place() -> Place | None:
         frame = frame.f_back
     if not frames:
         return None
-    inner, lines = frames[0], [frame.f_lineno for frame in frames[1:][-1:]]
+    inner, lines = frames[0], (frames[0].f_lineno, *(frame.f_lineno for frame in frames[1:][-1:]))
     code = inner.f_code
     first, last, start, stop = next(islice(code.co_positions(), inner.f_lasti // 2, None))
     if first is None or last is None or start is None:
-        return None
+        return Place(op, "", False, (), lines)
     source = [getline(code.co_filename, i).encode() for i in range(first, last + 1)]
     after, source[-1] = source[-1][stop:].strip(), source[-1][:stop]
     before, source[0] = source[0][:start].decode().strip(), source[0][start:]
     text = " ".join(line.decode().strip() for line in source)
     name = before.removesuffix(" =")
-    is_named = name != before and name.isidentifier() and not after
-    operands, name = _operands(text, inner), name if is_named else ""
-    return Place(text, name, operands, (first, *lines)) if text else None
+    name = name if name != before and name.isidentifier() and not after else ""
+    is_whole = bool(name) or (before == "return" and not after)
+    operands = _operands(text, inner) if text else ()
+    return Place(text or op, name, is_whole, operands, (first, *lines[1:]))
 
 
 def _operands(text: str, frame: FrameType) -> tuple[str, ...]:
@@ -112,7 +123,7 @@ class _Flow(Observer):
 
     def pushed(self, node: Node, x_dots: list, y_dot: Any) -> None:
         if y_dot is not None:
-            self.dots[node] = y_dot
+            self.dots[node] = np.asarray(y_dot, np.float64)
 
 
 class Graph:
@@ -131,6 +142,17 @@ class Graph:
         for node in self._cancelling():
             self._cut(self.consumers[node])
         self.consumers = self._consumers()
+        self._count_turns()
+
+    def _count_turns(self) -> None:
+        """Tell apart what the same code made, time after time."""
+        same: dict[tuple, list[Node]] = {}
+        for node in self.consumers:
+            if node.origin is not None:
+                same.setdefault((node.origin, node.op), []).append(node)
+        for nodes in same.values():
+            for i, node in enumerate(nodes):
+                node.origin = replace(node.origin, turn=(i + 1, len(nodes)))
 
     def _consumers(self) -> dict[Node, list[Edge]]:
         nodes = [node for node in ancestors(self.root, self.leaves) if node.requires_grad]
@@ -198,15 +220,46 @@ def known(bar: Any, node: Node) -> np.ndarray:
 
 
 def trace(subject: Subject) -> Graph | None:
-    """The graph of the forward; None where it does not run on tensors."""
+    """The graph of the forward; None where it does not run on tensors.
+
+    An object whose method it is is copied, lest it keep tensors; what else keeps some gets arrays.
+    """
     leaves = [leaf(x, True, name) for x, name in zip(subject.inputs, subject.names, strict=True)]
+    made: list[ref] = []
+
+    class Traced(Tensor):
+        __slots__ = ()
+
+        def __init__(self, array: Any, node: Node | None = None):
+            super().__init__(array, node)
+            made.append(ref(self))
+
     try:
+        forward = deepcopy(subject.forward)
         with setting(observer=_Places(), recording=True, scope=None):
-            made = subject.forward(*(Tensor(one.value, one) for one in leaves), **subject.params)
-        y: Any = made[0] if is_pair(made) else None
-        return Graph(y.node, leaves) if isinstance(y, Tensor) and y.requires_grad else None
+            pair = forward(*(Traced(one.value, one) for one in leaves), **subject.params)
+        y: Any = pair[0] if is_pair(pair) else None
+        root = y.node if isinstance(y, Traced) and y.requires_grad else None
+        del forward, pair, y
+        return Graph(root, leaves) if root is not None else None
     except FAILURES:  # it is not made for tensors, or assigns to them
         return None
+    finally:
+        _give_back([tensor for one in made if (tensor := one()) is not None])
+
+
+def _give_back(kept: list[Tensor]) -> None:
+    """Put arrays where these tensors are still held: in lists, dicts, attributes and closures."""
+    for tensor in kept:
+        for holder in gc.get_referrers(tensor):
+            if isinstance(holder, CellType):
+                holder.cell_contents = tensor.numpy()
+            elif isinstance(holder, list) and holder is not kept:
+                holder[:] = [tensor.numpy() if item is tensor else item for item in holder]
+            elif not isinstance(holder, (list, FrameType)):
+                items = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
+                for name in [name for name, item in items.items() if item is tensor]:
+                    items[name] = tensor.numpy()
 
 
 def said(node: Node) -> str:

@@ -139,10 +139,10 @@ MIXUPS = {
         "y_bar is mixed along axis 0, not along axis 1"),
     "softmax: mean": (
         _softmax_forward, lambda dy, y: (y * (dy - (dy * y).mean(1, keepdims=True)),), _square, 0,
-        "factor 1/N = 1/4 in the path through `e.sum(1, keepdims=True)` (line"),
+        "factor 1/4 in the path through `e.sum(1, keepdims=True)` (line"),
     "log softmax: mean": (
         _log_softmax, lambda dy, s: (dy - s * dy.mean(1, keepdims=True),), ((3, 4),), 0,
-        "factor 1/C = 1/4 in the path through `e = np.exp(x)` (line"),
+        "factor 1/4 in the path through `e = np.exp(x)` (line"),
     "log softmax: passed on": (
         _log_softmax, lambda dy, s: (dy.copy(),), _square, 0,
         "it is y_bar; missing path through `e = np.exp(x)` (line"),
@@ -184,7 +184,7 @@ MIXUPS = {
         lambda x: (x**3, x), lambda dy, x: (3 * dy * x**3,), _square, 0,
         "factor input 0 in each element"),
     "a local derivative": (
-        _tanh, lambda dy, y: (dy * (1 - y),), _square, 0, "is wrong: 1 - y^2 is right, 1 - y came"),
+        _tanh, lambda dy, y: (dy * (1 - y),), _square, 0, "should be 1 - y^2, not 1 - y"),
     "a slice of another place": (
         lambda x: (x[:2].copy(), None), lambda dy, _: (np.pad(dy, ((2, 0), (0, 0))),), _square, 0,
         "y_bar[0, 0] must reach [0, 0] of input 0_bar, and reaches [2, 0]"),

@@ -236,36 +236,36 @@ PAIRS = {
 }  # fmt: skip
 
 MISTAKES = {
-    ("attention", "axis"): "wrong on the way back from `p @ v` (line {}) to `q @ k.T` (line {})",
+    ("attention", "axis"): "on the way back from `p @ v` (line {}) to `q @ k.T` (line {})",
     ("attention", "no sum"): "missing path through `e.sum(axis=1, keepdims=True)` (line {})",
     ("attention", "scale"): "factor sqrt(C) = sqrt(3)",
     ("attention", "no T"):
-        "wrong on the way back from `q @ k.T` (line {}) to `k = x @ Wk` (line {})",
+        "on the way back from `q @ k.T` (line {}) to `k = x @ Wk` (line {})",
     ("attention", "k for q"):
-        "`k = x @ Wk` (line {}) stands for `q` in the rule of `q @ k.T` (line {})",
+        "`k = x @ Wk` (line {}) stands for `q` in the backward of `q @ k.T` (line {})",
     ("attention", "no k"): "missing path through `k = x @ Wk` (line {})",
     ("mlp", "order"):
-        "wrong on the way back from `h @ W2` (line {}) to `a = x @ W1 + b1` (line {})",
-    ("mlp", "1 - h"): "`h = np.tanh(a)` (line {}) is wrong: 1 - h^2 is right, 1 - h came",
-    ("mlp", "1 - a^2"): "`h = np.tanh(a)` (line {}) is wrong: 1 - h^2 is right, 1 - a^2 came",
-    ("mlp", "none"): "`h = np.tanh(a)` (line {}) is wrong: 1 - h^2 is right, 1 came",
+        "the error arises on the way back from `h @ W2` (line {}) to `a = x @ W1 + b1` (line {})",
+    ("mlp", "1 - h"): "`h = np.tanh(a)` (line {}) should be 1 - h^2, not 1 - h",
+    ("mlp", "1 - a^2"): "`h = np.tanh(a)` (line {}) should be 1 - h^2, not 1 - a^2",
+    ("mlp", "none"): "`h = np.tanh(a)` (line {}) should be 1 - h^2, not 1",
     ("mlp", "a for h"):
-        "`a = x @ W1 + b1` (line {}) stands for `h` in the rule of `h @ W2` (line {})",
-    ("relu mlp", "no mask"): "`h = np.maximum(a, 0)` (line {}) is wrong: (h > 0) is right, 1 came",
-    ("gru", "sigmoid"): " (line {}) is wrong: 1 - n^2 is right, n (1 - n) came",
+        "`a = x @ W1 + b1` (line {}) stands for `h` in the backward of `h @ W2` (line {})",
+    ("relu mlp", "no mask"): "`h = np.maximum(a, 0)` (line {}) should be (h > 0), not 1",
+    ("gru", "sigmoid"): " (line {}) should be 1 - n^2, not n (1 - n)",
     ("gru", "sign"): "sign",
-    ("gru", "n for h"): "stands for `h` in the rule of `r * h` (line {})",
+    ("gru", "n for h"): "stands for `h` in the backward of `r * h` (line {})",
     ("gru", "y for y (1 - y)"):
-        "`1 / (1 + np.exp(-t))` (line {}, called in line {}) is wrong: y (1 - y) is right, y came",
+        "`1 / (1 + np.exp(-t))` (line {}, called in line {}) should be y (1 - y), not y,",
     ("gru", "no carry"): "missing path through `h` in `z * h` (line {})",
     ("gru", "no reset"): "missing path through `h` in `r * h` (line {})",
-    ("gru", "h for r h"): "`h` stands for `r * h` in the rule of `(r * h) @ Un` (line {})",
-    ("rnn", "no carry"): "in `h @ U` (line {}), each time",
+    ("gru", "h for r h"): "`h` stands for `r * h` in the backward of `(r * h) @ Un` (line {})",
+    ("rnn", "no carry"): "in `h @ U` (line {}, every time)",
     ("rms norm", "no path"): "missing path through `x**2` (line {})",
     ("rms norm", "sum"):
-        "factor C = 6 in the path through `x**2` (line {}): perhaps a mean became a sum",
+        "factor 6 in the path through `x**2` (line {}): perhaps a mean became a sum",
     ("unit", "x for 2 x"): "factor 1/2 in the path through `x * x` (line {})",
-    ("unit", "x for y"): "`x` stands for the result in the rule of `x / norm` (line {})",
+    ("unit", "x for y"): "`x` stands for the result in the backward of `x / norm` (line {})",
     ("tied", "= for +="): "missing path through `W.T` (line {})",
     ("gelu", "no cube"): "missing path through `x**3` (line {})",
     ("gelu", "no product rule"): "missing path through `0.5 * x` (line {})",
@@ -273,6 +273,6 @@ MISTAKES = {
         "only row 1 is wrong; an element that `table[ids]` (line {}) takes again counts",
     ("embedding", "buffered"):
         "only row 1 is wrong; an element that `table[ids]` (line {}) takes again counts",
-    ("dropout", "no mask"): "`x * mask` (line {}) is wrong: mask is right, 1 came",
-    ("logsumexp", "no sum"): "`np.log(s)` (line {}) is wrong",
+    ("dropout", "no mask"): "`x * mask` (line {}) should be mask, not 1",
+    ("logsumexp", "no sum"): "`np.log(s)` (line {}) should be 1/s, not 1",
 }  # fmt: skip

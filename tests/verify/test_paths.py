@@ -130,3 +130,150 @@ def test_derivatives_that_are_not_finite_inside_are_no_obstacle():
 
     found = causes(forward, lambda y_bar, x: (y_bar * 3,), np.array([1.0, -2, 0.5, -0.1]))
     assert found
+
+
+def test_steps_that_are_not_linked_are_no_run(rng):
+    def forward(x):
+        a = np.exp(x)
+        b = np.concatenate([0.3 * x, a], axis=1)
+        return b + 1.5, a
+
+    assert causes(forward, lambda y_bar, a: (y_bar[:, :3] + a * y_bar[:, 3:] * a,),
+                  rng.normal(size=(3, 3)))  # fmt: skip
+
+
+def test_extended_precision_is_followed_too(rng):
+    def forward(x, w):
+        return np.tanh(x * w), (x, w)
+
+    wide = [rng.normal(size=3).astype(np.longdouble) for _ in range(2)]
+    found = causes(forward, lambda y_bar, c: (y_bar * c[1] * c[0], y_bar * c[0] * c[0]), *wide)
+    assert len(found) == 2
+
+
+class Stateful:
+    """A layer that keeps what it saw: a running mean, a log and a cache."""
+
+    def __init__(self):
+        self.mean, self.log, self.cache = np.zeros(4), [], None
+
+    def forward(self, x):
+        mean = x.mean(axis=0)
+        self.mean = 0.9 * self.mean + 0.1 * mean
+        self.log.append(mean)
+        self.cache = (x, mean)
+        return np.tanh(x - mean) * x, (x, mean)
+
+
+def wrong(y_bar, cache):
+    return (y_bar * cache[0],)
+
+
+def test_no_tensor_stays_in_an_object(rng):
+    layer = Stateful()
+    causes(layer.forward, wrong, rng.normal(size=(3, 4)))
+    kept = [layer.mean, *layer.log, *layer.cache]
+    assert {type(array) for array in kept} == {np.ndarray}
+
+
+def test_no_tensor_stays_in_a_closure_or_in_what_it_holds(rng):
+    layer, log, last = Stateful(), {"last": []}, None
+
+    def forward(x):
+        nonlocal last
+        last = x.mean(axis=0)
+        log["last"].append(last * 2)
+        log["mean"] = last
+        return layer.forward(x)
+
+    causes(forward, wrong, rng.normal(size=(3, 4)))
+    kept = [last, *log["last"], log["mean"], layer.mean, *layer.log, *layer.cache]
+    assert {type(array) for array in kept} == {np.ndarray}
+
+
+MASK = np.array([1.0, 0, 1, 1])
+
+
+def masked(x, w, v):
+    h = np.tanh(x @ w)
+    d = h * MASK
+    return d @ v, (x, w, v, h, d)
+
+
+def indexed(x, w, v):
+    h = np.tanh(x @ w)
+    d = h[1:]
+    return d @ v, (x, w, v, h, d)
+
+
+def rectified(x, w, v):
+    h = np.tanh(x @ w)
+    d = np.maximum(h, 0)
+    return d @ v, (x, w, v, h, d)
+
+
+@pytest.mark.parametrize(
+    ("forward", "back"),
+    [
+        (masked, lambda d_bar, h: d_bar * MASK),
+        (indexed, lambda d_bar, h: np.concatenate([0 * h[:1], d_bar])),
+        (rectified, lambda d_bar, h: d_bar * (h > 0)),
+    ],
+)
+def test_a_fault_before_a_mask_or_an_index_is_found_there(forward, back, rng):
+    def backward(y_bar, cache):
+        x, w, v, h, d = cache
+        a_bar = back(y_bar @ v.T, h) * (1 - h)
+        return a_bar @ w.T, x.T @ a_bar, d.T @ y_bar
+
+    shapes = (6, 3), (3, 4), (4, 2)
+    found = causes(forward, backward, *(rng.normal(size=shape) for shape in shapes))
+    said = "the local derivative of `h = np.tanh(x @ w)` (line "
+    assert all(said in cause and cause.endswith("1 - h^2, not 1 - h") for cause in found), found
+
+
+@pytest.mark.parametrize(
+    ("local", "said"),
+    [
+        (lambda s: s, "should be s (1 - s), not s"),
+        (lambda s: 1 - s, "should be s (1 - s), not 1 - s"),
+        (lambda s: np.ones_like(s), "should be s (1 - s), not 1"),
+        (lambda s: (1 - s) ** 2, "should be s (1 - s)"),
+    ],
+)
+def test_a_line_is_told_as_a_whole(local, said, rng):
+    def forward(x, w, v):
+        a = x @ w
+        s = 1 / (1 + np.exp(-a))
+        return s @ v, (x, w, v, s)
+
+    def backward(y_bar, cache):
+        x, w, v, s = cache
+        a_bar = (y_bar @ v.T) * local(s)
+        return a_bar @ w.T, x.T @ a_bar, s.T @ y_bar
+
+    for cause in causes(forward, backward, *rng.normal(size=(3, 3, 3))):
+        assert "`s = 1 / (1 + np.exp(-a))` (line " in cause and cause.endswith(said)
+
+
+def test_a_fault_that_is_not_linear_has_no_place(rng):
+    def forward(x, w):
+        h = np.maximum(x @ w, 0)
+        return h.mean(axis=0), (x, w, h)
+
+    def backward(y_bar, cache):
+        x, w, h = cache
+        a_bar = np.broadcast_to(y_bar / len(x) * (y_bar > 0), h.shape)
+        return a_bar @ w.T, x.T @ a_bar
+
+    for cause in causes(forward, backward, *rng.normal(size=(2, 3, 3))):
+        assert "not linear" in cause and "(line" not in cause
+
+
+def test_many_terms_are_searched_in_a_moment(rng):
+    def forward(x):
+        return sum(np.sin(k * x) for k in range(1, 101)), x
+
+    start = time.process_time()
+    causes(forward, lambda y_bar, x: (y_bar * np.cos(x),), rng.normal(size=3))
+    assert time.process_time() - start < 10  # 0.5 s; with all runs of terms it took 15
