@@ -118,8 +118,10 @@ def test_ctrl_c_reaches_a_process_from_outside(tmp_path):
     process = start(path, 10**6)
     wait_for_news(path, process)
     os.kill(process.pid, signal.SIGINT)
-    process.join()
-    assert process.exitcode > 0  # it ended by itself, with an error
+    process.join(60)
+    code = process.exitcode
+    process.kill()
+    assert code is not None and code > 0  # it ended by itself, with an error
     assert tr.load_checkpoint(path)[1]["progress"]["epoch"] > 0
 
 
@@ -371,3 +373,19 @@ def test_the_state_of_a_single_number_goes_on_bit_for_bit(make, tmp_path, rng):
         optimizer.step()
         resumed.step()
         assert twin.item() == w.item() and resumed.state == optimizer.state
+
+
+def test_ctrl_c_after_the_last_look_is_not_lost(tmp_path, monkeypatch):
+    run, before = trainer(tmp_path / NAME), signal.getsignal(signal.SIGINT)
+    install, late_ones = signal.signal, [signal.SIGINT]
+
+    def late(number, handler):
+        if handler is before and late_ones:  # about to be restored
+            signal.raise_signal(late_ones.pop())
+        return install(number, handler)
+
+    monkeypatch.setattr(signal, "signal", late)
+    with pytest.raises(KeyboardInterrupt):
+        list(run.fit(2))
+    monkeypatch.undo()
+    assert run.progress.epoch == 1 and signal.getsignal(signal.SIGINT) is before

@@ -147,8 +147,6 @@ class Trainer:
                         raise KeyboardInterrupt
                 self._settle()
                 epoch = self._finish_epoch()  # it is saved
-                if interrupted():
-                    raise KeyboardInterrupt
             yield epoch
 
     def _batches(self) -> Iterator[tuple]:
@@ -337,7 +335,8 @@ def _correct(logits: Tensor, labels: np.ndarray) -> int:
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C only sets a flag, so that a step ends; the second one interrupts at once.
 
-    Where SIGINT is ignored, as in a job that a shell started behind ``trap "" INT``, it stays so.
+    At the end a flag that is set interrupts: nobody may have seen it. Where SIGINT is ignored, as
+    in a job that a shell started behind ``trap "" INT``, it stays so.
     """
     asked: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()  # signals reach no other
@@ -355,3 +354,5 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(asked)
     finally:
         signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
