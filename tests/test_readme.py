@@ -20,9 +20,14 @@ def blocks(language):
 @pytest.mark.usefixtures("renderer")
 def test_its_examples_print_the_numbers_and_draw_the_picture_they_show(tmp_path):
     """The same words and numbers; the digits of rounding errors may differ between machines."""
-    code = "\n".join(blocks("python"))
+    parts = re.split(r"^```(.*)$\n", README, flags=re.MULTILINE)
+    lines = [text if kind == "python" else re.sub(r".+", "", text)
+            for kind, text in zip(["", *parts[1::2]], parts[::2], strict=True)]  # fmt: skip
+    (tmp_path / "readme.py").write_text(
+        "\n".join(lines), encoding="utf-8"
+    )  # each line in its place
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", "readme.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
