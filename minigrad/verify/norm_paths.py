@@ -137,7 +137,7 @@ def _factor(norm: Norm, got: np.ndarray, expected: np.ndarray, tolerance: float)
     """got = c expected, with a known quantity c per channel."""
     gamma, r, var = norm.gamma, norm.inv_std, norm.var
     factors = {
-        "factor gamma": gamma, "factor 1/gamma": 1 / gamma, "factor inv_std": r,
+        "factor gamma": gamma, "factor 1/gamma: gamma is missing": 1 / gamma, "factor inv_std": r,
         "factor 1/inv_std": 1 / r, "factor inv_std^2": r * r,
         "factor var + eps": 1 / (r * r), "factor sqrt(var/(var + eps)): eps": np.sqrt(var) * r,
         "eps is missing": 1 / (np.sqrt(var) * r), "factor gamma^2": gamma * gamma,

@@ -62,7 +62,7 @@ def find_the_bug(n):
     causes = {
         "variance taken as constant": "missing variance path",
         "mean taken as constant": "missing mean path",
-        "gamma forgotten": "factor 1/gamma",
+        "gamma forgotten": "factor 1/gamma: gamma is missing",
         "N - 1 in the variance": "factor N/(N - 1) in the variance path",
         "x for x_hat in gamma_bar": "computes sum(y_bar x): x is not normalized",
         "eps forgotten": "eps is missing",
