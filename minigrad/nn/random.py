@@ -1,5 +1,6 @@
 """The random numbers of initialization and dropout, drawn on the host whatever the device."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -40,3 +41,14 @@ def generators(net: Any) -> dict[str, np.random.Generator]:
         if isinstance(own, np.random.Generator) and own is not _DEFAULT:
             found[path] = own
     return found
+
+
+def states(generators: Iterable[np.random.Generator]) -> list[tuple[np.random.Generator, Any]]:
+    """Each with its state, for ``rewind``."""
+    return [(g, g.bit_generator.state) for g in generators]
+
+
+def rewind(states: list[tuple[np.random.Generator, Any]]) -> None:
+    """Let each draw again what it drew since."""
+    for g, state in states:
+        g.bit_generator.state = state

@@ -7,7 +7,7 @@ import numpy as np
 from minigrad import backend
 from minigrad.errors import UsageError
 from minigrad.fused.foreach import all_finite
-from minigrad.nn.random import generators
+from minigrad.nn.random import generators, rewind, states
 from minigrad.tensor import tensor
 from minigrad.train.recorded import RecordedStep, train_step
 
@@ -111,13 +111,12 @@ class Ahead:
         trainer = self.trainer
         tensors = [*trainer.net.parameters(), *trainer.net.buffers()]
         state = trainer.optimizer.state_dict()
-        numbers = {k: g.bit_generator.state for k, g in generators(trainer.net).items()}
-        return [(t, t.array) for t in tensors], state, numbers
+        drawn = states(generators(trainer.net).values())
+        return [(t, t.array) for t in tensors], state, drawn
 
     def _restore(self) -> None:
-        arrays, state, numbers = self.start
+        arrays, state, drawn = self.start
         for t, array in arrays:
             t.data = array
         self.trainer.optimizer.load_state_dict(state)
-        for key, generator in generators(self.trainer.net).items():
-            generator.bit_generator.state = numbers[key]
+        rewind(drawn)

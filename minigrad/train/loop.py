@@ -20,7 +20,7 @@ from minigrad.data.loader import DataLoader, TensorDataset, check_lengths
 from minigrad.errors import AnomalyError, MinigradError, UsageError, facts
 from minigrad.files import corrupt
 from minigrad.nn import kernels
-from minigrad.nn.random import generators
+from minigrad.nn.random import generators, rewind, states
 from minigrad.tensor import Tensor, tensor
 from minigrad.train.ahead import Ahead
 from minigrad.train.checkpoint import (
@@ -187,7 +187,7 @@ class Trainer:
         self.optimizer.zero_grad()
         before = dict(self.net.named_buffers())
         before = {name: buffer.array for name, buffer in before.items()}
-        drawn = [(g, g.bit_generator.state) for g in generators(self.net).values()]
+        drawn = states(generators(self.net).values())
         with _quiet():
             logits = self.net(batch)
             loss = kernels.cross_entropy(logits, labels)
@@ -221,8 +221,7 @@ class Trainer:
         where = f"training: epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
         for name, buffer in self.net.named_buffers():
             buffer.data = buffers[name]
-        for generator, state in drawn:
-            generator.bit_generator.state = state
+        rewind(drawn)
         try:
             with anomaly_mode(), nn.frozen_statistics():
                 kernels.cross_entropy(self.net(batch), labels).backward()

@@ -24,7 +24,7 @@ from minigrad.fused.cuda import matmul
 from minigrad.fused.cuda.foreach import copy_all
 from minigrad.nn import kernels
 from minigrad.nn.module import statistics_are_frozen
-from minigrad.nn.random import generators
+from minigrad.nn.random import generators, rewind, states
 from minigrad.tensor import Tensor, tensor
 
 _PLAIN = (int, float, str, type(None), np.generic)  # attributes that are compared by value
@@ -235,8 +235,7 @@ class RecordedStep:
                     vars(owner).update(values)
                 self.optimizer.load_state_dict(optimizer)
                 self._assign(before)
-                for g, state in random:
-                    g.bit_generator.state = state
+                rewind(random)
                 stream.synchronize()
         self.shown = before
 
@@ -244,7 +243,7 @@ class RecordedStep:
         """The generators that a step may draw from, with their states."""
         held = (value for owner in self.owners for value in vars(owner).values())
         own = [value for value in held if isinstance(value, np.random.Generator)]
-        return [(g, g.bit_generator.state) for g in (*generators(self.net).values(), *own)]
+        return states([*generators(self.net).values(), *own])
 
     def _step(self) -> tuple[Any, Any]:
         before = self._random()
