@@ -9,7 +9,7 @@ import numpy as np
 
 from minigrad.verify import mixups, norm_paths
 from minigrad.verify.faults import Followed
-from minigrad.verify.fit import close, relative_error, tolerance_of, written
+from minigrad.verify.fit import averaged, close, relative_error, rooted, tolerance_of, written
 from minigrad.verify.judge import Sample
 from minigrad.verify.reference import Expected
 from minigrad.verify.subject import BackwardFailed, Subject, are_batch_norms
@@ -48,9 +48,9 @@ def cause_of(
     expected = np.stack([np.asarray(s.expected, np.float64) for s in random])
     known = np.isfinite(expected)
     got, expected = np.where(known, got, 0), np.where(known, expected, 0)
-    everywhere, place = _factor(subject, got, expected), _place(subject, random)
+    bad = np.any([s.excess_of > 1 for s in random], axis=0)
+    everywhere, place = _factor(subject, got, expected), _place(subject, bad)
     if place and not everywhere:
-        bad = np.stack([s.excess_of > 1 for s in random]).any(axis=0)
         factor = _factor(subject, got[:, bad], expected[:, bad])
         if factor or bad.sum() == 1:
             return f"{place}: {factor}" if factor else place
@@ -115,9 +115,8 @@ def _in_float64(subject: Subject, k: int, samples: list[Sample]) -> tuple[Subjec
     return (subject, samples) if all(s.ok for s in seen) else (wide, seen)
 
 
-def _place(subject: Subject, samples: list[Sample]) -> str:
+def _place(subject: Subject, bad: np.ndarray) -> str:
     """The wrong elements, if they are few: one element, one row, one channel."""
-    bad = np.stack([s.excess_of > 1 for s in samples]).any(axis=0)
     if bad.all() or not bad.ndim or bad.size < 3:
         return ""
     where = np.argwhere(bad)
@@ -174,15 +173,12 @@ def _named_numbers(subject: Subject) -> list[tuple[float, str]]:
             name = " ".join(axes[i] for i in chosen) if n < len(shape) or n == 1 else "x.size"
             one = f"({name})" if " " in name else name
             if value > 1:
-                mean, sum_ = "perhaps a sum became a mean", "perhaps a mean became a sum"
-                found.append((float(value), f"factor {one} = {value}: {sum_}"))
-                found.append((1 / value, f"factor 1/{one} = 1/{value}: {mean}"))
+                found += averaged(value, one)
             if value > 2:
                 found.append((value / (value - 1), f"factor {one}/({name} - 1)"))
                 found.append(((value - 1) / value, f"factor ({name} - 1)/{one}"))
             if n == 1 and value > 1:
-                found.append((value**0.5, f"factor sqrt({name}) = sqrt({value})"))
-                found.append((value**-0.5, f"factor 1/sqrt({name}) = 1/sqrt({value})"))
+                found += rooted(value, name)
     return found
 
 

@@ -24,6 +24,21 @@ def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(got - expected).max(initial=0) / size) if size else np.inf
 
 
+def averaged(n: int, name: str = "") -> list[tuple[float, str]]:
+    """What is off where ``n`` numbers, called ``name``, are summed for a mean, or averaged."""
+    times, by = (f"{name} = {n}", f"1/{name} = 1/{n}") if name else (f"{n}", f"1/{n}")
+    return [
+        (float(n), f"factor {times}: perhaps a mean became a sum"),
+        (1 / n, f"factor {by}: perhaps a sum became a mean"),
+    ]
+
+
+def rooted(n: int, name: str = "") -> list[tuple[float, str]]:
+    """What is off where the scale 1/sqrt(n) of a sum of ``n`` numbers is left out, or too much."""
+    root = f"sqrt({name}) = sqrt({n})" if name else f"sqrt({n})"
+    return [(n**0.5, f"factor {root}"), (n**-0.5, "factor " + root.replace("sqrt", "1/sqrt"))]
+
+
 def written(off: float) -> str:
     """The number 1 + off, as ``1 + 1e-10`` where its digits would hide that it is not 1."""
     sign = "+" if off > 0 else "-"

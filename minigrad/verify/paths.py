@@ -6,11 +6,12 @@ that is a multiple of one such part has a name: the code that the path leads thr
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 
 from minigrad.core.node import Node
-from minigrad.verify.fit import close, written
+from minigrad.verify.fit import averaged, close, rooted, written
 from minigrad.verify.subject import Subject
 from minigrad.verify.traced import Edge, Graph, said, said_operand, trace
 
@@ -91,36 +92,27 @@ class Paths:
                 found.append((likely == 2, not is_value, likely, index, words.format(where)))
         return min(found)[-1] if found else self._never(k, tolerance)
 
-    def named(self, c: float) -> str:
-        """The name of a factor, from the sizes that the graph sums over; empty if it has none."""
-        named = [(-1.0, "wrong sign"), (2.0, "factor 2"), (0.5, "factor 1/2")]
-        for n in self._counts:
-            named += [
-                (n, f"factor {n}: perhaps a mean became a sum"),
-                (1 / n, f"factor 1/{n}: perhaps a sum became a mean"),
-                (n**0.5, f"factor sqrt({n})"),
-                (n**-0.5, f"factor 1/sqrt({n})"),
-            ]
-        return next((name for value, name in named if abs(c - value) <= _DIGITS * abs(value)), "")
-
-    @property
-    def _counts(self) -> list[int]:
-        """Numbers in a sum, a mean, or a product of matrices."""
-        found = []
+    @cached_property
+    def _named(self) -> list[tuple[float, str]]:
+        """Factors that have a name; sizes are those of sums, means and products of matrices."""
+        sizes = []
         for node in self.graph.consumers:
             if node.op is not None and node.op.name in ("sum", "mean"):
-                found.append(node.inputs[0].size // max(node.value.size, 1))
+                sizes.append(node.inputs[0].size // max(node.value.size, 1))
             elif node.op is not None and node.op.name == "matmul":
-                found.append(node.inputs[0].shape[-1])
-        return [n for n in dict.fromkeys(found) if n > 1]
+                sizes.append(node.inputs[0].shape[-1])
+        named = [(-1.0, "wrong sign"), (2.0, "factor 2"), (0.5, "factor 1/2")]
+        for n in dict.fromkeys(n for n in sizes if n > 1):
+            named += averaged(n) + rooted(n)
+        return named
 
     def _counted(self, off: float) -> tuple[int, str]:
         """What a factor 1 + off of a path means; the less likely, the larger the number."""
         if abs(1 + off) < _DIGITS:
             return 0, "missing path through {}"
-        name = self.named(1 + off)
-        what, _, why = (name or f"factor {written(off)}").partition(": ")
-        return 1 if name else 2, f"{what} in the path through {{}}" + f": {why}" * bool(why)
+        names = [name for c, name in self._named if abs(1 + off - c) <= _DIGITS * abs(c)]
+        what, _, why = (names or [f"factor {written(off)}"])[0].partition(": ")
+        return 1 if names else 2, f"{what} in the path through {{}}" + f": {why}" * bool(why)
 
     def _never(self, k: int, tolerance: float) -> str:
         """The path that is missing each time, of code that runs again and again."""
@@ -132,10 +124,8 @@ class Paths:
             if len(edges) > 1:
                 found = [self.graph.pull_without(edges, one)[k] for one in self.y_bar]
                 if close(np.stack(found), self.got[k], tolerance):
-                    said_once = self._said_edge(*edges[0])
-                    return "missing path through " + re.sub(
-                        r", time .*?\)", ", every time)", said_once
-                    )
+                    once = self._said_edge(*edges[0])
+                    return "missing path through " + re.sub(r", time .*?\)", ", every time)", once)
         return ""
 
     def _parts(self, end: Node) -> Iterator[tuple[Node, list[Edge]]]:
