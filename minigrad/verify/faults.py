@@ -94,7 +94,7 @@ class Errors:
         yield from self._assigned()
         alone = whole or local
         if len(alone) == 1:
-            yield self._derivative(alone[0])
+            yield _derivative(alone[0][-1], *self._came(alone[0]))
         if chain:
             yield self._between(chain, is_local=bool(local))
 
@@ -174,19 +174,13 @@ class Errors:
 
         Of ``others`` that may be wrong as well, what hands a cotangent on takes the formula over.
         """
-        found = {run[-1]: run for run in runs if all(self._came(run))}
+        found = {run[-1]: both for run in runs if all(both := self._came(run))}
         if others > 1:
-            found = {y: run for y, run in found.items() if not _hands_on(*self._came(run))}
-        return self._derivative(*found.values()) if len(found) == 1 else ""
-
-    def _derivative(self, run: Run) -> str:
-        """That the derivative of the last value of a run is wrong, with formulas if there are."""
-        came, right = self._came(run)
-        words = f"should be {right}" if right else "is wrong"
-        words += f", not {came}" if right and came else f": it should not be {came}" if came else ""
-        is_y = not _name(run[-1]) and re.search(r"\by\b", words)
-        value = ", with y its value" if is_y else ""
-        return f"the local derivative of {said(run[-1])} {words}{value}"
+            found = {y: both for y, both in found.items() if not _hands_on(*both)}
+        if len(found) != 1:
+            return ""
+        ((y, both),) = found.items()
+        return _derivative(y, *both)
 
     def _came(self, run: Run) -> tuple[str, str]:
         """Formulas of the derivative of the last value of a run by the first, as it came and as it
@@ -275,6 +269,15 @@ def _is_statement(run: Run) -> bool:
     before, *inner = ((p.lines, p.turn) if (p := node.origin) else () for node in run)
     is_whole = run[-1].origin is not None and run[-1].origin.is_whole
     return is_whole and before != inner[-1] and set(inner) == {inner[-1]}
+
+
+def _derivative(y: Node, came: str, right: str) -> str:
+    """That the derivative which made ``y`` is wrong, with formulas if there are."""
+    words = f"should be {right}" if right else "is wrong"
+    words += f", not {came}" if right and came else f": it should not be {came}" if came else ""
+    is_y = not _name(y) and re.search(r"\by\b", words)
+    value = ", with y its value" if is_y else ""
+    return f"the local derivative of {said(y)} {words}{value}"
 
 
 def _hands_on(came: str, right: str) -> bool:

@@ -207,10 +207,9 @@ def _causes(
 
 
 def _with_cause(finding: Finding, causes: dict[str | None, str]) -> Finding:
-    cause = causes.get(finding.input, "") if finding.cause == "analytic" else ""
-    return (
-        replace(finding, message=f"{finding.message}; likely cause: {cause}") if cause else finding
-    )
+    cause = causes.get(finding.input) if finding.cause == "analytic" else ""
+    message = f"{finding.message}; likely cause: {cause}"
+    return replace(finding, message=message) if cause else finding
 
 
 class _Wide:

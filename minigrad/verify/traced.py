@@ -19,7 +19,7 @@ from minigrad.core.node import Node, ancestors, leaf
 from minigrad.core.sweep import backward_sweep, forward_sweep
 from minigrad.observer import Observer, is_ours
 from minigrad.tensor import Tensor
-from minigrad.verify.subject import FAILURES, Subject, is_pair
+from minigrad.verify.subject import Subject, is_pair
 
 _ZERO = 1e-12  # of the cotangents of other operands: what is left of one that cancels
 _LONG = 60  # characters of an expression that are shown
@@ -220,9 +220,10 @@ def known(bar: Any, node: Node) -> np.ndarray:
 
 
 def trace(subject: Subject) -> Graph | None:
-    """The graph of the forward; None where it does not run on tensors.
+    """The graph of the forward; None where its result is none of its operations.
 
     An object whose method it is is copied, lest it keep tensors; what else keeps some gets arrays.
+    Raises what the forward raises of tensors, or an op that it calls.
     """
     leaves = [leaf(x, True, name) for x, name in zip(subject.inputs, subject.names, strict=True)]
     made: list[ref] = []
@@ -242,24 +243,21 @@ def trace(subject: Subject) -> Graph | None:
         root = y.node if isinstance(y, Traced) and y.requires_grad else None
         del forward, pair, y
         return Graph(root, leaves) if root is not None else None
-    except FAILURES:  # it is not made for tensors, or assigns to them
-        return None
     finally:
         _give_back([tensor for one in made if (tensor := one()) is not None])
 
 
 def _give_back(kept: list[Tensor]) -> None:
     """Put arrays where these tensors are still held: in lists, dicts, attributes and closures."""
-    for tensor in kept:
-        for holder in gc.get_referrers(tensor):
-            if isinstance(holder, CellType):
-                holder.cell_contents = tensor.numpy()
-            elif isinstance(holder, list) and holder is not kept:
-                holder[:] = [tensor.numpy() if item is tensor else item for item in holder]
-            elif not isinstance(holder, (list, FrameType)):
-                items = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
-                for name in [name for name, item in items.items() if item is tensor]:
-                    items[name] = tensor.numpy()
+    arrays = {id(tensor): tensor.numpy() for tensor in kept}
+    for holder in gc.get_referrers(*kept) if kept else ():
+        if isinstance(holder, CellType):
+            holder.cell_contents = arrays[id(holder.cell_contents)]
+        elif isinstance(holder, list) and holder is not kept:
+            holder[:] = [arrays.get(id(item), item) for item in holder]
+        elif not isinstance(holder, (list, FrameType)):
+            items = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
+            items.update({name: arrays[id(t)] for name, t in items.items() if id(t) in arrays})
 
 
 def said(node: Node) -> str:
