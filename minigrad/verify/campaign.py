@@ -110,8 +110,7 @@ def _telling(rows: dict[int, Row], probes: dict[int, Probe]) -> Row:
     wrong = {i: row for i, row in wrong.items() if not row.error <= row.bound} or wrong
     if wrong:
         return wrong[_smallest(wrong, probes)]
-    judged = [row for row in rows.values() if row.verdict != "VACUOUS"] or [*rows.values()]
-    return max(judged, key=lambda row: row.error / row.bound if row.bound else 0.0)
+    return max(rows.values(), key=lambda row: row.telling)
 
 
 def _smallest(found: Iterable[int], probes: dict[int, Probe]) -> int:

@@ -141,16 +141,11 @@ def _check_order(
     for _ in range(_COTANGENTS):
         for row, finding in _compared(f, arrays, names, reference, rng, label):
             key = row.input, row.pair
-            if key not in worst or _telling(row) > _telling(worst[key][0]):
+            if key not in worst or row.telling > worst[key][0].telling:
                 worst[key] = row, finding
     for row, finding in worst.values():
         report.rows.append(row)
         report.findings += [finding] if finding is not None else []
-
-
-def _telling(row: Row) -> tuple[bool, float]:
-    """What to sort by: the last one tells most."""
-    return row.verdict != "VACUOUS", row.error / row.bound if row.bound else row.error
 
 
 def _compared(

@@ -60,6 +60,12 @@ class Row:
     index: tuple[int, ...] = ()
     verdict: str = ""  # "proven", "WRONG", "VACUOUS"
 
+    @property
+    def telling(self) -> tuple[bool, bool, float]:
+        """What to sort by: the last one tells most."""
+        excess = self.error / self.bound if self.bound else self.error
+        return not self.ok, self.verdict != "VACUOUS", excess
+
 
 @dataclass
 class Report:

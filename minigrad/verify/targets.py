@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from minigrad.declaration import REGISTRY
 from minigrad.errors import DTypeError, UsageError, describe, facts
 from minigrad.verify import probes as builtin
@@ -43,10 +41,7 @@ def _one_row(name: str, report: Report) -> Row:
         note = Finding("vacuous", name, message=f"{name}: nothing to differentiate")
         report.notes.append(note)
         return Row(name, "-", 0.0, 0.0, ok=True, verdict="VACUOUS")
-    worst = max(
-        report.rows,
-        key=lambda row: (not row.ok, row.verdict != "VACUOUS", row.error / (row.bound or np.inf)),
-    )
+    worst = max(report.rows, key=lambda row: row.telling)
     pair = f"{worst.pair}, worst of {len(report.rows)}"
     return Row(name, pair, worst.error, worst.bound, worst.ok, worst.index, worst.verdict)
 
