@@ -15,7 +15,7 @@ from minigrad import backend
 from minigrad.errors import ShapeError, check_number, describe, facts
 from minigrad.fused.foreach import track
 from minigrad.nn import kernels
-from minigrad.nn.layers import check_momentum, filled, parameter
+from minigrad.nn.layers import affine_parameters, check_momentum, filled
 from minigrad.nn.module import Module
 from minigrad.ops.shape import floating
 
@@ -45,10 +45,7 @@ class StatisticsNorm(Module):
         self.momentum = None if momentum is None else check_momentum(self, momentum)
         self.affine, self.track_running_stats = affine, track_running_stats
         self.unbiased = unbiased
-        self.weight = self.bias = None
-        if affine:
-            self.weight = parameter((num_features,), dtype, "gamma", fill=1.0)
-            self.bias = parameter((num_features,), dtype, "beta")
+        self.weight, self.bias = affine_parameters((num_features,), dtype, affine)
         if track_running_stats:
             self.register_buffer("running_mean", filled((num_features,), dtype, "mean"))
             self.register_buffer("running_var", filled((num_features,), dtype, "var", fill=1.0))

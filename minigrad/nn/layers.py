@@ -55,6 +55,13 @@ def parameter(shape: tuple[int, ...], dtype: Any, name: str, fill: float = 0.0) 
     return tensor(filled(shape, dtype, name, fill), requires_grad=True, name=name)
 
 
+def affine_parameters(shape: tuple[int, ...], dtype: Any, affine: bool) -> tuple[Any, Any]:
+    """gamma and beta of a normalization, ones and zeros at first; None and None of one without."""
+    if not affine:
+        return None, None
+    return parameter(shape, dtype, "gamma", fill=1.0), parameter(shape, dtype, "beta")
+
+
 def reset_(module: Any, fan_in: int, rng: init.Seed) -> None:
     """PyTorch's default: weight and bias uniform within ``1 / sqrt(fan_in)``."""
     bound = 1 / sqrt(max(fan_in, 1))

@@ -9,7 +9,7 @@ from minigrad import backend, ops
 from minigrad.errors import ShapeError, check_number, describe, facts
 from minigrad.nn import kernels
 from minigrad.nn.batchnorm import StatisticsNorm
-from minigrad.nn.layers import check_groups, parameter
+from minigrad.nn.layers import affine_parameters, check_groups
 from minigrad.nn.module import Module
 
 
@@ -37,11 +37,8 @@ class LayerNorm(Module):
         dtype: Any = "float64",
     ):
         self.eps = check_number("LayerNorm: eps", eps)
-        self.normalized_shape = tuple(np.ravel(normalized_shape).tolist())
-        self.weight = self.bias = None
-        if elementwise_affine:
-            self.weight = parameter(self.normalized_shape, dtype, "gamma", fill=1.0)
-            self.bias = parameter(self.normalized_shape, dtype, "beta")
+        shape = self.normalized_shape = tuple(np.ravel(normalized_shape).tolist())
+        self.weight, self.bias = affine_parameters(shape, dtype, elementwise_affine)
 
     def forward(self, x: Any) -> Any:
         gamma, beta = self.weight, self.bias
@@ -86,10 +83,7 @@ class GroupNorm(Module):
         check_groups(self, "num_groups", num_groups, num_channels)
         self.eps = check_number("GroupNorm: eps", eps)
         self.num_groups, self.num_channels = num_groups, num_channels
-        self.weight = self.bias = None
-        if affine:
-            self.weight = parameter((num_channels,), dtype, "gamma", fill=1.0)
-            self.bias = parameter((num_channels,), dtype, "beta")
+        self.weight, self.bias = affine_parameters((num_channels,), dtype, affine)
 
     def forward(self, x: Any) -> Any:
         if x.ndim < 2 or x.shape[1] != self.num_channels:

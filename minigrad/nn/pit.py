@@ -6,7 +6,7 @@ import numpy as np
 
 from minigrad import backend, ops
 from minigrad.errors import ShapeError, check_count, check_number, describe, facts
-from minigrad.nn.layers import check_momentum, filled, parameter
+from minigrad.nn.layers import affine_parameters, check_momentum, filled
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
@@ -59,10 +59,7 @@ class ProbabilityIntegralNorm1d(Module):
         self.num_features, self.quantiles = num_features, quantiles
         self.bandwidth = check_number(f"{kind}: bandwidth", bandwidth, positive=True)
         self.eps, self.momentum = check_number(f"{kind}: eps", eps), check_momentum(self, momentum)
-        self.weight = self.bias = None
-        if affine:
-            self.weight = parameter((num_features,), dtype, "gamma", fill=1.0)
-            self.bias = parameter((num_features,), dtype, "beta")
+        self.weight, self.bias = affine_parameters((num_features,), dtype, affine)
         normal = filled((quantiles, num_features), dtype, "quantiles")
         normal += np.linspace(-1.5, 1.5, quantiles, dtype=normal.dtype)[:, None]
         self.register_buffer("running_quantiles", normal)

@@ -6,7 +6,7 @@ import numpy as np
 
 from minigrad import ops
 from minigrad.errors import ShapeError, UsageError, check_number, describe, facts
-from minigrad.nn.layers import check_momentum, filled, parameter
+from minigrad.nn.layers import affine_parameters, check_momentum, filled
 from minigrad.nn.module import Module
 from minigrad.ops.decomposition import cholesky, inv, sqrtm
 from minigrad.tensor import Tensor
@@ -62,10 +62,7 @@ class Whitening1d(Module):
         self.num_features, self.method = num_features, method
         self.eps = check_number("Whitening1d: eps", eps)
         self.momentum = check_momentum(self, momentum)
-        self.weight = self.bias = None
-        if affine:
-            self.weight = parameter((num_features,), dtype, "gamma", fill=1.0)
-            self.bias = parameter((num_features,), dtype, "beta")
+        self.weight, self.bias = affine_parameters((num_features,), dtype, affine)
         self.register_buffer("running_mean", filled((num_features,), dtype, "mean"))
         self.register_buffer("running_cov", np.eye(num_features, dtype=dtype))
 
