@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from minigrad import backend
 from minigrad.errors import ShapeError, check_number, describe, facts
 from minigrad.fused.foreach import track
 from minigrad.nn import kernels
-from minigrad.nn.layers import affine_parameters, check_momentum, filled
+from minigrad.nn.layers import affine_parameters, check_momentum, filled, ones_and_zeros
 from minigrad.nn.module import Module
-from minigrad.ops.shape import floating
 
 
 class StatisticsNorm(Module):
@@ -67,9 +65,7 @@ class StatisticsNorm(Module):
         """The parameters; ones and zeros where ``affine`` is false."""
         if self.affine:
             return self.weight, self.bias
-        array = floating(getattr(x, "array", x))
-        ones = backend.namespace(array).ones(self.num_features, dtype=array.dtype)
-        return ones, ones * 0
+        return ones_and_zeros((self.num_features,), x)
 
     def by_running_statistics(self, x: Any, gamma: Any, beta: Any) -> Any:
         """``x`` normalized as in evaluation."""

@@ -19,6 +19,7 @@ from minigrad.errors import (
 from minigrad.nn import init, kernels
 from minigrad.nn.module import Module, statistics_are_frozen
 from minigrad.nn.random import generator
+from minigrad.ops.shape import floating
 from minigrad.tensor import Tensor, tensor
 
 
@@ -60,6 +61,13 @@ def affine_parameters(shape: tuple[int, ...], dtype: Any, affine: bool) -> tuple
     if not affine:
         return None, None
     return parameter(shape, dtype, "gamma", fill=1.0), parameter(shape, dtype, "beta")
+
+
+def ones_and_zeros(shape: tuple[int, ...], x: Any) -> tuple[Any, Any]:
+    """What stands for gamma and beta where there are none, of the library and dtype of ``x``."""
+    array = floating(getattr(x, "array", x))
+    xp = backend.namespace(array)
+    return xp.ones(shape, dtype=array.dtype), xp.zeros(shape, dtype=array.dtype)
 
 
 def reset_(module: Any, fan_in: int, rng: init.Seed) -> None:

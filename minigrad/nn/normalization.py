@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from minigrad import backend, ops
+from minigrad import ops
 from minigrad.errors import ShapeError, check_number, describe, facts
 from minigrad.nn import kernels
 from minigrad.nn.batchnorm import StatisticsNorm
-from minigrad.nn.layers import affine_parameters, check_groups
+from minigrad.nn.layers import affine_parameters, check_groups, ones_and_zeros
 from minigrad.nn.module import Module
 
 
@@ -43,9 +43,7 @@ class LayerNorm(Module):
     def forward(self, x: Any) -> Any:
         gamma, beta = self.weight, self.bias
         if gamma is None:
-            array = getattr(x, "array", x)
-            gamma = backend.namespace(array).ones(self.normalized_shape, dtype=array.dtype)
-            beta = gamma * 0
+            gamma, beta = ones_and_zeros(self.normalized_shape, x)
         return kernels.layer_norm(x, gamma, beta, eps=self.eps)
 
     def extra_repr(self) -> str:
@@ -91,9 +89,8 @@ class GroupNorm(Module):
             raise ShapeError(facts("GroupNorm: x", expected=expected, got=describe(x)))
         m = prod(x.shape[1:]) // self.num_groups
         grouped = ops.reshape(x, shape=(x.shape[0], self.num_groups, m))
-        array = getattr(x, "array", x)
-        ones = backend.namespace(array).ones(self.num_groups, dtype=array.dtype)
-        x_hat = kernels.batch_norm(grouped, ones, ones * 0, axis=(2,), eps=self.eps)
+        unit = ones_and_zeros((self.num_groups,), x)
+        x_hat = kernels.batch_norm(grouped, *unit, axis=(2,), eps=self.eps)
         x_hat = ops.reshape(x_hat, shape=x.shape)
         if self.weight is None or self.bias is None:
             return x_hat
