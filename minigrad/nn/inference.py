@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from minigrad import backend, ops
+from minigrad import backend
 from minigrad.context import no_grad
 from minigrad.errors import ShapeError, UsageError, describe, facts
 from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, PooledStatistics
@@ -13,6 +13,7 @@ from minigrad.nn.container import Sequential
 from minigrad.nn.conv import Conv1d, Conv2d, Conv3d
 from minigrad.nn.layers import Identity, Linear
 from minigrad.nn.module import Module
+from minigrad.ops.normalization import per_channel
 from minigrad.tensor import Tensor, tensor
 
 _NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
@@ -104,9 +105,7 @@ class ChannelAffine(Module):
         self.register_buffer("shift", shift)
 
     def forward(self, x: Any) -> Any:
-        channels = (-1,) + (1,) * (x.ndim - 2)
-        scale, shift = (ops.reshape(p, shape=channels) for p in (self.scale, self.shift))
-        return scale * x + shift
+        return per_channel(self.scale, x) * x + per_channel(self.shift, x)
 
 
 class Folded(Identity):

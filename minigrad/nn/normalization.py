@@ -11,6 +11,7 @@ from minigrad.nn import kernels
 from minigrad.nn.batchnorm import StatisticsNorm
 from minigrad.nn.layers import affine_parameters, check_groups, ones_and_zeros
 from minigrad.nn.module import Module
+from minigrad.ops.normalization import per_channel
 
 
 class LayerNorm(Module):
@@ -94,10 +95,7 @@ class GroupNorm(Module):
         x_hat = ops.reshape(x_hat, shape=x.shape)
         if self.weight is None or self.bias is None:
             return x_hat
-        channels = (-1,) + (1,) * (x.ndim - 2)
-        return ops.reshape(self.weight, shape=channels) * x_hat + ops.reshape(
-            self.bias, shape=channels
-        )
+        return per_channel(self.weight, x) * x_hat + per_channel(self.bias, x)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}"

@@ -54,22 +54,24 @@ def batch_norm(x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     """
     mean, var = (p if p is None or hasattr(p, "shape") else as_array(p) for p in (mean, var))
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
-    channels = (-1,) + (1,) * (x.ndim - 2)  # (C,) aligned with axis 1
-    if x.ndim > 2:
-        gamma, beta = (reshape(p, shape=channels) for p in (gamma, beta))
+    gamma, beta = per_channel(gamma, x), per_channel(beta, x)
     if mean is None:
         xc, variance = _deviations(wide(x), axis)
     else:
-        mu, variance = mean, var
-        if x.ndim > 2:
-            mu, variance = (reshape(s, shape=channels) for s in (mean, var))
-            mu = label(mu, "mean")
+        mu, variance = per_channel(mean, x), per_channel(var, x)
+        if mu is not mean:  # which has a name of its own
+            label(mu, "mean")
         xc = label(x - mu, "xc")
     with scope("normalize"):
         inv_std = label(reciprocal(sqrt(add(variance, eps))), "inv_std")
         x_hat = label(xc * inv_std if mean is not None else narrow(xc * inv_std, x), "x_hat")
     with scope("affine"):
         return gamma * x_hat + beta
+
+
+def per_channel(p, x):
+    """``p``, (C,), aligned with axis 1 of ``x``."""
+    return p if x.ndim == 2 else reshape(p, shape=(-1,) + (1,) * (x.ndim - 2))
 
 
 def _deviations(x, axis):
