@@ -175,11 +175,7 @@ class Module:
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """``(path, module)`` of this module and all below, each once, outermost first."""
-        seen: set[int] = set()
-        for path, module in self._paths(prefix):
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield path, module
+        return _each_once(self._paths(prefix))
 
     def _paths(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """As ``named_modules``, but a shared module comes once per path."""
@@ -198,16 +194,9 @@ class Module:
             for name in (name for kind in kinds for name in getattr(module, kind)):
                 yield (f"{path}.{name}" if path else name), getattr(module, name)
 
-    def _each_once(self, kind: str) -> Iterator[tuple[str, Tensor]]:
-        seen: set[int] = set()
-        for name, state in self._named_state(kind):
-            if id(state) not in seen:
-                seen.add(id(state))
-                yield name, state
-
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """``(path, tensor)`` of every parameter; a shared one comes once."""
-        return self._each_once("_parameters")
+        return _each_once(self._named_state("_parameters"))
 
     def parameters(self) -> Iterator[Tensor]:
         """Every parameter, frozen ones (``requires_grad = False``) included."""
@@ -215,7 +204,7 @@ class Module:
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """``(path, tensor)`` of every buffer; a shared one comes once."""
-        return self._each_once("_buffers")
+        return _each_once(self._named_state("_buffers"))
 
     def buffers(self) -> Iterator[Tensor]:
         """Every buffer."""
@@ -338,6 +327,15 @@ class Module:
             return f"{type(self).__name__}({self.extra_repr()})"
         inner = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {inner}\n)"
+
+
+def _each_once(pairs: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """``(path, object)`` of each object, at the first of its paths."""
+    seen: set[int] = set()
+    for path, part in pairs:
+        if id(part) not in seen:
+            seen.add(id(part))
+            yield path, part
 
 
 def _not_registered(module: Module, name: str, value: Any) -> DTypeError:
