@@ -4,6 +4,7 @@
 ``"after"`` it.
 """
 
+from collections.abc import Callable
 from math import prod
 from typing import Any, Literal
 
@@ -79,13 +80,14 @@ def lenet(
         *block(linear(120, 84), BatchNorm1d(84, dtype=dtype)),
         linear(84, classes),
     )
-    return _glorot(net, rng)
+    return _initialized(net, init.xavier_uniform_, rng)
 
 
-def _glorot(net: Any, rng: Any) -> Any:
+def _initialized(net: Any, draw: Callable[..., Any], rng: Any) -> Any:
+    """``net`` with weights that ``draw`` gives, and biases 0."""
     for module in net.modules():
         if isinstance(module, (Linear, Conv2d)):
-            init.xavier_uniform_(module.weight, rng=rng)
+            draw(module.weight, rng=rng)
             if module.bias is not None:
                 init.zeros_(module.bias)
     return net
@@ -114,12 +116,7 @@ def mlp(
         layers += normalized(BatchNorm1d(size, dtype=dtype), ReLU(), batch_norm, order)
         width = size
     net = Sequential(*layers, Linear(width, classes, dtype=dtype, rng=rng))
-    for module in net.modules():
-        if isinstance(module, Linear):
-            init.kaiming_normal_(module.weight, rng=rng)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-    return net
+    return _initialized(net, init.kaiming_normal_, rng)
 
 
 class ResidualBlock(Module):
