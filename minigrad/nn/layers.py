@@ -18,7 +18,7 @@ from minigrad.errors import (
 )
 from minigrad.nn import init, kernels
 from minigrad.nn.module import Module, statistics_are_frozen
-from minigrad.nn.random import generator
+from minigrad.nn.random import generator, rewind, states
 from minigrad.ops.shape import floating
 from minigrad.tensor import Tensor, tensor
 
@@ -171,10 +171,9 @@ class Dropout(Module):
         if not self.training or self.p == 0:
             return x
         rng = generator(self.rng)
-        state = rng.bit_generator.state
+        drawn = states([rng]) if statistics_are_frozen() else []
         keep = rng.random(x.shape) >= self.p
-        if statistics_are_frozen():
-            rng.bit_generator.state = state  # the next call draws the same mask
+        rewind(drawn)  # the next call draws the same mask
         dtype = x.dtype if x.dtype.kind == "f" else np.float64  # integers cannot hold 1 / (1 - p)
         mask = (keep / (1 - self.p or 1)).astype(dtype)  # at p = 1 nothing is kept
         return x * backend.to_device(mask, backend.device_of(getattr(x, "array", x)))

@@ -8,6 +8,7 @@ from minigrad.nn import init, kernels
 from minigrad.nn.batchnorm import BatchNorm1d
 from minigrad.nn.layers import parameter
 from minigrad.nn.module import Module
+from minigrad.nn.random import generator
 
 _ACTIVATIONS = {"tanh": ops.tanh, "relu": ops.relu}
 Nonlinearity = Literal["tanh", "relu"]
@@ -49,7 +50,7 @@ class RNNCell(Module):
         self.bias_ih = parameter((hidden_size,), dtype, "bias_ih")
         self.bias_hh = parameter((hidden_size,), dtype, "bias_hh")
         bound = max(hidden_size, 1) ** -0.5
-        rng = init.generator(rng)
+        rng = generator(rng)
         for p in (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh):
             init.uniform_(p, -bound, bound, rng)
 
@@ -111,7 +112,7 @@ class RNN(Module):
     ):
         self.activation = _activation(nonlinearity)
         self.input_size, self.hidden_size = input_size, hidden_size
-        rng = init.generator(rng)
+        rng = generator(rng)
         self.weight_ih = parameter((hidden_size, input_size), dtype, "weight_ih")
         self.weight_hh = parameter((hidden_size, hidden_size), dtype, "weight_hh")
         self.bias = parameter((hidden_size,), dtype, "bias")
