@@ -191,12 +191,12 @@ def _images(x, windows: Window, fill_padding: bool):
         folded = np.ascontiguousarray(windows.pad(np, x))
     else:
         folded = np.ascontiguousarray(np.moveaxis(x, 0, -1))
-    height = folded.shape[1] if x.ndim == 4 else 1
+    height, _ = _plane(folded.shape[1:-1])
     return folded.reshape(x.shape[1], height, -1)
 
 
 def _plane(values, least=1):
-    """Parameters of one or two axes as those of an image."""
+    """Sizes or parameters of one or two axes as those of an image, (height, width)."""
     return values if len(values) == 2 else (least, *values)
 
 
@@ -205,8 +205,8 @@ def _geometry(x, w, kwargs):
     windows = window(x.shape, tuple(w.shape[2:]), **kwargs)
     n, channels = x.shape[:2]
     kernel_size, dilation = _plane(windows.kernel), _plane(windows.dilation)
-    height = windows.padded_sizes[0] if x.ndim == 4 else 1
-    stride, width = _plane(windows.stride), windows.outputs[-1]
+    height, stride = _plane(windows.padded_sizes)[0], _plane(windows.stride)
+    width = windows.outputs[-1]
     c, i, j = np.indices((channels, *kernel_size)).reshape(3, -1)
     rows, columns = c * height + i * dilation[0], j * dilation[1] * n
     # with stride 1 the images of a whole output row are one run, otherwise those of one place
@@ -220,8 +220,8 @@ def _conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     windows, rows, columns, step, runs = _geometry(x, w, kwargs)
     images = _images(x, windows, fill_padding=True)
     flat_w = w.reshape(w.shape[0], -1)
-    height = windows.outputs[0] if x.ndim == 4 else 1
-    y = empty((w.shape[0], height, windows.outputs[-1] * x.shape[0]), x.dtype)
+    height, width = _plane(windows.outputs)
+    y = empty((w.shape[0], height, width * x.shape[0]), x.dtype)
     planes = images.reshape(-1, images.shape[2])
     bias = np.zeros(w.shape[0], w.dtype) if b is None else b
     correlate(read(planes), read(flat_w), read(bias), rows, columns, step, runs, y)
@@ -233,15 +233,14 @@ def _conv_backward(xp, y_bar, kept):
     x, w, has_bias, kwargs = kept
     shape = x.shape
     windows, rows, columns, step, runs = _geometry(x, w, kwargs)
-    height = windows.outputs[0] if len(shape) == 4 else 1
-    g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1)).reshape(w.shape[0], height, -1)
+    g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1))
+    g = g.reshape(w.shape[0], _plane(windows.outputs)[0], -1)
 
     def x_bar():
         flipped = np.moveaxis(w, 0, -1)
         if len(shape) == 3:
             flipped = flipped[:, None]
-        *sizes, width = _plane(windows.padded_sizes)
-        height = prod(sizes)
+        height, width = _plane(windows.padded_sizes)
         out = empty((shape[1] * height, width * shape[0]), x.dtype)
         dilation, kernel_width = _plane(windows.dilation)[0], flipped.shape[2]
         spread(read(g), read(flipped), height, dilation, step, columns[:kernel_width], runs, out)
@@ -274,8 +273,8 @@ def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
     fields = windows.kernel, windows.stride, windows.padding, windows.dilation
     plane = [_plane(f, least) for f, least in zip(fields, (1, 1, 0, 1), strict=True)]
     images = _images(x, windows, fill_padding=False)
-    height = windows.outputs[0] if x.ndim == 4 else 1
-    y = empty((x.shape[1], height, windows.outputs[-1] * x.shape[0]), x.dtype)
+    height, width = _plane(windows.outputs)
+    y = empty((x.shape[1], height, width * x.shape[0]), x.dtype)
     codes = np.empty(y.shape, np.uint8)
     pool(read(images), x.shape[0], *plane, y, codes)
     y = np.moveaxis(y.reshape(x.shape[1], *windows.outputs, x.shape[0]), -1, 0)
