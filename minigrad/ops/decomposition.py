@@ -21,6 +21,10 @@ def _t(a):
     return swapaxes(a, axis1=-1, axis2=-2)
 
 
+def _sym(a):
+    return (a + _t(a)) / 2
+
+
 def _shifted(xp, a, shift):
     if a.dtype.itemsize > 8:
         a = a.astype("float64")  # LAPACK knows nothing wider
@@ -100,15 +104,14 @@ def cholesky(xp, a, *, shift=0.0):
 def cholesky_vjp(y_bar, y, a, *, shift=0.0):
     inverse = inv(y)
     inner = matmul(_t(y), y_bar) * _half_lower(y)
-    a_bar = matmul(matmul(_t(inverse), inner), inverse)
-    return ((a_bar + _t(a_bar)) / 2,)
+    return (_sym(matmul(matmul(_t(inverse), inner), inverse)),)
 
 
 @cholesky.defjvp
 def cholesky_jvp(a_dots, y, a, *, shift=0.0):
     inverse = inv(y)
-    a_dot = (a_dots[0] + _t(a_dots[0])) / 2
-    return matmul(y, matmul(matmul(inverse, a_dot), _t(inverse)) * _half_lower(y))
+    inner = matmul(matmul(inverse, _sym(a_dots[0])), _t(inverse))
+    return matmul(y, inner * _half_lower(y))
 
 
 def _half_lower(y):
@@ -143,12 +146,12 @@ def sqrtm(xp, a, *, shift=0.0):
 
 @sqrtm.defvjp
 def sqrtm_vjp(y_bar, y, a, *, shift=0.0):
-    return (lyapunov(y, (y_bar + _t(y_bar)) / 2),)
+    return (lyapunov(y, _sym(y_bar)),)
 
 
 @sqrtm.defjvp
 def sqrtm_jvp(a_dots, y, a, *, shift=0.0):
-    return lyapunov(y, (a_dots[0] + _t(a_dots[0])) / 2)
+    return lyapunov(y, _sym(a_dots[0]))
 
 
 @op(
@@ -179,8 +182,7 @@ def lyapunov(xp, s, c, *, shift=0.0):
 @lyapunov.defvjp
 def lyapunov_vjp(x_bar, x, s, c, *, shift=0.0):
     c_bar = lyapunov(s, x_bar, shift=shift)
-    product = matmul(c_bar, _t(x)) + matmul(_t(x), c_bar)
-    return lambda: -(product + _t(product)) / 2, c_bar
+    return lambda: -_sym(matmul(c_bar, _t(x)) + matmul(_t(x), c_bar)), c_bar
 
 
 @lyapunov.defjvp
@@ -188,6 +190,6 @@ def lyapunov_jvp(dots, x, s, c, *, shift=0.0):
     s_dot, c_dot = dots
     change = 0.0 if c_dot is None else c_dot
     if s_dot is not None:
-        m_dot = (s_dot + _t(s_dot)) / 2
+        m_dot = _sym(s_dot)
         change = change - matmul(m_dot, x) - matmul(x, m_dot)
     return lyapunov(s, change, shift=shift)
