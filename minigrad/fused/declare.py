@@ -27,6 +27,7 @@ from minigrad.core.sweep import backward_sweep, forward_sweep
 from minigrad.declaration import Declared
 from minigrad.errors import MinigradError, UsageError, from_operands
 from minigrad.ops.shape import reshape
+from minigrad.protocol import tracked
 
 LEAST = 4096  # elements of the largest operand from which compiled kernels are used
 KINDS = ("numba", "cuda", "numpy", "portable")  # the order of preference
@@ -102,13 +103,12 @@ class Fused(Op):
     def __call__(self, *args: Any, **params: Any) -> Any:
         if len(args) != self.arity or args[-1] is None:
             args, params = self.bind(args, params)
-        tracked = [p for p in params.values() if isinstance(p, Box) and _is_tracked(p)]
-        if tracked or not _allowed.get():
+        if not _allowed.get() or any(map(tracked, params.values())):
             return self.composite(*args, **params)
         boxes = [arg for arg in args if isinstance(arg, Box)]
         if boxes:
             self.box = type(boxes[0])
-        if len(boxes) < len(args) and CURRENT.get().recording and any(map(_is_tracked, boxes)):
+        if len(boxes) < len(args) and CURRENT.get().recording and any(map(tracked, boxes)):
             # a cache must not hold arrays that their owner may still change
             box = self.box
             try:
@@ -193,10 +193,6 @@ def same_floats(*arrays: Any) -> bool:
     dtype = arrays[0].dtype
     others = [a for a in arrays if a is not None and getattr(a, "dtype", None) != dtype]
     return dtype in _FLOATS and not others
-
-
-def _is_tracked(box: Box) -> bool:
-    return box.node is not None and box.node.requires_grad
 
 
 def _runs_on(kind: str, xp: Any, size: int) -> bool:

@@ -121,6 +121,13 @@ def test_statistics_given_as_tracked_tensors_are_differentiated(rng):
     assert np.abs(var.grad.numpy()).min() > 0
 
 
+def test_statistics_in_a_list_of_tracked_tensors_are_refused_rather_than_taken_as_constants(rng):
+    mean = [mg.tensor(0.5, requires_grad=True)] * 3
+    for f in (mg.fused.batch_norm, mg.ops.batch_norm):
+        with pytest.raises(errors.DTypeError, match=r"minigrad\.stack keeps their graph"):
+            f(*operands(rng), mean=mean, var=np.ones(3))
+
+
 def test_running_statistics_are_those_of_the_composite(rng):
     batches = [rng.normal(size=(40, 3, 8, 8)) for _ in range(3)]
     layers = []
