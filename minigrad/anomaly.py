@@ -59,9 +59,8 @@ class _Anomaly(Observer):
         self.y_bar_is_finite = not _bad(y_bar)
         if node.origin is None:
             return
-        for i, (was, now) in enumerate(
-            zip(node.origin.fingerprints, _fingerprints(node), strict=True)
-        ):
+        pairs = zip(node.origin.fingerprints, _fingerprints(node), strict=True)
+        for i, (was, now) in enumerate(pairs):
             if was != now:
                 which = "its output" if i == len(node.inputs) else _input(node, i)
                 raise _anomaly(f"{node.op.name}: {which} was changed in place", node.origin.where)
@@ -72,9 +71,9 @@ class _Anomaly(Observer):
             raise _anomaly(f"{headline} {_bad(raw)}", _where(node))
 
     def pushed(self, node: Node, x_dots: list, y_dot: Any) -> None:
-        known = [x_dot for x_dot in (y_dot, *x_dots) if x_dot is not None]
-        if y_dot is not None and _bad(y_dot) and not any(map(_bad, known[1:])):
-            headline = f"{node.op.name}, forward sweep: made the tangent {_bad(y_dot)}"
+        kinds = "" if y_dot is None else _bad(y_dot)
+        if kinds and not any(_bad(x_dot) for x_dot in x_dots if x_dot is not None):
+            headline = f"{node.op.name}, forward sweep: made the tangent {kinds}"
             raise _anomaly(headline, _where(node))
 
 
@@ -95,8 +94,7 @@ def _anomaly(headline: str, where: str) -> AnomalyError:
 
 def _bad(array: Any) -> str:
     """``"1 of 6 elements nan"``, or ``""`` where all are finite."""
-    host = to_host(getattr(array, "array", array)) if not isinstance(array, (int, float)) else array
-    host = np.asarray(host)
+    host = to_host(getattr(array, "array", array))
     if host.dtype.kind != "f" or np.isfinite(host).all():
         return ""
     kinds = [name for name, test in (("nan", np.isnan), ("inf", np.isinf)) if test(host).any()]
