@@ -120,13 +120,12 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
     """Prove gradients: batch norm three ways, declared ops, or a hand-written backward."""
-    named = "code at" if target.count(",") == 2 else "code"
-    named = target if target in _OPTIONS else named if ":" in target else "op"
-    given = _given(context, f"verify {target}", _OPTIONS["exact" if exact else named])
+    kind = "exact" if exact else _kind_of(target)
+    given = _given(context, f"verify {target}", _OPTIONS[kind])
     if exact:
         raise typer.Exit(_exact(target, as_json))
     job = None
-    if target == "batch_norm":
+    if kind == "batch_norm":
         job = batch_norm.problem(
             shape=_integers(shape, "--shape"),
             axes=None if axes is None else _integers(axes, "--axes"),
@@ -142,18 +141,18 @@ def verify(
         if job is not None:
             report = job.report(device)
             report.facts = {"mode": mode, "dtype": dtype, **report.facts}
-        elif target == "all":
+        elif kind == "all":
             dtypes = (dtype,) if "dtype" in given else ("float64", "float32")
             report = targets.check_all(order=order, dtypes=dtypes, device=device)
-        elif ":" in target:
+        elif kind == "op":
+            report = check_op(target, order=order, dtype=dtype, device=device)
+            report.facts = {"dtype": dtype, **report.facts}
+        else:
             only = dtype if "dtype" in given else None
-            if named == "code at":
+            if kind == "code at":
                 report = targets.check_code_at(target, dtype=only, device=device)
             else:
                 report = targets.check_code(target, probes, dtype=only, device=device)
-        else:
-            report = check_op(target, order=order, dtype=dtype, device=device)
-            report.facts = {"dtype": dtype, **report.facts}
     report.facts = {"target": target, "device": device, **report.facts}
     _show(report, job and _heading(job), as_json)
     if out is not None:
@@ -372,7 +371,7 @@ def main() -> None:
         sys.exit(3)
 
 
-# of `verify`, by target: the options that have a meaning
+# of `verify`, by kind of target: the options that have a meaning
 _OPTIONS = {
     "batch_norm": "device dtype shape axes mode eps gamma seed out as_json",
     "all": "device dtype order out as_json",
@@ -381,6 +380,15 @@ _OPTIONS = {
     "code at": "device dtype out as_json",
     "exact": "exact as_json",
 }
+
+
+def _kind_of(target: str) -> str:
+    """The key in ``_OPTIONS`` of what ``verify`` is asked to prove."""
+    if target in ("batch_norm", "all"):
+        return target
+    if ":" not in target:
+        return "op"
+    return "code at" if target.count(",") == 2 else "code"
 
 
 def _given(context: typer.Context, what: str, options: str) -> set[str]:
@@ -400,8 +408,8 @@ def _exact(target: str, as_json: bool) -> int:
     if target != "batch_norm":
         raise UsageError(f"verify --exact: no target {target!r}; there is batch_norm")
     proofs = [prove_batch_norm(n) for n in (2, 3, 4)]
+    ok = all(proof.ok for proof in proofs)
     if as_json:
-        ok = all(proof.ok for proof in proofs)
         found = [asdict(proof) for proof in proofs]
         typer.echo(to_json({"target": target, "ok": ok, "proofs": found}))
         return 0 if ok else 1
@@ -412,7 +420,7 @@ def _exact(target: str, as_json: bool) -> int:
         verdict = "equals the closed form" if proof.ok else "DIFFERS from the closed form"
         typer.echo(f"N = {proof.n}: the derived gradient {verdict}; with R = sqrt(var + eps)")
         typer.echo(rf"  \bar x_1 = {proof.x_bar}")
-    return 0 if all(proof.ok for proof in proofs) else 1
+    return 0 if ok else 1
 
 
 def _show(report: Report, heading: str | None, as_json: bool) -> None:
