@@ -25,11 +25,8 @@ def cache_folder() -> Path:
 
 def md5_of(path: Path) -> str:
     """Hexadecimal MD5 of a file: it tells files apart, it protects from no attacker."""
-    digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def check_md5(path: Path, md5: str) -> None:

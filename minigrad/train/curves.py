@@ -24,7 +24,7 @@ def curves(title: str, x_label: str, series: Mapping[str, Sequence[float]]) -> s
     >>> svg.startswith("<svg") and svg.count("<polyline")
     1
     """
-    values = [v for line in series.values() for v in line if abs(v) < float("inf")]
+    values = [v for line in series.values() for v in line if math.isfinite(v)]
     low, high = min([0.0, *values]), max([0.0, *values])
     ticks = _ticks(low, high if high > low else 1.0)
     low, high = ticks[0], ticks[-1]
@@ -54,7 +54,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _point(k: int, v: float, count: int, low: float, high: float) -> str:
     """``x,y`` of value ``v`` at epoch ``k``, or nothing where it is not finite."""
-    if not abs(v) < float("inf"):
+    if not math.isfinite(v):
         return ""
     x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (k / max(count - 1, 1))
     y = _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (v - low) / (high - low)

@@ -1,7 +1,7 @@
 """``train``: one call from a recipe's name to a trained network, its curves and its checkpoint."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,14 +162,9 @@ def _prepare(folder: Path) -> None:
 
 
 def _fit(trainer: Trainer, epochs: int, progress: bool, say: Callable[[str], Any]) -> None:
-    with _bar(trainer, epochs) if progress else _no_bar():
+    with _bar(trainer, epochs) if progress else nullcontext():
         for epoch in trainer.fit(epochs):
             say(f"epoch {trainer.progress.epoch}: {epoch} on {trainer.device}")
-
-
-@contextmanager
-def _no_bar() -> Iterator[None]:
-    yield
 
 
 @contextmanager
