@@ -23,6 +23,7 @@ from minigrad.verify.subject import (
     NoPair,
     Subject,
     arrays_in,
+    strided,
     undone,
 )
 
@@ -352,7 +353,7 @@ def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Itera
 
 def layouts(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Finding]:
     """The memory layout of an input does not matter."""
-    for kind, arrange in (("Fortran-ordered", _columns_first), ("strided", _strided)):
+    for kind, arrange in (("Fortran-ordered", _columns_first), ("strided", strided)):
         moved = subject.at([arrange(x) for x in subject.inputs])
         try:
             grads, changed = moved.watched(y_bar)
@@ -367,11 +368,3 @@ def layouts(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Findi
 
 def _columns_first(x: np.ndarray) -> np.ndarray:
     return np.array(x, order="F")  # np.asfortranarray makes a scalar an array of one axis
-
-
-def _strided(x: np.ndarray) -> np.ndarray:
-    if not x.ndim:
-        return x
-    wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
-    wide[..., ::2] = x
-    return wide[..., ::2]

@@ -215,6 +215,15 @@ def arrays_in(thing: Any, depth: int = 4) -> Iterator[np.ndarray]:
         yield from arrays_in(named, depth - 1)
 
 
+def strided(x: np.ndarray) -> np.ndarray:
+    """A copy in every second element of a larger array; a scalar as it is."""
+    if not x.ndim:
+        return x
+    copy = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)[..., ::2]
+    copy[...] = x
+    return copy
+
+
 def cotangents(y: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
     """Kinds of cotangents that show different faults; all but one random one see only some."""
     dtype, shape = y.dtype, y.shape
@@ -231,10 +240,8 @@ def cotangents(y: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, n
     yield "tiny", (normal / scale).astype(dtype)
     yield "zero", np.zeros(shape, dtype)
     yield "ones", np.ones(shape, dtype)
-    strided = np.zeros((*shape[:-1], 2 * shape[-1]), dtype)[..., ::2] if shape else normal
     if shape:
-        strided[...] = normal
-        yield "non-contiguous", strided
+        yield "non-contiguous", strided(normal)
         yield "Fortran-ordered", np.asfortranarray(normal)
         yield "reversed", normal[:: -1 if len(normal) > 1 else 1]  # one row has no direction
         yield "positive", np.abs(normal)
