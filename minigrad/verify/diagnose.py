@@ -130,11 +130,7 @@ def _place(subject: Subject, bad: np.ndarray) -> str:
         if len(found) <= max(1, bad.shape[axis] // 2) and len(found) < bad.shape[axis]:
             if len(found) == 1:
                 is_last = found[0] == bad.shape[axis] - 1 and bad.shape[axis] > 2
-                return (
-                    f"only the last {kind} is wrong"
-                    if is_last
-                    else f"only {kind} {found[0]} is wrong"
-                )
+                return f"only {f'the last {kind}' if is_last else f'{kind} {found[0]}'} is wrong"
             many = kind.replace("position", "positions") if axis > 1 else f"{kind}s"
             return f"only {many} {[int(i) for i in found]} are wrong"
     return "only some elements are wrong" if bad.mean() < 0.2 else ""
@@ -185,18 +181,16 @@ def _named_numbers(subject: Subject) -> list[tuple[float, str]]:
 def _permuted(got: np.ndarray, expected: np.ndarray) -> str:
     """The right numbers in the wrong places."""
     ndim, tolerance = expected.ndim - 1, tolerance_of(got, expected)
-    if ndim >= 2:
-        for a in range(1, ndim + 1):
-            for b in range(a + 1, ndim + 1):
-                turned = np.swapaxes(expected, a, b)
-                if turned.shape == got.shape and close(turned, got, tolerance):
-                    return f"transposed: axes {a - 1} and {b - 1} are exchanged"
+    pairs = list(combinations(range(1, ndim + 1), 2))
+    for a, b in pairs:
+        if close(np.swapaxes(expected, a, b), got, tolerance):
+            return f"transposed: axes {a - 1} and {b - 1} are exchanged"
     for axis in range(1, ndim + 1):
         if close(np.flip(expected, axis), got, tolerance):
             return f"reversed along axis {axis - 1}"
         if any(close(np.roll(expected, shift, axis), got, tolerance) for shift in (1, -1)):
             return f"shifted along axis {axis - 1}"
-    for pair in combinations(range(1, ndim + 1), 2):
-        if close(np.flip(expected, pair), got, tolerance):
-            return f"reversed along axes {pair[0] - 1} and {pair[1] - 1}"
+    for a, b in pairs:
+        if close(np.flip(expected, (a, b)), got, tolerance):
+            return f"reversed along axes {a - 1} and {b - 1}"
     return ""
