@@ -44,13 +44,14 @@ class Jacobian:
         """The cotangent of x for ``y_bar``, its error, and the size of what cancelled in it."""
         y_shape, x_shape = self.shapes
         rows = _blocks(np.asarray(y_bar, self.value.dtype).reshape(y_shape), len(self.value))
-        parts = []
-        for weights, matrix in (
-            (rows, self.value), (np.abs(rows), self.error), (np.abs(rows), np.abs(self.value))
-        ):  # fmt: skip
+
+        def product(weights: np.ndarray, matrix: np.ndarray) -> np.ndarray:
             # not einsum: of no y it multiplies 0 by what lies beside the array, which may be nan
-            parts.append(_unblocked((weights[:, None] @ matrix)[:, 0], x_shape))
-        return parts[0], parts[1], parts[2]
+            return _unblocked((weights[:, None] @ matrix)[:, 0], x_shape)
+
+        sizes = np.abs(rows)
+        cancelled = product(sizes, np.abs(self.value))
+        return product(rows, self.value), product(sizes, self.error), cancelled
 
 
 def _blocks(array: np.ndarray, blocks: int) -> np.ndarray:
