@@ -180,7 +180,7 @@ class Point:
                 self.findings.append(finding)
 
     def _labelled(self, finding: Finding) -> Finding:
-        return Finding(**{**vars(finding), "label": self.label})
+        return replace(finding, label=self.label)
 
     # --- the numbers -----------------------------------------------------------------------------
 
