@@ -59,12 +59,16 @@ class Declared:
             raise UsageError(f"{self.name}: declared before, in {known.__module__}")
         REGISTRY[self.name] = self
 
+    def domain_of(self, i: int) -> Domain:
+        """The domain of input ``i``."""
+        return self.domain[min(i, len(self.domain) - 1)]
+
     def checked_on(self) -> list[tuple[str, str]]:
         """Each input, and what the checks draw it from: ``("x", "[-3, 3]")``."""
         names = [name for name in self.__signature__.parameters if name not in self.words]
         found = []
         for i, name in enumerate(names):
-            domain = self.domain[min(i, len(self.domain) - 1)]
+            domain = self.domain_of(i)
             text = {"bool": "booleans", "index": "integers"}.get(domain.kind)
             text = text or f"[{domain.low:g}, {domain.high:g}]"
             found.append((name, f"{text}{' without ties' if domain.distinct else ''}"))

@@ -69,10 +69,6 @@ class Call:
         return np.asarray(self.rng.uniform(0.5, 1.5, x.shape) * signs)
 
 
-def domain_of(op, i):
-    return op.domain[min(i, len(op.domain) - 1)]
-
-
 def _away_from_kinks(x, kinks):
     for kink in kinks:
         near = np.abs(x - kink) < MARGIN
@@ -83,7 +79,7 @@ def _away_from_kinks(x, kinks):
 def _operands(op, shapes, rng):
     xs = []
     for i, shape in enumerate(shapes):
-        domain = domain_of(op, i)
+        domain = op.domain_of(i)
         if domain.kind == "bool":
             xs.append(np.asarray(rng.random(shape) < 0.5))
         elif domain.kind == "index":
@@ -91,14 +87,14 @@ def _operands(op, shapes, rng):
         else:
             x = np.asarray(rng.uniform(domain.low, domain.high, shape))
             xs.append(_away_from_kinks(x, domain.kinks))
-    if any(domain_of(op, i).distinct for i in range(len(shapes))):
+    if any(op.domain_of(i).distinct for i in range(len(shapes))):
         xs = _without_ties(xs, op, rng)
     return xs
 
 
 def _without_ties(xs, op, rng):
     """Values spread over the domain in random order, at least half a cell apart."""
-    domain, total = domain_of(op, 0), sum(x.size for x in xs)
+    domain, total = op.domain_of(0), sum(x.size for x in xs)
     cells = (rng.permutation(total) + rng.uniform(0.25, 0.75, total)) / max(total, 1)
     values = domain.low + (domain.high - domain.low) * cells
     parts = np.split(values, np.cumsum([x.size for x in xs])[:-1])

@@ -29,9 +29,7 @@ def samples(declared: Declared, dtype: Any, rng: np.random.Generator) -> Iterato
     """One sample per case, or two where only a signature says which shapes fit."""
     for case in declared.cases:
         for shapes in _shapes(declared, case):
-            domains = [
-                declared.domain[min(i, len(declared.domain) - 1)] for i in range(len(shapes))
-            ]
+            domains = [declared.domain_of(i) for i in range(len(shapes))]
             yield Sample(
                 values(shapes, domains, dtype, rng),
                 case.params,
