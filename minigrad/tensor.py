@@ -419,7 +419,7 @@ def tensor(
     tensor([[1., 2.],
             [3., 4.]], dtype=float32, name='x', requires_grad=True)
     """
-    source = getattr(array_like, "array", array_like) if isinstance(array_like, Box) else array_like
+    source = array_like.array if isinstance(array_like, Box) else array_like
     array = backend.as_array(source, dtype)
     if requires_grad:
         _differentiable(array.dtype, name)

@@ -215,7 +215,7 @@ class _Run:
                 found = backward_sweep(
                     self.y.node, boxed if record else boxed.array, self.nodes, record
                 )
-        return tuple(self._wrap(node, found.get(node)) for node in self.nodes)
+        return tuple(_wrapped(found.get(node), node.value) for node in self.nodes)
 
     def push(self, who: str, tangents: tuple) -> Tensor:
         """Tangent of the result for the ``tangents`` of the arguments; ``who`` names the errors."""
@@ -234,13 +234,14 @@ class _Run:
             with setting(recording=record):
                 raw = {node: dot if record else dot.array for node, dot in dots.items()}
                 found = forward_sweep(self.y.node, raw, record)
-        return self._wrap(self.y, found)
+        return _wrapped(found, self.y.array)
 
-    def _wrap(self, like: Any, found: Any) -> Tensor:
-        if isinstance(found, Tensor):
-            return found
-        array = like.value if isinstance(like, Node) else like.array
-        return Tensor(backend.zeros_like(array) if found is None else found)
+
+def _wrapped(found: Any, array: Any) -> Tensor:
+    """What a sweep found for ``array``, as a tensor; None is zero."""
+    if isinstance(found, Tensor):
+        return found
+    return Tensor(backend.zeros_like(array) if found is None else found)
 
 
 def _seed(y_bar: Any, y: Tensor) -> Any:
