@@ -185,8 +185,7 @@ class Trainer:
         self.net.train()
         batch = tensor(x, device=self.device)
         self.optimizer.zero_grad()
-        before = dict(self.net.named_buffers())
-        before = {name: buffer.array for name, buffer in before.items()}
+        before = {name: buffer.array for name, buffer in self.net.named_buffers()}
         drawn = states(generators(self.net).values())
         with _quiet():
             logits = self.net(batch)
