@@ -163,9 +163,9 @@ class RecordedStep:
 
     # --- state -----------------------------------------------------------------------------------
 
-    def _slots(self) -> Iterator[tuple[dict, str]]:
-        """The places of the optimizer's arrays."""
-        for entries in self.optimizer.state_dict()["state"]:
+    def _slots(self, state: dict[str, Any]) -> Iterator[tuple[dict, str]]:
+        """The places of arrays in the optimizer's ``state_dict``."""
+        for entries in state["state"]:
             for name in sorted(entries):
                 if self._is_array(entries[name]):
                     yield entries, name
@@ -176,16 +176,15 @@ class RecordedStep:
     def _state(self) -> list[Any]:
         """Every array that a step changes."""
         arrays = [t.array for t in self.tensors]
-        return arrays + [entries[name] for entries, name in self._slots()]
+        slots = self._slots(self.optimizer.state_dict())
+        return arrays + [entries[name] for entries, name in slots]
 
     def _assign(self, arrays: list[Any]) -> None:
         for t, array in zip(self.tensors, arrays, strict=False):
             t.array, t.node = array, leaf(array, t.requires_grad, t.name)
-        state, rest = self.optimizer.state_dict(), iter(arrays[len(self.tensors) :])
-        for entries in state["state"]:
-            for name in sorted(entries):
-                if self._is_array(entries[name]):
-                    entries[name] = next(rest)
+        state, rest = self.optimizer.state_dict(), arrays[len(self.tensors) :]
+        for (entries, name), array in zip(self._slots(state), rest, strict=False):
+            entries[name] = array
         self.optimizer.load_state_dict(state)
 
     def _adopt(self) -> None:
