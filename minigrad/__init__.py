@@ -181,14 +181,8 @@ __all__ = [
     "where",
 ]  # fmt: skip
 
-_ON_DEMAND = (
-    "data",
-    "nn",
-    "optim",
-    "train",
-    "verify",
-    "viz",
-)  # what `import minigrad` need not pay for
+# what `import minigrad` need not pay for
+_ON_DEMAND = ("data", "nn", "optim", "train", "verify", "viz")
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,7 @@ def sigmoid_backward(xp, y_bar, small):
 
 def _blocks(size):
     """Slices of a row that stay in cache."""
-    return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+    return [slice(start, start + BLOCK) for start in range(0, size, BLOCK)]
 
 
 def _smaller(z, s, spare):

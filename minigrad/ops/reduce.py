@@ -315,7 +315,8 @@ def logsumexp(xp, x, *, axis=None, keepdims=False):
     1000.6931471805599
     """
     z = wide(floating(x))
-    top = _top(xp, z, axis)
+    top = z.max(axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))  # all -inf: log(0), not nan
     y = narrow(xp.log(xp.exp(z - top).sum(axis=axis, keepdims=True)) + top, x)
     return y if keepdims else xp.squeeze(y, axis=tuple(_axes(x.ndim, axis)))
 
@@ -344,8 +345,3 @@ def shifted(x, axis):
     """
     x = floating(x)
     return x - getattr(x, "array", x).max(axis=axis, keepdims=True)
-
-
-def _top(xp, x, axis):
-    top = x.max(axis=axis, keepdims=True)
-    return xp.where(xp.isfinite(top), top, xp.zeros_like(top))  # all -inf: log(0), not nan
