@@ -63,7 +63,7 @@ class Reference:
         self.y, self.noise, self.dtype = y, noise, subject.dtype
         self.closed = False
         if rng is not None and self.normalizes and self._is_batch_norm():
-            self.closed = self._confirmed(rng, noise)
+            self.closed = self._confirmed(rng)
         if not self.closed:
             self.jacobians = differences(subject.value, self.wide, self.scales, noise)
 
@@ -73,16 +73,20 @@ class Reference:
         known = self.closed or all(np.isfinite(j.value).all() for j in self.jacobians)
         return "" if known else "the function has no finite derivative at this point"
 
+    @property
+    def eps(self) -> float:
+        """That of batch norm; its default where forward is given none."""
+        return self.subject.params.get("eps", 1e-5)
+
     def _is_batch_norm(self) -> bool:
         """Whether the forward is the textbook one, to rounding in working precision."""
         x, gamma, beta = self.wide
-        eps = self.subject.params.get("eps", 1e-5)
         with np.errstate(all="ignore"):
             y = self.subject.value(x, gamma, beta)
             textbook = batch_norm(np, *(np.asarray(a, np.longdouble) for a in (x, gamma, beta)),
-                                  eps=eps)  # fmt: skip
+                                  eps=self.eps)  # fmt: skip
             terms = np.abs(gamma).max() + np.abs(beta).max()
-            rounding = normalization(np.ones_like(x), (x, gamma, beta), eps=eps)
+            rounding = normalization(np.ones_like(x), (x, gamma, beta), eps=self.eps)
             amplified = rounding.sizes[1].max() if gamma.size else 0
             bound = (32 + rounding.terms) * np.finfo(y.dtype).eps * (terms + terms * amplified)
         return bool((np.abs(y - textbook) <= bound).all())
@@ -93,13 +97,12 @@ class Reference:
             return list(map(default_scale, self.subject.inputs))
         x, *parameters = (np.asarray(a, np.float64) for a in self.subject.inputs)
         axes = tuple(i for i in range(x.ndim) if i != 1)
-        eps = self.subject.params.get("eps", 1e-5)
-        sigma = np.sqrt(x.var(axis=axes, keepdims=True) + eps)
+        sigma = np.sqrt(x.var(axis=axes, keepdims=True) + self.eps)
         sigma = np.where(sigma > 0, sigma, 1.0)
         # gamma and beta enter linearly: a step of their own size has no truncation error
         return [np.broadcast_to(sigma, x.shape), *map(default_scale, parameters)]
 
-    def _confirmed(self, rng: np.random.Generator, noise: np.ndarray | None) -> bool:
+    def _confirmed(self, rng: np.random.Generator) -> bool:
         """Whether differences along a random direction v agree: <y_bar, J v> = <x_bar, v>.
 
         What has the values of batch norm here and other derivatives, such as a part of it with
@@ -111,7 +114,8 @@ class Reference:
             moved = [x + t[0] * way for x, way in zip(self.wide, ways, strict=True)]
             return self.subject.value(*moved)
 
-        (jacobian,) = differences(along, [np.zeros(1, self.wide[0].dtype)], [np.ones(1)], noise)
+        origin, unit = [np.zeros(1, self.wide[0].dtype)], [np.ones(1)]
+        (jacobian,) = differences(along, origin, unit, self.noise)
         y_bar = rng.normal(size=np.shape(self.subject.inputs[0]))
         value, error, _ = jacobian.pull(y_bar)
         pairs = list(zip(self._closed_form(y_bar), ways, strict=True))
@@ -122,15 +126,14 @@ class Reference:
 
     def _closed_form(self, y_bar: np.ndarray) -> list[np.ndarray]:
         wide = [np.asarray(a, np.longdouble) for a in (y_bar, *self.subject.inputs)]
-        return list(batch_norm_vjp(np, *wide, eps=self.subject.params.get("eps", 1e-5)))
+        return list(batch_norm_vjp(np, *wide, eps=self.eps))
 
     def _rounding(self, y_bar: np.ndarray) -> Rounding:
         subject = self.subject
         textbook = None  # of no use where y has another shape, as after a sum or a pool
         if are_batch_norms(subject.inputs) and y_bar.shape == subject.inputs[0].shape:
-            eps = subject.params.get("eps", 1e-5)
             with np.errstate(all="ignore"):
-                textbook = normalization(y_bar, subject.inputs, eps=eps)
+                textbook = normalization(y_bar, subject.inputs, eps=self.eps)
         if textbook is not None and self.normalizes:
             return textbook
         sizes = [j.pull(y_bar)[2] for j in self.jacobians]
