@@ -167,6 +167,17 @@ def purity(
     if wrong:
         message = f"{name}_bar is wrong in the first backward call: {wrong}"
         yield Finding("value", name, message=message, cause="first call")
+    yield from _sharing(subject, y, grads, inputs, seed, y_bar)
+
+
+def _sharing(
+    subject: Subject, y: np.ndarray, grads: list[Any], inputs: list[bytes], seed: np.ndarray,
+    y_bar: np.ndarray,
+) -> Iterator[Finding]:  # fmt: skip
+    """What a call returned shares no memory with what it was given, or with what the next returns.
+
+    ``seed`` is the copy of ``y_bar`` that backward was given.
+    """
     y2, cache2 = subject.run()
     kept = {"y": y, "y_bar": seed, **dict(zip(subject.names, grads, strict=False))}
     values = {key: np.array(kept[key]).tobytes() for key in kept}
