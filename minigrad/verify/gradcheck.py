@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.context import no_grad, setting
-from minigrad.declaration import REGISTRY, Declared
-from minigrad.errors import DTypeError, UsageError, check_count, describe, facts
+from minigrad.declaration import Declared
+from minigrad.errors import DTypeError, check_count, describe, facts
 from minigrad.nn import frozen_statistics
 from minigrad.ops import concatenate, reshape
 from minigrad.tensor import Tensor, tensor
@@ -22,7 +22,7 @@ from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.sample import Sample as OpSample
-from minigrad.verify.sample import samples
+from minigrad.verify.sample import declared_as, samples
 from minigrad.verify.subject import check_names, coarsest, parameter_names
 
 _COTANGENTS = 3
@@ -243,11 +243,7 @@ def check_op(
     >>> mg.verify.check_op("tanh", order=2).ok
     True
     """
-    if isinstance(declared, str):
-        if declared not in REGISTRY:
-            raise UsageError(f"no op {declared!r}; `minigrad ops` lists them")
-        declared = REGISTRY[declared]
-    rng = generator(rng)
+    declared, rng = declared_as(declared), generator(rng)
     report = Report(f"{declared.name}, {np.dtype(dtype)}, orders 1 to {order}")
     for sample in samples(declared, dtype, rng):
         arrays = [sample.inputs[i] for i in sample.real]

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.declaration import Case, Declared, Domain
+from minigrad.declaration import REGISTRY, Case, Declared, Domain
+from minigrad.errors import UsageError
 
 _ELEMENTWISE = (((2, 3), (3,), (1,)), ((4,), (4,), (4,)))  # shapes of up to three inputs
 _DIMENSIONS = {"m": 2, "k": 3, "n": 4}
@@ -23,6 +24,13 @@ class Sample:
     def __str__(self) -> str:
         words = [str(x.shape) for x in self.inputs]
         return ", ".join([*words, *(f"{k}={v}" for k, v in self.params.items())])
+
+
+def declared_as(op: Declared | str) -> Declared:
+    """``op``, or the op or composite of that name; UsageError where there is none."""
+    if isinstance(op, str) and op not in REGISTRY:
+        raise UsageError(f"no op {op!r}; `minigrad ops` lists them")
+    return REGISTRY[op] if isinstance(op, str) else op
 
 
 def samples(declared: Declared, dtype: Any, rng: np.random.Generator) -> Iterator[Sample]:

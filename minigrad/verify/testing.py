@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.declaration import REGISTRY, Declared
+from minigrad.declaration import Declared
 from minigrad.errors import MissingPackageError
 from minigrad.tensor import Tensor
 from minigrad.verify.gradcheck import gradcheck
 from minigrad.verify.report import Report
-from minigrad.verify.sample import Sample, samples
+from minigrad.verify.sample import Sample, declared_as, samples
 
 
 def assert_gradients(
@@ -31,13 +31,13 @@ def calls(declared: Declared | str, *, dtype: Any = "float64") -> Any:
         A strategy of ``Sample`` (``inputs``, ``params``, positions of ``real`` inputs).
 
     Raises:
-        MissingPackageError: hypothesis is not installed.
+        UsageError: no such op. MissingPackageError: hypothesis is not installed.
     """
     try:
         from hypothesis import strategies as st
     except ImportError as error:
         raise MissingPackageError("strategies need hypothesis: pip install hypothesis") from error
-    op = REGISTRY[declared] if isinstance(declared, str) else declared
+    op = declared_as(declared)
 
     def at(seed: int, which: int) -> Sample:
         found = list(samples(op, dtype, np.random.default_rng(seed)))

@@ -12,6 +12,12 @@ def test_a_strategy_draws_calls_that_fit_the_signature(call):
     assert mg.matmul(*call.inputs, **call.params).shape
 
 
+def test_a_strategy_of_no_op_is_refused_as_a_check_of_it_is():
+    for take in (mg.verify.calls, mg.verify.check_op):
+        with pytest.raises(mg.errors.UsageError, match="no op 'nonsense'"):
+            take("nonsense")
+
+
 def test_the_fixture_passes_a_right_function(gradcheck):
     gradcheck(lambda x: mg.sin(x) * x, [np.array([0.1, 2.0])], order=2)
 
