@@ -225,14 +225,15 @@ def count_not_finite(array: Any) -> int:
     xp = namespace(array)
     if array.dtype.kind != "f":
         return 0
-    if xp is np:  # sums of squares need no temporary; they may overflow, but never hide a nan
+    # sums of squares need no temporary; they may overflow, but never hide a nan
+    if xp is np and array.size > _RUN:
         row = np.ravel(array, order="K")
         whole = row.size // _RUN * _RUN  # shorter products than BLAS would share among threads
         with np.errstate(over="ignore", invalid="ignore"):
             runs = row[:whole].reshape(-1, _RUN)
             if np.isfinite(np.vecdot(runs, runs).sum() + row[whole:] @ row[whole:]):
                 return 0
-    return int(array.size - xp.isfinite(array).sum())
+    return int(array.size - xp.count_nonzero(xp.isfinite(array)))
 
 
 def zeros_like(array: Any) -> Any:
