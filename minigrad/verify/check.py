@@ -106,6 +106,7 @@ class Point:
         self.notes: list[Finding] = []
         self.first_call: list[Finding] = []
         self._right: tuple[Any, list[bytes]] = None, []  # what was judged right last: y_bar, all
+        self._last: tuple[Any, Any] = None, None  # what was expected last: of y_bar, all
         self.followed = Followed()
         self.ties: dict[int, str] = {}  # what tied elements of input k must not get together
         self.samples: dict[str, list[Sample]] = {name: [] for name in subject.names}
@@ -322,8 +323,8 @@ class Point:
         return "", ""
 
     def _expected(self, y_bar: np.ndarray) -> Expected:
-        if getattr(self, "_last", (None,))[0] is not y_bar:
-            self._last = (y_bar, self.reference.expected(y_bar))
+        if self._last[0] is not y_bar:
+            self._last = y_bar, self.reference.expected(y_bar)
         return self._last[1]
 
     def _other_points(self) -> list[Subject]:
@@ -341,11 +342,11 @@ class Point:
     def _rows(self) -> list[Row]:
         rows = []
         for name, samples in self.samples.items():
-            wrong = any(finding.input == name for finding in self.findings)
             if not samples:
                 continue
             worst = max(samples, key=lambda sample: sample.telling)
             index, expected, got, bound = worst.worst()
+            wrong = any(finding.input == name for finding in self.findings)
             vacuous = all(s.vacuous for s in samples)
             verdict = "WRONG" if wrong else "VACUOUS" if vacuous else "proven"
             error = abs(got - expected)
