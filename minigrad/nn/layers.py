@@ -1,4 +1,4 @@
-"""Layers without batch statistics: linear maps, activations, dropout, embedding."""
+"""Linear maps, dropout and embedding; and what layers share that have parameters."""
 
 from math import inf, prod, sqrt
 from numbers import Integral
