@@ -250,10 +250,10 @@ class Module:
         Raises:
             DTypeError: ``dtype`` is not a floating one.
         """
-        kind = "f", "to: dtype", "a floating dtype"
-        floating = None if dtype is None else backend.as_dtype(dtype, *kind)
+        if dtype is not None:
+            dtype = backend.as_dtype(dtype, "f", "to: dtype", "a floating dtype")
         for _, state in self._named_state("_parameters", "_buffers"):
-            array = _moved(state.array, device, floating)
+            array = _moved(state.array, device, dtype)
             if array is state.array:
                 continue
             old = state.node
@@ -261,7 +261,7 @@ class Module:
             state.node = leaf(state.array, state.requires_grad, state.name)
             if old is not None:
                 old.overwritten = "value"
-                state.grad = None if old.grad is None else _moved(old.grad.array, device, floating)
+                state.grad = None if old.grad is None else _moved(old.grad.array, device, dtype)
         return self
 
     # --- saving and loading ----------------------------------------------------------------------
