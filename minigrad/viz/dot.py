@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import islice
+from itertools import islice, zip_longest
 from numbers import Integral
 from typing import Any
 
@@ -96,6 +96,7 @@ class _Writer:
     ):
         nodes = [n for card in visible.cards for n in card.outputs if card.kind != "gap"]
         self.visible, self.values, self.verdicts = visible, values, verdicts
+        self.weights = visible.weights()
         self.side = SIDE if len(visible.cards) <= _MANY else SIDE // 2
         self.formulas = Formulas(recorded)
         self.swept = swept(recorded, nodes) if grads else Swept({}, {}, Counter())
@@ -105,6 +106,7 @@ class _Writer:
         # straight lines run under the cards; else no card may hide the norm beside it
         straight = "nslimit=1 splines=line outputorder=edgesfirst"
         routing = straight if self.visible.tangled() else "nslimit=4 outputorder=nodesfirst"
+        routing += " newrank=true" * bool(self.weights)
         small = len(self.visible.cards) <= _MANY and self.visible.span() <= _SPAN
         where = ("beside" if small else "on") if self.swept.norms else "none"
         lines = [
@@ -127,7 +129,7 @@ class _Writer:
         pairs: Counter[tuple[Card, Card]] = Counter()
         leaving = Counter(edge.tail for edge in self.visible.edges)
         arriving = Counter(edge.head for edge in self.visible.edges)
-        for edge in self.visible.edges:
+        for edge, weight in zip_longest(self.visible.edges, self.weights):
             row = 0
             if edge.tail.kind == "leaf":
                 row = leaves[edge.head] // _ABREAST
@@ -138,7 +140,7 @@ class _Writer:
             end = "tail" if edge.position else ends[(first + pairs[edge.tail, edge.head]) % 2]
             pairs[edge.tail, edge.head] += 1
             back = _way_back(edge, self.swept.norms, "" if small else end)
-            lines += [_edge(edge, row, apart=small and bool(back)), *back]
+            lines += [_edge(edge, row, weight, apart=small and bool(back)), *back]
         return lines
 
     def _notes(self) -> list[str]:
@@ -241,11 +243,11 @@ def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
     ]
 
 
-def _edge(edge: Edge, row: int, apart: bool) -> str:
+def _edge(edge: Edge, row: int, weight: int | None, apart: bool) -> str:
     label = f"× {edge.count:,}" if edge.count > 1 else str(edge.position or "")
     aside = "labeldistance=3.4 labelangle=-42" if edge.count > 1 else "labeldistance=1.8"
     attributes = [f'headlabel="{label}" {aside}'] * bool(label)
-    attributes += [f"minlen={row + 1}"] * bool(row)
+    attributes += [f"minlen={row + 1}"] * bool(row) + [f"weight={weight}"] * bool(weight)
     attributes += [f'label="{_ROOM}"'] * apart
     listed = f" [{' '.join(attributes)}]" if attributes else ""
     return f"  {edge.tail.id} -> {edge.head.id}{listed};"

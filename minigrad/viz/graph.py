@@ -4,6 +4,7 @@
 here knows of DOT or of colours. Everything is a loop, in creation order: graphs may be deep.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain, groupby
@@ -19,6 +20,7 @@ LIMIT = 300  # cards; beyond it neither a reader nor the layout keeps up
 KEPT = 100  # cards that are left when the middle of a longer graph folds
 _REPEATS = 3  # blocks in a row that become one with "× 3"
 _TANGLED = 4000  # rows that all edges together may span
+_HUB = 5  # edges that leave one card before the layout lifts clusters towards it
 _MERGE = 4 * LIMIT  # edges; beyond it parallel ones are drawn as one that says how many
 
 
@@ -156,6 +158,29 @@ class Picture:
         for edge in self.edges:
             row[edge.head] = max(row.get(edge.head, 0), row.get(edge.tail, 0) + 1)
         return sum(row[edge.head] - row.get(edge.tail, 0) for edge in self.edges)
+
+    def weights(self) -> list[int]:
+        """How short to keep each edge where all must point down; empty where they do anyway.
+
+        Graphviz ranks clusters as wholes and then may turn an edge between two; ``newrank`` ranks
+        cards instead, and only weights hold a cluster together and shared leaves aside.
+        """
+        leaving = Counter(edge.tail for edge in self.edges)
+        if max(leaving.values(), default=0) <= _HUB:
+            return []
+        within: dict[Card, Cluster] = {}
+        for outermost in self.top.clusters:
+            stack = [outermost]
+            while stack:
+                cluster = stack.pop()
+                within |= dict.fromkeys(cluster.cards, outermost)
+                stack += cluster.clusters
+        return [
+            1 if edge.tail.kind == "leaf"
+            else 100 if within.get(edge.tail, edge.tail) is within.get(edge.head)
+            else 10
+            for edge in self.edges
+        ]  # fmt: skip
 
 
 _GAP = Scope("…")  # the key of what the middle of a long graph folds to

@@ -5,6 +5,7 @@ The renderer decides where everything stands; ``embed`` makes what comes back fi
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from minigrad.viz.dot import escaped, gap, wrapped
 from minigrad.viz.embed import PENDING, embedded
@@ -57,6 +58,8 @@ def _depth(visible: Picture) -> int:
 def skeleton(visible: Picture, formulas: Formulas) -> str:
     """The DOT text of a picture of small cards; ids tell cards, edges and clusters apart."""
     routing = "splines=line outputorder=edgesfirst" if visible.tangled() else ""
+    weights = visible.weights()
+    routing += " newrank=true" * bool(weights)
     lines = [
         "digraph minigrad {",
         '  graph [bgcolor="transparent" rankdir=TB nodesep=0.22 ranksep=0.34 pad=0.06 fontsize=12 '
@@ -65,8 +68,8 @@ def skeleton(visible: Picture, formulas: Formulas) -> str:
         "  edge [arrowsize=0.7];",
     ]
     lines += _body(visible.top, formulas)
-    for i, edge in enumerate(visible.edges):
-        lines.append(f'  {edge.tail.id} -> {edge.head.id} [id="edge{i}"];')
+    for i, (edge, weight) in enumerate(zip_longest(visible.edges, weights, fillvalue=1)):
+        lines.append(f'  {edge.tail.id} -> {edge.head.id} [id="edge{i}" weight={weight}];')
     return "\n".join([*lines, "}", ""])
 
 

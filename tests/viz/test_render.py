@@ -16,6 +16,9 @@ from viz.graphs import batch_norm, chain, leaf, product
 import minigrad as mg
 from minigrad.errors import RenderError, UsageError
 from minigrad.viz import render
+from minigrad.viz.formula import Formulas
+from minigrad.viz.graph import Recorded, picture
+from minigrad.viz.skeleton import skeleton
 
 needs_pygraphviz = pytest.mark.skipif(
     importlib.util.find_spec("pygraphviz") is None, reason="pygraphviz is not installed"
@@ -149,6 +152,58 @@ def stacked(blocks):
         with mg.scope(f"block {i}"):
             h = mg.tanh(h @ leaf(np.eye(4), "w") + leaf(np.zeros(4), "b")) * 0.5
     return mg.sum(h)
+
+
+def recurrent(steps):
+    """A layer that shares its weights with all steps before."""
+    h = mg.tensor(np.zeros((2, 3)), name="h0")
+    W, U = leaf(np.eye(3), "W"), leaf(np.ones((2, 3)), "U")
+    for i in range(steps):
+        with mg.scope("cell"):
+            h = mg.tanh(h @ W + mg.tensor(np.full((2, 2), i)) @ U)
+    return mg.mean(h * h)
+
+
+def twice_derived(norms):
+    x, gamma, beta = leaf(np.sin(np.arange(6.0)).reshape(3, 2), "x"), np.ones(2), np.zeros(2)
+
+    def f(x):
+        for _ in range(norms):
+            x = mg.tanh(mg.batch_norm(x, gamma, beta))
+        return mg.sum(x * x)
+
+    x_bar = mg.grad(f)(x)
+    return mg.sum(x_bar * x_bar)
+
+
+def densely_connected(layers):
+    ys = [leaf(np.ones((3, 2)), "x")]
+    for i in range(layers):
+        with mg.scope(f"layer {i}"):
+            ys.append(
+                mg.tanh(mg.concatenate(ys, axis=1) @ leaf(np.ones((2 * len(ys), 2)), f"W{i}"))
+            )
+    return mg.sum(ys[-1])
+
+
+@needs_pygraphviz
+@pytest.mark.parametrize(
+    ("make", "n"),
+    [(recurrent, 5), (recurrent, 6), (recurrent, 20), (twice_derived, 2), (densely_connected, 9)],
+)
+def test_the_flow_goes_down_however_often_a_value_is_used(make, n):
+    y = make(n)
+    y.backward()
+    recorded = Recorded([y.node])
+    for dot in (mg.viz.to_dot(y), skeleton(picture(recorded), Formulas(recorded))):
+        svg = render.render(dot, "svg").decode()
+        found = re.findall(
+            r'class="node">\n<title>(n\d+)</title>.*?<text[^>]* y="(\S+)"', svg, re.S
+        )
+        top = {name: float(y) for name, y in found}
+        lines = re.findall(r"^ *(n\d+) -> (n\d+)", dot, re.M)
+        assert len(lines) >= 5 * n
+        assert [line for line in lines if not top[line[0]] < top[line[1]]] == []
 
 
 @needs_pygraphviz
