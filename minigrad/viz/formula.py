@@ -19,6 +19,7 @@ from minigrad.errors import MinigradError
 from minigrad.viz.graph import Card, Recorded
 
 _NAME, _OPERANDS, _FORMULA, _INLINE = 40, 6, 80, 20  # characters; operands of one call
+_SHORT = _INLINE + 2  # what a name keeps where a formula would not fit; an operand in brackets does
 _NESTED = 2  # calls inside one another that are still read at a glance
 _ATOM = 9
 _RANK = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
@@ -92,7 +93,9 @@ class Formulas:
         name = self.operand[node].text
         if node.op is None or self.operand[node] is self.call[node]:
             return name
-        return _cut(f"{name} = {self.call[node].text}", _FORMULA)
+        text = f"{name} = {self.call[node].text}"
+        fits = len(text) <= _FORMULA
+        return text if fits else _cut(f"{_cut(name, _SHORT)} = {self.call[node].text}", _FORMULA)
 
     def title_of_scope(self, card: Card) -> str:
         """``y = batch_norm(x, gamma, beta)``: the scope as if it were one call."""
@@ -127,8 +130,10 @@ class Formulas:
         symbol = op.symbol or op.name
         rank = _RANK.get(symbol)
         if rank and len(xs) == 2:
-            left = xs[0].inside(rank if symbol == "**" else rank - 1)
-            return Text(f"{left} {symbol} {xs[1].inside(rank)}", rank, nested)
+            pair = xs[0].inside(rank if symbol == "**" else rank - 1), xs[1].inside(rank)
+            if sum(map(len, pair)) > 2 * _SHORT:  # lest the operator be what is cut out
+                pair = tuple(_cut(operand, _SHORT) for operand in pair)
+            return Text(f" {symbol} ".join(pair), rank, nested)
         if rank and len(xs) == 1:
             return Text(symbol + xs[0].inside(_UNARY), _UNARY, nested)
         if symbol == "[]":
@@ -215,7 +220,7 @@ def _value(value: Any, key: str = "") -> str:
     if isinstance(value, (bool, int, float, np.generic)):
         return _number(value).text
     if isinstance(value, str):
-        return shown(value)
+        return f'"{shown(value)}"'
     if hasattr(value, "shape"):
         return _array(value, listed=not key)
     # never repr(): it may hold a memory address, and two runs would differ
@@ -242,4 +247,6 @@ def _index(part: Any) -> str:
     if isinstance(part, slice):
         ends = ["" if end is None else str(end) for end in (part.start, part.stop, part.step)]
         return ":".join(ends[:2] if part.step is None else ends)
+    if isinstance(part, (list, tuple)):
+        return f"[{_listed(list(map(_index, part)))}]"
     return "..." if part is ... else "None" if part is None else _value(part)

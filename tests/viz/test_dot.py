@@ -13,6 +13,7 @@ from viz.graphs import batch_norm, scalar
 from viz.reading import cards, edges, numbers
 
 import minigrad as mg
+from minigrad.composite import label
 from minigrad.errors import DTypeError, GraphError, UsageError
 
 # --- cards and formulas --------------------------------------------------------------------------
@@ -72,6 +73,12 @@ def test_values_and_grads_can_be_left_out():
         (lambda a, b: mg.exp(a) + 0.25, "y = exp(a) + 0.25"),
         (lambda a, b: mg.maximum(a, b), "y = max(a, b)"),
         (lambda a, b: mg.stack([a, b])[1:, None], "y = stack(a, b)[1:, None]"),
+        (lambda a, b: mg.stack([a, b])[[0, 1, 1]], "y = stack(a, b)[[0, 1, 1]]"),
+        (
+            lambda a, b: mg.broadcast_to(a, (4, 2))[1:3, [0, 1]],
+            "y = v1[1:3, [0, 1]]",
+        ),
+        (lambda a, b: mg.einsum(",->", a, b), "y = einsum(a, b, subscripts=&quot;,-&gt;&quot;)"),
         (lambda a, b: mg.reshape(a, (1, 1)), "y = reshape(a, shape=(1, 1))"),
         (lambda a, b: mg.leaky_relu(a, alpha=0.01), "y = leaky_relu(a)"),
         (lambda a, b: mg.leaky_relu(a, alpha=0.2), "y = leaky_relu(a, alpha=0.2)"),
@@ -93,6 +100,20 @@ def test_unnamed_result_that_is_too_long_to_repeat_gets_a_number():
     a = mg.tensor(1.0, requires_grad=True, name="a_rather_long_name")
     titles = list(cards(mg.viz.to_dot(mg.exp(mg.sin(a * a)))))
     assert titles[1:3] == ["v1 = a_rather_long_name * a_rather_long_name", "sin(v1)"]
+
+
+def test_long_names_leave_the_operator_and_the_result_in_sight():
+    a, b = (graphs.leaf(np.eye(2), name * 30) for name in ("ab", "cd"))
+    y = label(a @ b, "ef" * 30)
+    card = list(cards(mg.viz.to_dot(y)).values())[2]
+    title = " ".join(re.findall(r"<B>(.*?)</B>", card)).split()
+    assert title == [
+        "efefefefef…fefefefefef",
+        "=",
+        "ababababab…bababababab",
+        "@",
+        "cdcdcdcdcd…dcdcdcdcdcd",
+    ]
 
 
 def test_invented_names_avoid_the_names_in_use():
