@@ -97,13 +97,13 @@ def statistics(array: np.ndarray) -> list[tuple[str, str]]:
 
 
 def number(value: float, decimals: int | None = None) -> str:
-    """``value`` in three digits, or with ``decimals``; only 0 itself is written ``0``."""
+    """``value`` with ``decimals``, or three digits and those before the point; only 0 is ``0``."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}".replace("-0", "0")
     if decimals is not None and abs(value) >= 0.5 * 10.0**-decimals:
         return f"{value:.{decimals}f}"
     if decimals is None:
-        return _short(f"{value:.3g}")
+        return f"{value:.0f}" if 999.5 <= abs(value) < 99_999.5 else _short(f"{value:.3g}")
     return f"{value:.2g}" if abs(value) >= 0.01 else _short(f"{value:.1e}")
 
 
