@@ -181,11 +181,11 @@ class _Writer:
             about = _about_scope(card) if folded else _about(node)
             rows.append(_row(_font(escaped(about))))
         rows += self._badge(card)
-        for output in card.outputs[:_OUTPUTS]:
+        for output in _main(card):
             name = f"{self.formulas.operand[output].text} " if len(card.outputs) > 1 else ""
             rows += self._numbers(output, name, folded)
-        if len(card.outputs) > _OUTPUTS:
-            rows.append(_row(_font(f"… {len(card.outputs) - _OUTPUTS} more results")))
+        if (more := len(card.outputs) - _OUTPUTS) > 0:
+            rows.append(_row(_font(f"… {more} more result{'s' * (more > 1)}")))
         return _frame(rows, card, thick=not self.roots.isdisjoint(card.members))
 
     def _gap(self, card: Card) -> str:
@@ -244,9 +244,12 @@ def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
 
 
 def _edge(edge: Edge, row: int, weight: int | None, apart: bool) -> str:
-    label = f"× {edge.count:,}" if edge.count > 1 else str(edge.position or "")
-    aside = "labeldistance=3.4 labelangle=-42" if edge.count > 1 else "labeldistance=1.8"
-    attributes = [f'headlabel="{label}" {aside}'] * bool(label)
+    attributes = []
+    if edge.count > 1:  # no card is as small as that of a gap: many lines come near at its end
+        end = "tail" if edge.head.kind == "gap" else "head"
+        attributes += [f"{end}label=<{_chip(f'× {edge.count:,}')}> labelangle=0 labeldistance=2.6"]
+    elif edge.position:
+        attributes += [f'headlabel="{edge.position}" labeldistance=1.8']
     attributes += [f"minlen={row + 1}"] * bool(row) + [f"weight={weight}"] * bool(weight)
     attributes += [f'label="{_ROOM}"'] * apart
     listed = f" [{' '.join(attributes)}]" if attributes else ""
@@ -266,10 +269,19 @@ def _way_back(edge: Edge, norms: Mapping[tuple[Node, int], float], end: str) -> 
     if end:  # no constraint: then the layout keeps the two lines together
         line += " constraint=false"
     if len(edge.uses) == 1:
-        chip = _table(f"<TR><TD>{number(passed[0])}</TD></TR>", 0, attributes='BGCOLOR="white"')
-        line += f" {end}label=<{chip}>"
+        line += f" {end}label=<{_chip(number(passed[0]))}>"
         line += f" labelangle=0 labeldistance={_REACH[end]}" if end else ""
     return [f"  {edge.tail.id} -> {edge.head.id} [{line}];"]
+
+
+def _chip(text: str) -> str:
+    """A label that stands on a line."""
+    return _table(f"<TR><TD>{text}</TD></TR>", 0, attributes='BGCOLOR="white"')
+
+
+def _main(card: Card) -> list[Node]:
+    """The outputs that a card has room for, its last among them: it is what the call returned."""
+    return [*card.outputs[:-1][: _OUTPUTS - 1], card.outputs[-1]]
 
 
 def _about(node: Node) -> str:
@@ -280,7 +292,7 @@ def _about(node: Node) -> str:
 def _about_scope(card: Card) -> str:
     shapes = [_shape(node) for node in card.inputs]
     given = ", ".join(shapes[:4] + ["…"] * (len(shapes) > 4)) or "nothing"
-    made = ", ".join([_shape(node) for node in card.outputs[:_OUTPUTS]])
+    made = ", ".join(map(_shape, _main(card)))
     hidden = f" and {_leaves(card.leaves)}" if card.leaves else ""
     return f"{_ops(card.ops)}{hidden} folded · {given} → {made}"
 

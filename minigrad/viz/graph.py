@@ -265,7 +265,7 @@ def _folded(
         block = Scope(f"{_base(run[0].name)} × {len(run)}", run[0].parent)
         paths.of[block] = [*paths.of[block.parent], block]
         members = [computed[scope] for scope in run]
-        hidden = [x for x in _parameters(recorded, members) if users[x] <= {*run}]
+        hidden = [x for x in _parameters(recorded, members) if len(users[x]) == 1]
         for node in [*chain(*members), *hidden]:
             if node.op is not None or not pinned(node):
                 keys[node] = block

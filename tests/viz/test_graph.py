@@ -151,7 +151,7 @@ def test_many_edges_into_a_folded_middle_are_one_that_says_how_many():
     for _ in range(1000):
         y = y * x
     dot = mg.viz.to_dot(y)
-    assert re.search(r'headlabel="× \d{3}"', dot)
+    assert re.search(r"n0 -> n\d+ \[taillabel=<.*× \d{3}<", dot)  # at x, not at the folded card
     assert dot.count("->") < 300
 
 
@@ -195,15 +195,21 @@ def test_open_blocks_and_blocks_of_another_shape_stay_apart():
     assert "×" not in mg.viz.to_dot(x, depth=0)
 
 
-def test_leaf_that_something_else_uses_is_not_folded_with_the_blocks():
-    weight = scalar("weight")
-    h = scalar()
+def test_leaf_that_several_blocks_or_something_else_use_is_not_folded_with_them():
+    shared, h = scalar("shared"), scalar()
     for i in range(4):
         with mg.scope(f"block {i}"):
-            h = mg.tanh(h * weight)
-    assert "weight" not in cards(mg.viz.to_dot(h, depth=0))
-    assert "weight" in cards(mg.viz.to_dot(h * weight, depth=0))
-    assert "weight" in cards(mg.viz.to_dot(h, depth=0, verdicts={"weight": (True, "")}))
+            own = scalar(f"own {i}")
+            h = mg.tanh(h * shared + own)
+    folded = "v4 = block × 4(x, shared, own 3)"
+    assert {"shared", "own 3", folded} <= cards(mg.viz.to_dot(h * own, depth=0)).keys()
+    h.backward()
+    assert "sum of 4 paths" in cards(mg.viz.to_dot(h, depth=0))["shared"]
+
+
+def test_leaf_with_a_verdict_is_not_folded_with_the_blocks():
+    y = graphs.perceptron(layers=5)
+    assert "W3" in cards(mg.viz.to_dot(y, depth=0, verdicts={"W3": (True, "")}))
 
 
 def test_more_than_300_cards_fold_to_repeated_blocks():
