@@ -16,8 +16,10 @@ def as_seed(seed: Any, y: Box) -> Any:
     xp = backend.namespace(y.array, array)  # raises unless they are of one library
     if seed is None and y.shape == ():
         return backend.frozen(xp.ones_like(array), own=True)
+    remedy = ""
     if seed is None:
         got = f"none, for {describe(y)}"
+        remedy = "pass seed=..., a cotangent of its shape, or make it a scalar, as y.sum()"
     elif tuple(array.shape) != tuple(y.shape):
         got = f"shape {tuple(array.shape)} for {describe(y)}"
     elif array.dtype.kind not in "fiub":
@@ -35,7 +37,7 @@ def as_seed(seed: Any, y: Box) -> Any:
             return array
         got = f"{lost} of {array.size} elements nan or inf in {y.dtype}"
     expected = f"finite numbers of shape {tuple(y.shape)} that {y.dtype} can hold"
-    raise SeedError(facts("backward: seed", expected=expected, got=got))
+    raise SeedError(facts("backward: seed", expected=expected, got=got, remedy=remedy))
 
 
 def _converted(seed: Any) -> Any:

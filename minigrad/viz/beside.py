@@ -9,8 +9,9 @@ from minigrad import ops
 from minigrad.composite import label
 from minigrad.context import scope, setting
 from minigrad.core.sweep import backward_sweep
-from minigrad.errors import ShapeError, facts
+from minigrad.errors import DTypeError, ShapeError, UsageError, describe, facts
 from minigrad.tensor import Tensor, tensor
+from minigrad.viz.graph import root_of
 
 DERIVED, BY_HAND = "derived by the sweep", "written by hand"
 
@@ -47,15 +48,28 @@ def beside(
     [-6.0, -6.0]
     """
     names = names or [f"x{i + 1}" for i in range(len(inputs))]
+    n = len(inputs)
+    if len(names) != n:
+        raise UsageError(facts("beside: names", expected=f"{n}, one per input", got=len(names)))
+    if argnum not in range(-n, n):
+        raise UsageError(
+            facts("beside: argnum", expected=f"the position of one of {n} inputs", got=argnum)
+        )
     xs = [tensor(x, requires_grad=True, name=n) for x, n in zip(inputs, names, strict=True)]
     with setting(recording=True):
         with scope(DERIVED):
             y = f(*xs, **params)
+            root = root_of("beside", y)
             y_bar = _seed(seed, y)
             x = xs[argnum]
-            derived = backward_sweep(y.node, y_bar, [x.node], record=True)[x.node]
+            derived = backward_sweep(root, y_bar, [x.node], record=True)[x.node]
         with scope(BY_HAND):
-            by_hand = closed_form(ops, y_bar, *xs, **params)[argnum]
+            bars = closed_form(ops, y_bar, *xs, **params)
+    is_one_each = isinstance(bars, tuple) and len(bars) == n
+    by_hand = bars[argnum] if is_one_each else bars
+    if not is_one_each or not isinstance(by_hand, Tensor):
+        expected = f"a tuple of {n} tensors, one per input"
+        raise DTypeError(facts("beside: closed form", expected=expected, got=describe(by_hand)))
     if derived is None or derived.shape != by_hand.shape:
         got = f"{by_hand.shape} by hand, {'0' if derived is None else derived.shape} derived"
         raise ShapeError(facts("beside: cotangents", expected=f"two of {x.shape}", got=got))

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import islice, zip_longest
+from itertools import islice, repeat
 from numbers import Integral
 from typing import Any
 
@@ -129,7 +129,7 @@ class _Writer:
         pairs: Counter[tuple[Card, Card]] = Counter()
         leaving = Counter(edge.tail for edge in self.visible.edges)
         arriving = Counter(edge.head for edge in self.visible.edges)
-        for edge, weight in zip_longest(self.visible.edges, self.weights):
+        for edge, weight in zip(self.visible.edges, self.weights or repeat(0), strict=False):
             row = 0
             if edge.tail.kind == "leaf":
                 row = leaves[edge.head] // _ABREAST
@@ -243,7 +243,7 @@ def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
     ]
 
 
-def _edge(edge: Edge, row: int, weight: int | None, apart: bool) -> str:
+def _edge(edge: Edge, row: int, weight: int, apart: bool) -> str:
     attributes = []
     if edge.count > 1:  # no card is as small as that of a gap: many lines come near at its end
         end = "tail" if edge.head.kind == "gap" else "head"

@@ -5,7 +5,7 @@ The renderer decides where everything stands; ``embed`` makes what comes back fi
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import repeat
 
 from minigrad.viz.dot import escaped, gap, wrapped
 from minigrad.viz.embed import PENDING, embedded
@@ -68,7 +68,7 @@ def skeleton(visible: Picture, formulas: Formulas) -> str:
         "  edge [arrowsize=0.7];",
     ]
     lines += _body(visible.top, formulas)
-    for i, (edge, weight) in enumerate(zip_longest(visible.edges, weights, fillvalue=1)):
+    for i, (edge, weight) in enumerate(zip(visible.edges, weights or repeat(1), strict=False)):
         lines.append(f'  {edge.tail.id} -> {edge.head.id} [id="edge{i}" weight={weight}];')
     return "\n".join([*lines, "}", ""])
 

@@ -140,7 +140,7 @@ def trace(y: Box, seed: Any = None, *, verdicts: Verdicts | None = None) -> Trac
     start = root.grad if seed is None and root.grad is not None else seed
     watch = _Watch()
     seeded = as_seed(start, y)
-    with setting(observer=watch):
+    with setting(observer=watch), np.errstate(all="ignore"):  # a nan may be why somebody looks
         backward_sweep(root, seeded)
     recorded = Recorded([root])
     found = judged("step", verdicts, recorded)

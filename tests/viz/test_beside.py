@@ -7,7 +7,7 @@ import pytest
 from viz import graphs
 
 import minigrad as mg
-from minigrad.errors import ShapeError
+from minigrad.errors import MinigradError, ShapeError
 
 NAMES = ("x", "gamma", "beta")
 
@@ -54,6 +54,21 @@ def test_forward_ops_that_the_cotangent_does_not_need_are_not_drawn():
 def test_closed_form_of_another_shape_is_refused():
     with pytest.raises(ShapeError, match="beside"):
         mg.viz.beside(mg.square, lambda xp, y_bar, x: (mg.sum(x * y_bar),), [np.ones(3)])
+
+
+@pytest.mark.parametrize(
+    ("closed_form", "given", "says"),
+    [
+        (lambda xp, y_bar, x: (x,), {"names": ["a", "b"]}, "beside: names"),
+        (lambda xp, y_bar, x: (x,), {"argnum": 1}, "beside: argnum"),
+        (lambda xp, y_bar, x: x, {}, r"closed form\n  expected: a tuple of 1"),
+        (lambda xp, y_bar, x: (x, x), {}, "closed form"),
+        (lambda xp, y_bar, x: (np.ones(3),), {}, "closed form"),
+    ],
+)
+def test_what_does_not_fit_the_inputs_is_named(closed_form, given, says):
+    with pytest.raises(MinigradError, match=says):
+        mg.viz.beside(mg.square, closed_form, [np.ones(3)], **given)
 
 
 def test_recorded_gradient_is_a_graph_like_any_other():

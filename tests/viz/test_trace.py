@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -180,6 +181,7 @@ def test_json_of_a_square_is_the_golden_one():
 
 PROGRAM = """
 import sys
+import warnings
 sys.path.insert(0, sys.argv[2])
 import minigrad as mg
 from viz import graphs
@@ -214,6 +216,14 @@ def test_numbers_that_are_not_finite_are_strings():
     y = mg.sum(graphs.leaf([np.nan, np.inf, -np.inf, 1.0], "x"))
     document = json.loads(mg.viz.trace(y).to_json(), parse_constant=pytest.fail)
     assert document["arrays"][0]["values"] == ["nan", "inf", "-inf", 1.0]
+
+
+def test_a_graph_with_nan_is_stepped_without_a_warning():
+    with np.errstate(all="ignore"):
+        y = mg.sum(mg.log(graphs.leaf([0.0, -1.0], "x")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "nan" in mg.viz.step(y).html
 
 
 def test_large_array_is_statistics_an_excerpt_and_a_checksum():
