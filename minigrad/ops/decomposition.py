@@ -9,6 +9,7 @@ import numpy as np
 from minigrad import backend
 from minigrad.core.op import op
 from minigrad.declaration import Case, Domain
+from minigrad.errors import ShapeError, facts
 from minigrad.ops.linalg import matmul
 from minigrad.ops.shape import swapaxes
 
@@ -25,19 +26,23 @@ def _sym(a):
     return (a + _t(a)) / 2
 
 
-def _shifted(xp, a, shift):
+def _check_square(a):
+    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
+        raise ShapeError(facts("matrices", expected="(..., n, n)", got=a.shape))
+
+
+def _shifted(xp, a, shift, symmetric=False):
+    _check_square(a)
     if a.dtype.itemsize > 8:
         a = a.astype("float64")  # LAPACK knows nothing wider
+    if symmetric:
+        a = (a + xp.swapaxes(a, -1, -2)) / 2
     return a + shift * xp.eye(a.shape[-1], dtype=a.dtype)
-
-
-def _symmetric(xp, a, shift):
-    return _shifted(xp, (a + xp.swapaxes(a, -1, -2)) / 2, shift)
 
 
 def _eigh(xp, a, shift):
     with backend.checked(a):
-        return xp.linalg.eigh(_symmetric(xp, a, shift))
+        return xp.linalg.eigh(_shifted(xp, a, shift, symmetric=True))
 
 
 @op(
@@ -97,7 +102,7 @@ def cholesky(xp, a, *, shift=0.0):
             [1., 2.]])
     """
     with backend.checked(a):
-        return xp.linalg.cholesky(_symmetric(xp, a, shift))
+        return xp.linalg.cholesky(_shifted(xp, a, shift, symmetric=True))
 
 
 @cholesky.defvjp
@@ -136,6 +141,9 @@ def sqrtm(xp, a, *, shift=0.0):
     Args:
         a: (..., n, n) whose shifted symmetric part is positive definite; else nan.
 
+    Raises:
+        ShapeError: not square.
+
     >>> mg.ops.sqrtm(mg.tensor([[4.0, 0.0], [0.0, 9.0]]))
     tensor([[2., 0.],
             [0., 3.]])
@@ -169,10 +177,14 @@ def lyapunov(xp, s, c, *, shift=0.0):
         s: (..., n, n) whose shifted symmetric part is definite.
         c: (..., n, n).
 
+    Raises:
+        ShapeError: not square.
+
     >>> mg.ops.lyapunov(np.array([[1.0, 0.0], [0.0, 3.0]]), np.array([[2.0, 8.0], [8.0, 6.0]]))
     array([[1., 2.],
            [2., 1.]])
     """
+    _check_square(c)
     values, vectors = _eigh(xp, s, shift)
     transposed = xp.swapaxes(vectors, -1, -2)
     sums = values[..., :, None] + values[..., None, :]

@@ -15,6 +15,16 @@ def positive(rng, *loops, n=4):
     return a @ np.swapaxes(a, -1, -2) + np.eye(n)
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (1, 3), (2, 1), (2, 3)], ids=str)
+@pytest.mark.parametrize(
+    "f", [inv, cholesky, sqrtm, lyapunov, lambda a, **k: lyapunov(np.eye(3), a)]
+)
+def test_what_is_not_square_is_refused_even_where_it_would_broadcast(f, shape):
+    a, eye = np.full(shape, 0.1), np.eye(3)
+    with pytest.raises(ShapeError, match=r"expected: \(\.\.\., n, n\)"):
+        lyapunov(eye, a) if f == "c" else f(a, *[eye] * (f is lyapunov), shift=1.0)
+
+
 @pytest.mark.parametrize("loops", [(), (2, 3)], ids=str)
 def test_each_function_meets_its_definition(loops, rng):
     a, eye = positive(rng, *loops), np.eye(4)
