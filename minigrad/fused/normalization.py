@@ -228,7 +228,9 @@ def accepts(x, gamma, beta, *, mean=None, var=None, axis=None, **_):
         return False
     if axis is None:
         return True
-    return sorted(i % x.ndim for i in np.atleast_1d(axis)) == [0, *range(2, x.ndim)]
+    axes = np.atleast_1d(axis)
+    known = all(-x.ndim <= i < x.ndim for i in axes)
+    return known and sorted(i % x.ndim for i in axes) == [0, *range(2, x.ndim)]
 
 
 def _accepts(x, *parameters, **params):

@@ -11,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import minigrad as mg
+from minigrad.errors import BoundsError
 from minigrad.fused.declare import Fused
 from minigrad.verify.sample import samples
 
@@ -459,6 +460,22 @@ def test_batch_norm_of_values_whose_squares_overflow(kind, shape, dtype, mean, s
     # in deviations: x is rounded, and so is its mean, which is summed in float64
     unit = 4 * np.finfo(dtype).eps + x[:, 0].size * np.finfo("f8").eps
     np.testing.assert_allclose(y, x_hat, rtol=0, atol=unit * mean / std)
+
+
+@pytest.mark.parametrize("axis", [2, (4,), (0, -3)], ids=str)
+@pytest.mark.parametrize("n", [3, 8192])
+def test_an_axis_that_does_not_exist_is_refused_at_every_size(n, axis):
+    x = np.random.default_rng(0).normal(size=(n, 4))
+    with pytest.raises(BoundsError, match="batch_norm"):
+        mg.fused.batch_norm(x, np.ones(4), np.zeros(4), axis=axis)
+
+
+def test_gamma_of_no_elements_has_a_gradient_of_zeros():
+    gamma = mg.tensor(np.ones(5000), requires_grad=True)
+    with np.errstate(invalid="ignore"):  # the mean of none
+        y = mg.fused.batch_norm(np.ones((2, 5000, 0)), gamma, np.zeros(5000))
+    y.backward(np.zeros(y.shape))
+    np.testing.assert_array_equal(gamma.grad.numpy(), 0)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, None])

@@ -69,7 +69,7 @@ def statistics(x, c):
             its_m2 = squares - n * slip * slip
             mean, m2 = merged(count, mean, m2, n, np.float64(centre) + slip, its_m2)
             count += n
-    return mean, max(m2, 0.0) / count
+    return mean, max(m2, 0.0) / max(count, 1)
 
 
 @kernel
