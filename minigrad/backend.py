@@ -254,11 +254,13 @@ def as_dtype(
         found = None
     if found is None or found.kind not in kinds:
         raise DTypeError(facts(headline, expected=expected, got=repr(dtype)))
-    return found
+    return found.newbyteorder("=")
 
 
 def as_array(value: Any, dtype: Any = None) -> Any:
     """A number, sequence or foreign array as an array of real numbers, without a copy.
+
+    Only an array of another byte order is copied.
 
     Raises:
         DTypeError: no dtype, not real numbers, not of the dtype, or a sequence that holds tensors.
@@ -277,6 +279,8 @@ def as_array(value: Any, dtype: Any = None) -> Any:
         array = real(library.xp.asarray(value))  # given a dtype, it would make None a nan
     except ValueError as error:
         raise ShapeError(f"not an array: {str(error).splitlines()[0]}") from error
+    if dtype is None and not array.dtype.isnative:
+        dtype = as_dtype(array.dtype)
     try:
         return array if dtype is None else real(library.xp.asarray(value, dtype=dtype))
     except (OverflowError, ValueError) as error:  # 300 as int8, nan as int

@@ -274,6 +274,13 @@ def test_frozen_makes_a_private_copy_of_what_can_change():
         assert backend.frozen(value) is value or backend.frozen(value) == value
 
 
+def test_foreign_byte_order_ends_at_the_tensor():
+    x = mg.tensor(np.array([1.0, 2.0], ">f8"), requires_grad=True)
+    (x * x).sum().backward()
+    assert x.dtype == x.grad.dtype == np.float64 and x.grad.tolist() == [2.0, 4.0]
+    assert mg.tensor([1, 2], dtype=">i4").astype(">f4").dtype == np.float32
+
+
 def test_registry_has_ops_to_walk():
     assert len(DECLARED) >= 60 and len(CASES) >= 100
     assert callable(every_case)

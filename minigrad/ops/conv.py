@@ -4,6 +4,8 @@
 them and ``matmul`` has exact derivatives of every order.
 """
 
+from math import prod
+
 from minigrad.composite import composite
 from minigrad.core.op import op
 from minigrad.declaration import Case
@@ -58,13 +60,13 @@ def im2col(xp, x, *, kernel_size, stride=1, padding=0, dilation=1):
     """
     windows = window(x.shape, kernel_size, stride, padding, dilation)
     n, c = x.shape[:2]
-    padded = windows.pad(xp, x)
+    padded, places = windows.pad(xp, x), prod(windows.outputs) * n
     if windows.is_identity:
-        return padded.reshape(c, -1)
+        return padded.reshape(c, places)
     columns = xp.empty((c, *windows.kernel, *windows.outputs, n), dtype=x.dtype)
     for position, view in windows.views(padded):
         columns[(slice(None), *position)] = view
-    return columns.reshape(c * windows.count, -1)
+    return columns.reshape(c * windows.count, places)
 
 
 @im2col.defvjp

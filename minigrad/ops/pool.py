@@ -33,7 +33,8 @@ def max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
     """The largest value of each window; padding never wins.
 
     At a tie the first maximum in row-major order gets the whole cotangent, a subgradient and
-    PyTorch's choice.
+    PyTorch's choice. Where a window holds a nan, or nothing above -inf, it goes to the first place,
+    and is lost if that is padding.
 
     Args:
         x: (N, C, \\*sizes).

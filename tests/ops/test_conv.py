@@ -55,6 +55,12 @@ def test_convolution_equals_its_definition(x_shape, w_shape, geometry, rng):
     np.testing.assert_allclose(y, by_definition(x, w, *geometry), rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_no_channels_add_up_to_zeros(size):
+    y = conv(np.ones((2, 0, 5)), np.ones((3, 0, size)), np.arange(3.0))
+    np.testing.assert_array_equal(y, np.broadcast_to([[[0], [1], [2]]], (2, 3, 6 - size)))
+
+
 def test_an_empty_batch_gives_an_empty_result():
     assert conv(np.zeros((0, 2, 5, 5)), np.zeros((3, 2, 2, 2))).shape == (0, 3, 4, 4)
 
