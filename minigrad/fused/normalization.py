@@ -79,7 +79,7 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
         xc = wide(x)
         mean = _mean(xp, xc, axes)
         xc = xc - mean
-        var = (xc * xc).mean(axis=axes, keepdims=True)
+        var = _mean(xp, xc * xc, axes)
     inv_std = 1 / xp.sqrt(var + eps)
     gamma = gamma.reshape(channels)
     y = xc * (gamma * inv_std) + beta.reshape(channels)
@@ -102,7 +102,7 @@ def batch_norm_backward(xp, y_bar, cache):
     gamma_bar, beta_bar = (y_bar * x_hat).sum(batch), y_bar.sum(batch)
     g = y_bar * gamma
     if not is_fixed:
-        g = g - g.mean(axes, keepdims=True) - x_hat * (g * x_hat).mean(axes, keepdims=True)
+        g = g - _mean(xp, g, axes) - x_hat * _mean(xp, g * x_hat, axes)
     return g * inv_std, gamma_bar, beta_bar
 
 
