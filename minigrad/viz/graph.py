@@ -183,7 +183,11 @@ class Picture:
         ]  # fmt: skip
 
 
-_GAP = Scope("…")  # the key of what the middle of a long graph folds to
+class _Many(Scope):
+    """The key of what is folded to a card that stands for no one call."""
+
+
+_GAP = _Many("…")  # the middle of a long graph
 _Key = Node | Scope
 
 
@@ -262,7 +266,7 @@ def _folded(
             computed.setdefault(keys[node], []).append(node)
     users = _users(recorded, keys)
     for run in _repeated(computed, paths):
-        block = Scope(f"{_base(run[0].name)} × {len(run)}", run[0].parent)
+        block = _Many(f"{_base(run[0].name)} × {len(run)}", run[0].parent)
         paths.of[block] = [*paths.of[block.parent], block]
         members = [computed[scope] for scope in run]
         hidden = [x for x in _parameters(recorded, members) if len(users[x]) == 1]
@@ -364,7 +368,7 @@ def _edges(recorded: Recorded, keys: dict[Node, _Key], cards: dict[_Key, Card]) 
             if not isinstance(x, Node) or keys[x] is keys[node]:
                 continue
             tail, head = cards[keys[x]], cards[keys[node]]
-            if "gap" in (tail.kind, head.kind):
+            if keys[x] is _GAP or isinstance(keys[node], _Many):
                 merged.setdefault((tail, head), []).append((node, i))
             else:
                 position = i + 1 if _position_matters(node, operands, head) else None

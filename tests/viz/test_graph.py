@@ -202,7 +202,9 @@ def test_leaf_that_several_blocks_or_something_else_use_is_not_folded_with_them(
             own = scalar(f"own {i}")
             h = mg.tanh(h * shared + own)
     folded = "v4 = block × 4(x, shared, own 3)"
-    assert {"shared", "own 3", folded} <= cards(mg.viz.to_dot(h * own, depth=0)).keys()
+    dot = mg.viz.to_dot(h * own, depth=0)
+    assert {"shared", "own 3", folded} <= cards(dot).keys()
+    assert edges(dot).count(("shared", folded)) == 1 and "× 4<" in dot
     h.backward()
     assert "sum of 4 paths" in cards(mg.viz.to_dot(h, depth=0))["shared"]
 
