@@ -83,7 +83,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether everything was proven."""
+        """Whether something was proven and nothing found wrong; single rows may be VACUOUS."""
         proven = any(row.verdict == "proven" for row in self.rows)
         return proven and not self.findings and all(row.ok for row in self.rows)
 
@@ -123,7 +123,10 @@ class Report:
         def line(text: str) -> Any:
             return console.render_str(text, markup=False, emoji=False)  # names may hold brackets
 
-        yield line(f"{self.title}: {self.verdict}")
+        proven = {row.input for row in self.rows if row.verdict == "proven"}
+        rest = dict.fromkeys(row.input for row in self.rows if row.input not in proven)
+        but = f", but VACUOUS for {', '.join(rest)}" if self.ok and rest else ""
+        yield line(f"{self.title}: {self.verdict}{but}")
         if self.rows:
             yield self._table()
         if self.rows and self.verdict == "VACUOUS":

@@ -164,6 +164,7 @@ def test_one_cotangent_that_vanishes_beside_another_is_vacuous_alone():
     report = check_backward(forward, backward, [INPUTS[0], np.ones((5, 1))])
     assert report.ok
     assert [row.verdict for row in report.rows] == ["proven", "VACUOUS"]
+    assert str(report).splitlines()[0] == "check_backward: PROVEN, but VACUOUS for b"
     f = lambda x, b: mg.softmax(x + b, axis=1)  # noqa: E731
     report = gradcheck(f, [INPUTS[0], np.ones((5, 1))])
     assert report.ok
