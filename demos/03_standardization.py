@@ -1,4 +1,4 @@
-"""Standardizing two features, one of five times the scale, saves nine in ten steps of descent.
+"""Standardizing two features, one of five times the scale, saves 19 in 20 steps of descent.
 
 Gradient descent zig-zags in a ravine and rolls straight in a bowl: the steps it needs grow with the
 condition number of X^T X / N. Source: LeCun et al. 1998, Efficient BackProp, section 4.3.

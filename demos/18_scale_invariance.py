@@ -1,4 +1,4 @@
-"""Behind batch norm, weights a times as large give equal outputs and gradients 1/a times as large.
+"""In front of batch norm, a times the weights gives equal outputs and 1/a times the gradient.
 
 So the gradient is orthogonal to W, steps of SGD make W longer, and only lr / |W|^2 counts.
 
