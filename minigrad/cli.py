@@ -1,6 +1,7 @@
 """The command line: ``verify``, ``draw``, ``step``, ``train``, ``demo``, ``ops`` and ``info``.
 
-Exit codes: 0 all proven, 1 a check failed, 2 bad usage, 3 a fault of minigrad itself.
+Exit codes: 0 proven; 1 a check failed; 2 the command cannot be run; 3 a fault of minigrad itself;
+130 Ctrl-C.
 """
 
 import json
@@ -30,6 +31,7 @@ from minigrad.errors import (
     DataError,
     DeviceError,
     MinigradError,
+    MissingPackageError,
     RenderError,
     UsageError,
     facts,
@@ -360,15 +362,18 @@ def main() -> None:
     streams.prepare()
     try:
         app()
-    except (DataError, DeviceError, MemoryError, OSError, UsageError) as error:
+    except (MemoryError, MinigradError, OSError) as error:
         _complain(error)
-        sys.exit(2)
-    except MinigradError as error:
-        _complain(error)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, _CANNOT_RUN) else 1)
     except Exception:  # not raised on purpose: it says nothing about what was checked
         traceback.print_exc()
         sys.exit(3)
+
+
+# of a command that could not do its work, which says nothing about a derivative
+_CANNOT_RUN = (
+    DataError, DeviceError, MemoryError, MissingPackageError, OSError, RenderError, UsageError
+)  # fmt: skip
 
 
 # of `verify`, by kind of target: the options that have a meaning

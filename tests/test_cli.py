@@ -287,6 +287,8 @@ def test_one_op_is_proven(run):
         (["draw", "--shape", "300000000,300000000"], "Unable to allocate 639. PiB"),
         (["draw", "--shape", "3000000000,3000000000"], "fewer than 2**60 elements"),
         (["draw", "3", "--eps", "0"], "got:      --eps"),
+        (["draw", "--shape", "3"], "batch_norm\n  expected: a shape of at least two"),
+        (["step", "3", "--text"], "demo 03_standardization\n  expected: a demo that shows a graph"),
         (["draw", "--backward", "--device", "cpu"], "got:      --device"),
         (["step", "-o", "steps.svg"], "ends in .html"),
         (["step", "--text", "-o", "steps.html"], "got:      --output"),
@@ -365,13 +367,29 @@ def test_info_tells_the_renderers_or_how_to_get_one(run, monkeypatch):
         assert words in run("info").stdout
 
 
-def test_a_device_that_is_not_there_is_one_clear_error(run):
+@pytest.mark.parametrize("target", ["batch_norm", "product:forward,backward,inputs"])
+def test_a_device_that_is_not_there_is_one_clear_error(run, product, target):
     if not mg.backend.unavailable("cuda"):
         pytest.skip("a GPU is there")
-    result = run("verify", "batch_norm", "--device", "cuda")
+    result = run("verify", target, "--device", "cuda", cwd=product)
     assert result.returncode == 2
     assert "cuda" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "args"),
+    [
+        ("sympy", "verify --exact"),
+        ("safetensors.numpy", "train mlp-bn --epochs 1 --out out"),
+        ("matplotlib", "demo 3 --fast"),
+    ],
+)
+def test_a_package_that_is_not_there_is_no_failed_check(run, monkeypatch, tmp_path, module, args):
+    monkeypatch.setitem(sys.modules, module, None)
+    result = run(*args.split(), cwd=tmp_path)
+    assert result.returncode == 2
+    assert "pip install" in result.stderr
 
 
 def test_a_fault_of_minigrad_is_no_failed_check(run, monkeypatch):

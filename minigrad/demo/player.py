@@ -95,10 +95,10 @@ def graph_of(path: str | Path, *, seed: int = 0) -> Tensor:
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
         run = play(path, fast=True, seed=seed, out=out)
     if run.graph is None:
-        expected, got = "a demo that names one, run.graph = y", Path(path).stem
+        headline, expected = f"demo {Path(path).stem}", "a demo that shows a graph, run.graph = y"
         others = [p.stem for p in listed() if "run.graph =" in p.read_text(encoding="utf-8")]
         remedy = f"one of {', '.join(others)}"
-        raise UsageError(facts("demo: no graph", expected=expected, got=got, remedy=remedy))
+        raise UsageError(facts(headline, expected=expected, got="none", remedy=remedy))
     return run.graph
 
 

@@ -111,7 +111,7 @@ def problem(
         remedy = f"an eps of {_LEAST} or more, or a shape whose channels all vary, such as 64,4"
         got = f"eps {eps:g}, and constant channels in x {shape}"
         expected = "a variance + eps that differences can tell from 0"
-        raise UsageError(facts("verify batch_norm", expected=expected, got=got, remedy=remedy))
+        raise UsageError(facts("batch_norm", expected=expected, got=got, remedy=remedy))
     rng = np.random.default_rng(seed)
     channels = shape[1]
     scale = rng.normal(size=channels) if gamma is None else np.full(channels, gamma)
@@ -146,4 +146,4 @@ def _check(
         if is_wrong:
             got = f"shape {shape}, axes {axes}, mode {mode}, dtype {dtype}, eps {eps}"
             got += "" if gamma is None else f", gamma {gamma}"
-            raise UsageError(facts("verify batch_norm", expected=expected, got=got))
+            raise UsageError(facts("batch_norm", expected=expected, got=got))

@@ -47,9 +47,14 @@ def elsewhere(f: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
 
 
 def pairs_elsewhere(make: Callable, device: str) -> Callable:
-    """``make() -> (forward, backward)`` for arrays on the host, computed on ``device``."""
+    """``make() -> (forward, backward)`` for arrays on the host, computed on ``device``.
+
+    Raises:
+        DeviceError: it is not there, which is no fault of the functions.
+    """
     if device == "cpu":
         return make
+    to_device(np.zeros(1), device)
 
     def make_moved() -> tuple[Callable, Callable]:
         forward, backward = make()
