@@ -3,7 +3,7 @@
 The recipe of Dive into Deep Learning: sigmoids, SGD with learning rate 1, batches of 256, 10 epochs
 of Fashion-MNIST. Without those 60,000 images, 1,437 digits stand in (batches of 32, falling rate).
 
-Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning, sections 6.6 and 7.5.
+Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning 0.17, 6.6 and 7.5.
 """
 
 # %% Data

@@ -2,7 +2,7 @@
 
 The integral transform makes every feature uniform instead: no outlier is left. Inside a network on
 digits whitening learns more slowly than batch norm, and the integral transform as fast.
-Source: Huang et al. 2018, arXiv:1804.08450; Zhang et al., Dive into Deep Learning, 8.5, exercise 7.
+Source: Huang et al. 2018, arXiv:1804.08450; Zhang et al., Dive into Deep Learning 1.0, 8.5, ex. 7.
 """
 
 # %% Two skewed, correlated features of different scale

@@ -42,7 +42,7 @@ def lenet(
     dtype: Any = "float64",
     rng: init.Seed = None,
 ) -> Sequential:
-    """LeNet with sigmoids as in Dive into Deep Learning, section 7.5.
+    """LeNet with sigmoids as in Dive into Deep Learning 0.17, section 7.5.
 
     Conv 6@5x5, BN, sigmoid, max pool 2; conv 16@5x5, BN, sigmoid, max pool 2; 120, BN, sigmoid; 84,
     BN, sigmoid; 10. The weights start as Glorot's, the biases at 0.
@@ -55,7 +55,7 @@ def lenet(
         order: BN before or after the activation.
 
     Source:
-        Zhang, Lipton, Li, Smola, Dive into Deep Learning, section 7.5.
+        Zhang, Lipton, Li, Smola, Dive into Deep Learning 0.17, section 7.5.
 
     >>> mg.nn.models.lenet()(np.zeros((2, 1, 28, 28))).shape
     (2, 10)

@@ -33,7 +33,7 @@ class ProbabilityIntegralNorm1d(Module):
         ShapeError: x is not (N, C) with two rows or more in training.
 
     Source:
-        Zhang, Lipton, Li, Smola, Dive into Deep Learning, section 7.5, exercise 7.
+        Zhang, Lipton, Li, Smola, Dive into Deep Learning 0.17, section 7.5, exercise 7.
 
     >>> x = np.random.default_rng(0).exponential(size=(1000, 1))  # far from normal
     >>> y = mg.nn.ProbabilityIntegralNorm1d(1, quantiles=50, bandwidth=0.05)(mg.tensor(x)).numpy()

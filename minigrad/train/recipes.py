@@ -34,7 +34,7 @@ class Recipe:
 
 
 _PAIRS = {
-    "lenet": (nn.models.lenet, {"lr": 1.0}),  # Dive into Deep Learning 7.5: batch 256, 10 epochs
+    "lenet": (nn.models.lenet, {"lr": 1.0}),  # d2l 0.17, 7.5: batch 256, 10 epochs
     "mlp": (nn.models.mlp, {"lr": 0.1}),
     "resnet": (nn.models.resnet, {"lr": 0.1, "batch_size": 128, "momentum": 0.9}),
     "rnn": (nn.models.RowRNN, {"lr": 0.2, "batch_size": 128}),
