@@ -169,17 +169,20 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
         return type(cause)(f"{name}: {cause}\n  operands: {shown}")
     kind, signature = kind_of(cause), getattr(op, "signature", "")
     of_shapes = type(cause) is ValueError and (signature != "()" or "broadcast" in str(cause))
-    expected = f"arguments that fit {name}{inspect.signature(op)}"
+    expected, remedy = f"arguments that fit {name}{inspect.signature(op)}", ""
     if kind is LibraryMismatchError:
         expected = "operands of one library; move one with x.to('cpu') or x.to('cuda')"
-    elif signature and of_shapes:  # not of a singular matrix, or of integers to the power -1
+    elif type(cause).__name__ == "LinAlgError" and "dimension" not in str(cause):
+        expected = f"a matrix for which {name} exists"
+        remedy = "a larger shift, which is added to its diagonal"
+    elif signature and of_shapes:  # not of integers to the power -1
         expected = f"shapes that fit the signature {signature}"
         expected = "shapes that broadcast together" if signature == "()" else expected
     words = ", ".join(f"{key}={describe(value)}" for key, value in params.items())
     reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     reason = reason.removeprefix(f"{op.name}: ")  # NumPy may have named the function itself
     headline = f"{name}({words}): {reason}" if words else f"{name}: {reason}"
-    return kind(facts(headline, expected=expected, got=shown))
+    return kind(facts(headline, expected=expected, got=shown, remedy=remedy))
 
 
 def untracked(op: Any, params: dict) -> dict:
