@@ -114,8 +114,12 @@ def _rational(expression: Any, sympy: Any, eps: Any, root: Any) -> Any:
 
 def _steps(root: Any) -> list[str]:
     """One line per op, newest first: what it computed and how its cotangent is pulled back."""
-    ops_newest_first = [node for node in reversed(ancestors(root)) if node.op is not None]
+    order = [node for node in ancestors(root) if node.op is not None]
+    names = {None: "eps", root: "y"}  # the one operand that has no node
+    for node in ancestors(root):
+        names.setdefault(node, node.name or f"v{order.index(node) + 1}")
     return [
-        rf"{node.name or node.op.name}: {node.op.formula} \quad\Rightarrow\quad {node.op.pullback}"
-        for node in ops_newest_first
+        f"{names[node]} = {node.op.name}({', '.join(names[parent] for parent in node.parents)}): "
+        rf"{node.op.formula} \quad\Rightarrow\quad {node.op.pullback}"
+        for node in reversed(order)
     ]
