@@ -4,6 +4,7 @@ Exit codes: 0 proven; 1 a check failed; 2 the command cannot be run; 3 a fault o
 130 Ctrl-C.
 """
 
+import inspect
 import json
 import platform
 import re
@@ -313,7 +314,7 @@ def demo(
 def ops(
     name: Annotated[str | None, typer.Argument(help="one op; the list if not given")] = None,
 ) -> None:
-    """List the declared ops, or show one: formula, pullback, domain, documentation."""
+    """List the declared ops, or show one: formula, pullback, where it is checked, documentation."""
     if name is None:
         Console().print(_op_table())
         return
@@ -325,15 +326,15 @@ def ops(
         told["where"] = plain(REGISTRY["sigmoid"].formula).removeprefix("y = ")
     signature = getattr(declared, "signature", "")
     told["signature"] = "each element by itself" if signature == "()" else signature
-    told["domain"] = ", ".join(f"{x} in {text}" for x, text in declared.checked_on())
+    told["checked on"] = ", ".join(f"{x} in {text}" for x, text in declared.checked_on())
     kinks = sorted({kink for domain in declared.domain for kink in domain.kinks})
     told["kinks"] = ", ".join(map(str, kinks))
     told["source"] = declared.source
     typer.echo(f"{name}{declared.__signature__}\n")
     for key, value in told.items():
         if value:
-            typer.echo(f"{key + ':':11}{value}")
-    typer.echo(f"\n{declared.__doc__}")
+            typer.echo(f"{key + ':':12}{value}")
+    typer.echo("\n" + (inspect.getdoc(declared) or "").replace("``", ""))
 
 
 @app.command()

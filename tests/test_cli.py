@@ -345,12 +345,15 @@ def test_ops_lists_all_and_shows_one(run):
     assert "x\u0304 = y\u0304 [x > 0]" in listed
     shown = run("ops", "relu").stdout
     assert "formula" in shown
-    assert "kinks:     0.0" in shown
-    assert "domain:    x in [-3, 3]" in shown and "signature: each element by itself" in shown
+    assert "kinks:      0.0" in shown
+    assert "checked on: x in [-3, 3]" in shown and "signature:  each element by itself" in shown
     tanh = run("ops", "tanh").stdout
-    assert "x\u0304 = 4 y\u0304 σ(2x) σ(-2x)" in tanh and "where:     σ(x) = 1/(1 + e⁻ˣ)" in tanh
-    assert "pullback:  (composed)" in run("ops", "softmax").stdout
+    assert "x\u0304 = 4 y\u0304 σ(2x) σ(-2x)" in tanh and "where:      σ(x) = 1/(1 + e⁻ˣ)" in tanh
+    assert "pullback:   (composed)" in run("ops", "softmax").stdout
     assert "\\bar" not in listed + tanh
+    documented = run("ops", "max").stdout
+    assert "Largest element over axis." in documented
+    assert all(line == line.rstrip() for line in documented.splitlines())
 
 
 def test_info_tells_the_versions_and_why_there_is_no_gpu(run):

@@ -120,6 +120,7 @@ def check_linear(x, w, b):
 def einsum(xp, *xs, subscripts):
     """Einstein summation, ``einsum("ij,jk->ik", a, b)``, as ``numpy.einsum``.
 
+    ``subscripts`` may come first, as in NumPy, or by name.
     Ellipses, implicit output, repeated letters (diagonals) and broadcast unit axes are supported.
 
     >>> mg.einsum("ij,j->i", mg.tensor([[1.0, 2.0], [3.0, 4.0]]), mg.tensor([1.0, 1.0]))

@@ -145,7 +145,7 @@ def expand_dims_vjp(y_bar, y, x, *, axis):
     ),
 )
 def concatenate(xp, *xs, axis=0):
-    """Join a sequence of arrays along an existing ``axis``.
+    """Join arrays, a sequence or one by one, along an existing ``axis``.
 
     >>> mg.concatenate([mg.tensor([1.0]), mg.tensor([2.0, 3.0])])
     tensor([1., 2., 3.])
@@ -173,7 +173,7 @@ def concatenate_vjp(y_bar, y, *xs, axis=0):
     cases=(Case(((2, 3), (2, 3)), {"axis": 1}), Case(((), (), ()), {"axis": 0})),
 )
 def stack(xp, *xs, axis=0):
-    """Join a sequence of arrays of one shape along a new ``axis`` of the result.
+    """Join arrays of one shape, a sequence or one by one, along a new ``axis`` of the result.
 
     >>> mg.stack([mg.tensor([1.0, 2.0]), mg.tensor([3.0, 4.0])], axis=1)
     tensor([[1., 3.],
