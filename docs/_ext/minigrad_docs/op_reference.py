@@ -111,7 +111,7 @@ def _kinks(declared: Declared) -> list[str]:
     points = [kink for domain in declared.domain for kink in domain.kinks]
     texts = []
     for point in sorted(set(points)):
-        params = declared.cases[0].params
+        params = {k: v for case in reversed(declared.cases) for k, v in case.params.items()}
         _, pull = mg.vjp(lambda x, params=params: declared(x, **params), np.asarray(point))
         (slope,) = pull(np.ones(()))
         given = "".join(f", {key}={value:g}" for key, value in params.items())
