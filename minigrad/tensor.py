@@ -21,7 +21,7 @@ from minigrad.protocol import NumPyBox, tracked
 from minigrad.seed import as_seed
 
 
-def _query(name: str) -> Callable:
+def _query(name: str, doc: str) -> Callable:
     """A method of arrays that has no derivative."""
 
     def query(self: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
@@ -32,6 +32,7 @@ def _query(name: str) -> Callable:
             raise kind_of(error)(text) from error
 
     query.__name__ = query.__qualname__ = name
+    query.__doc__ = f"{doc}, over ``axis`` or all axes; unrecorded."
     return query
 
 
@@ -94,6 +95,7 @@ class Tensor(NumPyBox):
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return prod(self.shape)
 
     @property
@@ -103,6 +105,7 @@ class Tensor(NumPyBox):
 
     @property
     def T(self) -> "Tensor":
+        """The tensor with its axes in reverse order."""
         return ops.transpose(self)
 
     def numpy(self) -> np.ndarray:
@@ -381,18 +384,21 @@ class Tensor(NumPyBox):
     squeeze = _method(ops.squeeze)
 
     def reshape(self, *shape: Any):
+        """The same elements in another shape; one length may be -1."""
         return ops.reshape(self, shape=_spread(shape))
 
     def flatten(self):
+        """The elements along one axis."""
         return ops.reshape(self, shape=(-1,))
 
     def transpose(self, *axes: Any):
+        """The axes in another order, all of them given, as in NumPy; reversed without arguments."""
         return ops.transpose(self, axes=_spread(axes) if axes else None)
 
-    argmax = _query("argmax")
-    argmin = _query("argmin")
-    any = _query("any")
-    all = _query("all")
+    argmax = _query("argmax", "The index of the largest element")
+    argmin = _query("argmin", "The index of the smallest element")
+    any = _query("any", "Whether an element is true")
+    all = _query("all", "Whether every element is true")
 
 
 def tensor(

@@ -82,9 +82,9 @@ class Box:
     def __init__(self, array: Any, node: Node | None = None):
         self.array, self.node = array, node
 
-    shape = property(lambda self: self.array.shape)
-    ndim = property(lambda self: len(self.array.shape))
-    dtype = property(lambda self: self.array.dtype)
+    shape = property(lambda self: self.array.shape, doc="The length of each axis.")
+    ndim = property(lambda self: len(self.array.shape), doc="The number of axes.")
+    dtype = property(lambda self: self.array.dtype, doc="The NumPy dtype of the elements.")
 
 
 def ancestors(root: Node, ends: Collection[Node] = ()) -> list[Any]:

@@ -76,7 +76,8 @@ class Conv2d(_Conv):
         rng: Generator or seed of the initial values; None: the default generator.
 
     Attributes:
-        weight: (out_channels, in_channels / groups, \\*kernel). bias: (out_channels,) or None.
+        weight: (out_channels, in_channels / groups, \\*kernel). bias: (out_channels,) or None. Both
+            are uniform within 1 / sqrt(elements of one kernel) at the start, PyTorch's default.
 
     Raises:
         UsageError: channels that do not divide by ``groups``.

@@ -109,7 +109,8 @@ class Linear(Module):
         rng: Generator or seed of the initial values; None: the default generator.
 
     Attributes:
-        weight: (out_features, in_features). bias: (out_features,) or None.
+        weight: (out_features, in_features). bias: (out_features,) or None. Both are uniform within
+            1 / sqrt(in_features) at the start, PyTorch's default.
 
     >>> layer = mg.nn.Linear(2, 1)
     >>> layer.load_state_dict({"weight": [[1.0, 10.0]], "bias": [0.5]})

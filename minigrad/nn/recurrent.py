@@ -28,7 +28,8 @@ class RNNCell(Module):
         nonlinearity: ``"tanh"`` or ``"relu"``.
 
     Attributes:
-        weight_ih: (hidden, input). weight_hh: (hidden, hidden). bias_ih, bias_hh: (hidden,).
+        weight_ih: (hidden, input). weight_hh: (hidden, hidden). bias_ih, bias_hh: (hidden,). All
+            are uniform within 1 / sqrt(hidden_size) at the start, PyTorch's default.
 
     >>> mg.nn.RNNCell(3, 2)(np.ones((4, 3)), np.zeros((4, 2))).shape
     (4, 2)
@@ -89,7 +90,8 @@ class RNN(Module):
         batch_norm: normalize as Deep Speech 2 does.
 
     Attributes:
-        weight_ih: (hidden, input). weight_hh: (hidden, hidden). bias: (hidden,).
+        weight_ih: (hidden, input), Glorot's uniform at the start. weight_hh: (hidden, hidden),
+            orthogonal at the start. bias: (hidden,), 0 at the start.
         norm: the BatchNorm1d, or None.
 
     Source:
