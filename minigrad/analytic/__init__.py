@@ -1,4 +1,4 @@
-"""Hand-written derivatives: pure functions of ``(xp, arrays)``; they import nothing else."""
+"""Hand-written derivatives: pure functions of ``(xp, arrays)``; they import nothing from minigrad."""
 
 from minigrad.analytic.normalization import batch_norm, batch_norm_vjp
 

@@ -77,7 +77,7 @@ class Conv2d(_Conv):
 
     Attributes:
         weight: (out_channels, in_channels / groups, \\*kernel). bias: (out_channels,) or None. Both
-            are uniform within 1 / sqrt(elements of one kernel) at the start, PyTorch's default.
+            are uniform within 1 / sqrt(values that an output sums) at the start, PyTorch's default.
 
     Raises:
         UsageError: channels that do not divide by ``groups``.
