@@ -87,7 +87,7 @@ Mode = Annotated[
     str, typer.Option(callback=_mode, help="train: statistics of the batch; eval: given ones")
 ]
 Eps = Annotated[float, typer.Option(help="added to the variance")]
-Seed = Annotated[int, typer.Option(min=0, help="of gamma, beta and the cotangent")]
+Seed = Annotated[int, typer.Option(min=0, help="seed of gamma, beta and the cotangent")]
 Target = Annotated[str, typer.Argument(help="batch_norm, or the number or name of a demo")]
 
 
@@ -97,8 +97,8 @@ def verify(
     target: Annotated[
         str,
         typer.Argument(
-            help="batch_norm, an op, all; MODULE:forward,backward, a batch norm, at many points; "
-            "MODULE:forward,backward,inputs, any function, at arrays that it gives"
+            help="batch_norm, an op, all; MODULE:forward,backward checks a batch norm at many "
+            "points; MODULE:forward,backward,inputs checks any pair at the arrays in inputs"
         ),
     ] = "batch_norm",
     device: Device = "cpu",
@@ -109,7 +109,7 @@ def verify(
     eps: Eps = 1e-5,
     gamma: Annotated[float | None, typer.Option(help="one value for all channels")] = None,
     seed: Seed = 0,
-    order: Annotated[int, typer.Option(help="of the derivatives of ops")] = 2,
+    order: Annotated[int, typer.Option(help="highest order of the derivatives of ops")] = 2,
     probes: Annotated[
         str,
         typer.Option(
@@ -252,7 +252,7 @@ def train(
     batch_norm: Annotated[bool | None, typer.Option(help="with it, or its twin without")] = None,
     device: Device = "cpu",
     dtype: Annotated[str, typer.Option(help="float32 or float64")] = "float32",
-    seed: Annotated[int, typer.Option(min=0, help="of initial values and of the order")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of initial values and of the order")] = 0,
     root: Annotated[Path | None, typer.Option(help="folder with the four files")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "--plot", help="folder for checkpoint and curves")
@@ -297,7 +297,7 @@ def demo(
     stepwise: Annotated[
         bool, typer.Option("--step", help="pause after each cell, show what it changed")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="of the random numbers")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the random numbers")] = 0,
     out: Annotated[Path, typer.Option(help="folder for pictures")] = Path("out"),
 ) -> None:
     """Play a demo: a claim, the number behind it, and its picture."""

@@ -1,4 +1,4 @@
-"""Hand-written derivatives: pure functions of ``(xp, arrays)``; they import nothing from minigrad."""
+"""Hand-written derivatives: functions of ``(xp, arrays)`` that import nothing from minigrad."""
 
 from minigrad.analytic.normalization import batch_norm, batch_norm_vjp
 

@@ -133,7 +133,7 @@ def _from_options(claim: str, file: str | None) -> Run:
     is_script = file is not None and Path(sys.argv[0]).resolve() == Path(file).resolve()
     parser = argparse.ArgumentParser(description=claim)
     parser.add_argument("--fast", action="store_true", help="the size for tests")
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for pictures")
     options = parser.parse_args(sys.argv[1:] if is_script else [])
     return Run(claim, options.fast, options.seed, options.out)

@@ -11,6 +11,7 @@ from .report import as_json, page, table
 from .run import Row, rows
 from .works import WORKS
 
+ABOUT = "Measure minigrad beside its peers, and print one table of ratios."
 PAGE = ROOT / "docs" / "benchmarks.md"
 
 
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=ABOUT)
     parser.add_argument("works", nargs="*", metavar="WORK", help=f"some of: {', '.join(WORKS)}")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant")
     parser.add_argument("--seconds", type=float, default=0.2, help="length of a turn")
