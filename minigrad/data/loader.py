@@ -107,13 +107,19 @@ class DataLoader:
             yield batch
 
     def _batch(self, indices: np.ndarray) -> tuple:
-        if isinstance(self.dataset, TensorDataset):
-            return self.dataset[indices]
+        if type(self.dataset).__getitem__ is TensorDataset.__getitem__:
+            return self.dataset[indices]  # a subclass may have another, for one sample
         items = [self.dataset[int(i)] for i in indices]
         items = [item if isinstance(item, (tuple, list)) else (item,) for item in items]
         try:
             columns = tuple(np.stack(column) for column in zip(*items, strict=True))
         except ValueError as error:
+            if any(isinstance(a, (tuple, list)) for a in items[0]):
+                expected, got = "tuples of arrays or numbers", "a tuple, or list, in a tuple"
+                remedy = "one level: (a, b, y) for ((a, b), y)"
+                raise DTypeError(
+                    facts("DataLoader: samples", expected=expected, got=got, remedy=remedy)
+                ) from error
             shapes = dict.fromkeys(str([getattr(a, "shape", ()) for a in item]) for item in items)
             raise ShapeError(
                 facts(f"DataLoader: samples: {error}", expected="tuples of the same shapes",

@@ -76,6 +76,23 @@ def test_a_sample_with_what_is_neither_array_nor_number_is_refused(sample):
         list(DataLoader([sample] * 3, 2))
 
 
+def test_a_subclass_of_a_data_set_of_tensors_gives_one_sample_at_a_time():
+    class Flipped(TensorDataset):
+        def __getitem__(self, index):
+            x, label = super().__getitem__(index)
+            assert np.ndim(label) == 0
+            return (x[::-1] if label else x), label
+
+    class Named(TensorDataset):
+        pass
+
+    arrays = np.arange(6).reshape(3, 2), np.array([0, 1, 0])
+    ((x, labels),) = DataLoader(Flipped(*arrays), 3)
+    assert x.tolist() == [[0, 1], [3, 2], [4, 5]] and labels.tolist() == [0, 1, 0]
+    ((x, _),) = DataLoader(Named(*map(mg.tensor, arrays)), 3)
+    assert isinstance(x, mg.Tensor)  # its batches are slices still
+
+
 def test_an_epoch_is_not_begun_behind_its_end():
     loader = DataLoader(TensorDataset(np.arange(5)), 2)
     loader.start = 3  # a run that was stopped after the last step
@@ -119,6 +136,12 @@ def test_what_does_not_fit_is_refused():
         setattr(loader, name, -1)
         with pytest.raises(UsageError, match=f"DataLoader: {name}"):
             list(loader)
+
+
+def test_a_sample_that_nests_arrays_is_refused_as_nested():
+    data = [((np.zeros(2), np.zeros(3)), 1)] * 4
+    with pytest.raises(DTypeError, match=r"(?s)samples\n.*got: .*in a tuple\n.*\(a, b, y\)"):
+        list(DataLoader(data, 2))
 
 
 @pytest.mark.parametrize(
