@@ -73,7 +73,7 @@ def set_population_statistics(model: Module, loader: Iterable) -> Module:
 def _check_ready(name: str, model: Module) -> None:
     """Raise UsageError for a lazy layer that was not called yet: it has no statistics."""
     for path, module in model.named_modules():
-        if module.pending:
+        if module._pending:
             got = f"{module!r} at {path!r}"
             expected, remedy = "layers whose sizes are known", "run one batch first"
             raise UsageError(facts(name, expected=expected, got=got, remedy=remedy))

@@ -17,7 +17,7 @@ class _Lazy(Module):
     Until then there are no parameters: run one batch before the optimizer is made.
     """
 
-    pending = True
+    _pending = True
     _becomes: type[Any]
     _axis = 1  # of x: its length is the missing size
     __signature__: ClassVar[Signature]

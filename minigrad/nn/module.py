@@ -79,7 +79,7 @@ class Module:
     """
 
     training: bool = True
-    pending: bool = False  # whether the sizes are still unknown, see nn.lazy
+    _pending: bool = False  # whether the sizes are still unknown, see nn.lazy
     _attribute: str = ""  # what the parent calls this module
     # names in order of assignment, whose values are attributes; each dictionary is made when first
     # asked for, so that a subclass need not call super().__init__()
@@ -189,7 +189,7 @@ class Module:
 
     def _named_state(self, *kinds: str) -> Iterator[tuple[str, Tensor]]:
         for path, module in self._paths():
-            if module.pending:
+            if module._pending:
                 raise UsageError(f"{module!r} at {path!r}: no parameters yet; run one batch first")
             for name in (name for kind in kinds for name in getattr(module, kind)):
                 yield (f"{path}.{name}" if path else name), getattr(module, name)

@@ -342,6 +342,12 @@ def test_zero_grad_forgets():
 # --- deferred sizes -------------------------------------------------------------------------------
 
 
+def test_a_module_may_have_a_list_that_is_pending():
+    net = nn.Sequential(nn.Linear(2, 3))
+    net.pending = [1]
+    assert len(list(net.parameters())) == 2
+
+
 def test_lazy_layers_become_the_layer_that_knows_its_size(rng):
     net = nn.Sequential(
         nn.LazyConv2d(3, 2), nn.LazyBatchNorm2d(eps=1e-3), nn.Flatten(), nn.LazyLinear(2)
