@@ -158,7 +158,8 @@ class Module:
                 error.add_note(f"in {title}")
                 raise
             except AttributeError as error:  # a layer's first question to its operand
-                if error.name not in ("ndim", "shape"):
+                is_operand = any(error.obj is arg for arg in (*args, *kwargs.values()))
+                if error.name not in ("ndim", "shape") or not is_operand:
                     raise
                 got = describe(error.obj)
                 raise DTypeError(facts(title, expected="a tensor or an array", got=got)) from error

@@ -499,6 +499,21 @@ def test_what_is_neither_tensor_nor_array_is_refused_by_name(kind, operand):
     assert repr(operand) in str(caught.value)
 
 
+def test_an_attribute_that_forward_misses_itself_is_not_blamed_on_the_input():
+    class Misspelt(nn.Module):
+        def forward(self, x):
+            return mg.reshape(x, self.shape)
+
+    class Forgotten(nn.Module):
+        def forward(self, x):
+            hidden = vars(self).get("hidden")
+            return x + hidden.ndim
+
+    for net, text in [(Misspelt(), "'Misspelt' .* 'shape'"), (Forgotten(), "'NoneType' .* 'ndim'")]:
+        with pytest.raises(AttributeError, match=text):
+            net(np.ones((2, 3)))
+
+
 def test_a_shape_may_be_an_integer_of_numpy():
     assert nn.LayerNorm(np.int64(3))(np.ones((2, 3))).shape == (2, 3)
     assert nn.LayerNorm(np.array([2, 3])).normalized_shape == (2, 3)
