@@ -127,6 +127,13 @@ class Tensor(NumPyBox):
             raise DTypeError(f"numpy.asarray: {describe(self)} is on {self.device}; use .numpy()")
         return np.array(self.data, dtype=dtype, copy=copy)
 
+    def __dlpack__(self, *, copy: bool | None = None, **params: Any) -> Any:
+        """For ``torch.from_dlpack`` and ``torch.as_tensor``: a copy, which its taker may change."""
+        return (self.data if copy is False else self.data.copy()).__dlpack__(**params)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.data.__dlpack_device__()
+
     def __len__(self) -> int:
         if not self.shape:
             raise DTypeError("len: a 0-d tensor has no length")

@@ -463,6 +463,27 @@ def test_numpy_asarray_converts_as_asked():
     assert np.asarray(leaf(1.5)).shape == ()
 
 
+def test_another_library_takes_a_copy_that_it_may_change():
+    x = leaf([1.5, 2.5])
+    y = np.from_dlpack(x * 1.0)  # no graph goes with it, as with np.asarray
+    y += 1
+    assert y.tolist() == [2.5, 3.5] and x.tolist() == [1.5, 2.5]
+    view = np.from_dlpack(x, copy=False)
+    assert np.shares_memory(view, x.data) and not view.flags.writeable
+    for scalar in (leaf(1.5), leaf([1.0, 0.5]).sum()):
+        assert np.from_dlpack(scalar).shape == ()
+
+
+def test_torch_takes_tensors():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    x = leaf([[1.0, 2.0], [3.0, 4.0]])
+    for take in (torch.as_tensor, torch.tensor, torch.asarray, torch.from_dlpack):
+        y = take(x)
+        assert y.dtype == torch.float64 and y.tolist() == x.tolist()
+        y += 1
+        assert x.tolist() == [[1, 2], [3, 4]] and take(x.sum()).item() == 10
+
+
 NOT_OPS = {
     "median": lambda x: np.median(x),
     "median, by name": lambda x: np.median(a=x),
