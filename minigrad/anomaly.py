@@ -14,14 +14,14 @@ from minigrad.core.node import Node
 from minigrad.errors import AnomalyError, facts
 from minigrad.observer import Observer, is_ours
 
-_COMMAND = str(Path(__file__).with_name("cli.py"))
+_LOOP = str(Path(__file__).with_name("train") / "loop.py")
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where an op was called, and fingerprints of the arrays its node keeps."""
 
-    where: str  # file:line
+    where: str  # file:line; "" in training, where no line of a user called it
     fingerprints: tuple[int, ...]
 
 
@@ -50,10 +50,10 @@ class _Anomaly(Observer):
             parent = node.parents[i] if node is not None else None
             if (parent is None or parent.op is None) and "nan" in _bad(x):
                 name = parent.name if parent is not None and parent.name else f"input {i}"
-                raise _anomaly(f"{op.name}: {name} holds {_bad(x)}", where)
+                raise _anomaly(f"{op.name}: {name} holds {_bad(x)}", _bad(x), _at(where))
         kinds = _bad(value)
         if kinds and not any(_bad(x) for x in inputs):
-            raise _anomaly(f"{op.name}: made {kinds}", where)
+            raise _anomaly(f"{op.name}: made {kinds}", kinds, _at(where))
 
     def pulling(self, node: Node, y_bar: Any) -> None:
         self.y_bar_is_finite = not _bad(y_bar)
@@ -63,24 +63,29 @@ class _Anomaly(Observer):
         for i, (was, now) in enumerate(pairs):
             if was != now:
                 which = "its output" if i == len(node.inputs) else _input(node, i)
-                raise _anomaly(f"{node.op.name}: {which} was changed in place", node.origin.where)
+                headline = f"{node.op.name}: {which} was changed in place"
+                raise _anomaly(headline, "other values than it recorded", _at(node.origin.where))
 
     def pulled(self, node: Node, i: int, raw: Any, x_bar: Any, total: Any) -> None:
         if _bad(raw) and self.y_bar_is_finite:
             headline = f"{node.op.name}, backward: made the cotangent of {_input(node, i)}"
-            raise _anomaly(f"{headline} {_bad(raw)}", _where(node))
+            raise _anomaly(f"{headline} {_bad(raw)}", _bad(raw), *_where(node))
 
     def pushed(self, node: Node, x_dots: list, y_dot: Any) -> None:
         kinds = "" if y_dot is None else _bad(y_dot)
         if kinds and not any(_bad(x_dot) for x_dot in x_dots if x_dot is not None):
             headline = f"{node.op.name}, forward sweep: made the tangent {kinds}"
-            raise _anomaly(headline, _where(node))
+            raise _anomaly(headline, kinds, *_where(node))
 
 
-def _where(node: Node) -> str:
-    where = node.origin.where if node.origin is not None else "(recorded outside anomaly_mode)"
+def _at(where: str) -> str:
+    return f"at {where}" if where else ""
+
+
+def _where(node: Node) -> tuple[str, str]:
+    at = _at(node.origin.where) if node.origin is not None else "recorded outside anomaly_mode"
     scopes = [] if node.scope is None else [scope.name for scope in node.scope.path()]
-    return f"{where}, in {' / '.join(scopes)}" if scopes else where
+    return at, f"in {' / '.join(scopes)}" if scopes else ""
 
 
 def _input(node: Node, i: int) -> str:
@@ -88,8 +93,9 @@ def _input(node: Node, i: int) -> str:
     return f"input {i} ({parent.name})" if parent is not None and parent.name else f"input {i}"
 
 
-def _anomaly(headline: str, where: str) -> AnomalyError:
-    return AnomalyError(facts(headline, expected="finite, unchanged arrays", got=f"op at {where}"))
+def _anomaly(headline: str, *got: str) -> AnomalyError:
+    text = ", ".join(filter(None, got))
+    return AnomalyError(facts(headline, expected="finite, unchanged arrays", got=text))
 
 
 def _bad(array: Any) -> str:
@@ -108,10 +114,10 @@ def _fingerprints(node: Node) -> tuple[int, ...]:
 
 
 def _caller() -> str:
-    """``file:line`` of the nearest call from outside this package, whose command has none."""
+    """``file:line`` of the nearest call from outside this package, within a net that trains."""
     frame = sys._getframe(1)
     while frame.f_back is not None and is_ours(frame):
-        if frame.f_code.co_filename == _COMMAND:
-            return "(the command line)"
+        if frame.f_code.co_filename == _LOOP:
+            return ""
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

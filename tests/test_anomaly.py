@@ -35,10 +35,27 @@ def test_forward_names_op_count_and_line():
     assert isinstance(caught.value, FloatingPointError)
 
 
-def test_a_call_from_the_command_line_is_no_line_of_the_library_that_parses_it():
-    command = compile("mg.log(x)", str(Path(mg.__file__).with_name("cli.py")), "exec")
-    with mg.anomaly_mode(), pytest.raises(AnomalyError, match=r"op at \(the command line\)"):
-        exec(command, {"mg": mg, "x": leaf(0.0)})
+class Root(mg.nn.Module):
+    def __init__(self):
+        self.w = mg.tensor(0.0, requires_grad=True)
+
+    def forward(self, x):
+        return mg.log(self.w * x)  # NET
+
+
+def test_the_line_is_one_of_the_net_and_none_of_what_trains_it():
+    data = np.ones((8, 2)), np.arange(8) % 2
+    layer = mg.nn.Linear(2, 2)
+    layer.weight.data = np.full((2, 2), np.finfo(float).max)
+    texts = []
+    for net in (Root(), layer):
+        trainer = mg.train.Trainer(net, mg.optim.SGD(net.parameters()), data, data)
+        with pytest.raises(AnomalyError) as caught:
+            list(trainer.fit(1))
+        texts.append(str(caught.value).splitlines()[-1].strip())
+    assert texts[0].startswith("got:      16 of 16 elements inf, at ")
+    assert texts[0].endswith(f"{HERE}:{line_of(Root, '# NET')}")
+    assert texts[1] == "got:      16 of 16 elements inf"
 
 
 def test_forward_watches_operators_composites_and_unrecorded_ops():
