@@ -160,6 +160,8 @@ def test_a_checkpoint_of_other_settings_is_refused_by_their_names(tmp_path):
     with pytest.raises(UsageError, match="seed=0") as caught:
         tr.train("mlp-bn", "digits", seed=7, resume=True, **words)
     assert "seed=7" in str(caught.value) and "lr" not in str(caught.value)
+    with pytest.raises(UsageError, match=r"rates depend on the epochs\n.*epochs=1\n.*epochs=2"):
+        tr.train("mlp-bn", "digits", resume=True, **{**words, "epochs": 2})
 
 
 def test_population_statistics_after_a_resume_are_those_of_a_whole_run(tmp_path):

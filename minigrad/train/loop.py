@@ -297,8 +297,9 @@ class Trainer:
             expected = ", ".join(f"{k}={saved.get(k)!r}" for k in differ)
             got = ", ".join(f"{k}={here.get(k)!r}" for k in differ)
             remedy = "the settings of that run, or a folder of its own for another"
+            reason = ": the learning rates depend on the epochs" if "epochs" in differ else ""
             raise UsageError(
-                facts("resume: another run", expected=expected, got=got, remedy=remedy)
+                facts(f"resume: another run{reason}", expected=expected, got=got, remedy=remedy)
             )
         model = {k[6:]: v for k, v in arrays.items() if k.startswith("model.")}
         self.net.load_state_dict(model)
