@@ -111,6 +111,11 @@ class Optimizer:
         """
         title, kind = "optimizer.load_state_dict", type(self).__name__
         states, groups = check_keys(title, state_dict, "state", "param_groups")
+        if not isinstance(states, (list, tuple)):  # PyTorch's is a dict, which counts parameters
+            remedy = "[{name: value.numpy(), ...} for each], of tensors of PyTorch"
+            expected, got = "a list with a dict of arrays per parameter", type(states).__name__
+            headline = f"{title}: state"
+            raise UsageError(facts(headline, expected=expected, got=got, remedy=remedy))
         if len(states) != len(self.state) or len(groups) != len(self.param_groups):
             expected = f"{len(self.param_groups)} groups, {len(self.state)} parameters"
             got = f"{len(groups)} groups, {len(states)} parameters"

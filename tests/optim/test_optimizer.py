@@ -265,6 +265,7 @@ def test_a_state_of_other_parameters_is_refused(rng):
     (options,) = state["param_groups"]
     for spoilt, text in (
         ({"state": [3, {}, {}]}, "state of parameter 0"),
+        ({"state": dict(enumerate(state["state"]))}, r"state\n.*a list (.|\n)*got: .*dict"),
         ({"param_groups": [{**options, "lr": -5}]}, "Adam: lr"),
         ({"param_groups": [{**options, "betas": [0.9, 1.0]}]}, "Adam: betas"),
         ({"param_groups": [{"lr": 0.1}]}, "a group of Adam"),
