@@ -182,7 +182,13 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
     reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     reason = reason.removeprefix(f"{op.name}: ")  # NumPy may have named the function itself
     headline = f"{name}({words}): {reason}" if words else f"{name}: {reason}"
-    return kind(facts(headline, expected=expected, got=shown, remedy=remedy))
+    return kind(facts(headline, expected=expected, got=shown, remedy=remedy or renamed(params)))
+
+
+def renamed(params: dict) -> str:
+    """What to call those of ``params`` that have PyTorch's names."""
+    names = {"dim": "axis", "dims": "axis", "keepdim": "keepdims"}
+    return ", ".join(f"{names[key]}= for {key}=" for key in params if key in names)
 
 
 def untracked(op: Any, params: dict) -> dict:

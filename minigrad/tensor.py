@@ -14,7 +14,7 @@ from minigrad.context import CURRENT
 from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
-from minigrad.errors import DTypeError, GraphError, ShapeError, describe, facts, kind_of
+from minigrad.errors import DTypeError, GraphError, ShapeError, describe, facts, kind_of, renamed
 from minigrad.operators import binary, in_place
 from minigrad.ops.shape import slices
 from minigrad.protocol import NumPyBox, tracked
@@ -24,7 +24,11 @@ from minigrad.seed import as_seed
 def _query(name: str, doc: str) -> Callable:
     """A method of arrays that has no derivative."""
 
-    def query(self: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    def query(self: Any, axis: Any = None, *, keepdims: bool = False, **others: Any) -> Any:
+        if others:
+            expected, got = "axis=, keepdims=", ", ".join(f"{key}=" for key in others)
+            headline = f"{name}() got an unexpected keyword argument"
+            raise DTypeError(facts(headline, expected=expected, got=got, remedy=renamed(others)))
         try:
             return type(self)(getattr(self.array, name)(axis=axis, keepdims=keepdims))
         except (IndexError, TypeError, ValueError) as error:

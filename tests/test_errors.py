@@ -72,6 +72,25 @@ def test_a_call_without_operands_says_so(join):
         mg.exp()
 
 
+@pytest.mark.parametrize(
+    ("call", "remedy"),
+    [
+        (lambda x: x.sum(dim=1, keepdim=True), "axis= for dim=, keepdims= for keepdim="),
+        (lambda x: mg.softmax(x, dim=1), "axis= for dim="),
+        (lambda x: mg.logsumexp(x * 2.0, dim=1), "axis= for dim="),
+        (lambda x: x.max(axis=1, keepdim=True), "keepdims= for keepdim="),
+        (lambda x: x.argmax(dim=1), "axis= for dim="),
+        (lambda x: x.any(dim=1, keepdim=True), "axis= for dim=, keepdims= for keepdim="),
+    ],
+    ids=["sum", "softmax", "logsumexp", "max", "argmax", "any"],
+)
+def test_a_word_of_torch_is_answered_by_that_of_numpy(call, remedy):
+    with pytest.raises(errors.DTypeError) as caught:
+        call(mg.tensor(np.ones((2, 3)), requires_grad=True))
+    text = str(caught.value)
+    assert text.endswith(f"\n  remedy:   {remedy}") and text.count("\n") == 3
+
+
 def test_numbers_among_the_operands_of_a_fused_op_are_shown():
     with pytest.raises(errors.DTypeError, match=r"(?s)batch_norm: .*ndarray \(3, 4\).*1\.0, 0\.0"):
         mg.fused.batch_norm(np.ones((3, 4)), 1.0, 0.0)
