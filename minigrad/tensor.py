@@ -19,6 +19,7 @@ from minigrad.operators import binary, in_place
 from minigrad.ops.shape import slices
 from minigrad.protocol import NumPyBox, tracked
 from minigrad.seed import as_seed
+from minigrad.spelling import NAMES, Absent
 
 
 def _query(name: str, doc: str) -> Callable:
@@ -410,6 +411,13 @@ class Tensor(NumPyBox):
     argmin = _query("argmin", "The index of the smallest element")
     any = _query("any", "Whether an element is true")
     all = _query("all", "Whether every element is true")
+
+    def __dir__(self) -> list[str]:
+        return [name for name in object.__dir__(self) if hasattr(type(self), name)]
+
+
+for _name in NAMES.difference(dir(Tensor)):
+    setattr(Tensor, _name, Absent(_name))
 
 
 def tensor(

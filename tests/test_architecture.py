@@ -21,7 +21,7 @@ LAYERS = [
     ["core.broadcast", "operators", "protocol"],
     ["core.sweep"],
     ["ops"],
-    ["fused"],
+    ["fused", "spelling"],
     ["tensor"],
     ["anomaly", "transforms"],
     ["data", "nn", "optim"],

@@ -1,0 +1,69 @@
+"""Names of PyTorch raise an AttributeError that says what to write, and what it says runs."""
+
+import copy
+import pickle
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.errors import DeviceError
+from minigrad.spelling import INSTEAD, NAMES
+
+
+@pytest.mark.parametrize("name", INSTEAD)
+def test_what_is_said_runs(name, tmp_path):
+    x = mg.tensor(np.ones((2, 3)), name="x")
+    file = tmp_path / "state.npz"
+    np.savez(file, x=x)
+    known = {
+        "mg": mg, "np": np, "x": x, "xs": [x, x], "a": np.ones(3), "n": 2, "shape": (2, 3),
+        "y": mg.tensor(np.eye(3)) if "@" in INSTEAD[name] else x, "axes": (1, 0), "index": [0],
+        "mask": np.ones((2, 3), bool), "rng": np.random.default_rng(0), "file": file,
+        "net": mg.nn.Linear(2, 3), "images": np.ones((1, 2, 4, 4)), "w": np.ones((3, 2, 2, 2)),
+        "logits": x, "labels": np.zeros(2, int),
+    }  # fmt: skip
+    with suppress(DeviceError):  # of x.to("cuda"), where there is no GPU
+        exec(INSTEAD[name], known)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_what_tensors_do_not_have_is_answered(name):
+    x = mg.tensor([1.0])
+    if name not in dir(x):
+        assert not hasattr(x, name) and not hasattr(mg.Tensor, name)
+        with pytest.raises(AttributeError, match=rf"'Tensor' .* '{name}'; write ") as caught:
+            getattr(x, name)
+        assert (caught.value.name, caught.value.obj) == (name, x)
+
+
+def test_an_op_is_named_where_it_is():
+    x = mg.tensor([1.0])
+    with pytest.raises(AttributeError, match=r"'exp'; write mg\.exp\(x\)"):
+        x.exp()
+    with pytest.raises(AttributeError, match=r"'inv'; write mg\.ops\.inv\(x\)"):
+        x.inv()
+    with pytest.raises(AttributeError, match=r"'minigrad' .* 'inv'; write mg\.ops\.inv\(x\)"):
+        _ = mg.inv
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(mg, "zeros"), (mg, "cat"), (mg, "randn"), (mg.nn, "Parameter"), (mg.nn, "functional")],
+)
+def test_modules_answer_too(module, name):
+    with pytest.raises(AttributeError, match=f"'{module.__name__}' .* '{name}'; write mg"):
+        getattr(module, name)
+
+
+def test_no_remedy_is_invented_for_other_names():
+    for owner in (mg, mg.nn, mg.tensor([1.0])):
+        with pytest.raises(AttributeError, match=r"has no attribute 'spam'$"):
+            _ = owner.spam
+
+
+def test_tensors_are_copied_and_listed_as_before():
+    x = mg.tensor([1.0])
+    assert {"sum", "T", "grad", "__len__"} <= set(dir(x)) and "exp" not in dir(x)
+    assert copy.deepcopy(x) == pickle.loads(pickle.dumps(x)) == x
