@@ -15,6 +15,7 @@ from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
 from minigrad.errors import DTypeError, GraphError, ShapeError, describe, facts, kind_of, renamed
+from minigrad.fused.declare import Fused
 from minigrad.operators import binary, in_place
 from minigrad.ops.shape import slices
 from minigrad.protocol import NumPyBox, tracked
@@ -418,6 +419,7 @@ class Tensor(NumPyBox):
 
 for _name in NAMES.difference(dir(Tensor)):
     setattr(Tensor, _name, Absent(_name))
+Fused.box = Tensor
 
 
 def tensor(

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -87,13 +87,13 @@ class Fused(Op):
     """An op whose rule is a kernel; ``composite`` is what it computes, as a graph of ops."""
 
     composite: Any  # a Composite, or an Op with another rule
+    box: ClassVar[type[Box]] = Box  # Tensor, which defines the operators that composites need
 
     def __post_init__(self):
         super().__post_init__()
         self.portable, self.forward = self.forward, self._forward
         self.pull, self.vjp, self.jvp = self._pull, self._vjp, self._jvp
         self.pairs: dict[str, Pair] = {}  # kind -> kernels
-        self.box: type[Box] = Box  # what it was called with: the composite needs its operators
 
     def defbackward(self, rule: Callable) -> Callable:
         """Declare ``rule(xp, y_bar, cache)``, the backward of the declared forward."""
@@ -106,11 +106,9 @@ class Fused(Op):
         if not _allowed.get() or any(map(tracked, params.values())):
             return self.composite(*args, **params)
         boxes = [arg for arg in args if isinstance(arg, Box)]
-        if boxes:
-            self.box = type(boxes[0])
         if len(boxes) < len(args) and CURRENT.get().recording and any(map(tracked, boxes)):
             # a cache must not hold arrays that their owner may still change
-            box = self.box
+            box = type(boxes[0])
             try:
                 args = tuple(a if isinstance(a, Box) else box(frozen(as_array(a))) for a in args)
             except MinigradError as error:

@@ -436,6 +436,22 @@ def test_a_named_operand_is_kept_and_differentiated_as_any_other(rng):
     assert y.node.op is mg.fused.linear and y.node.parents[2] is b.node
 
 
+def test_a_call_with_a_box_of_another_kind_leaves_nothing_for_later_sweeps(rng):
+    class Local(mg.Tensor):
+        def __init__(self, *args):
+            made.append(self)
+            super().__init__(*args)
+
+    made = []
+    x, gamma, beta = operands(rng)
+    y = mg.fused.batch_norm(x, gamma, beta)
+    mg.fused.batch_norm(Local(x.array), gamma, beta)
+    made.clear()
+    y_dot = sweep.forward_sweep(y.node, {x.node: np.ones(x.shape)})
+    bound = 16 * 6 * np.finfo(float).eps * np.abs(y.data).max()  # a shift of x changes no y
+    assert np.abs(y_dot).max() <= bound and not made
+
+
 def test_operands_may_be_named(rng):
     x, w, b = (mg.tensor(rng.normal(size=s), requires_grad=True) for s in ((5, 3), (2, 3), (2,)))
     y = mg.ops.linear(x, w=w, b=b)
