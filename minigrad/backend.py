@@ -226,7 +226,7 @@ def count_not_finite(array: Any) -> int:
     if array.dtype.kind != "f":
         return 0
     # sums of squares need no temporary; they may overflow, but never hide a nan
-    if xp is np and array.size > _RUN:
+    if xp is np and array.size > _RUN and array.dtype.char in "fd":  # BLAS has no float16
         row = np.ravel(array, order="K")
         whole = row.size // _RUN * _RUN  # shorter products than BLAS would share among threads
         with np.errstate(over="ignore", invalid="ignore"):

@@ -263,6 +263,19 @@ def test_asking_for_cpu_arrays_imports_no_gpu_library(monkeypatch):
     assert mg.tensor([1.0]).to("cpu").device == "cpu"
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble"])
+@pytest.mark.parametrize("size", [3, 20_000])
+def test_what_is_not_finite_is_counted_without_products_that_blas_has_not(dtype, size, monkeypatch):
+    product = np.vecdot
+    asked = []
+    monkeypatch.setattr(np, "vecdot", lambda a, b: asked.append(a.dtype) or product(a, b))
+    array = np.full(size, 3.0, dtype)
+    assert backend.count_not_finite(array) == 0
+    array[[0, 2]] = np.nan, np.inf
+    assert backend.count_not_finite(array) == 2
+    assert {*asked} <= {np.dtype("float32"), np.dtype("float64")}
+
+
 def test_frozen_makes_a_private_copy_of_what_can_change():
     a = np.array([1.0, 2.0])
     b = backend.frozen(a)
