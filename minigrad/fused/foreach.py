@@ -34,6 +34,8 @@ def track(
 
 def all_finite(arrays: list[Any]) -> bool:
     """Whether no element is nan or infinite; the host waits for a GPU."""
+    if not arrays:
+        return True
     xp = namespace(*arrays)
     if on_gpu(arrays):
         return _launches().all_finite(xp, arrays)
@@ -46,6 +48,6 @@ def _launches() -> Any:
 
 
 def on_gpu(arrays: Iterable[Any]) -> bool:
-    """Whether every array is one of CuPy's."""
+    """Whether there are arrays, and every one is CuPy's."""
     kinds = {array.__class__: array for array in arrays}  # one of each
-    return all(namespace(array).__name__ == "cupy" for array in kinds.values())
+    return bool(kinds) and all(namespace(array).__name__ == "cupy" for array in kinds.values())

@@ -230,7 +230,7 @@ class SGD(Optimizer):
 
     def step_group(self, given: list[tuple[Tensor, Any, dict]], group: dict[str, Any]) -> None:
         lr = group["lr"]
-        is_fast = given and on_gpu(p.array for p, _, _ in given) and isinstance(lr, Real)
+        is_fast = on_gpu(p.array for p, _, _ in given) and isinstance(lr, Real)
         if not is_fast or getattr(self.update, "__func__", None) is not SGD.update:
             super().step_group(given, group)  # a user may have given another rule
             return

@@ -14,7 +14,7 @@ import pytest
 import minigrad as mg
 from minigrad import errors, nn
 from minigrad.core import sweep
-from minigrad.fused import declare
+from minigrad.fused import declare, foreach
 
 needs_numba = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None, reason="the `fast` extra is not installed"
@@ -450,6 +450,10 @@ def test_a_call_with_a_box_of_another_kind_leaves_nothing_for_later_sweeps(rng):
     y_dot = sweep.forward_sweep(y.node, {x.node: np.ones(x.shape)})
     bound = 16 * 6 * np.finfo(float).eps * np.abs(y.data).max()  # a shift of x changes no y
     assert np.abs(y_dot).max() <= bound and not made
+
+
+def test_no_arrays_are_finite_and_ask_for_no_gpu():
+    assert foreach.all_finite([]) and not foreach.on_gpu([]) and foreach.axpby([]) == []
 
 
 def test_operands_may_be_named(rng):
