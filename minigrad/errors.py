@@ -163,10 +163,11 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
     """Turn what an array library raised inside ``op`` into the matching error of ours."""
     name = getattr(op, "composite", op).name
     shown = ", ".join(map(describe, operands)) or "no operands"
+    if isinstance(cause, MinigradError) and "expected:" in str(cause):
+        text = str(cause) if str(cause).startswith(f"{name}: ") else f"{name}: {cause}"
+        return type(cause)(f"{text}\n  operands: {shown}")
     if isinstance(cause, MinigradError) and str(cause).startswith(f"{name}: "):
-        return type(cause)(str(cause))  # a check of operands has said it all
-    if isinstance(cause, MinigradError) and "expected:" in str(cause):  # a check of something else
-        return type(cause)(f"{name}: {cause}\n  operands: {shown}")
+        return type(cause)(str(cause))  # a check has said it all
     kind, signature = kind_of(cause), getattr(op, "signature", "")
     of_shapes = type(cause) is ValueError and (signature != "()" or "broadcast" in str(cause))
     expected, remedy = f"arguments that fit {name}{inspect.signature(op)}", ""
