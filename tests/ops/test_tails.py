@@ -84,6 +84,27 @@ def test_erf_and_erfc_equal_the_c_library():
     assert np.isnan(mg.ops.erfc(np.array([np.nan]))).all()
 
 
+def test_erf_and_erfc_of_float32_equal_the_c_library():
+    x = np.linspace(-9.1, 9.1, 40_000, dtype="float32")  # more than one block, normal to its end
+    wide = x.astype(float)
+    for f, known in ((mg.ops.erf, math.erf), (mg.ops.erfc, math.erfc)):
+        y, expected = f(x), np.array([known(t) for t in wide])
+        # t and the last steps of the polynomial, its coefficients, e^-square, two products
+        assert y.dtype == x.dtype
+        assert (np.abs(y - expected) <= 8 * np.finfo(x.dtype).eps * np.abs(expected)).all()
+        edges = f(np.array([0.0, np.inf, -np.inf, 30.0, np.nan], "float32"))
+        np.testing.assert_array_equal(edges, f(np.array([0.0, np.inf, -np.inf, 30.0, np.nan])))
+
+
+def test_erfc_of_blocks_is_that_of_elements_in_the_order_of_memory():
+    x = np.asfortranarray(np.linspace(-6, 6, 200 * 400).reshape(200, 400))
+    y = mg.ops.erfc(x)
+    assert y.flags.f_contiguous
+    rows = np.stack([mg.ops.erfc(row) for row in x])
+    np.testing.assert_allclose(y, rows, rtol=8 * EPS)
+    np.testing.assert_allclose(mg.ops.erfc(x[:, ::2]), rows[:, ::2], rtol=8 * EPS)
+
+
 def test_erf_is_smooth_across_its_intervals():
     for edge in (0.46875, 4.0):
         around = edge * (1 + np.arange(-4, 5) * EPS)
