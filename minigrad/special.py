@@ -119,3 +119,15 @@ def erfc(xp: Any, x: Any) -> Any:
     tail = _tail(xp, xp.clip(a, 0.46875, 30.0))
     outer = xp.where(x > 0, tail, 2 - tail)
     return xp.where(a <= 0.46875, inner, outer).astype(dtype)
+
+
+def normal(xp: Any, x: Any) -> tuple[Any, Any]:
+    """The normal distribution function of ``x``, and ``e^(-x^2/2)``, in the dtype of ``x``."""
+    dtype, x = x.dtype, _wide(xp, x)
+    gauss = xp.exp(-0.5 * x * x)
+    if x.dtype == np.float32:
+        tail = 0.5 * gauss * _ratio(xp.abs(x) * 0.5**0.5)
+        below = xp.abs((x > 0) - tail)
+    else:
+        below = 0.5 * erfc(xp, x * -(0.5**0.5))
+    return below.astype(dtype), gauss.astype(dtype)

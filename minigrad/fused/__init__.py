@@ -4,6 +4,7 @@
 extra), NumPy otherwise, CUDA on a GPU.
 """
 
+from minigrad.fused.activation import fused_gelu as gelu
 from minigrad.fused.activation import fused_sigmoid as sigmoid
 from minigrad.fused.declare import use
 from minigrad.fused.linalg import fused_linear as linear
@@ -15,6 +16,6 @@ from minigrad.fused.windows import fused_conv as conv
 from minigrad.fused.windows import fused_max_pool as max_pool
 
 __all__ = [
-    "batch_norm", "conv", "cross_entropy", "layer_norm", "linear", "max_pool", "release_memory",
-    "sigmoid", "use",
+    "batch_norm", "conv", "cross_entropy", "gelu", "layer_norm", "linear", "max_pool",
+    "release_memory", "sigmoid", "use",
 ]  # fmt: skip

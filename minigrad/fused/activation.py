@@ -1,12 +1,17 @@
-"""The logistic sigmoid in place, block by block."""
+"""Activations, block by block: the logistic sigmoid in place, others with their slope."""
+
+import functools
+from math import pi
 
 import numpy as np
 
-from minigrad.fused.declare import Pair, fused, same_floats
+from minigrad.fused.declare import Fused, Pair, fused, same_floats
 from minigrad.fused.layout import axes_in_memory, flat, unflat
 from minigrad.fused.memory import empty_like
+from minigrad.ops.activation import gelu
 from minigrad.ops.exponential import sigmoid
 from minigrad.ops.shape import floating
+from minigrad.special import normal
 
 BLOCK = 16384  # elements that stay in the first-level cache from one pass to the next
 
@@ -72,3 +77,42 @@ def _backward(xp, y_bar, cache, own=False):
 fused_sigmoid.pairs["numpy"] = Pair(
     _forward, _backward, lambda x: same_floats(x) and x.ndim > 0, reuses=True
 )
+
+
+def pull_slope(xp, y_bar, cache, own=False):
+    """The cotangent times the slope, a row as of ``flat``."""
+    slope, axes = cache
+    g = flat(y_bar, axes)
+    x_bar = np.multiply(g, slope, out=g if own else empty_like(slope))
+    return (unflat(x_bar, y_bar.shape, axes),)
+
+
+def with_slope(op: Fused) -> Fused:
+    """Declare the backward of a forward ``(xp, x, **params) -> (y, slope)``, and both for NumPy."""
+
+    @functools.wraps(op.portable)
+    def forward(xp, x, **params):
+        axes = axes_in_memory(x)
+        row = flat(x, axes)
+        y, slope = empty_like(row), empty_like(row)
+        for part in _blocks(row.size):
+            y[part], slope[part] = op.portable(xp, row[part], **params)
+        return unflat(y, x.shape, axes), (slope, axes)
+
+    op.defbackward(lambda xp, y_bar, slope: (y_bar * slope,))
+    op.pairs["numpy"] = Pair(
+        forward, pull_slope, lambda x, **_: same_floats(x) and x.ndim > 0, reuses=True
+    )
+    return op
+
+
+@with_slope
+@fused(gelu, pullback=gelu.pullback)
+def fused_gelu(xp, x):
+    """``ops.gelu`` with one normal distribution function for value and slope.
+
+    >>> mg.fused.gelu(mg.tensor([-1.0, 0.0, 1.0]))
+    tensor([-0.15865525,  0.        ,  0.84134475])
+    """
+    below, gauss = normal(xp, x := floating(x))
+    return x * below, below + x * (gauss * (2 * pi) ** -0.5)

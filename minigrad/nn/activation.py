@@ -48,7 +48,7 @@ class GELU(Module):
     """``x`` times the normal distribution function, the exact form."""
 
     def forward(self, x: Any) -> Any:
-        return ops.gelu(x)
+        return kernels.gelu(x)
 
 
 class Sigmoid(Module):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, fused
-from minigrad.fused import batch_norm, conv, layer_norm, linear, max_pool, sigmoid
+from minigrad.fused import batch_norm, conv, gelu, layer_norm, linear, max_pool, sigmoid
 from minigrad.ops.linalg import matmul
 from minigrad.ops.loss import checked_labels
 from minigrad.ops.pool import avg_pool
@@ -22,6 +22,7 @@ __all__ = [
     "conv",
     "count_right",
     "cross_entropy",
+    "gelu",
     "layer_norm",
     "linear",
     "matmul",

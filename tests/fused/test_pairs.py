@@ -4,6 +4,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import math
 
 import numpy as np
 import pytest
@@ -304,6 +305,28 @@ def test_sigmoid_and_its_derivative_are_accurate_in_both_tails(kind):
             # exp rounds by 2 units of the argument's and of its own; quotient and product follow
             bound = 8 * info.eps * exact + 2 * info.smallest_subnormal
             assert (np.abs(got - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gelu_and_its_slope_are_accurate_in_both_tails(kind, dtype):
+    x = np.linspace(-40, 40, 20_001).astype(dtype)
+    pair = pair_of("gelu", kind)
+    if pair is None or not pair.accepts(x):
+        pytest.skip("another kind serves these")
+    y, cache = pair.forward(np, x)
+    (x_bar,) = pair.backward(np, np.ones_like(x), cache)
+    w, info = x.astype(float), np.finfo(dtype)
+    below = np.array([math.erfc(t) for t in -w * 0.5**0.5]) / 2
+    density = np.exp(-w * w / 2) / np.sqrt(2 * np.pi)
+    # as of ops.gelu: x / sqrt(2) rounds, and erfc has the condition number x^2, and so it is
+    # with x^2 of the exponential; here what is expected is rounded that way, too
+    unit = (16 + 2 * w * w) * info.eps
+    floor = 4 * (1 + np.abs(w)) * info.smallest_subnormal
+    assert (np.abs(y - w * below) <= unit * np.abs(w) * below + floor).all()
+    assert (
+        np.abs(x_bar - below - w * density) <= unit * (below + np.abs(w) * density) + floor
+    ).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
