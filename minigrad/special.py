@@ -31,8 +31,8 @@ _Q = (1.0, 2.56852019228982242e0, 1.87295284992346725e0,
 _INV_SQRT_PI = 0.5641895835477562869
 # erfc(x) = exp(-x^2) * t * E(t) with t = 1 / (1 + x/2), for 0 <= x <= 10.2 to 4.4e-8 of it: the
 # polynomial whose largest relative error is the least
-_E = (-0.059121132099, 0.284831493, -0.48773537043, 0.27868486038, -0.027054783657,
-      0.20286996797, 0.24305710063, 0.28238177493, 0.28208604622)  # fmt: skip
+ERFC_32 = (-0.059121132099, 0.284831493, -0.48773537043, 0.27868486038, -0.027054783657,
+           0.20286996797, 0.24305710063, 0.28238177493, 0.28208604622)  # fmt: skip
 BLOCK = 16384  # elements whose temporaries stay in cache
 
 
@@ -95,7 +95,7 @@ def _tail(xp: Any, a: Any) -> Any:
 def _ratio(a: Any) -> Any:
     """``erfc(a) / e^(-a^2)`` for float32, 0 <= a <= 10.2."""
     t = 1 / (1 + 0.5 * a)
-    return t * _polynomial(_E, t)
+    return t * _polynomial(ERFC_32, t)
 
 
 @_in_blocks

@@ -6,6 +6,7 @@ PAIRS = {
     "batch_norm": channels.batch_norm,
     "conv": windows.conv,
     "cross_entropy": rows.cross_entropy,
+    "gelu": rows.gelu,
     "layer_norm": rows.layer_norm,
     "linear": products.linear,
     "max_pool": windows.max_pool,

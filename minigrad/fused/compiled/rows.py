@@ -1,12 +1,15 @@
-"""Kernels that walk rows: the logistic sigmoid, layer norm, softmax with cross entropy."""
+"""Kernels that walk rows: the logistic sigmoid, GELU, layer norm, softmax with cross entropy."""
 
+from math import pi
 from typing import Any
 
 import numpy as np
 from numba import prange, types
 from numba.extending import intrinsic
 
+from minigrad import special
 from minigrad.fused import loss
+from minigrad.fused.activation import pull_slope
 from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read
 from minigrad.fused.compiled.products import row_deviations, row_sum
 from minigrad.fused.declare import Pair, same_floats
@@ -28,6 +31,8 @@ _P0, _P1, _P2, _P3, _P4, _P5 = (
               1.6666665459e-1, 5.0000001201e-1)
 )  # fmt: skip
 _HALF, _ONE, _ZERO, _LOWEST = (np.float32(c) for c in (0.5, 1, 0, -103.9))  # e^-103.9 is least
+_E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7, _E8 = map(np.float32, special.ERFC_32)
+_SCALE, _PEAK = np.float32(0.5**1.5), np.float32((2 * pi) ** -0.5)
 
 
 def _float_of(context, bits):
@@ -49,15 +54,20 @@ def power_of_2(n):
 
 
 @inner
-def small_sigmoid(x):
-    """The smaller of sigma(x) and sigma(-x), for float32: ``e^-|x| / (1 + e^-|x|)``."""
-    t = -abs(x)
+def power_of_e(t):
+    """``e^t`` for float32, ``t <= 0``."""
     t = _LOWEST if t < _LOWEST else t  # nan stays
     n = np.int32((t if t == t else _ZERO) * _LOG2_E - _HALF)  # to the nearest, since t <= 0
     r = t - np.float32(n) * _LN2_HIGH - np.float32(n) * _LN2_LOW
     p = ((((_P0 * r + _P1) * r + _P2) * r + _P3) * r + _P4) * r + _P5
     half = n >> 1  # 2^-150 in two steps
-    e = (p * r * r + r + _ONE) * power_of_2(half) * power_of_2(n - half)
+    return (p * r * r + r + _ONE) * power_of_2(half) * power_of_2(n - half)
+
+
+@inner
+def small_sigmoid(x):
+    """The smaller of sigma(x) and sigma(-x), for float32: ``e^-|x| / (1 + e^-|x|)``."""
+    e = power_of_e(-abs(x))
     return e / (_ONE + e)
 
 
@@ -104,6 +114,31 @@ def _sigmoid_backward(xp, y_bar, cache, own=False):
     x_bar = g if own else empty_like(row)
     backward_sigmoid(read(g), read(row), x_bar, own)
     return (unflat(x_bar, y_bar.shape, axes),)
+
+
+@kernel
+def forward_gelu(x, y, slope):
+    """Value and slope, by the formulas of ``special.normal``."""
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        row, out, slopes = x[part], y[part], slope[part]
+        for i in range(row.size):
+            z = row[i]
+            gauss = power_of_e(-_HALF * z * z)
+            t = _ONE / (_ONE + abs(z) * _SCALE)
+            p = ((_E0 * t + _E1) * t + _E2) * t + _E3
+            p = ((((p * t + _E4) * t + _E5) * t + _E6) * t + _E7) * t + _E8
+            tail = _HALF * gauss * (t * p)
+            below = _ONE - tail if z > 0 else tail
+            out[i], slopes[i] = z * below, below + z * (gauss * _PEAK)
+
+
+def _gelu(xp, x):
+    axes = axes_in_memory(x)
+    row = flat(x, axes)
+    y, slope = empty_like(row), empty_like(row)
+    forward_gelu(read(row), y, slope)
+    return unflat(y, x.shape, axes), (slope, axes)
 
 
 @kernel
@@ -228,5 +263,6 @@ def _accepts_cross_entropy(logits, labels):
 
 
 sigmoid = Pair(_sigmoid, _sigmoid_backward, lambda x: x.dtype == np.float32, reuses=True)
+gelu = Pair(_gelu, pull_slope, lambda x: x.dtype == np.float32, reuses=True)
 layer_norm = Pair(_layer_norm, _layer_norm_backward, _accepts_layer_norm)
 cross_entropy = Pair(_cross_entropy, loss.cross_entropy_backward, _accepts_cross_entropy)
