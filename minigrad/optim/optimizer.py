@@ -226,7 +226,9 @@ class SGD(Optimizer):
                          weight_decay=weight_decay, nesterov=nesterov)  # fmt: skip
 
     def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        return p - group["lr"] * self.direction(p, g, state, group)
+        new = -group["lr"] * self.direction(p, g, state, group)
+        new += p
+        return new
 
     def step_group(self, given: list[tuple[Tensor, Any, dict]], group: dict[str, Any]) -> None:
         lr = group["lr"]
@@ -243,8 +245,7 @@ class SGD(Optimizer):
     def direction(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         """d, with weight decay and momentum."""
         momentum = group["momentum"]
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * p
+        g = _decayed(p, g, group)
         if momentum:
             v = state.get("momentum_buffer")
             damped = (1 - group["dampening"]) * g if group["dampening"] else g
@@ -252,6 +253,11 @@ class SGD(Optimizer):
             state["momentum_buffer"] = v
             g = g + momentum * v if group["nesterov"] else v
         return g
+
+
+def _decayed(p: Any, g: Any, group: dict[str, Any]) -> Any:
+    """The gradient with that of an L2 penalty."""
+    return g + group["weight_decay"] * p if group["weight_decay"] else g
 
 
 class Adam(Optimizer):
@@ -287,17 +293,26 @@ class Adam(Optimizer):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        return self.adam(p, g + group["weight_decay"] * p, state, group)
+        return self.adam(p, _decayed(p, g, group), state, group)
 
     def adam(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        """Algorithm 1 for a gradient that is complete."""
+        """Algorithm 1 for a gradient that is complete.
+
+        In place wherever an array is new: mapping memory for one more takes longer than filling it.
+        """
         beta1, beta2 = group["betas"]
         t = state.get("step", 0) + 1
-        m = beta1 * state.get("exp_avg", 0.0) + (1 - beta1) * g
-        v = beta2 * state.get("exp_avg_sq", 0.0) + (1 - beta2) * (g * g)
+        m, v = beta1 * state.get("exp_avg", 0.0), beta2 * state.get("exp_avg_sq", 0.0)
+        m += (1 - beta1) * g
+        v += (1 - beta2) * (g * g)
         state.update(step=t, exp_avg=m, exp_avg_sq=v)
-        root = backend.namespace(v).sqrt(v) / sqrt(1 - beta2**t) + group["eps"]
-        return p - (group["lr"] / (1 - beta1**t)) * (m / root)
+        root = backend.namespace(v).sqrt(v)
+        root /= sqrt(1 - beta2**t)
+        root += group["eps"]
+        new = m / root
+        new *= -group["lr"] / (1 - beta1**t)
+        new += p
+        return new
 
 
 class AdamW(Adam):
