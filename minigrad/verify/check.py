@@ -13,7 +13,7 @@ from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.diagnose import cause_of
 from minigrad.verify.faults import Followed
 from minigrad.verify.judge import Sample, reconsidered, wider
-from minigrad.verify.kinks import between_slopes
+from minigrad.verify.kinks import Kinks
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Expected, Reference
 from minigrad.verify.report import Finding, Report, Row
@@ -152,6 +152,11 @@ class Point:
         except ForwardFailed as error:
             raise Refused(str(error)) from error
 
+    @cached_property
+    def kinks(self) -> Kinks:
+        """Those of this point, if something there is to be held against them."""
+        return Kinks(self.subject.value, self.subject.inputs)
+
     def _all_parts(self, y: np.ndarray, soak: int) -> None:
         self._guarded(self._purity, y)
         self._guarded(self._values, y)
@@ -266,19 +271,12 @@ class Point:
         sample = reconsidered(sample, k, self.reference, in_wider)
         if sample.ok or self.reference.closed:
             return sample
-        subject = self.subject
-        accepted, kinks, tie = between_slopes(
-            subject.value,
-            subject.inputs,
-            k,
-            sample.y_bar,
-            sample.got,
-            sample.expected,
-            sample.bound,
+        accepted, kinks, tie = self.kinks.between_slopes(
+            k, sample.y_bar, sample.got, sample.expected, sample.bound
         )
         self.ties[k] = self.ties.get(k) or tie
         if kinks and not any(note.kind == "kink" for note in self.notes):
-            name = subject.names[k]
+            name = self.subject.names[k]
             self._note("kink", f"{name}: {kinks} elements at kinks; any subgradient is accepted")
         return replace(sample, expected=accepted, kinks=kinks)
 

@@ -372,49 +372,52 @@ _AMPLIFICATION = _amplification()
 
 
 def one_sided_slopes(
-    phi: Callable[[float], float], scale: float, digit: float, noise: float
-) -> tuple[float, float, bool]:
-    """Slopes of a scalar function of one variable at 0 from the left and from the right.
+    f: Callable[[float], np.ndarray], scale: float, digit: float, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slopes of a function of one variable at 0 from the left and from the right.
 
     Args:
-        phi: the function.
+        f: the function; its value is an array.
         scale: the size of what its variable is added to.
-        digit: the relative distance of neighbouring values of phi.
-        noise: the rounding of phi.
+        digit: the relative distance of neighbouring values of f.
+        noise: the rounding of each element of f.
 
     Returns:
-        ``(left, right, kink)``; ``kink`` says that both converged, to different values, and that
-        their difference is there at every smaller step as well, as far as rounding lets it be seen.
+        ``(left, right, kink)`` per element; ``kink`` says that both converged, to different values,
+        and that their difference is there at every smaller step as well, as far as rounding lets it
+        be seen.
     """
     steps = scale * 2.0 ** -np.arange(8, 20)
-    middle = phi(0.0)
-    right = np.array([(phi(h) - middle) / h for h in steps])
-    left = np.array([(middle - phi(-h)) / h for h in steps])
+    middle = f(0.0)
+    right = np.stack([(f(h) - middle) / h for h in steps])
+    left = np.stack([(middle - f(-h)) / h for h in steps])
     slopes, errors = [], []
     for ladder in (left, right):
         linear = 2 * ladder[1:] - ladder[:-1]  # cancels the curvature
-        best = int(np.argmin(np.abs(np.diff(linear))))
-        slopes.append(float(linear[best + 1]))
-        errors.append(max(float(np.abs(np.diff(linear))[best]), 5 * noise / float(steps[best + 2])))
-    jump = abs(slopes[1] - slopes[0])
-    kink = bool(
-        np.isfinite(jump) and jump > 100 * sum(errors) and jump > 1e-6 * max(map(abs, slopes))
-    )
-    return slopes[0], slopes[1], kink and _persists(phi, slopes[1] - slopes[0], scale, digit, noise)
+        change = np.abs(np.diff(linear, axis=0))
+        best = change.argmin(axis=0)[None]
+        slopes.append(np.take_along_axis(linear, best + 1, 0)[0])
+        rounding = 5 * noise / steps[best[0] + 2]
+        errors.append(np.maximum(np.take_along_axis(change, best, 0)[0], rounding))
+    jump, most = slopes[1] - slopes[0], np.abs(slopes).max(axis=0)
+    kink = np.isfinite(jump) & (np.abs(jump) > np.maximum(100 * sum(errors), 1e-6 * most))
+    return *slopes, _persists(f, kink, jump, scale, digit, noise)
 
 
 def _persists(
-    phi: Callable[[float], float], jump: float, scale: float, digit: float, noise: float
-) -> bool:
-    """Whether the slope still jumps at steps that would show a bend that is sharp but smooth.
+    f: Callable[[float], np.ndarray], kink: np.ndarray, jump: np.ndarray, scale: float,
+    digit: float, noise: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Of which kinks the slope still jumps at steps that would show a sharp but smooth bend.
 
-    Within a bend the jump shrinks with the step. What cancels inside phi may round ``2^12`` times
-    as much as phi itself; with steps above ``2^16 digit`` that changes the jump by an eighth.
+    Within a bend the jump shrinks with the step. What cancels inside f may round ``2^12`` times
+    as much as f itself; with steps above ``2^16 digit`` that changes the jump by an eighth.
     """
-    middle = phi(0.0)
+    middle = f(0.0)
     for h in scale * 2.0 ** -np.arange(20, 64, 4):
-        if h < 2**16 * digit * scale or 8 * noise / h > abs(jump) / 4:
+        seen = kink & (8 * noise / h <= np.abs(jump) / 4)
+        if h < 2**16 * digit * scale or not seen.any():
             break
-        if abs((phi(h) - 2 * middle + phi(-h)) / h - jump) > abs(jump) / 2:
-            return False
-    return True
+        changed = np.abs((f(h) - 2 * middle + f(-h)) / h - jump) > np.abs(jump) / 2
+        kink = kink & ~(seen & changed)
+    return kink

@@ -15,7 +15,7 @@ from minigrad.verify import contract
 from minigrad.verify.check import check_backward
 from minigrad.verify.device import floating, moved, one_or_more
 from minigrad.verify.judge import Sample, reconsidered, wider
-from minigrad.verify.kinks import between_slopes
+from minigrad.verify.kinks import Kinks
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
@@ -91,7 +91,7 @@ def three_way(
     if why := reference.undefined:
         report.notes.append(Finding("undefined", message=why))
         return report
-    expected = reference.expected(y_bar)
+    expected, at_point = reference.expected(y_bar), Kinks(on_arrays, hosts)
     known = _normalization(y, y_bar, hosts, params)
     wide = _Wide(f, analytic_vjp, hosts, y_bar, device, params, by_hand)
     for k, name in enumerate(names):
@@ -100,7 +100,7 @@ def three_way(
         ways = {"traced": cotangents[k], "analytic": by_hand[k], "numeric": value}
         bounds = _bounds(k, ways, y_bar, (error, bound), reference, wide)
         accepted = [
-            between_slopes(on_arrays, hosts, k, y_bar, ways[way], value, one)[0]
+            at_point.between_slopes(k, y_bar, ways[way], value, one)[0]
             for way, one in zip(_WAYS[:2], bounds, strict=False)
         ]
         rows, kinks = _compared(name, ways, accepted, bounds, bound)

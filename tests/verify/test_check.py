@@ -23,7 +23,7 @@ from minigrad.verify import (
     reference,
     rounding,
 )
-from minigrad.verify.kinks import between_slopes
+from minigrad.verify.kinks import Kinks
 from verify import corpus, others
 
 INPUTS = np.random.default_rng(1).normal(size=(5, 3)), np.ones(3), np.zeros(3)
@@ -236,8 +236,8 @@ def test_as_many_kinks_as_there_are_elements_are_accepted_and_no_fault_among_the
 ):
     x, y_bar = np.append(np.zeros(32), last), np.linspace(1.0, 2.0, 33)
     got, expected = slope * y_bar, y_bar * np.where(x > 0, 1.0, 0.5)
-    point = lambda x: np.maximum(x, 0), [x], 0, y_bar, got, expected, np.full(33, 1e-12)
-    accepted, found, _ = between_slopes(*point)
+    at_point = Kinks(lambda x: np.maximum(x, 0), [x])
+    accepted, found, _ = at_point.between_slopes(0, y_bar, got, expected, np.full(33, 1e-12))
     assert found == kinks
     assert (accepted == (got if kinks else expected)).all()
 
@@ -250,6 +250,55 @@ def test_one_sided_maxima_share_their_cotangent_any_way_that_sums_to_it():
             [np.array([3.0, 3.0, 1.0])],
         )
         assert not report.findings, str(report)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.5, 1.0, 1.2])
+@pytest.mark.parametrize("seed", range(3))
+def test_each_element_of_y_has_a_subgradient_of_its_own(seed, slope):
+    def forward(x, w):
+        return np.maximum(x @ w, 0), (x, w)
+
+    def backward(dy, cache):
+        x, w = cache
+        a = x @ w
+        a_bar = dy * np.where(a > 0, 1, np.where(a == 0, slope, 0))
+        return a_bar @ w.T, x.T @ a_bar
+
+    rng = np.random.default_rng(seed)
+    x, w = rng.normal(size=(4, 3)), rng.normal(size=(3, 4))
+    x[1] = 0  # as padding is
+    for rows in (x, 0 * x):
+        report = check_backward(forward, backward, [rows, w], rng=seed)
+        assert report.ok == (slope <= 1), str(report)
+    assert gradcheck(lambda x, w: mg.relu(x @ w), [x, w], rng=seed).ok
+
+
+@pytest.mark.parametrize("x", [np.array([0.0, 0, 0, 0, 1]), np.maximum(INPUTS[0][:, 0], 0)])
+@pytest.mark.parametrize(("lost", "ok"), [(0, True), (1, False)])
+def test_overlapping_windows_of_zeros_choose_each_its_maximum(x, lost, ok):
+    def forward(x):
+        windows = np.lib.stride_tricks.sliding_window_view(x, 2)
+        return windows.max(axis=1), np.arange(len(windows)) + windows.argmax(axis=1)
+
+    def backward(dy, at):
+        x_bar = np.zeros(x.shape)
+        np.add.at(x_bar, at[lost:], dy[lost:])
+        return (x_bar,)
+
+    for seed in range(5):
+        report = check_backward(forward, backward, [x], rng=seed)
+        assert report.ok is ok, str(report)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kinks_in_common_are_taken_together(seed):
+    rng = np.random.default_rng(seed)
+    w, slopes = rng.normal(size=(2, 4, 3))
+    slopes = 1 / (1 + np.exp(-3 * slopes))  # each is one, and those of one unit are none together
+    report = check_backward(
+        lambda x: (np.maximum(x @ w, 0), x), lambda dy, x: ((w * slopes) @ dy,), [np.zeros(4)]
+    )
+    assert "may get" in report.findings[0].cause, str(report)
 
 
 def test_tied_maxima_may_not_all_get_it():
@@ -871,7 +920,7 @@ FAULTS = {
         contract, "_interleaved", no_findings, "statistics of the last forward"),
     "points that share numbers are not asked": (
         contract, "partly_equal", no_findings, "statistics by x alone"),
-    "every subgradient is accepted": (check, "between_slopes", lambda f, xs, k, dy, got, *a: (
+    "every subgradient is accepted": (Kinks, "between_slopes", lambda self, k, dy, got, *a: (
         got, 1, ""), "softmax off by 1e-10"),
     "everything looks like batch norm": (
         reference.Reference, "_is_batch_norm", lambda self: True, "unbiased variance"),

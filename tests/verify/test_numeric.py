@@ -59,4 +59,4 @@ def test_smooth_function_has_no_kink_however_small_its_slope():
         def phi(t, x=x):
             return np.exp(-20 * (x + np.array([t, 0, 0, 0, 0], np.longdouble)) ** 2).sum()
 
-        assert not one_sided_slopes(phi, abs(x[0]), digit, digit * float(phi(0.0)))[2]
+        assert not one_sided_slopes(phi, abs(x[0]), digit, digit * phi(0.0))[2]
