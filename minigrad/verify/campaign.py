@@ -12,7 +12,14 @@ from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.probes import Probe
 from minigrad.verify.randomness import generator
 from minigrad.verify.report import Finding, Report, Row
-from minigrad.verify.subject import Subject, are_batch_norms, default_names, is_pair, taking
+from minigrad.verify.subject import (
+    Subject,
+    are_batch_norms,
+    copied,
+    default_names,
+    is_pair,
+    taking,
+)
 
 _SOAK, _FEW = 1500, 3  # identical calls at one point, and at each of the others
 
@@ -61,7 +68,7 @@ def _of_arrays(probe: Probe) -> Probe:
         raise UsageError(facts("campaign: a probe", expected=expected, got=describe(probe)))
     label, inputs, params = probe
     what = f"campaign: inputs of the probe {label!r}"
-    return label, tuple(floating(what, x) for x in one_or_more(inputs)), dict(params or {})
+    return label, tuple(floating(what, x) for x in one_or_more(inputs)), copied(dict(params or {}))
 
 
 def _examined(

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -24,6 +25,7 @@ from minigrad.verify.subject import (
     Subject,
     are_batch_norms,
     check_names,
+    copied,
     cotangents,
     default_names,
     taking,
@@ -70,9 +72,9 @@ def check_backward(
     arrays = tuple(floating("check_backward: inputs", x) for x in one_or_more(inputs))
     names = tuple(names or default_names(arrays, forward))
     check_names("check_backward: names", names, len(arrays))
-    params = dict(params or {})
-    forward = taking("check_backward: params", forward, len(arrays), params)
-    subject = Subject(forward, backward, arrays, params, names)
+    given = copied(dict(params or {}))
+    forward = taking("check_backward: params", forward, len(arrays), given)
+    subject = Subject(forward, backward, arrays, given, names)
     report = Report("check_backward", facts={"shape": list(arrays[0].shape)})
     point = Point(subject, generator(rng))
     report.rows, report.findings, report.notes = point.examine(soak=_SOAK)
@@ -117,7 +119,7 @@ class Point:
             warnings.simplefilter("ignore")
             np.seterr(all="warn")  # so that a subject that changes it is seen
             try:
-                with undone(*self.subject.inputs):
+                with self._undone():
                     y = self._first_run()
                 got = str(getattr(y, "dtype", type(y).__name__))
                 if not isinstance(y, np.ndarray) or y.dtype.kind != "f":
@@ -132,7 +134,7 @@ class Point:
                     cause = "random, or of earlier calls"
                     self.findings.append(Finding("nondeterminism", message=message, cause=cause))
                 else:
-                    self.here = self.fresh.at(list(map(np.array, self.fresh.inputs))), y
+                    self.here = self.fresh.untouched(), y
                     self._all_parts(y, soak)
             except (ForwardFailed, Refused) as error:
                 self._note("refused", f"forward refuses this point: {error}", _kind(error))
@@ -155,7 +157,7 @@ class Point:
     @cached_property
     def kinks(self) -> Kinks:
         """Those of this point, if something there is to be held against them."""
-        return Kinks(self.subject.value, self.subject.inputs)
+        return Kinks(self.here[0].value, self.here[0].inputs)
 
     def _all_parts(self, y: np.ndarray, soak: int) -> None:
         self._guarded(self._purity, y)
@@ -282,9 +284,12 @@ class Point:
 
     # --- the contract ----------------------------------------------------------------------------
 
+    def _undone(self) -> AbstractContextManager:
+        return undone(*(array for _, array in self.subject.owned))
+
     def _first_run(self) -> Any:
         """The output of the first forward call; what else it did is a finding."""
-        before = [x.tobytes() for x in self.subject.inputs]
+        before = [x.tobytes() for _, x in self.subject.owned]
         with contract.no_trace() as changed:
             self.first = y, _ = self.subject.run()
             self.findings += contract.forward_purity(self.subject, before, changed())
@@ -292,7 +297,7 @@ class Point:
 
     def _purity(self, y: np.ndarray) -> None:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
-        with undone(*self.subject.inputs):
+        with self._undone():
             found = list(contract.purity(self.subject, self.first, y_bar, self._judge))
         self.first_call = [finding for finding in found if finding.kind == "value"]
         self._add(finding for finding in found if finding.kind != "value")

@@ -91,10 +91,10 @@ def _shape_cause(grad: Any, x: np.ndarray, swapped: bool) -> str:
 
 
 def forward_purity(subject: Subject, before: list[bytes], touched: str) -> Iterator[Finding]:
-    """A forward call leaves its inputs and global state alone."""
+    """A forward call leaves the arrays it is given and global state alone."""
     if touched:
         yield Finding("purity", message=f"forward changes {touched}", cause="global state")
-    for name, x, was in zip(subject.names, subject.inputs, before, strict=True):
+    for (name, x), was in zip(subject.owned, before, strict=True):
         if x.tobytes() != was:
             message = f"forward changed {name} in place"
             yield Finding("purity", name, message=message, cause="mutated input")
@@ -144,7 +144,7 @@ def purity(
 
     ``first`` is what the very first forward call returned: nothing was warm yet.
     """
-    inputs = [x.tobytes() for x in subject.inputs]
+    given = [x.tobytes() for _, x in subject.owned]
     with no_trace() as changed:
         y, cache = first
         arrays = [y, *arrays_in(cache)]
@@ -154,9 +154,8 @@ def purity(
         touched = changed()
     if touched:
         yield Finding("purity", message=f"backward changes {touched}", cause="global state")
-    owned = zip((*subject.names, None), (*subject.inputs, seed), (*inputs, y_bar.tobytes()),
-                strict=True)  # fmt: skip
-    yield from mutated([name for name, array, was in owned if array.tobytes() != was])
+    now = zip((*subject.owned, (None, seed)), (*given, y_bar.tobytes()), strict=True)
+    yield from mutated([name for (name, array), was in now if array.tobytes() != was])
     if before[0] != arrays[0].tobytes():
         yield Finding("purity", message="backward changed y in place", cause="mutated output")
     if any(a.tobytes() != b for a, b in zip(arrays[1:], before[1:], strict=True)):
@@ -167,11 +166,11 @@ def purity(
     if wrong:
         message = f"{name}_bar is wrong in the first backward call: {wrong}"
         yield Finding("value", name, message=message, cause="first call")
-    yield from _sharing(subject, y, grads, inputs, seed, y_bar)
+    yield from _sharing(subject, y, grads, given, seed, y_bar)
 
 
 def _sharing(
-    subject: Subject, y: np.ndarray, grads: list[Any], inputs: list[bytes], seed: np.ndarray,
+    subject: Subject, y: np.ndarray, grads: list[Any], given: list[bytes], seed: np.ndarray,
     y_bar: np.ndarray,
 ) -> Iterator[Finding]:  # fmt: skip
     """What a call returned shares no memory with what it was given, or with what the next returns.
@@ -189,13 +188,13 @@ def _sharing(
     if not views and _share(y, y2):
         message = "y of one call shares memory with y of the next"
         yield Finding("aliasing", message=message, cause="shared with a later call")
-    yield from _changed_later(subject, kept, values, inputs)
+    yield from _changed_later(subject, kept, values, given)
     owned = {"y": y, "y_bar": seed, **dict(zip(subject.names, subject.inputs, strict=True))}
     yield from _aliasing(subject, grads, owned, later)
 
 
 def mutated(names: Sequence[str | None], when: str = "") -> Iterator[Finding]:
-    """A finding for each input that a call changed, and for y_bar, which None stands for."""
+    """A finding for each array that a call changed, and for y_bar, which None stands for."""
     for name in names:
         message = (
             "backward changed y_bar in place" if name is None else f"{name} was changed in place"
@@ -205,7 +204,7 @@ def mutated(names: Sequence[str | None], when: str = "") -> Iterator[Finding]:
 
 
 def _changed_later(
-    subject: Subject, kept: dict[str, Any], values: dict[str, bytes], inputs: list[bytes]
+    subject: Subject, kept: dict[str, Any], values: dict[str, bytes], given: list[bytes]
 ) -> Iterator[Finding]:
     """What one call returned or was given does not change in the next."""
     for key, array in kept.items():
@@ -213,7 +212,7 @@ def _changed_later(
             name = None if key in ("y", "y_bar") else key
             message = f"{key if name is None else f'{key}_bar'} of one call is changed by the next"
             yield Finding("aliasing", name, message=message, cause="shared with a later call")
-    for name, x, was in zip(subject.names, subject.inputs, inputs, strict=True):
+    for (name, x), was in zip(subject.owned, given, strict=True):
         if x.tobytes() != was:
             message = f"{name} of one call is changed by the next"
             yield Finding("purity", name, message=message, cause="mutated input")

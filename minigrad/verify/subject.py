@@ -31,17 +31,18 @@ class Subject:
             ForwardFailed: whatever ``forward`` raised.
             NoPair: it returned something else than ``(y, cache)``.
         """
-        return self._call(self.inputs)
+        return self._call(self.inputs, self.params)
 
     def pull(self, y_bar: np.ndarray) -> list[Any]:
         """One forward and one backward call; what they change of their arguments is undone."""
         return self.watched(y_bar)[0]
 
     def watched(self, y_bar: np.ndarray) -> tuple[list[Any], list[str | None]]:
-        """``pull``, and which inputs it changed before that was undone; None stands for y_bar."""
-        with undone(y_bar, *self.inputs) as changed:
+        """``pull``, and what of ``owned`` it changed before that was undone; None is y_bar."""
+        names, arrays = zip((None, y_bar), *self.owned, strict=True)
+        with undone(*arrays) as changed:
             grads = self.backward_of(y_bar, self.run()[1])
-        return grads, [(None, *self.names)[k] for k in changed]
+        return grads, [names[k] for k in changed]
 
     def backward_of(self, y_bar: np.ndarray, cache: Any) -> list[Any]:
         """One backward call on an existing cache.
@@ -68,11 +69,11 @@ class Subject:
 
     def value(self, *inputs: np.ndarray) -> np.ndarray:
         """Only the output, at other inputs, which stay as they are; raises as ``run`` does."""
-        return np.asarray(self._call([x.copy() for x in inputs])[0])
+        return np.asarray(self._call(copied(inputs), copied(self.params))[0])
 
-    def _call(self, inputs: Sequence[np.ndarray]) -> tuple[Any, Any]:
+    def _call(self, inputs: Sequence[np.ndarray], params: Mapping[str, Any]) -> tuple[Any, Any]:
         try:
-            made = self.forward(*inputs, **self.params)
+            made = self.forward(*inputs, **params)
         except FAILURES as error:
             raise ForwardFailed(f"{type(error).__name__}: {error}") from error
         if not is_pair(made):
@@ -82,6 +83,16 @@ class Subject:
     def at(self, inputs: Sequence[np.ndarray]) -> "Subject":
         """The same pair at another point."""
         return replace(self, inputs=tuple(inputs))
+
+    def untouched(self) -> "Subject":
+        """The same at copies of all arrays, which no call of this one changes."""
+        return replace(self, inputs=copied(self.inputs), params=copied(self.params))
+
+    @property
+    def owned(self) -> list[tuple[str, np.ndarray]]:
+        """The arrays of the caller, which nothing may change: inputs, and those in params."""
+        given = [(name, a) for name, value in self.params.items() for a in _held(value)]
+        return [*zip(self.names, self.inputs, strict=True), *given]
 
     @property
     def dtype(self) -> np.dtype:
@@ -213,6 +224,26 @@ def arrays_in(thing: Any, depth: int = 4) -> Iterator[np.ndarray]:
             with suppress(AttributeError, TypeError):  # not set yet, or of no use, as __weakref__
                 named[name] = getattr(thing, name)
         yield from arrays_in(named, depth - 1)
+
+
+def copied(value: Any) -> Any:
+    """``value`` with a copy of every array in it, in lists, tuples and dictionaries, too."""
+    if isinstance(value, dict):
+        return {key: copied(entry) for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(copied, value))
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _held(value: Any) -> Iterator[np.ndarray]:
+    """The arrays that ``copied`` copies."""
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if type(value) in (list, tuple):
+        for entry in value:
+            yield from _held(entry)
+    elif isinstance(value, np.ndarray):
+        yield value
 
 
 def strided(x: np.ndarray) -> np.ndarray:

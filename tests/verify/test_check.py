@@ -794,6 +794,45 @@ def test_a_check_leaves_no_trace_of_what_the_subject_does(name):
     assert fingerprint(INPUTS) == before
 
 
+def doubles(x, m):
+    m *= 2
+    return x * m, m.copy()
+
+
+def clips(x, m):
+    m[m > 0] = 1
+    return x * m, m.copy()
+
+
+def halves_in_a_list(x, m):
+    m[0] *= 0.5
+    return x * m[0], m[0].copy()
+
+
+def later(dy, m):
+    m += 1
+    return (dy * (m - 1),)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("forward", "backward"), [
+    (doubles, lambda dy, m: (dy * m,)), (clips, lambda dy, m: (dy * m,)),
+    (halves_in_a_list, lambda dy, m: (dy * m,)), (lambda x, m: (x * m, m), later),
+])  # fmt: skip
+def test_arrays_in_params_are_watched_and_stay_as_they_are(forward, backward, seed):
+    rng = np.random.default_rng(seed)
+    x, m = rng.normal(size=(2, 5))
+    before, given = m.copy(), [m] if forward is halves_in_a_list else m
+    report = check_backward(forward, backward, [x], params={"m": given}, rng=seed)
+    assert (m == before).all()
+    assert ("purity", "mutated input") in {(f.kind, f.cause) for f in report.findings}, str(report)
+    assert not any(finding.kind == "value" for finding in report.findings), str(report)
+    points = [("", [x], {"m": given})]
+    assert not campaign(lambda: (forward, backward), points).ok
+    assert (m == before).all()
+    assert check_backward(lambda x, m: (x * m, m), lambda dy, m: (dy * m,), [x], params={"m": m}).ok
+
+
 def test_a_gradcheck_of_a_layer_leaves_its_statistics_alone_even_after_an_exception():
     running = mg.tensor(np.zeros(3), name="running mean")
     weight = mg.tensor(np.ones(3), requires_grad=True)
