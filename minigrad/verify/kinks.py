@@ -1,4 +1,4 @@
-"""At a kink every slope between the one-sided ones is a subgradient."""
+"""At a kink every slope between the one-sided ones is a subgradient, or between those nearby."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -8,8 +8,13 @@ import numpy as np
 from minigrad.verify.numeric import one_sided_slopes, working_precision
 
 _MANY = 32  # elements that disagree: where so many do, one that is no kink shows a fault
-_WAYS = 4  # in which elements at kinks are moved together
+_WAYS = 3  # in which elements at kinks are moved together
 _SLACK = 1e-5  # of a slope that is known to fewer digits than a derivative
+_APART = 2.0**18, 2.0**24  # digits between values that tied; a smooth bend shows at the closer ones
+_ORDERS = (1, 0, True), (-1, 0, False), (1, 64, False), (-1, 64, False)  # of what _nearby tries
+_PLACES = 32  # among them that an element is moved to, at most, besides its own
+
+Slopes = tuple[np.ndarray, np.ndarray, np.ndarray]  # of one side, of the other, whether they jump
 
 
 class Kinks:
@@ -25,7 +30,7 @@ class Kinks:
 
     def __init__(self, f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]):
         self.f, self.inputs = f, inputs
-        self._slopes: dict[tuple, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._slopes: dict[tuple, Slopes] = {}
 
     def between_slopes(
         self,
@@ -49,11 +54,14 @@ class Kinks:
             off = np.argwhere(~(np.abs(got - expected) <= bound))
         accepted, kinks = expected.copy(), []
         for where in map(tuple, off):
-            low, high, kink = self._range(k, y_bar, (where,), np.ones(1))
-            if kink and np.isfinite(got[where]):
-                kinks.append(where)
-                slack = _SLACK * (high - low)
-                accepted[where] = np.clip(got[where], low - slack, high + slack)
+            for slopes in (self._one_sided, self._nearby):
+                low, high, kink = self._range(slopes, k, y_bar, (where,))
+                if kink and np.isfinite(got[where]):
+                    slack = _SLACK * (high - low)
+                    accepted[where] = np.clip(got[where], low - slack, high + slack)
+                if accepted[where] == got[where]:
+                    kinks.append(where)
+                    break
             if len(off) > _MANY and accepted[where] != got[where]:
                 return expected, 0, ""
         why = self._apart(k, y_bar, got, bound, kinks)
@@ -64,58 +72,140 @@ class Kinks:
     ) -> str:
         """Why what these elements of ``got`` are together is of no subgradient; empty if it may be.
 
-        Its product with any way in which they are moved lies between the slopes that way. The first
-        way is that of all alike.
+        Its product with any way in which they are moved lies between the slopes that way. Kinks
+        that are each one's own move as much together as alone, and any of their slopes will do.
         """
-        if len(kinks) < 2:
+        if len(kinks) < 2 or self._separate(k, kinks):
             return ""
-        at = tuple(np.array(kinks).T)
-        rng = np.random.default_rng(0)
-        for signs in [np.ones(len(kinks)), *rng.choice([-1.0, 1.0], (_WAYS - 1, len(kinks)))]:
-            low, high, _ = self._range(k, y_bar, tuple(kinks), signs)
+        x = self._wide[0][k]
+        equal = list(map(tuple, np.argwhere(np.isin(x, [x[where] for where in kinks]))))
+        signed = np.random.default_rng(0).choice([-1.0, 1.0], (_WAYS, len(kinks)))
+        low = high = 0.0
+        for places, signs in [(equal, np.ones(len(equal))), *((kinks, one) for one in signed)]:
+            at, together = tuple(np.array(places).T), places is equal
             total = float((signs * got[at]).sum())
-            slack = _SLACK * max(abs(low), abs(high)) + bound[at].sum()
-            if not low - slack <= total <= high + slack:
+            for slopes in (self._one_sided, self._nearby)[: 1 + together]:
+                low, high, _ = self._range(slopes, k, y_bar, tuple(places), signs)
+                slack = _SLACK * max(abs(low), abs(high)) + bound[at].sum()
+                if low - slack <= total <= high + slack:
+                    break
+            else:
+                if not together and self._turns(k, kinks):
+                    return ""  # there may be more subgradients than are known
                 may = f"{low:.6g}" if high - low <= slack else f"{low:.6g} to {high:.6g}"
-                what = f"{len(kinks)} elements tie: together they"
-                if (signs < 0).any():
-                    what = f"{len(kinks)} elements have kinks in common: with signs they"
-                return f"{what} get {total:.6g}, and may get {may}"
+                what = "tie: together they" if together else "have kinks in common: with signs they"
+                return f"{len(places)} elements {what} get {total:.6g}, and may get {may}"
         return ""
 
+    def _separate(self, k: int, kinks: list[tuple]) -> bool:
+        """Whether these elements move f as much together as alone, to both sides."""
+        together = np.array(self._known(self._one_sided, k, tuple(kinks))[:2])
+        alone = [np.array(self._known(self._one_sided, k, (where,))[:2]) for where in kinks]
+        apart, size = np.abs(together - sum(alone)), np.abs(alone).sum(axis=0).max(axis=0)
+        return bool((apart <= _SLACK * size).all())
+
+    def _turns(self, k: int, kinks: list[tuple]) -> bool:
+        """Whether an element of f turns up at one kink and down at another, or slopes nearby lie
+        beyond the one-sided ones, as that of a middle value does."""
+        each = [self._known(self._one_sided, k, (where,)) for where in kinks]
+        up, down = (np.any([side * (b - a) * kink > 0 for a, b, kink in each], axis=0)
+                    for side in (1, -1))  # fmt: skip
+        near = (self._known(self._nearby, k, (where,)) for where in kinks)
+        return (up & down).any() or any(
+            ((low < np.minimum(a, b)) | (high > np.maximum(a, b))).any()
+            for (low, high, _), (a, b, _) in zip(near, each, strict=True)
+        )
+
     def _range(
-        self, k: int, y_bar: np.ndarray, places: tuple[tuple, ...], signs: np.ndarray
-    ) -> tuple[float, float, bool]:
+        self, slopes: Callable[..., Slopes], k: int, y_bar: np.ndarray,
+        places: tuple[tuple, ...], signs: np.ndarray | None = None,
+    ) -> tuple[float, float, bool]:  # fmt: skip
         """The least and the most slope of <y_bar, f> with these elements moved, and if any jumps.
 
         Each element of f takes its own one of the two.
         """
-        key = k, places, signs.tobytes()
-        if key not in self._slopes:
-            self._slopes[key] = self._one_sided(k, places, signs)
-        left, right, kink = self._slopes[key]
+        one, other, kink = self._known(slopes, k, places, signs)
         with np.errstate(all="ignore"):
-            ends = y_bar * left, y_bar * right
+            ends = y_bar * one, y_bar * other
             low, high = float(np.minimum(*ends).sum()), float(np.maximum(*ends).sum())
         return low, high, bool((kink & (y_bar != 0)).any() and np.isfinite(high - low))
 
-    @cached_property
-    def _wide(self) -> list[np.ndarray]:
-        return working_precision(self.f, self.inputs)[0]
+    def _known(
+        self, slopes: Callable[..., Slopes], k: int, places: tuple[tuple, ...],
+        signs: np.ndarray | None = None,
+    ) -> Slopes:  # fmt: skip
+        signs = np.ones(len(places)) if signs is None else signs
+        key = slopes.__name__, k, places, signs.tobytes()
+        if key not in self._slopes:
+            with np.errstate(all="ignore"):
+                self._slopes[key] = slopes(k, places, signs)
+        return self._slopes[key]
 
-    def _one_sided(
+    @cached_property
+    def _wide(self) -> tuple[list[np.ndarray], np.ndarray]:
+        return working_precision(self.f, self.inputs)
+
+    def _along(
         self, k: int, places: tuple[tuple, ...], signs: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        x = self._wide[k]
-        way = np.zeros(x.shape)
+    ) -> tuple[Callable[..., np.ndarray], float]:
+        """``(t, point) -> f`` there, with these elements moved by t; their size."""
+        xs = self._wide[0]
+        way = np.zeros(xs[k].shape)
         for where, sign in zip(places, signs, strict=True):
             way[where] = sign
 
-        def along(t: float) -> np.ndarray:
-            return np.asarray(self.f(*self._wide[:k], x + t * way, *self._wide[k + 1 :]))
+        def along(t: float, point: Sequence[np.ndarray] = xs) -> np.ndarray:
+            return np.asarray(self.f(*point[:k], point[k] + t * way, *point[k + 1 :]))
 
-        with np.errstate(all="ignore"):
-            y = along(0.0)
-            digit = float(np.finfo(y.dtype).eps)
-            size = min(abs(float(x[where])) or 1.0 for where in places)
-            return one_sided_slopes(along, size, digit, digit * np.abs(y))
+        return along, min(abs(float(xs[k][where])) or 1.0 for where in places)
+
+    def _one_sided(self, k: int, places: tuple[tuple, ...], signs: np.ndarray) -> Slopes:
+        """The slopes of each element of f to the left and to the right."""
+        along, size = self._along(k, places, signs)
+        y = along(0.0)
+        digit = float(np.finfo(y.dtype).eps)
+        return one_sided_slopes(along, size, digit, digit * np.abs(y))
+
+    def _nearby(self, k: int, places: tuple[tuple, ...], signs: np.ndarray) -> Slopes:
+        """The least and the most of these and, where they are beyond, of slopes at points nearby.
+
+        Limits of those are subgradients, too. Equal values are there in order of their index, and
+        those that are moved come anywhere among them; or the other way round; or other inputs are
+        moved as well, and farther, as a bias where a row is zero.
+        """
+        left, right, kink = self._known(self._one_sided, k, places, signs)
+        (xs, noise), (along, size) = self._wide, self._along(k, places, signs)
+        y = along(0.0)
+        digit, x, ranks = float(np.finfo(y.dtype).eps), xs[k], _ranks(xs[k])
+        first, last = (int(end(ranks[where] for where in places)) for end in (min, max))
+        among = np.arange(-last, (x == x[places[0]]).sum() - first + 1) + 0.5
+        if len(among) > _PLACES:
+            among = np.random.default_rng(0).choice(among, _PLACES, replace=False)
+        found = []
+        for step in np.array(_APART) * digit:
+            h, quotients = size * step / 4, []
+            for order, ahead, shifts in _ORDERS:
+                point = [a + order * step * ahead * _sizes(a) for a in xs]
+                point[k] = x + order * step * ranks * _sizes(x)
+                for t in size * step * np.array([0, *among] if shifts else [0]):
+                    quotients.append((along(t + h, point) - along(t - h, point)) / (2 * h))
+            found.append((np.fmin.reduce(quotients), np.fmax.reduce(quotients)))
+        low, high = np.max([a for a, _ in found], axis=0), np.min([b for _, b in found], axis=0)
+        rounding = np.maximum(noise, digit * np.abs(y)) / (size * _APART[0] * digit / 4)
+        error = 100 * rounding + 2**-10 * np.maximum(np.abs(low), np.abs(high))
+        least, most = np.minimum(left, right), np.maximum(left, right)
+        lower, higher = low < least - error, high > most + error
+        return np.where(lower, low, least), np.where(higher, high, most), kink | lower | higher
+
+
+def _ranks(x: np.ndarray) -> np.ndarray:
+    """1, 2, .. for each of several equal elements, in order of their index."""
+    flat = x.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    ranks = np.empty(flat.size)
+    ranks[order] = 1 + np.arange(flat.size) - np.searchsorted(flat[order], flat[order])
+    return ranks.reshape(x.shape)
+
+
+def _sizes(x: np.ndarray) -> np.ndarray:
+    return np.where(x == 0, 1, np.abs(x))

@@ -301,6 +301,66 @@ def test_kinks_in_common_are_taken_together(seed):
     assert "may get" in report.findings[0].cause, str(report)
 
 
+def in_order(values, of):
+    """A pair that takes these places of the sorted input, and any order of ties in its backward."""
+
+    def backward(dy, cache):
+        x, x_bar = cache, np.zeros_like(cache)
+        np.add.at(x_bar, of(x)[values], dy)
+        return (x_bar,)
+
+    return lambda x: (np.sort(x)[values], x), backward
+
+
+ORDERS = {
+    "stable": lambda x: np.argsort(x, kind="stable"),
+    "the last first": lambda x: len(x) - 1 - np.argsort(x[::-1], kind="stable"),
+    "any": lambda x: np.lexsort((np.random.default_rng(len(x)).random(len(x)), x)),
+}
+
+
+@pytest.mark.parametrize("values", [slice(None), slice(3, 4), [3, 3, 0]])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_ties_of_three_or_more_may_be_broken_in_any_order(values, order, seed, dtype):
+    rng = np.random.default_rng(seed)
+    for x in ([1, 1, 1, 5], [0, 1, 1, 1, 2], 255 * rng.integers(0, 2, 32)):
+        forward, backward = in_order(values, ORDERS[order])
+        at = [np.array(x, dtype)]
+        report = check_backward(forward, backward, at, rng=seed)
+        assert report.ok, str(report)
+        twice = lambda dy, cache: (2 * backward(dy, cache)[0],)  # noqa: B023, E731
+        assert not check_backward(forward, twice, at, rng=seed).ok
+        lost = lambda dy, cache: backward(np.append(dy[:-1], 0 * dy[:1]), cache)  # noqa: B023, E731
+        assert not check_backward(forward, lost, at, rng=seed).ok
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_units_of_all_signs_are_at_their_kinks_where_a_row_and_biases_are_zero(seed, slope):
+    def forward(x, w, b, v):
+        a = x @ w + b
+        return np.maximum(a, 0) @ v, (x, w, a, v)
+
+    def backward(dy, cache):
+        x, w, a, v = cache
+        a_bar = (dy @ v.T) * np.where(a > 0, 1, np.where(a == 0, slope, 0))
+        return a_bar @ w.T, x.T @ a_bar, a_bar.sum(axis=0), np.maximum(a, 0).T @ dy
+
+    rng = np.random.default_rng(seed)
+    x, w, v = rng.normal(size=(4, 3)), rng.normal(size=(3, 8)), rng.normal(size=(8, 2))
+    x[1] = 0
+    report = check_backward(forward, backward, [x, w, np.zeros(8), v], rng=seed)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("width", [1e-5, 1e-7, 1e-9])
+def test_a_sharp_bend_in_float64_is_no_kink(width):
+    forward = lambda x: (np.sqrt(x.astype("f8") ** 2 + width**2), x)  # noqa: E731
+    assert not check_backward(forward, lambda dy, x: (0.7 * dy,), [np.zeros(2)]).ok
+
+
 def test_tied_maxima_may_not_all_get_it():
     report = check_backward(
         lambda x: (x.max(axis=1), x),
