@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.errors import UsageError, describe, facts
 from minigrad.verify import contract
 from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.diagnose import cause_of
@@ -33,6 +34,7 @@ from minigrad.verify.subject import (
 )
 
 _SOAK = 100  # identical calls in a check of one point
+_KNOWN = 1e-3  # of the largest cotangent: what is off by less is no infinity
 _NOTES = ("retained", "scratch")  # what a caller should know of a right pair
 
 
@@ -72,6 +74,9 @@ def check_backward(
     arrays = tuple(floating("check_backward: inputs", x) for x in one_or_more(inputs))
     names = tuple(names or default_names(arrays, forward))
     check_names("check_backward: names", names, len(arrays))
+    if params is not None and not isinstance(params, Mapping):
+        got = describe(params)
+        raise UsageError(facts("check_backward: params", expected="a dictionary or None", got=got))
     given = copied(dict(params or {}))
     forward = taking("check_backward: params", forward, len(arrays), given)
     subject = Subject(forward, backward, arrays, given, names)
@@ -121,8 +126,8 @@ class Point:
             try:
                 with self._undone():
                     y = self._first_run()
-                got = str(getattr(y, "dtype", type(y).__name__))
                 if not isinstance(y, np.ndarray) or y.dtype.kind != "f":
+                    got = str(y.dtype) if isinstance(y, np.ndarray) else type(y).__name__
                     message = f"y must be one floating array, got {got}"
                     if isinstance(y, (tuple, list)):
                         message += ": join several results by np.concatenate, and split y_bar"
@@ -137,7 +142,8 @@ class Point:
                     self.here = self.fresh.untouched(), y
                     self._all_parts(y, soak)
             except (ForwardFailed, Refused) as error:
-                self._note("refused", f"forward refuses this point: {error}", _kind(error))
+                message = f"forward refuses this point{self._only_narrow()}: {error}"
+                self._note("refused", message, _kind(error))
             except NoPair as error:
                 self.findings.append(Finding("shape", message=str(error), cause="no cache"))
         once: dict[tuple, Finding] = {}
@@ -145,6 +151,16 @@ class Point:
             once.setdefault((f.kind, f.input, f.cause), f)
         found = sorted(once.values(), key=lambda f: f.kind == "aliasing")  # wrong numbers first
         return self._rows(), [self._labelled(f) for f in found], self.notes
+
+    def _only_narrow(self) -> str:
+        """Says so where forward takes this point, but not in float64, as differences need it."""
+        for dtype in (self.subject.dtype, np.dtype(np.float64)):
+            try:
+                self.fresh.value(*(x.astype(dtype) for x in self.fresh.inputs))
+            except ForwardFailed:
+                narrow = dtype != self.subject.dtype
+                return " in float64, which it must take to be checked" * narrow
+        return ""
 
     @cached_property
     def reference(self) -> Reference:
@@ -234,6 +250,10 @@ class Point:
             cause = ""
         if not np.isfinite(got):
             kind, cause = "domain", f"{got} where the value is finite"
+            if worst.error[index] > max(abs(expected), _KNOWN * np.nanmax(np.abs(worst.expected))):
+                cause = f"{got} where differences find no finite derivative"
+        elif not any(np.any(sample.expected) for sample in samples):
+            cause = f"forward gives the same y at other {name}"
         elif self._changes(k, worst):
             kind, cause = "nondeterminism", "an equal call gives another value"
         elif self.subject.dtype.itemsize < 8 and self._vanishes_in_wider(k, worst, 1e-3):

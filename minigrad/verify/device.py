@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.backend import to_device, to_host
-from minigrad.errors import DTypeError, facts
+from minigrad.errors import DTypeError, UsageError, describe, facts
 from minigrad.tensor import Tensor
 from minigrad.verify.subject import is_pair
 
@@ -26,8 +26,17 @@ def floating(what: str, x: Any) -> np.ndarray:
 
 
 def one_or_more(inputs: Any) -> list[Any]:
-    """A sequence of inputs as a list; an array, a tensor or a number is one input."""
-    return [inputs] if hasattr(inputs, "shape") or np.isscalar(inputs) else list(inputs)
+    """A sequence of inputs as a list; an array, a tensor or a number is one input.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if hasattr(inputs, "shape") or np.isscalar(inputs):
+        return [inputs]
+    if not hasattr(inputs, "__iter__"):
+        expected = "arrays or tensors, or one of them"
+        raise UsageError(facts("inputs", expected=expected, got=describe(inputs)))
+    return list(inputs)
 
 
 def moved(value: Any, device: str) -> Any:

@@ -219,6 +219,8 @@ class Errors:
         (((node, j), others),) = found.items()
         what = said_operand(node, j) if j >= 0 else "the result"
         words = " or ".join(map(said, others[:2]))
+        if what in map(said, others):  # two values of one name
+            return ""
         return f"{words} stands for {what} in the backward of {said(node)}"
 
     def _alike(self, operands: Sequence[Node], but: set[Node]) -> Iterator[tuple[Edge, int, Node]]:
@@ -272,7 +274,8 @@ def _is_statement(run: Run) -> bool:
 
 
 def _derivative(y: Node, came: str, right: str) -> str:
-    """That the derivative which made ``y`` is wrong, with formulas if there are."""
+    """That the derivative which made ``y`` is wrong, with formulas if there are two."""
+    came, right = ("", "") if came == right else (came, right)  # off by less than they tell
     words = f"should be {right}" if right else "is wrong"
     words += f", not {came}" if right and came else f": it should not be {came}" if came else ""
     is_y = not _name(y) and re.search(r"\by\b", words)
