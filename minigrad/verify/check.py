@@ -252,7 +252,7 @@ class Point:
             kind, cause = "domain", f"{got} where the value is finite"
             if worst.error[index] > max(abs(expected), _KNOWN * np.nanmax(np.abs(worst.expected))):
                 cause = f"{got} where differences find no finite derivative"
-        elif not any(np.any(sample.expected) for sample in samples):
+        elif not any(np.any(sample.expected) for sample in samples) and self._stays(k):
             cause = f"forward gives the same y at other {name}"
         elif self._changes(k, worst):
             kind, cause = "nondeterminism", "an equal call gives another value"
@@ -264,6 +264,15 @@ class Point:
         )
         message += f"; likely cause: {cause}" if cause else ""
         yield Finding(kind, name, index, expected, got, bound, message, cause, self.label)
+
+    def _stays(self, k: int) -> bool:
+        """Whether forward gives the same where all of input k is another."""
+        inputs = list(self.fresh.inputs)
+        inputs[k] = 2 * inputs[k] + 1
+        try:
+            return np.array_equal(self.fresh.value(*inputs), self.here[1])
+        except ForwardFailed:
+            return False
 
     def _changes(self, k: int, sample: Sample) -> bool:
         """Whether other calls with the same ``y_bar`` move a cotangent beyond its bound."""

@@ -10,7 +10,7 @@ from minigrad.verify.numeric import one_sided_slopes, working_precision
 _MANY = 32  # elements that disagree: where so many do, one that is no kink shows a fault
 _WAYS = 3  # in which elements at kinks are moved together
 _SLACK = 1e-5  # of a slope that is known to fewer digits than a derivative
-_APART = 2.0**18, 2.0**24  # digits between values that tied; a smooth bend shows at the closer ones
+_APART = 2.0**18, 2.0**36  # digits between values that tied; of a bend, or rounding, one shows less
 _ORDERS = (1, 0, True), (-1, 0, False), (1, 64, False), (-1, 64, False)  # of what _nearby tries
 _PLACES = 32  # among them that an element is moved to, at most, besides its own
 
@@ -190,12 +190,15 @@ class Kinks:
                 for t in size * step * np.array([0, *among] if shifts else [0]):
                     quotients.append((along(t + h, point) - along(t - h, point)) / (2 * h))
             found.append((np.fmin.reduce(quotients), np.fmax.reduce(quotients)))
-        low, high = np.max([a for a, _ in found], axis=0), np.min([b for _, b in found], axis=0)
         rounding = np.maximum(noise, digit * np.abs(y)) / (size * _APART[0] * digit / 4)
-        error = 100 * rounding + 2**-10 * np.maximum(np.abs(low), np.abs(high))
+        error = 100 * rounding + 2**-10 * np.abs(found).max(axis=(0, 1))
         least, most = np.minimum(left, right), np.maximum(left, right)
-        lower, higher = low < least - error, high > most + error
-        return np.where(lower, low, least), np.where(higher, high, most), kink | lower | higher
+        below, above = ((side * (np.array(found)[:, i] - end)) for i, side, end in
+                        ((0, -1, least), (1, 1, most)))  # fmt: skip
+        lower, higher = ((part.min(axis=0) > error) & (part.max(axis=0) < 2 * part.min(axis=0))
+                         for part in (below, above))  # fmt: skip
+        low, high = np.where(lower, found[0][0], least), np.where(higher, found[0][1], most)
+        return low, high, kink | lower | higher
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:
