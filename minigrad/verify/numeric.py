@@ -265,7 +265,7 @@ def _converged(
     noise: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One column of each block, each with the smallest error over the tried steps."""
-    good = 1e3 * np.finfo(inputs[k].dtype).eps ** 0.75
+    enough = 1e3 * np.finfo(inputs[k].dtype).eps ** 0.75
     value, error, unmoved = _columns(f, inputs, k, where, h, noise)
     error = np.fmin(error, unmoved)  # what no step of the first size moves hardly depends on x
     still = np.isfinite(unmoved).all(axis=1)  # nor do smaller steps say more of it
@@ -273,19 +273,17 @@ def _converged(
         with np.errstate(all="ignore"):
             y = _blocks(np.array(f(*inputs)), len(where))
         still |= ~np.isfinite(y).all(axis=1)  # nor where there is no value to come close to
-    idle = 0
     for retry in range(1, 2 * _RETRIES + 1):  # the second half only where nothing is known yet
-        worst, size = _largest(error), _largest(np.abs(value))
+        worst, size, step = _largest(error), _largest(np.abs(value)), h / 16.0**retry
         known = np.isfinite(worst)
-        settled = (still | known & (worst <= good * size)).all() or idle == 2
-        if settled or (retry > _RETRIES and known.all()):
+        # the rounding of what is left to try may be more than all that is unknown
+        good = np.maximum(enough * size, _AMPLIFICATION[1] * _largest(noise) / step)
+        if (still | known & (worst <= good)).all() or (retry > _RETRIES and known.all()):
             break
-        again, its_error, flat = _columns(f, inputs, k, where, h / 16.0**retry, noise)
-        lost = np.isfinite(flat) & ~np.isfinite(unmoved)  # a step below the digits of y
-        its_error = np.where(lost, np.inf, np.fmin(its_error, unmoved))
+        again, its_error, _ = _columns(f, inputs, k, where, step, noise)
+        its_error = np.fmin(its_error, unmoved)
         better = _largest(its_error) < worst
         value[better], error[better] = again[better], its_error[better]
-        idle = 0 if better.any() or not known.all() else idle + 1
     return value, error
 
 

@@ -60,3 +60,14 @@ def test_smooth_function_has_no_kink_however_small_its_slope():
             return np.exp(-20 * (x + np.array([t, 0, 0, 0, 0], np.longdouble)) ** 2).sum()
 
         assert not one_sided_slopes(phi, abs(x[0]), digit, digit * phi(0.0))[2]
+
+
+def test_error_bar_holds_beside_kinks_that_are_nearer_than_the_first_steps():
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x = [2000.0 + rng.permutation(24)[:10], 100 + rng.normal(size=9), 20 + rng.normal(size=6)]
+        x = x[seed % 3]
+        (found,) = jacobians(np.sort, [x])
+        right = np.eye(x.size)[np.argsort(x)]
+        assert (np.abs(found.value[0] - right) <= found.error[0]).all(), seed
+        assert found.error.max() < 1e-6, seed
