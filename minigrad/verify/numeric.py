@@ -5,8 +5,9 @@ combined by Richardson extrapolation (Romberg's tableau), in long double where t
 it. The error of a column is estimated from the tableau (truncation) and from the rounding of the
 function values (noise). A column that did not converge is tried again with smaller steps: the step
 must suit the function, not the size of the data, and a normalization varies on the scale of its
-deviations. What converged may still be the slope of something else, between the crests of a wave
-or on both sides of a pole: two tiny steps in all elements at once must change y as the columns say.
+deviations. What converged may still be the slope of something else, between the crests of a wave,
+on both sides of a pole, or of all but a narrow bump: tiny steps of several sizes in all elements
+at once must change y as the columns say.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ _STRAIGHT = 2  # the level that is the last where all quotients are the same but
 _FIRST_STEP = 0.05  # of the scale of an element
 _MOST = 1e3  # times an element: a length on which a function of it varies
 _RETRIES = 6  # each with steps 16 times smaller
-_RESTARTS = 16.0**-3, 16.0**-7  # of the first step: past a pole or a wave it may see something else
+_RESTARTS = 16.0 ** np.array([-3, -5, -7, -9])  # of the first step, which may see something else
 
 
 @dataclass(frozen=True)
@@ -239,21 +240,29 @@ def _agrees(
     f: Callable, inputs: list[np.ndarray], k: int, way: np.ndarray, y: np.ndarray,
     found: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> bool:  # fmt: skip
-    """Whether one tiny step in all elements of input k at once changes ``y`` as derivatives tell.
+    """Whether tiny steps in all elements of input k at once change ``y`` as derivatives tell.
 
-    ``found`` are the derivatives, their errors and the noise of y. Curvature may show by 2 %.
+    ``found`` are the derivatives, their errors and the noise of y. Three steps, to both sides, are
+    extrapolated, so that of a smooth function only rounding is left; 2 % may be of a kink nearby.
     """
     value, error, noise = found
+    blocks = len(value)
     with np.errstate(all="ignore"):
-        there = inputs[k] + way
-        change = np.array(f(*inputs[:k], there, *inputs[k + 1 :])) - y
-        change, y = _blocks(change, len(value)), np.abs(_blocks(y, len(value)))
-        way = _blocks(there - inputs[k], len(value))  # as rounded
-        told = np.einsum("byx,bx->by", value, way)
-        size = np.einsum("byx,bx->by", np.abs(value), np.abs(way))
-        margin = np.einsum("byx,bx->by", error, np.abs(way)) + 0.02 * np.fmax(size, np.abs(change))
-        margin += 4 * np.maximum(np.finfo(y.dtype).eps * y, noise)
-        return bool((~(np.abs(change - told) > margin)).all())
+        rises, told = [], np.zeros(())
+        for part in 1.0, 0.5, 0.25:
+            there, back = inputs[k] + part * way, inputs[k] - part * way
+            values = [np.array(f(*inputs[:k], x, *inputs[k + 1 :])) for x in (there, back)]
+            step = _blocks(there - back, blocks) / part  # as rounded
+            told = np.einsum("byx,bx->by", value, step)
+            rises.append(_blocks(values[0] - values[1], blocks) / part - told)
+        almost, off = (row[-1] for row in _tableau(rises)[1:])
+        step = np.abs(_blocks(2 * way, blocks))
+        size = np.fmax(np.einsum("byx,bx->by", np.abs(value), step), np.abs(told + off))
+        margin = np.einsum("byx,bx->by", error, step)
+        margin += np.fmin(4 * np.abs(off - almost), 0.02 * size)
+        digits = np.finfo(y.dtype).eps * np.abs(_blocks(y, blocks))
+        margin += 2 * _AMPLIFICATION[2] * np.maximum(digits, noise)
+        return bool((~(np.abs(off) > margin)).all())
 
 
 def _converged(

@@ -1,6 +1,7 @@
 """Derivatives by differences."""
 
 import numpy as np
+import pytest
 from numpy.lib.stride_tricks import as_strided
 
 from minigrad.verify.numeric import Jacobian, _noise, jacobians, one_sided_slopes
@@ -71,3 +72,28 @@ def test_error_bar_holds_beside_kinks_that_are_nearer_than_the_first_steps():
         right = np.eye(x.size)[np.argsort(x)]
         assert (np.abs(found.value[0] - right) <= found.error[0]).all(), seed
         assert found.error.max() < 1e-6, seed
+
+
+@pytest.mark.parametrize("width", 10.0 ** np.arange(0, -8, -1))
+@pytest.mark.parametrize("offset", [1.0, 1000.0])
+def test_error_bar_holds_where_a_small_term_varies_on_a_short_length(offset, width):
+    def term(x):
+        return 1e-3 * np.exp(-(((x - offset) / width) ** 2) / 2)
+
+    for seed in range(5):
+        x = offset + width * np.random.default_rng(seed).normal(size=3)
+        (found,) = jacobians(lambda x: x + width * term(x), [x])
+        wide = x.astype(np.longdouble)
+        right = 1 - (wide - offset) / width * term(wide)
+        off = np.abs(np.diag(found.value[0]) - right)
+        assert (off <= np.diag(found.error[0])).all(), seed
+        assert np.diag(found.error[0]).max() < 1e-5, seed
+
+
+@pytest.mark.parametrize("distance", 10.0 ** np.arange(-6, -13, -1))
+def test_error_bar_holds_on_either_side_of_a_kink_close_by(distance):
+    for seed in range(10):
+        x = 1 + distance * np.random.default_rng(seed).normal(size=4)
+        (found,) = jacobians(lambda x: np.abs(x - 1), [x])
+        off = np.abs(np.diag(found.value[0]) - np.sign(x - 1))
+        assert (off <= np.diag(found.error[0])).all(), seed
