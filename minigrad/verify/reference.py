@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from minigrad.analytic import batch_norm, batch_norm_vjp
+from minigrad.errors import ShapeError
 from minigrad.verify.numeric import Jacobian, default_scale, differences, working_precision
 from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
-from minigrad.verify.subject import FAILURES, Subject, are_batch_norms
+from minigrad.verify.subject import FAILURES, ForwardFailed, Subject, are_batch_norms
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Function:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
+class ShapeChanges(ForwardFailed, ShapeError):
+    """The output has another shape at a point nearby: there is nothing to differentiate."""
+
+
 class Reference:
     """Expected cotangents of one subject for any cotangent of its output.
 
@@ -50,6 +55,9 @@ class Reference:
         subject: the function at its point.
         y: its output there.
         rng: of the direction along which a closed form is confirmed; None: none may take over.
+
+    Raises:
+        ShapeChanges: the shape of the output depends on the values of the inputs.
     """
 
     def __init__(
@@ -59,13 +67,22 @@ class Reference:
         self._nearby: list[list[Jacobian]] = []  # at points nearby, once they are asked for
         self.normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
         self.scales = self._scales()
-        self.wide, noise = working_precision(subject.value, subject.inputs, self.scales)
-        self.y, self.noise, self.dtype = y, noise, subject.dtype
+        self.y, self.dtype = y, subject.dtype
+        self.wide, noise = working_precision(self.value, subject.inputs, self.scales)
+        self.noise = noise
         self.closed = False
         if rng is not None and self.normalizes and self._is_batch_norm():
             self.closed = self._confirmed(rng)
         if not self.closed:
-            self.jacobians = differences(subject.value, self.wide, self.scales, noise)
+            self.jacobians = differences(self.value, self.wide, self.scales, noise)
+
+    def value(self, *inputs: np.ndarray) -> np.ndarray:
+        """The output at other inputs, of the shape that it has here."""
+        y = np.asarray(self.subject.value(*inputs))
+        if y.shape != self.y.shape:
+            here = f"y has shape {self.y.shape} here and {y.shape} nearby"
+            raise ShapeChanges(f"{here}: it depends on the values of the inputs")
+        return y
 
     @property
     def undefined(self) -> str:
@@ -175,7 +192,7 @@ class Reference:
                 point = [
                     np.asarray(x * (1 + small * s)) for x, s in zip(self.wide, signs, strict=True)
                 ]
-                self._nearby.append(differences(self.subject.value, point, self.scales))
+                self._nearby.append(differences(self.value, point, self.scales))
         sizes = [np.zeros(x.shape) for x in self.wide]
         for found in self._nearby:
             for k, (here, there) in enumerate(zip(self.jacobians, found, strict=True)):

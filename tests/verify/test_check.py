@@ -30,6 +30,30 @@ INPUTS = np.random.default_rng(1).normal(size=(5, 3)), np.ones(3), np.zeros(3)
 EPS = {"eps": 1e-5}
 
 
+def test_an_output_whose_shape_changes_nearby_is_named():
+    def cut(x):
+        return x[: int(x[0])] * 2, x
+
+    def cut_back(y_bar, x):
+        return (np.pad(2 * y_bar, (0, len(x) - len(y_bar))),)
+
+    def positive(x):
+        return x[x > 0], x > 0
+
+    def positive_back(y_bar, mask):
+        x_bar = np.zeros(mask.shape)
+        x_bar[mask] = y_bar
+        return (x_bar,)
+
+    point = np.array([[0.001, 1.0], [1.0, -1.0]])
+    for pair in (cut, cut_back, np.array([1.99, 1.0, 5.0])), (positive, positive_back, point):
+        report = check_backward(*pair)
+        assert report.verdict == "VACUOUS"
+        assert "y has shape" in report.notes[0].message and "nearby" in report.notes[0].message
+    with pytest.raises(mg.errors.ShapeError, match="nearby"):
+        gradcheck(lambda x: x[x.numpy() > 0], point)
+
+
 @pytest.mark.parametrize(("columns", "widest"), [("60", 60), ("300", 100), ("", 100)])
 def test_a_report_is_as_wide_as_the_terminal_and_at_most_100(monkeypatch, columns, widest):
     monkeypatch.setenv("COLUMNS", columns)
