@@ -161,7 +161,7 @@ def _compared(
     wide = _Wide(f, arrays, y_bar, reference.dtype)
     for k, (name, x_bar) in enumerate(zip(names, x_bars, strict=True)):
         sample = Sample("random", y_bar, x_bar, *expected.of(k))
-        sample = reconsidered(sample, k, reference, partial(wide.pulled, k), derived=True)
+        sample = reconsidered(sample, k, reference, partial(wide.pulled, k))
         value, bound = sample.expected, sample.bound
         accepted, count, _ = kinks.between_slopes(k, y_bar, x_bar, value, bound)
         row = compare(name, f"vjp/numeric{label}", x_bar, accepted, bound, kinks=count,

@@ -102,22 +102,19 @@ def reconsidered(
     k: int,
     reference: Reference,
     in_wider: Callable[[], np.ndarray | None],
-    *,
-    derived: bool = False,
 ) -> Sample:
     """``sample``, with a wider bound where what is out of bounds is rounding after all.
 
     What rounds need not be seen in the summands of a cotangent: what the rounding of the inputs
-    does to them, what cancels within one, as in 1 - y^2, and what is left where all cancels. The
-    last two may be as large as a fault, so they count only for what vanishes in wider numbers.
+    does to them, what cancels within one, as in 1 - y^2, and what cancels in y, as in x - sin x,
+    whose noise tells. The last two may be as large as a fault, so they count only for what
+    vanishes in wider numbers.
 
     Args:
         sample: a cotangent of input ``k``.
         k: an input.
         reference: what is right.
         in_wider: the same cotangent computed in wider numbers; None if that cannot be done.
-        derived: whether the function itself says how much of it cancels, as it does where its
-            derivative was not written by hand.
     """
     if sample.ok or reference.closed:
         return sample
@@ -125,10 +122,7 @@ def reconsidered(
     y_bar, wide = sample.y_bar, in_wider()
     sizes = [reference.steepest(k, y_bar)]
     if wide is not None:
-        sizes.append(reference.hidden(k, y_bar))
-        left = reference.left(k, y_bar)
-        if derived or (np.abs(sample.expected) <= left + sample.error).all():
-            sizes.append(left)
+        sizes += [reference.hidden(k, y_bar), reference.left(k, y_bar)]
 
     def excused(sample: Sample) -> Sample:
         for size in sizes:

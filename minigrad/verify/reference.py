@@ -226,7 +226,10 @@ class Reference:
         return self._bound(np.nan_to_num(size))
 
     def left(self, k: int, y_bar: np.ndarray) -> np.ndarray:
-        """A bound of what rounding leaves where all cancels, which y shows by its own noise."""
+        """A bound of what rounds where something large cancels in y, which its noise shows.
+
+        As 1 and cos x do in the derivative of x - sin x: no backward need be better than forward.
+        """
         noise = self.noise / np.finfo(self.wide[0].dtype).eps
         return self._bound(self._over_scale(k, noise, y_bar))
 

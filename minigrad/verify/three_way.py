@@ -128,10 +128,10 @@ def _bounds(
     for way in _WAYS[:2]:
         sample = Sample("random", y_bar, ways[way], ways["numeric"], error, bound)
         in_wider = partial(wide.pulled, way, k)
-        each.append(reconsidered(sample, k, reference, in_wider, derived=way == "traced").bound)
+        each.append(reconsidered(sample, k, reference, in_wider).bound)
     both = each[0] + each[1] - 2 * error
     apart = Sample("random", y_bar, ways["traced"], ways["analytic"], 0 * error, both)
-    return [*each, reconsidered(apart, k, reference, partial(wide.apart, k), derived=True).bound]
+    return [*each, reconsidered(apart, k, reference, partial(wide.apart, k)).bound]
 
 
 def _compared(

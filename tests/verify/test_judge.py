@@ -221,3 +221,18 @@ def test_where_nothing_is_off_the_row_has_the_bound_of_a_random_cotangent(seed):
     (row,) = report.rows
     assert row.verdict == "proven" and row.error == 0
     assert row.bound < 1e-12  # of two summands about 1 and of differences
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.01, 0.001])
+def test_backward_rounds_as_much_as_its_forward_where_numbers_of_size_1_cancel(scale):
+    def forward(x):
+        return x - np.sin(x), x
+
+    def backward(y_bar, x, factor=1):
+        return (factor * y_bar * (1 - np.cos(x)),)
+
+    for seed in SEEDS:
+        x = scale * np.random.default_rng(seed).uniform(0.1, 2, size=5)
+        assert mg.verify.check_backward(forward, backward, [x]).verdict == "PROVEN", seed
+        wrong = partial(backward, factor=1 + 1e-6)  # this does not vanish in wider numbers
+        assert mg.verify.check_backward(forward, wrong, [x]).verdict == "WRONG", seed
