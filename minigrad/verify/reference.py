@@ -196,6 +196,8 @@ class Reference:
         sizes = [np.zeros(x.shape) for x in self.wide]
         for found in self._nearby:
             for k, (here, there) in enumerate(zip(self.jacobians, found, strict=True)):
+                if here.value.shape != there.value.shape:  # channels mix at one of the points
+                    continue
                 change, error = np.abs(here.value - there.value), here.error + there.error
                 # summand by summand: what cancels matters here, too
                 seen, error, _ = Jacobian(change, error, here.shapes).pull(np.abs(y_bar))

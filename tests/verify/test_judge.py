@@ -236,3 +236,14 @@ def test_backward_rounds_as_much_as_its_forward_where_numbers_of_size_1_cancel(s
         assert mg.verify.check_backward(forward, backward, [x]).verdict == "PROVEN", seed
         wrong = partial(backward, factor=1 + 1e-6)  # this does not vanish in wider numbers
         assert mg.verify.check_backward(forward, wrong, [x]).verdict == "WRONG", seed
+
+
+def test_fault_is_found_where_channels_mix_at_some_points_only():
+    point = np.random.default_rng(0).normal(size=(4, 3))
+
+    def forward(x):
+        y = np.exp(x)
+        return (y + x.sum() if (x != point).all() else y), y
+
+    report = mg.verify.check_backward(forward, lambda y_bar, y: (2 * y_bar * y,), [point])
+    assert report.verdict == "WRONG"
