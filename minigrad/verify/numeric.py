@@ -201,16 +201,17 @@ def default_scale(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, dtype=np.float64)
     if not x.any():
         return np.ones(x.shape)
+    _, power = np.frexp(np.abs(x).max())
+    x = np.ldexp(x, -power)  # exact, and no square overflows or is lost
     size = np.sqrt(np.mean(x * x))
     spread = np.full(x.shape, size)
     if x.ndim >= 2:
         axes = tuple(i for i in range(x.ndim) if i != 1)
         spread = np.broadcast_to(x.std(axis=axes, keepdims=True), x.shape)
-    fallback = np.where(np.abs(x) > 0, np.abs(x), size if size > 0 else 1.0)
+    fallback = np.where(np.abs(x) > 0, np.abs(x), size)
     least = np.abs(x, where=x != 0, out=np.full(x.shape, np.inf)).min()
-    return np.minimum(
-        np.where(spread > 1e-12 * size, spread, fallback), _MOST * np.maximum(np.abs(x), least)
-    )
+    scale = np.where(spread > 1e-12 * size, spread, fallback)
+    return np.ldexp(np.minimum(scale, _MOST * np.maximum(np.abs(x), least)), power)
 
 
 def _jacobian(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
 
-from minigrad.verify.numeric import Jacobian, _noise, jacobians, one_sided_slopes
+from minigrad.verify.numeric import Jacobian, _noise, default_scale, jacobians, one_sided_slopes
 
 
 def test_the_cotangent_of_no_result_is_zero_whatever_lies_beside_its_arrays():
@@ -97,3 +97,12 @@ def test_error_bar_holds_on_either_side_of_a_kink_close_by(distance):
         (found,) = jacobians(lambda x: np.abs(x - 1), [x])
         off = np.abs(np.diag(found.value[0]) - np.sign(x - 1))
         assert (off <= np.diag(found.error[0])).all(), seed
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 2)])
+def test_scale_follows_the_data_to_where_squares_overflow_or_are_lost(shape):
+    x = np.random.default_rng(0).normal(size=shape)
+    for power in -1000, 1000:
+        np.testing.assert_array_equal(
+            default_scale(np.ldexp(x, power)), np.ldexp(default_scale(x), power)
+        )
