@@ -4,8 +4,11 @@
 extra), NumPy otherwise, CUDA on a GPU.
 """
 
+from minigrad.fused.activation import fused_elu as elu
 from minigrad.fused.activation import fused_gelu as gelu
+from minigrad.fused.activation import fused_leaky_relu as leaky_relu
 from minigrad.fused.activation import fused_sigmoid as sigmoid
+from minigrad.fused.activation import fused_softplus as softplus
 from minigrad.fused.declare import use
 from minigrad.fused.linalg import fused_linear as linear
 from minigrad.fused.loss import fused_cross_entropy as cross_entropy
@@ -16,6 +19,6 @@ from minigrad.fused.windows import fused_conv as conv
 from minigrad.fused.windows import fused_max_pool as max_pool
 
 __all__ = [
-    "batch_norm", "conv", "cross_entropy", "gelu", "layer_norm", "linear", "max_pool",
-    "release_memory", "sigmoid", "use",
+    "batch_norm", "conv", "cross_entropy", "elu", "gelu", "layer_norm", "leaky_relu", "linear",
+    "max_pool", "release_memory", "sigmoid", "softplus", "use",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 from minigrad.fused.declare import Fused, Pair, fused, same_floats
 from minigrad.fused.layout import axes_in_memory, flat, unflat
 from minigrad.fused.memory import empty_like
-from minigrad.ops.activation import gelu
+from minigrad.ops.activation import elu, gelu, leaky_relu, softplus
 from minigrad.ops.exponential import sigmoid
 from minigrad.ops.shape import floating
 from minigrad.special import normal
@@ -116,3 +116,46 @@ def fused_gelu(xp, x):
     """
     below, gauss = normal(xp, x := floating(x))
     return x * below, below + x * (gauss * (2 * pi) ** -0.5)
+
+
+@with_slope
+@fused(leaky_relu, pullback=leaky_relu.pullback, large_only=True)
+def fused_leaky_relu(xp, x, *, alpha=0.01):
+    """``ops.leaky_relu`` without a choice by mask.
+
+    >>> mg.fused.leaky_relu(mg.tensor([-2.0, 3.0]), alpha=0.1)
+    tensor([-0.2,  3. ])
+    """
+    x = floating(x)
+    slope = _either(x, alpha)
+    return x * slope, slope
+
+
+@with_slope
+@fused(elu, pullback=elu.pullback, large_only=True)
+def fused_elu(xp, x, *, alpha=1.0):
+    """``ops.elu`` without a choice by mask.
+
+    >>> mg.fused.elu(mg.tensor([-1.0, 2.0]))
+    tensor([-0.63212056,  2.        ])
+    """
+    left = xp.minimum(x := floating(x), 0)
+    return xp.maximum(x, 0) + alpha * xp.expm1(left), _either(x, alpha * xp.exp(left))
+
+
+@with_slope
+@fused(softplus, pullback=softplus.pullback, large_only=True)
+def fused_softplus(xp, x):
+    """``ops.softplus`` with one exponential for value and slope.
+
+    >>> mg.fused.softplus(mg.tensor([-1000.0, 0.0, 1000.0]))
+    tensor([0.00000000e+00, 6.93147181e-01, 1.00000000e+03])
+    """
+    small = xp.exp(-xp.abs(x := floating(x)))
+    return xp.maximum(x, 0) + xp.log1p(small), xp.abs((x > 0) - small / (1 + small))
+
+
+def _either(x, left):
+    """1 where ``x > 0``, else ``left``: products are several times as fast as a choice by mask."""
+    right = (x > 0).astype(x.dtype)
+    return right + (1 - right) * left

@@ -87,13 +87,14 @@ class Fused(Op):
     """An op whose rule is a kernel; ``composite`` is what it computes, as a graph of ops."""
 
     composite: Any  # a Composite, or an Op with another rule
+    large_only: bool = False  # its composite is as fast on small arrays, and on a GPU
     box: ClassVar[type[Box]] = Box  # Tensor, which defines the operators that composites need
 
     def __post_init__(self):
         super().__post_init__()
         self.portable, self.forward = self.forward, self._forward
         self.pull, self.vjp, self.jvp = self._pull, self._vjp, self._jvp
-        self.pairs: dict[str, Pair] = {}  # kind -> kernels
+        self.pairs: dict[str, Any] = {}  # kind -> kernels; None: it has none of this kind
 
     def defbackward(self, rule: Callable) -> Callable:
         """Declare ``rule(xp, y_bar, cache)``, the backward of the declared forward."""
@@ -101,6 +102,8 @@ class Fused(Op):
         return rule
 
     def __call__(self, *args: Any, **params: Any) -> Any:
+        if self.large_only and not (args and _is_large(args[0])):
+            return self.composite(*args, **params)
         if len(args) != self.arity or args[-1] is None:
             args, params = self.bind(args, params)
         if not _allowed.get() or any(map(tracked, params.values())):
@@ -124,8 +127,8 @@ class Fused(Op):
         for kind in _allowed.get():
             if _runs_on(kind, xp, size):
                 if kind in _LAZY and kind not in self.pairs:
-                    found = importlib.import_module(_LAZY[kind]).PAIRS.get(self.composite.name)
-                    self.pairs[kind] = found or self.pairs["portable"]
+                    found = importlib.import_module(_LAZY[kind]).PAIRS
+                    self.pairs[kind] = found.get(self.composite.name)
                 pair = self.pairs.get(kind)
                 if pair is not None and pair.accepts(*arrays, **params):
                     return pair
@@ -164,7 +167,9 @@ class Fused(Op):
         return copies, self.composite(*copies, **params)
 
 
-def fused(composite: Declared, *, pullback: str) -> Callable[[Callable], Fused]:
+def fused(
+    composite: Declared, *, pullback: str, large_only: bool = False
+) -> Callable[[Callable], Fused]:
     """Declare the decorated ``forward(xp, *arrays, **params) -> (y, cache)`` as a fused op.
 
     Formula, domain, cases and source are those of ``composite``; the forward computes with any
@@ -173,6 +178,7 @@ def fused(composite: Declared, *, pullback: str) -> Callable[[Callable], Fused]:
     return lambda forward: Fused(
         forward=forward,
         composite=composite,
+        large_only=large_only,
         pullback=pullback,
         signature=getattr(composite, "signature", ""),
         formula=composite.formula,
@@ -191,6 +197,12 @@ def same_floats(*arrays: Any) -> bool:
     dtype = arrays[0].dtype
     others = [a for a in arrays if a is not None and getattr(a, "dtype", None) != dtype]
     return dtype in _FLOATS and not others
+
+
+def _is_large(x: Any) -> bool:
+    """Whether ``x`` is, or holds, an array of NumPy of which blocks are faster than the whole."""
+    array = x.array if isinstance(x, Box) else x
+    return array.__class__ is np.ndarray and array.size >= 2 * LEAST
 
 
 def _runs_on(kind: str, xp: Any, size: int) -> bool:

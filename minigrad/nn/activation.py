@@ -25,7 +25,7 @@ class LeakyReLU(Module):
         self.negative_slope = float(negative_slope)
 
     def forward(self, x: Any) -> Any:
-        return ops.leaky_relu(x, alpha=self.negative_slope)
+        return kernels.leaky_relu(x, alpha=self.negative_slope)
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}"
@@ -38,7 +38,7 @@ class ELU(Module):
         self.alpha = float(alpha)
 
     def forward(self, x: Any) -> Any:
-        return ops.elu(x, alpha=self.alpha)
+        return kernels.elu(x, alpha=self.alpha)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"
@@ -69,7 +69,7 @@ class Softplus(Module):
     """``ln(1 + e^x)``."""
 
     def forward(self, x: Any) -> Any:
-        return ops.softplus(x)
+        return kernels.softplus(x)
 
 
 class Softmax(Module):

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, fused
-from minigrad.fused import batch_norm, conv, gelu, layer_norm, linear, max_pool, sigmoid
+from minigrad.fused import (
+    batch_norm,
+    conv,
+    elu,
+    gelu,
+    layer_norm,
+    leaky_relu,
+    linear,
+    max_pool,
+    sigmoid,
+    softplus,
+)
 from minigrad.ops.linalg import matmul
 from minigrad.ops.loss import checked_labels
 from minigrad.ops.pool import avg_pool
@@ -22,12 +33,15 @@ __all__ = [
     "conv",
     "count_right",
     "cross_entropy",
+    "elu",
     "gelu",
     "layer_norm",
+    "leaky_relu",
     "linear",
     "matmul",
     "max_pool",
     "sigmoid",
+    "softplus",
 ]
 
 

@@ -329,6 +329,26 @@ def test_gelu_and_its_slope_are_accurate_in_both_tails(kind, dtype):
     ).all()
 
 
+@pytest.mark.parametrize("kind", ["portable", "numpy"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["elu", "leaky_relu", "softplus"])
+def test_a_rectifier_and_its_slope_are_accurate_in_both_tails(name, dtype, kind):
+    x = np.linspace(-80, 80, 20_001).astype(dtype)
+    pair, composite = pair_of(name, kind), FUSED[name].composite
+    y, cache = pair.forward(np, x)
+    (x_bar,) = pair.backward(np, np.ones_like(x), cache)
+    exact, pullback = mg.vjp(composite, x.astype(float))  # tests/ops holds it to 8 eps of float64
+    for got, expected in ((y, exact.numpy()), (x_bar, pullback(np.ones(x.size))[0].numpy())):
+        assert (np.abs(got - expected) <= 16 * np.finfo(dtype).eps * np.abs(expected)).all()
+
+
+def test_an_op_for_large_arrays_is_its_composite_on_small_ones():
+    for size, op in ((8191, mg.ops.elu), (8192, mg.fused.elu)):
+        x = mg.tensor(np.linspace(-1, 1, size), requires_grad=True)
+        assert mg.nn.ELU()(x).node.op is op
+    assert mg.fused.elu([-1.0, 2.0], alpha=0.0).tolist() == [0.0, 2.0]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @given(
     n=st.integers(1, 40), k=st.integers(1, 9), shift=st.sampled_from([0.0, 80.0]),
@@ -559,7 +579,8 @@ def test_nan_and_inf_come_out_as_of_the_composite(name, kind):
         bars = [bar() if callable(bar) else bar for bar in bars]
         expected = FUSED[name].composite(x, *rest, **params)
     np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
-    assert name in ("max_pool", "linear", "conv") or np.isnan(bars[0][0, 0, 0, 0])
+    chooses = name in ("max_pool", "leaky_relu")  # the slope left of 0 is that of nan, too
+    assert chooses or name in ("linear", "conv") or np.isnan(bars[0][0, 0, 0, 0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
