@@ -33,7 +33,7 @@ _INV_SQRT_PI = 0.5641895835477562869
 # polynomial whose largest relative error is the least
 ERFC_32 = (-0.059121132099, 0.284831493, -0.48773537043, 0.27868486038, -0.027054783657,
            0.20286996797, 0.24305710063, 0.28238177493, 0.28208604622)  # fmt: skip
-BLOCK = 16384  # elements whose temporaries stay in cache
+BLOCK = 16384  # elements that stay in the first-level cache from one pass to the next
 
 
 def _in_blocks(function: Callable) -> Callable:

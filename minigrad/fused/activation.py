@@ -11,9 +11,7 @@ from minigrad.fused.memory import empty_like
 from minigrad.ops.activation import elu, gelu, leaky_relu, softplus
 from minigrad.ops.exponential import sigmoid
 from minigrad.ops.shape import floating
-from minigrad.special import normal
-
-BLOCK = 16384  # elements that stay in the first-level cache from one pass to the next
+from minigrad.special import BLOCK, normal
 
 
 @fused(sigmoid, pullback=r"\bar x = \bar y\,\sigma(x)\,\sigma(-x)")

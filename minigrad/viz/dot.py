@@ -129,7 +129,7 @@ class _Writer:
         pairs: Counter[tuple[Card, Card]] = Counter()
         leaving = Counter(edge.tail for edge in self.visible.edges)
         arriving = Counter(edge.head for edge in self.visible.edges)
-        for edge, weight in zip(self.visible.edges, self.weights or repeat(0), strict=False):
+        for edge, weight in zip(self.visible.edges, self.weights or repeat(1), strict=False):
             row = 0
             if edge.tail.kind == "leaf":
                 row = leaves[edge.head] // _ABREAST
@@ -250,7 +250,7 @@ def _edge(edge: Edge, row: int, weight: int, apart: bool) -> str:
         attributes += [f"{end}label=<{_chip(f'× {edge.count:,}')}> labelangle=0 labeldistance=2.6"]
     elif edge.position:
         attributes += [f'headlabel="{edge.position}" labeldistance=1.8']
-    attributes += [f"minlen={row + 1}"] * bool(row) + [f"weight={weight}"] * bool(weight)
+    attributes += [f"minlen={row + 1}"] * bool(row) + [f"weight={weight}"] * (weight > 1)
     attributes += [f'label="{_ROOM}"'] * apart
     listed = f" [{' '.join(attributes)}]" if attributes else ""
     return f"  {edge.tail.id} -> {edge.head.id}{listed};"

@@ -93,9 +93,10 @@ class Formulas:
         name = self.operand[node].text
         if node.op is None or self.operand[node] is self.call[node]:
             return name
-        text = f"{name} = {self.call[node].text}"
-        fits = len(text) <= _FORMULA
-        return text if fits else _cut(f"{_cut(name, _SHORT)} = {self.call[node].text}", _FORMULA)
+        call = self.call[node].text
+        if len(f"{name} = {call}") > _FORMULA:
+            name = _cut(name, _SHORT)
+        return _cut(f"{name} = {call}", _FORMULA)
 
     def title_of_scope(self, card: Card) -> str:
         """``y = batch_norm(x, gamma, beta)``: the scope as if it were one call."""
