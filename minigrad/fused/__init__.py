@@ -9,6 +9,7 @@ from minigrad.fused.activation import fused_gelu as gelu
 from minigrad.fused.activation import fused_leaky_relu as leaky_relu
 from minigrad.fused.activation import fused_sigmoid as sigmoid
 from minigrad.fused.activation import fused_softplus as softplus
+from minigrad.fused.activation import fused_tanh as tanh
 from minigrad.fused.declare import use
 from minigrad.fused.linalg import fused_linear as linear
 from minigrad.fused.loss import fused_cross_entropy as cross_entropy
@@ -20,5 +21,5 @@ from minigrad.fused.windows import fused_max_pool as max_pool
 
 __all__ = [
     "batch_norm", "conv", "cross_entropy", "elu", "gelu", "layer_norm", "leaky_relu", "linear",
-    "max_pool", "release_memory", "sigmoid", "softplus", "use",
+    "max_pool", "release_memory", "sigmoid", "softplus", "tanh", "use",
 ]  # fmt: skip

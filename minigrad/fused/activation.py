@@ -1,4 +1,4 @@
-"""Activations, block by block: the logistic sigmoid in place, others with their slope."""
+"""Activations, block by block: some find their slope in the backward, others with the value."""
 
 import functools
 from math import pi
@@ -9,7 +9,7 @@ from minigrad.fused.declare import Fused, Pair, fused, same_floats
 from minigrad.fused.layout import axes_in_memory, flat, unflat
 from minigrad.fused.memory import empty_like
 from minigrad.ops.activation import elu, gelu, leaky_relu, softplus
-from minigrad.ops.exponential import sigmoid
+from minigrad.ops.exponential import sigmoid, tanh
 from minigrad.ops.shape import floating
 from minigrad.special import BLOCK, normal
 
@@ -74,6 +74,37 @@ def _backward(xp, y_bar, cache, own=False):
 
 fused_sigmoid.pairs["numpy"] = Pair(
     _forward, _backward, lambda x: same_floats(x) and x.ndim > 0, reuses=True
+)
+
+
+@fused(tanh, pullback=tanh.pullback, large_only=True)
+def fused_tanh(xp, x):
+    """``ops.tanh`` with one exponential for the slope, accurate in both tails.
+
+    >>> mg.fused.tanh(mg.tensor([0.0, 1.0]))
+    tensor([0.        , 0.76159416])
+    """
+    x = floating(x)
+    return xp.tanh(x), x
+
+
+@fused_tanh.defbackward
+def tanh_backward(xp, y_bar, x):
+    small = xp.exp(-2 * xp.abs(x))
+    return (y_bar * (4 * small / (1 + small) ** 2),)
+
+
+def _tanh_backward(xp, y_bar, x, own=False):
+    axes = axes_in_memory(x)
+    row, g = flat(x, axes), flat(y_bar, axes)
+    x_bar = g if own else empty_like(row)
+    for part in _blocks(row.size):
+        (x_bar[part],) = tanh_backward(xp, g[part], row[part])
+    return (unflat(x_bar, y_bar.shape, axes),)
+
+
+fused_tanh.pairs["numpy"] = Pair(
+    fused_tanh.portable, _tanh_backward, lambda x: same_floats(x) and x.ndim > 0, reuses=True
 )
 
 

@@ -62,7 +62,7 @@ class Tanh(Module):
     """Hyperbolic tangent."""
 
     def forward(self, x: Any) -> Any:
-        return ops.tanh(x)
+        return kernels.tanh(x)
 
 
 class Softplus(Module):

@@ -20,6 +20,7 @@ from minigrad.fused import (
     max_pool,
     sigmoid,
     softplus,
+    tanh,
 )
 from minigrad.ops.linalg import matmul
 from minigrad.ops.loss import checked_labels
@@ -42,6 +43,7 @@ __all__ = [
     "max_pool",
     "sigmoid",
     "softplus",
+    "tanh",
 ]
 
 

@@ -10,7 +10,7 @@ from minigrad.nn.layers import parameter
 from minigrad.nn.module import Module
 from minigrad.nn.random import generator
 
-_ACTIVATIONS = {"tanh": ops.tanh, "relu": ops.relu}
+_ACTIVATIONS = {"tanh": kernels.tanh, "relu": ops.relu}
 Nonlinearity = Literal["tanh", "relu"]
 
 
