@@ -20,7 +20,7 @@ from minigrad.ops.pool import check_max_pool
 from minigrad.ops.window import Window, per_axis, window
 
 RUN = 1024  # elements of an output row at a time: four input runs and two outputs fit in L1
-SHORT = 128  # elements of a row of all images from which direct loops are used
+SHORT = 64  # elements of a run from which direct loops are used
 TAPS = 4  # places of the window that one pass over a run adds up
 FEW = 8192  # weights up to which direct loops are faster than matrix products (measured)
 
@@ -261,11 +261,13 @@ def _conv_backward(xp, y_bar, kept):
     return (x_bar, w_bar, lambda: sums()[:, -1].copy()) if has_bias else (x_bar, w_bar)
 
 
-def _accepts_conv(x, w, b=None, *, groups=1, **_):
+def _accepts_conv(x, w, b=None, *, stride=1, groups=1, **_):
     """Few weights, real windows and long runs; with more of them matrix products win (measured)."""
     if groups != 1 or x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(x, w, b):
         return False
-    return w.size < FEW and w.shape[2:] != (1,) * (w.ndim - 2) and x.shape[0] * x.shape[-1] >= SHORT
+    step = per_axis("stride", stride, x.ndim - 2, least=1)[-1]
+    run = x.shape[0] * (x.shape[-1] if step == 1 else 1)
+    return w.size < FEW and w.shape[2:] != (1,) * (w.ndim - 2) and run >= SHORT
 
 
 def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
