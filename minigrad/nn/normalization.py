@@ -51,6 +51,15 @@ class LayerNorm(Module):
         return f"{self.normalized_shape}, eps={self.eps}"
 
 
+def _by_example(x: Any, groups: int, gamma: Any, beta: Any, eps: float) -> Any:
+    """Normalize each group of channels of each example, as one channel of one batch norm."""
+    rows = x.shape[0] * groups
+    x_hat = ops.reshape(x, shape=(1, rows, prod(x.shape[1:]) // groups))
+    x_hat = kernels.batch_norm(x_hat, *ones_and_zeros((rows,), x), eps=eps)
+    x_hat = ops.reshape(x_hat, shape=x.shape)
+    return x_hat if gamma is None else per_channel(gamma, x) * x_hat + per_channel(beta, x)
+
+
 class GroupNorm(Module):
     """Each example over the channels of one group and all places.
 
@@ -88,14 +97,7 @@ class GroupNorm(Module):
         if x.ndim < 2 or x.shape[1] != self.num_channels:
             expected = f"(N, {self.num_channels}, ...)"
             raise ShapeError(facts("GroupNorm: x", expected=expected, got=describe(x)))
-        m = prod(x.shape[1:]) // self.num_groups
-        grouped = ops.reshape(x, shape=(x.shape[0], self.num_groups, m))
-        unit = ones_and_zeros((self.num_groups,), x)
-        x_hat = kernels.batch_norm(grouped, *unit, axis=(2,), eps=self.eps)
-        x_hat = ops.reshape(x_hat, shape=x.shape)
-        if self.weight is None or self.bias is None:
-            return x_hat
-        return per_channel(self.weight, x) * x_hat + per_channel(self.bias, x)
+        return _by_example(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}"
@@ -118,16 +120,15 @@ class _InstanceNorm(StatisticsNorm):
 
     def forward(self, x: Any) -> Any:
         self.check(x)
-        gamma, beta = self.gamma_and_beta(x)
         if not self.uses_batch:
-            return self.by_running_statistics(x, gamma, beta)
+            return self.by_running_statistics(x, *self.gamma_and_beta(x))
         places = tuple(range(2, x.ndim))
         m = prod(x.shape[2:])
         if m < 2:
             got = f"{m}, in {describe(x)}"
             expected = "2 or more values per channel and example"
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=got))
-        y = kernels.batch_norm(x, gamma, beta, axis=places, eps=self.eps)
+        y = _by_example(x, x.shape[1], self.weight, self.bias, self.eps)
         if self.training and self.track_running_stats and x.shape[0]:
             mean, var = kernels.batch_statistics(x, places)
             var = var * (m / (m - 1)) if self.unbiased else var
