@@ -31,7 +31,7 @@ from minigrad.protocol import tracked
 
 LEAST = 4096  # elements of the largest operand from which compiled kernels are used
 KINDS = ("numba", "cuda", "numpy", "portable")  # the order of preference
-_FLOATS = (np.dtype("float32"), np.dtype("float64"))
+_FLOATS = {np.dtype("float32"), np.dtype("float64")}
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("kernels", default=KINDS)
 _forked = False  # a thread pool does not survive a fork: children compute without numba
 
@@ -136,6 +136,8 @@ class Fused(Op):
 
     def _forward(self, xp: Any, *arrays: Any, **params: Any) -> tuple[Any, Any]:
         pair = self.choose(xp, arrays, params)
+        if pair is self.pairs["portable"] and (alike := _widened(arrays)):
+            arrays, pair = alike, self.choose(xp, alike, params)
         y, cache = pair.forward(xp, *arrays, **params)
         return y, (pair, cache)
 
@@ -197,6 +199,14 @@ def same_floats(*arrays: Any) -> bool:
     dtype = arrays[0].dtype
     others = [a for a in arrays if a is not None and getattr(a, "dtype", None) != dtype]
     return dtype in _FLOATS and not others
+
+
+def _widened(arrays: tuple) -> tuple | None:
+    """float32 and float64 together, of which kernels take one, in float64; None if they are not."""
+    if {a.dtype for a in arrays if a.dtype.kind == "f"} != _FLOATS:
+        return None
+    wide = np.float64
+    return tuple(a.astype(wide, copy=False) if a.dtype.kind == "f" else a for a in arrays)
 
 
 def _is_large(x: Any) -> bool:

@@ -155,6 +155,34 @@ def test_operands_of_two_dtypes_promote_as_in_the_composite(rng):
         )
 
 
+@pytest.mark.parametrize("narrow", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("batch_norm", ((200, 90), (90,), (90,))),
+        ("layer_norm", ((200, 90), (90,), (90,))),
+        ("conv", ((64, 3, 9, 9), (4, 3, 3, 3), (4,))),
+    ],
+)
+def test_operands_of_two_dtypes_meet_the_kernel_of_the_wider_one(rng, name, shapes, narrow):
+    op = getattr(mg.fused, name)
+    if name == "layer_norm":  # NumPy has no kernel of it
+        pytest.importorskip("numba", reason="the `fast` extra is not installed")
+    arrays = [rng.normal(size=shape) for shape in shapes]
+    arrays[narrow] = arrays[narrow].astype("float32")
+    found = []
+    for kept in (arrays, [a.astype("float64") for a in arrays]):
+        leaves = [mg.tensor(a, requires_grad=True) for a in kept]
+        y = op(*leaves)
+        pair, _ = y.node.cache
+        assert pair is not op.pairs["portable"]
+        y.backward(np.random.default_rng(1).normal(size=y.shape))
+        found.append([y, *(leaf.grad for leaf in leaves)])
+        assert [leaf.grad.dtype for leaf in leaves] == [a.dtype for a in kept]
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy().astype(a.dtype))
+
+
 @pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
 def test_a_norm_of_integers_is_that_of_the_composite(rng, name):
     x = rng.integers(-9, 9, (6, 3))
