@@ -39,7 +39,9 @@ functional       mg.ops
 gather           x[index]
 ge               x >= y
 gt               x > y
+grad_fn          x.node
 half             x.astype("float16")
+hessian          mg.jacobian(mg.grad(f))
 index_select     x[index]
 inference_mode   mg.no_grad()
 int              x.astype("int32")
@@ -53,8 +55,10 @@ masked_fill      mg.where(mask, 0.0, x)
 max_pool2d       mg.ops.max_pool(images, kernel_size=2)
 mm               x @ y
 mul              x * y
+mT               x.swapaxes(-1, -2)
 ne               x != y
 neg              -x
+nelement         x.size
 nll_loss         mg.cross_entropy(logits, labels)
 norm             mg.sqrt(mg.sum(x**2))
 numel            x.size
@@ -79,6 +83,7 @@ zeros            mg.tensor(np.zeros(shape))
 zeros_like       np.zeros_like(x)
 AdaptiveAvgPool2d  mg.nn.GlobalAvgPool2d()
 BCELoss          mg.nn.BCEWithLogitsLoss()
+DataLoader       mg.data.DataLoader(dataset)
 LogSoftmax       mg.log_softmax(x)
 NLLLoss          mg.nn.CrossEntropyLoss()
 Parameter        mg.tensor(a, requires_grad=True)

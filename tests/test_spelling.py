@@ -22,7 +22,7 @@ def test_what_is_said_runs(name, tmp_path):
         "y": mg.tensor(np.eye(3)) if "@" in INSTEAD[name] else x, "axes": (1, 0), "index": [0],
         "mask": np.ones((2, 3), bool), "rng": np.random.default_rng(0), "file": file,
         "net": mg.nn.Linear(2, 3), "images": np.ones((1, 2, 4, 4)), "w": np.ones((3, 2, 2, 2)),
-        "logits": x, "labels": np.zeros(2, int),
+        "logits": x, "labels": np.zeros(2, int), "f": mg.sum, "dataset": [1.0, 2.0],
     }  # fmt: skip
     with suppress(DeviceError):  # of x.to("cuda"), where there is no GPU
         exec(INSTEAD[name], known)
