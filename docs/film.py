@@ -16,7 +16,7 @@ from playwright.sync_api import sync_playwright
 import minigrad as mg
 
 STEPS = (1, 2, 4, 8, 10, 11, 12, 15, 17, 20, 24, 26)
-WIDTH, HEIGHT, SECONDS = 960, 600, 1.3
+WIDTH, HEIGHT, SECONDS = 960, 640, 1.3
 
 
 def stepper(path):
