@@ -1,8 +1,8 @@
 """Mini-batches need few epochs, like single examples, and few steps, like the full batch.
 
-Epochs are what a machine pays that computes one example after the other, steps what one pays that
-computes any batch at once. Real machines are in between. One with 64 lanes computes 64 examples at
-once; a step is ceil(batch size / 64) units of work for it, and mini-batches are the least work.
+A machine that computes one example after the other pays for epochs, one that computes any batch at
+once for steps. Real machines are in between. One with 64 lanes computes 64 examples at once; a step
+is ceil(batch size / 64) units of work for it, and mini-batches are the least work.
 Source: Bottou, Curtis, Nocedal 2018, arXiv:1606.04838, section 3.3; McCandlish, Kaplan, Amodei
 2018, arXiv:1812.06162, for steps against examples.
 """
@@ -44,7 +44,7 @@ def descend(batch_size, lr):
 
 
 # %% Each with the best of its rates
-# The rates are apart by a factor of 2; best is which reaches the target after the fewest epochs.
+# Rates are a factor of 2 apart; the best one reaches the target after the fewest epochs.
 kinds = {
     "one example": (1, [0.1, 0.2, 0.4, 0.8]),
     "64 examples": (64, [4.0, 8.0, 16.0]),
