@@ -79,7 +79,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-    ops: "dict[Any, Report]" = field(default_factory=dict, repr=False)
+    ops: "dict[Any, Report]" = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -113,7 +113,7 @@ class Report:
             raise VerificationError(str(self))
         return self
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:  # what a prompt shows is what `print` shows
         text = _Text()
         # in a notebook rich would show the table itself and write nothing
         Console(file=text, width=columns(), color_system=None, force_jupyter=False).print(self)

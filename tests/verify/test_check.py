@@ -104,7 +104,7 @@ def test_a_finding_names_input_index_numbers_and_cause():
 
 def test_a_report_is_text_data_and_html():
     report = checked("no variance path")
-    assert "WRONG" in str(report)
+    assert "WRONG" in str(report) == repr(report)
     document = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert (document["title"], document["verdict"]) == ("check_backward", "WRONG")
     assert document["ok"] is False
