@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from minigrad import files
 from minigrad.core.node import Box
@@ -25,36 +26,54 @@ REMEDY = (
 )
 
 
+class Picture:
+    """The SVG of a drawing; a notebook shows it."""
+
+    def __init__(self, svg: str):
+        self.svg = svg
+
+    def __repr__(self) -> str:
+        return f"<picture of {len(self.svg):,} characters>"
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+
 def draw(
     y: Box | Sequence[Box],
-    path: str | os.PathLike,
+    path: str | os.PathLike | None = None,
     *,
     depth: int | None = None,
     values: bool = True,
     grads: bool = True,
     verdicts: Verdicts | None = None,
-) -> Path:
+) -> Any:
     """Draw the graph that computed ``y`` into the file ``path``.
+
+    In a notebook leave ``path`` out and the cell shows the drawing.
 
     Args:
         y: a result, or several, whose graph was recorded.
-        path: its suffix chooses the format: .svg, .png, .pdf or .dot.
+        path: its suffix chooses the format: .svg, .png, .pdf or .dot; None returns the picture
+            instead.
         depth, values, grads, verdicts: as in ``to_dot``.
 
     Returns:
-        ``path``.
+        ``path``, or a ``Picture``.
 
     Raises:
         UsageError: another suffix.
         RenderError: no Graphviz here, or a layout that failed or took more than 20 s; the DOT text
             is saved beside ``path``, and the error says where.
     """
-    path = Path(path)
-    form = path.suffix.lower().removeprefix(".")
-    if form not in (*FORMATS, "dot"):
+    path = None if path is None else Path(path)
+    form = "" if path is None else path.suffix.lower().removeprefix(".")
+    if path is not None and form not in (*FORMATS, "dot"):
         expected = "a file name that ends in .svg, .png, .pdf or .dot"
         raise UsageError(facts("draw: path", expected=expected, got=path.name))
     text = to_dot(y, depth=depth, values=values, grads=grads, verdicts=verdicts)
+    if path is None:
+        return Picture(_for_a_cell(text))
     if form == "dot":
         files.write(path, text)
         return path
@@ -110,12 +129,15 @@ def mimebundle(y: Box) -> dict[str, str]:
         bundle = {"text/plain": f"<{type(y).__name__}: {type(error).__name__}>"}
     try:
         if y.node is not None and y.node.op is not None:
-            svg = render(to_dot(y), "svg").decode()
-            svg = re.sub(r'\sid="[^"]*"', "", svg)  # all cells of a notebook are one page
-            bundle["image/svg+xml"] = svg[svg.index("<svg") :]
+            bundle["image/svg+xml"] = _for_a_cell(to_dot(y))
     except Exception as error:  # the picture is an extra: the cell must not fail because of it
         logging.getLogger(__name__).debug("no picture: %s", error)
     return bundle
+
+
+def _for_a_cell(dot: str) -> str:
+    svg = re.sub(r'\sid="[^"]*"', "", render(dot, "svg").decode())  # cells are of one page
+    return svg[svg.index("<svg") :]
 
 
 def _by_dot(dot: bytes, form: str) -> bytes:

@@ -277,6 +277,20 @@ def test_pictures_of_one_notebook_share_no_id():
     assert "id=&quot;x&quot;" in svg
 
 
+def test_drawing_without_a_path_is_a_picture_for_a_cell(monkeypatch):
+    drawn = []
+
+    def run(dot, form):
+        drawn.append((dot.decode(), form))
+        return b"<?xml version='1.0'?>\n<svg></svg>"
+
+    fake(monkeypatch, run)
+    y = batch_norm()
+    shown = mg.viz.draw(y, depth=1, values=False)
+    assert (shown._repr_svg_(), repr(shown)) == ("<svg></svg>", "<picture of 11 characters>")
+    assert drawn == [(mg.viz.to_dot(y, depth=1, values=False), "svg")]
+
+
 def test_notebook_gets_text_alone_without_a_renderer(monkeypatch):
     only(monkeypatch)
     y = product("x")
