@@ -465,8 +465,10 @@ def _operand(value: Any) -> Any:
 
 def _differentiable(dtype: Any, name: str | None = None) -> None:
     if dtype.kind != "f":
-        got = f"{name or 'tensor'} of dtype {dtype}"
-        raise DTypeError(facts("requires_grad", expected="a floating dtype", got=got))
+        got, remedy = f"{name or 'tensor'} of dtype {dtype}", "2.0 for 2, or x.astype(float)"
+        raise DTypeError(
+            facts("requires_grad", expected="a floating dtype", got=got, remedy=remedy)
+        )
 
 
 def _rebuild(array: Any, requires_grad: bool, name: str | None, device: str, grad: Any) -> Tensor:
