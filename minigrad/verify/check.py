@@ -308,7 +308,7 @@ class Point:
         self.ties[k] = self.ties.get(k) or tie
         if kinks and not any(note.kind == "kink" for note in self.notes):
             name = self.subject.names[k]
-            self._note("kink", f"{name}: {kinks} elements at kinks; any subgradient is accepted")
+            self._note("kink", f"{name}: elements at kinks: {kinks}; any subgradient is accepted")
         return replace(sample, expected=accepted, kinks=kinks)
 
     # --- the contract ----------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def three_way(
         report.rows += rows
         report.findings += _odd_one_out(rows, ways)
         if kinks:
-            message = f"{name}: {kinks} elements at kinks; any subgradient is accepted"
+            message = f"{name}: elements at kinks: {kinks}; any subgradient is accepted"
             report.notes.append(Finding("kink", name, message=message))
     if any(finding.cause == "analytic" for finding in report.findings):
         causes = _causes(f, analytic_vjp, hosts, names, params)
