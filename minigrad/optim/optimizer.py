@@ -60,6 +60,12 @@ class Optimizer:
         self.param_groups.append(_checked_options(kind, group))
         self.state += [{} for _ in group["params"]]
 
+    def __repr__(self) -> str:
+        def options(group: dict[str, Any]) -> str:
+            return ", ".join(f"{key}={group[key]!r}" for key in group if key != "params")
+
+        return f"{type(self).__name__}({'; '.join(map(options, self.param_groups))})"
+
     @property
     def parameters(self) -> list[Tensor]:
         """The parameters of all groups, in order."""

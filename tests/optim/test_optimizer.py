@@ -90,6 +90,7 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(name, rng):
 def test_groups_have_options_of_their_own(rng):
     a, b = start(rng)[:2]
     optimizer = optim.SGD([{"params": [a], "lr": 1.0}, {"params": [b]}], lr=0.0)
+    assert [words[:3] for words in repr(optimizer).split("lr=")[1:]] == ["1.0", "0.0"]
     before = a.numpy(), b.numpy()
     run(optimizer, [a, b], [[np.ones((3, 2)), np.ones(3)]])
     np.testing.assert_array_equal(a.numpy(), before[0] - 1)
