@@ -134,7 +134,7 @@ def l1_loss(prediction, target):
 
 
 @composite(
-    formula=r"y = \frac{1}{n} \sum_i t_i \ln(1 + e^{-x_i}) + (1 - t_i) \ln(1 + e^{x_i})",
+    formula=r"y = \frac{1}{n} \sum_i (t_i \ln(1 + e^{-x_i}) + (1 - t_i) \ln(1 + e^{x_i}))",
     domain=(Domain(), Domain(0.2, 0.8)),
     cases=_PAIRS,
 )
