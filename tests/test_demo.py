@@ -8,6 +8,7 @@ import sys
 import traceback
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,6 +100,18 @@ def test_text_callables_and_figures_are_saved_into_a_folder_made_on_demand(run, 
     assert [path.name for path in run.saved] == ["a.txt", "b.txt", "c.svg", "c.png"]
     assert all(path.stat().st_size for path in run.saved)
     assert f"wrote {run.out.as_posix()}/c.svg" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("shell", "count"), [(None, 0), ("terminal", 0), ("notebook", 1)])
+def test_a_picture_is_shown_in_the_cell_of_a_notebook(run, monkeypatch, shell, count):
+    shown = []
+    words = {"kernel": None} if shell == "notebook" else {}
+    there = shell and SimpleNamespace(**words)
+    display = SimpleNamespace(display=shown.append, SVG=lambda filename: filename)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: there))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    paths = [run.save(name, "<svg/>") for name in ("a.svg", "b.html")]
+    assert shown == [str(paths[0])] * count
 
 
 def test_a_figure_is_the_same_file_every_time(run):

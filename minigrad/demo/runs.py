@@ -1,6 +1,7 @@
 """One run of a demo: its options, its numbers, its pictures."""
 
 import argparse
+import importlib
 import inspect
 import sys
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class Run:
         return value
 
     def save(self, name: str, picture: Any) -> Path:
-        """Write a picture to ``out`` and print its path.
+        """Write a picture to ``out`` and print its path; the cell of a notebook shows an SVG.
 
         Args:
             name: the file's name; its suffix chooses the format.
@@ -98,6 +99,10 @@ class Run:
             picture.savefig(path, metadata=metadata)
         self.saved.append(path)
         print(f"wrote {path.as_posix()}")
+        ipython: Any = sys.modules.get("IPython")
+        if path.suffix == ".svg" and ipython and hasattr(ipython.get_ipython(), "kernel"):
+            shown = importlib.import_module("IPython.display")
+            shown.display(shown.SVG(filename=str(path)))
         return path
 
 
