@@ -177,6 +177,7 @@ def test_the_gallery_shows_the_claim_the_number_and_the_picture_of_a_demo(site, 
     assert claim in gallery
     run = json.loads((runs / "demos" / path.stem / "run.json").read_text(encoding="utf-8"))
     assert all(f"{name}: " in gallery for name in run["keys"])
+    assert all(re.search(rf'src="[^"]*{re.escape(name)}"', page) for name in run["saved"])
 
 
 def _text(page):

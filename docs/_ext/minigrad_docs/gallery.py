@@ -133,8 +133,15 @@ def page(path: Path, run: dict) -> str:
 
 
 def _pictures(path: Path, run: dict, names: list[str]) -> list[str]:
-    shown = [n for n in names if n in run["saved"] and n.endswith((".svg", ".png"))]
-    return [line for name in shown for line in (f"![{_escaped(run['claim'])}]({name})", "")]
+    lines = []
+    for name in [name for name in names if name in run["saved"]]:
+        if name.endswith((".svg", ".png")):
+            lines += [f"![{_escaped(run['claim'])}]({name})", ""]
+        elif name.endswith(".html"):
+            place = (run["folder"] / name).as_posix()
+            lines += [f"```{{framed}} {place}", f":title: {run['claim']}"]
+            lines += [":height: 560", "```", ""]
+    return lines
 
 
 def _paragraphs(prose: str) -> list[str]:
