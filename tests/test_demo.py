@@ -220,7 +220,7 @@ def test_a_long_demo_says_how_long_it_takes_before_it_begins(script, capsys):
     script.write_text(DEMO.replace("(__doc__)", "(__doc__, minutes=2)"))
     demo.play(script, out=script.parent)
     said = capsys.readouterr().out
-    assert said.startswith("Seven is prime.\nThis takes some 2 minutes; with --fast, seconds.\n")
+    assert said.startswith("Seven is prime.\nThis takes about 2 minutes; with --fast, seconds.\n")
     demo.play(script, out=script.parent, fast=True)
     assert "minute" not in capsys.readouterr().out
 

@@ -130,7 +130,7 @@ def start(doc: str | None, *, minutes: int = 0) -> Run:
         print(claim)
     if minutes and not run.fast:
         plural = "s" * (minutes > 1)
-        print(f"This takes some {minutes} minute{plural}; with --fast, seconds.", flush=True)
+        print(f"This takes about {minutes} minute{plural}; with --fast, seconds.", flush=True)
     return run
 
 
