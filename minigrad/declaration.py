@@ -94,8 +94,9 @@ class Declared:
             n, args = len(args[0]), (*args[0], *args[1:])
         extra = args[n:]
         if len(args) < self.least or len(extra) > len(self.words):
-            shown = f"{self.name}{self.__signature__}"
-            raise DTypeError(f"{shown}: got {len(args)} positional arguments")
+            missing = [name for name in names[len(args) : self.least] if name not in params]
+            got = ", ".join(f"no {name}" for name in missing) or f"{len(args)} positional arguments"
+            raise DTypeError(f"{self.name}{self.__signature__}: got {got}")
         given = dict(zip(self.words, extra, strict=False))
         if twice := given.keys() & params.keys():
             raise DTypeError(f"{self.name}: {', '.join(sorted(twice))} given twice")
