@@ -9,6 +9,9 @@ from typing import Any
 
 def prepare() -> None:
     """Make the standard streams take any letter and outlive their readers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed, as a service may do
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):

@@ -56,6 +56,26 @@ def test_the_main_job_proves_batch_norm_and_draws_it(tmp_path):
     assert "traced/" in svg
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a shell that closes streams")
+@pytest.mark.parametrize(
+    ("args", "closed", "code"),
+    [
+        ("info", ">&-", 0),
+        ("verify nope", ">&- 2>&-", 2),
+        ("demo 1 --fast --step --out out", "<&-", 0),
+        ("draw -o bn.dot", "<&- >&- 2>&-", 0),
+    ],
+)
+@pytest.mark.usefixtures("renderer")
+def test_streams_that_are_closed_are_written_to_in_vain(tmp_path, args, closed, code):
+    """As where a service starts the command: Python has None for them."""
+    shell = f'"$0" -m minigrad {args} {closed}'
+    done = subprocess.run(
+        ["sh", "-c", shell, sys.executable], capture_output=True, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, b"")
+
+
 @pytest.mark.parametrize(
     ("args", "code", "files"),
     [
