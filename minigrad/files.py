@@ -33,7 +33,8 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # threads share a process id
+    # threads share a process id; a name may have 255 bytes, a letter 4
+    temporary = path.with_name(f".{path.name[:50]}.{uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)

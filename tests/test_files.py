@@ -49,6 +49,13 @@ def test_a_link_stays_a_link_and_the_mode_of_a_file_stays(tmp_path):
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("letter", ["a", "\u03b3", "\U0001f600"])
+def test_a_name_may_be_as_long_as_the_system_lets_it(letter, tmp_path):
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    files.write(path, b"new")
+    assert path.read_bytes() == b"new" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_pipe_is_written_to(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
