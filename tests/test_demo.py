@@ -1,6 +1,7 @@
 """What demos share: options, numbers, pictures; finding one, playing it, stepping through it."""
 
 import contextlib
+import errno
 import importlib.util
 import os
 import subprocess
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import demo
+from minigrad import demo, files
 from minigrad.demo import finding
 
 ROOT = Path(__file__).parents[1]
@@ -112,6 +113,20 @@ def test_a_picture_is_shown_in_the_cell_of_a_notebook(run, monkeypatch, shell, c
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     paths = [run.save(name, "<svg/>") for name in ("a.svg", "b.html")]
     assert shown == [str(paths[0])] * count
+
+
+@pytest.mark.parametrize("name", ["f.svg", "f.png"])
+def test_a_figure_that_cannot_be_written_leaves_the_old_file(run, monkeypatch, name):
+    fig, _ = demo.figure()
+    old = run.save(name, fig).read_bytes()
+
+    def fail(*args):
+        raise OSError(errno.ENOSPC, "disk full")
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(OSError, match=f"disk full: '.*{name}'"):
+        run.save(name, demo.figure()[0])
+    assert (run.out / name).read_bytes() == old
 
 
 def test_a_figure_is_the_same_file_every_time(run):

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import inspect
+import io
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +97,9 @@ class Run:
             files.write(path, picture)
         else:
             metadata = {"Date": None} if path.suffix == ".svg" else None
-            picture.savefig(path, metadata=metadata)
+            drawn, form = io.BytesIO(), path.suffix.removeprefix(".") or None
+            picture.savefig(drawn, format=form, metadata=metadata)
+            files.write(path, drawn.getvalue())
         self.saved.append(path)
         print(f"wrote {path.as_posix()}")
         ipython: Any = sys.modules.get("IPython")
