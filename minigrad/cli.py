@@ -306,8 +306,9 @@ def demo(
         for path in demos.listed():
             typer.echo(f"{path.stem:{width}}  {demos.claim_of(path)}")
         return
-    run = demos.step if stepwise else demos.play
-    run(demos.find(name), fast=fast, seed=seed, out=out)
+    run, path = demos.step if stepwise else demos.play, demos.find(name)
+    files.make_folder(out, f"demo {name}: --out")  # rather than find out minutes later
+    run(path, fast=fast, seed=seed, out=out)
 
 
 @app.command()

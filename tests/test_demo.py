@@ -311,6 +311,13 @@ def test_the_list_gives_every_demo_its_claim(command):
     assert command("demo")[1] == out
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_a_demo_is_played(command, tmp_path):
+    (tmp_path / "file").touch()
+    code, out, err = command("demo", "3", "--fast", "--out", str(tmp_path / "file"))
+    assert (code, out) == (2, "")
+    assert err.startswith("demo 3: --out\n  expected: a folder that can be written\n")
+
+
 @pytest.mark.usefixtures("renderer")
 def test_the_command_plays_and_steps(command, tmp_path):
     code, out, _ = command("demo", "2", "--fast", "--out", str(tmp_path))
