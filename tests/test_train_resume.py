@@ -277,6 +277,20 @@ def test_what_is_no_checkpoint_is_refused_and_never_unpickled(kind, tmp_path, mo
     assert not (tmp_path / "exploded").exists()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_checkpoint_with_a_bit_flipped_anywhere_is_refused(seed, tmp_path):
+    run = trainer(tmp_path / NAME)
+    list(run.fit(1))
+    content, rng = bytearray(run.path.read_bytes()), np.random.default_rng(seed)
+    for _ in range(100):
+        at, bit = rng.integers(len(content)), 1 << rng.integers(8)
+        content[at] ^= bit
+        run.path.write_bytes(content)
+        with pytest.raises(DataError, match="refused"):
+            trainer(run.path).resume()
+        content[at] ^= bit
+
+
 def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path):
     run = trainer(tmp_path / NAME)
     list(run.fit(1))

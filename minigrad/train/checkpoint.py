@@ -7,13 +7,14 @@ import json
 import struct
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
 from minigrad import backend, files
 from minigrad.errors import DataError, MissingPackageError, facts
 
-_KEY = "minigrad"
+_KEY, _SUM = "minigrad", "crc32"
 NAME = "checkpoint.safetensors"
 
 
@@ -36,7 +37,8 @@ def safetensors() -> Any:
 def save_checkpoint(path: str | Path, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
     """Write ``arrays`` (of any library) and ``meta`` to ``path``, whole or not at all."""
     host = {k: np.array(backend.to_host(v), order="C", ndmin=0) for k, v in arrays.items()}
-    content = safetensors().save(host, metadata={_KEY: to_json(meta)})
+    text = to_json(meta)
+    content = safetensors().save(host, metadata={_KEY: text, _SUM: _checksum(host, text)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, content)
@@ -57,7 +59,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, 
     """The arrays and the JSON part of a checkpoint.
 
     Raises:
-        DataError: no such file, not a safetensors file, truncated, or not one of ours.
+        DataError: no such file, not a safetensors file, truncated, damaged, or not one of ours.
     """
     path = Path(path)
     module = safetensors()
@@ -66,12 +68,25 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, 
         arrays = module.load(content)
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])
-        meta = json.loads(header["__metadata__"][_KEY])
+        text, checksum = (header["__metadata__"][key] for key in (_KEY, _SUM))
+        if checksum != _checksum(arrays, text):
+            raise ValueError("bytes that changed since they were written")
+        meta = json.loads(text)
     except OSError as error:
         raise DataError(facts(f"{path}: no checkpoint", expected="a file", got=error)) from error
     except Exception as error:  # whatever the parser found: the file is not a checkpoint of ours
         raise files.corrupt(path, "a minigrad checkpoint (safetensors)", repr(error)) from error
     return arrays, meta
+
+
+def _checksum(arrays: dict[str, np.ndarray], text: str) -> str:
+    """Of names, dtypes, shapes and bytes, in the order of the names, and of ``text``."""
+    checksum = crc32(text.encode())
+    for name, array in sorted(arrays.items()):
+        checksum = crc32(f"{name} {array.dtype.name} {array.shape}".encode(), checksum)
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)  # as in the file
+        checksum = crc32(np.ascontiguousarray(little).data, checksum)
+    return f"{checksum:08x}"
 
 
 def pack_optimizer(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
