@@ -384,7 +384,7 @@ def test_info_tells_the_versions_and_why_there_is_no_gpu(run):
 
 
 def test_info_tells_the_renderers_or_how_to_get_one(run, monkeypatch):
-    found = [("dot", lambda: True, None), ("other", lambda: False, None)]
+    found = [("dot", lambda: True, lambda dot, form: b"drawn"), ("other", lambda: False, None)]
     for here, words in ((found, "renderers: dot\n"), (found[1:], "none; pip install")):
         monkeypatch.setattr(render, "_RENDERERS", here)
         assert words in run("info").stdout

@@ -114,8 +114,8 @@ def render(dot: str, form: str) -> bytes:
 
 
 def renderers() -> list[str]:
-    """The names of those that are here, in the order in which ``render`` tries them."""
-    return [name for name, found, _ in _RENDERERS if found()]
+    """The names of those that draw here, in the order in which ``render`` tries them."""
+    return [name for name, found, run in _RENDERERS if found() and _draws(run)]
 
 
 def mimebundle(y: Box) -> dict[str, str]:
@@ -168,6 +168,14 @@ _RENDERERS: list[tuple[str, Callable[[], bool], Callable[[bytes, str], bytes]]] 
     ("dot", _has_dot, _by_dot),
     ("pygraphviz", _has_pygraphviz, _by_pygraphviz),
 ]
+
+
+def _draws(run: Callable[[bytes, str], bytes]) -> bool:
+    """Whether it draws: pygraphviz is of no use where the system has no libX11, say."""
+    try:
+        return bool(run(b"digraph {a}", "svg"))
+    except (subprocess.SubprocessError, OSError):
+        return False
 
 
 def _too_slow(name: str) -> RenderError:

@@ -247,6 +247,16 @@ def test_second_renderer_is_used_when_the_first_fails(monkeypatch):
     assert render.render("digraph {}", "svg") == b"drawn"
 
 
+@pytest.mark.parametrize("error", [subprocess.CalledProcessError(1, "x"), OSError("no")], ids=repr)
+def test_what_is_installed_and_cannot_draw_is_no_renderer(monkeypatch, error):
+    def fail(dot, form):
+        raise error
+
+    entries = [("first", lambda: True, fail), ("second", lambda: True, lambda dot, form: b"drawn")]
+    monkeypatch.setattr(render, "_RENDERERS", entries)
+    assert render.renderers() == ["second"]
+
+
 def test_dot_on_path_is_preferred(monkeypatch):
     assert [name for name, _, _ in render._RENDERERS] == ["dot", "pygraphviz"]
     monkeypatch.setattr(shutil, "which", lambda name: None)
