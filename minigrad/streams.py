@@ -9,6 +9,8 @@ from typing import Any
 
 def prepare() -> None:
     """Make the standard streams take any letter and outlive their readers."""
+    if os.environ.get("COLUMNS") == "0":  # unknown, as some consoles say it: rich prints nothing
+        del os.environ["COLUMNS"]
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # it was closed, as a service may do
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115

@@ -383,6 +383,15 @@ def test_info_tells_the_versions_and_why_there_is_no_gpu(run):
     assert run("--version").stdout == f"minigrad {mg.__version__}\n"
 
 
+@pytest.mark.parametrize("args", ["ops", "verify nope", "train --help"])
+def test_a_console_that_says_it_has_no_columns_is_written_to(tmp_path, args):
+    command = [sys.executable, "-m", "minigrad", *args.split()]
+    done = subprocess.run(
+        command, capture_output=True, cwd=tmp_path, env={**os.environ, "COLUMNS": "0"}, check=False
+    )
+    assert (done.stdout + done.stderr).strip()
+
+
 def test_info_tells_the_renderers_or_how_to_get_one(run, monkeypatch):
     found = [("dot", lambda: True, lambda dot, form: b"drawn"), ("other", lambda: False, None)]
     for here, words in ((found, "renderers: dot\n"), (found[1:], "none; pip install")):
