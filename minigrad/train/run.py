@@ -133,7 +133,10 @@ def _settings(spec: Recipe) -> dict[str, Any]:
 def _check(device: str, dtype: str) -> None:
     reason = backend.unavailable(device)
     if reason:
-        raise UsageError(facts("train: device", expected="one that computes", got=reason))
+        remedy = backend.REMEDY if "CuPy" in reason else ""
+        raise UsageError(
+            facts("train: device", expected="one that computes", got=reason, remedy=remedy)
+        )
     if dtype not in ("float32", "float64"):
         raise UsageError(facts("train: dtype", expected="float32 or float64", got=repr(dtype)))
 
