@@ -1,5 +1,6 @@
 """Checkpoints: whole at every moment, refused when damaged, and continued bit for bit."""
 
+import json
 import os
 import pickle
 import random
@@ -289,6 +290,14 @@ def test_a_checkpoint_with_a_bit_flipped_anywhere_is_refused(seed, tmp_path):
         with pytest.raises(DataError, match="refused"):
             trainer(run.path).resume()
         content[at] ^= bit
+
+
+def test_a_checkpoint_without_a_checksum_is_taken(tmp_path):
+    run = trainer(tmp_path / NAME)
+    list(run.fit(1))
+    arrays, meta = tr.load_checkpoint(run.path)
+    run.path.write_bytes(safetensors.save(arrays, {"minigrad": json.dumps(meta)}))
+    trainer(run.path).resume()
 
 
 def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path):
