@@ -345,10 +345,10 @@ ORDERS = {
 
 @pytest.mark.parametrize("values", [slice(None), slice(3, 4), [3, 3, 0]])
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize(("seed", "dtype"), [(0, "f8"), (1, "f4"), (2, "f8")])
+@pytest.mark.parametrize(("seed", "dtype"), [(0, "f8"), (1, "f4")])
 def test_ties_of_three_or_more_may_be_broken_in_any_order(values, order, seed, dtype):
     rng = np.random.default_rng(seed)
-    for x in ([1, 1, 1, 5], [0, 1, 1, 1, 2], 255 * rng.integers(0, 2, 32)):
+    for x in ([1, 1, 1, 5], [0, 1, 1, 1, 2], 255 * rng.integers(0, 2, 12)):
         forward, backward = in_order(values, ORDERS[order])
         at = [np.array(x, dtype)]
         report = check_backward(forward, backward, at, rng=seed)
