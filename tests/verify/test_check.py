@@ -1,5 +1,6 @@
 """What a check says, what it leaves alone, and what makes the checker itself fail."""
 
+import importlib
 import io
 import json
 import sys
@@ -63,10 +64,17 @@ def test_a_report_is_as_wide_as_the_terminal_and_at_most_100(monkeypatch, column
     assert widest - 5 < max(len(line.rstrip()) for line in lines) <= widest
 
 
+@pytest.fixture
+def briefly(monkeypatch):
+    """A campaign makes 20 identical calls where it makes 1,500: ``test_corpus.py`` needs those."""
+    monkeypatch.setattr(importlib.import_module("minigrad.verify.campaign"), "_SOAK", 20)
+
+
 def checked(name, **options):
     return check_backward(*corpus.WRONG[name][0](), INPUTS, params=EPS, **options)
 
 
+@pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("alone", [np.array([0.5, -1.5, 2.0]), mg.tensor([[0.5, 2.0]]), 0.5])
 def test_an_array_a_tensor_or_a_number_is_one_input(alone):
     def pull(xp, y_bar, x):
@@ -163,6 +171,7 @@ def test_where_every_cotangent_is_rounding_nothing_is_proven():
     assert report.verdict == "VACUOUS", str(report)
 
 
+@pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("ramp", [lambda xp, x: xp.maximum(x - 9, 0), lambda xp, x: 0 * x])
 def test_where_every_cotangent_is_0_none_of_the_checks_proves_anything(ramp):
     f = lambda x: ramp(mg if hasattr(x, "node") else np, x)  # noqa: E731
@@ -723,6 +732,7 @@ HEADS = {  # what may follow a normalization: y no longer has the shape of x
 }
 
 
+@pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("head", HEADS)
 def test_a_normalization_may_be_followed_by_what_changes_its_shape(head, dtype, rng):
@@ -745,6 +755,7 @@ def test_a_normalization_may_be_followed_by_what_changes_its_shape(head, dtype, 
     assert [(finding.input, finding.cause) for finding in report.findings] == [("beta", "sign")]
 
 
+@pytest.mark.usefixtures("briefly")
 def test_eps_may_have_another_name():
     normalize, backward = corpus.RIGHT["closed form"]()
     epsilon = lambda x, gamma, beta, epsilon: normalize(x, gamma, beta, epsilon)  # noqa: E731
@@ -1086,6 +1097,7 @@ FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_the_checker_is_noticed(monkeypatch, fault):
     where, name, instead, noticed_by = FAULTS[fault]
