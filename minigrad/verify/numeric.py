@@ -349,8 +349,7 @@ def _two_sided(
         moved = inputs[k].copy()
         moved.reshape(-1)[where] += shift
         at.append(moved.reshape(-1)[where])
-        with np.errstate(all="ignore"):
-            y = np.array(f(*inputs[:k], moved, *inputs[k + 1 :]))
+        y = np.array(f(*inputs[:k], moved, *inputs[k + 1 :]))
         values.append(_blocks(y, len(where)))
     return values[0], values[1], (at[0] - at[1])[:, None]
 

@@ -228,11 +228,11 @@ def arrays_in(thing: Any, depth: int = 4) -> Iterator[np.ndarray]:
 
 def copied(value: Any) -> Any:
     """``value`` with a copy of every array in it, in lists, tuples and dictionaries, too."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
     if isinstance(value, dict):
         return {key: copied(entry) for key, entry in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(copied, value))
-    return value.copy() if isinstance(value, np.ndarray) else value
+    return type(value)(map(copied, value)) if type(value) in (list, tuple) else value
 
 
 def _held(value: Any) -> Iterator[np.ndarray]:
