@@ -5,6 +5,7 @@
 // writes outside, shows. For a sanitizer every CUDA thread is a std::thread; else all take turns in
 // one, each until it has to wait, which takes a tenth of the time.
 #define MINIGRAD_HOST
+#undef _FORTIFY_SOURCE  // its longjmp takes another stack for an error
 #include <atomic>
 #include <bit>
 #include <cmath>
@@ -23,6 +24,7 @@
 #include <mutex>
 #include <thread>
 #else
+#include <csetjmp>
 #include <functional>
 #include <ucontext.h>
 #endif
@@ -190,49 +192,67 @@ private:
     std::vector<std::thread> threads;
 };
 #else
+// Once begun, a fiber goes from one piece of work to the next: calls of the system cost more than
+// all else here, and so does swapcontext, which asks for the mask of signals each time.
 struct Fiber {
-    ucontext_t context;
+    static constexpr std::size_t SIZE = 1 << 16;
+    std::unique_ptr<char[]> stack{new char[SIZE]};
     std::function<void()> work;
-    bool is_done = false;
+    std::jmp_buf here;
+    bool has_begun = false, is_done = false;
 };
 
-inline thread_local ucontext_t scheduler;
+inline thread_local std::jmp_buf scheduler;
 inline thread_local Fiber* running = nullptr;
-inline thread_local std::vector<std::unique_ptr<char[]>> stacks;  // the next launch has them, too
+inline thread_local std::vector<std::unique_ptr<Fiber>> fibers;  // the next launch has them, too
+
+inline void pause() {
+    if (_setjmp(running->here) == 0) _longjmp(scheduler, 1);
+}
 
 inline void take_turns() {
     const auto place = std::tuple(current, threadIdx, blockIdx);
-    swapcontext(&running->context, &scheduler);
+    pause();
     std::tie(current, threadIdx, blockIdx) = place;
+}
+
+inline void begin() {
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = running->stack.get();
+    context.uc_stack.ss_size = Fiber::SIZE;
+    makecontext(&context, [] { for (;; pause()) running->work(), running->is_done = true; }, 0);
+    running->has_begun = true;
+    setcontext(&context);
+}
+
+inline void go_on() {
+    if (_setjmp(scheduler) != 0) return;
+    if (running->has_begun) _longjmp(running->here, 1);
+    begin();
 }
 
 class Crew {
 public:
     template <class F>
     void hire(F work) {
-        if (stacks.size() == fibers.size()) stacks.emplace_back(new char[STACK]);
-        Fiber& fiber = *fibers.emplace_back(std::make_unique<Fiber>());
-        fiber.work = work;
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = stacks[fibers.size() - 1].get();
-        fiber.context.uc_stack.ss_size = STACK;
-        fiber.context.uc_link = &scheduler;
-        makecontext(&fiber.context, [] { running->work(), running->is_done = true; }, 0);
+        if (fibers.size() == size) fibers.push_back(std::make_unique<Fiber>());
+        fibers[size]->work = work;
+        fibers[size++]->is_done = false;
     }
     void finish() {
         for (bool is_left = true, forward = true; is_left; forward = !forward) {
             is_left = false;
-            for (std::size_t i = 0; i < fibers.size(); ++i) {
-                running = fibers[forward ? i : fibers.size() - 1 - i].get();
-                if (!running->is_done) swapcontext(&scheduler, &running->context);
+            for (std::size_t i = 0; i < size; ++i) {
+                running = fibers[forward ? i : size - 1 - i].get();
+                if (!running->is_done) go_on();
                 is_left |= !running->is_done;
             }
         }
     }
 
 private:
-    static constexpr std::size_t STACK = 1 << 16;
-    std::vector<std::unique_ptr<Fiber>> fibers;
+    std::size_t size = 0;
 };
 #endif
 
