@@ -119,13 +119,17 @@ class Library:
 
 @cache
 def _companions(text: str, instance: str) -> tuple[str, ...]:
-    """The instances that are compiled together: all of a file of the package, for one real type."""
+    """The instances that are compiled together: all of a file of the package, for one real type;
+    of a text that a test has changed, those of the same types."""
     real = "float" if "float" in instance else "double"
     for name, instances in SOURCES.items():
         if instance in instances and source(name) == text:
             plain = [other for other in instances if "float" not in other and "double" not in other]
             return (*plain, *(other for other in instances if real in other))
-    return (instance,)  # a text that a test has changed
+    everything = dict.fromkeys(other for instances in SOURCES.values() for other in instances)
+    _, _, types = instance.partition("<")
+    alike = [other for other in everything if other.partition("<")[2] == types]
+    return tuple(other for other in alike if f"{other.partition('<')[0]}(" in text)
 
 
 @cache
