@@ -2,13 +2,15 @@
 
 import ast
 import gc
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
 from linecache import getline
-from types import CellType, FrameType, ModuleType
+from types import CellType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 from weakref import ref
 
@@ -17,12 +19,17 @@ import numpy as np
 from minigrad.context import setting
 from minigrad.core.node import Node, ancestors, leaf
 from minigrad.core.sweep import backward_sweep, forward_sweep
+from minigrad.errors import DTypeError
 from minigrad.observer import Observer, is_ours
+from minigrad.ops import concatenate, matmul, sqrt, stack
+from minigrad.protocol import tracked
 from minigrad.tensor import Tensor
 from minigrad.verify.subject import Subject, is_pair
 
 _ZERO = 1e-12  # of the cotangents of other operands: what is left of one that cancels
 _LONG = 60  # characters of an expression that are shown
+
+_MADE: ContextVar[list] = ContextVar("tensors that were made in a trace")
 
 Edge = tuple[Node, int]  # a node and the number of one of its operands
 
@@ -146,13 +153,17 @@ class Graph:
 
     def _count_turns(self) -> None:
         """Tell apart what the same code made, time after time."""
+        for nodes in self.again():
+            for i, node in enumerate(nodes):
+                node.origin = replace(node.origin, turn=(i + 1, len(nodes)))
+
+    def again(self) -> list[list[Node]]:
+        """The values that the same code made."""
         same: dict[tuple, list[Node]] = {}
         for node in self.consumers:
             if node.origin is not None:
-                same.setdefault((node.origin, node.op), []).append(node)
-        for nodes in same.values():
-            for i, node in enumerate(nodes):
-                node.origin = replace(node.origin, turn=(i + 1, len(nodes)))
+                same.setdefault((node.origin.text, node.origin.lines, node.op), []).append(node)
+        return list(same.values())
 
     def _consumers(self) -> dict[Node, list[Edge]]:
         nodes = [node for node in ancestors(self.root, self.leaves) if node.requires_grad]
@@ -219,6 +230,134 @@ def known(bar: Any, node: Node) -> np.ndarray:
     return np.zeros(node.value.shape) if bar is None else np.asarray(bar, np.float64)
 
 
+class _Traced(Tensor):
+    """A tensor that passes for an array in more places: elements of it may be assigned, and what
+    moves elements, or is written with ops, need not be one."""
+
+    __slots__ = ()
+
+    def __init__(self, array: Any, node: Node | None = None):
+        super().__init__(array, node)
+        _MADE.get([]).append(ref(self))
+
+    def __array_function__(self, func: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
+        if func.__name__ in _WRITTEN:
+            return _WRITTEN[func.__name__](*args, **kwargs)
+        try:
+            found = super().__array_function__(func, types, args, kwargs)
+        except DTypeError:
+            return _moved(func, args, kwargs)
+        return _Traced(found) if func.__name__.endswith("_like") else found
+
+    def __getattr__(self, name: str) -> Any:
+        """Methods of arrays that tensors have not."""
+        if name.startswith("_") or not hasattr(np.ndarray, name) or not hasattr(np, name):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: getattr(np, name)(self, *args, **kwargs)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Make this the array with other elements; its former self stays in the graph.
+
+        No code is noted for that: elements that stay as they are say nothing about it.
+        """
+        if not tracked([self, value]):
+            super().__setitem__(key, value)
+            return
+        value = value if isinstance(value, Tensor) else _Traced(np.asarray(value, self.dtype))
+        places = np.arange(1, self.size + 1).reshape(self.shape)
+        others = np.arange(self.size + 1, self.size + value.size + 1)
+        places[key] = others.reshape(value.shape)
+        with setting(observer=None):
+            new = _flat([self, value])[places]
+        self.array, self.node = new.array, new.node
+
+
+_WRITTEN: dict[str, Callable] = {
+    "dot": matmul,
+    "norm": lambda x, axis=None, keepdims=False: sqrt((x * x).sum(axis=axis, keepdims=keepdims)),
+    "outer": lambda x, y: x.flatten()[:, None] * y.flatten(),
+}
+
+
+def _flat(tensors: list) -> Any:
+    """A zero, and after it the elements of all of these."""
+    return concatenate([np.zeros(1), *(one.reshape(-1) for one in tensors)])
+
+
+def _moved(func: Callable, args: tuple, kwargs: dict) -> Any:
+    """What a function of NumPy makes of tensors whose elements it moves, or adds zeros to.
+
+    It moves their numbers, too: so it is known which element comes from where.
+    """
+    found: list = []
+
+    def numbers(value: Any) -> Any:
+        if tracked(value) and isinstance(value, (list, tuple)):
+            return [numbers(one if isinstance(one, Tensor) else _Traced(one)) for one in value]
+        if not isinstance(value, Tensor):
+            return value
+        start = 1 + sum(one.size for one in found)
+        found.append(value)
+        return np.arange(start, start + value.size).reshape(value.shape)
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [plain(one) for one in value]
+        return value.numpy() if isinstance(value, Tensor) else value
+
+    places = func(*map(numbers, args), **kwargs)
+    moved, y = _flat(found)[places], func(*map(plain, args), **kwargs)
+    if not np.array_equal(moved.numpy(), y):
+        raise DTypeError(f"{func.__name__} does more than to move elements")
+    return moved
+
+
+class _NumPy(ModuleType):
+    """NumPy for code that is traced: arrays that it fills later are tensors from the start."""
+
+    def __init__(self):
+        super().__init__("numpy")
+        for name in ("zeros", "empty", "ones", "full"):
+            setattr(self, name, self._made_by(getattr(np, name)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    @staticmethod
+    def _made_by(func: Callable) -> Callable:
+        def make(*args: Any, **kwargs: Any) -> Any:
+            found = func(*args, **kwargs)
+            return _Traced(found) if found.dtype.kind == "f" else found
+
+        return make
+
+    def array(self, values: Any, *args: Any, **kwargs: Any) -> Any:
+        """A list of tensors is stacked; assignments to a copy do not change a tensor."""
+        if isinstance(values, (list, tuple)) and tracked(values):
+            return stack([self.array(one) for one in values])
+        return values if isinstance(values, Tensor) else np.array(values, *args, **kwargs)
+
+
+def _with_numpy(forward: Any) -> Any:
+    """A function, or a method, and the functions beside it, with another NumPy."""
+    func = getattr(forward, "__func__", forward)
+    if not isinstance(func, FunctionType):
+        return forward
+    numpy, names = _NumPy(), dict(func.__globals__)
+
+    def copied(one: FunctionType) -> FunctionType:
+        copy = FunctionType(one.__code__, names, one.__name__, one.__defaults__, one.__closure__)
+        copy.__kwdefaults__ = one.__kwdefaults__
+        return copy
+
+    for name, value in func.__globals__.items():
+        if value is np:
+            names[name] = numpy
+        elif isinstance(value, FunctionType) and value.__globals__ is func.__globals__:
+            names[name] = copied(value)
+    return MethodType(copied(func), forward.__self__) if func is not forward else copied(func)
+
+
 def trace(subject: Subject) -> Graph | None:
     """The graph of the forward; None where its result is none of its operations.
 
@@ -227,23 +366,17 @@ def trace(subject: Subject) -> Graph | None:
     """
     leaves = [leaf(x, True, name) for x, name in zip(subject.inputs, subject.names, strict=True)]
     made: list[ref] = []
-
-    class Traced(Tensor):
-        __slots__ = ()
-
-        def __init__(self, array: Any, node: Node | None = None):
-            super().__init__(array, node)
-            made.append(ref(self))
-
+    token = _MADE.set(made)
     try:
-        forward = deepcopy(subject.forward)
+        forward = _with_numpy(deepcopy(subject.forward))
         with setting(observer=_Places(), recording=True, scope=None):
-            pair = forward(*(Traced(one.value, one) for one in leaves), **subject.params)
+            pair = forward(*(_Traced(one.value, one) for one in leaves), **subject.params)
         y: Any = pair[0] if is_pair(pair) else None
-        root = y.node if isinstance(y, Traced) and y.requires_grad else None
+        root = y.node if isinstance(y, _Traced) and y.requires_grad else None
         del forward, pair, y
         return Graph(root, leaves) if root is not None else None
     finally:
+        _MADE.reset(token)
         _give_back([tensor for one in made if (tensor := one()) is not None])
 
 
@@ -258,6 +391,21 @@ def _give_back(kept: list[Tensor]) -> None:
         elif not isinstance(holder, (list, FrameType)):
             items = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
             items.update({name: arrays[id(t)] for name, t in items.items() if id(t) in arrays})
+
+
+def is_told(node: Node) -> bool:
+    """Whether it stands in the code: it is an input, or an expression made it."""
+    return node.op is None or node.origin is not None
+
+
+def is_square(x: Any) -> bool:
+    """Whether it has another transpose of the same shape."""
+    return np.ndim(x) > 1 and x.shape[-1] == x.shape[-2] > 1
+
+
+def every_time(text: str) -> str:
+    """What is said of code that ran once, for all times that it ran."""
+    return re.sub(r", time \d+ of \d+\)", ", every time)", text)
 
 
 def said(node: Node) -> str:

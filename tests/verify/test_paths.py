@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from minigrad.verify import check_backward
+from minigrad.verify.subject import Subject
+from minigrad.verify.traced import said, trace
 from verify import students
 
 
@@ -95,6 +97,37 @@ def test_a_forward_that_fills_an_array_has_a_cause_without_a_place(rng):
 
     (found,) = causes(forward, lambda y_bar, x: (y_bar * x,), rng.normal(size=5))
     assert "line" not in found
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        np.ravel, np.copy, np.diag, np.triu, lambda x: np.tile(x, (2, 1)), lambda x: x.repeat(2),
+        lambda x: np.hstack([x, np.ones((4, 1))]), lambda x: np.roll(x, 1, axis=0),
+        lambda x: np.take_along_axis(x, np.array([[0, 0], [1, 3], [2, 1], [3, 2]]), axis=1),
+        lambda x: np.outer(x[0], x[1]),
+    ],
+)  # fmt: skip
+def test_a_function_that_moves_elements_is_followed(move, rng):
+    def forward(x):
+        h = np.exp(x)
+        return move(h), h
+
+    x = rng.normal(size=(4, 4))
+    graph = trace(Subject(forward, None, (x,), {}, ("x",)))
+    y_bar = rng.normal(size=forward(x)[0].shape)
+    (found,), _ = graph.pull(y_bar)
+    ways = 1e-6 * np.eye(16).reshape(16, 4, 4)
+    slopes = [((forward(x + w)[0] - forward(x - w)[0]) * y_bar).sum() / 2e-6 for w in ways]
+    np.testing.assert_allclose(found.reshape(-1), slopes, rtol=1e-6, atol=1e-8)
+
+
+def test_a_list_that_is_made_an_array_is_followed(rng):
+    def forward(x):
+        return np.array([np.sin(one) for one in x]), x
+
+    graph = trace(Subject(forward, None, (rng.normal(size=5),), {}, ("x",)))
+    assert "np.sin(one)" in " ".join(map(said, graph.consumers))
 
 
 @pytest.mark.parametrize(
