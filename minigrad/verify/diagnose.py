@@ -64,8 +64,9 @@ def cause_of(
     each = zip(*(expected_of(one).values for one in y_bar), strict=True)
     right = [np.stack(values).astype(np.float64) for values in each]  # of every input
     right[k] = expected
-    cause = _of_all(subject, k, y_bar, got, right, expected_of, followed)
-    return "; ".join(filter(None, (place, cause))) or _narrow(random[0].got.dtype, got, expected)
+    cause, between = _of_all(subject, k, y_bar, got, right, expected_of, followed)
+    cause = cause or _narrow(random[0].got.dtype, got, expected)
+    return "; ".join(filter(None, (place, cause, between)))
 
 
 def _of_all(
@@ -76,8 +77,11 @@ def _of_all(
     right: list[np.ndarray],
     expected_of: Callable[[np.ndarray], Expected],
     followed: Followed,
-) -> str:
-    """What explains all elements of a cotangent: arrays of it for some ``y_bar``, stacked."""
+) -> tuple[str, str]:
+    """What explains all elements of a cotangent: arrays of it for some ``y_bar``, stacked.
+
+    Where that does not tell the place, the second text is the code between which it is wrong.
+    """
     tolerance = tolerance_of(got, right[k])
     norm = norm_paths.norm_of(subject, y_bar, right[0])
     found = (
@@ -87,7 +91,7 @@ def _of_all(
         or mixups.nonlinear(subject, k, y_bar, got, tolerance)
     )
     if found:
-        return found
+        return found, ""
     paths = followed.paths(subject, y_bar, right)
     where = paths.wrong(k, tolerance) if paths else ""
     if where:
@@ -95,11 +99,11 @@ def _of_all(
     else:
         what = mixups.explain(subject, k, y_bar, got, right, tolerance, expected_of)
         where = followed.fault(paths) if paths and not norm else ""
-    return (
-        "; ".join(filter(None, (what, where)))
-        or mixups.local(subject, k, y_bar, got, right[k])
-        or mixups.reach(subject, k, y_bar.shape[1:], expected_of)
-    )
+    if where:
+        return "; ".join(filter(None, (what, where))), ""
+    what = what or mixups.local(subject, k, y_bar, got, right[k])
+    what = what or mixups.reach(subject, k, y_bar.shape[1:], expected_of)
+    return what, followed.between(paths) if paths and not norm else ""
 
 
 def _in_float64(subject: Subject, k: int, samples: list[Sample]) -> tuple[Subject, list[Sample]]:

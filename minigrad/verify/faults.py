@@ -7,23 +7,41 @@ explain them. There a local derivative is wrong, or another value stands for an 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from functools import cached_property
-from itertools import islice, pairwise, product
+from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 
-from minigrad.core.node import Node
+from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep
 from minigrad.verify.fit import close
 from minigrad.verify.paths import Paths, explains, paths_of
 from minigrad.verify.subject import FAILURES, Subject
-from minigrad.verify.traced import Edge, known, said, said_operand
+from minigrad.verify.traced import (
+    Edge,
+    every_time,
+    is_square,
+    is_told,
+    known,
+    said,
+    said_operand,
+)
 
 _MOST = 1e9  # multiplications in singular value decompositions, at most: about a second
 _PUSH = 1e4  # multiplications that take as long as to push a tangent through an op
-_TRIES = 1000  # other operands that are tried
+_TRIES = 1000  # other operands that are tried, if their rules are not too many
+_RULES = 30_000  # rules that are run for that
 _STEPS = 8  # ops of a run, at most
 _CUTOFF = 1e-10  # singular values that are zero, as a part of the largest
+_POWERS = 0, 1, 2, 3, -1, -2, -3
+_SMALL = 12  # what a formula divides or multiplies by, at most
+_NUMBER = r"-?[0-9/]+"  # a formula that is one
+_RESULT, _BAR = -1, -2  # parts of a backward that are no operands: its result and its cotangent
+_STANDS = "{} stands for {}"
+_TURNED = "{}a .T is missing, or one too many, at {}"
+_REVERSED = "{}{} is reversed"
 
 Run = list[Node]  # values that elementwise ops make one of another; the first is an operand
 
@@ -36,7 +54,7 @@ class Followed:
 
     def __init__(self):
         self._paths: dict[tuple, Paths | None] = {}
-        self._faults: dict[Paths, str] = {}
+        self._faults: dict[Paths, tuple[str, str]] = {}
 
     def paths(self, subject: Subject, y_bar: np.ndarray, right: list[np.ndarray]) -> Paths | None:
         """``paths_of`` the same."""
@@ -50,12 +68,19 @@ class Followed:
 
     def fault(self, paths: Paths) -> str:
         """What is wrong where the errors begin; empty where that cannot be told."""
+        return self._found(paths)[0]
+
+    def between(self, paths: Paths) -> str:
+        """The code between which the errors begin; empty where a fault or no such code is found."""
+        return self._found(paths)[1]
+
+    def _found(self, paths: Paths) -> tuple[str, str]:
         if paths not in self._faults:
-            self._faults[paths] = ""
+            self._faults[paths] = "", ""
             errors = Errors(paths)
-            if errors.cost <= _MOST:
-                with suppress(*FAILURES), np.errstate(all="ignore"):
-                    self._faults[paths] = next(filter(None, errors.explained()), "")
+            with suppress(*FAILURES), np.errstate(all="ignore"):
+                fault = next(filter(None, errors.explained()), "")
+                self._faults[paths] = fault, "" if fault else errors.between()
         return self._faults[paths]
 
 
@@ -68,8 +93,11 @@ class Errors:
 
     def __init__(self, paths: Paths):
         self.paths, self.graph = paths, paths.graph
-        off = zip(paths.got, paths.right, strict=True)
-        self.all = np.concatenate([(a - b).reshape(len(a), -1) for a, b in off], axis=1)
+        got, self._right = (
+            np.concatenate([a.reshape(len(a), -1) for a in each], axis=1)
+            for each in (paths.got, paths.right)
+        )
+        self.all = got - self._right
         self._others: dict[tuple[Node, Node], tuple | None] = {}
 
     @property
@@ -80,23 +108,37 @@ class Errors:
         products = [max(self.all.size, n) * min(self.all.size, n) ** 2 for n in sizes]
         return _PUSH * pushes + sum(products)
 
+    @property
+    def _most(self) -> int:
+        """How often other operands are tried: each time all rules may run."""
+        return min(_TRIES, _RULES // len(self.graph.consumers))
+
     def explained(self) -> Iterator[str]:
         """What may be wrong, the most telling first."""
-        chain = self._tightest()
-        operands = chain or list(self.graph.consumers)
-        local = [step for step in self._steps(operands) if self._other_derivative(step)]
+        if self.cost > _MOST:
+            yield self._each_time()
+            return
+        operands, local = self._tightest or list(self.graph.consumers), self._local
         runs = list(_runs(local))
         whole = [run for run in runs if _is_statement(run)]
         inside = {node for run in whole for node in run[1:]}  # of a line that may be wrong as one
-        yield self._formulas(whole, len(whole))
-        yield self._formulas([run for run in runs if run[-1] not in inside], len(local))
+        alone = whole + [step for step in local if step[-1] not in inside]
+        outside = [run for run in runs if run[-1] not in inside]
+        yield self._formulas(whole, len(alone))
+        yield self._formulas(outside, len(local))
         yield self._mistaken(operands, inside)
+        yield self._formulas(whole, len(alone), self._other_values)
+        yield self._formulas(outside, len(local), self._other_values)
+        yield self._each_time()
         yield from self._assigned()
-        alone = whole or local
-        if len(alone) == 1:
-            yield _derivative(alone[0][-1], *self._came(alone[0]))
-        if chain:
-            yield self._between(chain, is_local=bool(local))
+        is_alone = len(alone) == 1 and all(self._is_handed(x, alone[0][0]) for x in operands)
+        formulas = self._came(alone[0], self._other_values) if is_alone else ("", "")
+        yield _derivative(alone[0][-1], *formulas) if any(formulas) else ""
+        yield self._formulas([run for run in runs if run[-1] in inside], len(local))
+        yield self._mistaken(operands, set())
+        yield _derivative(alone[0][-1], "", "") if is_alone else ""
+        yield self._mistaken(operands, set(), cotangents=True)
+        yield self._formulas(alone, len(alone), self._other_values, most=2)
 
     # --- which value -----------------------------------------------------------------------------
 
@@ -115,6 +157,7 @@ class Errors:
         """Elements of a value that a cotangent reaches: behind a mask or an index, not all."""
         return np.any([bar.reshape(-1) != 0 for bar in self.paths.bars(node)], axis=0)
 
+    @cached_property
     def _tightest(self) -> list[Node]:
         """The values, the oldest first, of which each alone explains the error with fewest numbers.
 
@@ -128,31 +171,53 @@ class Errors:
                 if rank < len(part) and explains(part @ off, self.all.T):
                     ranks[node] = int(rank)
                     break
-        return [node for node, rank in ranks.items() if rank == min(ranks.values())]
+        least = [node for node, rank in ranks.items() if rank == min(ranks.values())]
+        return [node for node in least if is_told(node)]
 
-    def _between(self, chain: list[Node], is_local: bool) -> str:
-        """The code between which the errors begin."""
+    def between(self) -> str:
+        """The code between which the errors begin; empty where no value alone explains them."""
+        chain = self._tightest if self.cost <= _MOST else []
+        if not chain:
+            return ""
+        is_local = bool(self._local)
         first, last = chain[0], chain[-1]
         users = list(dict.fromkeys(node for node, _ in self.graph.consumers[last]))
         if len(chain) == 1 and len(users) != 1:
-            is_told = users and last.op is not None
-            return f"the cotangent of {said(first)} is wrong" if is_told else ""
-        if len(chain) == 1 and not is_local:
+            has_code = users and last.op is not None
+            return f"the cotangent of {said(first)} is wrong" if has_code else ""
+        if len(chain) == 1 and not is_local and is_told(users[0]):
             return f"what {said(users[0])} passes back to {said(first)} is wrong"
         if not users and first.op is None:  # that is all of the code
             return ""
         start = f"what is made of {said(last)}" if users else "y"
-        start = said(users[0]) if len(users) == 1 else start
+        start = said(users[0]) if len(users) == 1 and is_told(users[0]) else start
         what = "a local derivative is wrong" if is_local else "the error arises"
         return f"{what} on the way back from {start} to {said(first)}"
 
     # --- a local derivative ----------------------------------------------------------------------
 
+    @cached_property
+    def _local(self) -> list[Run]:
+        """Elementwise ops of which another derivative would be the whole fault."""
+        nodes = self._tightest or list(self.graph.consumers)
+        before = [p for node in self._tightest for p in node.parents if p in self.graph.consumers]
+        steps = self._steps(list(dict.fromkeys([*before, *nodes])))
+        return [step for step in steps if self._other_derivative(step)]
+
     def _steps(self, operands: Sequence[Node]) -> Iterator[Run]:
         for x in operands:
             for y in dict.fromkeys(node for node, _ in self.graph.consumers[x]):
-                if y.op.signature == "()" and y.value.shape == x.value.shape:
+                is_one = x.op is None or x.origin != y.origin  # not both inside of one expression
+                if y.op.signature == "()" and y.value.shape == x.value.shape and is_one:
                     yield [x, y]
+
+    @staticmethod
+    def _is_handed(x: Node, y: Node) -> bool:
+        """Whether ``x``, an older value, has the cotangent of ``y`` but for a constant."""
+        if x.index >= y.index or x.value.shape != y.value.shape:
+            return True
+        local = backward_sweep(y, np.ones(y.value.shape), [x])[x]
+        return local is not None and bool(np.ptp(local) <= 1e-9 * np.abs(local).max())
 
     def _other_derivative(self, run: Run) -> tuple[np.ndarray, np.ndarray, bool] | None:
         """That of the last value by the first, if another one explains all: elements it is known
@@ -169,20 +234,19 @@ class Errors:
             self._others[x, y] = found if fits else None
         return self._others[x, y]
 
-    def _formulas(self, runs: list[Run], others: int) -> str:
+    def _formulas(self, runs: list[Run], others: int, beside: Any = None, most: int = 1) -> str:
         """The derivative that is wrong, as it is and as it should be, where that is one alone.
 
         Of ``others`` that may be wrong as well, what hands a cotangent on takes the formula over.
         """
-        found = {run[-1]: both for run in runs if all(both := self._came(run))}
+        found = {run[-1]: both for run in runs if all(both := self._came(run, beside))}
         if others > 1:
-            found = {y: both for y, both in found.items() if not _hands_on(*both)}
-        if len(found) != 1:
-            return ""
-        ((y, both),) = found.items()
-        return _derivative(y, *both)
+            kept = {y: both for y, both in found.items() if not _hands_on(*both)}
+            found = kept if kept or most == 1 else found
+        is_told = 0 < len(found) <= most
+        return ", or ".join(_derivative(y, *both) for y, both in found.items()) if is_told else ""
 
-    def _came(self, run: Run) -> tuple[str, str]:
+    def _came(self, run: Run, beside: Any = None) -> tuple[str, str]:
         """Formulas of the derivative of the last value of a run by the first, as it came and as it
         should be; empty where none fits."""
         x, y = run[0], run[-1]
@@ -199,44 +263,118 @@ class Errors:
             v: np.broadcast_to(np.asarray(a, np.float64), y.value.shape)[alive]
             for v, a in values.items()
         }
-        return _formula(right[alive] + off, of), _formula(right[alive], of)
+        came, known = right[alive] + off, _formula(right[alive], of)
+        one, numbers = _formula(came, of), ("1",) if beside is None else ("1", "2", "1/2")
+        if re.fullmatch(_NUMBER, one) and one.lstrip("-") not in numbers:
+            return "", known  # what may be any number is seldom one that somebody wrote
+        others = {v: a[alive] for v, a in beside(y).items() if v not in of} if beside else {}
+        return one or _formula(came, others, powers=(1, 2)), known
+
+    def _other_values(self, y: Node) -> dict[str, np.ndarray]:
+        """The values of the code that have a name, and the shape of one."""
+        same = [node for node in self.graph.consumers if node.value.shape == y.value.shape]
+        return {name: node.value for node in same if node is not y and (name := _name(node))}
 
     # --- another value ---------------------------------------------------------------------------
 
-    def _mistaken(self, operands: Sequence[Node], but: set[Node]) -> str:
-        """Which value stands for an operand, or for the result, in the backward of an op."""
-        found: dict[tuple[Node, int], list[Node]] = {}
-        for (node, i), j, other in islice(self._alike(operands, but), _TRIES):
-            xs = tuple(other.value if n == j else x for n, x in enumerate(node.inputs))
-            y = other.value if j < 0 else node.value
+    def _mistaken(self, operands: Sequence[Node], but: set[Node], cotangents: bool = False) -> str:
+        """What stands for an operand, the result or its cotangent in the backward of an op."""
+        found: dict[tuple[Node, int, str], list[str]] = {}
+        edges = [edge for parent in operands for edge in self.graph.consumers[parent]]
+        edges = [edge for edge in edges if edge[0] not in but and is_told(edge[0])]
+        alike = (self._bars if cotangents else self._alike)(edges)
+        for (node, i), j, other, form, a in islice(alike, self._most):
+            (xs, y), bars = _with(node, j, a), a if j == _BAR else self.paths.bars(node)
             parents = tuple(p if n == i else None for n, p in enumerate(node.parents))
             wrong, parent = Node(node.op, node.params, parents, xs, y, None), node.parents[i]
-            bars = (backward_sweep(wrong, bar, [parent])[parent] for bar in self.paths.bars(node))
-            if self._comes((node, i), bars):
-                found.setdefault((node, j), []).append(other)
+            if self._comes((node, i), (backward_sweep(wrong, b, [parent])[parent] for b in bars)):
+                found.setdefault((node, j, form), []).append(other)
         if len(found) != 1:  # products commute: of several places none is told
             return ""
-        (((node, j), others),) = found.items()
-        what = said_operand(node, j) if j >= 0 else "the result"
-        words = " or ".join(map(said, others[:2]))
-        if what in map(said, others):  # two values of one name
+        (((node, j, form), others),) = found.items()
+        what = _said_part(node, j)
+        if what in others:  # two values of one name
             return ""
-        return f"{words} stands for {what} in the backward of {said(node)}"
+        return f"{form.format(' or '.join(others[:2]), what)} in the backward of {said(node)}"
 
-    def _alike(self, operands: Sequence[Node], but: set[Node]) -> Iterator[tuple[Edge, int, Node]]:
-        """Edges to these, the number of an operand there (-1: the result), and another value."""
-        edges = [edge for parent in operands for edge in self.graph.consumers[parent]]
-        edges = [edge for edge in edges if edge[0] not in but]
-        for edge, other in product(edges, self.graph.consumers):
-            for j, x in [*enumerate(edge[0].inputs), (-1, edge[0].value)]:
-                if np.ndim(x) and other.value.shape == x.shape and other.value is not x:
-                    yield edge, j, other
+    def _alike(self, edges: list[Edge]) -> Iterator[tuple[Edge, int, str, str, Any]]:
+        """An edge, a part of the backward there, and what may stand for it: how that is called,
+        the words for it, and the array, or a cotangent for each of ``y_bar``."""
+        for edge, own in ((edge, np.stack(self.paths.bars(edge[0]))) for edge in edges):
+            node, is_moved = edge[0], edge[0].op.signature != "()"
+            for j, x in [*enumerate(node.inputs), (_RESULT, node.value)]:
+                for other in self._values if np.ndim(x) else ():
+                    if other.value.shape == x.shape and other.value is not x:
+                        yield edge, j, said(other), _STANDS, other.value
+                if is_moved and is_square(x):
+                    yield edge, j, "", _TURNED, np.swapaxes(x, -1, -2)
+            if is_moved and is_square(node.value):
+                yield edge, _BAR, "", _TURNED, np.swapaxes(own, -1, -2)
+
+    def _bars(self, edges: list[Edge]) -> Iterator[tuple[Edge, int, str, str, Any]]:
+        """The same of other cotangents that are known before; of equal ones the first."""
+        for edge in edges:
+            seen, before = [np.stack(self.paths.bars(edge[0]))], set(ancestors(edge[0]))
+            for other in self._values:
+                bars = np.stack(self.paths.bars(other))
+                is_new = bars.shape == seen[0].shape and np.ptp(bars[0]) and other not in before
+                if is_new and not any(np.array_equal(bars, one) for one in seen):
+                    seen.append(bars)
+                    yield edge, _BAR, f"the cotangent of {said(other)}", _STANDS, bars
+
+    @cached_property
+    def _values(self) -> list[Node]:
+        """What stands in the code, first that which has a name."""
+        return sorted(filter(is_told, self.graph.consumers), key=lambda node: not _name(node))
+
+    def _each_time(self) -> str:
+        """What stands for an operand, or the result, each time that code runs again and again."""
+        again = [nodes for nodes in self.graph.again() if len(nodes) > 1]
+        for nodes, j, other, form, values in islice(self._alike_each_time(again), self._most):
+            if self._gives(nodes, j, values):
+                words = form.format(other, _said_part(nodes[0], j))
+                return f"{words} in the backward of {every_time(said(nodes[0]))}"
+        return ""
+
+    @staticmethod
+    def _alike_each_time(again: list[list[Node]]) -> Iterator[tuple[list, int, str, str, list]]:
+        for nodes in again:
+            for j in range(_RESULT, len(nodes[0].inputs)):
+                own = [_part(node, j) for node in nodes]
+                if is_square(own[0]):
+                    yield nodes, j, "", _TURNED, [np.swapaxes(x, -1, -2) for x in own]
+                for n in range(1, np.ndim(own[0]) + 1):
+                    axes = tuple(range(-n, 0))
+                    yield nodes, j, "", _REVERSED, [np.flip(x, axes) for x in own]
+                for group in again if np.ndim(own[0]) else ():
+                    for i in range(_RESULT, len(group[0].inputs)):
+                        values = [_part(node, i) for node in group]
+                        if list(map(np.shape, values)) == list(map(np.shape, own)):
+                            text = every_time(said(group[0]))
+                            text = text if i < 0 else f"{said_operand(group[0], i)} in {text}"
+                            yield nodes, j, text, _STANDS, values
+
+    def _gives(self, nodes: list[Node], j: int, values: list) -> bool:
+        """Whether these values, in the place of parts of some nodes, explain all."""
+        own = [(node, node.inputs, node.value) for node in nodes]
+        try:
+            for node, a in zip(nodes, values, strict=True):
+                node.inputs, node.value = _with(node, j, a)
+            for y_bar, right, error in zip(self.paths.y_bar, self._right, self.all, strict=True):
+                found = self.graph.pull(y_bar)[0]
+                off = np.concatenate([x_bar.reshape(-1) for x_bar in found]) - right
+                if not explains(off, error):
+                    return False
+            return True
+        finally:
+            for node, inputs, value in own:
+                node.inputs, node.value = inputs, value
 
     def _assigned(self) -> Iterator[str]:
         """Where elements are taken repeatedly, and only one cotangent of each counts."""
         for edge in (edge for edges in self.graph.consumers.values() for edge in edges):
             node, bars = edge[0], self.paths.bars(edge[0])
-            if node.op.name == "getitem":
+            if node.op.name == "getitem" and is_told(node):
                 last = [np.zeros(node.parents[0].value.shape) for _ in bars]
                 for x_bar, bar in zip(last, bars, strict=True):
                     x_bar[node.params["key"]] = bar
@@ -284,27 +422,61 @@ def _derivative(y: Node, came: str, right: str) -> str:
 
 
 def _hands_on(came: str, right: str) -> bool:
-    """Whether a derivative should be 1, or 1 and 0; one that came without the zeros lacks them."""
-    return right == "1" or (bool(re.search("[<>]", right)) and came != "1")
+    """Whether a derivative should be a number, or 1 and 0; a number that came lacks the zeros."""
+    return bool(re.fullmatch(_NUMBER, right)) or (
+        bool(re.search("[<>]", right)) and not re.fullmatch(_NUMBER, came)
+    )
+
+
+def _part(node: Node, j: int) -> Any:
+    return node.value if j == _RESULT else node.inputs[j]
+
+
+def _with(node: Node, j: int, a: Any) -> tuple[tuple, Any]:
+    """Operands and result of a node, but for one; the rule of tanh reads y from x."""
+    is_tanh = j == _RESULT and node.op.name == "tanh"
+    xs = tuple(a if n == j else x for n, x in enumerate(node.inputs))
+    return ((np.arctanh(a),) if is_tanh else xs), a if j == _RESULT else node.value
+
+
+def _said_part(node: Node, j: int) -> str:
+    kinds = {_RESULT: "the result", _BAR: "the cotangent of the result"}
+    return kinds.get(j) or said_operand(node, j)
 
 
 def _name(node: Node) -> str:
-    return node.origin.name if node.origin is not None else ""
+    """What the code calls a value; empty where it does not, or several times."""
+    return (node.origin.name if node.origin is not None else node.name) or ""
 
 
-def _formula(d: np.ndarray, values: dict[str, np.ndarray]) -> str:
+def _formula(d: np.ndarray, values: dict[str, np.ndarray], powers=_POWERS) -> str:
     """A short formula of a local derivative in one of these values; empty where none fits."""
     for v, a in values.items():
         forms = {
-            "1": a**0, "-1": -(a**0), v: a, f"-{v}": -a, f"2 {v}": 2 * a, f"{v}/2": a / 2,
-            f"{v}^2": a * a, f"-{v}^2": -a * a, f"3 {v}^2": 3 * a * a, f"1 - {v}": 1 - a,
-            f"{v} - 1": a - 1, f"1 - {v}^2": 1 - a * a, f"1 + {v}^2": 1 + a * a,
-            f"{v} (1 - {v})": a * (1 - a), f"1/{v}": 1 / a, f"1/(2 {v})": 0.5 / a,
-            f"1/{v}^2": 1 / a**2, f"-1/{v}^2": -1 / a**2, f"({v} > 0)": (a > 0) * 1.0,
-            f"({v} < 0)": (a < 0) * 1.0, f"sign({v})": np.sign(a), f"exp({v})": np.exp(a),
+            f"1 - {v}": 1 - a, f"{v} - 1": a - 1, f"1 - {v}^2": 1 - a * a, f"1 + {v}^2": 1 + a * a,
+            f"{v} (1 - {v})": a * (1 - a), f"({v} (1 - {v}))^2": (a * (1 - a)) ** 2,
+            f"({v} > 0)": (a > 0) * 1.0, f"({v} < 0)": (a < 0) * 1.0,
+            f"sign({v})": np.sign(a), f"exp({v})": np.exp(a),
             f"cos({v})": np.cos(a), f"sin({v})": np.sin(a), f"-sin({v})": -np.sin(a),
         }  # fmt: skip
+        some = a != 0
+        for n in powers if some.any() else ():
+            factors = d[some] / a[some] ** n
+            c = Fraction(float(np.nan_to_num(np.median(factors)))).limit_denominator(_SMALL)
+            is_small = max(abs(c.numerator), c.denominator) <= (_SMALL if n == 0 else 4)
+            if c and is_small and close(float(c) * a**n, d, 1e-6):
+                return _monomial(c, v, n)
         for form, one in forms.items():
             if close(one, d, 1e-6):
                 return form
     return ""
+
+
+def _monomial(c: Fraction, v: str, n: int) -> str:
+    """c v^n, as it is written."""
+    power = f"{v}^{abs(n)}" if abs(n) > 1 else v
+    over = [str(c.numerator)] * (abs(c.numerator) > 1 or n <= 0) + [power] * (n > 0)
+    under = [str(c.denominator)] * (c.denominator > 1) + [power] * (n < 0)
+    sign = "-" * (c == -abs(c) and n > 0 and abs(c.numerator) == 1)
+    below = f"({' '.join(under)})" if len(under) > 1 else "".join(under)
+    return sign + " ".join(over) + (f"/{below}" if below else "")

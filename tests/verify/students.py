@@ -106,10 +106,11 @@ def _rnn(mistake):
         x_bar, W_bar, U_bar = np.zeros_like(x), np.zeros_like(W), np.zeros_like(U)
         carry = np.zeros_like(hs[0])
         for t in reversed(range(len(x))):
-            a_bar = (y_bar[t] + carry) * (1 - hs[t] ** 2)
+            before = hs[t - 1] if t else 0 * hs[0]
+            a_bar = (y_bar[t] + carry) * (1 - (before if mistake == "h before" else hs[t]) ** 2)
             x_bar[t] = a_bar @ W.T
             W_bar += x[t].T @ a_bar
-            U_bar += (hs[t - 1] if t else 0 * hs[0]).T @ a_bar
+            U_bar += before.T @ a_bar
             carry = 0 * carry if mistake == "no carry" else a_bar @ U.T
         return x_bar, W_bar, U_bar
 
@@ -219,6 +220,74 @@ def _logsumexp(mistake):
     return forward, backward
 
 
+def _deep(mistake):
+    def forward(x, W1, W2, W3):
+        h1 = np.tanh(x.dot(W1))
+        h2 = np.tanh(np.dot(h1, W2))
+        return h2.dot(W3), (x, W1, W2, W3, h1, h2)
+
+    def backward(y_bar, cache):
+        x, W1, W2, W3, h1, h2 = cache
+        h2_bar = y_bar.dot(W3.T)
+        a2_bar = h2_bar * (1 - (h1 if mistake == "h1 for h2" else h2) ** 2)
+        bar = h2_bar if mistake == "h for a" else a2_bar
+        h1_bar = bar.dot(W2 if mistake == "no T" else W2.T)
+        a1_bar = h1_bar * (1 - h1**2)
+        return a1_bar.dot(W1.T), x.T.dot(a1_bar), h1.T.dot(a2_bar), h2.T.dot(y_bar)
+
+    return forward, backward
+
+
+def _windows(mistake):
+    def forward(x, k):
+        y = np.zeros((len(x), x.shape[1] - len(k) + 1))
+        for i in range(y.shape[1]):
+            y[:, i] = x[:, i : i + len(k)] @ k
+        return y, (x, k)
+
+    def backward(y_bar, cache):
+        x, k = cache
+        x_bar, k_bar = np.zeros_like(x), np.zeros_like(k)
+        for i in range(y_bar.shape[1] - (mistake == "no last")):
+            x_bar[:, i : i + len(k)] += y_bar[:, i : i + 1] * (k[::-1] if mistake == "flip" else k)
+            k_bar += x[:, i : i + len(k)].T @ y_bar[:, i]
+        return x_bar, k_bar
+
+    return forward, backward
+
+
+def _normed(mistake):
+    def forward(x):
+        n = np.linalg.norm(x, axis=1, keepdims=True)
+        return x / n, (x, n)
+
+    def backward(y_bar, cache):
+        x, n = cache
+        path = x * (x * y_bar).sum(axis=1, keepdims=True) / n**3
+        return (y_bar / n - (0 if mistake == "constant" else path),)
+
+    return forward, backward
+
+
+def _hinge(mistake):
+    labels = np.array([0, 2, 1, 1, 0])
+
+    def forward(x, W):
+        scores = x.dot(W)
+        margins = np.maximum(0, scores - scores[np.arange(5), labels][:, None] + 3)
+        margins[np.arange(5), labels] = 0
+        return margins.sum() / 5, (x, W, margins)
+
+    def backward(y_bar, cache):
+        x, W, margins = cache
+        s_bar = (margins > 0) * (y_bar / 5)
+        if mistake != "no label":
+            s_bar[np.arange(5), labels] -= s_bar.sum(axis=1)
+        return s_bar.dot(W.T), x.T.dot(s_bar)
+
+    return forward, backward
+
+
 _INPUTS = {"x": (4, 3), "W1": (3, 4), "b1": (4,), "W2": (4, 2), "b2": (2,)}
 PAIRS = {
     "attention": (_attention, {"x": (4, 3), "Wq": (3, 3), "Wk": (3, 3), "Wv": (3, 3)}),
@@ -233,6 +302,10 @@ PAIRS = {
     "embedding": (_embedding, {"table": (6, 4)}),
     "dropout": (_dropout, {"x": (2, 3)}),
     "logsumexp": (_logsumexp, {"x": (4, 6)}),
+    "deep": (_deep, {"x": (5, 3), "W1": (3, 4), "W2": (4, 4), "W3": (4, 2)}),
+    "windows": (_windows, {"x": (2, 7), "k": (3,)}),
+    "normed": (_normed, {"x": (4, 5)}),
+    "hinge": (_hinge, {"x": (5, 4), "W": (4, 3)}),
 }  # fmt: skip
 
 MISTAKES = {
@@ -240,7 +313,7 @@ MISTAKES = {
     ("attention", "no sum"): "missing path through `e.sum(axis=1, keepdims=True)` (line {})",
     ("attention", "scale"): "factor sqrt(C) = sqrt(3)",
     ("attention", "no T"):
-        "on the way back from `q @ k.T` (line {}) to `k = x @ Wk` (line {})",
+        "a .T is missing, or one too many, at the cotangent of the result in the backward of `q @",
     ("attention", "k for q"):
         "`k = x @ Wk` (line {}) stands for `q` in the backward of `q @ k.T` (line {})",
     ("attention", "no k"): "missing path through `k = x @ Wk` (line {})",
@@ -261,6 +334,16 @@ MISTAKES = {
     ("gru", "no reset"): "missing path through `h` in `r * h` (line {})",
     ("gru", "h for r h"): "`h` stands for `r * h` in the backward of `(r * h) @ Un` (line {})",
     ("rnn", "no carry"): "in `h @ U` (line {}, every time)",
+    ("rnn", "h before"): "`h` in `h @ U` (line {}, every time) stands for the result in the",
+    ("deep", "h for a"):
+        "the cotangent of `h2 = np.tanh(np.dot(h1, W2))` (line {}) stands for the cotangent of",
+    ("deep", "no T"): "a .T is missing, or one too many, at `W2` in the backward of `np.dot(h1,",
+    ("deep", "h1 for h2"): "should be 1 - h2^2, not 1 - h1^2",
+    ("windows", "flip"):
+        "`k` is reversed in the backward of `x[:, i : i + len(k)] @ k` (line {}, every time)",
+    ("windows", "no last"): "path through `x[:, i : i + len(k)] @ k` (line {}, time 5 of 5)",
+    ("normed", "constant"): "missing path through `n = np.linalg.norm(x, axis=1, keepdims=True)`",
+    ("hinge", "no label"): "missing path through `scores[np.arange(5), labels]",
     ("rms norm", "no path"): "missing path through `x**2` (line {})",
     ("rms norm", "sum"):
         "factor 6 in the path through `x**2` (line {}): perhaps a mean became a sum",

@@ -130,6 +130,19 @@ def test_a_list_that_is_made_an_array_is_followed(rng):
     assert "np.sin(one)" in " ".join(map(said, graph.consumers))
 
 
+def test_a_factor_that_could_be_of_several_lines_is_told_of_none(rng):
+    def forward(x):
+        t = np.tanh(0.8 * (x + 0.04 * x**3))
+        return 0.5 * x * (1 + t), (x, t)
+
+    def backward(y_bar, cache):
+        x, t = cache
+        return (y_bar * (0.5 * (1 + t) + 0.5 * x * (1 - t**2)),)  # without the inner derivative
+
+    (found,) = causes(forward, backward, rng.normal(size=(3, 4)))
+    assert found.startswith("the local derivative is wrong: ") and "line" not in found
+
+
 @pytest.mark.parametrize(
     "forward",
     [
