@@ -1,8 +1,8 @@
 """From a wrong cotangent to the likely cause, by fitting it against what would explain it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, permutations
 from math import prod
 
 import numpy as np
@@ -13,6 +13,8 @@ from minigrad.verify.fit import averaged, close, relative_error, rooted, toleran
 from minigrad.verify.judge import Sample
 from minigrad.verify.reference import Expected
 from minigrad.verify.subject import BackwardFailed, Subject, are_batch_norms
+
+_MOST_AXES = 4  # of which all orders are tried
 
 
 def cause_of(
@@ -58,12 +60,14 @@ def cause_of(
         return "y_bar is missing: it is the same for every y_bar"
     if any(s.got.any() for s in samples if s.kind == "zero"):
         return "a term without y_bar: it is not zero although y_bar is"
-    if everywhere:
-        return everywhere
     y_bar = np.stack([np.asarray(s.y_bar, np.float64) for s in random])
     each = zip(*(expected_of(one).values for one in y_bar), strict=True)
     right = [np.stack(values).astype(np.float64) for values in each]  # of every input
     right[k] = expected
+    if everywhere:
+        is_clear = not (everywhere.startswith("constant") or " or " in everywhere)
+        paths = None if is_clear else followed.paths(subject, y_bar, right)
+        return (paths and paths.scaled(_ratio(got, expected))) or everywhere
     cause, between = _of_all(subject, k, y_bar, got, right, expected_of, followed)
     cause = cause or _narrow(random[0].got.dtype, got, expected)
     return "; ".join(filter(None, (place, cause, between)))
@@ -126,7 +130,8 @@ def _place(subject: Subject, bad: np.ndarray) -> str:
     where = np.argwhere(bad)
     if len(where) == 1:
         return f"only element {[int(i) for i in where[0]]} is wrong"
-    second = "channel" if are_batch_norms(subject.inputs) or bad.ndim > 2 else "column"
+    second = "channel" if are_batch_norms(subject.inputs) or bad.ndim == 4 else "column"
+    second = "position on axis 1" if bad.ndim == 3 else second
     for axis, kind in enumerate(["row", second, "position on axis 2", "position on axis 3"]):
         if axis >= bad.ndim or bad.ndim == 1:
             break
@@ -135,8 +140,9 @@ def _place(subject: Subject, bad: np.ndarray) -> str:
             if len(found) == 1:
                 is_last = found[0] == bad.shape[axis] - 1 and bad.shape[axis] > 2
                 return f"only {f'the last {kind}' if is_last else f'{kind} {found[0]}'} is wrong"
-            many = kind.replace("position", "positions") if axis > 1 else f"{kind}s"
-            return f"only {many} {[int(i) for i in found]} are wrong"
+            some, _, where = kind.partition(" ")
+            numbers = f"{some}s {[int(i) for i in found]} {where}".rstrip()
+            return f"only {numbers} are wrong"
     return "only some elements are wrong" if bad.mean() < 0.2 else ""
 
 
@@ -152,14 +158,21 @@ def _factor(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
     """got = c * expected for one number c."""
     if not np.abs(got).max(initial=0) and np.abs(expected).max(initial=0):
         return "it is zero: nothing is computed, or it is overwritten"
-    norm, tolerance = float((expected * expected).sum()), tolerance_of(got, expected)
-    off = float(((got - expected) * expected).sum()) / norm if norm else 0.0  # c - 1, in all digits
-    if not norm or not close(expected + off * expected, got, tolerance):
+    off, tolerance = _ratio(got, expected), tolerance_of(got, expected)
+    if not off or not close(expected + off * expected, got, tolerance):
         return ""
     names = [n for v, n in _named_numbers(subject) if abs(1 + off - v) <= tolerance * abs(v)]
     if not names and got[0].size == 1:  # of one number anything is a multiple
         return ""
-    return " or ".join(names[:2]) or f"constant factor {written(off)}"
+    others = () if names else _other_sizes(subject)
+    names = names or [n for v, n in others if abs(1 + off - v) <= tolerance * abs(v)]
+    return " or ".join(list(dict.fromkeys(names))[:2]) or f"constant factor {written(off)}"
+
+
+def _ratio(got: np.ndarray, expected: np.ndarray) -> float:
+    """c - 1, in all digits, of the c by which one is the other; 0 where there is none."""
+    norm = float((expected * expected).sum())
+    return float(((got - expected) * expected).sum()) / norm if norm else 0.0
 
 
 def _named_numbers(subject: Subject) -> list[tuple[float, str]]:
@@ -182,6 +195,16 @@ def _named_numbers(subject: Subject) -> list[tuple[float, str]]:
     return found
 
 
+def _other_sizes(subject: Subject) -> Iterator[tuple[float, str]]:
+    """Factors by what y is averaged over, and by one axis of x for another."""
+    shape, of_y = subject.inputs[0].shape, subject.run()[0].shape
+    for n in range(1, len(of_y) + 1):
+        for chosen in combinations(of_y, n):
+            yield from averaged(prod(chosen)) if prod(chosen) > 1 else ()
+    for a, b in permutations(set(shape) - {0}, 2):
+        yield a / b, f"factor {a}/{b}: perhaps the size {b} of an axis stands for the size {a}"
+
+
 def _permuted(got: np.ndarray, expected: np.ndarray) -> str:
     """The right numbers in the wrong places."""
     ndim, tolerance = expected.ndim - 1, tolerance_of(got, expected)
@@ -197,4 +220,8 @@ def _permuted(got: np.ndarray, expected: np.ndarray) -> str:
     for a, b in pairs:
         if close(np.flip(expected, (a, b)), got, tolerance):
             return f"reversed along axes {a - 1} and {b - 1}"
+    for axes in permutations(range(1, ndim + 1)) if ndim <= _MOST_AXES else ():
+        if close(expected.transpose(0, *axes).reshape(expected.shape), got, tolerance):
+            order = [a - 1 for a in axes]
+            return f"reshaped with its axes in the order {order}: a transpose is missing"
     return ""

@@ -59,7 +59,8 @@ def nonlinear(
     twice, opposite = (np.asarray(subject.pull(c * y_bar[0])[k], np.float64) for c in (2, -1))
     if close(twice, 4 * got[0], tolerance):
         return "not linear in y_bar, but quadratic: one cotangent is multiplied by another"
-    if not close(-opposite, got[0], tolerance):
+    linear = close(-opposite, got[0], tolerance) and close(twice, 2 * got[0], tolerance)
+    if not linear:
         return "not linear in y_bar: a mask, an order or a size is taken from it"
     return ""
 
@@ -202,7 +203,7 @@ def _scaled(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
         for power, form in (1, "{}"), (-1, "1/{}"), (2, "{}^2"), (-2, "1/{}^2"):
             if operand.shape == known.shape and operand[known].all():
                 rest = (1 + off) / np.asarray(operand[known], np.float64) ** power
-                if np.ptp(rest) <= 1e-6 * np.abs(rest).max():
+                if rest.size > 1 and np.ptp(rest) <= 1e-6 * np.abs(rest).max():
                     return f"factor {form.format(name)} in each element"
     return ""
 
@@ -237,7 +238,7 @@ def reach(
             return f"y_bar{y} must reach {_listed(right)} of {x}_bar, and reaches {_listed(got)}"
         if extra:
             off = f"y{y} does not depend on {_listed(extra)} of {x}, which y_bar{y} reaches"
-            return f"{off}: a mask or an index is missing"
+            return f"{off}: a mask, an index or an axis is wrong"
         if missing:
             off = f"y_bar{y} does not reach {_listed(missing)} of {x}_bar, as it should"
             return f"{off}: a path is missing, or = stands for +="

@@ -93,6 +93,25 @@ class Paths:
                 found.append((likely == 2, not is_value, likely, index, words.format(where)))
         return min(found)[-1] if found else self._never(k, tolerance)
 
+    def scaled(self, off: float) -> str:
+        """The code whose factor is left out, or counted otherwise, if all is 1 + off times right.
+
+        The factor is that of a mean, or a number that the code multiplies or divides by.
+        """
+        for node in filter(is_told, self.graph.consumers):
+            name, factor = node.op.name if node.op is not None else "", 1.0
+            for i, (x, parent) in enumerate(zip(node.inputs, node.parents, strict=True)):
+                is_number = parent is None and np.size(x) == 1 and np.all(x)
+                if name in ("multiply", "divide") and is_number:
+                    factor = float(np.reshape(x, ())) ** (-1 if name == "divide" and i else 1)
+            if name == "mean":
+                factor = node.value.size / node.inputs[0].size
+            ways = (-1, "is left out"), (1, "counts twice"), (-2, "is inverted")
+            for power, way in ways if abs(factor) != 1 else ():
+                if abs(1 + off - factor**power) <= _DIGITS * abs(1 + off):
+                    return f"factor {written(off)}: that of {said(node)} {way}"
+        return ""
+
     @cached_property
     def _named(self) -> list[tuple[float, str]]:
         """Factors that have a name; sizes are those of sums, means and products of matrices."""

@@ -173,7 +173,7 @@ MIXUPS = {
         "not transposed"),
     "a transpose: reshaped": (
         lambda x: (x.T.copy(), x.shape), lambda dy, s: (dy.reshape(s).copy(),), ((2, 3),), 0,
-        "it is y_bar, reshaped"),
+        "a transpose is missing"),
     "a loop that overwrites": (
         lambda x: (np.stack([x, 2 * x, 3 * x]), None), lambda dy, _: (3 * dy[2],), _square, 0,
         "only the last of y_bar along axis 0 counts"),
@@ -190,7 +190,18 @@ MIXUPS = {
         "y_bar[0, 0] must reach [0, 0] of input 0_bar, and reaches [2, 0]"),
     "a factor where the rest is zero": (
         lambda x: (x * np.array([[1.0], [0], [0], [0]]) / 0.6, None),
-        lambda dy, _: (dy * np.array([[1.0], [0], [0], [0]]),), _square, 0, "constant factor 0.6"),
+        lambda dy, _: (dy * np.array([[1.0], [0], [0], [0]]),), _square, 0,
+        "factor 0.6: that of `x * np.array([[1.0], [0], [0], [0]]) / 0.6`"),
+    "a scale that is inverted": (
+        lambda x: (x * 3.7, None), lambda dy, _: (dy / 3.7,), _square, 0, ") is inverted"),
+    "a mean for a sum over a part": (
+        lambda b: (b * np.ones((5, 3, 2)), None), lambda dy, _: (dy.mean((0, 1)),), ((2,),), 0,
+        "factor 1/15: perhaps a sum became a mean"),
+    "one size for another": (
+        lambda x: (x.sum() / len(x), x.shape), lambda dy, s: (np.full(s, dy / s[1]),), ((6, 4),), 0,
+        "factor 6/4: perhaps the size 4 of an axis stands for the size 6"),
+    "numbers that are rounded": (
+        _times, lambda dy, c: (np.round(3 * dy * c[1]), dy * c[0]), 2 * _square, 0, "not linear"),
     "a kernel flipped on both axes": (
         _times, lambda dy, c: (dy * c[1], (dy * c[0])[::-1, ::-1].copy()), 2 * _square, 1,
         "reversed along axes 0 and 1"),
