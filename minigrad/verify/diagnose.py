@@ -102,6 +102,7 @@ def _of_all(
         what = mixups.product(subject, y_bar, got, tolerance)
     else:
         what = mixups.explain(subject, k, y_bar, got, right, tolerance, expected_of)
+        what = what or (paths.alone(k, tolerance) if paths else "")
         where = followed.fault(paths) if paths and not norm else ""
     if where:
         return "; ".join(filter(None, (what, where))), ""

@@ -147,6 +147,14 @@ class Paths:
                     return f"missing path through {every_time(self._said_edge(*edges[0]))}"
         return ""
 
+    def alone(self, k: int, tolerance: float) -> str:
+        """The one path that counts where others should, too."""
+        end = self.graph.leaves[k]
+        for edge in self.graph.consumers[end]:
+            if is_told(edge[0]) and close(np.stack(self.bars(end, [edge])), self.got[k], tolerance):
+                return f"only the path through {self._said_edge(*edge)} counts: = for +="
+        return ""
+
     def _parts(self, end: Node) -> Iterator[tuple[Node, list[Edge]]]:
         """What a cotangent is a sum of: all that flows through a value, and through an edge."""
         for node, edges in self.graph.consumers.items():

@@ -109,7 +109,7 @@ def _rnn(mistake):
             before = hs[t - 1] if t else 0 * hs[0]
             a_bar = (y_bar[t] + carry) * (1 - (before if mistake == "h before" else hs[t]) ** 2)
             x_bar[t] = a_bar @ W.T
-            W_bar += x[t].T @ a_bar
+            W_bar = (0 if mistake == "= for +=" else W_bar) + x[t].T @ a_bar
             U_bar += before.T @ a_bar
             carry = 0 * carry if mistake == "no carry" else a_bar @ U.T
         return x_bar, W_bar, U_bar
@@ -335,6 +335,7 @@ MISTAKES = {
     ("gru", "h for r h"): "`h` stands for `r * h` in the backward of `(r * h) @ Un` (line {})",
     ("rnn", "no carry"): "in `h @ U` (line {}, every time)",
     ("rnn", "h before"): "`h` in `h @ U` (line {}, every time) stands for the result in the",
+    ("rnn", "= for +="): "only the path through `W` in `x[t] @ W` (line {}, time 1 of 4) counts",
     ("deep", "h for a"):
         "the cotangent of `h2 = np.tanh(np.dot(h1, W2))` (line {}) stands for the cotangent of",
     ("deep", "no T"): "a .T is missing, or one too many, at `W2` in the backward of `np.dot(h1,",
