@@ -12,6 +12,7 @@ at once must change y as the columns say.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,7 @@ def jacobians(
     return differences(f, wide, scales, noise)
 
 
+@np.errstate(all="ignore")  # of points where f has no value
 def differences(
     f: Callable[..., Any], inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray],
     noise: np.ndarray | None = None,
@@ -97,10 +99,13 @@ def differences(
     """``jacobians`` of inputs that are in working precision already, with ``f``'s noise there."""
     inputs = list(inputs)
     blocks = inputs[0].shape[1] if _acts_on_channels(f, inputs) else 1
-    measured = _noise(f, inputs, scales) if noise is None else noise
-    measured = _blocks(measured, blocks)
+    noise = _blocks(_noise(f, inputs, scales) if noise is None else noise, blocks)
+
+    def of_input(k: int, x: np.ndarray) -> np.ndarray:
+        return np.array(f(*inputs[:k], x, *inputs[k + 1 :]))
+
     return [
-        _jacobian(f, inputs, k, np.broadcast_to(scale, inputs[k].shape), measured)
+        _jacobian(partial(of_input, k), inputs[k], np.broadcast_to(scale, inputs[k].shape), noise)
         for k, scale in enumerate(scales)
     ]
 
@@ -117,18 +122,17 @@ def _acts_on_channels(f: Callable, inputs: list[np.ndarray]) -> bool:
         i.shape[:2] != x.shape[:2] for i in inputs if i.ndim >= 2
     ):
         return False
-    with np.errstate(all="ignore"):
-        y = np.array(f(*inputs))
-        if y.ndim < 2 or y.shape[1] != x.shape[1] or not np.isfinite(y).all():
+    y = np.array(f(*inputs))
+    if y.ndim < 2 or y.shape[1] != x.shape[1] or not np.isfinite(y).all():
+        return False
+    for channel in range(x.shape[1]):
+        moved = [i.copy() for i in inputs]
+        for i in moved:
+            part = np.moveaxis(i, 1, 0) if i.ndim > 1 else i
+            part[channel] += 0.1 * (1 + np.abs(part[channel])) * _wiggle(part[channel])
+        same = np.delete(np.asarray(f(*moved)), channel, 1) == np.delete(y, channel, 1)
+        if not same.all():
             return False
-        for channel in range(x.shape[1]):
-            moved = [i.copy() for i in inputs]
-            for i in moved:
-                part = np.moveaxis(i, 1, 0) if i.ndim > 1 else i
-                part[channel] += 0.1 * (1 + np.abs(part[channel])) * _wiggle(part[channel])
-            same = np.delete(np.asarray(f(*moved)), channel, 1) == np.delete(y, channel, 1)
-            if not same.all():
-                return False
     return True
 
 
@@ -137,6 +141,7 @@ def _wiggle(part: np.ndarray) -> np.ndarray:
     return np.sin(1.0 + np.arange(part.size)).reshape(part.shape)
 
 
+@np.errstate(all="ignore")
 def working_precision(
     f: Callable[..., Any],
     inputs: Sequence[np.ndarray],
@@ -151,11 +156,10 @@ def working_precision(
     wide = [np.array(x, dtype=np.longdouble, order="C") for x in inputs]
     narrow = [x.astype(np.float64) for x in wide]
     try:
-        with np.errstate(all="ignore"):
-            y = np.asarray(f(*wide))
-            if y.dtype != np.longdouble:
-                return narrow, _noise(f, narrow, scales)
-            noise = [_noise(f, xs, scales) for xs in (wide, narrow)]
+        y = np.asarray(f(*wide))
+        if y.dtype != np.longdouble:
+            return narrow, _noise(f, narrow, scales)
+        noise = [_noise(f, xs, scales) for xs in (wide, narrow)]
     except Exception:  # a kernel that only takes float64, say
         return narrow, _noise(f, narrow, scales)
     carries = noise[0].max(initial=0) <= 0.01 * noise[1].max(initial=0)
@@ -172,16 +176,15 @@ def _noise(f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarra
     least: Any = np.inf
     for h in (1e-5, 1e-8, 1e-12):
         ways = [h * np.asarray(s) * _wiggle(x) for s, x in zip(scales, inputs, strict=True)]
-        with np.errstate(all="ignore"):
-            values = [
-                np.array(f(*(x + t * way for x, way in zip(inputs, ways, strict=True))))
-                for t in _UNEVEN
-            ]
-            rises = np.stack(values) - values[0]  # digits that all share would only round
-            noise = 3 * np.abs(np.tensordot(_NO_CUBIC, rises, 1)).max(axis=0)
-            # none moves where the step is below a coarser digit
-            least = np.fmin(least, np.where(rises.any(axis=0), noise, np.inf))
-            digits = np.finfo(values[0].dtype).eps * np.abs(values[0])
+        values = [
+            np.array(f(*(x + t * way for x, way in zip(inputs, ways, strict=True))))
+            for t in _UNEVEN
+        ]
+        rises = np.stack(values) - values[0]  # digits that all share would only round
+        noise = 3 * np.abs(np.tensordot(_NO_CUBIC, rises, 1)).max(axis=0)
+        # none moves where the step is below a coarser digit
+        least = np.fmin(least, np.where(rises.any(axis=0), noise, np.inf))
+        digits = np.finfo(values[0].dtype).eps * np.abs(values[0])
         if h < 1e-5 and not (least > 64 * digits).any():
             break
     return np.where(np.isfinite(least), least, 0)
@@ -214,75 +217,70 @@ def default_scale(x: np.ndarray) -> np.ndarray:
     return np.ldexp(np.minimum(scale, _MOST * np.maximum(np.abs(x), least)), power)
 
 
-def _jacobian(
-    f: Callable, inputs: list[np.ndarray], k: int, scale: np.ndarray, noise: np.ndarray
-) -> Jacobian:
-    blocks, x_shape = len(noise), inputs[k].shape
-    y = np.array(f(*inputs))
-    places = _blocks(np.arange(inputs[k].size).reshape(x_shape), blocks)
-    steps = _FIRST_STEP * scale.reshape(-1)
-    sizes = (blocks, y.size // blocks, places.shape[1])
-    value, error = np.zeros((2, *sizes), dtype=inputs[k].dtype)
-    for shrink in (1.0, *_RESTARTS):
-        moved = (shrink * steps * _wiggle(steps)).reshape(x_shape)
-        if shrink < 1 and _agrees(f, inputs, k, moved, y, (value, error, noise)):
-            continue
+OneInput = Callable[[np.ndarray], np.ndarray]  # f of one input, the others as they are
+
+
+def _jacobian(f: OneInput, x: np.ndarray, scale: np.ndarray, noise: np.ndarray) -> Jacobian:
+    blocks, y = len(noise), f(x)
+    places = _blocks(np.arange(x.size).reshape(x.shape), blocks)
+    first = _FIRST_STEP * scale.reshape(-1)
+
+    def columns(steps: np.ndarray) -> np.ndarray:
+        found = np.zeros((2, blocks, y.size // blocks, places.shape[1]), dtype=x.dtype)
         for column, where in enumerate(places.T if y.size else ()):
-            v, e = _converged(f, inputs, k, where, shrink * steps[where], noise)
-            old, its_error = value[:, :, column], error[:, :, column]
-            apart = (np.abs(v - old) > e + its_error).any(axis=1)
-            taken = np.isfinite(_largest(e)) & (apart | (_largest(e) < _largest(its_error)))
-            taken |= shrink == 1
-            value[taken, :, column], error[taken, :, column] = v[taken], e[taken]
-    return Jacobian(value, error, (y.shape, x_shape))
+            found[..., column] = _converged(f, x, where, steps[where], noise)
+        return found
+
+    value, error = columns(first)
+    for steps in np.multiply.outer(_RESTARTS, first):
+        way = (steps * _wiggle(steps)).reshape(x.shape)
+        if not _agrees(f, x, way, y, (value, error, noise)):
+            again, its_error = columns(steps)
+            apart = (np.abs(again - value) > error + its_error).any(axis=1)
+            smaller = _largest(its_error) < _largest(error)
+            taken = (np.isfinite(_largest(its_error)) & (apart | smaller))[:, None]
+            value, error = np.where(taken, (again, its_error), (value, error))
+    return Jacobian(value, error, (y.shape, x.shape))
 
 
 def _agrees(
-    f: Callable, inputs: list[np.ndarray], k: int, way: np.ndarray, y: np.ndarray,
+    f: OneInput, x: np.ndarray, way: np.ndarray, y: np.ndarray,
     found: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> bool:  # fmt: skip
-    """Whether tiny steps in all elements of input k at once change ``y`` as derivatives tell.
+    """Whether tiny steps in all elements of x at once change ``y`` as derivatives tell.
 
     ``found`` are the derivatives, their errors and the noise of y. Three steps, to both sides, are
     extrapolated, so that of a smooth function only rounding is left; 2 % may be of a kink nearby.
     """
     value, error, noise = found
     blocks = len(value)
-    with np.errstate(all="ignore"):
-        rises, told = [], np.zeros(())
-        for part in 1.0, 0.5, 0.25:
-            there, back = inputs[k] + part * way, inputs[k] - part * way
-            values = [np.array(f(*inputs[:k], x, *inputs[k + 1 :])) for x in (there, back)]
-            step = _blocks(there - back, blocks) / part  # as rounded
-            told = np.einsum("byx,bx->by", value, step)
-            rises.append(_blocks(values[0] - values[1], blocks) / part - told)
-        almost, off = (row[-1] for row in _tableau(rises)[1:])
-        step = np.abs(_blocks(2 * way, blocks))
-        size = np.fmax(np.einsum("byx,bx->by", np.abs(value), step), np.abs(told + off))
-        margin = np.einsum("byx,bx->by", error, step)
-        margin += np.fmin(4 * np.abs(off - almost), 0.02 * size)
-        digits = np.finfo(y.dtype).eps * np.abs(_blocks(y, blocks))
-        margin += 2 * _AMPLIFICATION[2] * np.maximum(digits, noise)
-        return bool((~(np.abs(off) > margin)).all())
+    rises, told = [], np.zeros(())
+    for part in 1.0, 0.5, 0.25:
+        there, back = x + part * way, x - part * way
+        step = _blocks(there - back, blocks) / part  # as rounded
+        told = np.einsum("byx,bx->by", value, step)
+        rises.append(_blocks(f(there) - f(back), blocks) / part - told)
+    almost, off = (row[-1] for row in _tableau(rises)[1:])
+    step = np.abs(_blocks(2 * way, blocks))
+    size = np.fmax(np.einsum("byx,bx->by", np.abs(value), step), np.abs(told + off))
+    margin = np.einsum("byx,bx->by", error, step)
+    margin += np.fmin(4 * np.abs(off - almost), 0.02 * size)
+    digits = np.finfo(y.dtype).eps * np.abs(_blocks(y, blocks))
+    margin += 2 * _AMPLIFICATION[2] * np.maximum(digits, noise)
+    return bool((~(np.abs(off) > margin)).all())
 
 
 def _converged(
-    f: Callable,
-    inputs: list[np.ndarray],
-    k: int,
-    where: np.ndarray,
-    h: np.ndarray,
-    noise: np.ndarray,
+    f: OneInput, x: np.ndarray, where: np.ndarray, h: np.ndarray, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """One column of each block, each with the smallest error over the tried steps."""
-    enough = 1e3 * np.finfo(inputs[k].dtype).eps ** 0.75
-    value, error, unmoved = _columns(f, inputs, k, where, h, noise)
+    enough = 1e3 * np.finfo(x.dtype).eps ** 0.75
+    value, error, unmoved = _columns(f, x, where, h, noise)
     error = np.fmin(error, unmoved)  # what no step of the first size moves hardly depends on x
     still = np.isfinite(unmoved).all(axis=1)  # nor do smaller steps say more of it
     if not np.isfinite(_largest(error)).all():
-        with np.errstate(all="ignore"):
-            y = _blocks(np.array(f(*inputs)), len(where))
-        still |= ~np.isfinite(y).all(axis=1)  # nor where there is no value to come close to
+        # nor where there is no value to come close to
+        still |= ~np.isfinite(_blocks(f(x), len(where))).all(axis=1)
     for retry in range(1, 2 * _RETRIES + 1):  # the second half only where nothing is known yet
         worst, size, step = _largest(error), _largest(np.abs(value)), h / 16.0**retry
         known = np.isfinite(worst)
@@ -290,7 +288,7 @@ def _converged(
         good = np.maximum(enough * size, _AMPLIFICATION[1] * _largest(noise) / step)
         if (still | known & (worst <= good)).all() or (retry > _RETRIES and known.all()):
             break
-        again, its_error, _ = _columns(f, inputs, k, where, step, noise)
+        again, its_error, _ = _columns(f, x, where, step, noise)
         its_error = np.fmin(its_error, unmoved)
         better = _largest(its_error) < worst
         value[better], error[better] = again[better], its_error[better]
@@ -304,12 +302,7 @@ def _largest(rows: np.ndarray) -> np.ndarray:
 
 
 def _columns(
-    f: Callable,
-    inputs: list[np.ndarray],
-    k: int,
-    where: np.ndarray,
-    h: np.ndarray,
-    measured: np.ndarray,
+    f: OneInput, x: np.ndarray, where: np.ndarray, h: np.ndarray, measured: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Derivatives with respect to the elements ``where``, one per block, by Romberg's tableau.
 
@@ -319,18 +312,16 @@ def _columns(
     """
     quotients: list[np.ndarray] = []
     digit = noise = moved = np.zeros((), bool)
-    with np.errstate(all="ignore"):  # where f has no value
-        for level in range(_LEVELS):
-            plus, minus, step = _two_sided(f, inputs, k, where, h / 2**level)
-            if level == 0:
-                digit = np.finfo(plus.dtype).eps * np.abs(plus)
-                noise = np.maximum(digit, measured)
-            moved = moved | (plus != minus)  # nan moves, too
-            quotients.append((plus - minus) / step)
-            if level == _STRAIGHT and (np.ptp(quotients, axis=0) * step <= 4 * noise).all():
-                break
-        rows = _tableau(quotients)
-    diagonal = np.stack([row[-1] for row in rows])
+    for level in range(_LEVELS):
+        plus, minus, step = _two_sided(f, x, where, h / 2**level)
+        if level == 0:
+            digit = np.finfo(plus.dtype).eps * np.abs(plus)
+            noise = np.maximum(digit, measured)
+        moved = moved | (plus != minus)  # nan moves, too
+        quotients.append((plus - minus) / step)
+        if level == _STRAIGHT and (np.ptp(quotients, axis=0) * step <= 4 * noise).all():
+            break
+    diagonal = np.stack([row[-1] for row in _tableau(quotients)])
     # where h^2 is not the order of the error after all, the last difference is but a part of it
     estimates = 4 * np.abs(np.diff(diagonal, axis=0)).max(axis=2)  # (levels - 1, blocks)
     level = np.where(np.isnan(estimates), np.inf, estimates).argmin(axis=0)
@@ -341,16 +332,15 @@ def _columns(
 
 
 def _two_sided(
-    f: Callable, inputs: list[np.ndarray], k: int, where: np.ndarray, h: np.ndarray
+    f: OneInput, x: np.ndarray, where: np.ndarray, h: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """f with the elements ``where`` moved by h and by -h, in blocks; their distances as rounded."""
     values, at = [], []
     for shift in (h, -h):
-        moved = inputs[k].copy()
+        moved = x.copy()
         moved.reshape(-1)[where] += shift
         at.append(moved.reshape(-1)[where])
-        y = np.array(f(*inputs[:k], moved, *inputs[k + 1 :]))
-        values.append(_blocks(y, len(where)))
+        values.append(_blocks(f(moved), len(where)))
     return values[0], values[1], (at[0] - at[1])[:, None]
 
 
