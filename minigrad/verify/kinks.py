@@ -5,10 +5,10 @@ from functools import cached_property
 
 import numpy as np
 
-from minigrad.verify.numeric import one_sided_slopes, working_precision
+from minigrad.verify.numeric import working_precision
 
 _MANY = 32  # elements that disagree: where so many do, one that is no kink shows a fault
-_WAYS = 3  # in which elements at kinks are moved together
+_SIGNS = 3  # ways in which elements at kinks are moved together
 _SLACK = 1e-5  # of a slope that is known to fewer digits than a derivative
 _APART = 2.0**18, 2.0**36  # digits between values that tied; of a bend, or rounding, one shows less
 _ORDERS = (1, 0, True), (-1, 0, False), (1, 64, False), (-1, 64, False)  # of what _nearby tries
@@ -32,6 +32,11 @@ class Kinks:
         self.f, self.inputs = f, inputs
         self._slopes: dict[tuple, Slopes] = {}
 
+    @cached_property
+    def _wide(self) -> tuple[list[np.ndarray], np.ndarray]:
+        return working_precision(self.f, self.inputs)
+
+    @np.errstate(all="ignore")
     def between_slopes(
         self,
         k: int,
@@ -50,12 +55,11 @@ class Kinks:
         Returns:
             The expected cotangent, how many elements lie at kinks, and why these are none together.
         """
-        with np.errstate(all="ignore"):
-            off = np.argwhere(~(np.abs(got - expected) <= bound))
+        off = np.argwhere(~(np.abs(got - expected) <= bound))
         accepted, kinks = expected.copy(), []
         for where in map(tuple, off):
             for slopes in (self._one_sided, self._nearby):
-                low, high, kink = self._range(slopes, k, y_bar, (where,))
+                low, high, kink = self._range(slopes, k, y_bar, self._way(k, [where]))
                 if kink and np.isfinite(got[where]):
                     slack = _SLACK * (high - low)
                     accepted[where] = np.clip(got[where], low - slack, high + slack)
@@ -64,10 +68,10 @@ class Kinks:
                     break
             if len(off) > _MANY and accepted[where] != got[where]:
                 return expected, 0, ""
-        why = self._apart(k, y_bar, got, bound, kinks)
+        why = self._not_together(k, y_bar, got, bound, kinks)
         return (expected, 0, why) if why else (accepted, len(kinks), "")
 
-    def _apart(
+    def _not_together(
         self, k: int, y_bar: np.ndarray, got: np.ndarray, bound: np.ndarray, kinks: list[tuple]
     ) -> str:
         """Why what these elements of ``got`` are together is of no subgradient; empty if it may be.
@@ -78,107 +82,95 @@ class Kinks:
         if len(kinks) < 2 or self._separate(k, kinks):
             return ""
         x = self._wide[0][k]
-        equal = list(map(tuple, np.argwhere(np.isin(x, [x[where] for where in kinks]))))
-        signed = np.random.default_rng(0).choice([-1.0, 1.0], (_WAYS, len(kinks)))
+        tied = np.isin(x, [x[where] for where in kinks]).astype(float)
+        signed = np.random.default_rng(0).choice([-1.0, 1.0], (_SIGNS, len(kinks)))
         low = high = 0.0
-        for places, signs in [(equal, np.ones(len(equal))), *((kinks, one) for one in signed)]:
-            at, together = tuple(np.array(places).T), places is equal
-            total = float((signs * got[at]).sum())
-            for slopes in (self._one_sided, self._nearby)[: 1 + together]:
-                low, high, _ = self._range(slopes, k, y_bar, tuple(places), signs)
-                slack = _SLACK * max(abs(low), abs(high)) + bound[at].sum()
+        for way in [tied, *(self._way(k, kinks, signs) for signs in signed)]:
+            ties, moved = way is tied, way != 0
+            total, room = float((way * got)[moved].sum()), bound[moved].sum()
+            for slopes in (self._one_sided, self._nearby) if ties else (self._one_sided,):
+                low, high, _ = self._range(slopes, k, y_bar, way)
+                slack = _SLACK * max(abs(low), abs(high)) + room
                 if low - slack <= total <= high + slack:
                     break
             else:
-                if not together and self._turns(k, kinks):
+                if not ties and self._turns(k, kinks):
                     return ""  # there may be more subgradients than are known
                 may = f"{low:.6g}" if high - low <= slack else f"{low:.6g} to {high:.6g}"
-                what = "tie: together they" if together else "have kinks in common: with signs they"
-                return f"{len(places)} elements {what} get {total:.6g}, and may get {may}"
+                what = "tie: together they" if ties else "have kinks in common: with signs they"
+                return f"{moved.sum()} elements {what} get {total:.6g}, and may get {may}"
         return ""
 
     def _separate(self, k: int, kinks: list[tuple]) -> bool:
         """Whether these elements move f as much together as alone, to both sides."""
-        together = np.array(self._known(self._one_sided, k, tuple(kinks))[:2])
-        alone = [np.array(self._known(self._one_sided, k, (where,))[:2]) for where in kinks]
+        together = np.array(self._known(self._one_sided, k, self._way(k, kinks))[:2])
+        alone = [np.array(slopes[:2]) for slopes in self._each(self._one_sided, k, kinks)]
         apart, size = np.abs(together - sum(alone)), np.abs(alone).sum(axis=0).max(axis=0)
         return bool((apart <= _SLACK * size).all())
 
     def _turns(self, k: int, kinks: list[tuple]) -> bool:
         """Whether an element of f turns up at one kink and down at another, or slopes nearby lie
         beyond the one-sided ones, as that of a middle value does."""
-        each = [self._known(self._one_sided, k, (where,)) for where in kinks]
-        up, down = (np.any([side * (b - a) * kink > 0 for a, b, kink in each], axis=0)
-                    for side in (1, -1))  # fmt: skip
-        near = (self._known(self._nearby, k, (where,)) for where in kinks)
-        return (up & down).any() or any(
-            ((low < np.minimum(a, b)) | (high > np.maximum(a, b))).any()
-            for (low, high, _), (a, b, _) in zip(near, each, strict=True)
-        )
+        left, right, kink = map(np.array, zip(*self._each(self._one_sided, k, kinks), strict=True))
+        low, high, _ = map(np.array, zip(*self._each(self._nearby, k, kinks), strict=True))
+        turn = (right - left) * kink
+        beyond = (low < np.minimum(left, right)) | (high > np.maximum(left, right))
+        return bool(((turn > 0).any(axis=0) & (turn < 0).any(axis=0)).any() or beyond.any())
+
+    def _each(self, slopes: Callable[..., Slopes], k: int, kinks: list[tuple]) -> list[Slopes]:
+        """Those of each of these elements alone."""
+        return [self._known(slopes, k, self._way(k, [where])) for where in kinks]
 
     def _range(
-        self, slopes: Callable[..., Slopes], k: int, y_bar: np.ndarray,
-        places: tuple[tuple, ...], signs: np.ndarray | None = None,
-    ) -> tuple[float, float, bool]:  # fmt: skip
-        """The least and the most slope of <y_bar, f> with these elements moved, and if any jumps.
+        self, slopes: Callable[..., Slopes], k: int, y_bar: np.ndarray, way: np.ndarray
+    ) -> tuple[float, float, bool]:
+        """The least and the most slope of <y_bar, f> that way, and if any jumps.
 
         Each element of f takes its own one of the two.
         """
-        one, other, kink = self._known(slopes, k, places, signs)
-        with np.errstate(all="ignore"):
-            ends = y_bar * one, y_bar * other
-            low, high = float(np.minimum(*ends).sum()), float(np.maximum(*ends).sum())
+        one, other, kink = self._known(slopes, k, way)
+        ends = y_bar * one, y_bar * other
+        low, high = float(np.minimum(*ends).sum()), float(np.maximum(*ends).sum())
         return low, high, bool((kink & (y_bar != 0)).any() and np.isfinite(high - low))
 
-    def _known(
-        self, slopes: Callable[..., Slopes], k: int, places: tuple[tuple, ...],
-        signs: np.ndarray | None = None,
-    ) -> Slopes:  # fmt: skip
-        signs = np.ones(len(places)) if signs is None else signs
-        key = slopes.__name__, k, places, signs.tobytes()
+    def _known(self, slopes: Callable[..., Slopes], k: int, way: np.ndarray) -> Slopes:
+        key = slopes.__name__, k, way.tobytes()
         if key not in self._slopes:
-            with np.errstate(all="ignore"):
-                self._slopes[key] = slopes(k, places, signs)
+            self._slopes[key] = slopes(k, way)
         return self._slopes[key]
 
-    @cached_property
-    def _wide(self) -> tuple[list[np.ndarray], np.ndarray]:
-        return working_precision(self.f, self.inputs)
+    def _way(self, k: int, places: Sequence[tuple], signs: np.ndarray | float = 1.0) -> np.ndarray:
+        """A direction in which only these elements of input k are moved."""
+        way = np.zeros(self.inputs[k].shape)
+        way[tuple(np.array(places).T)] = signs
+        return way
 
-    def _along(
-        self, k: int, places: tuple[tuple, ...], signs: np.ndarray
-    ) -> tuple[Callable[..., np.ndarray], float]:
-        """``(t, point) -> f`` there, with these elements moved by t; their size."""
+    def _along(self, k: int, way: np.ndarray) -> tuple[Callable[..., np.ndarray], float]:
+        """``(t, point) -> f`` at the point with input k moved by t that way; the size of that."""
         xs = self._wide[0]
-        way = np.zeros(xs[k].shape)
-        for where, sign in zip(places, signs, strict=True):
-            way[where] = sign
 
         def along(t: float, point: Sequence[np.ndarray] = xs) -> np.ndarray:
             return np.asarray(self.f(*point[:k], point[k] + t * way, *point[k + 1 :]))
 
-        return along, min(abs(float(xs[k][where])) or 1.0 for where in places)
+        return along, float(_sizes(xs[k])[way != 0].min())
 
-    def _one_sided(self, k: int, places: tuple[tuple, ...], signs: np.ndarray) -> Slopes:
+    def _one_sided(self, k: int, way: np.ndarray) -> Slopes:
         """The slopes of each element of f to the left and to the right."""
-        along, size = self._along(k, places, signs)
-        y = along(0.0)
-        digit = float(np.finfo(y.dtype).eps)
-        return one_sided_slopes(along, size, digit, digit * np.abs(y))
+        return one_sided_slopes(*self._along(k, way))
 
-    def _nearby(self, k: int, places: tuple[tuple, ...], signs: np.ndarray) -> Slopes:
+    def _nearby(self, k: int, way: np.ndarray) -> Slopes:
         """The least and the most of these and, where they are beyond, of slopes at points nearby.
 
         Limits of those are subgradients, too. Equal values are there in order of their index, and
         those that are moved come anywhere among them; or the other way round; or other inputs are
         moved as well, and farther, as a bias where a row is zero.
         """
-        left, right, kink = self._known(self._one_sided, k, places, signs)
-        (xs, noise), (along, size) = self._wide, self._along(k, places, signs)
-        y = along(0.0)
-        digit, x, ranks = float(np.finfo(y.dtype).eps), xs[k], _ranks(xs[k])
-        first, last = (int(end(ranks[where] for where in places)) for end in (min, max))
-        among = np.arange(-last, (x == x[places[0]]).sum() - first + 1) + 0.5
+        left, right, kink = self._known(self._one_sided, k, way)
+        (xs, noise), (along, size) = self._wide, self._along(k, way)
+        y, x, ranks = along(0.0), xs[k], _ranks(xs[k])
+        digit, moved = float(np.finfo(y.dtype).eps), way != 0
+        first, last = int(ranks[moved].min()), int(ranks[moved].max())
+        among = np.arange(-last, (x == x[moved][0]).sum() - first + 1) + 0.5
         if len(among) > _PLACES:
             among = np.random.default_rng(0).choice(among, _PLACES, replace=False)
         found = []
@@ -192,13 +184,53 @@ class Kinks:
             found.append((np.fmin.reduce(quotients), np.fmax.reduce(quotients)))
         rounding = np.maximum(noise, digit * np.abs(y)) / (size * _APART[0] * digit / 4)
         error = 100 * rounding + 2**-10 * np.abs(found).max(axis=(0, 1))
+
+        def persists(beyond: np.ndarray) -> np.ndarray:
+            return (beyond.min(axis=0) > error) & (beyond.max(axis=0) < 2 * beyond.min(axis=0))
+
         least, most = np.minimum(left, right), np.maximum(left, right)
-        below, above = ((side * (np.array(found)[:, i] - end)) for i, side, end in
-                        ((0, -1, least), (1, 1, most)))  # fmt: skip
-        lower, higher = ((part.min(axis=0) > error) & (part.max(axis=0) < 2 * part.min(axis=0))
-                         for part in (below, above))  # fmt: skip
-        low, high = np.where(lower, found[0][0], least), np.where(higher, found[0][1], most)
+        lows, highs = np.swapaxes(found, 0, 1)  # of the smaller step, and of the larger one
+        lower, higher = persists(least - lows), persists(highs - most)
+        low, high = np.where(lower, lows[0], least), np.where(higher, highs[0], most)
         return low, high, kink | lower | higher
+
+
+def one_sided_slopes(f: Callable[[float], np.ndarray], scale: float) -> Slopes:
+    """Slopes of a function of one variable at 0 from the left and from the right.
+
+    Args:
+        f: the function; its value is an array.
+        scale: the size of what its variable is added to.
+
+    Returns:
+        ``(left, right, kink)`` per element; ``kink`` says that both converged, to different values,
+        and that their difference is there at every smaller step as well, as far as rounding lets it
+        be seen.
+    """
+    steps, middle = scale * 2.0 ** -np.arange(8, 20), f(0.0)
+    digit = float(np.finfo(middle.dtype).eps)
+    noise = digit * np.abs(middle)
+    right = np.stack([(f(h) - middle) / h for h in steps])
+    left = np.stack([(middle - f(-h)) / h for h in steps])
+    slopes, errors = [], []
+    for ladder in (left, right):
+        linear = 2 * ladder[1:] - ladder[:-1]  # cancels the curvature
+        change = np.abs(np.diff(linear, axis=0))
+        best = change.argmin(axis=0)[None]
+        slopes.append(np.take_along_axis(linear, best + 1, 0)[0])
+        rounding = 5 * noise / steps[best[0] + 2]
+        errors.append(np.maximum(np.take_along_axis(change, best, 0)[0], rounding))
+    jump, most = slopes[1] - slopes[0], np.abs(slopes).max(axis=0)
+    kink = np.isfinite(jump) & (np.abs(jump) > np.maximum(100 * sum(errors), 1e-6 * most))
+    # Within a sharp but smooth bend the jump shrinks with the step. What cancels inside f may round
+    # 2^12 times as much as f itself; with steps above 2^16 digits that changes it by an eighth.
+    for h in scale * 2.0 ** -np.arange(20, 64, 4):
+        seen = kink & (8 * noise / h <= np.abs(jump) / 4)
+        if h < 2**16 * digit * scale or not seen.any():
+            break
+        changed = np.abs((f(h) - 2 * middle + f(-h)) / h - jump) > np.abs(jump) / 2
+        kink = kink & ~(seen & changed)
+    return *slopes, kink
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:
