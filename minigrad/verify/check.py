@@ -15,7 +15,6 @@ from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.diagnose import cause_of
 from minigrad.verify.faults import Followed
 from minigrad.verify.judge import Sample, reconsidered, wider
-from minigrad.verify.kinks import Kinks
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Expected, Reference
 from minigrad.verify.report import Finding, Report, Row
@@ -115,7 +114,6 @@ class Point:
         self._right: tuple[Any, list[bytes]] = None, []  # what was judged right last: y_bar, all
         self._last: tuple[Any, Any] = None, None  # what was expected last: of y_bar, all
         self.followed = Followed()
-        self.ties: dict[int, str] = {}  # what tied elements of input k must not get together
         self.samples: dict[str, list[Sample]] = {name: [] for name in subject.names}
 
     def examine(self, *, soak: int = 0) -> tuple[list[Row], list[Finding], list[Finding]]:
@@ -169,11 +167,6 @@ class Point:
             return Reference(*self.here, self.rng)
         except ForwardFailed as error:
             raise Refused(str(error)) from error
-
-    @cached_property
-    def kinks(self) -> Kinks:
-        """Those of this point, if something there is to be held against them."""
-        return Kinks(self.here[0].value, self.here[0].inputs)
 
     def _all_parts(self, y: np.ndarray, soak: int) -> None:
         self._guarded(self._purity, y)
@@ -243,7 +236,7 @@ class Point:
         index, expected, got, bound = worst.worst()
         kind = "value"
         try:
-            cause = self.ties.get(k) or cause_of(
+            cause = next((sample.tie for sample in samples if sample.tie), "") or cause_of(
                 self.subject, k, samples, self.reference.expected, self.followed
             )
         except (BackwardFailed, ForwardFailed):  # of what a fit has tried
@@ -297,19 +290,11 @@ class Point:
         return got if got.dtype == dtype and got.shape == sample.expected.shape else None
 
     def _reconsidered(self, k: int, sample: Sample) -> Sample:
-        """The sample with a bound for hidden rounding and, at kinks, subgradients accepted."""
-        in_wider = partial(self._in_wider, k, sample)
-        sample = reconsidered(sample, k, self.reference, in_wider)
-        if sample.ok or self.reference.closed:
-            return sample
-        accepted, kinks, tie = self.kinks.between_slopes(
-            k, sample.y_bar, sample.got, sample.expected, sample.bound
-        )
-        self.ties[k] = self.ties.get(k) or tie
-        if kinks and not any(note.kind == "kink" for note in self.notes):
-            name = self.subject.names[k]
-            self._note("kink", f"{name}: elements at kinks: {kinks}; any subgradient is accepted")
-        return replace(sample, expected=accepted, kinks=kinks)
+        """``reconsidered``, with a note on the first kinks."""
+        sample = reconsidered(sample, k, self.reference, partial(self._in_wider, k, sample))
+        if sample.kinks and not any(note.kind == "kink" for note in self.notes):
+            self._note("kink", sample.at_kinks(self.subject.names[k]))
+        return sample
 
     # --- the contract ----------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class Sample:
         error: how far ``expected`` itself may be off.
         bound: how far ``got`` may be off, which includes that.
         kinks: elements where any subgradient is accepted.
+        tie: what elements at kinks must not get together, if they do.
         least: what ``expected`` must exceed to prove anything, where that is not ``bound``.
     """
 
@@ -33,6 +34,7 @@ class Sample:
     error: np.ndarray
     bound: np.ndarray
     kinks: int = 0
+    tie: str = ""
     least: np.ndarray | None = None
 
     @cached_property
@@ -72,6 +74,10 @@ class Sample:
         is_random = self.kind == "random"
         return not self.ok, not self.ok and is_random, excess, is_random
 
+    def at_kinks(self, name: str) -> str:
+        """What is accepted of input ``name``, in words."""
+        return f"{name}: elements at kinks: {self.kinks}; any subgradient is accepted"
+
     def worst(self) -> tuple[tuple[int, ...], float, float, float]:
         """Index, expected, got and bound where the error is largest relative to its bound."""
         if not self.got.size:
@@ -97,12 +103,21 @@ def wider(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64 if dtype.itemsize < 8 else np.longdouble)
 
 
-def reconsidered(
-    sample: Sample,
-    k: int,
-    reference: Reference,
-    in_wider: Callable[[], np.ndarray | None],
-) -> Sample:
+InWider = Callable[[], np.ndarray | None]  # a cotangent in wider numbers; None if there is none
+
+
+def reconsidered(sample: Sample, k: int, reference: Reference, in_wider: InWider) -> Sample:
+    """``sample`` of input ``k``, with a bound for all that rounds and, at kinks, subgradients."""
+    sample = rounded(sample, k, reference, in_wider)
+    if sample.ok or reference.closed:
+        return sample
+    accepted, kinks, tie = reference.kinks.between_slopes(
+        k, sample.y_bar, sample.got, sample.expected, sample.bound
+    )
+    return replace(sample, expected=accepted, kinks=kinks, tie=tie)
+
+
+def rounded(sample: Sample, k: int, reference: Reference, in_wider: InWider) -> Sample:
     """``sample``, with a wider bound where what is out of bounds is rounding after all.
 
     What rounds need not be seen in the summands of a cotangent: what the rounding of the inputs
@@ -114,7 +129,7 @@ def reconsidered(
         sample: a cotangent of input ``k``.
         k: an input.
         reference: what is right.
-        in_wider: the same cotangent computed in wider numbers; None if that cannot be done.
+        in_wider: gives the same cotangent, computed in wider numbers.
     """
     if sample.ok or reference.closed:
         return sample

@@ -1,11 +1,8 @@
 """At a kink every slope between the one-sided ones is a subgradient, or between those nearby."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 import numpy as np
-
-from minigrad.verify.numeric import working_precision
 
 _MANY = 32  # elements that disagree: where so many do, one that is no kink shows a fault
 _SIGNS = 3  # ways in which elements at kinks are moved together
@@ -25,16 +22,15 @@ class Kinks:
 
     Args:
         f: plain arrays -> array.
-        inputs: the point.
+        inputs: the point, in the precision of the differences.
+        noise: what each element of f rounds there.
     """
 
-    def __init__(self, f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]):
-        self.f, self.inputs = f, inputs
+    def __init__(
+        self, f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray], noise: np.ndarray
+    ):
+        self.f, self.inputs, self.noise = f, inputs, noise
         self._slopes: dict[tuple, Slopes] = {}
-
-    @cached_property
-    def _wide(self) -> tuple[list[np.ndarray], np.ndarray]:
-        return working_precision(self.f, self.inputs)
 
     @np.errstate(all="ignore")
     def between_slopes(
@@ -81,7 +77,7 @@ class Kinks:
         """
         if len(kinks) < 2 or self._separate(k, kinks):
             return ""
-        x = self._wide[0][k]
+        x = self.inputs[k]
         tied = np.isin(x, [x[where] for where in kinks]).astype(float)
         signed = np.random.default_rng(0).choice([-1.0, 1.0], (_SIGNS, len(kinks)))
         low = high = 0.0
@@ -147,7 +143,7 @@ class Kinks:
 
     def _along(self, k: int, way: np.ndarray) -> tuple[Callable[..., np.ndarray], float]:
         """``(t, point) -> f`` at the point with input k moved by t that way; the size of that."""
-        xs = self._wide[0]
+        xs = self.inputs
 
         def along(t: float, point: Sequence[np.ndarray] = xs) -> np.ndarray:
             return np.asarray(self.f(*point[:k], point[k] + t * way, *point[k + 1 :]))
@@ -166,7 +162,7 @@ class Kinks:
         moved as well, and farther, as a bias where a row is zero.
         """
         left, right, kink = self._known(self._one_sided, k, way)
-        (xs, noise), (along, size) = self._wide, self._along(k, way)
+        xs, (along, size) = self.inputs, self._along(k, way)
         y, x, ranks = along(0.0), xs[k], _ranks(xs[k])
         digit, moved = float(np.finfo(y.dtype).eps), way != 0
         first, last = int(ranks[moved].min()), int(ranks[moved].max())
@@ -182,7 +178,7 @@ class Kinks:
                 for t in size * step * np.array([0, *among] if shifts else [0]):
                     quotients.append((along(t + h, point) - along(t - h, point)) / (2 * h))
             found.append((np.fmin.reduce(quotients), np.fmax.reduce(quotients)))
-        rounding = np.maximum(noise, digit * np.abs(y)) / (size * _APART[0] * digit / 4)
+        rounding = np.maximum(self.noise, digit * np.abs(y)) / (size * _APART[0] * digit / 4)
         error = 100 * rounding + 2**-10 * np.abs(found).max(axis=(0, 1))
 
         def persists(beyond: np.ndarray) -> np.ndarray:

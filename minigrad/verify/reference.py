@@ -16,6 +16,7 @@ import numpy as np
 
 from minigrad.analytic import batch_norm, batch_norm_vjp
 from minigrad.errors import ShapeError
+from minigrad.verify.kinks import Kinks
 from minigrad.verify.numeric import Jacobian, default_scale, differences, working_precision
 from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
 from minigrad.verify.subject import FAILURES, ForwardFailed, Subject, are_batch_norms
@@ -68,13 +69,12 @@ class Reference:
         self.normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
         self.scales = self._scales()
         self.y, self.dtype = y, subject.dtype
-        self.wide, noise = working_precision(self.value, subject.inputs, self.scales)
-        self.noise = noise
+        self.wide, self.noise = working_precision(self.value, subject.inputs, self.scales)
         self.closed = False
         if rng is not None and self.normalizes and self._is_batch_norm():
             self.closed = self._confirmed(rng)
         if not self.closed:
-            self.jacobians = differences(self.value, self.wide, self.scales, noise)
+            self.jacobians = differences(self.value, self.wide, self.scales, self.noise)
 
     def value(self, *inputs: np.ndarray) -> np.ndarray:
         """The output at other inputs, of the shape that it has here."""
@@ -83,6 +83,11 @@ class Reference:
             here = f"y has shape {self.y.shape} here and {y.shape} nearby"
             raise ShapeChanges(f"{here}: it depends on the values of the inputs")
         return y
+
+    @cached_property
+    def kinks(self) -> Kinks:
+        """Those of this point, where something is to be held against them."""
+        return Kinks(self.value, self.wide, self.noise)
 
     @property
     def undefined(self) -> str:

@@ -14,8 +14,7 @@ from minigrad.transforms import vjp
 from minigrad.verify import contract
 from minigrad.verify.check import check_backward
 from minigrad.verify.device import floating, moved, one_or_more
-from minigrad.verify.judge import Sample, reconsidered, wider
-from minigrad.verify.kinks import Kinks
+from minigrad.verify.judge import Sample, reconsidered, rounded, wider
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
@@ -91,19 +90,15 @@ def three_way(
     if why := reference.undefined:
         report.notes.append(Finding("undefined", message=why))
         return report
-    expected, at_point = reference.expected(y_bar), Kinks(on_arrays, hosts)
+    expected = reference.expected(y_bar)
     known = _normalization(y, y_bar, hosts, params)
     wide = _Wide(f, analytic_vjp, hosts, y_bar, device, params, by_hand)
     for k, name in enumerate(names):
         value, error, bound = expected.of(k)
         bound = bound if known is None else known[k] + error
         ways = {"traced": cotangents[k], "analytic": by_hand[k], "numeric": value}
-        bounds = _bounds(k, ways, y_bar, (error, bound), reference, wide)
-        accepted = [
-            at_point.between_slopes(k, y_bar, ways[way], value, one)[0]
-            for way, one in zip(_WAYS[:2], bounds, strict=False)
-        ]
-        rows, kinks = _compared(name, ways, accepted, bounds, bound)
+        each = [Sample("random", y_bar, ways[way], value, error, bound) for way in _WAYS[:2]]
+        rows, kinks = _compared(name, k, each, reference, wide)
         report.rows += rows
         report.findings += _odd_one_out(rows, ways)
         if kinks:
@@ -115,47 +110,29 @@ def three_way(
     return report
 
 
-def _bounds(
-    k: int, ways: dict, y_bar: np.ndarray, known: tuple[np.ndarray, np.ndarray],
-    reference: Reference, wide: "_Wide",
-) -> list[np.ndarray]:  # fmt: skip
-    """How far the traced and the analytic way may be from the numeric one, and from each other.
-
-    ``known`` are the error of the numeric one, and a bound with what the summands may round.
-    """
-    error, bound = known
-    each = []
-    for way in _WAYS[:2]:
-        sample = Sample("random", y_bar, ways[way], ways["numeric"], error, bound)
-        in_wider = partial(wide.pulled, way, k)
-        each.append(reconsidered(sample, k, reference, in_wider).bound)
-    both = each[0] + each[1] - 2 * error
-    apart = Sample("random", y_bar, ways["traced"], ways["analytic"], 0 * error, both)
-    return [*each, reconsidered(apart, k, reference, partial(wide.apart, k)).bound]
-
-
 def _compared(
-    name: str, ways: dict, accepted: list[np.ndarray], bounds: list[np.ndarray], least: np.ndarray
+    name: str, k: int, each: list[Sample], reference: Reference, wide: "_Wide"
 ) -> tuple[list[Row], int]:
     """A row for each pair of ways, and how many elements lie at kinks, where each way may choose.
 
-    Args:
-        name: of the input.
-        ways: its cotangents.
-        accepted: the numeric ones that the traced and the analytic one are held against.
-        bounds: of traced and analytic from numeric, and of one from the other.
-        least: what a cotangent must exceed to prove anything.
+    ``each`` are the traced and the analytic cotangent of input ``k``, held against the numeric one.
     """
-    traced, analytic, numeric = (ways[way] for way in _WAYS)
-    *each, apart = bounds
-    pairs = list(zip((traced, analytic), accepted, each, strict=True))
-    fits = [np.abs(way - right) <= bound for way, right, bound in pairs]
-    kinks = np.any([right != numeric for right in accepted], axis=0) & np.all(fits, axis=0)
-    chosen = np.where(kinks, traced, analytic)
-    rows = [compare(name, "traced/analytic", traced, chosen, apart, least=least)]
-    for way, (got, right, bound) in zip(_WAYS, pairs, strict=False):
-        at_kinks = int((right != numeric).sum())
-        row = compare(name, f"{way}/numeric", got, right, bound, kinks=at_kinks, least=least)
+    numeric, error, least = each[0].expected, each[0].error, each[0].bound
+    each = [
+        reconsidered(sample, k, reference, partial(wide.pulled, way, k))
+        for way, sample in zip(_WAYS, each, strict=False)
+    ]
+    traced, analytic = each
+    fit = np.all([np.abs(one.got - one.expected) <= one.bound for one in each], axis=0)
+    kinks = np.any([one.expected != numeric for one in each], axis=0) & fit
+    both = traced.bound + analytic.bound - 2 * error
+    apart = replace(traced, expected=analytic.got, error=0 * error, bound=both, kinks=0)
+    bound = rounded(apart, k, reference, partial(wide.apart, k)).bound
+    chosen = np.where(kinks, traced.got, analytic.got)
+    rows = [compare(name, "traced/analytic", traced.got, chosen, bound, least=least)]
+    for way, one in zip(_WAYS, each, strict=False):
+        row = compare(name, f"{way}/numeric", one.got, one.expected, one.bound, kinks=one.kinks,
+                      least=least)  # fmt: skip
         rows.append(row)
     return rows, int(kinks.sum())
 

@@ -269,7 +269,7 @@ def test_as_many_kinks_as_there_are_elements_are_accepted_and_no_fault_among_the
 ):
     x, y_bar = np.append(np.zeros(32), last), np.linspace(1.0, 2.0, 33)
     got, expected = slope * y_bar, y_bar * np.where(x > 0, 1.0, 0.5)
-    at_point = Kinks(lambda x: np.maximum(x, 0), [x])
+    at_point = Kinks(lambda x: np.maximum(x, 0), [x], np.zeros(33))
     accepted, found, _ = at_point.between_slopes(0, y_bar, got, expected, np.full(33, 1e-12))
     assert found == kinks
     assert (accepted == (got if kinks else expected)).all()
