@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.verify.reference import Reference
-from minigrad.verify.report import vanished
+from minigrad.verify.report import excess, vanished
 
 _LEFT = 0.1  # of an error may be left in wider numbers; of rounding it is a thousandth or less
 
@@ -40,17 +40,9 @@ class Sample:
     @cached_property
     def excess_of(self) -> np.ndarray:
         """Error over bound, per element; 0 where nothing is known."""
-        tiny = np.finfo(np.longdouble).tiny
-        floor = np.finfo(self.got.dtype).tiny * 64  # an underflow is no fault
-        with np.errstate(all="ignore"):
-            error = np.abs(np.asarray(self.got, np.longdouble) - self.expected)
-            excess = error / np.maximum(self.bound + floor, tiny)
-            if (excess <= 1).all():
-                return excess
-            excess = np.where(error == 0, 0, excess)
-        excess = np.where(np.isnan(excess), np.inf, excess)
         # what the dtype cannot hold may be infinite, or nan
-        return np.where(np.abs(self.expected) <= np.finfo(self.got.dtype).max, excess, 0)
+        known = np.abs(self.expected) <= np.finfo(self.got.dtype).max
+        return np.where(known, excess(self.got, self.expected, self.bound), 0)
 
     @cached_property
     def excess(self) -> float:
@@ -64,7 +56,7 @@ class Sample:
     def vacuous(self) -> bool:
         """Whether nothing could have been found wrong: no element known, or none left to differ."""
         least = self.bound if self.least is None else self.least
-        return not self.kinks and vanished(self.expected, least)
+        return not self.kinks and vanished(self.got, self.expected, least)
 
     @property
     def telling(self) -> tuple[bool, bool, float, bool]:

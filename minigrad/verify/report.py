@@ -176,10 +176,24 @@ def folding(*heads: str) -> Table:
     return Table(*(Column(head, overflow="fold") for head in heads))
 
 
-def vanished(expected: np.ndarray, bound: np.ndarray) -> bool:
+def _underflow(dtype: np.dtype) -> np.floating:
+    """What is lost, or left, where a product is too small for ``dtype``."""
+    return 64 * np.finfo(dtype).tiny
+
+
+def excess(got: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """Error over bound, per element: an underflow is no error, and nan an infinite one."""
+    with np.errstate(all="ignore"):
+        error = np.abs(got.astype(np.longdouble) - expected)
+        ratio = np.where(error == 0, 0, error / (bound + _underflow(got.dtype)))
+    return np.where(np.isnan(ratio), np.inf, ratio)
+
+
+def vanished(got: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> bool:
     """Whether no element is known to differ from 0: what is held against it proves nothing."""
     with np.errstate(all="ignore"):
-        return not bool((np.isfinite(expected) & (np.abs(expected) > bound)).any())
+        known = np.abs(expected) > bound + _underflow(got.dtype)
+        return not bool((np.isfinite(expected) & known).any())
 
 
 def compare(
@@ -192,17 +206,16 @@ def compare(
     """
     a, b = np.asarray(a), np.asarray(b)
     bound = np.broadcast_to(np.asarray(bound, dtype=np.longdouble), a.shape)
-    error = np.abs(a.astype(np.longdouble) - b.astype(np.longdouble))
-    error = np.where(np.isnan(error), np.inf, error)
     if not a.size:
         return Row(name, pair, 0.0, 0.0, ok=True, verdict="VACUOUS")
-    excess = np.where(error > 0, error / np.maximum(bound, np.finfo(np.longdouble).tiny), 0)
-    worst = np.unravel_index(int(np.argmax(excess)), a.shape)
-    ok = bool((error <= bound).all())
-    index = tuple(int(i) for i in worst)
-    vacuous = not kinks and vanished(b, bound if least is None else least)
+    ratio = excess(a, b, bound)
+    index = tuple(map(int, np.unravel_index(int(np.argmax(ratio)), a.shape)))
+    ok = bool(ratio[index] <= 1)
+    error = float(np.abs(a[index].astype(np.longdouble) - b[index]))
+    error = math.inf if math.isnan(error) else error
+    vacuous = not kinks and vanished(a, b, bound if least is None else least)
     verdict = "WRONG" if not ok else "VACUOUS" if vacuous else "proven"
-    return Row(name, pair, float(error[worst]), float(bound[worst]), ok, index, verdict)
+    return Row(name, pair, error, float(bound[index]), ok, index, verdict)
 
 
 def to_json(document: dict) -> str:

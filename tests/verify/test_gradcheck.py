@@ -23,6 +23,15 @@ def test_a_rule_that_is_wrong_in_float32_does_not_excuse_itself(wrong_in):
     assert [row.ok for row in report.rows] == [False, True]
 
 
+def test_what_underflows_is_not_wrong_and_proves_nothing():
+    def verdict(x):
+        return gradcheck(mg.exp, [np.array(x, "f4")]).verdict
+
+    # e^-99 is 1e-43, and the least normal number of float32 1e-38
+    assert verdict([-100.0, -99.0]) == "VACUOUS"
+    assert verdict([-100.0, -3.0]) == "PROVEN"
+
+
 def test_a_rule_in_numpy_is_right_at_order_1_and_a_finding_says_that_order_2_is_not():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mg.ops.sin, "partials", lambda y, x: (np.cos(np.asarray(x)),))
