@@ -172,7 +172,7 @@ def _compared(
         a, b = (np.asarray(p) if x_dot.any() else np.empty(0) for p in products)
         row = compare(name, f"jvp/vjp{label}", a, b, 2 * (np.abs(x_dot) * bound).sum())
         if not row.ok and wide.agrees(k, only_k, part=0.1 * row.error):
-            hidden = reference.conditioning(y_bar)[k] + reference.left(k, y_bar)
+            hidden = reference.conditioning(y_bar)[k] + reference.hidden(k, y_bar)
             row = compare(name, row.pair, a, b, 2 * (np.abs(x_dot) * (bound + hidden)).sum())
         yield row, _finding(row, a, b)
 

@@ -112,10 +112,9 @@ def reconsidered(sample: Sample, k: int, reference: Reference, in_wider: InWider
 def rounded(sample: Sample, k: int, reference: Reference, in_wider: InWider) -> Sample:
     """``sample``, with a wider bound where what is out of bounds is rounding after all.
 
-    What rounds need not be seen in the summands of a cotangent: what the rounding of the inputs
-    does to them, what cancels within one, as in 1 - y^2, and what cancels in y, as in x - sin x,
-    whose noise tells. The last two may be as large as a fault, so they count only for what
-    vanishes in wider numbers.
+    What rounds need not be seen in the summands of a cotangent: what cancels within one, and what
+    the rounding of the inputs does to them. The first may be as large as a fault, so it counts for
+    what vanishes in wider numbers, or, where there are none, as far as the steepest element goes.
 
     Args:
         sample: a cotangent of input ``k``.
@@ -126,21 +125,10 @@ def rounded(sample: Sample, k: int, reference: Reference, in_wider: InWider) -> 
     if sample.ok or reference.closed:
         return sample
     sample = replace(sample, least=sample.bound)  # in wider numbers that much is seen
-    y_bar, wide = sample.y_bar, in_wider()
-    sizes = [reference.steepest(k, y_bar)]
-    if wide is not None:
-        sizes += [reference.hidden(k, y_bar), reference.left(k, y_bar)]
-
-    def excused(sample: Sample) -> Sample:
-        for size in sizes:
-            roomier = replace(sample, bound=sample.bound + size)
-            if roomier.ok and (wide is None or sample.vanishes(wide, _LEFT, size)):
-                return roomier
+    y_bar, wide = np.asarray(sample.y_bar, np.longdouble), in_wider()
+    hidden = (reference.steepest if wide is None else reference.hidden)(k, y_bar)
+    if wide is None or sample.vanishes(wide, _LEFT, hidden):
+        sample = replace(sample, bound=sample.bound + hidden)
+    if sample.ok:
         return sample
-
-    found = excused(sample)
-    if found.ok:
-        return found
-    conditioning = reference.conditioning(y_bar)[k]  # costs most
-    conditioned = replace(sample, bound=sample.bound + conditioning)
-    return conditioned if conditioned.ok else excused(conditioned)
+    return replace(sample, bound=sample.bound + reference.conditioning(y_bar)[k])  # costs most

@@ -19,7 +19,7 @@ from minigrad.errors import ShapeError
 from minigrad.verify.kinks import Kinks
 from minigrad.verify.numeric import Jacobian, default_scale, differences, working_precision
 from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
-from minigrad.verify.subject import FAILURES, ForwardFailed, Subject, are_batch_norms
+from minigrad.verify.subject import FAILURES, ForwardFailed, Subject
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Reference:
         value, error, _ = jacobian.pull(y_bar)
         pairs = list(zip(self._closed_form(y_bar), ways, strict=True))
         by_hand = sum((exact * way).sum() for exact, way in pairs)
-        bounds = zip(self._rounding(y_bar).bounds(np.float64), ways, strict=True)
+        bounds = zip(self._textbook(y_bar).bounds(np.float64), ways, strict=True)
         rounding = sum((bound * np.abs(way)).sum() for bound, way in bounds)
         return bool(abs(value[0] - by_hand) <= error[0] + rounding)
 
@@ -150,38 +150,10 @@ class Reference:
         wide = [np.asarray(a, np.longdouble) for a in (y_bar, *self.subject.inputs)]
         return list(batch_norm_vjp(np, *wide, eps=self.eps))
 
-    def _rounding(self, y_bar: np.ndarray) -> Rounding:
-        subject = self.subject
-        textbook = None  # of no use where y has another shape, as after a sum or a pool
-        if are_batch_norms(subject.inputs) and y_bar.shape == subject.inputs[0].shape:
-            with np.errstate(all="ignore"):
-                textbook = normalization(y_bar, subject.inputs, eps=self.eps)
-        if textbook is not None and self.normalizes:
-            return textbook
-        sizes = [j.pull(y_bar)[2] for j in self.jacobians]
-        if textbook is not None or self.dtype.itemsize >= 8:  # else wider numbers tell more
-            # what cancels in one element, as 1 - y^2 does, may be as large as the steepest one
-            sizes = [np.maximum(size, self._steepest(k, y_bar)) for k, size in enumerate(sizes)]
-        if textbook is not None:  # a relative of batch norm: the same things cancel
-            sizes = self._conditioned(sizes, y_bar)
-            pairs = zip(sizes, textbook.sizes, strict=True)
-            sizes = [np.fmax(size, np.where(np.isfinite(t), t, 0)) for size, t in pairs]
-        return Rounding(sizes, self._terms)
-
-    def _conditioned(self, sizes: list[np.ndarray], y_bar: np.ndarray) -> list[np.ndarray]:
-        """What a relative error u in x does to x_hat, and so to the cotangents of x and gamma."""
-        x, gamma, _ = (np.asarray(a, np.longdouble) for a in self.subject.inputs)
-        j = self.jacobians[0]
-        if len(j.value) != x.shape[1]:
-            return sizes
-        rows = np.moveaxis(np.abs(x), 1, 0).reshape(x.shape[1], -1)
-        moved = np.einsum("cyx,cx->cy", np.abs(j.value), rows).max(axis=1, initial=0)
+    def _textbook(self, y_bar: np.ndarray) -> Rounding:
+        """What batch norm rounds, where the forward looks like one."""
         with np.errstate(all="ignore"):
-            amplified = np.nan_to_num(moved / np.abs(gamma), nan=0.0, posinf=0.0)
-        others = tuple(i for i in range(x.ndim) if i != 1)
-        along = amplified.reshape((-1,) + (1,) * (x.ndim - 2))
-        total = np.abs(np.asarray(y_bar, np.longdouble)).sum(axis=others)
-        return [sizes[0] * (1 + along), sizes[1] + total * amplified, sizes[2]]
+            return normalization(y_bar, self.subject.inputs, eps=self.eps)
 
     def conditioning(self, y_bar: np.ndarray) -> list[np.ndarray]:
         """Bounds of what the rounding of the inputs does to the cotangents, where that is seen.
@@ -209,48 +181,38 @@ class Reference:
                 sizes[k] = np.maximum(sizes[k], np.where(seen > error, (seen - error) / small, 0))
         return Rounding(sizes, self._terms).bounds(self.dtype)
 
-    def _steepest(self, k: int, y_bar: np.ndarray) -> np.ndarray:
-        """The size of the largest finite derivative with respect to input ``k``."""
-        slopes = np.abs(self.jacobians[k].value)
-        return np.abs(y_bar).max(initial=0) * slopes.max(initial=0, where=np.isfinite(slopes))
-
     def steepest(self, k: int, y_bar: np.ndarray) -> np.ndarray:
         """A bound of what rounds in an element that is made with what the steepest one needs."""
-        return self._bound(self._steepest(k, y_bar))
+        slopes = np.abs(self.jacobians[k].value)
+        steepest = slopes.max(initial=0, where=np.isfinite(slopes))
+        return self._bound(np.abs(y_bar).max(initial=0) * steepest)
 
     def hidden(self, k: int, y_bar: np.ndarray) -> np.ndarray:
         """A bound of what rounds where something large cancels, as in 1 - y^2 where y is all but 1.
 
-        Of the size of the largest slope between 0 and here, which is not seen where all elements
-        are saturated; or of y itself over the length on which it varies. An input that is large
-        against that length, as beside its mean, brings as much larger rounding.
-        """
-        sizes = [self._steepest(k, y_bar), self._slope * np.abs(y_bar).max(initial=0)]
-        sizes.append(self._over_scale(k, np.abs(self.y), y_bar))
-        pairs = zip(self.wide, self.scales, strict=True)
-        offset = max(float((np.abs(x) / scale).max(initial=0)) for x, scale in pairs)
-        size = np.max(np.broadcast_arrays(*sizes), axis=0) * (1 + offset)
-        return self._bound(np.nan_to_num(size))
-
-    def left(self, k: int, y_bar: np.ndarray) -> np.ndarray:
-        """A bound of what rounds where something large cancels in y, which its noise shows.
-
-        As 1 and cos x do in the derivative of x - sin x: no backward need be better than forward.
+        Of the size of the largest slope here, or between 0 and here, where all elements are
+        saturated; or of y over the length on which it varies; or of what cancels in y, which its
+        noise shows, as 1 and cos x do in the derivative of x - sin x: no backward need be better
+        than forward. An input that is large against the length on which y varies, as beside its
+        mean, brings as much larger rounding.
         """
         noise = self.noise / np.finfo(self.wide[0].dtype).eps
-        return self._bound(self._over_scale(k, noise, y_bar))
-
-    def _over_scale(self, k: int, size: np.ndarray, y_bar: np.ndarray) -> np.ndarray:
-        return (np.abs(y_bar) * size).sum() / np.broadcast_to(self.scales[k], self.wide[k].shape)
+        weight = (np.abs(y_bar) * np.maximum(np.abs(self.y), noise)).sum()
+        over_scale = weight / np.broadcast_to(self.scales[k], self.wide[k].shape)
+        steep = np.abs(y_bar).max(initial=0) * self._slope
+        pairs = zip(self.wide, self.scales, strict=True)
+        offset = max(float((np.abs(x) / scale).max(initial=0)) for x, scale in pairs)
+        size = np.maximum(self.steepest(k, y_bar), self._bound(np.maximum(over_scale, steep)))
+        return size * (1 + offset)
 
     @cached_property
     def _slope(self) -> float:
         """The largest one between 0 and here."""
-        subject, parts = self.subject, 2.0 ** -np.arange(8)
-        top = max((float(np.abs(x).max(initial=0)) for x in subject.inputs), default=0.0)
+        parts = 2.0 ** -np.arange(8)
+        top = max(float(np.abs(x).max(initial=0)) for x in self.wide)
         with np.errstate(all="ignore"):
             try:
-                values = [subject.value(*(part * x for x in self.wide)) for part in parts]
+                values = [self.value(*(part * x for x in self.wide)) for part in parts]
             except FAILURES:  # it is not defined all the way
                 return 0.0
             rises = [np.abs(a - b).max(initial=0) for a, b in pairwise(values)]
@@ -286,11 +248,13 @@ class Reference:
         """The cotangents for ``y_bar``; nan where they are not finite."""
         y_bar = np.asarray(y_bar, np.longdouble)
         with np.errstate(all="ignore"):
-            rounding = self._rounding(y_bar).bounds(self.dtype)
             if self.closed:
-                exact = self._closed_form(y_bar)
-                return Expected(exact, [np.zeros(x.shape) for x in exact], rounding)
-            pulled = [jacobian.pull(y_bar)[:2] for jacobian in self.jacobians]
-        values, errors = ([two[i] for two in pulled] for i in (0, 1))
+                values, sizes = self._closed_form(y_bar), []
+                errors = [np.zeros(x.shape) for x in values]
+            else:
+                pulled = [jacobian.pull(y_bar) for jacobian in self.jacobians]
+                values, errors, sizes = map(list, zip(*pulled, strict=True))
+            known = self._textbook(y_bar) if self.normalizes else Rounding(sizes, self._terms)
+            rounding = known.bounds(self.dtype)
         bounds = [bound + error for bound, error in zip(rounding, errors, strict=True)]
         return Expected(values, errors, bounds)

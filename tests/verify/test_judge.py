@@ -127,14 +127,15 @@ def test_op_is_proven_where_its_function_rounds_more_than_its_size_tells():
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_loss_of_a_batch_norm_is_proven_far_from_0(dtype):
+@pytest.mark.parametrize("target", [0, 1])
+def test_loss_of_a_batch_norm_is_proven_far_from_0(target, dtype):
     def forward(x):
         x_hat, inv_std = normalized(x)
-        return ((x_hat - 1) ** 2).mean(), (x_hat, inv_std)
+        return ((x_hat - target) ** 2).mean(), (x_hat, inv_std)
 
     def backward(y_bar, cache):
-        x_hat = cache[0]
-        return normalized_back((y_bar * 2 * (x_hat - 1) / x_hat.size).astype(y_bar.dtype), *cache)
+        g = y_bar * 2 * (cache[0] - target) / cache[0].size
+        return normalized_back(g.astype(y_bar.dtype), *cache)
 
     for seed in SEEDS:
         x = (np.random.default_rng(seed).normal(size=(5, 3)) + 1e4).astype(dtype)
@@ -236,6 +237,18 @@ def test_backward_rounds_as_much_as_its_forward_where_numbers_of_size_1_cancel(s
         assert mg.verify.check_backward(forward, backward, [x]).verdict == "PROVEN", seed
         wrong = partial(backward, factor=1 + 1e-6)  # this does not vanish in wider numbers
         assert mg.verify.check_backward(forward, wrong, [x]).verdict == "WRONG", seed
+
+
+def test_right_code_is_proven_where_all_units_are_saturated():
+    w = np.random.default_rng(5).normal(size=(3, 2)).astype("f4")
+
+    def backward(y_bar, x):
+        return ((y_bar * (1 - np.tanh(x @ w) ** 2)) @ w.T,)
+
+    for seed in SEEDS:
+        x = 30 * np.random.default_rng(seed).normal(size=(4, 3)).astype("f4")
+        report = mg.verify.check_backward(lambda x: (np.tanh(x @ w), x), backward, [x], rng=seed)
+        assert report.ok, str(report)
 
 
 def test_fault_is_found_where_channels_mix_at_some_points_only():
