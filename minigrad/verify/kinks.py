@@ -8,7 +8,7 @@ _MANY = 32  # elements that disagree: where so many do, one that is no kink show
 _SIGNS = 3  # ways in which elements at kinks are moved together
 _SLACK = 1e-5  # of a slope that is known to fewer digits than a derivative
 _APART = 2.0**18, 2.0**36  # digits between values that tied; of a bend, or rounding, one shows less
-_ORDERS = (1, 0, True), (-1, 0, False), (1, 64, False), (-1, 64, False)  # of what _nearby tries
+_ORDERS = (1, 0, True), (1, 64, False), (-1, 64, False)  # of what _nearby tries
 _PLACES = 32  # among them that an element is moved to, at most, besides its own
 
 Slopes = tuple[np.ndarray, np.ndarray, np.ndarray]  # of one side, of the other, whether they jump
@@ -72,10 +72,10 @@ class Kinks:
     ) -> str:
         """Why what these elements of ``got`` are together is of no subgradient; empty if it may be.
 
-        Its product with any way in which they are moved lies between the slopes that way. Kinks
-        that are each one's own move as much together as alone, and any of their slopes will do.
+        Its product with any way in which they are moved lies between the slopes that way, as that
+        of each alone does; of kinks that have no element of f in common it follows from that.
         """
-        if len(kinks) < 2 or self._separate(k, kinks):
+        if len(kinks) < 2:
             return ""
         x = self.inputs[k]
         tied = np.isin(x, [x[where] for where in kinks]).astype(float)
@@ -97,25 +97,17 @@ class Kinks:
                 return f"{moved.sum()} elements {what} get {total:.6g}, and may get {may}"
         return ""
 
-    def _separate(self, k: int, kinks: list[tuple]) -> bool:
-        """Whether these elements move f as much together as alone, to both sides."""
-        together = np.array(self._known(self._one_sided, k, self._way(k, kinks))[:2])
-        alone = [np.array(slopes[:2]) for slopes in self._each(self._one_sided, k, kinks)]
-        apart, size = np.abs(together - sum(alone)), np.abs(alone).sum(axis=0).max(axis=0)
-        return bool((apart <= _SLACK * size).all())
-
     def _turns(self, k: int, kinks: list[tuple]) -> bool:
         """Whether an element of f turns up at one kink and down at another, or slopes nearby lie
         beyond the one-sided ones, as that of a middle value does."""
-        left, right, kink = map(np.array, zip(*self._each(self._one_sided, k, kinks), strict=True))
-        low, high, _ = map(np.array, zip(*self._each(self._nearby, k, kinks), strict=True))
+        left, right, kink, low, high, _ = (
+            np.array([self._known(slopes, k, self._way(k, [where]))[i] for where in kinks])
+            for slopes in (self._one_sided, self._nearby)
+            for i in range(3)
+        )
         turn = (right - left) * kink
         beyond = (low < np.minimum(left, right)) | (high > np.maximum(left, right))
         return bool(((turn > 0).any(axis=0) & (turn < 0).any(axis=0)).any() or beyond.any())
-
-    def _each(self, slopes: Callable[..., Slopes], k: int, kinks: list[tuple]) -> list[Slopes]:
-        """Those of each of these elements alone."""
-        return [self._known(slopes, k, self._way(k, [where])) for where in kinks]
 
     def _range(
         self, slopes: Callable[..., Slopes], k: int, y_bar: np.ndarray, way: np.ndarray
@@ -158,8 +150,8 @@ class Kinks:
         """The least and the most of these and, where they are beyond, of slopes at points nearby.
 
         Limits of those are subgradients, too. Equal values are there in order of their index, and
-        those that are moved come anywhere among them; or the other way round; or other inputs are
-        moved as well, and farther, as a bias where a row is zero.
+        those that are moved come anywhere among them; or other inputs are moved as well, and
+        farther, to either side, as a bias where a row is zero.
         """
         left, right, kink = self._known(self._one_sided, k, way)
         xs, (along, size) = self.inputs, self._along(k, way)
