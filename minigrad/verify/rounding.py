@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.analytic import batch_norm
+from minigrad.verify.subject import are_batch_norms
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,9 @@ def normalization(
 
 def looks_like_batch_norm(y: np.ndarray, inputs: Sequence[np.ndarray], params: dict) -> bool:
     """Whether ``y`` is batch norm of ``(x, gamma, beta)`` up to details, such as where eps goes."""
-    if len(inputs) != 3 or inputs[0].ndim < 2 or y.shape != inputs[0].shape:
+    if not are_batch_norms(inputs) or y.shape != inputs[0].shape or not y.size:
         return False
     x, gamma, beta = (np.asarray(a, dtype=np.longdouble) for a in inputs)
-    if gamma.shape != (x.shape[1],) or beta.shape != gamma.shape or not x.size:
-        return False
     eps = params.get("eps", 1e-5)
     with np.errstate(all="ignore"):
         reference = batch_norm(np, x, gamma, beta, eps=eps)
