@@ -1,4 +1,17 @@
-"""One cotangent, as it was got and as it was expected: is what parts the two rounding?"""
+"""One cotangent, as it was got and as it was expected: is what parts the two rounding?
+
+What a verdict rests on, in the order in which it is asked for, which is that of its cost:
+
+1. ``expected`` and its error: differences of the forward (numeric.py), or the closed form of batch
+   norm where those confirm it (reference.py),
+2. ``bound``: that error, and what the summands of the cotangent round (rounding.py),
+3. what cancels out of sight, if what is out of bounds vanishes in wider numbers,
+4. what the rounding of the inputs does to the cotangent, from differences at points nearby,
+5. subgradients, at kinks (kinks.py).
+
+The bounds of 3 and 4 add to that of 2; the first after which nothing is out of bounds decides.
+``least`` is the bound of 2: what exceeds that is seen, and where nothing does, nothing is proven.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,7 +37,7 @@ class Sample:
         bound: how far ``got`` may be off, which includes that.
         kinks: elements where any subgradient is accepted.
         tie: what elements at kinks must not get together, if they do.
-        least: what ``expected`` must exceed to prove anything, where that is not ``bound``.
+        least: what ``expected`` must exceed to prove anything, where ``bound`` has been widened.
     """
 
     kind: str
