@@ -108,6 +108,11 @@ class Errors:
         products = [max(self.all.size, n) * min(self.all.size, n) ** 2 for n in sizes]
         return _PUSH * pushes + sum(products)
 
+    @cached_property
+    def _can_follow(self) -> bool:
+        """Whether that takes no longer than a second, and LAPACK meets neither nan nor inf."""
+        return self.cost <= _MOST and all(np.isfinite(j).all() for j in self.jacobians.values())
+
     @property
     def _most(self) -> int:
         """How often other operands are tried: each time all rules may run."""
@@ -115,7 +120,7 @@ class Errors:
 
     def explained(self) -> Iterator[str]:
         """What may be wrong, the most telling first."""
-        if self.cost > _MOST:
+        if not self._can_follow:
             yield self._each_time()
             return
         operands, local = self._tightest or list(self.graph.consumers), self._local
@@ -176,7 +181,7 @@ class Errors:
 
     def between(self) -> str:
         """The code between which the errors begin; empty where no value alone explains them."""
-        chain = self._tightest if self.cost <= _MOST else []
+        chain = self._tightest if self._can_follow else []
         if not chain:
             return ""
         is_local = bool(self._local)

@@ -178,6 +178,35 @@ def test_derivatives_that_are_not_finite_inside_are_no_obstacle():
     assert found
 
 
+def test_a_path_of_no_probability_makes_lapack_say_nothing(rng, capfd):
+    labels = 0, 1, 1, 2  # as in CTC; what cannot be reached yet has the score -inf
+
+    def forward(x):
+        score = np.full((6, 4), -np.inf)
+        score[0, 0] = x[0, 0]
+        for t in range(1, 6):
+            for k in range(4):
+                before = score[t - 1, k - 1] if k else -np.inf
+                score[t, k] = np.logaddexp(score[t - 1, k], before) + x[t, labels[k]]
+        return score[-1, -1], (x, score)
+
+    def backward(y_bar, cache):
+        x, score = cache
+        bar, x_bar = np.zeros_like(score), np.zeros_like(x)
+        bar[-1, -1] = y_bar
+        for t in reversed(range(6)):
+            for k in range(4):
+                x_bar[t, labels[k]] = bar[t, k]  # += is right
+                for i in {k, max(k - 1, 0)} if t and np.isfinite(score[t, k]) else ():
+                    own = score[t, k] - x[t, labels[k]]
+                    bar[t - 1, i] += bar[t, k] * np.exp(score[t - 1, i] - own)
+        return (x_bar,)
+
+    (cause,) = causes(forward, backward, rng.normal(size=(6, 3)))
+    assert "= stands for +=" in cause
+    assert capfd.readouterr() == ("", "")
+
+
 def test_steps_that_are_not_linked_are_no_run(rng):
     def forward(x):
         a = np.exp(x)
