@@ -129,7 +129,8 @@ def _companions(text: str, instance: str) -> tuple[str, ...]:
     everything = dict.fromkeys(other for instances in SOURCES.values() for other in instances)
     _, _, types = instance.partition("<")
     alike = [other for other in everything if other.partition("<")[2] == types]
-    return tuple(other for other in alike if f"{other.partition('<')[0]}(" in text)
+    there = [other for other in alike if f"{other.partition('<')[0]}(" in text]
+    return tuple(sorted({instance, *there}))
 
 
 @cache
