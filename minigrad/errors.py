@@ -23,7 +23,7 @@ Texts put the facts first: the operation, what was expected, what was got, in at
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import inf
 from numbers import Integral, Real
@@ -172,7 +172,7 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
     of_shapes = type(cause) is ValueError and (signature != "()" or "broadcast" in str(cause))
     expected, remedy = f"arguments that fit {name}{inspect.signature(op)}", ""
     if kind is LibraryMismatchError:
-        expected = "operands of one library; move one with x.to('cpu') or x.to('cuda')"
+        expected, remedy = of_one_library(operands)
     elif type(cause).__name__ == "LinAlgError" and "dimension" not in str(cause):
         expected = f"a matrix for which {name} exists"
         remedy = "a larger shift, which is added to its diagonal"
@@ -184,6 +184,13 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
     reason = reason.removeprefix(f"{op.name}: ")  # NumPy may have named the function itself
     headline = f"{name}({words}): {reason}" if words else f"{name}: {reason}"
     return kind(facts(headline, expected=expected, got=shown, remedy=remedy or renamed(params)))
+
+
+def of_one_library(operands: Iterable[Any]) -> tuple[str, str]:
+    """What is expected where ``operands`` are of two libraries, and a remedy if one is known."""
+    of_numpy = any(isinstance(x, Real) and hasattr(x, "dtype") for x in operands)  # np.sqrt(2), say
+    expected = "operands of one library; move one with x.to('cpu') or x.to('cuda')"
+    return expected, "number.item() for a number of NumPy" if of_numpy else ""
 
 
 def renamed(params: dict) -> str:

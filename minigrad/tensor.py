@@ -14,7 +14,17 @@ from minigrad.context import CURRENT
 from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
-from minigrad.errors import DTypeError, GraphError, ShapeError, describe, facts, kind_of, renamed
+from minigrad.errors import (
+    DTypeError,
+    GraphError,
+    LibraryMismatchError,
+    ShapeError,
+    describe,
+    facts,
+    kind_of,
+    of_one_library,
+    renamed,
+)
 from minigrad.fused.declare import Fused
 from minigrad.operators import binary, in_place
 from minigrad.ops.shape import slices
@@ -65,11 +75,14 @@ def _unrecorded(name: str) -> Callable:
         except (TypeError, ValueError) as error:
             kind, got = kind_of(error), f"{describe(self)} and {describe(other)}"
             expected = "booleans or integers" if name.startswith("bitwise") else "numbers"
+            remedy = ""
             if kind is ShapeError:
                 expected = "operands that broadcast"
+            elif kind is LibraryMismatchError:
+                expected, remedy = of_one_library((self, other))
             reason, is_said, _ = str(error).partition("\n")  # facts are about one array
             headline = name if is_said else f"{name}: {reason}"
-            raise kind(facts(headline, expected=expected, got=got)) from error
+            raise kind(facts(headline, expected=expected, got=got, remedy=remedy)) from error
 
     return operator
 
