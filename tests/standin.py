@@ -39,6 +39,7 @@ MISSING = {
     "linalg.vecdot", "linalg.vector_norm",
 }  # fmt: skip
 WAITS = {"nonzero", "argwhere", "flatnonzero", "unique", "bincount", "extract", "array_equal"}
+REDUCTIONS = {"sum", "prod", "max", "min", "any", "all", "argmax", "argmin", "cumsum"}
 CUBLAS = {"matmul", "dot", "tensordot", "inner", "vdot", "outer", "einsum"}
 DECOMPOSITIONS = {"inv", "cholesky", "eigh"}
 DTYPES = "?bhilqBHILQefdFD"  # characters of all that CuPy has; none is wider than float64
@@ -134,6 +135,8 @@ def _lift(function, name=""):
         out = params.get("out")
         hidden = [_in(value) for value in args]
         params = {key: _in(value) for key, value in params.items()}
+        if name in REDUCTIONS and params.get("axis") in (0, -1) and not np.ndim(hidden[0]):
+            raise np.exceptions.AxisError(params["axis"], 0)
         if out is not None:
             gpu.act(lambda: function(*hidden, **params))
             return out

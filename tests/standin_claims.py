@@ -150,6 +150,9 @@ CLAIMS = [
     # results
     ("a reduction is a device array without axes", HOLDS,
      lambda g, x: isinstance(x.sum(), g.xp.ndarray) and x.sum().shape == ()),
+    ("a number has no axis 0 to sum over", np.exceptions.AxisError, lambda g, x: x[0].sum(axis=0)),
+    ("nor one for its largest value", np.exceptions.AxisError, lambda g, x: x[0].max(axis=-1)),
+    ("nor one to sum along", np.exceptions.AxisError, lambda g, x: g.xp.cumsum(x[0], axis=0)),
     ("an element is a device array without axes", HOLDS,
      lambda g, x: isinstance(x[1], g.xp.ndarray) and x[1].shape == ()),
     ("an element is a view", HOLDS, element_is_a_view),
