@@ -393,7 +393,7 @@ def test_the_state_of_a_single_number_goes_on_bit_for_bit(make, tmp_path, rng):
         tr.save_checkpoint(tmp_path / NAME, arrays, meta)
         twin = mg.tensor(w, requires_grad=True)
         resumed = make([twin])
-        resumed.load_state_dict(unpack_optimizer(*tr.load_checkpoint(tmp_path / NAME), "cpu"))
+        resumed.load_state_dict(unpack_optimizer(*tr.load_checkpoint(tmp_path / NAME)))
         w.grad = twin.grad = g
         optimizer.step()
         resumed.step()

@@ -109,7 +109,7 @@ class Optimizer:
         return {"state": [dict(s) for s in self.state], "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what ``state_dict`` returned.
+        """Continue from what ``state_dict`` returned; arrays move to where the parameters are.
 
         Raises:
             UsageError: another number of groups or parameters, arrays of other shapes, options out
@@ -144,7 +144,10 @@ class Optimizer:
             _checked_options(kind, {**group, **options, "params": group["params"]})
             for group, options in pairs
         ]
-        self.state = [dict(s) for s in states]
+        self.state = [
+            {k: backend.to_device(v, p.device) if hasattr(v, "shape") else v for k, v in s.items()}
+            for p, s in zip(self.parameters, states, strict=True)
+        ]
         for group, options in zip(self.param_groups, checked, strict=True):
             group.update(options)
 

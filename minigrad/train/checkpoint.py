@@ -100,11 +100,11 @@ def pack_optimizer(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return arrays, {"numbers": numbers, "param_groups": state["param_groups"]}
 
 
-def unpack_optimizer(arrays: dict[str, Any], meta: dict[str, Any], device: str) -> dict[str, Any]:
+def unpack_optimizer(arrays: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
     """The ``state_dict`` that ``pack_optimizer`` was given."""
     state = [dict(numbers) for numbers in meta["numbers"]]
     for name, array in arrays.items():
         if name.startswith("optimizer."):
             _, i, key = name.split(".", 2)
-            state[int(i)][key] = backend.to_device(array, device)
+            state[int(i)][key] = array
     return {"state": state, "param_groups": meta["param_groups"]}

@@ -303,8 +303,7 @@ class Trainer:
             )
         model = {k[6:]: v for k, v in arrays.items() if k.startswith("model.")}
         self.net.load_state_dict(model)
-        state = unpack_optimizer(arrays, meta["optimizer"], self.device)
-        self.optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict(unpack_optimizer(arrays, meta["optimizer"]))
         if self.schedule is not None:
             self.schedule.load_state_dict(meta["schedule"])
         elif meta["schedule"] is not None:

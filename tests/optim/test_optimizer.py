@@ -524,6 +524,23 @@ def test_sgd_takes_parameters_of_several_devices(places, gpu):
         np.testing.assert_array_equal(w.numpy(), [0.5, 1.75])
 
 
+@pytest.mark.parametrize("places", [("cpu", "cuda"), ("cuda", "cpu")])
+@pytest.mark.parametrize(("kind", "words"), [(optim.SGD, {"momentum": 0.5}), (optim.Adam, {})])
+def test_a_state_moves_to_the_device_of_its_parameter(kind, words, places, gpu):
+    state, found = None, []
+    for place in (places[0], *places):  # the second step here, and again there
+        w = mg.tensor([1.0, 2.0], requires_grad=True, device=place)
+        optimizer = kind([w], lr=0.1, **words)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        w.grad = mg.tensor([0.5, 0.25], device=place)
+        optimizer.step()
+        found.append(w.numpy())
+        state = optimizer.state_dict() if state is None else state
+    assert not np.array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[1], found[2], rtol=1e-14)  # a GPU fuses a product and a sum
+
+
 @pytest.mark.parametrize(
     ("params", "words"),
     [
