@@ -7,7 +7,6 @@ explain them. There a local derivative is wrong, or another value stands for an 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from fractions import Fraction
 from functools import cached_property
 from itertools import islice, pairwise
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 
 from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep
-from minigrad.verify.fit import close
+from minigrad.verify.fit import formula_of
 from minigrad.verify.paths import Paths, explains, paths_of
 from minigrad.verify.subject import FAILURES, Subject
 from minigrad.verify.traced import (
@@ -35,8 +34,6 @@ _TRIES = 1000  # other operands that are tried, if their rules are not too many
 _RULES = 30_000  # rules that are run for that
 _STEPS = 8  # ops of a run, at most
 _CUTOFF = 1e-10  # singular values that are zero, as a part of the largest
-_POWERS = 0, 1, 2, 3, -1, -2, -3
-_SMALL = 12  # what a formula divides or multiplies by, at most
 _NUMBER = r"-?[0-9/]+"  # a formula that is one
 _RESULT, _BAR = -1, -2  # parts of a backward that are no operands: its result and its cotangent
 _STANDS = "{} stands for {}"
@@ -248,8 +245,9 @@ class Errors:
         if others > 1:
             kept = {y: both for y, both in found.items() if not _hands_on(*both)}
             found = kept if kept or most == 1 else found
-        is_told = 0 < len(found) <= most
-        return ", or ".join(_derivative(y, *both) for y, both in found.items()) if is_told else ""
+        if len(found) > most:
+            return ""
+        return ", or ".join(_derivative(y, *both) for y, both in found.items())
 
     def _came(self, run: Run, beside: Any = None) -> tuple[str, str]:
         """Formulas of the derivative of the last value of a run by the first, as it came and as it
@@ -268,12 +266,12 @@ class Errors:
             v: np.broadcast_to(np.asarray(a, np.float64), y.value.shape)[alive]
             for v, a in values.items()
         }
-        came, known = right[alive] + off, _formula(right[alive], of)
-        one, numbers = _formula(came, of), ("1",) if beside is None else ("1", "2", "1/2")
+        came, known = right[alive] + off, formula_of(right[alive], of)
+        one, numbers = formula_of(came, of), ("1",) if beside is None else ("1", "2", "1/2")
         if re.fullmatch(_NUMBER, one) and one.lstrip("-") not in numbers:
             return "", known  # what may be any number is seldom one that somebody wrote
         others = {v: a[alive] for v, a in beside(y).items() if v not in of} if beside else {}
-        return one or _formula(came, others, powers=(1, 2)), known
+        return one or formula_of(came, others, powers=(1, 2)), known
 
     def _other_values(self, y: Node) -> dict[str, np.ndarray]:
         """The values of the code that have a name, and the shape of one."""
@@ -452,36 +450,3 @@ def _said_part(node: Node, j: int) -> str:
 def _name(node: Node) -> str:
     """What the code calls a value; empty where it does not, or several times."""
     return (node.origin.name if node.origin is not None else node.name) or ""
-
-
-def _formula(d: np.ndarray, values: dict[str, np.ndarray], powers=_POWERS) -> str:
-    """A short formula of a local derivative in one of these values; empty where none fits."""
-    for v, a in values.items():
-        forms = {
-            f"1 - {v}": 1 - a, f"{v} - 1": a - 1, f"1 - {v}^2": 1 - a * a, f"1 + {v}^2": 1 + a * a,
-            f"{v} (1 - {v})": a * (1 - a), f"({v} (1 - {v}))^2": (a * (1 - a)) ** 2,
-            f"({v} > 0)": (a > 0) * 1.0, f"({v} < 0)": (a < 0) * 1.0,
-            f"sign({v})": np.sign(a), f"exp({v})": np.exp(a),
-            f"cos({v})": np.cos(a), f"sin({v})": np.sin(a), f"-sin({v})": -np.sin(a),
-        }  # fmt: skip
-        some = a != 0
-        for n in powers if some.any() else ():
-            factors = d[some] / a[some] ** n
-            c = Fraction(float(np.nan_to_num(np.median(factors)))).limit_denominator(_SMALL)
-            is_small = max(abs(c.numerator), c.denominator) <= (_SMALL if n == 0 else 4)
-            if c and is_small and close(float(c) * a**n, d, 1e-6):
-                return _monomial(c, v, n)
-        for form, one in forms.items():
-            if close(one, d, 1e-6):
-                return form
-    return ""
-
-
-def _monomial(c: Fraction, v: str, n: int) -> str:
-    """c v^n, as it is written."""
-    power = f"{v}^{abs(n)}" if abs(n) > 1 else v
-    over = [str(c.numerator)] * (abs(c.numerator) > 1 or n <= 0) + [power] * (n > 0)
-    under = [str(c.denominator)] * (c.denominator > 1) + [power] * (n < 0)
-    sign = "-" * (c == -abs(c) and n > 0 and abs(c.numerator) == 1)
-    below = f"({' '.join(under)})" if len(under) > 1 else "".join(under)
-    return sign + " ".join(over) + (f"/{below}" if below else "")

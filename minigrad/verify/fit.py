@@ -1,8 +1,13 @@
-"""Whether one array explains another, and how a number is said."""
+"""Whether one array explains another, and how a number or a formula is said."""
+
+from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
 _MILLIONTH = 1e-6  # of a cotangent: how far an explanation may be off
+_POWERS = 0, 1, 2, 3, -1, -2, -3
+_SMALL = 12  # what a formula divides or multiplies by, at most
 
 
 def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
@@ -43,3 +48,38 @@ def written(off: float) -> str:
     """The number 1 + off, as ``1 + 1e-10`` where its digits would hide that it is not 1."""
     sign = "+" if off > 0 else "-"
     return f"{1 + off:.8g}" if abs(off) > 1e-4 else f"1 {sign} {abs(off):.2g}"
+
+
+def formula_of(
+    d: np.ndarray, values: dict[str, np.ndarray], powers: Sequence[int] = _POWERS
+) -> str:
+    """A short formula of ``d`` in one of these values, by their names; empty where none fits."""
+    for v, a in values.items():
+        forms = {
+            f"1 - {v}": 1 - a, f"{v} - 1": a - 1, f"1 - {v}^2": 1 - a * a, f"1 + {v}^2": 1 + a * a,
+            f"{v} (1 - {v})": a * (1 - a), f"({v} (1 - {v}))^2": (a * (1 - a)) ** 2,
+            f"({v} > 0)": (a > 0) * 1.0, f"({v} < 0)": (a < 0) * 1.0,
+            f"sign({v})": np.sign(a), f"exp({v})": np.exp(a),
+            f"cos({v})": np.cos(a), f"sin({v})": np.sin(a), f"-sin({v})": -np.sin(a),
+        }  # fmt: skip
+        some = a != 0
+        for n in powers if some.any() else ():
+            factors = d[some] / a[some] ** n
+            c = Fraction(float(np.nan_to_num(np.median(factors)))).limit_denominator(_SMALL)
+            is_small = max(abs(c.numerator), c.denominator) <= (_SMALL if n == 0 else 4)
+            if c and is_small and close(float(c) * a**n, d, _MILLIONTH):
+                return _monomial(c, v, n)
+        for form, one in forms.items():
+            if close(one, d, _MILLIONTH):
+                return form
+    return ""
+
+
+def _monomial(c: Fraction, v: str, n: int) -> str:
+    """c v^n, as it is written."""
+    power = f"{v}^{abs(n)}" if abs(n) > 1 else v
+    over = [str(c.numerator)] * (abs(c.numerator) > 1 or n <= 0) + [power] * (n > 0)
+    under = [str(c.denominator)] * (c.denominator > 1) + [power] * (n < 0)
+    sign = "-" * (c == -abs(c) and n > 0 and abs(c.numerator) == 1)
+    below = f"({' '.join(under)})" if len(under) > 1 else "".join(under)
+    return sign + " ".join(over) + (f"/{below}" if below else "")
