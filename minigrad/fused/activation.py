@@ -31,6 +31,10 @@ def sigmoid_backward(xp, y_bar, small):
     return (y_bar * (small * (1 - small)),)
 
 
+def _accepts(x, **_):
+    return same_floats(x) and x.ndim > 0
+
+
 def _blocks(size):
     """Slices of a row that stay in cache."""
     return [slice(start, start + BLOCK) for start in range(0, size, BLOCK)]
@@ -72,9 +76,7 @@ def _backward(xp, y_bar, cache, own=False):
     return (unflat(x_bar, y_bar.shape, axes),)
 
 
-fused_sigmoid.pairs["numpy"] = Pair(
-    _forward, _backward, lambda x: same_floats(x) and x.ndim > 0, reuses=True
-)
+fused_sigmoid.pairs["numpy"] = Pair(_forward, _backward, _accepts, reuses=True)
 
 
 @fused(tanh, pullback=tanh.pullback, large_only=True)
@@ -103,9 +105,7 @@ def _tanh_backward(xp, y_bar, x, own=False):
     return (unflat(x_bar, y_bar.shape, axes),)
 
 
-fused_tanh.pairs["numpy"] = Pair(
-    fused_tanh.portable, _tanh_backward, lambda x: same_floats(x) and x.ndim > 0, reuses=True
-)
+fused_tanh.pairs["numpy"] = Pair(fused_tanh.portable, _tanh_backward, _accepts, reuses=True)
 
 
 def pull_slope(xp, y_bar, cache, own=False):
@@ -129,9 +129,7 @@ def with_slope(op: Fused) -> Fused:
         return unflat(y, x.shape, axes), (slope, axes)
 
     op.defbackward(lambda xp, y_bar, slope: (y_bar * slope,))
-    op.pairs["numpy"] = Pair(
-        forward, pull_slope, lambda x, **_: same_floats(x) and x.ndim > 0, reuses=True
-    )
+    op.pairs["numpy"] = Pair(forward, pull_slope, _accepts, reuses=True)
     return op
 
 
