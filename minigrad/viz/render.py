@@ -66,14 +66,11 @@ def draw(
         RenderError: no Graphviz here, or a layout that failed or took more than 20 s; the DOT text
             is saved beside ``path``, and the error says where.
     """
-    path = None if path is None else Path(path)
-    form = "" if path is None else path.suffix.lower().removeprefix(".")
-    if path is not None and form not in (*FORMATS, "dot"):
-        expected = "a file name that ends in .svg, .png, .pdf or .dot"
-        raise UsageError(facts("draw: path", expected=expected, got=path.name))
+    form = "" if path is None else _form_of(Path(path))
     text = to_dot(y, depth=depth, values=values, grads=grads, verdicts=verdicts)
     if path is None:
         return Picture(_for_a_cell(text))
+    path = Path(path)
     if form == "dot":
         files.write(path, text)
         return path
@@ -86,6 +83,14 @@ def draw(
         raise RenderError("\n".join([f"{headline}; the DOT text is in {saved}", *rest])) from error
     files.write(path, picture)
     return path
+
+
+def _form_of(path: Path) -> str:
+    form = path.suffix.lower().removeprefix(".")
+    if form not in (*FORMATS, "dot"):
+        expected = "a file name that ends in .svg, .png, .pdf or .dot"
+        raise UsageError(facts("draw: path", expected=expected, got=path.name))
+    return form
 
 
 def render(dot: str, form: str) -> bytes:
