@@ -33,7 +33,7 @@ from minigrad.seed import as_seed
 from minigrad.spelling import NAMES, Absent
 
 
-def _query(name: str, doc: str) -> Callable:
+def _query(name: str, doc: str) -> Callable[..., "Tensor"]:
     """A method of arrays that has no derivative."""
 
     def query(self: Any, axis: Any = None, *, keepdims: bool = False, **others: Any) -> Any:
@@ -52,7 +52,7 @@ def _query(name: str, doc: str) -> Callable:
     return query
 
 
-def _method(op: Op | Composite) -> Callable:
+def _method(op: Op | Composite) -> Callable[..., "Tensor"]:
     """``op`` as a method: the tensor is its first operand."""
     call = op.__call__
 
@@ -62,7 +62,12 @@ def _method(op: Op | Composite) -> Callable:
     return functools.update_wrapper(method, op)
 
 
-def _unrecorded(name: str) -> Callable:
+def _operators(op: Op) -> tuple[Callable[..., "Tensor"], Callable[..., "Tensor"]]:
+    """``op`` as an operator and as its reflection."""
+    return binary(op)
+
+
+def _unrecorded(name: str) -> Callable[..., "Tensor"]:
     """The function ``name`` of array libraries as an operator of two."""
 
     def operator(self: Any, other: Any) -> Any:
@@ -236,7 +241,7 @@ class Tensor(NumPyBox):
         self.node.name = value
 
     @property
-    def grad(self) -> "Tensor | None":
+    def grad(self) -> "Tensor | Any":
         """The gradient that ``backward`` accumulated; None before, and where nothing is kept."""
         return self.node.grad if self.node is not None else None
 
@@ -372,19 +377,20 @@ class Tensor(NumPyBox):
     __pos__ = _method(ops.positive)
     __neg__ = _method(ops.negative)
     __abs__ = _method(ops.absolute)
-    __add__, __radd__ = binary(ops.add)
-    __sub__, __rsub__ = binary(ops.subtract)
-    __mul__, __rmul__ = binary(ops.multiply)
-    __truediv__, __rtruediv__ = binary(ops.divide)
-    __pow__, __rpow__ = binary(ops.power)
-    __matmul__, __rmatmul__ = binary(ops.matmul)
+    __add__, __radd__ = _operators(ops.add)
+    __sub__, __rsub__ = _operators(ops.subtract)
+    __mul__, __rmul__ = _operators(ops.multiply)
+    __truediv__, __rtruediv__ = _operators(ops.divide)
+    __pow__, __rpow__ = _operators(ops.power)
+    __matmul__, __rmatmul__ = _operators(ops.matmul)
     __iadd__, __isub__ = in_place(__add__), in_place(__sub__)
     __imul__, __itruediv__ = in_place(__mul__), in_place(__truediv__)
     __ipow__, __imatmul__ = in_place(__pow__), in_place(__matmul__)
 
     # Comparisons, and & | ^ ~ of masks, have no derivative: they return unrecorded tensors.
 
-    __eq__, __ne__ = _unrecorded("equal"), _unrecorded("not_equal")
+    __eq__: Any = _unrecorded("equal")  # Any, for type checkers: that of objects gives a bool
+    __ne__: Any = _unrecorded("not_equal")
     __lt__, __le__ = _unrecorded("less"), _unrecorded("less_equal")
     __gt__, __ge__ = _unrecorded("greater"), _unrecorded("greater_equal")
     __and__ = __rand__ = _unrecorded("bitwise_and")
@@ -392,7 +398,7 @@ class Tensor(NumPyBox):
     __xor__ = __rxor__ = _unrecorded("bitwise_xor")
     __hash__ = object.__hash__
 
-    def __invert__(self):
+    def __invert__(self) -> "Tensor":
         return self ^ (int(~self.dtype.type(0)) if self.dtype.kind in "iu" else True)
 
     # --- methods, as NumPy's arrays have them ----------------------------------------------------
@@ -409,15 +415,15 @@ class Tensor(NumPyBox):
     swapaxes = _method(ops.swapaxes)
     squeeze = _method(ops.squeeze)
 
-    def reshape(self, *shape: Any):
+    def reshape(self, *shape: Any) -> "Tensor":
         """The same elements in another shape; one length may be -1."""
         return ops.reshape(self, shape=_spread(shape))
 
-    def flatten(self):
+    def flatten(self) -> "Tensor":
         """The elements along one axis."""
         return ops.reshape(self, shape=(-1,))
 
-    def transpose(self, *axes: Any):
+    def transpose(self, *axes: Any) -> "Tensor":
         """The axes in another order, all of them given, as in NumPy; reversed without arguments."""
         return ops.transpose(self, axes=_spread(axes) if axes else None)
 

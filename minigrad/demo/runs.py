@@ -45,7 +45,7 @@ class Run:
     keys: list[str] = field(default_factory=list)
     saved: list[Path] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)
-    graph: Tensor | None = None
+    graph: Tensor | Any = None
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)

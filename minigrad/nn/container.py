@@ -37,7 +37,7 @@ class ModuleList(Module):
     def __len__(self) -> int:
         return len(self._modules)
 
-    def __iter__(self) -> Iterator[Module]:
+    def __iter__(self) -> Iterator[Any]:
         return self.children()
 
     def __getitem__(self, i: int | slice) -> Any:

@@ -35,7 +35,7 @@ class _Conv(Module):
         kernel, *_ = geometry(self.axes, kernel_size, stride, padding, dilation)
         shape = (out_channels, in_channels // groups, *kernel)
         self.weight = parameter(shape, dtype, "weight")
-        self.bias = parameter((out_channels,), dtype, "bias") if bias else None
+        self.bias: Any = parameter((out_channels,), dtype, "bias") if bias else None
         reset_(self, prod(shape[1:]), rng)
 
     def forward(self, x: Any) -> Any:

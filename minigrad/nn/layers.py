@@ -130,7 +130,7 @@ class Linear(Module):
         self.in_features = in_features
         self.out_features = out_features
         self.weight = parameter((out_features, in_features), dtype, "weight")
-        self.bias = parameter((out_features,), dtype, "bias") if bias else None
+        self.bias: Any = parameter((out_features,), dtype, "bias") if bias else None
         reset_(self, in_features, rng)
 
     def forward(self, x: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
 import numpy as np
@@ -117,6 +117,10 @@ class Module:
         if kind is not None:
             kind[name] = None
         object.__setattr__(self, name, value)
+
+    if TYPE_CHECKING:  # a type checker cannot know what register_buffer adds
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)

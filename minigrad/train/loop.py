@@ -91,7 +91,7 @@ class Trainer:
     def __init__(
         self,
         net: nn.Module,
-        optimizer: optim.Optimizer,
+        optimizer: optim.Optimizer | optim.AGC,
         train: tuple[np.ndarray, np.ndarray],
         test: tuple[np.ndarray, np.ndarray],
         *,

@@ -27,7 +27,7 @@ class Trained:
     net: nn.Module
     history: list[Epoch]
 
-    def first_batch_norm(self) -> tuple[np.ndarray, np.ndarray] | None:
+    def first_batch_norm(self) -> tuple[np.ndarray, np.ndarray] | Any:
         """``(gamma, beta)`` of the first batch norm with parameters, or None."""
         for module in self.net.modules():
             if isinstance(module, StatisticsNorm) and module.affine:

@@ -40,7 +40,7 @@ _NOTES = ("retained", "scratch")  # what a caller should know of a right pair
 def check_backward(
     forward: Callable[..., tuple[Any, Any]],
     backward: Callable[[Any, Any], Sequence[Any]],
-    inputs: Sequence[Any],
+    inputs: Sequence[Any] | Any,
     *,
     params: Mapping[str, Any] | None = None,
     names: Sequence[str] | None = None,

@@ -29,7 +29,7 @@ _COTANGENTS = 3
 
 def gradcheck(
     f: Callable[..., Tensor],
-    inputs: Sequence[Any],
+    inputs: Sequence[Any] | Any,
     *,
     order: int = 1,
     names: Sequence[str] | None = None,

@@ -39,10 +39,10 @@ class Finding:
 
     kind: str
     input: str | None = None
-    index: tuple[int, ...] | None = None
-    expected: float | None = None
-    got: float | None = None
-    bound: float | None = None
+    index: tuple[int, ...] | Any = None
+    expected: float | Any = None
+    got: float | Any = None
+    bound: float | Any = None
     message: str = ""
     cause: str = ""
     label: str = ""

@@ -33,7 +33,7 @@ _WAYS = ("traced", "analytic", "numeric")
 def three_way(
     f: Callable[..., Tensor],
     analytic_vjp: Callable[..., Sequence[Any]],
-    inputs: Sequence[Any],
+    inputs: Sequence[Any] | Any,
     *,
     names: Sequence[str] | None = None,
     rng: Any = 0,

@@ -1,6 +1,6 @@
 """The derivative that a sweep derives, and the one written by hand: two graphs for one picture."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ DERIVED, BY_HAND = "derived by the sweep", "written by hand"
 def beside(
     f: Callable,
     closed_form: Callable,
-    inputs: Sequence[Any],
+    inputs: Collection[Any],
     *,
     argnum: int = 0,
     names: Sequence[str] | None = None,

@@ -1,0 +1,45 @@
+"""Programs as users write them: ``pyright`` reads this file, too, and so knows what editors say."""
+
+from typing import assert_type
+
+import numpy as np
+
+import minigrad as mg
+from minigrad import Tensor, nn
+
+
+def test_what_is_made_of_a_tensor_is_known_as_one():
+    x = mg.tensor([[1.0, 2.0]], requires_grad=True)
+    made = [x + 1, 2 * x, x / x, x @ x.T, -x, abs(x), x**2, x > 1, x[0], x.T]
+    made += [x.sum(), x.mean(axis=0), x.reshape(2), x.flatten(), x.argmax(1), x.detach()]
+    for y in assert_type(made, list[Tensor]):
+        assert isinstance(y, Tensor)
+    assert (x == x).all() and not (x != x).any()
+
+
+def test_a_training_loop_asks_a_type_checker_no_questions():
+    class Net(nn.Module):
+        def __init__(self, features: int):
+            self.body = nn.Sequential(nn.Linear(features, 4), nn.ReLU(), nn.BatchNorm1d(4))
+            self.head = nn.Linear(4, 2)
+            self.register_buffer("calls", np.zeros(()))
+
+        def forward(self, x):
+            self.update_buffers(calls=self.calls.numpy() + 1)
+            return self.head(self.body(x))
+
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(6, 3)), np.arange(6) % 2
+    net = Net(3)
+    optimizer = mg.optim.AGC(mg.optim.SGD(net.parameters(), lr=0.1))
+    for batch, its_labels in mg.data.DataLoader(mg.data.TensorDataset(x, labels), 3):
+        loss = mg.cross_entropy(net(batch), its_labels)
+        loss.backward()
+        assert net.body[0].weight.grad.numpy().any() and net.head.bias.grad.size == 2
+        optimizer.step()
+        optimizer.zero_grad()
+    assert net.calls.item() == 2
+
+    report = mg.verify.check_backward(lambda x: (x**2, x), lambda y_bar, x: (y_bar * x,), x)
+    finding = report.findings[0]
+    assert abs(finding.got - finding.expected) > finding.bound and len(finding.index) == 2
