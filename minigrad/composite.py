@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigrad.backend import as_array
-from minigrad.context import scope
+from minigrad.context import CURRENT, scope
 from minigrad.core.node import Box, leaf
 from minigrad.declaration import Declared
 from minigrad.errors import MinigradError, describe, from_operands
@@ -43,4 +43,13 @@ def label(box: Any, name: str) -> Any:
     if isinstance(box, Box):
         box.node = box.node or leaf(box.array)  # one that was not recorded is a constant
         box.node.name = name
+    return box
+
+
+def constant(array: Any, name: str, x: Any) -> Any:
+    """``array`` beside the operand ``x``: if that is a box one, too, drawn where ``array`` is made."""
+    if not isinstance(x, Box):
+        return array
+    box = label(type(x)(array), name)
+    box.node.scope = CURRENT.get().scope
     return box

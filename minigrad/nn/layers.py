@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, ops
+from minigrad.composite import constant
 from minigrad.errors import (
     BoundsError,
     DTypeError,
@@ -177,7 +178,8 @@ class Dropout(Module):
         rewind(drawn)  # the next call draws the same mask
         dtype = x.dtype if x.dtype.kind == "f" else np.float64  # integers cannot hold 1 / (1 - p)
         mask = (keep / (1 - self.p or 1)).astype(dtype)  # at p = 1 nothing is kept
-        return x * backend.to_device(mask, backend.device_of(getattr(x, "array", x)))
+        mask = backend.to_device(mask, backend.device_of(getattr(x, "array", x)))
+        return x * constant(mask, "mask", x)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

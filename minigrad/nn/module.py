@@ -155,7 +155,8 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         title = f"{type(self).__name__} {self._attribute}".rstrip()
-        with scope(title, module=ref(self)):
+        nodes = [arg.node for arg in args if isinstance(arg, Tensor) and arg.node is not None]
+        with scope(title, tuple(nodes), module=ref(self)):
             try:
                 return self.forward(*args, **kwargs)
             except MinigradError as error:

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from minigrad import backend, ops
+from minigrad.composite import constant
 from minigrad.errors import ShapeError, UsageError, describe, facts
 from minigrad.nn import init, kernels
 from minigrad.nn.batchnorm import BatchNorm1d
@@ -71,7 +72,8 @@ def _state(layer: Any, x: Any, h: Any) -> Any:
     shape = x.shape[0], layer.hidden_size
     if h is None:
         array = getattr(x, "array", x)
-        return backend.namespace(array).zeros(shape, dtype=array.dtype)
+        zeros = backend.namespace(array).zeros(shape, dtype=array.dtype)
+        return constant(zeros, "h0", layer.weight_hh)
     if tuple(h.shape) != shape:
         raise ShapeError(facts(f"{type(layer).__name__}: h", expected=shape, got=describe(h)))
     return h

@@ -8,7 +8,7 @@ from operator import index
 
 import numpy as np
 
-from minigrad.composite import composite
+from minigrad.composite import composite, constant
 from minigrad.core.op import op
 from minigrad.declaration import Case, Domain
 from minigrad.ops.arithmetic import sqrt
@@ -344,4 +344,5 @@ def shifted(x, axis):
     element is infinite, all that is made of it is nan.
     """
     x = floating(x)
-    return x - getattr(x, "array", x).max(axis=axis, keepdims=True)
+    largest = getattr(x, "array", x).max(axis=axis, keepdims=True)
+    return x - constant(largest, "max", x)

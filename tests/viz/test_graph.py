@@ -82,6 +82,24 @@ def test_the_constants_of_batch_norm_in_evaluation_have_names(shape):
     assert {"mean", "inv_std", "xc = x - mean", "x_hat = xc * inv_std"} <= {*titles}
 
 
+@pytest.mark.parametrize(
+    "call, name, title",
+    [
+        (lambda x: mg.cross_entropy(x, np.arange(4) % 3), "max", "y = cross_entropy(x)"),
+        (mg.nn.Dropout(0.5), "mask", "y = Dropout(x)"),
+        (mg.nn.RNNCell(3, 2), "h0", "y = RNNCell(x, weight_ih, bias_ih,"),
+    ],
+)
+def test_a_constant_that_a_call_makes_lies_in_its_frame_and_is_none_of_its_operands(
+    call, name, title
+):
+    y = call(mg.tensor(np.random.default_rng(0).normal(size=(4, 3)), requires_grad=True, name="x"))
+    dot = mg.viz.to_dot(y)
+    assert dot.index(clusters(dot)[-1][0]) < dot.index(f"<B>{name}</B>") < dot.index("->")
+    assert name in cards(dot)
+    assert list(cards(mg.viz.to_dot(y, depth=0)))[-1] == title
+
+
 def test_depth_1_shows_the_outermost_cluster_with_folded_cards_inside():
     dot = mg.viz.to_dot(batch_norm(swept=False), depth=1)
     assert [name for _, name in clusters(dot)] == ["batch_norm"]
