@@ -47,7 +47,7 @@ def label(box: Any, name: str) -> Any:
 
 
 def constant(array: Any, name: str, x: Any) -> Any:
-    """``array`` beside the operand ``x``: if that is a box one, too, drawn where ``array`` is made."""
+    """``array`` beside the operand ``x``: a box as that is, and drawn inside of what runs."""
     if not isinstance(x, Box):
         return array
     box = label(type(x)(array), name)

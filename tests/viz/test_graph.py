@@ -83,7 +83,7 @@ def test_the_constants_of_batch_norm_in_evaluation_have_names(shape):
 
 
 @pytest.mark.parametrize(
-    "call, name, title",
+    ("call", "name", "title"),
     [
         (lambda x: mg.cross_entropy(x, np.arange(4) % 3), "max", "y = cross_entropy(x)"),
         (mg.nn.Dropout(0.5), "mask", "y = Dropout(x)"),
