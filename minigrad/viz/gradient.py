@@ -13,7 +13,7 @@ import numpy as np
 
 from minigrad.backend import namespace, to_host
 from minigrad.context import setting
-from minigrad.core.node import Node
+from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep
 from minigrad.observer import Observer
 from minigrad.viz.graph import Recorded
@@ -57,7 +57,7 @@ def swept(recorded: Recorded, wanted: Iterable[Node]) -> Swept:
             found[node] = _of_leaf(node, totals)
         elif totals is not None:
             note = _with_seed(paths[node]) if node in seeds else ""
-            found[node] = Gradient(totals[node], note)
+            found[node] = Gradient(totals[node], MISSING if totals[node] is None else note)
         elif node.grad is not None:
             found[node] = Gradient(node.grad.array)
         else:
@@ -112,8 +112,10 @@ def _totals(
                 _add(totals, backward_sweep(root, seed, list(totals)))
     except Exception as error:  # a rule is its author's code; a picture should show what it can
         return None, set(), f"not available ({type(error).__name__})"
-    zeros = {x: namespace(x.value).zeros_like(x.value) for x in totals if totals[x] is None}
-    return totals | zeros, seeds, ""
+    for node in {node for root in kept for node in ancestors(root)} & totals.keys():
+        if totals[node] is None:  # a sweep went there, and brought nothing
+            totals[node] = namespace(node.value).zeros_like(node.value)
+    return totals, seeds, ""
 
 
 def _with_seed(paths: int) -> str:
@@ -130,7 +132,8 @@ def _add(totals: dict[Node, Any], bars: dict[Node, Any]) -> None:
 def _of_leaf(node: Node, totals: dict[Node, Any] | None) -> Gradient:
     if node.grad is None:
         return Gradient(note=MISSING)
-    same = totals is None or _close(node.grad.array, totals[node])
+    total = None if totals is None else totals[node]
+    same = totals is None or (total is not None and _close(node.grad.array, total))
     return Gradient(node.grad.array, "" if same else "sum of several sweeps")
 
 
