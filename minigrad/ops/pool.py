@@ -25,7 +25,7 @@ def pool_window(shape, kernel_size, stride, padding, dilation=1):
 
 @op(
     formula=r"y_{n,\,c,\,o} = \max_k x_{n,\,c,\,s o + d k - p}",
-    pullback=r"\bar x_i = \sum_o \bar y_o\,[i \text{ is the first maximum of window } o]",
+    pullback=r"\bar x_i = \sum_o \bar y_o\,[x_i \text{ is the first maximum of window } o]",
     domain=(Domain(distinct=True),),
     cases=tuple(Case((shape,), geometry) for shape, geometry in (*_GEOMETRIES, _SPARSE)),
 )

@@ -99,7 +99,8 @@ def _matrix_product(value: Any, xs: list) -> str:
     a, b = xs
     row = a[(0,) * (a.ndim - 1)]
     column = b if b.ndim == 1 else b[(0,) * (b.ndim - 2)][:, 0]
-    pairs = [f"{_n(p)} * {_n(q, closed=True)}" for p, q in zip(row, column, strict=True)]
+    terms = enumerate(zip(row, column, strict=True))
+    pairs = [f"{_n(p, closed=i > 0)} * {_n(q, closed=True)}" for i, (p, q) in terms]
     return _shortened(pairs, " + ")
 
 

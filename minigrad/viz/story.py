@@ -19,6 +19,7 @@ from minigrad.viz.record import summed
 from minigrad.viz.trace import Step, Trace, Value
 
 _OPERANDS = 6  # arrays of one call that are shown
+_SHORT = {"condition": "c", "stride": "s", "padding": "p", "dilation": "d"}  # in formulas
 _INFIX = {"+", "-", "*", "/", "@", "**"}
 
 
@@ -148,21 +149,26 @@ def legend(trace: Trace, value: Value, i: int | None = None) -> str:
     for letter, x in zip(letters(value.op), value.inputs, strict=False):
         pairs.append((letter, trace.values[x].name if isinstance(x, int) else _number(x)))
     words = {**_defaults(value.op), **value.params}
-    pairs += [(key, _word(word)) for key, word in words.items() if _is_short(word)]
+    pairs += [(_letter(value.op, k), _word(word)) for k, word in words.items() if _is_short(word)]
     return ", ".join(f"{subscript(letter)} = {name}" for letter, name in pairs if letter != name)
 
 
 def _defaults(op: Op) -> dict[str, Any]:
     """The parameters that the formulas of ``op`` name, as they are where none were given."""
     declared, latex = op.__signature__.parameters, f"{op.formula} {op.pullback}"
-    return {key: declared[key].default for key in op.words if re.search(rf"\b{key}\b", latex)}
+    named = [key for key in op.words if _letter(op, key) != key or re.search(rf"\b{key}\b", latex)]
+    return {key: declared[key].default for key in named}
 
 
 def letters(op: Op) -> list[str]:
     """What the formula of ``op`` calls its inputs: x1, x2; or A, B where it writes matrices."""
-    names = [name for name in op.__signature__.parameters if name not in op.words]
-    return [name.upper() if len(name) == 1 and _occurs(name.upper(), op.formula) else name
-            for name in names]  # fmt: skip
+    return [_letter(op, name) for name in op.__signature__.parameters if name not in op.words]
+
+
+def _letter(op: Op, name: str) -> str:
+    """What the formula of ``op`` writes for an input, or a parameter, of this name."""
+    short = name.upper() if len(name) == 1 else _SHORT.get(name, name)
+    return short if _occurs(short, op.formula) else name
 
 
 def _result_letter(op: Op) -> str:
@@ -202,9 +208,10 @@ def _backward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
     if step.raw is None:
         blocks.append(Line("note", "The rule says that this contribution is 0: nothing is added."))
         return title, f"{_path(step)} {into.name}: nothing", blocks
-    arriving = _arriving(trace, value, rule, step)
-    used = [(letter, x.array) for letter, x in _used(trace, value, rule)]
-    numbers = pulled_back(value, step, used)
+    used = _used(trace, value, rule, step.input or 0)
+    arriving = _arriving(value, used, step)
+    arrays = [(letter, x.array if isinstance(x, Value) else np.asarray(x)) for letter, x in used]
+    numbers = pulled_back(value, step, arrays)
     blocks += [Line("numbers", numbers)] if numbers else []
     blocks.append(Row([*arriving, "→", _raw(into, step)]))
     blocks += _unbroadcast(into, step)
@@ -221,24 +228,27 @@ def _proven(trace: Trace, step: Step) -> list[Block]:
             for name, verdict in found if verdict is not None]  # fmt: skip
 
 
-def _arriving(trace: Trace, value: Value, rule: str, step: Step) -> list[Figure | str]:
+def _arriving(value: Value, used: list[tuple[str, Any]], step: Step) -> list[Figure | str]:
     """The cotangent that arrives, then the values that the rule uses."""
     items: list[Figure | str] = [Figure(f"{bar(value.name)} arrives", step.y_bar, "arriving")]
-    for x in dict.fromkeys(x for _, x in _used(trace, value, rule)):
+    for x in dict.fromkeys(x for _, x in used if isinstance(x, Value)):
         items += [",", _figure(x)]
     return items
 
 
-def _used(trace: Trace, value: Value, rule: str) -> list[tuple[str, Value]]:
-    """The letters on the right-hand side of ``rule``, without bars, and the values they mean."""
+def _used(trace: Trace, value: Value, rule: str, i: int) -> list[tuple[str, Any]]:
+    """The letters on the right-hand side of ``rule``, without bars, and the values and numbers
+    they mean.
+
+    ``j`` are the inputs but ``i``, of an op that takes any number.
+    """
     assert value.op is not None
     right = re.sub(r"\\bar\s*[a-zA-Z]", " ", rule.partition("=")[2])
-    pairs = [(_result_letter(value.op), value)]
-    if value.op.arity is not None:
-        pairs += [(letter, trace.values[x])
-                  for letter, x in zip(letters(value.op), value.inputs, strict=False)
-                  if isinstance(x, int)]  # fmt: skip
-    return [(letter, x) for letter, x in pairs if _occurs(letter, right)]
+    names = ["j" if k != i else "" for k in range(len(value.inputs))]
+    names = names if value.op.arity is None else letters(value.op)
+    inputs = [trace.values[x] if isinstance(x, int) else x for x in value.inputs]
+    pairs = [(_result_letter(value.op), value), *zip(names, inputs, strict=False)]
+    return [(letter, x) for letter, x in pairs if letter and _occurs(letter, right)]
 
 
 def _occurs(letter: str, latex: str) -> bool:

@@ -129,7 +129,10 @@ def test_result_that_no_sweep_came_to_has_no_gradient_rather_than_0():
     y, u = mg.sum(mg.exp(x)), mg.sum(mg.sin(x))
     y.backward()
     shown = cards(mg.viz.to_dot([y, u]))
-    assert [title for title, text in shown.items() if "not computed" in text] == ["sin(x)", "y2 = sum(sin(x))"]
+    assert [title for title, text in shown.items() if "not computed" in text] == [
+        "sin(x)",
+        "y2 = sum(sin(x))",
+    ]
 
 
 def test_leaf_gradient_that_is_more_than_this_graphs_says_so():

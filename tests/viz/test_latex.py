@@ -147,6 +147,7 @@ INPUTS = [
     for op in mg.REGISTRY.values()
     if isinstance(op, Op) and op.arity
     for i, letter in enumerate(letters(op))
+    if op.domain_of(i).kind == "real"
 ]
 NAMED = [(*given, x) for *given, x in INPUTS if re.search(rf"(?<![a-zA-Z]){x}", given[0].formula)]
 

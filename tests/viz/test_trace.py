@@ -295,6 +295,30 @@ def test_input_of_many_that_a_cotangent_passes_is_named_with_its_number(make):
     ]
 
 
+@pytest.mark.parametrize(
+    ("make", "letters", "shown", "numbers"),
+    [
+        (lambda x: mg.where(np.eye(2) > 0, 3.0, x), "c = c1", ["c1"], "c = True → 0"),
+        (lambda x: 2 * x, "x₁ = 2", [], "x₁ = 2 → 2"),
+        (
+            lambda x: mg.ops.max_pool(x[None, None], kernel_size=2),
+            "p = 0, d = 1",
+            ["x[None, None]"],
+            "",
+        ),
+        (lambda x: mg.einsum("ij,jk->ik", x, np.eye(2)), "xᵢ = x, i = 1", ["c1"], ""),
+    ],
+)
+def test_step_back_shows_what_its_rule_reads(make, letters, shown, numbers):
+    y = make(graphs.leaf([[1.0, 2.0], [3.0, 4.0]], "x"))
+    trace = mg.viz.trace(y, np.ones(y.shape))
+    back = next(i for i, step in enumerate(trace.steps) if step.kind == "backward")
+    formula, *lines, row, _ = tell(trace, back).blocks
+    assert letters in formula.legend
+    assert [item.caption for item in row.items[2:-2:2]] == shown
+    assert numbers in "".join(line.text for line in lines)
+
+
 def test_a_rule_may_return_a_tensor(declared):
     @mg.elementwise(formula="y = 3 x", pullback=r"\\bar x = 3 \\bar y")
     def triple(xp, x):
