@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ REMEDY = (
     "pip install 'minigrad[render]', apt install graphviz, brew install graphviz "
     "or winget install graphviz"
 )
+_CLUSTER = re.compile(r'(<g id="\S+" class="cluster">.*?)((?:<text[^\n]*\n)+)</g>', re.DOTALL)
+_TEXT = re.compile(r'<text.*? x="(\S+)" y="(\S+)".*?>(.*)</text>')
+_LETTER = 6.5  # points, of the small print behind a title
 
 
 class Picture:
@@ -75,7 +79,7 @@ def draw(
         files.write(path, text)
         return path
     try:
-        picture = render(text, form)
+        picture = _titled(render(text, form)) if form == "svg" else render(text, form)
     except RenderError as error:
         saved = path.with_suffix(".dot")
         files.write(saved, text)
@@ -141,8 +145,24 @@ def mimebundle(y: Box) -> dict[str, str]:
 
 
 def _for_a_cell(dot: str) -> str:
-    svg = re.sub(r'\sid="[^"]*"', "", render(dot, "svg").decode())  # cells are of one page
+    svg = re.sub(r'\sid="[^"]*"', "", _titled(render(dot, "svg")).decode())  # cells are of one page
     return svg[svg.index("<svg") :]
+
+
+def _titled(svg: bytes) -> bytes:
+    """The titles of frames above the lines that cross them, on patches of their frames' colours."""
+    titles: list[str] = []
+
+    def lift(frame: re.Match) -> str:
+        (fill, *_), texts = re.findall('fill="(.*?)"', frame[1]), re.findall(_TEXT, frame[2])
+        (left, y, _), (right, _, last) = texts[0], texts[-1]
+        width = float(right) - float(left) + _LETTER * len(unescape(last))
+        patch = f'<rect x="{left}" y="{float(y) - 12}" width="{width}" height="16" fill="{fill}"/>'
+        titles.append(f'<g class="cluster">\n{patch}\n{frame[2]}</g>\n')
+        return f"{frame[1]}</g>"
+
+    text = re.sub(_CLUSTER, lift, svg.decode())
+    return text.replace("</g>\n</svg>", f"{''.join(titles)}</g>\n</svg>").encode()
 
 
 def _by_dot(dot: bytes, form: str) -> bytes:

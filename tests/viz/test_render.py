@@ -38,6 +38,19 @@ def fake(monkeypatch, run):
     monkeypatch.setattr(render, "_RENDERERS", [("fake", lambda: True, run)])
 
 
+@pytest.mark.usefixtures("renderer")
+def test_titles_of_frames_stand_above_all_lines_each_once():
+    y = batch_norm()
+    svg = mg.viz.draw(y)._repr_svg_()
+    *before, after = svg.split('class="edge"')
+    for name in ("batch_norm", "variance", "normalize", "affine"):
+        assert f">{name}</text>" in after and f">{name}</text>" not in "".join(before)
+    patch = re.findall(r'<rect x="(\S+)" y="(\S+)" width="(\S+)" height="16"', after)[0]
+    title, count = re.findall(r'x="(\S+)" y="(\S+)"', after[after.index("<rect") :])[1:3]
+    assert patch[0] == title[0] and float(count[0]) - float(title[0]) < float(patch[2])
+    ElementTree.fromstring(svg)
+
+
 # --- names ---------------------------------------------------------------------------------------
 
 
