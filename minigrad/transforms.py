@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 
 from minigrad import backend, ops
+from minigrad.composite import label
 from minigrad.context import CURRENT, setting
 from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep, forward_sweep
@@ -211,7 +212,7 @@ class _Run:
         if self.y.node is not None and self.y.node.requires_grad:
             record = self.record or (self.outer and isinstance(seed, Tensor) and seed.requires_grad)
             with setting(recording=record):
-                boxed = seed if isinstance(seed, Tensor) else Tensor(seed)
+                boxed = seed if isinstance(seed, Tensor) else label(Tensor(seed), "seed")
                 found = backward_sweep(
                     self.y.node, boxed if record else boxed.array, self.nodes, record
                 )

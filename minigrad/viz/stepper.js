@@ -187,7 +187,7 @@
       for (const { svg } of parts) {
         const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
         const room = Math.min((pane.clientWidth - 20) / width, (pane.clientHeight - 20) / height);
-        const scale = Math.min(1, Math.max(0.8, room));
+        const scale = Math.min(1.5, Math.max(0.8, room));
         svg.setAttribute("width", Math.round(width * scale));
         svg.setAttribute("height", Math.round(height * scale));
       }
