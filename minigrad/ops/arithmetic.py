@@ -2,12 +2,15 @@
 
 from math import copysign, inf
 
+import numpy as np
+
 from minigrad.core.op import elementwise
 from minigrad.declaration import Domain
 from minigrad.ops.exponential import log
 
 _NONZERO = Domain(0.5, 3.0)
 _POSITIVE = Domain(0.2, 3.0)
+_FAST = (-1, 0, 1, 2)  # exponents for which NumPy calls no power function
 
 
 @elementwise(formula=r"y = x", pullback=r"\bar x = \bar y", symbol="+")
@@ -141,13 +144,22 @@ def power(xp, x, p):
     >>> mg.power(mg.tensor([1.0, -3.0]), 2)
     tensor([1., 9.])
     """
+    return _power(x, p)
+
+
+def _power(x, p):
+    """``x ** p``; a whole power as that of ``|x|``: NumPy takes fifty times as long for x < 0."""
+    is_whole = type(p) in (int, float) and p % 1 == 0 and p not in _FAST
+    if is_whole and x.__class__ is np.ndarray and x.dtype.kind == "f":
+        y = np.abs(x) ** p
+        return np.copysign(y, x, out=y) if p % 2 else y
     return x**p
 
 
 @power.defpartials
 def dpower(y, x, p):
     if type(p) in (int, float):  # not a NumPy scalar, which may be a tensor's value
-        return (p * x ** (p - 1) if p else None), None
+        return (p * _power(x, p - 1) if p else None), None
     # at x = 0 the base (where p = 0, too) and the logarithm are those of 1: 0 * inf would be nan
     return lambda: p * (x + (x == 0) * (p == 0)) ** (p - 1), lambda: y * log(x + (x == 0))
 

@@ -250,3 +250,15 @@ def test_deviations_whose_squares_overflow_float16_are_normalized(module, name, 
     for got, exact, part in pairs:
         assert got.dtype == np.float16
         assert (np.abs(got.data - exact.data) <= 2 * eps * part + 2.0**-24).all()
+
+
+@pytest.mark.parametrize("p", [3, 4.0, 5, -2, -3])
+def test_whole_powers_have_the_sign_of_their_base_to_a_few_roundings(p, rng):
+    x = np.concatenate([rng.normal(size=50), [0.0, -0.0, np.inf, -np.inf, np.nan]])
+    with np.errstate(divide="ignore"):
+        got, expected = mg.power(x, p), np.array([float(v) for v in x]) ** p
+    np.testing.assert_array_equal(np.signbit(got), np.signbit(expected))
+    np.testing.assert_allclose(got, expected, rtol=4 * EPS)
+    slope = derivative(lambda x: mg.power(x, p), x[:50])
+    np.testing.assert_allclose(slope, p * x[:50] ** (p - 1), rtol=8 * EPS)
+    assert mg.power(np.array([-2]), 3).dtype.kind == "i"
