@@ -6,6 +6,7 @@ from minigrad import special
 from minigrad.core.op import elementwise
 from minigrad.declaration import Case, Domain
 from minigrad.ops.exponential import exp, expm1
+from minigrad.ops.reduce import narrow, wide
 from minigrad.ops.select import where
 from minigrad.ops.shape import floating
 
@@ -90,8 +91,8 @@ def softplus(xp, x):
     >>> mg.softplus(mg.tensor([-1000.0, 0.0, 1000.0]))
     tensor([0.00000000e+00, 6.93147181e-01, 1.00000000e+03])
     """
-    x = floating(x)
-    return xp.logaddexp(x, xp.zeros_like(x))  # never forms e^x alone, so x = 1000 is safe
+    z = wide(floating(x))
+    return narrow(xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.abs(z))), x)  # no e^x, so 1000 is safe
 
 
 @softplus.defpartials
