@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -219,6 +220,7 @@ class Kind:
 
 
 _RUN = 8192
+_LONG = 192  # values from which adding a row takes less time than adding them one by one
 
 
 def count_not_finite(array: Any) -> int:
@@ -373,8 +375,26 @@ def masked(xp: Any, condition: Any, x: Any, out: Any = None) -> Any:
 
 
 def scatter_add(xp: Any, target: Any, key: Any, values: Any) -> None:
-    """``target[key] += values`` in place, where repeated indices add up."""
-    xp.add.at(target, checked_key(xp, target, key), values)
+    """``target[key] += values`` in place, where repeated indices add up.
+
+    NumPy's ``add.at`` is several times as fast along a single axis, and ``+=`` for long rows.
+    """
+    key = checked_key(xp, target, key)
+    lead = target.shape if isinstance(key, tuple) else target.shape[: _axes_of(key)]
+    count = prod(lead)  # of the rows among which the key chooses
+    if xp is not np or count > values.size or not target.flags.c_contiguous:
+        xp.add.at(target, key, values)
+        return
+    chosen = np.arange(count).reshape(lead)[key]
+    values = np.broadcast_to(values, chosen.shape + target.shape[len(lead) :])
+    rows = target.reshape(count, target.size // max(count, 1))
+    values = values.reshape(chosen.size, rows.shape[1])
+    if rows.shape[1] >= _LONG:
+        for i, row in zip(chosen.ravel().tolist(), values, strict=True):
+            rows[i] += row
+    else:
+        places = chosen.reshape(-1, 1) * rows.shape[1] + np.arange(rows.shape[1])
+        np.add.at(rows.reshape(-1), places.reshape(-1), values.reshape(-1))
 
 
 def checked_key(xp: Any, array: Any, key: Any) -> Any:

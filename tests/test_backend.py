@@ -175,6 +175,29 @@ def test_host_indices_outside_of_an_array_on_a_gpu_are_refused(key, inside, gpu)
     assert x.tolist() == host.tolist()
 
 
+@pytest.mark.parametrize("row", [(), (3,), (5, 80)], ids=str)  # the last are added as a whole
+@pytest.mark.parametrize(
+    "key",
+    [
+        [2, 0, -1, 2], np.int64(1), np.array([[1, 1], [-4, 3]]), np.zeros(0, int),
+        np.array([True, False, True, True]), (np.array([0, 0, 3]),), (..., [0, 0]),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_scattered_values_add_up_as_numpy_adds_them(dtype, key, row):
+    rng = np.random.default_rng(0)
+    target = np.zeros((4, *row), dtype)
+    values = rng.normal(size=target[key].shape).astype(dtype)
+    got = mg.ops.scatter_add(values, key=key, shape=target.shape)
+    np.add.at(target, key, values)
+    assert got.dtype == target.dtype
+    np.testing.assert_array_equal(got, target)
+    outside = (*key[:-1], [99]) if isinstance(key, tuple) else [99]
+    with pytest.raises(errors.BoundsError):
+        mg.ops.scatter_add(target[:1], key=outside, shape=target.shape)
+
+
 @pytest.mark.parametrize(("name", "matrix"), [("inv", np.ones((2, 2))), ("cholesky", -np.eye(2))])
 def test_a_decomposition_that_fails_on_a_gpu_is_an_error_as_on_the_cpu(name, matrix, gpu):
     """CuPy says so on demand only."""
