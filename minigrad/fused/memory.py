@@ -21,6 +21,10 @@ LEAST = 1 << 20  # bytes; the allocator of C keeps smaller ones, lest they split
 PAGE = 4096  # bytes; each block takes whole pages, and a shift more:
 SHIFT = 1088  # arrays that start at the same place of a page compete for the same lines of a cache
 
+# The allocator of C (glibc) maps an array anew if it is larger than all that were freed so far, as
+# temporaries are in a fresh process, up to 32 MiB; nobody writes to this one.
+np.empty((1 << 25) - (1 << 16), np.uint8)
+
 _lock = threading.Lock()
 _ends: dict[int, int] = {}  # first byte of each block in use -> first byte after it
 _watched: dict[int, weakref.ref] = {}  # first byte -> the array that all others in it are views of

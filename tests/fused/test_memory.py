@@ -2,7 +2,10 @@
 
 import gc
 import os
+import platform
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -137,3 +140,24 @@ def test_a_training_step_maps_no_new_memory():
     gc.collect()
     step()
     assert step() == step()
+
+
+_STEPS = """
+import resource
+import numpy as np, minigrad as mg
+x = mg.tensor(np.ones((256, 4096), np.float32), requires_grad=True)
+faults = []
+for _ in range(8):
+    mg.softmax(x).backward(np.ones(x.shape, np.float32))
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[-2])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_temporaries_of_a_step_lie_where_those_of_the_last_step_lay():
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    command = [sys.executable, "-c", _STEPS]
+    got = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    assert got.returncode == 0, got.stderr
+    assert int(got.stdout) < 4 * 2**20 // 4096  # the pages of a single array
