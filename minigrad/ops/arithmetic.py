@@ -119,7 +119,7 @@ def divide(xp, x1, x2):
 
 @divide.defpartials
 def ddivide(y, x1, x2):
-    return lambda: _inverse(x2), lambda: -y / x2
+    return lambda: _inverse(x2), lambda: y / -x2
 
 
 def _inverse(x):
