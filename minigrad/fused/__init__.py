@@ -13,6 +13,8 @@ from minigrad.fused.activation import fused_tanh as tanh
 from minigrad.fused.declare import use
 from minigrad.fused.linalg import fused_linear as linear
 from minigrad.fused.loss import fused_cross_entropy as cross_entropy
+from minigrad.fused.loss import fused_log_softmax as log_softmax
+from minigrad.fused.loss import fused_softmax as softmax
 from minigrad.fused.memory import release_memory
 from minigrad.fused.normalization import fused_batch_norm as batch_norm
 from minigrad.fused.normalization import fused_layer_norm as layer_norm
@@ -21,5 +23,5 @@ from minigrad.fused.windows import fused_max_pool as max_pool
 
 __all__ = [
     "batch_norm", "conv", "cross_entropy", "elu", "gelu", "layer_norm", "leaky_relu", "linear",
-    "max_pool", "release_memory", "sigmoid", "softplus", "tanh", "use",
+    "log_softmax", "max_pool", "release_memory", "sigmoid", "softmax", "softplus", "tanh", "use",
 ]  # fmt: skip

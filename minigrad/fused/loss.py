@@ -1,9 +1,54 @@
-"""Softmax and cross entropy as one op: the gradient is the probabilities minus the labels."""
+"""Softmax, its logarithm and cross entropy as one op each, with what a backward needs kept."""
 
 from minigrad.fused.declare import fused
-from minigrad.ops.loss import checked_labels, cross_entropy, marked
-from minigrad.ops.reduce import narrow, over, wide
+from minigrad.ops.loss import checked_labels, cross_entropy, log_softmax, marked, softmax
+from minigrad.ops.reduce import narrow, over, shifted, wide
 from minigrad.ops.shape import floating
+
+
+@fused(softmax, pullback=r"\bar x_i = y_i\,(\bar y_i - \sum_j \bar y_j\,y_j)")
+def fused_softmax(xp, x, *, axis=-1):
+    """``ops.softmax`` with a hand-written backward; higher orders go through the composite.
+
+    >>> mg.fused.softmax(mg.tensor([1000.0, 1000.0]))
+    tensor([0.5, 0.5])
+    """
+    z = shifted(wide(x), axis)
+    y = xp.exp(z, out=z if z.ndim else None)
+    y /= y.sum(axis=axis, keepdims=True)
+    return narrow(y, x), (y, axis)
+
+
+@fused_softmax.defbackward
+def softmax_backward(xp, y_bar, cache):
+    y, axis = cache
+    x_bar = y_bar - (y_bar * y).sum(axis=axis, keepdims=True)
+    x_bar *= y
+    return (x_bar,)
+
+
+@fused(
+    log_softmax,
+    pullback=r"\bar x_i = \bar y_i - \mathrm{softmax}(x)_i \sum_j \bar y_j",
+)
+def fused_log_softmax(xp, x, *, axis=-1):
+    """``ops.log_softmax`` with a hand-written backward; higher orders go through the composite.
+
+    >>> mg.fused.log_softmax(mg.tensor([0.0, 0.0]))
+    tensor([-0.69314718, -0.69314718])
+    """
+    z = shifted(wide(x), axis)
+    e = xp.exp(z)
+    total = e.sum(axis=axis, keepdims=True)
+    z -= xp.log(total)
+    return narrow(z, x), (e, total, axis)
+
+
+@fused_log_softmax.defbackward
+def log_softmax_backward(xp, y_bar, cache):
+    e, total, axis = cache
+    x_bar = e * (y_bar.sum(axis=axis, keepdims=True) / total)
+    return (xp.subtract(y_bar, x_bar, out=x_bar if x_bar.ndim else None),)
 
 
 @fused(

@@ -79,7 +79,7 @@ class Softmax(Module):
         self.dim = dim
 
     def forward(self, x: Any) -> Any:
-        return ops.softmax(x, axis=self.dim)
+        return kernels.softmax(x, axis=self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"

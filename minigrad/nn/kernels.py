@@ -19,6 +19,7 @@ from minigrad.fused import (
     linear,
     max_pool,
     sigmoid,
+    softmax,
     softplus,
     tanh,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "matmul",
     "max_pool",
     "sigmoid",
+    "softmax",
     "softplus",
     "tanh",
 ]
