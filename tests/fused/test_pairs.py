@@ -390,6 +390,28 @@ def test_cross_entropy_of_infinite_logits_is_that_of_its_composite(row):
     assert np.isnan(found[0][0]) == np.isinf(max(row))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_cross_entropy_of_thousands_of_classes_some_of_which_are_ruled_out(kind, dtype):
+    pair = pair_of("cross_entropy", kind)
+    if pair is None:
+        pytest.skip("the portable version serves NumPy, too")
+    logits = np.random.default_rng(0).normal(size=(3, 5003)).astype(dtype)
+    logits[0, 1::2], logits[1, 5002], logits[2, 7] = -np.inf, np.inf, np.nan
+    labels = np.array([5002, 0, 1])
+    losses = [pair.forward(np, logits[i : i + 1], labels[i : i + 1]) for i in range(3)]
+    assert all(np.isnan(y) for y, _ in losses[1:])
+    y, cache = losses[0]
+    (x_bar, _), w = pair.backward(np, y.dtype.type(1), cache), logits[0].astype(np.float64)
+    weights = np.exp(w - w.max()) / np.exp(w - w.max()).sum()
+    # 2,502 terms are added, and an exponent of up to 8 rounds
+    unit = np.finfo(dtype).eps * (2502 + 8)
+    assert abs(y + np.log(weights[5002])) <= unit
+    weights[5002] -= 1
+    assert not x_bar[0, 1::2].any() and (np.abs(x_bar[0] - weights) <= unit).all()
+
+
 @pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [64, 4100])
