@@ -34,6 +34,7 @@ def at_any_size(patch, kind):
         patch.setattr(f"minigrad.fused.{constant}", 0)
     if kind == "numba":
         patch.setattr("minigrad.fused.compiled.windows.SHORT", 0)
+        patch.setattr("minigrad.fused.compiled.products.get_num_threads", lambda: 2)
 
 
 @pytest.fixture(autouse=True, scope="module")

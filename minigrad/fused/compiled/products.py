@@ -1,11 +1,12 @@
 """Sums of products of rows: the inner loops of convolution, and the linear layer.
 
 The linear layer has kernels of its own so that a small network never calls BLAS, whose threads spin
-for some milliseconds after each product on the cores that these kernels are about to use.
+for some milliseconds after each product on the cores that these kernels are about to use. A single
+thread leaves it to BLAS, which is twice as fast there.
 """
 
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
 from minigrad.fused.compiled.jit import inner, kernel, read
 from minigrad.fused.declare import Pair, same_floats
@@ -137,7 +138,7 @@ def _linear_backward(xp, y_bar, cache):
 
 def _accepts(x, w, b=None):
     is_usual = x.ndim > 0 and w.ndim == 2 and same_floats(x, w, b)
-    return is_usual and 0 < x.size * w.shape[0] <= MOST
+    return is_usual and 0 < x.size * w.shape[0] <= MOST and get_num_threads() > 1
 
 
 linear = Pair(_linear, _linear_backward, _accepts)
