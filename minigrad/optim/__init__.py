@@ -1,8 +1,7 @@
 """Optimizers, learning-rate schedules and gradient clipping; names as in PyTorch."""
 
 from minigrad.optim.clipping import AGC, clip_grad_norm_, clip_grad_value_, unit_norms
-from minigrad.optim.optimizer import SGD, Adam, AdamW, Optimizer
-from minigrad.optim.schedule import (
+from minigrad.optim.lr_scheduler import (
     CosineAnnealingLR,
     ExponentialLR,
     LambdaLR,
@@ -10,6 +9,7 @@ from minigrad.optim.schedule import (
     MultiStepLR,
     StepLR,
 )
+from minigrad.optim.optimizer import SGD, Adam, AdamW, Optimizer
 
 __all__ = [
     "AGC", "SGD", "Adam", "AdamW", "CosineAnnealingLR", "ExponentialLR", "LambdaLR", "LinearLR",

@@ -556,3 +556,9 @@ def test_what_is_no_list_of_parameters_is_bad_usage(params, words):
     if isinstance(params, mg.nn.Module):
         with pytest.raises(mg.errors.UsageError, match=words):
             mg.optim.clip_grad_norm_(params, 1.0)
+
+
+def test_schedules_are_where_pytorch_has_them():
+    from minigrad.optim.lr_scheduler import StepLR
+
+    assert optim.lr_scheduler.StepLR is optim.StepLR is StepLR
