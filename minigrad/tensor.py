@@ -15,6 +15,7 @@ from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
 from minigrad.errors import (
+    BoundsError,
     DTypeError,
     GraphError,
     LibraryMismatchError,
@@ -419,9 +420,12 @@ class Tensor(NumPyBox):
         """The same elements in another shape; one length may be -1."""
         return ops.reshape(self, shape=_spread(shape))
 
-    def flatten(self) -> "Tensor":
-        """The elements along one axis."""
-        return ops.reshape(self, shape=(-1,))
+    def flatten(self, start: int = 0) -> "Tensor":
+        """The elements along one axis; the axes before ``start`` stay."""
+        if not -self.ndim <= start < max(self.ndim, 1):
+            headline, expected = "flatten: start", f"an axis of {describe(self)}"
+            raise BoundsError(facts(headline, expected=expected, got=start))
+        return ops.reshape(self, shape=(*self.shape[:start], prod(self.shape[start:])))
 
     def transpose(self, *axes: Any) -> "Tensor":
         """The axes in another order, all of them given, as in NumPy; reversed without arguments."""

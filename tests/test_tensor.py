@@ -616,8 +616,15 @@ def test_reshaping_methods():
     assert y.T.shape == (3, 2, 1) and y.transpose().shape == (3, 2, 1)
     assert y.transpose(1, 0, 2).shape == y.transpose((1, 0, 2)).shape == (2, 1, 3)
     assert y.squeeze().shape == (2, 3) and y.swapaxes(0, 2).shape == (3, 2, 1)
-    assert y.flatten().shape == (6,)
+    assert y.flatten().shape == (6,) and y.flatten(1).shape == (1, 6) == y.flatten(-2).shape
+    assert mg.tensor(np.zeros((0, 2, 3))).flatten(1).shape == (0, 6) and leaf(1.0).flatten().ndim
     assert leaf(1.0).reshape(1, 1).shape == (1, 1) and leaf([[1.0]]).reshape(()).shape == ()
+
+
+@pytest.mark.parametrize("start", [2, -3])
+def test_flatten_names_an_axis_that_is_not_there(start):
+    with pytest.raises(errors.BoundsError, match="flatten: start"):
+        leaf(GRID).flatten(start)
 
 
 def test_reducing_methods_agree_with_numpy():
