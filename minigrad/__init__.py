@@ -80,7 +80,7 @@ from minigrad.ops import (
     var,
     where,
 )
-from minigrad.spelling import absent
+from minigrad.spelling import of_module
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import grad, hvp, jacobian, jvp, value_and_grad, vjp
 
@@ -189,7 +189,7 @@ _ON_DEMAND = ("data", "nn", "optim", "train", "verify", "viz")
 def __getattr__(name: str) -> Any:
     if name in _ON_DEMAND:
         return importlib.import_module(f"minigrad.{name}")
-    raise absent("module 'minigrad'", name)
+    return of_module(__name__)(name)
 
 
 def __dir__() -> list[str]:

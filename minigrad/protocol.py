@@ -15,7 +15,7 @@ _RELATIONS: dict[str, Callable] = {
     "greater": operator.gt, "greater_equal": operator.ge,
     "bitwise_and": operator.and_, "bitwise_or": operator.or_, "bitwise_xor": operator.xor,
 }  # fmt: skip
-_QUERIES = frozenset(  # they drop no derivative: their results have none
+QUERIES = frozenset(  # they drop no derivative: their results have none
     ["all", "allclose", "any", "argmax", "argmin", "argsort", "array2string", "array_equal",
      "array_repr", "array_str", "count_nonzero", "empty_like", "isclose", "isfinite", "isinf",
      "isnan", "ndim", "ones_like", "result_type", "save", "savetxt", "savez", "shape", "size",
@@ -67,7 +67,7 @@ class NumPyBox(Box):
 
 def _plainly(func: Callable, prefix: str, name: str, args: tuple, kwargs: dict) -> Any:
     """What ``func`` makes of the arrays of tensors; DTypeError where that would drop a graph."""
-    if name not in _QUERIES and any(map(tracked, (*args, *kwargs.values()))):
+    if name not in QUERIES and any(map(tracked, (*args, *kwargs.values()))):
         full, words = prefix + name, ", ".join(kwargs)
         reason = _UNLIKE.get(name) or (f"is none with {words}" if name in REGISTRY else "is none")
         remedy = f"use an op of minigrad.ops, or {full}(x.numpy())"

@@ -2,14 +2,22 @@
 
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from minigrad import ops
+from minigrad.protocol import QUERIES
 
+# mg.cuda: of the module; net.cuda: of modules of nn; cuda: of tensors and wherever else
 _TABLE = """
 abs              abs(x)
+add_             x += y
 arange           mg.tensor(np.arange(n))
+argmax           x.argmax(axis=1)
+argmin           x.argmin(axis=1)
 as_tensor        mg.tensor(a)
+autograd         mg.grad(f)
+avg_pool2d       mg.ops.avg_pool(images, kernel_size=2)
+binary_cross_entropy mg.binary_cross_entropy_with_logits(logits, targets)
 bmm              x @ y
 bool             x.astype("bool")
 cat              mg.concatenate(xs, axis=0)
@@ -19,17 +27,24 @@ clone            x.copy()
 concat           mg.concatenate(xs, axis=0)
 contiguous       x
 conv2d           mg.ops.conv(images, w)
+copy_            x[...] = y.data
 cpu              x.to("cpu")
 cuda             x.to("cuda")
+detach_          x.detach()
+device           "cpu" if mg.backend.unavailable() else "cuda"
 dim              x.ndim
 div              x / y
 dot              x @ y
 double           x.astype("float64")
 dropout          mg.nn.Dropout(0.5)
+empty            mg.tensor(np.zeros(shape))
 enable_grad      mg.tensor(a, requires_grad=True)
 eq               x == y
 expand           mg.broadcast_to(x, shape)
+expand_as        mg.broadcast_to(x, y.shape)
 eye              mg.tensor(np.eye(n))
+fill_            x[...] = 1.0
+flatten          x.flatten(1)
 float            x.astype("float32")
 float32          mg.tensor(a, dtype="float32")
 float64          mg.tensor(a, dtype="float64")
@@ -38,13 +53,16 @@ full             mg.tensor(np.full(shape, 1.0))
 functional       mg.ops
 gather           x[index]
 ge               x >= y
-gt               x > y
 grad_fn          x.node
+gt               x > y
 half             x.astype("float16")
 hessian          mg.jacobian(mg.grad(f))
 index_select     x[index]
 inference_mode   mg.no_grad()
 int              x.astype("int32")
+int64            mg.tensor(a, dtype="int64")
+is_cuda          x.device != "cpu"
+is_tensor        isinstance(x, mg.Tensor)
 le               x <= y
 linspace         mg.tensor(np.linspace(0, 1, n))
 load             np.load(file)
@@ -52,56 +70,103 @@ long             x.astype("int64")
 lt               x < y
 manual_seed      mg.nn.manual_seed(0)
 masked_fill      mg.where(mask, 0.0, x)
+masked_select    x[mask]
 max_pool2d       mg.ops.max_pool(images, kernel_size=2)
 mm               x @ y
-mul              x * y
 mT               x.swapaxes(-1, -2)
+mul              x * y
+mul_             x *= y
+multinomial      rng.choice(len(a), p=a / a.sum())
 ne               x != y
 neg              -x
 nelement         x.size
 nll_loss         mg.cross_entropy(logits, labels)
 norm             mg.sqrt(mg.sum(x**2))
+normal           mg.tensor(rng.normal(size=shape))
+normal_          mg.nn.init.normal_(x)
 numel            x.size
+one_hot          np.eye(n)[labels]
 ones             mg.tensor(np.ones(shape))
-ones_like        np.ones_like(x)
+outer            x[:, None] * y
 permute          x.transpose(axes)
 pow              x**2
 rand             mg.tensor(rng.uniform(size=shape))
+rand_like        mg.tensor(rng.uniform(size=x.shape))
+randint          rng.integers(0, n, shape)
 randn            mg.tensor(rng.normal(size=shape))
+randn_like       mg.tensor(rng.normal(size=x.shape))
+random_split     mg.data.train_test_split(a, test=1)
+randperm         rng.permutation(n)
 ravel            x.flatten()
+register_hook    x.retain_grad()
 requires_grad_   x.requires_grad = True
+round            np.round(x.numpy())
 rsqrt            1 / mg.sqrt(x)
 save             np.savez(file, **net.state_dict())
+set_grad_enabled mg.no_grad()
 silu             x * mg.sigmoid(x)
 sub              x - y
+sub_             x -= y
 t                x.T
+tril             x * np.tril(np.ones(shape))
 type             x.astype("float32")
+type_as          x.astype(y.dtype)
 unbind           mg.unstack(x)
+uniform_         mg.nn.init.uniform_(x)
 unsqueeze        mg.expand_dims(x, axis=0)
 view             x.reshape(shape)
+view_as          x.reshape(y.shape)
+zero_            p.grad = None
 zeros            mg.tensor(np.zeros(shape))
-zeros_like       np.zeros_like(x)
-AdaptiveAvgPool2d  mg.nn.GlobalAvgPool2d()
+AdaptiveAvgPool2d mg.nn.GlobalAvgPool2d()
 BCELoss          mg.nn.BCEWithLogitsLoss()
 DataLoader       mg.data.DataLoader(dataset)
+Dataset          mg.data.TensorDataset(a)
+FloatTensor      mg.tensor(a, dtype="float32")
 LogSoftmax       mg.log_softmax(x)
+LongTensor       mg.tensor(a, dtype="int64")
+ModuleDict       setattr(net, name, layer)
 NLLLoss          mg.nn.CrossEntropyLoss()
 Parameter        mg.tensor(a, requires_grad=True)
+ParameterList    setattr(net, name, mg.tensor(a, requires_grad=True))
 SiLU             x * mg.sigmoid(x)
-utils            mg.optim.clip_grad_norm_(net.parameters(), 1.0)
+mg.cuda          "cpu" if mg.backend.unavailable() else "cuda"
+mg.utils         mg.data.DataLoader(dataset)
+net.add_module   setattr(net, name, layer)
+net.cpu          net.to("cpu")
+net.cuda         net.to("cuda")
+net.double       net.to(dtype="float64")
+net.extend       net.append(layer)
+net.float        net.to(dtype="float32")
+net.register_forward_hook y = net[0](x)
+net.register_module setattr(net, name, layer)
+net.register_parameter setattr(net, name, mg.tensor(a, requires_grad=True))
+nn.utils         mg.optim.clip_grad_norm_(net.parameters(), 1.0)
 """
 INSTEAD: dict[str, str] = dict(re.findall(r"(\S+) +(.+)", _TABLE))
-NAMES = frozenset(INSTEAD) | frozenset(ops.__all__)
+NAMES = frozenset(name for name in INSTEAD if "." not in name) | QUERIES
 
 
-def absent(owner: str, name: str) -> AttributeError:
+def absent(owner: str, name: str, short: str = "") -> AttributeError:
     """That ``owner`` has no ``name``, with what to write instead where that is known."""
-    instead = INSTEAD.get(name)
-    if instead is None and name in NAMES:
+    instead = INSTEAD.get(f"{short}.{name}") or INSTEAD.get(name)
+    if instead is None and name in sys.modules["minigrad.ops"].__all__:
         home = "mg" if name in vars(sys.modules["minigrad"]) else "mg.ops"
         instead = f"{home}.{name}(x)"
+    elif instead is None and name in QUERIES:
+        instead = f"np.{name}(x)"
     remedy = f"; write {instead}" if instead else ""
     return AttributeError(f"{owner} has no attribute {name!r}{remedy}")
+
+
+def of_module(module: str) -> Callable[[str], NoReturn]:
+    """The ``__getattr__`` of ``module``."""
+    short = "mg" if module == "minigrad" else module.rpartition(".")[2]
+
+    def __getattr__(name: str) -> NoReturn:
+        raise absent(f"module {module!r}", name, short)
+
+    return __getattr__
 
 
 class Absent:
@@ -110,8 +175,8 @@ class Absent:
     A ``__getattr__`` would say the same, but makes each op on scalars 7 % slower.
     """
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, short: str = ""):
+        self.name, self.short = name, short
 
     def __get__(self, instance: Any, owner: type) -> NoReturn:
-        raise absent(f"{owner.__name__!r} object", self.name)
+        raise absent(f"{owner.__name__!r} object", self.name, self.short)

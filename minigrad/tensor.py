@@ -440,7 +440,7 @@ class Tensor(NumPyBox):
         return [name for name in object.__dir__(self) if hasattr(type(self), name)]
 
 
-for _name in NAMES.difference(dir(Tensor)):
+for _name in NAMES.union(ops.__all__).difference(dir(Tensor)):
     setattr(Tensor, _name, Absent(_name))
 Fused.box = Tensor
 

@@ -14,21 +14,23 @@ from minigrad.spelling import INSTEAD, NAMES
 
 @pytest.mark.parametrize("name", INSTEAD)
 def test_what_is_said_runs(name, tmp_path):
-    x = mg.tensor(np.ones((2, 3)), name="x")
+    x = mg.tensor(np.ones((2, 3)), name="x", requires_grad=True)
     file = tmp_path / "state.npz"
     np.savez(file, x=x)
     known = {
         "mg": mg, "np": np, "x": x, "xs": [x, x], "a": np.ones(3), "n": 2, "shape": (2, 3),
         "y": mg.tensor(np.eye(3)) if "@" in INSTEAD[name] else x, "axes": (1, 0), "index": [0],
         "mask": np.ones((2, 3), bool), "rng": np.random.default_rng(0), "file": file,
-        "net": mg.nn.Linear(2, 3), "images": np.ones((1, 2, 4, 4)), "w": np.ones((3, 2, 2, 2)),
-        "logits": x, "labels": np.zeros(2, int), "f": mg.sum, "dataset": [1.0, 2.0],
+        "net": mg.nn.Sequential(mg.nn.Linear(3, 2)), "layer": mg.nn.ReLU(), "name": "part", "p": x,
+        "layers": mg.nn.ModuleList(), "targets": np.zeros((2, 3)),
+        "images": np.ones((1, 2, 4, 4)), "w": np.ones((3, 2, 2, 2)), "logits": x,
+        "labels": np.zeros(2, int), "f": mg.sum, "dataset": [1.0, 2.0],
     }  # fmt: skip
     with suppress(DeviceError):  # of x.to("cuda"), where there is no GPU
         exec(INSTEAD[name], known)
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize("name", sorted(NAMES.union(mg.ops.__all__)))
 def test_what_tensors_do_not_have_is_answered(name):
     x = mg.tensor([1.0])
     if name not in dir(x):
@@ -50,15 +52,32 @@ def test_an_op_is_named_where_it_is():
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(mg, "zeros"), (mg, "cat"), (mg, "randn"), (mg.nn, "Parameter"), (mg.nn, "functional")],
-)
+    [(mg, "zeros"), (mg, "cat"), (mg, "randn"), (mg.nn, "Parameter"), (mg.nn, "functional"),
+     (mg.ops, "binary_cross_entropy"), (mg.optim, "DataLoader"), (mg.data, "random_split")],
+)  # fmt: skip
 def test_modules_answer_too(module, name):
     with pytest.raises(AttributeError, match=f"'{module.__name__}' .* '{name}'; write mg"):
         getattr(module, name)
 
 
+def test_one_name_has_an_answer_for_each_of_its_owners():
+    for owner, instead in (
+        (mg, "mg.backend.unavailable()"), (mg.tensor(1.0), 'x.to("cuda")'),
+        (mg.nn.ReLU(), 'net.to("cuda")'),
+    ):  # fmt: skip
+        with pytest.raises(AttributeError) as caught:
+            _ = owner.cuda
+        assert instead in str(caught.value)
+
+
+def test_what_numpy_asks_of_tensors_is_left_to_numpy():
+    for owner in (mg, mg.tensor([1.0])):
+        with pytest.raises(AttributeError, match=r"'isnan'; write np\.isnan\(x\)$"):
+            _ = owner.isnan
+
+
 def test_no_remedy_is_invented_for_other_names():
-    for owner in (mg, mg.nn, mg.tensor([1.0])):
+    for owner in (mg, mg.nn, mg.ops, mg.optim, mg.data, mg.tensor([1.0]), mg.nn.ReLU()):
         with pytest.raises(AttributeError, match=r"has no attribute 'spam'$"):
             _ = owner.spam
 

@@ -1,7 +1,5 @@
 """Layers, models and what is done with them after training; names as in PyTorch."""
 
-from typing import Any
-
 from minigrad.nn import init, models
 from minigrad.nn.activation import (
     ELU,
@@ -46,7 +44,7 @@ from minigrad.nn.recurrent import RNN, RNNCell
 from minigrad.nn.renorm import BatchRenorm1d, BatchRenorm2d, clip_schedule
 from minigrad.nn.scaled import RELU_GAIN, ScaledWSConv2d, ScaledWSLinear, standardized
 from minigrad.nn.whitening import Whitening1d
-from minigrad.spelling import absent
+from minigrad.spelling import of_module
 
 __all__ = [
     "CONVENTIONS", "ELU", "GELU", "RELU_GAIN", "RNN", "AvgPool2d", "BCEWithLogitsLoss",
@@ -62,6 +60,4 @@ __all__ = [
     "models", "set_population_statistics", "standardized",
 ]  # fmt: skip
 
-
-def __getattr__(name: str) -> Any:
-    raise absent("module 'minigrad.nn'", name)
+__getattr__ = of_module(__name__)

@@ -24,6 +24,7 @@ from minigrad.errors import (
     facts,
     naming,
 )
+from minigrad.spelling import INSTEAD, Absent
 from minigrad.tensor import Tensor, tensor
 
 _FROZEN = ContextVar("frozen statistics", default=False)  # of a thread or an asyncio task
@@ -333,6 +334,10 @@ class Module:
             return f"{type(self).__name__}({self.extra_repr()})"
         inner = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {inner}\n)"
+
+
+for _name in (key.removeprefix("net.") for key in INSTEAD if key.startswith("net.")):
+    setattr(Module, _name, Absent(_name, "net"))
 
 
 def _each_once(pairs: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

@@ -57,6 +57,7 @@ from minigrad.ops.shape import (
     transpose,
     unstack,
 )
+from minigrad.spelling import of_module
 
 __all__ = [
     "absolute", "add", "astype", "avg_pool", "avg_unpool", "batch_norm",
@@ -70,3 +71,5 @@ __all__ = [
     "square", "squeeze", "stack", "std", "subtract", "sum", "sum_to", "swapaxes", "take_pooled",
     "tanh", "tensordot", "to_device", "transpose", "unstack", "var", "where",
 ]  # fmt: skip
+
+__getattr__ = of_module(__name__)
