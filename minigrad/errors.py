@@ -22,12 +22,15 @@
 Texts put the facts first: the operation, what was expected, what was got, in at most four lines.
 """
 
+import functools
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import inf
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar, cast
+
+F = TypeVar("F", bound=Callable)
 
 
 class MinigradError(Exception):
@@ -193,10 +196,53 @@ def of_one_library(operands: Iterable[Any]) -> tuple[str, str]:
     return expected, "number.item() for a number of NumPy" if of_numpy else ""
 
 
+_PLAIN = "losses are plain means; compose another of mg.log_softmax(x) or other ops"
+_HERE = "leave it out: this process makes the batches"
+_WORDS = {
+    "batch_first": "leave it out: x is (N, T, C)",
+    "correction": "ddof= for correction=",
+    "create_graph": "mg.grad(f), which nests",
+    "dim": "axis= for dim=",
+    "dims": "axis= for dims=",
+    "gradient": "seed= for gradient=",
+    "ignore_index": _PLAIN,
+    "inplace": "leave it out: nothing changes in place",
+    "keepdim": "keepdims= for keepdim=",
+    "label_smoothing": _PLAIN,
+    "nonlinearity": "gain= for nonlinearity=",
+    "num_workers": _HERE,
+    "pin_memory": _HERE,
+    "pos_weight": _PLAIN,
+    "reduction": _PLAIN,
+    "retain_graph": "leave it out: the graph stays",
+    "set_to_none": "leave it out: it is always so",
+    "start_dim": "x.flatten(1)",
+    "unbiased": "ddof=1 for unbiased=True",
+    "weight": _PLAIN,
+}
+
+
 def renamed(params: dict) -> str:
-    """What to call those of ``params`` that have PyTorch's names."""
-    names = {"dim": "axis", "dims": "axis", "keepdim": "keepdims"}
-    return ", ".join(f"{names[key]}= for {key}=" for key in params if key in names)
+    """What to write for those of ``params`` that are words of PyTorch."""
+    return ", ".join(dict.fromkeys(_WORDS[key] for key in params if key in _WORDS))
+
+
+def answering(f: F) -> F:
+    """``f`` that says what to write for a word of PyTorch that it does not take."""
+
+    @functools.wraps(f)
+    def call(*args: Any, **params: Any) -> Any:
+        try:
+            return f(*args, **params)
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # it was raised inside f
+            name = type(args[0]).__name__ if f.__name__ == "__init__" else f.__qualname__
+            remedy = renamed(params)
+            text = str(error).replace(f.__qualname__, name) + f"; {remedy}" * bool(remedy)
+            raise DTypeError(text) from None
+
+    return cast(F, call)
 
 
 def untracked(op: Any, params: dict) -> dict:

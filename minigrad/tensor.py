@@ -20,6 +20,7 @@ from minigrad.errors import (
     GraphError,
     LibraryMismatchError,
     ShapeError,
+    answering,
     describe,
     facts,
     kind_of,
@@ -266,6 +267,7 @@ class Tensor(NumPyBox):
         self.node.keep_grad = True
         return self
 
+    @answering
     def backward(self, seed: Any = None) -> None:
         """Add the derivative of ``sum(seed * self)`` to ``.grad`` of every leaf it came from.
 
@@ -420,6 +422,7 @@ class Tensor(NumPyBox):
         """The same elements in another shape; one length may be -1."""
         return ops.reshape(self, shape=_spread(shape))
 
+    @answering
     def flatten(self, start: int = 0) -> "Tensor":
         """The elements along one axis; the axes before ``start`` stay."""
         if not -self.ndim <= start < max(self.ndim, 1):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.errors import DeviceError
+from minigrad.errors import DeviceError, DTypeError, answering
 from minigrad.spelling import INSTEAD, NAMES
 
 
@@ -86,3 +86,49 @@ def test_tensors_are_copied_and_listed_as_before():
     x = mg.tensor([1.0])
     assert {"sum", "T", "grad", "__len__"} <= set(dir(x)) and "exp" not in dir(x)
     assert copy.deepcopy(x) == pickle.loads(pickle.dumps(x)) == x
+
+
+@pytest.mark.parametrize(
+    ("call", "named", "remedy"),
+    [
+        (lambda x: mg.sum(x).backward(retain_graph=True), "Tensor.backward", "the graph stays"),
+        (lambda x: x.backward(gradient=x), "Tensor.backward", "seed= for gradient="),
+        (lambda x: x.flatten(start_dim=1), "Tensor.flatten", r"x\.flatten\(1\)"),
+        (lambda x: x.var(axis=0, unbiased=False), "var", "ddof=1 for unbiased=True"),
+        (lambda x: mg.mse_loss(x, x, reduction="sum"), "mse_loss", "plain means"),
+        (lambda x: mg.nn.ReLU(inplace=True), "ReLU", "nothing changes in place"),
+        (lambda x: mg.nn.LeakyReLU(0.2, inplace=True), "LeakyReLU", "nothing changes in place"),
+        (lambda x: mg.nn.CrossEntropyLoss(label_smoothing=0.1), "CrossEntropyLoss", "log_softmax"),
+        (lambda x: mg.nn.RNN(2, 3, batch_first=True), "RNN", r"\(N, T, C\)"),
+        (lambda x: mg.nn.Linear(2, 3).zero_grad(set_to_none=True), "Module.zero_grad", "leave it"),
+        (lambda x: mg.optim.SGD([x]).zero_grad(set_to_none=True), "Optimizer.zero_grad", "leave"),
+        (lambda x: mg.data.DataLoader([1.0], num_workers=2), "DataLoader", "this process"),
+        (lambda x: mg.nn.init.kaiming_normal_(x, nonlinearity="relu"), "kaiming_normal_", "gain="),
+    ],
+)  # fmt: skip
+def test_words_of_pytorch_are_answered_where_they_are_no_parameters(call, named, remedy):
+    with pytest.raises(DTypeError, match=rf"(?s)^{named}\(.* unexpected keyword .*{remedy}"):
+        call(mg.tensor(np.ones((2, 3)), requires_grad=True))
+
+
+def test_a_call_that_fails_otherwise_is_told_as_python_does():
+    with pytest.raises(TypeError, match=r"^Sigmoid\(\) takes 1 positional .* given$"):
+        mg.nn.Sigmoid(mg.tensor(1.0))
+
+    @answering
+    def inside(dim):
+        raise TypeError("of the function")
+
+    with pytest.raises(TypeError, match=r"^of the function$"):
+        inside(dim=1)
+
+
+def test_layers_join_other_bases():
+    class Mixin:
+        def __init__(self):
+            self.is_made = True
+
+    class Net(mg.nn.ReLU, Mixin):
+        pass
+
+    assert Net().is_made

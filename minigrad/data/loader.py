@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 
 from minigrad import ops
-from minigrad.errors import DTypeError, ShapeError, UsageError, check_count, describe, facts
+from minigrad.errors import (
+    DTypeError,
+    ShapeError,
+    UsageError,
+    answering,
+    check_count,
+    describe,
+    facts,
+)
 
 
 def check_lengths(name: str, arrays: tuple) -> None:
@@ -61,6 +69,7 @@ class DataLoader:
     [[4, 0], [1, 2], [3]]
     """
 
+    @answering
     def __init__(
         self,
         dataset: Any,

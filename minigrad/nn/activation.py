@@ -3,6 +3,7 @@
 from typing import Any
 
 from minigrad import ops
+from minigrad.errors import answering
 from minigrad.nn import kernels
 from minigrad.nn.module import Module
 
@@ -21,6 +22,7 @@ class ReLU(Module):
 class LeakyReLU(Module):
     """``max(x, 0) + negative_slope * min(x, 0)``."""
 
+    @answering
     def __init__(self, negative_slope: float = 0.01):
         self.negative_slope = float(negative_slope)
 
@@ -34,6 +36,7 @@ class LeakyReLU(Module):
 class ELU(Module):
     """``x`` right of 0, ``alpha * (e^x - 1)`` left of it."""
 
+    @answering
     def __init__(self, alpha: float = 1.0):
         self.alpha = float(alpha)
 

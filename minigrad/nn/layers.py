@@ -13,6 +13,7 @@ from minigrad.errors import (
     DTypeError,
     ShapeError,
     UsageError,
+    answering,
     describe,
     facts,
     is_within,
@@ -163,6 +164,7 @@ class Dropout(Module):
     tensor([1., 1.])
     """
 
+    @answering
     def __init__(self, p: float = 0.5, *, rng: init.Seed = None):
         if not (is_within(p, 0, inf) and p <= 1):
             raise UsageError(facts("Dropout: p", expected="a probability in [0, 1]", got=p))

@@ -20,6 +20,7 @@ from minigrad.errors import (
     MinigradError,
     ShapeError,
     UsageError,
+    answering,
     describe,
     facts,
     naming,
@@ -87,6 +88,10 @@ class Module:
     _parameters = cached_property(_no_names)
     _buffers = cached_property(_no_names)
     _modules = cached_property(_no_names)
+
+    @answering
+    def __init__(self):
+        super().__init__()  # of other bases
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         own = {k: dict(v) for k, v in state.items() if k in ("_parameters", "_buffers", "_modules")}
@@ -244,6 +249,7 @@ class Module:
             parameter.requires_grad = value
         return self
 
+    @answering
     def zero_grad(self) -> None:
         """Forget the accumulated gradients."""
         for parameter in self.parameters():

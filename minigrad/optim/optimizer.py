@@ -8,6 +8,7 @@ from typing import Any
 from minigrad import backend
 from minigrad.errors import (
     UsageError,
+    answering,
     check_count,
     check_keys,
     check_number,
@@ -71,6 +72,7 @@ class Optimizer:
         """The parameters of all groups, in order."""
         return [p for group in self.param_groups for p in group["params"]]
 
+    @answering
     def zero_grad(self) -> None:
         """Forget the accumulated gradients."""
         for p in self.parameters:
