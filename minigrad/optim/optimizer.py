@@ -88,6 +88,10 @@ class Optimizer:
         for group in self.param_groups:
             pairs = zip(group["params"], states, strict=False)
             given = [(p, p.grad.array, state) for p, state in pairs if p.grad is not None]
+            for p, _, state in given:  # net.to(...) may have moved p since the last step
+                for name, value in state.items():
+                    if value.__class__ is not p.array.__class__ and hasattr(value, "shape"):
+                        state[name] = backend.to_device(value, p.device)
             self.step_group(given, group)
 
     def step_group(self, given: list[tuple[Tensor, Any, dict]], group: dict[str, Any]) -> None:

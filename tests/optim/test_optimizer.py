@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import optim
+from minigrad import backend, nn, optim
 from minigrad.errors import UsageError
 
+EPS = np.finfo(float).eps
 OPTIMIZERS = {
     "sgd": (optim.SGD, {"lr": 0.1}),
     "momentum": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
@@ -539,6 +540,26 @@ def test_a_state_moves_to_the_device_of_its_parameter(kind, words, places, gpu):
         state = optimizer.state_dict() if state is None else state
     assert not np.array_equal(found[0], found[1])
     np.testing.assert_allclose(found[1], found[2], rtol=1e-14)  # a GPU fuses a product and a sum
+
+
+@pytest.mark.parametrize("places", [("cpu", "cuda"), ("cuda", "cpu")])
+@pytest.mark.parametrize(("kind", "words"), [(optim.SGD, {"momentum": 0.5}), (optim.Adam, {})])
+def test_a_state_follows_a_network_that_moves(kind, words, places, gpu):
+    def trained(*places):
+        net = nn.Linear(3, 2, rng=0).to(places[0])
+        optimizer = kind(net.parameters(), lr=0.1, **words)
+        for place in places:
+            net.to(place).zero_grad()
+            net(mg.tensor(np.ones((2, 3)), device=place)).sum().backward()
+            optimizer.step()
+        assert all(backend.is_on(s, place) for s in states(optimizer))
+        return net.weight.numpy()
+
+    def states(optimizer):
+        return (v for state in optimizer.state for v in state.values() if hasattr(v, "shape"))
+
+    # a GPU fuses a product and a sum: 2 steps of some 8 roundings of numbers below 1
+    np.testing.assert_allclose(trained(*places), trained("cpu", "cpu"), rtol=0, atol=16 * EPS)
 
 
 @pytest.mark.parametrize(
