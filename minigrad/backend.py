@@ -164,6 +164,15 @@ def namespace(*arrays: Any) -> Any:
     return modules.pop() if modules else np
 
 
+def check_place(what: str, array: Any, like: Any) -> None:
+    """Raise LibraryMismatchError unless ``array``, given for ``what``, is where ``like`` is."""
+    if (library_of(array) or NUMPY) is not (library_of(like) or NUMPY):
+        here, got = device_of(like), f"{describe(array)} on {device_of(array)}"
+        remedy = f"mg.tensor(a, device={here!r})"
+        expected = f"an array on {here}"
+        raise LibraryMismatchError(facts(what, expected=expected, got=got, remedy=remedy))
+
+
 def _module_of(array: Any) -> Any:
     library = library_of(array)
     return library.xp if library else WEAK

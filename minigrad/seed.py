@@ -13,7 +13,8 @@ def as_seed(seed: Any, y: Box) -> Any:
     """``seed`` as a finite raw array of the shape and dtype of ``y``; ones for a scalar if None."""
     is_box = isinstance(seed, Box)
     array = y.array if seed is None else seed.array if is_box else _converted(seed)
-    xp = backend.namespace(y.array, array)  # raises unless they are of one library
+    backend.check_place("backward: seed", array, y.array)
+    xp = backend.namespace(y.array)
     if seed is None and y.shape == ():
         return backend.frozen(xp.ones_like(array), own=True)
     remedy = ""

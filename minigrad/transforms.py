@@ -223,6 +223,7 @@ class _Run:
         with naming(f"{who}: tangents"):
             boxes = [t if isinstance(t, Tensor) else tensor(t) for t in tangents]
         for i, (box, node) in enumerate(zip(boxes, self.nodes, strict=True)):
+            backend.check_place(f"{who}: tangent", box.array, node.value)
             if tuple(box.shape) != tuple(node.value.shape):
                 got = f"{tuple(box.shape)} for argument {i}"
                 expected = f"the shape {tuple(node.value.shape)} of its primal"
