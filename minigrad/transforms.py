@@ -41,7 +41,7 @@ def grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     tensor(12.)
     """
     both = _with_gradient("grad", f, argnums)
-    return lambda *args, **kwargs: both(*args, **kwargs)[1]
+    return _made_of("grad", f, lambda *args, **kwargs: both(*args, **kwargs)[1])
 
 
 def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
@@ -66,7 +66,22 @@ def _with_gradient(who: str, f: Callable, argnums: int | tuple[int, ...]) -> Cal
         run.close()
         return run.value, gradients if isinstance(argnums, tuple) else gradients[0]
 
-    return value_and_gradient
+    return _made_of(who, f, value_and_gradient)
+
+
+def _made_of(who: str, f: Any, made: Callable) -> Callable:
+    """``made``, which ``who`` makes of ``f``, with a name that says so."""
+    _check_function(who, f)
+    made.__name__ = made.__qualname__ = f"{who}({getattr(f, '__name__', type(f).__name__)})"
+    return made
+
+
+def _check_function(who: str, f: Any) -> None:
+    if not callable(f):
+        remedy = "y.backward(), then x.grad" if isinstance(f, Tensor) else ""
+        raise DTypeError(
+            facts(f"{who}: f", expected="a function of tensors", got=describe(f), remedy=remedy)
+        )
 
 
 def vjp(f: Callable, *primals: Any) -> tuple[Tensor, Callable]:
@@ -151,16 +166,14 @@ def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
         run.close()
         return tuple(blocks) if isinstance(argnums, tuple) else blocks[0]
 
-    return all_derivatives
+    return _made_of("jacobian", f, all_derivatives)
 
 
 class _Run:
     """One recorded call of ``f`` with fresh nodes for the arguments to differentiate."""
 
     def __init__(self, f: Callable, args: tuple, positions: Any, kwargs: dict | None = None):
-        if not callable(f):
-            headline, expected = "a function to differentiate", "a function of tensors"
-            raise DTypeError(facts(headline, expected=expected, got=describe(f)))
+        _check_function("a function to differentiate", f)
         self.outer = CURRENT.get().recording
         self.args = list(args)
         for i in positions:

@@ -386,11 +386,21 @@ def test_tangents_are_cast_to_the_dtype_of_their_primal():
     assert mg.jvp(lambda x: x * x, (3.0,), (2,))[1].item() == 12.0
 
 
-def test_what_is_no_function_is_refused():
-    y = mg.tensor(2.0, requires_grad=True) ** 2
-    for differentiate in (mg.grad(y), lambda x: mg.vjp(y, x), lambda x: mg.jvp(y, (x,), (x,))):
-        with pytest.raises(errors.DTypeError, match="a function of tensors"):
-            differentiate(1.0)
+def test_what_is_no_function_is_refused_at_once():
+    x = mg.tensor(2.0, requires_grad=True)
+    y = x**2
+    for differentiate in (
+        mg.grad, mg.value_and_grad, mg.jacobian,
+        lambda y, x: mg.vjp(y, x), lambda y, x: mg.jvp(y, (x,), (x,)),
+    ):  # fmt: skip
+        with pytest.raises(errors.DTypeError, match=r"(?s)a function of tensors.*y\.backward\(\)"):
+            differentiate(y, x)
+
+
+def test_a_derivative_is_named_after_its_function():
+    assert repr(mg.grad(mg.grad(quartic))).startswith("<function grad(grad(quartic)) at ")
+    assert mg.jacobian(mg.tanh).__name__ == "jacobian(tanh)"
+    assert mg.value_and_grad(mg.nn.ReLU()).__name__ == "value_and_grad(ReLU)"
 
 
 def test_transforms_show_no_trace_in_their_arguments():
