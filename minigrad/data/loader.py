@@ -41,6 +41,9 @@ class TensorDataset:
     def __len__(self) -> int:
         return len(self.arrays[0])
 
+    def __repr__(self) -> str:
+        return f"TensorDataset({', '.join(map(describe, self.arrays))})"
+
     def __getitem__(self, index: Any) -> tuple:
         return tuple(a[index] for a in self.arrays)
 
@@ -88,6 +91,11 @@ class DataLoader:
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.shuffle, self.drop_last, self.device = shuffle, drop_last, device
         self.epoch = self.start = 0
+
+    def __repr__(self) -> str:
+        names = "batch_size", "shuffle", "drop_last", "seed"
+        words = ", ".join(f"{name}={getattr(self, name)}" for name in names)
+        return f"DataLoader({len(self.dataset)} samples, {words})"
 
     def __len__(self) -> int:
         """Batches per epoch."""

@@ -152,3 +152,10 @@ def test_a_sample_that_nests_arrays_is_refused_as_nested():
 def test_samples_that_do_not_stack_are_shown_by_their_shapes(data):
     with pytest.raises(ShapeError, match=r"(?s)DataLoader: samples.*\)\] and .*TensorDataset"):
         list(DataLoader(data, 2))
+
+
+def test_data_sets_and_loaders_show_what_they_hold():
+    data = TensorDataset(np.ones((5, 2), "float32"), np.arange(5))
+    assert repr(data) == "TensorDataset(ndarray (5, 2) float32, ndarray (5,) int64)"
+    shown = "DataLoader(5 samples, batch_size=2, shuffle=True, drop_last=False, seed=3)"
+    assert repr(DataLoader(data, 2, shuffle=True, seed=3)) == shown
