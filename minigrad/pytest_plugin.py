@@ -1,12 +1,14 @@
-"""A pytest plugin: the fixtures ``gradcheck`` and ``device``; the option ``--minigrad-device``."""
+"""A pytest plugin: the fixtures ``gradcheck`` and ``device``; the option ``--minigrad-device``.
+
+Installed as the module ``pytest_minigrad``: every pytest where minigrad is installed loads it, and
+inside the package it would load the engine and NumPy, too.
+"""
 
 import importlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-from minigrad import backend
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def device(request: pytest.FixtureRequest) -> str:
     """The device that ``--minigrad-device`` names; where it is not, the test is skipped."""
     name = str(request.config.getoption("--minigrad-device"))
-    reason = backend.unavailable(name)
+    reason = importlib.import_module("minigrad.backend").unavailable(name)
     if reason:
         pytest.skip(f"{name}: {reason}")
     return name

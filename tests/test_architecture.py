@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -203,3 +204,19 @@ print(sorted(n for n in names if not n.startswith("_")))
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_plugin_of_pytest_loads_nothing_of_the_package():
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    module = project["project"]["entry-points"]["pytest11"]["minigrad"]
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    places = {target: source for source, target in wheel["force-include"].items()}
+    source = ROOT.parent / places[f"{module}.py"]  # beside the package, which it is not a part of
+    script = f"""
+import runpy, sys
+import pytest
+before = set(sys.modules)
+runpy.run_path({str(source)!r})
+assert not {{"minigrad", "numpy"}} & (set(sys.modules) - before)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
