@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -363,9 +363,13 @@ def main() -> None:
     """Entry point of the ``minigrad`` command."""
     streams.prepare()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # it may have no room
     except (MemoryError, MinigradError, OSError) as error:
         _complain(error)
+        streams.drain()
         sys.exit(2 if isinstance(error, _CANNOT_RUN) else 1)
     except Exception:  # not raised on purpose: it says nothing about what was checked
         traceback.print_exc()
@@ -441,7 +445,8 @@ def _show(report: Report, heading: str | None, as_json: bool) -> None:
 
 def _complain(error: Exception) -> None:
     text = "\n".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
-    Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)
+    with suppress(OSError):  # there may be no room for it, either
+        Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)
 
 
 def _batch_norm(shape: str, mode: str, eps: float, seed: int) -> batch_norm.Problem:

@@ -22,6 +22,19 @@ def prepare() -> None:
         setattr(sys, name, _Outlet(stream))
 
 
+def drain() -> None:
+    """Leave no text for Python to write at exit: what fails there changes the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _silence(stream)
+
+
+def _silence(stream: Any) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class _Outlet:
     """A stream to a pipe; once the reader has gone, the command goes on and is not heard."""
 
@@ -44,4 +57,6 @@ class _Outlet:
         try:
             return call(*args)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            _silence(self.stream)
+        except OSError as error:  # no room on the disk, say: it does not name what it was for
+            raise OSError(error.errno, error.strerror, self.stream.name) from error

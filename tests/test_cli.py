@@ -76,6 +76,19 @@ def test_streams_that_are_closed_are_written_to_in_vain(tmp_path, args, closed, 
     assert (done.returncode, done.stderr) == (code, b"")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk without room")
+@pytest.mark.parametrize("args", ["--version", "info", "demo --list"])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_disk_without_room_is_told_in_one_line(args, buffered):
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    for errors, said in (("", "[Errno 28] No space left on device: '<stdout>'\n"), ("2>&1", "")):
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" -m minigrad {args} >/dev/full {errors}', sys.executable],
+            capture_output=True, text=True, env=environment, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (2, said)
+
+
 @pytest.mark.parametrize(
     ("args", "code", "files"),
     [
