@@ -1,7 +1,7 @@
 """The command line: ``verify``, ``draw``, ``step``, ``train``, ``demo``, ``ops`` and ``info``.
 
 Exit codes: 0 proven; 1 a check failed; 2 the command cannot be run; 3 a fault of minigrad itself;
-130 Ctrl-C.
+130 Ctrl-C; 143 SIGTERM.
 """
 
 import inspect
@@ -281,10 +281,10 @@ def train(
             progress=True,
             say=typer.echo,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         hint = "; go on with --resume" if out is not None else ""
         typer.echo(f"interrupted{hint}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(getattr(stop, "code", 130)) from None
 
 
 @app.command()

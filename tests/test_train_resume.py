@@ -84,15 +84,18 @@ def test_ctrl_c_between_epochs_is_that_of_the_caller(tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_ctrl_c_in_the_middle_of_an_epoch_leaves_a_checkpoint_of_that_step(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_in_the_middle_of_an_epoch_leaves_a_checkpoint(number, error, tmp_path):
     whole, path = trainer(tmp_path / "a" / NAME), tmp_path / "b" / NAME
     list(whole.fit(4))
     run, steps = trainer(path), iter(range(100))
-    run.on_batch = lambda n: signal.raise_signal(signal.SIGINT) if next(steps) == 8 else None
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
+    run.on_batch = lambda n: signal.raise_signal(number) if next(steps) == 8 else None
+    before = signal.getsignal(number)
+    with pytest.raises(error):
         list(run.fit(4))
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
     progress = tr.load_checkpoint(path)[1]["progress"]
     assert (progress["epoch"], progress["batch"]) == (1, 3)  # six batches an epoch
     resumed = trainer(path)
@@ -114,11 +117,22 @@ def test_ctrl_c_stays_ignored_where_it_was(tmp_path):
         signal.signal(signal.SIGINT, before)
 
 
-def test_ctrl_c_reaches_a_process_from_outside(tmp_path):
+def test_a_caller_s_own_answer_to_sigterm_stays(tmp_path):
+    run, heard, steps = trainer(tmp_path / NAME), [], iter(range(100))
+    run.on_batch = lambda n: signal.raise_signal(signal.SIGTERM) if next(steps) == 2 else None
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        assert len(list(run.fit(1))) == 1 and heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_a_process_from_outside(number, tmp_path):
     path = tmp_path / NAME
     process = start(path, 10**6)
     wait_for_news(path, process)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     process.join(60)
     code = process.exitcode
     process.kill()

@@ -136,6 +136,7 @@ class Trainer:
             AnomalyError: a loss or gradient that is not finite; names the first op that made it.
                 Or parameters that are not finite at the end of an epoch; nothing is saved then.
             KeyboardInterrupt: on Ctrl-C, after the current step is complete and saved.
+            SystemExit: the same on SIGTERM, of a scheduler or ``docker stop``.
         """
         while self.progress.epoch < epochs:
             with _interruptible() as interrupted:  # not around the yield: that is the caller's time
@@ -144,7 +145,7 @@ class Trainer:
                     if interrupted():
                         self._settle()
                         self.save()
-                        raise KeyboardInterrupt
+                        return  # and the block interrupts
                 self._settle()
                 epoch = self._finish_epoch()  # it is saved
             yield epoch
@@ -331,26 +332,31 @@ def _correct(logits: Tensor, labels: np.ndarray) -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C only sets a flag, so that a step ends; the second one interrupts at once.
+    """The first Ctrl-C or SIGTERM only sets a flag, so that a step ends; the second acts at once.
 
     At the end a flag that is set interrupts: nobody may have seen it. Where SIGINT is ignored, as
-    in a job that a shell started behind ``trap "" INT``, it stays so.
+    in a job that a shell started behind ``trap "" INT``, it stays so; a SIGTERM that a caller
+    handles is left to him.
     """
     asked: list[int] = []
-    is_main = threading.current_thread() is threading.main_thread()  # signals reach no other
-    before = signal.getsignal(signal.SIGINT)
-    if not is_main or before in (signal.SIG_IGN, None):  # None: the handler is none of Python
-        yield lambda: False
-        return
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # signals reach no other
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        if before[signal.SIGINT] in (signal.SIG_IGN, None):  # None: the handler is none of Python
+            del before[signal.SIGINT]
+        if before[signal.SIGTERM] is not signal.SIG_DFL:
+            del before[signal.SIGTERM]
 
     def note(signum: int, frame: Any) -> None:
         asked.append(signum)
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signum, before[signum])
 
-    signal.signal(signal.SIGINT, note)
     try:
+        for number in before:
+            signal.signal(number, note)
         yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if asked:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt if asked[0] == signal.SIGINT else SystemExit(128 + asked[0])

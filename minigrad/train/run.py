@@ -66,7 +66,7 @@ def train(
         dtype: of parameters and images, ``"float32"`` or ``"float64"``.
         seed: of initial values and of the order of the samples; ``nn.manual_seed(seed)`` is called.
         root: a folder with the four files of (Fashion-)MNIST; None: the cache.
-        out: a folder for the checkpoint (after each epoch, and on Ctrl-C) and the curves.
+        out: a folder for the checkpoint (after each epoch, on Ctrl-C and SIGTERM) and the curves.
         resume: go on from the checkpoint in ``out``, bit for bit as if nothing had happened; starts
             anew where there is none yet.
         population: at the end replace running statistics by averages over the training set.
