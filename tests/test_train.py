@@ -9,7 +9,7 @@ import pytest
 import minigrad as mg
 from minigrad import nn, optim
 from minigrad import train as tr
-from minigrad.errors import AnomalyError, ShapeError, UsageError
+from minigrad.errors import AnomalyError, DeviceError, ShapeError, UsageError
 
 GENUINE = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist_900"
 
@@ -207,7 +207,6 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(rng):
     [
         ({"model": "lenet-5"}, "lenet-bn"),
         ({"data": "cifar"}, "digits, fashion-mnist, mnist"),
-        ({"device": "tpu"}, "no such device"),
         ({"root": "folder"}, "(?s)root.*digits.*folder"),
         ({"record": True}, "(?s)record.*a GPU.*cpu"),
         ({"seed": -1}, "train: seed"),
@@ -222,6 +221,14 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(rng):
 def test_unknown_names_are_refused_with_the_known_ones(words, text):
     with pytest.raises(UsageError, match=text):
         tr.train(**words)
+
+
+def test_a_device_that_is_not_there_is_told_as_elsewhere(gpu, monkeypatch):
+    with pytest.raises(DeviceError, match=r"(?s)train: no such device.*'cuda:<n>'"):
+        tr.train("mlp-bn", device="tpu")
+    monkeypatch.setattr(mg.backend, "unavailable", lambda device: "wrong arithmetic")
+    with pytest.raises(DeviceError, match=r"train: device\n.*one that computes\n.*arithmetic"):
+        tr.train("mlp-bn", device="cuda")
 
 
 # --- curves ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 
 from minigrad import backend, files, nn
 from minigrad.context import no_grad
-from minigrad.errors import ShapeError, UsageError, check_count, facts
+from minigrad.errors import DeviceError, ShapeError, UsageError, check_count, facts, naming
 from minigrad.nn.batchnorm import StatisticsNorm
 from minigrad.tensor import Tensor, tensor
 from minigrad.train.checkpoint import NAME, safetensors
@@ -133,10 +133,9 @@ def _settings(spec: Recipe) -> dict[str, Any]:
 def _check(device: str, dtype: str) -> None:
     reason = backend.unavailable(device)
     if reason:
-        remedy = backend.REMEDY if "CuPy" in reason else ""
-        raise UsageError(
-            facts("train: device", expected="one that computes", got=reason, remedy=remedy)
-        )
+        with naming("train"):
+            backend.to_device(np.zeros(1), device)  # raises, with the remedy
+        raise DeviceError(facts("train: device", expected="one that computes", got=reason))
     if dtype not in ("float32", "float64"):
         raise UsageError(facts("train: dtype", expected="float32 or float64", got=repr(dtype)))
 
