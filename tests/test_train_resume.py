@@ -260,11 +260,14 @@ def test_the_flag_of_batch_norm_and_the_name_with_bn_are_one_run(tmp_path):
         tr.train("mlp-bn", "digits", batch_norm=False, resume=True, **words)
 
 
-def test_half_written_files_of_a_killed_run_are_removed(tmp_path):
-    (tmp_path / f".{NAME}.99999.tmp").write_bytes(b"half")
+def test_half_written_files_are_removed_unless_a_run_may_still_write_them(tmp_path):
+    old, new = (tmp_path / f".{NAME}.{name}.tmp" for name in ("99999", "99998"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
     tr.train("mlp-bn", "digits", epochs=1, out=tmp_path, say=lambda line: None)
     names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == ["accuracy.svg", NAME, "loss.svg"]
+    assert names == [new.name, "accuracy.svg", NAME, "loss.svg"]
 
 
 class _Bomb:

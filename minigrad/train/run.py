@@ -1,7 +1,8 @@
 """``train``: one call from a recipe's name to a trained network, its curves and its checkpoint."""
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,13 +155,18 @@ def _check_one_sample(net: nn.Module, x: Tensor) -> None:
 
 
 def _prepare(folder: Path) -> None:
-    """Make ``folder``, see that it can be written, remove what a run that was killed half wrote."""
+    """Make ``folder``, see that it can be written, remove what a run that was killed half wrote.
+
+    What is younger than an hour may be what another run writes into that folder at this moment.
+    """
     files.make_folder(folder, "train: out")
     if (folder / NAME).is_dir():
         expected = "a file, or none yet"
         raise UsageError(facts(f"train: {folder / NAME}", expected=expected, got="a folder"))
     for path in folder.glob(f".{NAME}.*.tmp"):
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # it has its name by now
+            if time.time() - path.stat().st_mtime > 3600:
+                path.unlink()
 
 
 def _fit(trainer: Trainer, epochs: int, progress: bool, say: Callable[[str], Any]) -> None:
