@@ -29,6 +29,11 @@ _SUPER = dict(zip("0123456789+-()nTixyp", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽�
 _SUB = dict(zip("0123456789+-()aeijkmnopstx", "₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑᵢⱼₖₘₙₒₚₛₜₓ", strict=True))
 _TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.S)
 _MATHML = "{http://www.w3.org/1998/Math/MathML}"
+_OVER = {"\u00af": "\u00af", "^": "\u02c6", "~": "\u02dc", "\u02d9": "\u02d9"}
+_BOLD = {ord(a) + i: code + i for a, code, count in (("A", 0x1D400, 26), ("a", 0x1D41A, 26),
+         ("0", 0x1D7CE, 10)) for i in range(count)}  # fmt: skip
+_THIN, _THICK = "0.167em", "0.278em"
+_SIGNS, _CLOSE, _LARGE = {"+", "\u2212", "-"}, {")", "]", "|"}, {"\u2211", "\u220f"}
 _ARGUMENTS = {"mfrac": 2, "msup": 2, "msub": 2, "msubsup": 3, "mroot": 2}
 _SHOWN = 200  # characters of a formula that is no LaTeX
 _INERT = {"display", "stretchy", "width", "height", "depth", "mathvariant", "linethickness",
@@ -90,7 +95,7 @@ def fault(latex: str) -> str:
         return f"latex2mathml: {type(error).__name__}"
     for element in root.iter():
         tag, text = str(element.tag).removeprefix(_MATHML), element.text or ""
-        if text.startswith("\\"):
+        if "\\" in text:
             return f"{shown(text)} is unknown"
         if len(element) != _ARGUMENTS.get(tag, len(element)):
             return "an argument is missing"
@@ -98,28 +103,82 @@ def fault(latex: str) -> str:
 
 
 @cache
-def mathml(latex: str) -> str:
+def mathml(latex: str, display: str = "inline") -> str:
     """``latex`` as one ``<math>`` element; "" without latex2mathml, or where it cannot.
 
     Only elements and attributes that cannot act are let through: the text comes from declarations.
+
+    Args:
+        latex: a formula.
+        display: ``"inline"``, or ``"block"`` for a formula on a line of its own.
     """
     if importlib.util.find_spec("latex2mathml") is None:
         return ""
     import latex2mathml.converter
 
     try:
-        root = ElementTree.fromstring(latex2mathml.converter.convert(latex))
+        root = ElementTree.fromstring(latex2mathml.converter.convert(latex, display=display))
     except Exception:  # somebody else's parser on somebody else's formula; the text will do
         return ""
-    for element in root.iter():
-        tag = str(element.tag)
-        if not re.fullmatch(r"m[a-z]+", tag.removeprefix(_MATHML)) or set(element.keys()) - _INERT:
+    elements = list(root.iter())
+    for element in elements:
+        element.tag = str(element.tag).removeprefix(_MATHML)
+        if not re.fullmatch(r"m[a-z]+", element.tag) or set(element.keys()) - _INERT:
             return ""
-        element.tag = tag.removeprefix(_MATHML)
-        element.attrib.pop("display", None)
-        if element.tag == "mo" and element.text == "\u00af":
-            element.set("stretchy", "false")  # a bar as wide as its letter
+    for element in elements:
+        _adapt(element)
+    for row in root.iter():
+        _space(row)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _adapt(element: ElementTree.Element) -> None:
+    """What browsers read differently from what latex2mathml writes."""
+    tag, text = element.tag, element.text or ""
+    if tag == "mo" and text in _OVER:
+        element.text = _OVER[text]
+        element.set("stretchy", "false")  # a bar as wide as its letter
+    if tag == "mover":
+        element.set("accent", "true")
+    if tag in ("msub", "msubsup") and len(element) and element[0].text in _LARGE:
+        element.tag = "munder" if tag == "msub" else "munderover"
+        element[0].set("movablelimits", "true")  # beside the sign within a line of text
+    word = tag == "mrow" and {(e.tag, "mathvariant" in e.attrib) for e in element} == {("mi", True)}
+    if word:
+        element.tag, element.attrib = "mi", element[0].attrib
+    if word or (tag == "mo" and len(element)):  # what \mathrel makes of its argument
+        element.text = text = "".join(element.itertext())
+        del element[:]
+    variant = element.attrib.pop("mathvariant", "")  # browsers know "normal" alone
+    if variant == "bold":
+        element.text = text.translate(_BOLD)
+    elif variant:  # style sheets slant what is italic
+        element.set("mathvariant", "italic" if variant == "italic" else "normal")
+
+
+def _space(row: ElementTree.Element) -> None:
+    """Spaces as TeX sets them: around names of functions, and none after a sign."""
+    before = ElementTree.Element("mo")
+    for i, element in enumerate(row):
+        text, behind = element.text or "", row[i + 1] if i + 1 < len(row) else None
+        opens = before.tag == "mo" and before.text not in _CLOSE
+        is_name = len(text) > 1 and text.isalpha() and element.get("mathvariant") != "italic"
+        if element.tag in ("mi", "mo") and is_name:
+            element.tag = "mo"
+            element.set("lspace", "0" if opens else _THIN)
+            element.set("rspace", "0" if behind is None or behind.tag == "mo" else _THIN)
+        elif text == ":":
+            element.tag = "mo"
+            element.attrib.update(lspace=_THICK, rspace=_THICK)
+        elif element.tag == "mo" and text == "|":
+            element.attrib.update(lspace="0", rspace="0")
+        elif text == "=" and before.tag == "mo" and before.text == "+":  # written +=
+            before.set("rspace", "0")
+            element.set("lspace", "0")
+        elif text in _SIGNS and opens:
+            element.set("form", "prefix")
+            element.attrib.update(lspace="0", rspace="0")
+        before = element
 
 
 @cache

@@ -49,10 +49,62 @@ def test_every_declared_formula_has_a_text_without_commands(latex):
 
 @needs_latex2mathml
 @pytest.mark.parametrize("latex", FORMULAS)
-def test_every_declared_formula_becomes_well_formed_mathml(latex):
-    root = ElementTree.fromstring(mathml(latex))
-    assert root.tag == "math"
-    assert "\\" not in "".join(root.itertext())
+@pytest.mark.parametrize("display", ["inline", "block"])
+def test_every_declared_formula_becomes_mathml_of_a_few_elements(latex, display):
+    found = elements(latex, display)
+    assert {tag for tag, _, _ in found} <= {
+        "math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "msub", "msup", "msubsup", "mfrac",
+        "msqrt", "mover", "munder", "munderover", "mstyle",
+    }  # fmt: skip
+    assert "\\" not in "".join(text for _, text, _ in found)
+
+
+def elements(latex, display="inline"):
+    root = ElementTree.fromstring(mathml(latex, display))
+    return [(e.tag, e.text or "", e.attrib) for e in root.iter()]
+
+
+def attributes(latex, text):
+    """Those of the one element that reads ``text``."""
+    (found,) = [attrs for _, shown, attrs in elements(latex) if shown == text]
+    return found
+
+
+@needs_latex2mathml
+def test_a_bar_is_as_wide_as_its_letter():
+    assert attributes(r"\bar x", "\u00af") == {"stretchy": "false"}
+
+
+@needs_latex2mathml
+def test_limits_stand_below_a_sum():
+    assert "munder" in {tag for tag, _, _ in elements(r"\sum_i x_i", "block")}
+
+
+@needs_latex2mathml
+def test_a_sign_after_an_equals_sign_has_no_space():
+    sign = {"form": "prefix", "lspace": "0", "rspace": "0"}
+    assert attributes("y = -x", "\u2212") == attributes(r"\sigma(-2x)", "\u2212") == sign
+    assert attributes("y - x", "\u2212") == {}
+
+
+@needs_latex2mathml
+def test_the_two_signs_of_an_assignment_stand_together():
+    latex = r"\bar x[k] \mathrel{+}= \bar y"
+    assert attributes(latex, "+") == {"rspace": "0"}
+    assert attributes(latex, "=") == {"lspace": "0"}
+
+
+@needs_latex2mathml
+@pytest.mark.parametrize("name", ["\\cos", r"\operatorname{cos}", r"\mathrm{cos}"])
+def test_a_function_stands_apart_from_its_argument_and_from_its_factor(name):
+    spaces = [attributes(latex, "cos") for latex in (f"y {name} x", f"y = {name}(x)")]
+    assert [(s["lspace"], s["rspace"]) for s in spaces] == [("0.167em", "0.167em"), ("0", "0")]
+
+
+@needs_latex2mathml
+def test_a_word_is_one_element():
+    assert attributes(r"\mathit{ddof}", "ddof") == {"mathvariant": "italic"}
+    assert "\U0001d7cf\U0001d7d0" in [text for _, text, _ in elements(r"\mathbf{12}")]
 
 
 @needs_latex2mathml
