@@ -8,7 +8,7 @@ from minigrad.ops.linalg import check_linear, linear
 
 @fused(
     linear,
-    pullback=r"\bar x = \bar y\,w,\quad \bar w = \bar y^\mathsf{T} x,\quad \bar b = \sum \bar y",
+    pullback=r"\bar x = \bar y w,\quad \bar w = \bar y^\mathsf{T} x,\quad \bar b = \sum_n \bar y_n",
 )
 def fused_linear(xp, x, w, b=None):
     """``ops.linear`` as one op.

@@ -39,9 +39,9 @@ class Cache(NamedTuple):
 
 @fused(
     batch_norm,
-    pullback=r"\bar x = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} (\bar y - \frac{1}{m} \sum \bar y"
-    r" - \hat x\, \frac{1}{m} \sum \bar y \hat x),\quad "
-    r"\bar\gamma = \sum \bar y \hat x,\quad \bar\beta = \sum \bar y",
+    pullback=r"\bar x = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} (\bar y"
+    r" - \frac{1}{N} \sum_i \bar y_i - \hat x\,\frac{1}{N} \sum_i \bar y_i \hat x_i),\quad "
+    r"\bar\gamma = \sum_i \bar y_i \hat x_i,\quad \bar\beta = \sum_i \bar y_i",
 )
 def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     """``ops.batch_norm`` with a hand-written backward; higher orders go through the composite.
@@ -242,9 +242,9 @@ fused_batch_norm.pairs["numpy"] = Pair(_forward, _backward, _accepts, reuses=Tru
 
 @fused(
     layer_norm,
-    pullback=r"\bar x = \frac{1}{\sqrt{\sigma^2 + \epsilon}} (g - \frac{1}{m} \sum g"
-    r" - \hat x\, \frac{1}{m} \sum g \hat x),\quad g = \gamma \bar y,\quad "
-    r"\bar\gamma = \sum \bar y \hat x,\quad \bar\beta = \sum \bar y",
+    pullback=r"\bar x = \frac{1}{\sqrt{\sigma^2 + \epsilon}} (g - \frac{1}{F} \sum_j g_j"
+    r" - \hat x\,\frac{1}{F} \sum_j g_j \hat x_j),\quad g = \gamma \bar y,\quad "
+    r"\bar\gamma_j = \sum_n \bar y_{nj} \hat x_{nj},\quad \bar\beta_j = \sum_n \bar y_{nj}",
 )
 def fused_layer_norm(xp, x, gamma, beta, *, eps=1e-5):
     """``ops.layer_norm`` with a hand-written backward; higher orders go through the composite.

@@ -16,7 +16,7 @@ from minigrad.ops.window import window
     conv,
     pullback=r"\bar x_{n,c,s o + d k - p} \mathrel{+}= \sum_a w_{a,c,k}\, \bar y_{n,a,o},\quad "
     r"\bar w_{a,c,k} = \sum_{n,o} \bar y_{n,a,o}\, x_{n,c,s o + d k - p},\quad "
-    r"\bar b = \sum \bar y",
+    r"\bar b_a = \sum_{n,o} \bar y_{n,a,o}",
 )
 def fused_conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     """``ops.conv`` that keeps no columns: the backward lays them out anew.

@@ -212,7 +212,7 @@ def test_every_input_that_a_formula_names_is_told_its_cotangent(op, i, letter):
 def test_letter_that_a_pullback_explains_is_explained_to_the_input_that_needs_it():
     parts = [plain(pullback_of(mg.REGISTRY["fused_layer_norm"], i)) for i in range(3)]
     assert [part.count("g =") for part in parts] == [1, 0, 0]
-    assert parts[2] == "β\u0304 = ∑ y\u0304"
+    assert parts[2] == "β\u0304ⱼ = ∑ₙ y\u0304ₙⱼ"
 
 
 def test_pullback_with_a_side_condition_stays_whole():
