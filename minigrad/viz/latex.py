@@ -20,8 +20,9 @@ _SYMBOLS = {
     "varphi": "φ", "Phi": "Φ", "sum": "∑", "prod": "∏", "int": "∫", "le": "≤", "ge": "≥",
     "ne": "≠", "in": "∈", "to": "→", "mid": "|", "dots": "…", "cdot": "·", "infty": "∞",
     "theta": "θ", "lambda": "λ", "times": "×", "odot": "⊙", "partial": "∂", "nabla": "∇",
-    "quad": "  ", ",": " ", " ": " ", ";": " ", "!": "",
+    "quad": "\u2003", ",": " ", " ": " ", ";": " ", "!": "",
 }  # fmt: skip
+_ATOM = re.compile(r".|√?[^\W_]+[\u0302-\u0307]?|√\([^()]*\)")
 _ACCENTS = {"bar": "\u0304", "hat": "\u0302", "dot": "\u0307", "tilde": "\u0303"}
 _FONTS = {"mathrm", "mathit", "mathsf", "mathbf", "text", "mathrel", "operatorname"}
 _NAMES = {"ln", "exp", "sin", "cos", "tanh", "max", "min", "log"}
@@ -190,7 +191,7 @@ def plain(latex: str) -> str:
     'y = 1/N ∑ᵢ xᵢ²'
     """
     text = "".join(_pieces(iter(_TOKEN.findall(latex))))
-    return re.sub(r" {3,}", "  ", text).strip()
+    return re.sub(r" *\u2003 *", "  ", re.sub(r" +", " ", text)).strip()
 
 
 def _pieces(tokens: Iterator[str]) -> Iterator[str]:
@@ -234,7 +235,8 @@ def _group(tokens: Iterator[str]) -> str:
 
 
 def _atom(text: str) -> str:
-    return text if len(text) == 1 or text.isalnum() else f"({text})"
+    """``text`` in parentheses, unless it is one letter, number or root."""
+    return text if _ATOM.fullmatch(text) else f"({text})"
 
 
 def _raised(mark: str, text: str) -> str:
