@@ -59,8 +59,8 @@ def dleaky_relu(y, x, *, alpha=0.01):
 
 
 @elementwise(
-    formula=r"y = x\ (x > 0),\quad \alpha (e^x - 1)\ (x \le 0)",
-    pullback=r"\bar x = \bar y\ (x > 0),\quad \bar y\,\alpha e^x\ (x \le 0)",
+    formula=r"y = \max(x, 0) + \alpha (e^{\min(x, 0)} - 1)",
+    pullback=r"\bar x = \bar y\,([x > 0] + \alpha e^x\,[x \le 0])",
     domain=_KINK_AT_0,
     cases=(Case(), Case(params={"alpha": 0.3})),
     source="Clevert, Unterthiner, Hochreiter 2016, arXiv:1511.07289, eq. 15",

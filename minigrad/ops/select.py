@@ -12,7 +12,7 @@ _DISTINCT = (Domain(distinct=True),)
 
 
 @elementwise(
-    formula=r"y = x_1\ (c),\quad x_2\ (\text{not } c)",
+    formula=r"y = x_1 \text{ if } c \text{ else } x_2",
     pullback=r"\bar x_1 = \bar y\,[c],\quad \bar x_2 = \bar y\,[\text{not } c]",
     domain=(Domain(kind="bool"), Domain()),
 )
