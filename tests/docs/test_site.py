@@ -202,6 +202,12 @@ def test_every_image_says_in_words_what_it_shows(pages):
             assert len(image.get("alt", "")) > 20, (page, image["src"])
 
 
+def test_every_picture_is_a_link(pages):
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert all(re.findall(r"(<a [^>]*>)?\s*<img [^>]*_images/", text)), page
+
+
 def test_formulas_are_markup_and_none_is_left_as_latex(pages):
     count = 0
     for page in pages:

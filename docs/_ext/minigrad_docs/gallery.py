@@ -179,7 +179,8 @@ class Gallery(SphinxDirective):
         )  # fmt: skip
         card = nodes.container(classes=["card"])
         tall = ["tall"] * (_height_to_width(run["folder"] / f"{path.stem}.svg") > 1.5)
-        card += nodes.image(uri=f"{path.stem}.svg", alt=run["claim"], classes=tall)
+        image = nodes.image(uri=f"{path.stem}.svg", alt=run["claim"], classes=tall)
+        card += nodes.reference("", "", image, refuri=f"{path.stem}.html", internal=True)
         card += nodes.paragraph("", "", nodes.strong("", "", link))
         card += nodes.paragraph(run["claim"], run["claim"])
         said = "\n".join(run["printed"]).splitlines()

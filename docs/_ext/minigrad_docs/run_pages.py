@@ -17,6 +17,7 @@ from docutils.parsers.rst import directives
 from docutils.parsers.rst.directives.images import Figure
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.images import get_image_size
 
 from minigrad_docs import blocks
 
@@ -89,6 +90,14 @@ class Drawn(Figure):
         return super().run()
 
 
+def open_pictures(app, doctree) -> None:
+    """A click on any picture opens it at full size: Sphinx links those whose width is given."""
+    for image in doctree.findall(nodes.image):
+        size = get_image_size(Path(app.srcdir) / image["uri"])
+        if size and not isinstance(image.parent, nodes.reference):
+            image.attributes.setdefault("width", f"{size[0]}px")
+
+
 class frame(nodes.General, nodes.Element):
     """An HTML page inside a page."""
 
@@ -133,6 +142,7 @@ def setup(app):
     app.add_config_value("minigrad_code", blocks.code_key(), "env")
     app.connect("builder-inited", run_all)
     app.connect("source-read", include_benchmarks)
+    app.connect("doctree-read", open_pictures)  # behind Sphinx, which finds the files
     app.connect("build-finished", _copy_frames)
     app.add_directive("drawn", Drawn)
     app.add_directive("framed", Framed)
