@@ -36,6 +36,7 @@ exclude_patterns = ["_ext", "_build", "_cache", "benchmarks.md"]  # the last is 
 html_theme = "furo"
 html_title = "minigrad"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["minigrad.css"]
 html_show_sphinx = False
 html_copy_source = False
