@@ -82,7 +82,7 @@ def inv_jvp(a_dots, y, a, *, shift=0.0):
 @op(
     formula=r"L L^\mathsf{T} = \frac{1}{2} (A + A^\mathsf{T}) + s I",
     pullback=r"\bar A = \mathrm{sym}(L^{-\mathsf{T}}\,\Phi(L^\mathsf{T} \bar L)\,L^{-1}),\quad"
-    r" \Phi: \text{lower triangle, diagonal halved}",
+    r" \Phi\text{: lower triangle, diagonal halved}",
     signature="(n,n)->(n,n)",
     domain=_UNIT,
     cases=_CASES,

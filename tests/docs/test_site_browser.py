@@ -59,13 +59,15 @@ def test_every_page_opens_without_a_message_with_all_its_images_and_fits_the_win
             assert wide <= width or path.parent.name == "_frames", path
 
 
-def test_code_and_the_table_for_newcomers_are_not_cut_on_a_desktop(clean, site):
+def test_code_and_tables_are_not_cut_on_a_desktop(clean, site):
     clean.set_viewport_size({"width": 1280, "height": 900})
     demos = sorted((site / "gallery").glob("[0-9]*.html"))[::4]
-    for path in (site / "tour.html", site / "guides" / "coming_from.html", *demos):
+    ops = site / "reference" / "ops" / "index.html"
+    for path in (site / "tour.html", site / "guides" / "coming_from.html", ops, *demos):
         clean.goto(path.as_uri())
         cut = clean.evaluate(
-            """() => [...document.querySelectorAll(".highlight-python pre, .names .table-wrapper")]
+            """() => [...document.querySelectorAll(".highlight-python pre, .names .table-wrapper, "
+                                                   + ".table-wrapper:has(.op-table)")]
                .filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.textContent)"""
         )
         assert cut == [], path
@@ -76,6 +78,16 @@ def test_a_long_formula_scrolls_by_itself_at_every_width(clean, site):
     for width in range(390, 1290, 90):
         clean.set_viewport_size({"width": width, "height": 900})
         assert clean.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+def test_on_a_phone_the_index_is_not_cut_and_no_full_stop_begins_a_line(clean, site):
+    clean.set_viewport_size({"width": 360, "height": 900})
+    clean.goto((site / "genindex.html").as_uri())
+    right = "(found) => Math.max(...found.map((one) => one.getBoundingClientRect().right))"
+    assert clean.locator(".genindextable li").evaluate_all(right) <= 360
+    clean.goto((site / "guides" / "batch_norm.html").as_uri())
+    height = "(found) => Math.max(...found.map((one) => one.getClientRects().length))"
+    assert clean.locator(".together").evaluate_all(height) == 1
 
 
 def test_the_stepper_in_its_page_steps(clean, site):
