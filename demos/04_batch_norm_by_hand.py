@@ -1,4 +1,4 @@
-"""The backward pass of batch norm is one line, and it equals what the engine derives to 1e-14.
+"""The backward pass of batch norm is one line; it equals what the engine derives to 14 decimals.
 
 x_bar = inv_std (g - mean(g) - x_hat mean(g x_hat)) with g = gamma y_bar: a direct path, one through
 the mean and one through the variance. Source: Ioffe, Szegedy 2015, arXiv:1502.03167, section 3.
