@@ -1,4 +1,4 @@
-"""One batch norm is enough for LeNet to learn, at a fully connected layer, not at a convolution.
+"""LeNet needs batch norm at its fully connected layers, hardly at its convolutions.
 
 LeNet has four: two convolutions, two fully connected layers. Batch norm is left out of some, or
 replaced: gamma = 1 and beta = 0 fixed; taking away the mean only; dividing by the deviation only.
@@ -68,7 +68,7 @@ def accuracy(keep, other, seed):
 fig, ax = demo.figure(height=3.8)
 for row, (name, variant) in enumerate(variants.items()):
     found = [accuracy(*variant, seed) for seed in seeds]
-    shown = ("none", "both convolutions", "linear 84", "all four")
+    shown = ("none", "both convolutions", "both linear layers", "all four")
     run.number(f"training accuracy, {name}", np.mean(found), key=name in shown)
     ax.barh(row, np.mean(found), color=demo.BLUE, alpha=0.4)
     ax.plot(found, [row] * len(found), "o", color=demo.BLUE, markersize=4)
