@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from numbers import Integral
 from typing import Any
 
@@ -29,9 +29,16 @@ _ROOM = "    "  # beside a line, for the one that runs back
 _GAP = {"none": "0.32", "beside": "0.36", "on": "0.5"}  # inches between rows, by where norms stand
 _REACH = {"tail": 2.6, "head": 1.7}  # from the end of a line to its norm, past an arrowhead
 _SPAN = 200  # rows that edges span; with more, room for all norms would take the layout seconds
-_HEADS = {"leaf": "#dfe3ea", "op": "#f2f4f7", "scope": "#d9d9d9", "gap": "#d9d9d9"}
+_HEADS = {
+    "leaf": "#dfe3ea",
+    "leaves": "#dfe3ea",
+    "op": "#f2f4f7",
+    "scope": "#d9d9d9",
+    "gap": "#d9d9d9",
+}
 _LEVELS = ("#f7f8fa", "#eceff3", "#e1e5eb")  # behind clusters, by how deep they are nested
 _OUTPUTS = 3  # values that one folded card shows
+_LISTED = 20  # of many parameters that one card stands for
 _TITLE = 44  # characters in a line of a title
 _MANY = 60  # cards; with more, arrays beyond 4 x 4 are shown by an excerpt
 _ABREAST = 4  # leaves of one card that stand side by side; more make further rows
@@ -171,6 +178,8 @@ class _Writer:
     def _card(self, card: Card) -> str:
         if card.kind == "gap":
             return self._gap(card)
+        if card.kind == "leaves":
+            return self._leaves(card)
         node = card.outputs[0]
         folded = card.kind == "scope"
         title = self.formulas.title_of_scope(card) if folded else self.formulas.title(node)
@@ -192,6 +201,18 @@ class _Writer:
         first, *rest = gap(card)
         rows = [_row(_b(first), f'BGCOLOR="{_HEADS["gap"]}"'), *(_row(_font(x)) for x in rest)]
         rows += self._badge(card)
+        return _frame(rows, card, thick=False)
+
+    def _leaves(self, card: Card) -> str:
+        title = f"▸ {card.scope.name if card.scope else ''}"
+        rows = [_row(_b(title), f'BGCOLOR="{_HEADS["leaves"]}"')]
+        uses = chain(*(edge.uses for edge in self.visible.edges if edge.tail is card))
+        operands = self.formulas.recorded.operands
+        for leaf in islice(dict.fromkeys(operands[node][i] for node, i in uses), _LISTED):
+            text = f"{self.formulas.operand[leaf].text} {_shape(leaf)} {leaf.value.dtype}"
+            rows.append(_row(_font(escaped(text))))
+        if (more := len(card.members) - _LISTED) > 0:
+            rows.append(_row(_font(f"… {more} more")))
         return _frame(rows, card, thick=False)
 
     def _badge(self, card: Card) -> list[str]:

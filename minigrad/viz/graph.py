@@ -19,6 +19,7 @@ from minigrad.errors import DTypeError, GraphError, describe, facts
 LIMIT = 300  # cards; beyond it neither a reader nor the layout keeps up
 KEPT = 100  # cards that are left when the middle of a longer graph folds
 _REPEATS = 3  # blocks in a row that become one with "× 3"
+_LEAVES = 8  # of one folded card that stand beside it; more become one
 _TANGLED = 4000  # rows that all edges together may span
 _HUB = 5  # edges that leave one card before the layout lifts clusters towards it
 _MERGE = 4 * LIMIT  # edges; beyond it parallel ones are drawn as one that says how many
@@ -78,20 +79,23 @@ def _operand(parent: Node | None, x: Any) -> Any:
     return x if is_number else leaf(x)
 
 
+Kind = Literal["leaf", "leaves", "op", "scope", "gap"]
+
+
 @dataclass(eq=False)
 class Card:
     """One box of a picture: a leaf, the result of an op, or what was folded to one box.
 
     Args:
-        kind: ``"gap"`` stands for the middle of a long graph.
+        kind: ``"gap"`` stands for the middle of a long graph, ``"leaves"`` for many parameters.
         id: ``n0``, ``n1`` ... in creation order.
         members: the nodes it stands for.
         outputs: those of them that something outside uses; what the card shows.
         inputs: the nodes outside that its members use.
-        scope: the folded scope, for the kind ``"scope"``.
+        scope: what is folded, for the kinds ``"scope"`` and ``"leaves"``.
     """
 
-    kind: Literal["leaf", "op", "scope", "gap"]
+    kind: Kind
     id: str
     members: list[Node] = field(default_factory=list)
     outputs: list[Node] = field(default_factory=list)
@@ -187,6 +191,10 @@ class _Many(Scope):
     """The key of what is folded to a card that stands for no one call."""
 
 
+class _Leaves(_Many):
+    """The key of parameters of one folded card."""
+
+
 _GAP = _Many("…")  # the middle of a long graph
 _Key = Node | Scope
 
@@ -273,7 +281,25 @@ def _folded(
         for node in [*chain(*members), *hidden]:
             if node.op is not None or not pinned(node):
                 keys[node] = block
+    called = {node for scope in paths.of if scope is not None for node in scope.operands}
+    for leaves in _crowds(recorded, keys, lambda node: node in called or pinned(node)):
+        crowd = _Leaves(f"{len(leaves)} parameters")
+        paths.of[crowd] = [crowd]
+        keys |= dict.fromkeys(leaves, crowd)
     return keys
+
+
+def _crowds(
+    recorded: Recorded, keys: dict[Node, _Key], apart: Callable[[Node], bool]
+) -> list[list[Node]]:
+    """Parameters that one folded card alone uses, where they are many."""
+    found: dict[_Key, list[Node]] = {}
+    for node, users in _users(recorded, keys).items():
+        if keys[node] is node and node.op is None and node.requires_grad and not apart(node):
+            (user, *others) = users
+            if isinstance(user, Scope) and not others:
+                found.setdefault(user, []).append(node)
+    return [leaves for leaves in found.values() if len(leaves) > _LEAVES]
 
 
 def _repeated(computed: dict[_Key, list[Node]], paths: _Paths) -> list[list[Scope]]:
@@ -353,9 +379,9 @@ def _as_called(inputs: list[Node], operands: tuple[Node | None, ...]) -> list[No
     return [x for x in dict.fromkeys([*called, *rest]) if x in inputs]
 
 
-def _kind(key: _Key) -> Literal["leaf", "op", "scope", "gap"]:
+def _kind(key: _Key) -> Kind:
     if isinstance(key, Scope):
-        return "gap" if key is _GAP else "scope"
+        return "gap" if key is _GAP else "leaves" if isinstance(key, _Leaves) else "scope"
     return "leaf" if key.op is None else "op"
 
 
@@ -368,7 +394,7 @@ def _edges(recorded: Recorded, keys: dict[Node, _Key], cards: dict[_Key, Card]) 
             if not isinstance(x, Node) or keys[x] is keys[node]:
                 continue
             tail, head = cards[keys[x]], cards[keys[node]]
-            if keys[x] is _GAP or isinstance(keys[node], _Many):
+            if keys[x] is _GAP or isinstance(keys[x], _Leaves) or isinstance(keys[node], _Many):
                 merged.setdefault((tail, head), []).append((node, i))
             else:
                 position = i + 1 if _position_matters(node, operands, head) else None

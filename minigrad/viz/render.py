@@ -79,7 +79,7 @@ def draw(
         files.write(path, text)
         return path
     try:
-        picture = _titled(render(text, form)) if form == "svg" else render(text, form)
+        picture = titled(render(text, form)) if form == "svg" else render(text, form)
     except RenderError as error:
         saved = path.with_suffix(".dot")
         files.write(saved, text)
@@ -145,11 +145,11 @@ def mimebundle(y: Box) -> dict[str, str]:
 
 
 def _for_a_cell(dot: str) -> str:
-    svg = re.sub(r'\sid="[^"]*"', "", _titled(render(dot, "svg")).decode())  # cells are of one page
+    svg = re.sub(r'\sid="[^"]*"', "", titled(render(dot, "svg")).decode())  # cells are of one page
     return svg[svg.index("<svg") :]
 
 
-def _titled(svg: bytes) -> bytes:
+def titled(svg: bytes) -> bytes:
     """The titles of frames above the lines that cross them, on patches of their frames' colours."""
     titles: list[str] = []
 

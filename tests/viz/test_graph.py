@@ -236,3 +236,22 @@ def test_more_than_300_cards_fold_to_repeated_blocks():
     dot = mg.viz.to_dot(graphs.perceptron(layers=80, width=2))
     assert "v80 = Linear × 80(x)" in cards(dot)
     assert "folded to depth 0" in dot
+
+
+@pytest.mark.parametrize(("layers", "folds"), [(4, False), (5, True)])
+def test_many_parameters_of_one_folded_card_are_one_that_lists_them(layers, folds):
+    net = mg.nn.Sequential(*(mg.nn.Linear(2, 2) for _ in range(layers)))
+    x = graphs.leaf(np.ones((3, 2)), "x")
+    for i, p in enumerate(net.parameters()):
+        p.name = f"p{i}"
+    y = mg.sum(net(x) * net[0].bias)  # that one has another use
+    y.backward()
+    found = cards(mg.viz.to_dot(y, depth=0))
+    kept = [f"p{i}" for i in range(2 * layers) if not folds or i == 1]
+    assert [title for title in found if re.fullmatch(r"p\d", title)] == kept
+    if folds:
+        listed = re.findall(r"(p\d) \((\S.*?)\) float64", found["▸ 9 parameters"])
+        assert listed == [(f"p{i}", "2, 2" if i % 2 == 0 else "2,")
+                          for i in range(10) if i != 1]  # fmt: skip
+        one = {"p4": (False, "wrong")}
+        assert "p4" in cards(mg.viz.to_dot(y, depth=0, verdicts=one))
