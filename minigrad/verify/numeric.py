@@ -162,7 +162,7 @@ def working_precision(
         noise = [_noise(f, xs, scales) for xs in (wide, narrow)]
     except Exception:  # a kernel that only takes float64, say
         return narrow, _noise(f, narrow, scales)
-    carries = noise[0].max(initial=0) <= 0.01 * noise[1].max(initial=0)
+    carries = 100 * noise[0].max(initial=0) <= noise[1].max(initial=0)
     return (wide, noise[0]) if carries else (narrow, noise[1])
 
 
@@ -187,7 +187,8 @@ def _noise(f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarra
         digits = np.finfo(values[0].dtype).eps * np.abs(values[0])
         if h < 1e-5 and not (least > 64 * digits).any():
             break
-    return np.where(np.isfinite(least), least, 0)
+    smallest = np.finfo(values[0].dtype).smallest_subnormal  # what is below it is lost
+    return np.maximum(np.where(np.isfinite(least), least, 0), smallest)
 
 
 _UNEVEN = 3 * np.sqrt(np.arange(1.0, 13.0))

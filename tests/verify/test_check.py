@@ -668,6 +668,8 @@ HARD = {
         np.linspace(-1, 1, 6)),
     "a cotangent that float32 cannot hold": (
         by_y(np.exp), lambda y_bar, y: (y_bar * y,), np.array([70], np.float32)),
+    "a square that float64 cannot hold": (
+        lambda x: (x * x, x), lambda y_bar, x: (2 * y_bar * x,), np.array([1e-200, 0])),
 }  # fmt: skip
 
 
