@@ -273,7 +273,10 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
     if isinstance(y, np.ndarray) and y.flags.writeable:
         normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
         y[...] = 1e3
-        name, wrong = judge(subject.backward_of(y_bar, cache), y_bar)
+        try:
+            name, wrong = judge(subject.backward_of(y_bar, cache), y_bar)
+        except BackwardFailed as error:  # of what is no y any more
+            name, wrong = subject.names[0], str(error)
         if wrong:  # y is all that tanh or softmax needs, and not what a normalization does
             kind = "state" if normalizes else "retained"
             message = f"{name}_bar is read from the y that forward returned: nobody may write to it"

@@ -1119,6 +1119,10 @@ def test_a_pair_that_keeps_its_own_result_is_right_and_says_so(rng):
         y = np.tanh(x * w + b)
         return y, (x, w, y)
 
+    def guarded(y_bar, y):
+        assert (np.abs(y) <= 1).all()
+        return (y_bar * (1 - y * y),)
+
     def scaled_backward(y_bar, cache):
         x, w, y = cache
         g = y_bar * (1 - y * y)
@@ -1126,6 +1130,7 @@ def test_a_pair_that_keeps_its_own_result_is_right_and_says_so(rng):
 
     for report in (
         check_backward(forward, lambda y_bar, y: (y_bar * (1 - y * y),), [rng.normal(size=5)]),
+        check_backward(forward, guarded, [rng.normal(size=5)]),
         check_backward(scaled, scaled_backward, INPUTS),
     ):
         assert report.ok, str(report)
