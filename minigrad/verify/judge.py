@@ -5,11 +5,12 @@ What a verdict rests on, in the order in which it is asked for, which is that of
 1. ``expected`` and its error: differences of the forward (numeric.py), or the closed form of batch
    norm where those confirm it (reference.py),
 2. ``bound``: that error, and what the summands of the cotangent round (rounding.py),
-3. what cancels out of sight, if what is out of bounds vanishes in wider numbers,
-4. what the rounding of the inputs does to the cotangent, from differences at points nearby,
-5. subgradients, at kinks (kinks.py).
+3. where 0 is expected, terms as large as the steepest derivative, which may cancel there,
+4. what cancels out of sight, if what is out of bounds vanishes in wider numbers,
+5. what the rounding of the inputs does to the cotangent, from differences at points nearby,
+6. subgradients, at kinks (kinks.py).
 
-The bounds of 3 and 4 add to that of 2; the first after which nothing is out of bounds decides.
+The bounds of 3 to 5 add to that of 2; the first after which nothing is out of bounds decides.
 ``least`` is the bound of 2: what exceeds that is seen, and where nothing does, nothing is proven.
 """
 
@@ -128,6 +129,8 @@ def rounded(sample: Sample, k: int, reference: Reference, in_wider: InWider) -> 
     What rounds need not be seen in the summands of a cotangent: what cancels within one, and what
     the rounding of the inputs does to them. The first may be as large as a fault, so it counts for
     what vanishes in wider numbers, or, where there are none, as far as the steepest element goes.
+    That far it counts where 0 is expected, in any case: what is exactly 0 has no summands, and of
+    cos(pi / 2) wider numbers may leave as much.
 
     Args:
         sample: a cotangent of input ``k``.
@@ -138,8 +141,14 @@ def rounded(sample: Sample, k: int, reference: Reference, in_wider: InWider) -> 
     if sample.ok or reference.closed:
         return sample
     sample = replace(sample, least=sample.bound)  # in wider numbers that much is seen
-    y_bar, wide = np.asarray(sample.y_bar, np.longdouble), in_wider()
-    hidden = (reference.steepest if wide is None else reference.hidden)(k, y_bar)
+    y_bar = np.asarray(sample.y_bar, np.longdouble)
+    steepest = reference.steepest(k, y_bar)
+    vanishing = np.where(np.abs(sample.expected) <= sample.error, steepest, 0)
+    sample = replace(sample, bound=sample.bound + vanishing)
+    if sample.ok:
+        return sample
+    wide = in_wider()
+    hidden = steepest if wide is None else reference.hidden(k, y_bar)
     if wide is None or sample.vanishes(wide, _LEFT, hidden):
         sample = replace(sample, bound=sample.bound + hidden)
     if sample.ok:

@@ -260,3 +260,30 @@ def test_fault_is_found_where_channels_mix_at_some_points_only():
 
     report = mg.verify.check_backward(forward, lambda y_bar, y: (2 * y_bar * y,), [point])
     assert report.verdict == "WRONG"
+
+
+def turn(x):
+    return np.stack([-x[1], x[0]])
+
+
+def turn_back(y_bar, by=np.pi / 2):
+    turned = [[np.cos(by), -np.sin(by)], [np.sin(by), np.cos(by)]]
+    return np.array(turned, y_bar.dtype).T @ y_bar
+
+
+def shift_back(y_bar):
+    phases = np.exp(2j * np.pi * np.fft.fftfreq(len(y_bar)) * 2)
+    return np.fft.ifft(np.fft.fft(y_bar) * phases).real.astype(y_bar.dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("f", "back", "shape"), [
+    (turn, turn_back, (2, 4)), (lambda x: np.roll(x, 2), shift_back, (7,)),
+])  # fmt: skip
+def test_what_cancels_where_a_derivative_is_exactly_0_is_rounding(f, back, shape, dtype):
+    x = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    check = partial(mg.verify.check_backward, lambda x: (f(x), None), inputs=[x])
+    assert check(lambda y_bar, _: (back(y_bar),)).verdict == "PROVEN"
+    more = np.finfo(dtype).eps ** 0.75  # beside which no rounding counts
+    wrong = check(lambda y_bar, _: (back(y_bar) + np.asarray(more, dtype) * y_bar[::-1],))
+    assert wrong.verdict == "WRONG"
