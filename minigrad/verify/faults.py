@@ -134,6 +134,7 @@ class Errors:
         yield self._each_time()
         yield from self._assigned()
         is_alone = len(alone) == 1 and all(self._is_handed(x, alone[0][0]) for x in operands)
+        is_alone = is_alone and self._is_telling(alone[0])
         formulas = self._came(alone[0], self._other_values) if is_alone else ("", "")
         yield _derivative(alone[0][-1], *formulas) if any(formulas) else ""
         yield self._formulas([run for run in runs if run[-1] in inside], len(local))
@@ -181,7 +182,7 @@ class Errors:
         chain = self._tightest if self._can_follow else []
         if not chain:
             return ""
-        is_local = bool(self._local)
+        is_local = any(map(self._is_telling, self._local))
         first, last = chain[0], chain[-1]
         users = list(dict.fromkeys(node for node, _ in self.graph.consumers[last]))
         if len(chain) == 1 and len(users) != 1:
@@ -221,18 +222,24 @@ class Errors:
         local = backward_sweep(y, np.ones(y.value.shape), [x])[x]
         return local is not None and bool(np.ptp(local) <= 1e-9 * np.abs(local).max())
 
-    def _other_derivative(self, run: Run) -> tuple[np.ndarray, np.ndarray, bool] | None:
+    def _is_telling(self, run: Run) -> bool:
+        """Whether another derivative does not explain just anything: it does where y is one number,
+        and all cotangents of a value are multiples of each other."""
+        return (self._other_derivative(run) or (False,))[-1]
+
+    def _other_derivative(self, run: Run) -> tuple[np.ndarray, np.ndarray, bool, bool] | None:
         """That of the last value by the first, if another one explains all: elements it is known
-        of, by how much it is off there, and whether nothing else explains it."""
+        of, by how much it is off there, whether nothing else explains it, and ``_is_telling``."""
         x, y = run[0], run[-1]
         if (x, y) not in self._others:
             alive, bars = self._alive(y), self.paths.bars(y)
             terms = np.concatenate([(self.jacobians[x] * b.reshape(-1))[:, alive] for b in bars])
             error = self.all.reshape(-1)
             off, _, rank, _ = np.linalg.lstsq(terms, error, rcond=_CUTOFF)
-            most = len(bars) * np.linalg.matrix_rank(self.jacobians[x])  # of these anything is one
-            fits = rank < most and explains(terms @ off, error)
-            found = alive.reshape(y.value.shape), off, rank == len(off)
+            most = np.linalg.matrix_rank(self.jacobians[x])  # of so many per cotangent anything is
+            fits = rank < len(bars) * most and explains(terms @ off, error)
+            is_telling = rank < np.linalg.matrix_rank(np.stack(bars).reshape(len(bars), -1)) * most
+            found = alive.reshape(y.value.shape), off, rank == len(off), bool(is_telling)
             self._others[x, y] = found if fits else None
         return self._others[x, y]
 
@@ -257,7 +264,7 @@ class Errors:
         other = self._other_derivative(run)
         if other is None or right is None or not other[1].size or not other[2]:
             return "", ""
-        alive, off, _ = other
+        alive, off = other[:2]
         values = {_name(y) or "y": y.value}
         if len(run) == 2:
             texts = [said_operand(y, i).strip("`") for i in range(len(y.inputs))]

@@ -59,7 +59,7 @@ def formula_of(
             f"1 - {v}": 1 - a, f"{v} - 1": a - 1, f"1 - {v}^2": 1 - a * a, f"1 + {v}^2": 1 + a * a,
             f"{v} (1 - {v})": a * (1 - a), f"({v} (1 - {v}))^2": (a * (1 - a)) ** 2,
             f"({v} > 0)": (a > 0) * 1.0, f"({v} < 0)": (a < 0) * 1.0,
-            f"sign({v})": np.sign(a), f"exp({v})": np.exp(a),
+            f"sign({v})": np.sign(a), f"2 |{v}|": 2 * np.abs(a), f"exp({v})": np.exp(a),
             f"cos({v})": np.cos(a), f"sin({v})": np.sin(a), f"-sin({v})": -np.sin(a),
         }  # fmt: skip
         some = a != 0

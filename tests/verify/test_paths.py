@@ -3,6 +3,7 @@
 import inspect
 import re
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -128,6 +129,33 @@ def test_a_list_that_is_made_an_array_is_followed(rng):
 
     graph = trace(Subject(forward, None, (rng.normal(size=5),), {}, ("x",)))
     assert "np.sin(one)" in " ".join(map(said, graph.consumers))
+
+
+def test_of_a_loss_no_derivative_is_blamed_for_whatever_came(rng):
+    """All cotangents of a value are multiples of each other there."""
+    off, hot = rng.normal(size=(3, 3)), np.eye(3)[[0, 2, 1]]
+
+    def forward(z):
+        e = np.exp(z)
+        p = e / e.sum(axis=1, keepdims=True)
+        return -(np.log(p) * hot).sum(), p
+
+    def backward(y_bar, p, off=off):
+        return (y_bar * (p - hot + off),)
+
+    z = rng.normal(size=(3, 3))
+    assert check_backward(forward, partial(backward, off=0), [z]).ok
+    assert not any("derivative" in cause for cause in causes(forward, backward, z))
+
+    def unsigned(y_bar, diff):
+        return (y_bar * 2 * np.abs(diff) / diff.size,)
+
+    def squares(z, target):
+        diff = z - target
+        return (diff**2).mean(), diff
+
+    (found,) = causes(partial(squares, target=hot), unsigned, z)
+    assert "should be 2 diff, not 2 |diff|" in found
 
 
 def test_a_factor_that_could_be_of_several_lines_is_told_of_none(rng):
