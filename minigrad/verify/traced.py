@@ -108,7 +108,8 @@ def _operands(text: str, frame: FrameType) -> tuple[str, ...]:
     elif isinstance(tree, ast.BinOp):
         parts = [tree.left, tree.right]
     elif isinstance(tree, ast.Call):
-        parts = tree.args
+        # without the text that einsum is given
+        parts = [one for one in tree.args if not isinstance(getattr(one, "value", None), str)]
         if len(parts) == 1 and isinstance(parts[0], (ast.List, ast.Tuple)):
             parts = parts[0].elts
         if isinstance(tree.func, ast.Attribute):

@@ -158,6 +158,21 @@ def test_of_a_loss_no_derivative_is_blamed_for_whatever_came(rng):
     assert "should be 2 diff, not 2 |diff|" in found
 
 
+def test_an_operand_of_einsum_is_called_by_its_own_name(rng):
+    def forward(x, w, z):
+        return np.einsum("bi,kij,bj->bk", x, w, z), (x, w, z)
+
+    def backward(y_bar, cache):
+        x, w, z = cache
+        x_bar = np.einsum("bk,kij,bi->bj", y_bar, w, z)
+        w_bar = np.einsum("bk,bi,bj->kij", y_bar, x, z)
+        return x_bar, w_bar, np.einsum("bk,kij,bi->bj", y_bar, w, x)
+
+    shapes = (4, 3), (2, 3, 3), (4, 3)
+    (found,) = causes(forward, backward, *map(rng.normal, [0] * 3, [1] * 3, shapes))
+    assert "at `w` in the backward of" in found
+
+
 def test_a_factor_that_could_be_of_several_lines_is_told_of_none(rng):
     def forward(x):
         t = np.tanh(0.8 * (x + 0.04 * x**3))
