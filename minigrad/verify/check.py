@@ -16,7 +16,7 @@ from minigrad.verify.diagnose import cause_of
 from minigrad.verify.faults import Followed
 from minigrad.verify.judge import Sample, reconsidered, wider
 from minigrad.verify.randomness import generator
-from minigrad.verify.reference import Expected, Reference
+from minigrad.verify.reference import Expected, Function, Reference
 from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.subject import (
     BackwardFailed,
@@ -320,6 +320,9 @@ class Point:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
         others = self._other_points()
         self._add(contract.state(self.subject, y_bar, others, self._judge, self.rng))
+        is_kink = any(note.kind == "kink" for note in self.notes)  # of which others have none
+        if self.fresh is self.subject and not is_kink:  # a campaign has other points
+            self.findings += self._elsewhere()
         self.findings += contract.partly_equal(self.unseen, y_bar, self._judge, self.rng)
         self.findings += contract.layouts(self.subject, y_bar, self._judge)
         self.findings += contract.soak(self.subject, y_bar, self._judge, soak)
@@ -343,6 +346,43 @@ class Point:
         if self._last[0] is not y_bar:
             self._last = y_bar, self.reference.expected(y_bar)
         return self._last[1]
+
+    def _elsewhere(self) -> Iterator[Finding]:
+        """Nothing that was kept of this point is used at others.
+
+        What holds for these inputs only, such as an order, the backward may rely on: it is wrong if
+        it is so both where they are reversed and where they are a little larger.
+        """
+        turned = [np.flip(x).copy() for x in self.fresh.inputs]
+        larger = [x * x.dtype.type(1 + 2**-6) for x in self.fresh.inputs]
+        try:
+            name, wrong = self._judged_at(turned)
+            if wrong and all(self._judged_at(larger)):
+                message = f"{name}_bar is wrong in a later call with these inputs reversed: {wrong}"
+                yield Finding("state", name, message=message, cause="stale buffer")
+        except (ForwardFailed, BackwardFailed, NoPair):  # it need not be defined there
+            pass
+
+    def _judged_at(self, inputs: list[np.ndarray]) -> tuple[str, str]:
+        """``_judge`` at another point, if a difference along one random line is off already."""
+        there, fresh = self.subject.at(copied(tuple(inputs))), self.fresh.at(inputs)
+        y, cache = there.run()
+        if contract.undefined(inputs, y):
+            return "", ""
+        y_bar = self.rng.normal(size=np.shape(y)).astype(y.dtype)
+        grads, point = there.backward_of(y_bar, cache), Point(there, self.rng, fresh=fresh)
+        point.here = fresh, y
+        if any(contract.form(there.names, inputs, grads)):
+            return point._judge(grads, y_bar)
+        ways = [x * self.rng.normal(size=x.shape) for x in inputs]
+
+        def along(t: np.ndarray) -> np.ndarray:
+            return fresh.value(*(x + t[0] * way for x, way in zip(inputs, ways, strict=True)))
+
+        line = Function(along, (np.zeros(1),), self.subject.dtype)
+        expected, _, bound = Reference(line, y).expected(y_bar).of(0)
+        off = sum((grad * way).sum() for grad, way in zip(grads, ways, strict=True)) - expected[0]
+        return point._judge(grads, y_bar) if abs(off) > bound[0] else ("", "")
 
     def _other_points(self) -> list[Subject]:
         """Other values of the same shape, and another shape of equal size."""

@@ -1142,3 +1142,18 @@ def test_wrong_numbers_are_told_beside_a_wrong_form(rng):
     report = check_backward(lambda x: (np.log(x), x), lambda y_bar, x: (y_bar,), [x])
     assert report.findings[0].cause.startswith("it is y_bar; the local derivative of")
     assert "aliasing" in {finding.kind for finding in report.findings}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_weights_that_a_backward_keeps_from_its_first_call_are_found(kept, rng):
+    first = {}
+
+    def backward(y_bar, cache):
+        x, w = cache
+        turned = first.setdefault("w.T", w.T.copy()) if kept else w.T
+        return y_bar @ turned, x.T @ y_bar
+
+    inputs = [rng.normal(size=(2, 3)), rng.normal(size=(3, 4))]
+    report = check_backward(lambda x, w: (x @ w, (x, w)), backward, inputs, names=["x", "w"])
+    assert report.ok != kept, str(report)
+    assert [f.cause[:12] for f in report.findings] == ["stale buffer"] * kept
