@@ -63,6 +63,10 @@ def check_backward(
     Returns:
         A Report; each finding names input, index, expected, got, bound and the likely cause.
 
+    Raises:
+        UsageError: the arguments are none of these, or the point is too large: all inputs times
+            the output, in elements, are more than 2^25 pairs.
+
     >>> def forward(x):
     ...     return np.sin(x), x
     >>> def backward(y_bar, x):

@@ -17,12 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.errors import UsageError, facts
+
 _LEVELS = 5
 _STRAIGHT = 2  # the level that is the last where all quotients are the same but for rounding
 _FIRST_STEP = 0.05  # of the scale of an element
 _MOST = 1e3  # times an element: a length on which a function of it varies
 _RETRIES = 6  # each with steps 16 times smaller
 _RESTARTS = 16.0 ** np.array([-3, -5, -7, -9])  # of the first step, which may see something else
+_MOST_PAIRS = 2**25  # each takes 32 bytes, and all together some two minutes
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,22 @@ def differences(
     f: Callable[..., Any], inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray],
     noise: np.ndarray | None = None,
 ) -> list[Jacobian]:  # fmt: skip
-    """``jacobians`` of inputs that are in working precision already, with ``f``'s noise there."""
+    """``jacobians`` of inputs that are in working precision already, with ``f``'s noise there.
+
+    Raises:
+        UsageError: that would take hours, or all of the memory.
+    """
     inputs = list(inputs)
     blocks = inputs[0].shape[1] if _acts_on_channels(f, inputs) else 1
     noise = _blocks(_noise(f, inputs, scales) if noise is None else noise, blocks)
+    size = sum(x.size for x in inputs)
+    pairs = size * noise.size // blocks
+    if pairs > _MOST_PAIRS:
+        expected = f"at most {_MOST_PAIRS:,} pairs of an input and an output it may change (1 GiB)"
+        got = f"{pairs:,}, of {size:,} and {noise.size:,} elements ({pairs / 2**25:,.0f} GiB)"
+        remedy = "check a smaller point: of a few rows and channels faults are the same"
+        raise UsageError(facts("derivatives by differences", expected=expected, got=got,
+                               remedy=remedy))  # fmt: skip
 
     def of_input(k: int, x: np.ndarray) -> np.ndarray:
         return np.array(f(*inputs[:k], x, *inputs[k + 1 :]))

@@ -717,6 +717,16 @@ def test_no_inputs_and_no_dictionary_are_bad_usage(inputs, params, expected):
         check_backward(lambda x: (x * x, x), lambda dy, x: (2 * dy * x,), inputs, params=params)
 
 
+def test_a_point_whose_jacobian_would_not_fit_is_bad_usage(rng):
+    def backward(y_bar, cache):
+        x, w = cache
+        return y_bar @ w.T, x.T @ y_bar
+
+    inputs = [rng.normal(size=(64, 64)), rng.normal(size=(64, 65))]
+    with pytest.raises(mg.errors.UsageError, match="34,344,960, of 8,256 and 4,160 elements"):
+        check_backward(lambda x, w: (x @ w, (x, w)), backward, inputs)
+
+
 def test_a_view_of_an_input_is_called_one():
     def flat(x):
         return x.reshape(-1), x.shape
