@@ -168,7 +168,8 @@ class Errors:
         """
         ranks: dict[Node, int] = {}
         for node, jacobian in self.jacobians.items():
-            for columns in (self._alive(node), slice(None)):
+            alive = self._alive(node)
+            for columns in (alive, slice(None))[int(alive.all()) :]:
                 part = jacobian[:, columns]
                 off, _, rank, _ = np.linalg.lstsq(part, self.all.T, rcond=_CUTOFF)
                 if rank < len(part) and explains(part @ off, self.all.T):
