@@ -191,6 +191,8 @@ def _named_numbers(subject: Subject) -> list[tuple[float, str]]:
             if value > 2:
                 found.append((value / (value - 1), f"factor {one}/({name} - 1)"))
                 found.append(((value - 1) / value, f"factor ({name} - 1)/{one}"))
+                root = f"factor sqrt({name}/({name} - 1)): the variance is biased, or not"
+                found.append(((value / (value - 1)) ** 0.5, root))
             if n == 1 and value > 1:
                 found += rooted(value, name)
     return found

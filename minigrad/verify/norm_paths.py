@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from minigrad.verify.fit import close, written
 from minigrad.verify.subject import Subject
 
 _PATHS = "direct path", "mean path", "variance path"
+_EPS = 0.0, *10.0 ** -np.arange(1, 13)
+_EXACT = 1e-6  # of x_bar: what the paths leave of it where all details are known
 _RELATIVE = 0.1  # what the paths leave unexplained of a relative of the textbook's formula
 
 
@@ -28,7 +31,8 @@ class Norm:
     beta: np.ndarray
     axes: tuple[int, ...]  # averaged
     batch: tuple[int, ...]  # along which gamma and beta are broadcast
-    eps: float
+    eps: Any  # a number, or what the variance has to be added to for the square of the divisor
+    slope: Any = 1  # of that square by the variance
 
     @cached_property
     def mu(self) -> np.ndarray:
@@ -57,13 +61,27 @@ class Norm:
         g, x_hat = y_bar * self.gamma, self.xc * self.inv_std
         mean_path = np.broadcast_to(-g.mean(axis=axes, keepdims=True), g.shape)
         outer, inner = x_hat if outer is None else outer, x_hat if inner is None else inner
-        variance_path = -outer * (g * inner).mean(axis=axes, keepdims=True)
+        variance_path = -self.slope * outer * (g * inner).mean(axis=axes, keepdims=True)
         return self.inv_std * np.stack([g, mean_path, variance_path])
 
     @property
     def count(self) -> int:
         """Numbers in a mean."""
         return self.x.size // max(self.mu.size, 1)
+
+    def forms(self) -> Iterator[tuple[str, "Norm"]]:
+        """The same with another eps, with it outside of the root, with the unbiased variance."""
+        std, unbiased = np.sqrt(self.var), self.var / max(self.count - 1, 1)
+        is_plain = isinstance(self.eps, float)
+        for eps in [self.eps, *_EPS] if is_plain else _EPS:
+            number = f"eps = {eps:g}" if eps else "eps is missing"
+            words = number if is_plain else f"{number} in the root of the biased variance"
+            yield words, replace(self, eps=eps, slope=1)
+            offset, slope = (std + eps) ** 2 - self.var, 1 + eps / std
+            yield f"{number} outside of the root", replace(self, eps=offset, slope=slope)
+            slope = 1 + 1 / max(self.count - 1, 1)
+            words = f"{number} in the root of the unbiased variance"
+            yield words, replace(self, eps=unbiased + eps, slope=slope)
 
 
 def norm_of(subject: Subject, y_bar: np.ndarray, x_bar: np.ndarray) -> Norm | None:
@@ -80,7 +98,9 @@ def norm_of(subject: Subject, y_bar: np.ndarray, x_bar: np.ndarray) -> Norm | No
             weights, residual = _weights(norm.paths(y_bar), x_bar)
             if (np.abs(weights - 1) < 0.5).all() and residual < limit:
                 best, limit = norm, residual
-    return best
+        forms = best.forms() if best else ()
+        exact = (one for _, one in forms if close(one.paths(y_bar).sum(0), x_bar, _EXACT))
+        return next(exact, best)
 
 
 def _weights(paths: np.ndarray, x_bar: np.ndarray) -> tuple[np.ndarray, float]:
@@ -158,6 +178,9 @@ def _x(norm: Norm, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
 
     All paths may be made of something else than they should, or one of them alone.
     """
+    for what, one in norm.forms():
+        if close(one.paths(y_bar).sum(0), got, tolerance):
+            return f"{what}, other than in forward"
     paths = norm.paths(y_bar)
     without_gamma = replace(norm, gamma=np.ones(())).paths(y_bar)
     instead = {
@@ -210,6 +233,7 @@ def _parameter(norm: Norm, k: int, y_bar: np.ndarray, got: np.ndarray, tolerance
         "sum(y_bar x inv_std): the mean is missing": x * r,
         "sum(y_bar gamma x_hat): gamma is too much": norm.gamma * xc * r,
     }  # fmt: skip
+    instead |= {f"sum(y_bar x_hat): {what}": xc * one.inv_std for what, one in norm.forms()}
     batch = tuple(i + 1 for i in norm.batch)
     every = range(1, y_bar.ndim)
     for name, factor in instead.items():

@@ -395,3 +395,46 @@ def test_many_terms_are_searched_in_a_moment(rng):
     start = time.process_time()
     causes(forward, lambda y_bar, x: (y_bar * np.cos(x),), rng.normal(size=3))
     assert time.process_time() - start < 10  # 0.5 s; with all runs of terms it took 15
+
+
+def inside(var, eps):
+    return np.sqrt(var + eps), 1
+
+
+def outside(var, eps):
+    return np.sqrt(var) + eps, 1 + eps / np.sqrt(var)
+
+
+def unbiased(var, eps, n=6):
+    return np.sqrt(var * n / (n - 1) + eps), n / (n - 1)
+
+
+@pytest.mark.parametrize(("there", "here", "words"), [
+    ((inside, 1e-3), (inside, 1e-5), "eps = 1e-05, other than in forward"),
+    ((inside, 1e-5), (inside, 1e-2), "eps = 0.01, other than in forward"),
+    ((inside, 1e-3), (outside, 1e-3), "eps = 0.001 outside of the root, other than in forward"),
+    ((outside, 1e-3), (inside, 1e-3), "eps = 0.001 in the root of the biased variance"),
+    ((unbiased, 1e-3), (inside, 1e-3), "eps = 0.001 in the root of the biased variance"),
+    ((inside, 1e-3), (unbiased, 1e-3), "eps = 0.001 in the root of the unbiased variance"),
+])  # fmt: skip
+def test_the_backward_of_a_normalization_may_divide_by_something_else(there, here, words, rng):
+    def normal(x, form):
+        xc = x - x.mean(axis=0)
+        std, slope = form[0]((xc * xc).mean(axis=0), form[1])
+        return xc / std, std, slope
+
+    def forward(x, gamma, beta):
+        return gamma * normal(x, there)[0] + beta, (x, gamma)
+
+    def backward(y_bar, cache, form=here):
+        x, gamma = cache
+        x_hat, std, slope = normal(x, form)
+        g = y_bar * gamma
+        x_bar = (g - g.mean(axis=0) - slope * x_hat * (g * x_hat).mean(axis=0)) / std
+        return x_bar, (y_bar * x_hat).sum(axis=0), y_bar.sum(axis=0)
+
+    inputs = rng.normal(size=(6, 3)), rng.normal(size=3), rng.normal(size=3)
+    assert check_backward(forward, partial(backward, form=there), inputs).ok
+    found = causes(forward, backward, *inputs)
+    assert found[0].startswith(words)
+    assert found[1] == f"computes sum(y_bar x_hat): {words.removesuffix(', other than in forward')}"
