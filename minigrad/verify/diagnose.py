@@ -65,7 +65,8 @@ def cause_of(
     right = [np.stack(values).astype(np.float64) for values in each]  # of every input
     right[k] = expected
     if everywhere:
-        is_clear = not (everywhere.startswith("constant") or " or " in everywhere)
+        unclear = "constant", " or ", "- 1"  # of few numbers 3/4 may be (N - 1)/N, or of a dropout
+        is_clear = not any(words in everywhere for words in unclear)
         paths = None if is_clear else followed.paths(subject, y_bar, right)
         return (paths and paths.scaled(_ratio(got, expected))) or everywhere
     cause, between = _of_all(subject, k, y_bar, got, right, expected_of, followed)

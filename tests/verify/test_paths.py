@@ -158,6 +158,19 @@ def test_of_a_loss_no_derivative_is_blamed_for_whatever_came(rng):
     assert "should be 2 diff, not 2 |diff|" in found
 
 
+def test_a_factor_of_the_code_comes_before_one_of_a_size(rng):
+    mask = np.array([1.0, 0, 1, 1])[:, None]
+
+    def forward(x):
+        return np.sin(x) * mask / 0.75, x
+
+    def backward(y_bar, x):
+        return (y_bar * np.cos(x) * mask,)
+
+    (found,) = causes(forward, backward, rng.normal(size=(4, 3)))
+    assert re.search(r"that of `np.sin\(x\) \* mask / 0.75` \(line \d+\) is left out", found)
+
+
 def test_an_operand_of_einsum_is_called_by_its_own_name(rng):
     def forward(x, w, z):
         return np.einsum("bi,kij,bj->bk", x, w, z), (x, w, z)
