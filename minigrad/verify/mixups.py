@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.verify.fit import close
+from minigrad.verify.fit import close, written
 from minigrad.verify.reference import Expected
 from minigrad.verify.subject import Subject
 
@@ -217,12 +217,12 @@ def local(
         return ""
     worst = tuple(np.argwhere(known)[np.abs(off).argmax()])
     right, came = (bars[(..., *worst)] / y_bar[(..., *worst)] for bars in (expected, got))
+    most = float(off[np.abs(off).argmax()])
     if close(right[:1], right[1:2], 1e-3):
-        x = subject.inputs[k][worst]
-        return (
-            f"the local derivative is wrong: {came[0]:.4g} at {x:.4g}, where it is {right[0]:.4g}"
-        )
-    place = f"{1 + off[np.abs(off).argmax()]:.4g} at {[int(i) for i in worst]}"
+        digits = max(4, 2 - int(np.floor(np.log10(abs(most)))))  # in which they differ
+        it_is = f"{came[0]:.{digits}g} at {subject.inputs[k][worst]:.4g}"
+        return f"the local derivative is wrong: {it_is}, where it is {right[0]:.{digits}g}"
+    place = f"{written(most)} at {[int(i) for i in worst]}"
     return f"a factor in each element, the same for every y_bar, such as {place}"
 
 

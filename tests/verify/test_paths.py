@@ -158,6 +158,22 @@ def test_of_a_loss_no_derivative_is_blamed_for_whatever_came(rng):
     assert "should be 2 diff, not 2 |diff|" in found
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_numbers_that_differ_are_printed_with_the_digits_in_which_they_do(mixed, rng):
+    def forward(x):
+        return (np.sort(x)[0] * x if mixed else np.arctan(x)), x
+
+    def backward(y_bar, x):
+        x_bar = y_bar * (x.min() if mixed else 1 / (1 + x * x))
+        x_bar[x.argmin()] += (y_bar * x).sum() if mixed else 0
+        return (x_bar * (1 + 1e-7 * np.sin(x)),)
+
+    x = rng.normal(size=5)
+    (found,) = causes(forward, backward, x)
+    ends = re.findall(r"-?\d+\.?\d*e?-?\d*", found)
+    assert "such as 1 - " in found if mixed else ends[0] != ends[2], found
+
+
 def test_a_factor_of_the_code_comes_before_one_of_a_size(rng):
     mask = np.array([1.0, 0, 1, 1])[:, None]
 
