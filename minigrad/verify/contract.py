@@ -62,9 +62,10 @@ def form(names: Sequence[str], inputs: Sequence[np.ndarray], grads: Any) -> Iter
     shapes = sorted(x.shape for x in inputs)
     swapped = sorted(getattr(grad, "shape", ()) for grad in grads) == shapes
     for name, x, grad in zip(names, inputs, grads, strict=True):
-        if not isinstance(grad, (np.ndarray, np.generic)):
+        if type(grad) is not np.ndarray and not isinstance(grad, np.generic):  # nor a masked one
             got = type(grad).__name__
-            yield Finding("shape", name, message=f"{name}_bar is {got}, not an array", cause=got)
+            message = f"{name}_bar is {got}, not a plain array"
+            yield Finding("shape", name, message=message, cause=got)
         elif grad.shape != x.shape:
             message = f"{name}_bar has shape {grad.shape}, its input {x.shape}"
             yield Finding("shape", name, message=message, cause=_shape_cause(grad, x, swapped))

@@ -727,6 +727,13 @@ def test_a_point_whose_jacobian_would_not_fit_is_bad_usage(rng):
         check_backward(lambda x, w: (x @ w, (x, w)), backward, inputs)
 
 
+@pytest.mark.parametrize("kind", [np.ma.MaskedArray, np.matrix])
+def test_a_cotangent_is_a_plain_array(kind, rng):
+    x = rng.normal(size=(2, 3))
+    report = check_backward(lambda x: (x * x, x), lambda y_bar, x: (kind(2 * y_bar * x),), [x])
+    assert report.findings[0].cause == kind.__name__
+
+
 def test_a_view_of_an_input_is_called_one():
     def flat(x):
         return x.reshape(-1), x.shape
