@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.backend import namespace, to_device, to_host
+from minigrad.errors import UsageError, facts
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import vjp
 from minigrad.verify import contract
@@ -86,7 +87,11 @@ def three_way(
         return f(*arrays, **params)
 
     function = Function(on_arrays, tuple(hosts), coarsest([y, *hosts]), params)
-    reference = Reference(function, y)
+    try:
+        reference = Reference(function, y)
+    except AttributeError as error:
+        expected = "a function that plain arrays may be given, as differences do"
+        raise UsageError(facts("three_way: f", expected=expected, got=str(error))) from error
     if why := reference.undefined:
         report.notes.append(Finding("undefined", message=why))
         return report

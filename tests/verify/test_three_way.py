@@ -15,7 +15,7 @@ X = np.array([0.5, -2.0, 3.0])
         (lambda bar: (bar, bar), "2 cotangents for 1 inputs"),
         (lambda bar: (), "0 cotangents for 1 inputs"),
         (lambda bar: (bar.sum(),), r"shape \(\), its input \(3,\)"),
-        (lambda bar: (None,), "NoneType, not an array"),
+        (lambda bar: (None,), "NoneType, not a plain array"),
     ],
 )
 def test_a_misshapen_analytic_cotangent_is_a_finding(returned, said):
@@ -42,6 +42,11 @@ def test_lists_are_inputs_and_integers_are_none():
     assert three_way(lambda x: x * x, by_hand, [[0.5, 2.0]]).ok
     with pytest.raises(mg.errors.DTypeError, match="three_way: inputs"):
         three_way(lambda x: x * x, by_hand, [[1, 2]])
+
+
+def test_a_function_of_tensors_only_is_bad_usage():
+    with pytest.raises(mg.errors.UsageError, match=r"three_way: f\n.*\n.*no attribute 'detach'"):
+        three_way(lambda x: x * x.detach(), lambda xp, y_bar, x: (2 * x * y_bar,), [X])
 
 
 @pytest.mark.parametrize(("slope", "ok"), [(0.0, True), (0.3, True), (1.1, False)])
