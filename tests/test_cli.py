@@ -226,6 +226,9 @@ def backward(y_bar, cache):
 def wrong(y_bar, cache):
     return y_bar * cache[1], 2 * y_bar * cache[0]
 
+class layer:
+    forward, backward = staticmethod(forward), staticmethod(backward)
+
 def inputs():
     return np.array([0.5, -1.0, 2.0]), np.array([2.0, 3.0, 1.0])
 
@@ -248,8 +251,9 @@ def product(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("given", ["inputs", "arrays"])
 def test_any_pair_is_checked_at_the_inputs_that_its_module_gives(run, product, given):
-    right = run("verify", f"product:forward,backward,{given}", cwd=product)
-    assert right.returncode == 0 and "PROVEN" in right.stdout
+    for pair in "forward,backward", "layer.forward,layer.backward":
+        right = run("verify", f"product:{pair},{given}", cwd=product)
+        assert right.returncode == 0 and "PROVEN" in right.stdout
     target = f"product:forward,wrong,{given}"
     wrong = run("verify", target, "--json", "--dtype", "float32", cwd=product)
     document = strict(wrong.stdout)

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from minigrad.declaration import REGISTRY
@@ -122,7 +123,7 @@ def _named(target: str) -> list:
         sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-        return [getattr(module, name.strip()) for name in names.split(",")]
+        return [attrgetter(name.strip())(module) for name in names.split(",")]
     except FAILURES as error:
         expected = "an importable MODULE:forward,backward[,inputs] or MODULE:make"
         raise _unusable(target, expected, error) from error
