@@ -27,9 +27,9 @@ def cause_of(
     """The likely cause of the wrong cotangent of input ``k``; empty where nothing fits.
 
     Tried in turn: special cotangents only, a constant factor or nothing computed, a place (one
-    element, row or channel), the same for every cotangent, a factor per channel and the paths of a
-    normalization, the forward's own operation, a permutation, a path of the graph, what ``mixups``
-    knows, where the errors of all inputs begin, float32 inside.
+    element, row or channel), the same for every cotangent, float16 inside, a factor per channel and
+    the paths of a normalization, the forward's own operation, a permutation, a path of the graph,
+    what ``mixups`` knows, where the errors of all inputs begin, float32 inside.
 
     Args:
         subject: the pair, and the point where it is wrong.
@@ -64,13 +64,16 @@ def cause_of(
     each = zip(*(expected_of(one).values for one in y_bar), strict=True)
     right = [np.stack(values).astype(np.float64) for values in each]  # of every input
     right[k] = expected
+    is_coarse = np.array_equal(got, got.astype(np.float16))  # of random numbers few others are
+    if is_coarse and (cause := _narrow(np.dtype(np.float16), random[0].got.dtype, got, expected)):
+        return cause
     if everywhere:
         unclear = "constant", " or ", "- 1"  # of few numbers 3/4 may be (N - 1)/N, or of a dropout
         is_clear = not any(words in everywhere for words in unclear)
         paths = None if is_clear else followed.paths(subject, y_bar, right)
         return (paths and paths.scaled(_ratio(got, expected))) or everywhere
     cause, between = _of_all(subject, k, y_bar, got, right, expected_of, followed)
-    cause = cause or _narrow(random[0].got.dtype, got, expected)
+    cause = cause or _narrow(np.dtype(np.float32), random[0].got.dtype, got, expected)
     return "; ".join(filter(None, (place, cause, between)))
 
 
@@ -148,11 +151,11 @@ def _place(subject: Subject, bad: np.ndarray) -> str:
     return "only some elements are wrong" if bad.mean() < 0.2 else ""
 
 
-def _narrow(dtype: np.dtype, got: np.ndarray, expected: np.ndarray) -> str:
-    """An error of the size of float32 rounding in a result that is wider."""
-    eps = float(np.finfo(np.float32).eps)
-    fits = dtype.itemsize >= 8 and 1e-3 * eps < relative_error(got, expected) < 16 * eps
-    size = "an error as large as rounding in float32"
+def _narrow(narrow: np.dtype, dtype: np.dtype, got: np.ndarray, expected: np.ndarray) -> str:
+    """An error of the size of rounding in a narrow dtype, in a result that is wider."""
+    error = relative_error(got, expected) / float(np.finfo(narrow).eps)
+    fits = dtype.itemsize > narrow.itemsize and 1e-3 < error < 16
+    size = f"an error as large as rounding in {narrow}"
     return f"{size}: lower precision inside, or a small term" if fits else ""
 
 

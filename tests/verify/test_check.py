@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import sys
+from functools import partial
 from io import StringIO
 
 import numpy as np
@@ -547,8 +548,8 @@ def test_the_row_of_a_wrong_input_tells_the_numbers_of_its_finding():
     assert row.error == abs(finding.got - finding.expected)
 
 
-def cast(*grads):
-    return [grad.astype(np.float32).astype(np.float64) for grad in grads]
+def cast(*grads, dtype="float32"):
+    return [grad.astype(dtype).astype(np.float64) for grad in grads]
 
 
 @pytest.mark.parametrize(
@@ -558,6 +559,10 @@ def cast(*grads):
         (lambda x, gamma, beta: (x, gamma * (1 - 2e-9), beta), "constant factor 1 - 2e-09"),
         (lambda x, gamma, beta: (x, gamma * 1.37, beta), "constant factor 1.37"),
         (cast, "an error as large as rounding in float32: lower precision inside, or a small term"),
+        (
+            partial(cast, dtype="float16"),
+            "an error as large as rounding in float16: lower precision inside, or a small term",
+        ),
     ],
 )
 def test_a_cause_explains_the_error_and_not_only_the_cotangent(change, cause):
