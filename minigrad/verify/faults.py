@@ -233,7 +233,7 @@ class Errors:
         of, by how much it is off there, whether nothing else explains it, and ``_is_telling``."""
         x, y = run[0], run[-1]
         if (x, y) not in self._others:
-            alive, bars = self._alive(y), self.paths.bars(y)
+            alive, bars = self._alive(y) & self.jacobians[x].any(axis=0), self.paths.bars(y)
             terms = np.concatenate([(self.jacobians[x] * b.reshape(-1))[:, alive] for b in bars])
             error = self.all.reshape(-1)
             off, _, rank, _ = np.linalg.lstsq(terms, error, rcond=_CUTOFF)
@@ -274,8 +274,11 @@ class Errors:
             v: np.broadcast_to(np.asarray(a, np.float64), y.value.shape)[alive]
             for v, a in values.items()
         }
-        came, known = right[alive] + off, formula_of(right[alive], of)
-        one, numbers = formula_of(came, of), ("1",) if beside is None else ("1", "2", "1/2")
+        given = map(np.asarray, (*y.inputs, *y.params.values()))
+        ends = sorted(float(a) for a in given if not a.ndim and a.dtype.kind in "if")
+        came, known = right[alive] + off, formula_of(right[alive], of, ends=ends)
+        numbers = ("1",) if beside is None else ("1", "2", "1/2")
+        one = formula_of(came, of, ends=ends)
         if re.fullmatch(_NUMBER, one) and one.lstrip("-") not in numbers:
             return "", known  # what may be any number is seldom one that somebody wrote
         others = {v: a[alive] for v, a in beside(y).items() if v not in of} if beside else {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import combinations
 
 import numpy as np
 
@@ -51,17 +52,23 @@ def written(off: float) -> str:
 
 
 def formula_of(
-    d: np.ndarray, values: dict[str, np.ndarray], powers: Sequence[int] = _POWERS
-) -> str:
-    """A short formula of ``d`` in one of these values, by their names; empty where none fits."""
+    d: np.ndarray, values: dict[str, np.ndarray], powers: Sequence[int] = _POWERS,
+    ends: Sequence[float] = (),
+) -> str:  # fmt: skip
+    """A short formula of ``d`` in one of these values, by their names; empty where none fits.
+
+    ``ends`` are those of a range in which a derivative may be 1, and 0 elsewhere.
+    """
     for v, a in values.items():
         forms = {
             f"1 - {v}": 1 - a, f"{v} - 1": a - 1, f"1 - {v}^2": 1 - a * a, f"1 + {v}^2": 1 + a * a,
             f"{v} (1 - {v})": a * (1 - a), f"({v} (1 - {v}))^2": (a * (1 - a)) ** 2,
-            f"({v} > 0)": (a > 0) * 1.0, f"({v} < 0)": (a < 0) * 1.0,
+            f"({v} > 0)": a > 0, f"({v} < 0)": a < 0,
             f"sign({v})": np.sign(a), f"2 |{v}|": 2 * np.abs(a), f"exp({v})": np.exp(a),
             f"cos({v})": np.cos(a), f"sin({v})": np.sin(a), f"-sin({v})": -np.sin(a),
         }  # fmt: skip
+        forms |= {f"({v} < {end:g})": a < end for end in ends}
+        forms |= {f"({p:g} < {v} < {q:g})": (p < a) & (a < q) for p, q in combinations(ends, 2)}
         some = a != 0
         for n in powers if some.any() else ():
             factors = d[some] / a[some] ** n
@@ -70,7 +77,7 @@ def formula_of(
             if c and is_small and close(float(c) * a**n, d, _MILLIONTH):
                 return _monomial(c, v, n)
         for form, one in forms.items():
-            if close(one, d, _MILLIONTH):
+            if close(1.0 * one, d, _MILLIONTH):
                 return form
     return ""
 

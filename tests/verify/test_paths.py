@@ -174,6 +174,16 @@ def test_numbers_that_differ_are_printed_with_the_digits_in_which_they_do(mixed,
     assert "such as 1 - " in found if mixed else ends[0] != ends[2], found
 
 
+@pytest.mark.parametrize(("f", "words"), [
+    (lambda x: np.minimum(np.maximum(x, 0), 6), "(y < 6), not 1"),
+    (lambda x: np.clip(x, 0, 6), "(0 < y < 6), not (y > 0)"),
+])  # fmt: skip
+def test_the_upper_end_that_a_mask_lacks_is_told(f, words, rng):
+    x = rng.normal(3, 5, size=20)
+    (found,) = causes(lambda x: (f(x), x), lambda y_bar, x: (y_bar * (x > 0),), x)
+    assert f"should be {words}, with y its value" in found
+
+
 def test_a_factor_of_the_code_comes_before_one_of_a_size(rng):
     mask = np.array([1.0, 0, 1, 1])[:, None]
 
