@@ -49,7 +49,6 @@ class Library:
     checked: Callable[[], AbstractContextManager] = nullcontext
 
 
-REMEDY = "pip install 'minigrad[cuda12]' (or cuda13), on a machine with a GPU"
 WEAK = "number"  # a Python number goes with every library
 _LIBRARIES: dict[type, Library | None] = {float: None, int: None, bool: None}
 MODULES: dict[type, ModuleType | str] = {float: WEAK, int: WEAK, bool: WEAK}  # for op calls
@@ -90,7 +89,7 @@ def cupy() -> Library:
     except Exception as error:  # a broken CUDA set-up raises more than ImportError
         raise DeviceError(
             facts("cuda: CuPy cannot be imported", expected="an installed cupy", got=repr(error),
-                  remedy=REMEDY)
+                  remedy="pip install 'minigrad[cuda12]' (or cuda13), on a machine with a GPU")
         ) from error  # fmt: skip
 
     def from_host(array: np.ndarray, device: str) -> Any:

@@ -88,12 +88,17 @@ def elu(xp, x, *, alpha=1.0):
 
 @elu.defvjp
 def elu_vjp(y_bar, y, x, *, alpha=1.0):
-    return (_either(x, y_bar, alpha * y_bar * exp(where((x > 0) == 0, x, 0))),)
+    return (_delu(y_bar, x, alpha),)
 
 
 @elu.defjvp
 def elu_jvp(x_dots, y, x, *, alpha=1.0):
-    return _either(x, x_dots[0], alpha * x_dots[0] * exp(where((x > 0) == 0, x, 0)))
+    return _delu(x_dots[0], x, alpha)
+
+
+def _delu(bar, x, alpha):
+    """``bar`` times the derivative: pulling back and pushing forward are the same."""
+    return _either(x, bar, alpha * bar * exp(where((x > 0) == 0, x, 0)))
 
 
 @elementwise(

@@ -204,8 +204,8 @@ class _Writer:
         return _frame(rows, card, thick=False)
 
     def _leaves(self, card: Card) -> str:
-        title = f"▸ {card.scope.name if card.scope else ''}"
-        rows = [_row(_b(title), f'BGCOLOR="{_HEADS["leaves"]}"')]
+        title = _b(f"▸ {self.formulas.title_of_scope(card)}")
+        rows = [_row(title, f'BGCOLOR="{_HEADS["leaves"]}"')]
         uses = chain(*(edge.uses for edge in self.visible.edges if edge.tail is card))
         operands = self.formulas.recorded.operands
         for leaf in islice(dict.fromkeys(operands[node][i] for node, i in uses), _LISTED):

@@ -99,10 +99,12 @@ class Formulas:
         return _cut(f"{name} = {call}", _FORMULA)
 
     def title_of_scope(self, card: Card) -> str:
-        """``y = batch_norm(x, gamma, beta)``: the scope as if it were one call."""
+        """``y = batch_norm(x, gamma, beta)``: the scope as if it were one call; or its name."""
+        name = shown(card.scope.name if card.scope else "")
+        if card.kind == "leaves":
+            return name
         results = _listed([self.operand[node].text for node in card.outputs])
         given = _listed([self.operand[node].text for node in card.inputs])
-        name = shown(card.scope.name if card.scope else "")
         return _cut(f"{results} = {name}({given})", _FORMULA)
 
     def _names_of_roots(self, taken: set[str]) -> Iterator[str]:

@@ -132,8 +132,7 @@ def _add(totals: dict[Node, Any], bars: dict[Node, Any]) -> None:
 def _of_leaf(node: Node, totals: dict[Node, Any] | None) -> Gradient:
     if node.grad is None:
         return Gradient(note=MISSING)
-    total = None if totals is None else totals[node]
-    same = totals is None or (total is not None and _close(node.grad.array, total))
+    same = totals is None or (totals[node] is not None and _close(node.grad.array, totals[node]))
     return Gradient(node.grad.array, "" if same else "sum of several sweeps")
 
 

@@ -79,7 +79,7 @@ def draw(
         files.write(path, text)
         return path
     try:
-        picture = titled(render(text, form)) if form == "svg" else render(text, form)
+        picture = render(text, form)
     except RenderError as error:
         saved = path.with_suffix(".dot")
         files.write(saved, text)
@@ -112,7 +112,8 @@ def render(dot: str, form: str) -> bytes:
         if not found():
             continue
         try:
-            return run(dot.encode(), form)
+            picture = run(dot.encode(), form)
+            return _titled(picture) if form == "svg" else picture
         except subprocess.TimeoutExpired:
             raise _too_slow(name) from None
         except (subprocess.SubprocessError, OSError) as error:
@@ -145,11 +146,11 @@ def mimebundle(y: Box) -> dict[str, str]:
 
 
 def _for_a_cell(dot: str) -> str:
-    svg = re.sub(r'\sid="[^"]*"', "", titled(render(dot, "svg")).decode())  # cells are of one page
+    svg = re.sub(r'\sid="[^"]*"', "", render(dot, "svg").decode())  # cells are of one page
     return svg[svg.index("<svg") :]
 
 
-def titled(svg: bytes) -> bytes:
+def _titled(svg: bytes) -> bytes:
     """The titles of frames above the lines that cross them, on patches of their frames' colours."""
     titles: list[str] = []
 

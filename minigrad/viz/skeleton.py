@@ -11,7 +11,7 @@ from minigrad.viz.dot import escaped, gap, wrapped
 from minigrad.viz.embed import PENDING, embedded
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.graph import Card, Cluster, Picture, Recorded, picture
-from minigrad.viz.render import render, titled
+from minigrad.viz.render import render
 
 _TITLE = 34  # characters in a line of a title
 _LEVELS = 5  # pictures of one graph
@@ -34,7 +34,7 @@ def layouts(recorded: Recorded, formulas: Formulas) -> list[Layout]:
     pictures = _levels(recorded)
     with ThreadPoolExecutor(2) as pool:  # each waits for a process of its own
         texts = [skeleton(visible, formulas) for visible in pictures]
-        drawn = list(pool.map(lambda text: titled(render(text, "svg")).decode(), texts))
+        drawn = list(pool.map(lambda text: render(text, "svg").decode(), texts))
     return [Layout(v, embedded(svg)) for v, svg in zip(pictures, drawn, strict=True)]
 
 
@@ -107,10 +107,8 @@ def title(card: Card, formulas: Formulas) -> str:
     """What a card is called: a formula, or a folded scope as if it were one call."""
     if card.kind == "gap":
         return gap(card)[0]
-    if card.kind == "scope":
+    if card.kind in ("scope", "leaves"):
         return formulas.title_of_scope(card)
-    if card.kind == "leaves" and card.scope is not None:
-        return card.scope.name
     return formulas.title(card.outputs[0])
 
 
