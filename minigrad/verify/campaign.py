@@ -136,9 +136,10 @@ def _merged(found: dict[int, Finding], everywhere: dict[int, Probe]) -> Finding:
     common = max(dict.fromkeys(causes), key=lambda cause: (causes.count(cause), bool(cause)))
     only = _only([everywhere[i] for i in found], list(everywhere.values()))
     cause = "; ".join(part for part in (common, only) if part)
-    message = finding.message
-    if finding.cause != common:
+    message, likely = finding.message, f"; likely cause: {common}"
+    if finding.cause != common:  # the smallest point may be too small to tell
         message = message.removesuffix(f"; likely cause: {finding.cause}")
+        message += likely * any(f.message.endswith(likely) for f in found.values())
     extent = f"{finding.label}: {message} [{len(found)} of {len(everywhere)} points"
     return replace(finding, cause=cause, message=f"{extent}{', ' + only if only else ''}]")
 
@@ -152,7 +153,8 @@ def _only(bad: list[Probe], everywhere: list[Probe]) -> str:
     shared = {
         name: sum(map(holds, good)) for name, holds in _PROPERTIES.items() if all(map(holds, bad))
     }
-    if not good or not shared:
+    shared = {name: count for name, count in shared.items() if count < len(good)}
+    if not shared:
         return ""
     name = min(shared, key=lambda key: shared[key])
     if shared[name] > len(bad):

@@ -476,6 +476,21 @@ def test_a_cause_that_fits_few_of_the_points_is_not_named():
     assert "eps is missing" not in finding.message
 
 
+def test_the_cause_that_fits_most_points_is_told_though_the_smallest_point_cannot_tell_it():
+    forward, right = corpus.RIGHT["closed form"]()
+
+    def sum_for_mean(y_bar, s):
+        x_bar, gamma_bar, beta_bar = right(y_bar, s)
+        g = s.gamma * y_bar
+        return x_bar + s.r * (g.mean(0) - g.sum(0)), gamma_bar, beta_bar
+
+    points = [p for p in probes.batch_norm("NC") if p[0].endswith(") float64")]
+    (finding,) = campaign(lambda: (forward, sum_for_mean), points).findings
+    assert finding.label == "NC (2, 3) float64"
+    assert finding.cause == "factor N in the mean path"  # all points are (N, C): that says nothing
+    assert "; likely cause: factor N in the mean path [" in finding.message
+
+
 def two_rows(x, gamma, beta, eps):
     return (x - x.mean(0)) * gamma + beta
 
