@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from inspect import Parameter, signature
 from types import ModuleType
 from typing import Any
@@ -88,9 +89,13 @@ class Subject:
         """The same at copies of all arrays, which no call of this one changes."""
         return replace(self, inputs=copied(self.inputs), params=copied(self.params))
 
-    @property
+    @cached_property
     def owned(self) -> list[tuple[str, np.ndarray]]:
-        """The arrays of the caller, which nothing may change: inputs, and those in params."""
+        """The arrays of the caller, which nothing may change: inputs, and those in params.
+
+        Arrays that ``forward`` adds to a dictionary in params (running statistics) are
+        its own.
+        """
         given = [(name, a) for name, value in self.params.items() for a in _held(value)]
         return [*zip(self.names, self.inputs, strict=True), *given]
 
@@ -149,6 +154,8 @@ def undone(*arrays: np.ndarray) -> Iterator[list[int]]:
 def taking(what: str, forward: Callable, n: int, params: Mapping[str, Any]) -> Callable:
     """``forward``, under whose parameters after ``n`` inputs eps may have another name.
 
+    A dictionary ``bn_param`` after the inputs, as in CS231n, receives the mode and eps.
+
     Raises:
         UsageError: ``what`` are ``params`` that it does not take.
     """
@@ -164,6 +171,8 @@ def taking(what: str, forward: Callable, n: int, params: Mapping[str, Any]) -> C
     alike = [name for name in names if "eps" in name.lower()]
     if list(params) == ["eps"] and len(alike) == 1:
         return lambda *inputs, eps: forward(*inputs, **{alike[0]: eps})
+    if list(params) == ["eps"] and names == ["bn_param"]:
+        return lambda *inputs, eps: forward(*inputs, {"mode": "train", "eps": eps})
     expected = f"parameters of forward after {n} inputs: {', '.join(names) or 'none'}"
     raise UsageError(facts(what, expected=expected, got=", ".join(params)))
 

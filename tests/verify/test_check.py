@@ -805,6 +805,24 @@ def test_eps_may_have_another_name():
         assert campaign(lambda f=forward: (f, backward), [("here", INPUTS, EPS)]).ok
 
 
+@pytest.mark.usefixtures("briefly")
+def test_statistics_that_a_forward_keeps_in_its_parameters_are_its_own():
+    """As the exercises of CS231n have it: a dictionary gives the mode, and gets the statistics."""
+    normalize, backward = corpus.RIGHT["closed form"]()
+
+    def forward(x, gamma, beta, bn_param):
+        if bn_param["mode"] == "train":
+            before = bn_param.get("running_mean", np.zeros_like(gamma))
+            bn_param["running_mean"] = 0.9 * before + 0.1 * x.mean(0)
+        return normalize(x, gamma, beta, bn_param.get("eps", 1e-5))
+
+    for given in {"mode": "train"}, {"mode": "train", "running_mean": np.ones(3)}:
+        report = check_backward(forward, backward, INPUTS, params={"bn_param": given})
+        assert (report.verdict, report.notes) == ("PROVEN", [])
+        assert np.array_equal(given.get("running_mean", np.ones(3)), np.ones(3))
+    assert campaign(lambda: (forward, backward), [("here", INPUTS, EPS)]).ok
+
+
 @pytest.mark.parametrize("params", [{"epsilon": 1e-3}, {"eps": 1e-3, "scales": 2}, {"x": 1}])
 def test_params_that_forward_does_not_take_are_bad_usage(params):
     def forward(x, scale=2.0, eps=1e-5):
