@@ -54,7 +54,8 @@ def check_backward(
 
     Args:
         forward: ``forward(*inputs, **params) -> (y, cache)``.
-        backward: ``backward(y_bar, cache)`` -> one cotangent per input.
+        backward: ``backward(y_bar, cache)`` -> one cotangent per input, in a tuple if there are
+            several.
         inputs: floating arrays or tensors, or just one.
         params: keyword arguments of ``forward``.
         names: what the report calls the inputs; as ``forward`` does if not given.

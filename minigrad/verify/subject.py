@@ -46,15 +46,17 @@ class Subject:
         return grads, [names[k] for k in changed]
 
     def backward_of(self, y_bar: np.ndarray, cache: Any) -> list[Any]:
-        """One backward call on an existing cache.
+        """One backward call on an existing cache; of a single input its cotangent may come bare.
 
         Raises:
-            BackwardFailed: whatever ``backward`` raised, or it returned one thing, not several.
+            BackwardFailed: whatever ``backward`` raised, or it returned one thing for several.
         """
         try:
             made = self.backward(y_bar, cache)
             if made is not None and not self._is_bare(made):
                 return list(made)
+            if len(self.inputs) == 1 and hasattr(made, "shape"):
+                return [made]
         except FAILURES as error:
             why = f"{type(error).__name__}: {error}{_owner(y_bar, error)}"
             raise BackwardFailed(why) from error

@@ -612,7 +612,7 @@ def overwriting(y_bar, slope):
             "x.size = 15: perhaps a mean became a sum",
         ),
         (squared, lambda y_bar, slope: None, "returned None, perhaps without `return`"),
-        (squared, lambda y_bar, slope: y_bar * slope, "returned ndarray (5, 3) float64"),
+        (plus_bias, lambda y_bar, _: y_bar, "returned ndarray (5, 3) float64"),
         (squared, lambda y_bar, slope: {"x": y_bar * slope}, "cotangents: it returned dict"),
         (squared, lambda y_bar, slope: (1 * slope,), "y_bar is missing"),
         (squared, overwriting, "it belongs to the caller"),
@@ -835,6 +835,12 @@ def test_params_that_forward_does_not_take_are_bad_usage(params):
         campaign(lambda: (forward, copied), [("a point", INPUTS[:1], params)])
     with pytest.raises(mg.errors.UsageError, match="inputs: none"):
         check_backward(identity, copied, INPUTS[:1], params=EPS)
+
+
+def test_the_cotangent_of_a_single_input_may_come_without_a_tuple():
+    assert check_backward(squared, lambda y_bar, slope: y_bar * slope, INPUTS[0]).ok
+    (finding,) = check_backward(squared, lambda y_bar, slope: y_bar.sum(), INPUTS[0]).findings
+    assert "x_bar has shape ()" in finding.message
 
 
 def test_tensors_are_inputs():
