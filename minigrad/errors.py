@@ -245,8 +245,8 @@ def answering(f: F) -> F:
     return cast(F, call)
 
 
-def untracked(op: Any, params: dict) -> dict:
-    """``params`` with arrays for tensors; GraphError where the derivative of one would be lost."""
+def plain_params(op: Any, params: dict) -> dict:
+    """``params`` with tensors replaced by their arrays; GraphError if one requires a gradient."""
     for key, value in params.items():
         if not hasattr(value, "node"):
             continue
@@ -258,8 +258,8 @@ def untracked(op: Any, params: dict) -> dict:
     return params
 
 
-def with_cache(op: Any, result: tuple) -> tuple:
-    """``result`` of a forward, (value, cache); RuleError of an op that has no use for a cache."""
+def value_and_cache(op: Any, result: tuple) -> tuple:
+    """``result``, the (value, cache) of a forward; RuleError if no rule of ``op`` reads a cache."""
     if op.pull is None:
         headline, got = f"{op.name}: the forward", f"a tuple of {len(result)}"
         remedy = "declare one op per result, or return them stacked"
@@ -315,8 +315,8 @@ def castable(op: Any, bar: Any) -> Any:
     return bar
 
 
-def unchanged(order: list) -> list:
-    """``order``, the nodes of a graph; OverwrittenError where a tensor was assigned since."""
+def not_overwritten(order: list) -> list:
+    """``order``, the nodes of a graph; OverwrittenError if a tensor was assigned since."""
     leaf = next((node for node in order if node.overwritten), None)
     if leaf is None:
         return order

@@ -1,4 +1,4 @@
-"""What gives a cotangent the shape and dtype of its value: broadcast_to, its adjoint, astype."""
+"""Giving a cotangent the shape and dtype of its value: broadcast_to, its adjoint sum_to, astype."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from minigrad.core.op import op
 from minigrad.declaration import Case
 from minigrad.errors import castable, wrong_cotangent, wrong_tangent
 
-_UP = (((3,), (2, 3)), ((2, 1), (4, 2, 3)), ((), (2, 2)), ((0, 3), (2, 0, 3)))
+_BROADCASTS = (((3,), (2, 3)), ((2, 1), (4, 2, 3)), ((), (2, 2)), ((0, 3), (2, 0, 3)))
 
 
 @op(
     formula=r"y_{ij} = x_j",
     pullback=r"\bar x_j = \sum_i \bar y_{ij}",
     linear="jointly",
-    cases=tuple(Case((small,), {"shape": shape}) for small, shape in _UP),
+    cases=tuple(Case((small,), {"shape": large}) for small, large in _BROADCASTS),
 )
 def broadcast_to(xp, x, *, shape):
     """Repeat ``x`` along new or unit axes until it has ``shape``; a read-only view on NumPy.
@@ -35,7 +35,7 @@ def broadcast_to_vjp(y_bar, y, x, *, shape):
     formula=r"y_j = \sum_i x_{ij}",
     pullback=r"\bar x_{ij} = \bar y_j",
     linear="jointly",
-    cases=tuple(Case((shape,), {"shape": small}) for small, shape in _UP),
+    cases=tuple(Case((large,), {"shape": small}) for small, large in _BROADCASTS),
 )
 def sum_to(xp, x, *, shape):
     """Sum ``x`` over every axis that broadcasting ``shape`` to ``x.shape`` would repeat.
@@ -84,7 +84,7 @@ def astype_vjp(y_bar, y, x, *, dtype):
 
 
 def unbroadcast(op: Any, i: int, x_bar: Any, x: Any, y_shape: tuple) -> Any:
-    """Sum the loop axes of ``x_bar`` that broadcasting repeated in input ``i`` of ``op``.
+    """``x_bar`` in the shape and dtype of ``x``, input ``i``: summed over axes that were repeated.
 
     RuleError unless its loop axes are those of the result and its core axes those of the input.
     """
@@ -100,7 +100,7 @@ def unbroadcast(op: Any, i: int, x_bar: Any, x: Any, y_shape: tuple) -> Any:
 
 
 def rebroadcast(op: Any, y_dot: Any, y: Any) -> Any:
-    """Broadcast a term of a tangent to the shape of the result ``y``; RuleError if it does not."""
+    """``y_dot`` broadcast and cast to the shape and dtype of ``y``; RuleError if that fails."""
     if (shape := getattr(y_dot, "shape", (None,))) != y.shape:
         if _repeated_axes(y.shape, shape) is None:
             raise wrong_tangent(op, y_dot, y)

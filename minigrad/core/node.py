@@ -1,9 +1,9 @@
-"""The recorded graph: what a value remembers of how it was made.
+"""The recorded graph: how a value remembers the computation that produced it.
 
-A ``Box`` is a value a caller holds: an array and the ``Node`` that made it. A ``Node`` records one
-op call. A node is younger than its parents, so creation order is a topological order: a sweep
-sorts by ``index`` and needs no recursion. References run from results to operands only, so a graph
-is freed by reference counting as soon as its last result goes.
+A ``Box`` is what a caller holds: an array and the ``Node`` that produced it. A ``Node`` records one
+op call. A node is created after its parents, so creation order is a topological order: a sweep
+sorts by ``index`` and needs no recursion. References point from results to operands only, never in
+a cycle, so reference counting frees a graph as soon as its last result is gone.
 """
 
 from collections.abc import Collection
@@ -19,20 +19,20 @@ _next_index = count().__next__
 class Node:
     """One op call, ``value = op(*inputs, **params)``, or a leaf, whose ``op`` is None.
 
-    ``parents[i]`` made ``inputs[i]``; it is None where that input is a plain number or array.
-    ``inputs`` and ``value`` are raw arrays and must not change while the graph lives.
+    ``parents[i]`` produced ``inputs[i]``; it is None where that input is a plain number or array.
+    ``inputs`` and ``value`` are raw arrays, kept for the derivative rule: they must not change.
     """
 
-    # __dict__ holds what only a few nodes set, over the defaults below; it costs the others nothing
+    # The attributes below are defaults: only a node that sets one of them pays for a __dict__.
     __slots__ = ("__dict__", "index", "inputs", "op", "params", "parents", "scope", "value")
     requires_grad: bool = True  # False for a leaf that is a constant
-    overwritten: str = ""  # what of a leaf's tensor was assigned since: value, requires_grad
-    keep_grad: bool = False  # whether `backward` stores the gradient here
-    grad: Any = None  # the Box it stores
-    is_finite: bool = False  # whether somebody looked, and found no nan and no inf
+    overwritten: str = ""  # the attribute of a leaf's tensor assigned since: value or requires_grad
+    keep_grad: bool = False  # whether `backward` accumulates into `grad`
+    grad: Any = None  # the accumulated gradient, a Box
+    is_finite: bool = False  # True once the value was checked and has no nan and no inf
     name: str | None = None
-    origin: Any = None  # what an observer noted about the call
-    is_lean: bool = False  # whether a slot is empty, to be filled when somebody asks for it
+    origin: Any = None  # an observer's notes on the call
+    needs_rerun: bool = False  # a slot is empty; reading it runs the op again
 
     def __init__(self, op: Any, params: dict, parents: tuple, inputs: tuple, value: Any, scope):
         self.index = _next_index()
@@ -45,39 +45,38 @@ class Node:
 
 
 class Cached(Node):
-    """A call whose op left a ``cache`` for its rule: operands and value need not be kept."""
+    """A call whose op left a ``cache``: its ``pull`` rule needs neither inputs nor value."""
 
     kinds: tuple  # shape and dtype of each input
     cache: Any
 
-    def forget(self) -> None:
-        """Drop the cache, unless the sweep of another thread was faster."""
-        self.__dict__.pop("cache", None)
-        self.is_lean = True
+    def drop_cache(self) -> None:
+        self.__dict__.pop("cache", None)  # None: a sweep in another thread may have been first
+        self.needs_rerun = True
 
     def __getattr__(self, name: str) -> Any:
-        """Fill an empty slot: the ops behind this node that have one run again, oldest first."""
+        """Fill an empty slot: rerun this op, after its ancestors with empty slots, oldest first."""
         if name not in ("cache", "inputs", "value"):
             raise AttributeError(f"a node has no {name!r}")
-        for node in (node for node in ancestors(self) if node.is_lean or node is self):
+        for node in (node for node in ancestors(self) if node.needs_rerun or node is self):
             node.inputs = xs = tuple(parent.value for parent in node.parents)
             node.value, node.cache = node.op.forward(namespace(*xs), *xs, **node.params)
-            node.is_lean = False
+            node.needs_rerun = False
         return getattr(self, name)
 
 
 def leaf(value: Any, requires_grad: bool = False, name: str | None = None) -> Node:
-    """A node that no op made: a parameter, or a constant that a recorded op used."""
+    """A node without an op: a parameter, or a constant tensor that a recorded op used."""
     node = Node(None, {}, (), (), real(value), None)
     node.requires_grad, node.keep_grad, node.name = requires_grad, requires_grad, name
     return node
 
 
 class Box:
-    """A raw array and the node that made it; ops return the type of box they were given."""
+    """A raw array and the node that produced it; an op returns the type of box it is given."""
 
     __slots__ = ("__weakref__", "array", "node")
-    __array_ufunc__: Any = None  # `ndarray * box` must ask the box, or the graph would be lost
+    __array_ufunc__: Any = None  # `ndarray * box` must call box.__rmul__, which records it
 
     def __init__(self, array: Any, node: Node | None = None):
         self.array, self.node = array, node
@@ -87,14 +86,14 @@ class Box:
     dtype = property(lambda self: self.array.dtype, doc="The NumPy dtype of the elements.")
 
 
-def ancestors(root: Node, ends: Collection[Node] = ()) -> list[Any]:
-    """``root`` and what it was made from, oldest first, down to nodes older than all ``ends``."""
-    since = min([node.index for node in ends], default=0)
-    seen, stack = {None, root}, [root]
+def ancestors(root: Node, targets: Collection[Node] = ()) -> list[Any]:
+    """``root`` and all it depends on, oldest first; what is older than all targets is left out."""
+    oldest = min([node.index for node in targets], default=0)
+    seen, stack = {None, root}, [root]  # None is the parent of a plain input
     while stack:
         for parent in stack.pop().parents:
             if parent not in seen:
                 seen.add(parent)
-                if parent.index >= since:
+                if parent.index >= oldest:
                     stack.append(parent)
     return sorted(seen - {None}, key=attrgetter("index"))

@@ -1,7 +1,7 @@
-"""Ops: one declaration each, read by engine, checker, tests, docs and pictures.
+"""Ops: a forward function and its derivative rule; calling an op records a node.
 
-An ``Op`` is a forward function on plain arrays with its derivative rule under it. Rules are written
-with minigrad's own ops and with operators, so the same rule runs on plain arrays (a first-order
+One declaration serves the engine, the checker, the tests, the docs and the drawings. Rules are
+written with minigrad's own ops and operators, so the same rule runs on plain arrays (a first-order
 sweep) and on boxes (a recorded sweep, which can be differentiated again).
 """
 
@@ -13,7 +13,7 @@ from minigrad.backend import MODULES, WEAK, Kind, as_operands, frozen, namespace
 from minigrad.context import CURRENT
 from minigrad.core.node import Box, Cached, Node, leaf
 from minigrad.declaration import Declared
-from minigrad.errors import from_operands, untracked, with_cache
+from minigrad.errors import from_operands, plain_params, value_and_cache
 
 NO_PARAMS: dict[str, Any] = {}  # the parameters of every node that has none
 
@@ -22,11 +22,11 @@ NO_PARAMS: dict[str, Any] = {}  # the parameters of every node that has none
 class Op(Declared):
     """A primitive with a derivative rule; ``op(*arrays, **params)`` calls and records it.
 
-    ``signature`` names core dimensions as in NumPy's gufuncs, ``"(m,k),(k,n)->(m,n)"``; loop ones
-    before them broadcast. ``"()"`` is elementwise; empty: shapes follow no such rule. An op that
-    is ``linear`` (``"jointly"``, or ``"separately"`` in each input) needs no jvp rule. A forward
-    may return ``(value, cache)``: plain sweeps then use ``pull(y_bar, cache, own)``, which may
-    overwrite a ``y_bar`` of its own, and a node keeps nothing else.
+    ``signature`` names the core axes as NumPy's gufuncs do, ``"(m,k),(k,n)->(m,n)"``; loop axes
+    before them broadcast. ``"()"`` is elementwise; ``""`` says nothing about shapes. An op that is
+    ``linear`` (``"jointly"``, or ``"separately"`` in each input) needs no jvp rule. If the forward
+    returns ``(value, cache)``, the node keeps only the cache, and a sweep over plain arrays runs
+    ``pull(y_bar, cache, own)`` as its rule; with ``own`` it may overwrite ``y_bar``.
     """
 
     pullback: str  # LaTeX, \bar x = ...
@@ -35,20 +35,17 @@ class Op(Declared):
 
     def __post_init__(self):
         super().__post_init__()
-        self.partials = self.vjp = self.jvp = self.pull = None  # the rules, declared under it
-        inputs = self.signature.partition("->")[0].split("),(")  # "(m,k" and "k,n)"
+        self.partials = self.vjp = self.jvp = self.pull = None  # set by def... below
+        inputs = self.signature.partition("->")[0].split("),(")  # "(m,k" and "k,n)": 2 axes each
         self.core = [] if inputs in ([""], ["()"]) else [s.count(",") + 1 for s in inputs]
 
     def defpartials(self, rule: Callable) -> Callable:
-        """Declare ``rule(y, *xs, **params)`` -> one partial derivative per input, elementwise.
-
-        An entry may be a function, called only if it is needed, or None for zero.
-        """
-        self.partials = rule
+        """Declare ``rule(y, *xs, **params)`` -> one partial derivative per input, elementwise."""
+        self.partials = rule  # an entry may also be None (zero) or a function, called if needed
         return rule
 
     def defvjp(self, rule: Callable) -> Callable:
-        """Declare ``rule(y_bar, y, *xs, **params)`` -> one cotangent (function, None) per input."""
+        """Declare ``rule(y_bar, y, *xs, **params)`` -> a cotangent, function or None per input."""
         self.vjp = rule
         return rule
 
@@ -61,7 +58,7 @@ class Op(Declared):
         if len(args) != self.arity:
             args, params = self.bind(args, params)
         box, xp, inputs, parents = None, WEAK, [], []
-        tracked = mixed = False
+        tracked = irregular = False
         for arg in args:
             node = None
             if isinstance(arg, Box):
@@ -71,37 +68,37 @@ class Op(Declared):
             parents.append(node)
             module = MODULES.get(arg.__class__)
             if module is not xp and module is not WEAK:
-                mixed, xp = mixed or module is None or xp is not WEAK, module
-        params = untracked(self, params) if params else params
+                irregular, xp = irregular or module is None or xp is not WEAK, module
+        params = plain_params(self, params) if params else params
         context, node, cache = CURRENT.get(), None, None
         recording = tracked and context.recording
         try:
-            if xp is WEAK or mixed:  # nothing but numbers, or a sequence among the operands
+            if xp is WEAK or irregular:  # only numbers, or a sequence, or arrays of two libraries
                 inputs = as_operands(inputs)
                 xp = namespace(*inputs)
             value = self.forward(xp, *inputs, **params) if params else self.forward(xp, *inputs)
             if value.__class__ is tuple:
-                value, cache = with_cache(self, value)
+                value, cache = value_and_cache(self, value)
             if recording and None in parents:
-                _own(args, inputs, parents)
+                _freeze_constants(args, inputs, parents)
         except (LookupError, OverflowError, TypeError, ValueError) as error:
             raise from_operands(self, args, params, error) from error
         if recording:
             params = {key: frozen(value) for key, value in params.items()} if params else NO_PARAMS
-            made: Any = Node if cache is None else Cached
-            node = made(self, params, tuple(parents), tuple(inputs), value, context.scope)
+            node_class: Any = Node if cache is None else Cached
+            node = node_class(self, params, tuple(parents), tuple(inputs), value, context.scope)
             if cache is not None:
                 node.cache, node.kinds = cache, tuple(map(Kind, inputs))
                 if context.observer is None:
                     del node.inputs, node.value
-                    node.is_lean = True
+                    node.needs_rerun = True
         if context.observer is not None:
             context.observer.called(self, inputs, value, node)
         return value if box is None else type(box)(value, node)
 
 
-def _own(args: tuple, inputs: list, parents: list) -> None:
-    """Freeze the plain arrays a node will keep, and give constant boxes a leaf."""
+def _freeze_constants(args: tuple, inputs: list, parents: list) -> None:
+    """Make operands without a node safe to keep: a box gets a leaf, a plain array is copied."""
     for i, arg in enumerate(args):
         if isinstance(arg, Box):
             parents[i] = arg.node = arg.node or leaf(arg.array)
@@ -115,5 +112,5 @@ def op(**fields: Any) -> Callable[[Callable], Op]:
 
 
 def elementwise(**fields: Any) -> Callable[[Callable], Op]:
-    """Declare an op that acts on each element by itself; its rule is ``defpartials``."""
+    """Declare an op that acts on each element separately; its rule is given to ``defpartials``."""
     return op(signature="()", **fields)

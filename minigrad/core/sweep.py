@@ -1,5 +1,8 @@
-"""The two sweeps over a recorded graph, cotangents backward and tangents forward: plain loops.
+"""The two sweeps over a recorded graph: the chain rule as plain loops.
 
+``backward_sweep`` visits nodes newest first. All uses of a value are newer than the value, so its
+cotangent is complete when its node is reached; the vjp rule then adds a term to the cotangent of
+each parent. ``forward_sweep`` visits nodes oldest first; jvp rules combine the inputs' tangents.
 With ``record=True`` the rules run on boxes, so the sweep is itself recorded and can be
 differentiated; its ops land in scopes that mirror those of the forward pass (``∇ batch_norm``).
 """
@@ -11,7 +14,7 @@ from minigrad.backend import SCALARS, zeros_like
 from minigrad.context import CURRENT, Scope, setting
 from minigrad.core.broadcast import rebroadcast, unbroadcast
 from minigrad.core.node import Node, ancestors
-from minigrad.errors import no_rule, unchanged, wrong_entries, wrong_partial
+from minigrad.errors import no_rule, not_overwritten, wrong_entries, wrong_partial
 
 
 def backward_sweep(
@@ -19,49 +22,51 @@ def backward_sweep(
 ) -> dict[Node, Any]:
     """Pull the cotangent ``seed`` of ``root`` back: ``{target: cotangent}``, None where it is zero.
 
-    ``targets`` of None: the root and all with ``keep_grad``; each cache is dropped once used. With
-    ``record`` the rules run on boxes. OverwrittenError where a tensor was assigned since.
+    By default the targets are ``root`` and all nodes with ``keep_grad``; then caches are freed once
+    used. OverwrittenError if a tensor was assigned after the graph was recorded.
     """
-    order = unchanged(ancestors(root, targets or ()))
+    order = not_overwritten(ancestors(root, targets or ()))
     if targets is None:
         result = {node: None for node in order if node.keep_grad or node is root}
-        bars = {node: None for node in order if node.requires_grad}
+        cotangents = {node: None for node in order if node.requires_grad}
     else:
         result = dict.fromkeys(targets)
-        bars = dict(result)
+        cotangents = dict(result)
         for node in order:
-            if not bars.keys().isdisjoint(node.parents):
-                bars[node] = None
-    bars[root] = seed  # a node that is not in bars leads to no target
-    ours: set[Node] = set()  # whose cotangent is an array that nobody else holds
+            if not cotangents.keys().isdisjoint(node.parents):
+                cotangents[node] = None
+    cotangents[root] = seed  # the keys are the nodes that lead to a target
+    owned: set[Node] = set()  # the nodes whose cotangent may change in place: no one else holds it
     observer = CURRENT.get().observer
     mirror = _Mirror("∇ ", seed) if record else None
-    with setting(observer=observer if record else None):  # it watches pulls, not plain arithmetic
+    with setting(observer=observer if record else None):  # plain arithmetic is not observed
         for node in reversed(order):
-            if (y_bar := bars.pop(node, None)) is None:  # popped lest it stay in memory
+            if (y_bar := cotangents.pop(node, None)) is None:  # pop frees its memory early
                 continue
             if node in result:
                 result[node] = y_bar
-                ours.discard(node)
-            if mirror is None and node.op is not None:
-                _pull(node, y_bar, None, bars, ours, observer)
+                owned.discard(node)
+            if node.op is None:
+                continue
+            if mirror is None:
+                _pull(node, y_bar, None, cotangents, owned, observer)
                 if targets is None and node.op.pull is not None:
-                    node.forget()
-            elif mirror is not None and node.op is not None:
+                    node.drop_cache()
+            else:
                 with mirror.scope_of(node):
-                    _pull(node, y_bar, mirror.operands(node), bars, ours, observer)
+                    _pull(node, y_bar, mirror.operands(node), cotangents, owned, observer)
     return result
 
 
-def _pull(node: Any, y_bar: Any, boxes: Any, bars: dict, ours: set, observer: Any) -> None:
-    """Run a rule of ``node``, on ``boxes`` if given, and add its cotangents to the parents'."""
+def _pull(node: Any, y_bar: Any, boxes: Any, cotangents: dict, owned: set, observer: Any) -> None:
+    """Run the rule of ``node``, on ``boxes`` if given; add its cotangents to its parents'."""
     op, params, partials = node.op, node.params, node.op.partials
-    pull: Any = op.pull if boxes is None else None  # that of a kernel
+    pull: Any = op.pull if boxes is None else None  # of a fused op
     if observer is not None:
         observer.pulling(node, y_bar)
     if pull is not None:
         xs = node.kinds
-        entries = pull(y_bar, node.cache, node in ours and observer is None)
+        entries = pull(y_bar, node.cache, node in owned and observer is None)
     else:
         y, xs = (node.value, node.inputs) if boxes is None else boxes
         if partials is not None:
@@ -73,89 +78,88 @@ def _pull(node: Any, y_bar: Any, boxes: Any, bars: dict, ours: set, observer: An
     if entries.__class__ is not tuple or len(entries) != len(xs):
         raise wrong_entries(op, entries, len(xs))
     for i, parent in enumerate(node.parents):
-        if parent not in bars:
+        if parent not in cotangents:
             continue
         raw: Any = entries[i]() if callable(entries[i]) else entries[i]
         if raw is None:
             continue
         if partials is not None:
             try:
-                raw = y_bar * raw if raw.__class__ is not int else _times(op, y_bar, raw)
+                raw = y_bar * raw if raw.__class__ is not int else _scaled(op, y_bar, raw)
             except (TypeError, ValueError) as error:
                 raise wrong_partial(op, y_bar, raw) from error
-        x, x_bar, kind = xs[i], raw, raw.__class__
-        if kind is not x.__class__ or kind not in SCALARS:
+        x, x_bar, raw_class = xs[i], raw, raw.__class__
+        if raw_class is not x.__class__ or raw_class not in SCALARS:
             x_bar = unbroadcast(op, i, raw, x, y_bar.shape)
-        total = bars[parent]
+        total = cotangents[parent]
         if total is None:
             total = x_bar
-            if pull is not None:  # it made an array of its own
-                ours.add(parent)
-        elif parent in ours and observer is None:
+            if pull is not None:  # it returns new arrays
+                owned.add(parent)
+        elif parent in owned and observer is None:
             total += x_bar  # in place
         else:
             total = total + x_bar
-            ours.add(parent)
-        bars[parent] = total
+            owned.add(parent)
+        cotangents[parent] = total
         if observer is not None:
             observer.pulled(node, i, raw, x_bar, total)
 
 
 def forward_sweep(root: Node, tangents: dict[Node, Any], record: bool = False) -> Any:
-    """Push ``tangents`` (node -> tangent) forward to ``root``; None where its tangent is zero."""
-    dots = dict(tangents)
+    """Push ``{node: tangent}`` forward to ``root``; returns its tangent, or None if it is zero."""
+    tangents = dict(tangents)
     mirror = _Mirror("d ", next(iter(tangents.values()))) if record else None
     observer = CURRENT.get().observer
     with setting(observer=observer if record else None):
-        for node in unchanged(ancestors(root, dots)):
-            x_dots = [dots.get(parent) for parent in node.parents]
-            known = [i for i, x_dot in enumerate(x_dots) if x_dot is not None]
-            if node in dots or not known:
+        for node in not_overwritten(ancestors(root, tangents)):
+            x_dots = [tangents.get(parent) for parent in node.parents]
+            active = [i for i, x_dot in enumerate(x_dots) if x_dot is not None]
+            if node in tangents or not active:
                 continue
             if mirror is None:
-                dots[node] = _push(node, x_dots, known, node.value, node.inputs)
+                tangents[node] = _push(node, x_dots, active, node.value, node.inputs)
             else:
                 with mirror.scope_of(node):
-                    dots[node] = _push(node, x_dots, known, *mirror.operands(node))
+                    tangents[node] = _push(node, x_dots, active, *mirror.operands(node))
             if observer is not None:
-                observer.pushed(node, x_dots, dots[node])
-    return dots.get(root)
+                observer.pushed(node, x_dots, tangents[node])
+    return tangents.get(root)
 
 
-def _push(node: Node, x_dots: list, known: list[int], y: Any, xs: tuple) -> Any:
-    """The tangent of ``node``, of the shape and dtype of its value; None where it is zero."""
+def _push(node: Node, x_dots: list, active: list[int], y: Any, xs: tuple) -> Any:
+    """The tangent of ``node`` from ``x_dots``, of which ``active`` are not None; None for zero."""
     op, params = node.op, node.params
     if op.partials is not None:
-        found = op.partials(y, *xs, **params)
-        if found.__class__ is not tuple or len(found) != len(xs):
-            raise wrong_entries(op, found, len(xs))
-        partials = [found[i]() if callable(found[i]) else found[i] for i in known]
-        terms = [_times(op, x_dots[i], p) for i, p in zip(known, partials, strict=True)]
+        partials = op.partials(y, *xs, **params)
+        if partials.__class__ is not tuple or len(partials) != len(xs):
+            raise wrong_entries(op, partials, len(xs))
+        terms = [_scaled(op, x_dots[i], p() if callable(p := partials[i]) else p) for i in active]
     elif op.jvp is not None:
         terms = [op.jvp(tuple(x_dots), y, *xs, **params)]
     elif op.linear == "jointly":
         pairs = zip(x_dots, node.inputs, strict=True)
         terms = [op(*(zeros_like(x) if dot is None else dot for dot, x in pairs), **params)]
     elif op.linear == "separately":
-        terms = [op(*xs[:i], x_dots[i], *xs[i + 1 :], **params) for i in known]
+        terms = [op(*xs[:i], x_dots[i], *xs[i + 1 :], **params) for i in active]
     else:
         raise no_rule(op, "defjvp")
     terms = [rebroadcast(op, term, y) for term in terms if term is not None]
     return sum(terms[1:], terms[0]) if terms else None
 
 
-def _times(op: Any, bar: Any, partial: Any) -> Any:
-    """``bar * partial``, where a partial of 1 or -1 costs nothing or a negation; None is zero."""
+def _scaled(op: Any, factor: Any, partial: Any) -> Any:
+    """``factor * partial``; no product where the partial is None (zero), 1 or -1."""
     if partial.__class__ is int and partial * partial == 1:
-        return bar if partial == 1 else -bar
+        return factor if partial == 1 else -factor
     try:
-        return None if partial is None else bar * partial
+        return None if partial is None else factor * partial
     except (TypeError, ValueError) as error:
-        raise wrong_partial(op, bar, partial) from error
+        raise wrong_partial(op, factor, partial) from error
 
 
 class _Mirror:
-    """How a recorded sweep sees a forward graph: operands as boxes, scopes with a prefix."""
+    """The forward graph as a recorded sweep sees it: operands as boxes, scopes with a prefix."""
 
     def __init__(self, prefix: str, seed: Any):
         self.prefix, self.box = prefix, type(seed)

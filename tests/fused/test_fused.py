@@ -319,7 +319,7 @@ def test_a_graph_of_fused_ops_keeps_only_what_their_rules_need(rng):
     del h, s
     assert normalized() is None and squashed() is not None  # a product keeps its operands
     y.backward()
-    assert y.node.parents[0].parents[0].is_lean
+    assert y.node.parents[0].parents[0].needs_rerun
 
 
 @pytest.mark.parametrize("name", ["lenet_bn", "mlp_bn"])
