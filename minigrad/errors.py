@@ -19,7 +19,7 @@
     ├── RenderError (RuntimeError)            a drawing that could not be made
     └── UsageError (ValueError)               a name or an option that does not exist
 
-Texts put the facts first: the operation, what was expected, what was got, in at most four lines.
+A text puts the facts first: the operation, what it expected and what it got, in at most four lines.
 """
 
 import functools
@@ -98,7 +98,7 @@ class UsageError(MinigradError, ValueError):
 
 
 def facts(headline: str, *, expected: object, got: object, remedy: str = "") -> str:
-    """Lay out an error text: what happened, what was expected, what was got, what to do."""
+    """Lay out an error text: what happened, what was expected, what was given, what to do."""
     lines = [headline, f"  expected: {expected}", f"  got:      {got}"]
     return "\n".join([*lines, f"  remedy:   {remedy}"] if remedy else lines)
 
@@ -124,7 +124,7 @@ def is_within(value: Any, least: float, below: float) -> bool:
 
 
 def check_keys(what: str, state: Any, *keys: str) -> list[Any]:
-    """The values of ``keys`` in the dict ``state``; UsageError where it has not all of them."""
+    """The values of ``keys`` in the dict ``state``; UsageError if it lacks one of them."""
     if not isinstance(state, dict) or not state.keys() >= set(keys):
         got = f"one with {list(state)}" if isinstance(state, dict) else describe(state)
         raise UsageError(facts(what, expected=f"a dict with {', '.join(keys)}", got=got))
@@ -133,7 +133,7 @@ def check_keys(what: str, state: Any, *keys: str) -> list[Any]:
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    """Put ``what`` before the text of an error of ours: what the array that is no good was for."""
+    """Prefix minigrad's errors raised in the block with ``what``, the role of the bad array."""
     try:
         yield
     except MinigradError as error:
@@ -154,7 +154,7 @@ def describe(operand: Any) -> str:
 
 
 def kind_of(cause: Exception) -> type[MinigradError]:
-    """Which of our errors stands for one that an array library, or our own code, raised."""
+    """The class of minigrad's error that stands for ``cause``, an error of any origin."""
     if isinstance(cause, MinigradError):
         return type(cause)
     if isinstance(cause, IndexError):  # NumPy's AxisError is one, too
@@ -163,42 +163,51 @@ def kind_of(cause: Exception) -> type[MinigradError]:
 
 
 def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> MinigradError:
-    """Turn what an array library raised inside ``op`` into the matching error of ours."""
-    name = getattr(op, "composite", op).name
+    """The error to raise for ``cause``, which the call ``op(*operands, **params)`` raised."""
+    name, text = getattr(op, "composite", op).name, str(cause)
     shown = ", ".join(map(describe, operands)) or "no operands"
-    if isinstance(cause, MinigradError) and "expected:" in str(cause):
-        text = str(cause) if str(cause).startswith(f"{name}: ") else f"{name}: {cause}"
-        return type(cause)(f"{text}\n  operands: {shown}")
-    if isinstance(cause, MinigradError) and str(cause).startswith(f"{name}: "):
-        return type(cause)(str(cause))  # a check has said it all
-    kind, signature = kind_of(cause), getattr(op, "signature", "")
-    of_shapes = type(cause) is ValueError and (signature != "()" or "broadcast" in str(cause))
-    expected, remedy = f"arguments that fit {name}{inspect.signature(op)}", ""
+    if isinstance(cause, MinigradError):
+        names_op = text.startswith(f"{name}: ")
+        if "expected:" in text:
+            return type(cause)(f"{'' if names_op else f'{name}: '}{text}\n  operands: {shown}")
+        if names_op:
+            return type(cause)(text)  # it is complete
+    kind = kind_of(cause)
     if kind is LibraryMismatchError:
         expected, remedy = of_one_library(operands)
-    elif type(cause).__name__ == "LinAlgError" and "dimension" not in str(cause):
-        expected = f"a matrix for which {name} exists"
-        remedy = "a larger shift, which is added to its diagonal"
-    elif signature and of_shapes:  # not of integers to the power -1
-        expected = f"shapes that fit the signature {signature}"
-        expected = "shapes that broadcast together" if signature == "()" else expected
+    else:
+        expected, remedy = _expected_arguments(op, name, cause)
     words = ", ".join(f"{key}={describe(value)}" for key, value in params.items())
-    reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    reason = text.splitlines()[0] if text else type(cause).__name__
     reason = reason.removeprefix(f"{op.name}: ")  # NumPy may have named the function itself
     headline = f"{name}({words}): {reason}" if words else f"{name}: {reason}"
-    return kind(facts(headline, expected=expected, got=shown, remedy=remedy or renamed(params)))
+    remedy = remedy or pytorch_remedy(params)
+    return kind(facts(headline, expected=expected, got=shown, remedy=remedy))
+
+
+def _expected_arguments(op: Any, name: str, cause: Exception) -> tuple[str, str]:
+    """What arguments ``op`` expected when it raised ``cause``, and a remedy or ``""``."""
+    signature = getattr(op, "signature", "")
+    if type(cause).__name__ == "LinAlgError" and "dimension" not in str(cause):
+        remedy = "a larger shift, which is added to its diagonal"
+        return f"a matrix for which {name} exists", remedy
+    if signature == "()" and type(cause) is ValueError and "broadcast" in str(cause):
+        return "shapes that broadcast together", ""  # other ValueErrors: 2 ** -1 of integers
+    if signature not in ("", "()") and type(cause) is ValueError:
+        return f"shapes that fit the signature {signature}", ""
+    return f"arguments that fit {name}{inspect.signature(op)}", ""
 
 
 def of_one_library(operands: Iterable[Any]) -> tuple[str, str]:
-    """What is expected where ``operands`` are of two libraries, and a remedy if one is known."""
-    of_numpy = any(isinstance(x, Real) and hasattr(x, "dtype") for x in operands)  # np.sqrt(2), say
+    """What is expected instead of ``operands`` of two libraries, and a remedy or ``""``."""
+    has_numpy_scalar = any(isinstance(x, Real) and hasattr(x, "dtype") for x in operands)
     expected = "operands of one library; move one with x.to('cpu') or x.to('cuda')"
-    return expected, "number.item() for a number of NumPy" if of_numpy else ""
+    return expected, "number.item() for a number of NumPy" if has_numpy_scalar else ""
 
 
 _PLAIN = "losses are plain means; compose another of mg.log_softmax(x) or other ops"
 _HERE = "leave it out: this process makes the batches"
-_WORDS = {
+_INSTEAD_OF = {  # keyword of PyTorch -> what to write in minigrad
     "batch_first": "leave it out: x is (N, T, C)",
     "correction": "ddof= for correction=",
     "create_graph": "mg.grad(f), which nests",
@@ -222,13 +231,13 @@ _WORDS = {
 }
 
 
-def renamed(params: dict) -> str:
-    """What to write for those of ``params`` that are words of PyTorch."""
-    return ", ".join(dict.fromkeys(_WORDS[key] for key in params if key in _WORDS))
+def pytorch_remedy(params: dict) -> str:
+    """What to write in place of those ``params`` that are keywords of PyTorch."""
+    return ", ".join(dict.fromkeys(_INSTEAD_OF[key] for key in params if key in _INSTEAD_OF))
 
 
 def answering(f: F) -> F:
-    """``f`` that says what to write for a word of PyTorch that it does not take."""
+    """Decorator: if ``f`` is called with a keyword of PyTorch, the error says what to write."""
 
     @functools.wraps(f)
     def call(*args: Any, **params: Any) -> Any:
@@ -238,7 +247,7 @@ def answering(f: F) -> F:
             if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                 raise  # it was raised inside f
             name = type(args[0]).__name__ if f.__name__ == "__init__" else f.__qualname__
-            remedy = renamed(params)
+            remedy = pytorch_remedy(params)
             text = str(error).replace(f.__qualname__, name) + f"; {remedy}" * bool(remedy)
             raise DTypeError(text) from None
 
@@ -276,14 +285,14 @@ def no_rule(op: Any, declarator: str) -> RuleError:
 
 
 def wrong_entries(op: Any, entries: Any, n: int) -> RuleError:
-    """A rule returned something else than a tuple with an entry per input."""
+    """A rule did not return a tuple with one entry per input."""
     got = f"{len(entries)} entries" if isinstance(entries, tuple) else type(entries).__name__
     headline = f"{op.name}: the derivative rule must return one entry per input"
     return RuleError(facts(headline, expected=f"a tuple of {n}", got=got))
 
 
 def wrong_partial(op: Any, bar: Any, partial: Any) -> RuleError:
-    """A rule returned a ``partial`` that does not multiply ``bar``."""
+    """A rule returned a ``partial`` that cannot be multiplied with ``bar``."""
     headline = f"{op.name}: the derivative rule returned a partial that does not fit"
     expected = f"a number, or an array that broadcasts with {tuple(bar.shape)}"
     return RuleError(facts(headline, expected=expected, got=describe(partial)))
@@ -308,9 +317,9 @@ def wrong_tangent(op: Any, y_dot: Any, y: Any) -> RuleError:
 
 
 def castable(op: Any, bar: Any) -> Any:
-    """``bar``, which a rule of ``op`` returned; RuleError where a cast would lose a part of it."""
+    """``bar``, returned by a rule of ``op``; RuleError unless it holds real numbers."""
     if bar.dtype.kind not in "fiub":
-        headline = f"{op.name}: the derivative rule returned what is not real"
+        headline = f"{op.name}: the derivative rule returned numbers that are not real"
         raise RuleError(facts(headline, expected="real numbers (float)", got=describe(bar)))
     return bar
 

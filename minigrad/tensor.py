@@ -25,7 +25,7 @@ from minigrad.errors import (
     facts,
     kind_of,
     of_one_library,
-    renamed,
+    pytorch_remedy,
 )
 from minigrad.fused.declare import Fused
 from minigrad.operators import binary, in_place
@@ -40,9 +40,9 @@ def _query(name: str, doc: str) -> Callable[..., "Tensor"]:
 
     def query(self: Any, axis: Any = None, *, keepdims: bool = False, **others: Any) -> Any:
         if others:
-            expected, got = "axis=, keepdims=", ", ".join(f"{key}=" for key in others)
             headline = f"{name}() got an unexpected keyword argument"
-            raise DTypeError(facts(headline, expected=expected, got=got, remedy=renamed(others)))
+            got, remedy = ", ".join(f"{key}=" for key in others), pytorch_remedy(others)
+            raise DTypeError(facts(headline, expected="axis=, keepdims=", got=got, remedy=remedy))
         try:
             return type(self)(getattr(self.array, name)(axis=axis, keepdims=keepdims))
         except (IndexError, TypeError, ValueError) as error:
