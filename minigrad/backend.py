@@ -1,8 +1,8 @@
 """Array libraries: which one an operand belongs to, and moving arrays between them.
 
-The data decide: ``namespace(*arrays)`` looks the types up in one dictionary and returns the module
-(``numpy``, ``cupy``) whose functions apply. There is no global switch. NumPy and CuPy are built
-in; ``register(Library(...))`` adds another.
+The operands decide: ``namespace(*arrays)`` looks their types up in one dictionary and returns the
+module (``numpy``, ``cupy``) whose functions apply. There is no global switch. NumPy and CuPy are
+built in; ``register(Library(...))`` adds another.
 """
 
 import re
@@ -38,7 +38,7 @@ class Library:
         device_of: array -> ``"cpu"``, ``"cuda:0"``, ...
         to_host: array -> ``numpy.ndarray``.
         from_host: (``numpy.ndarray``, device) -> array.
-        checked: a block in which a decomposition that fails raises.
+        checked: makes a context in which a matrix decomposition that fails raises.
     """
 
     xp: ModuleType
@@ -49,9 +49,9 @@ class Library:
     checked: Callable[[], AbstractContextManager] = nullcontext
 
 
-WEAK = "number"  # a Python number goes with every library
+WEAK = "number"  # in place of a module: Python numbers combine with arrays of any library
 _LIBRARIES: dict[type, Library | None] = {float: None, int: None, bool: None}
-MODULES: dict[type, ModuleType | str] = {float: WEAK, int: WEAK, bool: WEAK}  # for op calls
+MODULES: dict[type, ModuleType | str] = {float: WEAK, int: WEAK, bool: WEAK}  # read by op calls
 
 
 def register(library: Library) -> Library:
@@ -78,12 +78,12 @@ NUMPY = register(
 _BOOL = np.dtype(bool)
 _BITS = {np.dtype(f"f{size}"): np.dtype(f"i{size}") for size in (2, 4, 8)}
 
-SCALARS = frozenset(NUMPY.types[1:])  # all but ndarray: the class tells shape and dtype
+SCALARS = frozenset(NUMPY.types[1:])  # all but ndarray; the class implies dtype and shape ()
 
 
 @cache
 def cupy() -> Library:
-    """CuPy, imported on first use. Raises DeviceError with the reason where it cannot be had."""
+    """CuPy, imported on first use. Raises DeviceError with the reason if it cannot be imported."""
     try:
         import cupy as cp
     except Exception as error:  # a broken CUDA set-up raises more than ImportError
@@ -103,7 +103,7 @@ def cupy() -> Library:
                       remedy="minigrad info shows what CuPy finds")
             ) from error  # fmt: skip
 
-    def checked() -> AbstractContextManager:  # CuPy waits for the device then, and else is silent
+    def checked() -> AbstractContextManager:  # else CuPy ignores failures, so as not to wait
         return import_module("cupyx").errstate(linalg="raise")
 
     return register(
@@ -113,7 +113,7 @@ def cupy() -> Library:
 
 @cache
 def unavailable(device: str = "cuda") -> str:
-    """Why ``device`` cannot be used, or ``""`` when it computes: allocate, run, copy, compare."""
+    """Why ``device`` cannot be used; ``""`` if a small computation on it is right."""
     try:
         library = _library_on(device)
         array = library.from_host(np.arange(4.0), device)
@@ -150,7 +150,7 @@ def library_of(array: Any) -> Library | None:
 
 
 def namespace(*arrays: Any) -> Any:
-    """The module whose functions apply to ``arrays``; Python numbers go with any.
+    """The module whose functions apply to ``arrays``; Python numbers combine with any.
 
     Raises:
         LibraryMismatchError: the arrays are of two libraries.
@@ -164,7 +164,7 @@ def namespace(*arrays: Any) -> Any:
 
 
 def check_place(what: str, array: Any, like: Any) -> None:
-    """Raise LibraryMismatchError unless ``array``, given for ``what``, is where ``like`` is."""
+    """LibraryMismatchError unless ``array``, given as ``what``, is of the library of ``like``."""
     if (library_of(array) or NUMPY) is not (library_of(like) or NUMPY):
         here, got = device_of(like), f"{describe(array)} on {device_of(array)}"
         remedy = f"mg.tensor(a, device={here!r})"
@@ -184,7 +184,7 @@ def device_of(array: Any) -> str:
 
 
 def checked(array: Any) -> AbstractContextManager:
-    """A block in which decompositions of arrays of this library raise where they fail."""
+    """A context in which a decomposition raises if it fails, in the library of ``array``."""
     return (library_of(array) or NUMPY).checked()
 
 
@@ -209,9 +209,9 @@ def is_like(a: Any, b: Any) -> bool:
 
 
 def to_device(array: Any, device: str) -> Any:
-    """``array`` on ``device``; itself where it is there.
+    """``array`` on ``device``, or ``array`` itself if it is there already.
 
-    ``"cuda"`` is CuPy's current GPU; ``"cuda:<n>"`` becomes the current one when an array moves.
+    ``"cuda"`` is CuPy's current GPU; moving an array to ``"cuda:<n>"`` makes that GPU current.
     """
     if is_on(array, device):
         return array
@@ -227,8 +227,8 @@ class Kind:
         self.shape, self.dtype = array.shape, array.dtype
 
 
-_RUN = 8192
-_LONG = 192  # values from which adding a row takes less time than adding them one by one
+_BLOCK = 8192  # elements of a dot product: BLAS would split longer ones among threads
+_LONG_ROW = 192  # elements from which `row += values` is faster than np.add.at
 
 
 def count_not_finite(array: Any) -> int:
@@ -236,13 +236,14 @@ def count_not_finite(array: Any) -> int:
     xp = namespace(array)
     if array.dtype.kind != "f":
         return 0
-    # sums of squares need no temporary; they may overflow, but never hide a nan
-    if xp is np and array.size > _RUN and array.dtype.char in "fd":  # BLAS has no float16
-        row = np.ravel(array, order="K")
-        whole = row.size // _RUN * _RUN  # shorter products than BLAS would share among threads
+    # Quick test: a finite sum of squares means finite elements, and needs no temporary array.
+    # An infinite one may be an overflow.
+    if xp is np and array.size > _BLOCK and array.dtype.char in "fd":  # BLAS has no float16
+        flat = np.ravel(array, order="K")
+        end = flat.size // _BLOCK * _BLOCK
         with np.errstate(over="ignore", invalid="ignore"):
-            runs = row[:whole].reshape(-1, _RUN)
-            if np.isfinite(np.vecdot(runs, runs).sum() + row[whole:] @ row[whole:]):
+            blocks, rest = flat[:end].reshape(-1, _BLOCK), flat[end:]
+            if np.isfinite(np.vecdot(blocks, blocks).sum() + rest @ rest):
                 return 0
     return int(array.size - xp.count_nonzero(xp.isfinite(array)))
 
@@ -258,23 +259,23 @@ def as_dtype(
     headline: str = "dtype",
     expected: str = "one of real numbers, such as 'float32'",
 ) -> np.dtype:
-    """``dtype``, given by name, type or dtype. Raises DTypeError: none of these ``kinds``."""
+    """``dtype``, given by name, type or dtype; DTypeError unless its kind is in ``kinds``."""
     try:
-        found = np.dtype(dtype)
+        result = np.dtype(dtype)
     except (TypeError, ValueError):
-        found = None
-    if found is None or found.kind not in kinds:
+        result = None
+    if result is None or result.kind not in kinds:
         raise DTypeError(facts(headline, expected=expected, got=repr(dtype)))
-    return found.newbyteorder("=")
+    return result.newbyteorder("=")
 
 
 def as_array(value: Any, dtype: Any = None) -> Any:
-    """A number, sequence or foreign array as an array of real numbers, without a copy.
+    """A number, sequence or foreign array as an array of real numbers.
 
-    Only an array of another byte order is copied.
+    An array is copied only to change its dtype or byte order.
 
     Raises:
-        DTypeError: no dtype, not real numbers, not of the dtype, or a sequence that holds tensors.
+        DTypeError: not a dtype; or ``value`` is not real, does not fit the dtype or holds tensors.
         ShapeError: a ragged sequence.
     """
     if isinstance(value, (list, tuple)) and _holds_tensors(value):
@@ -287,7 +288,7 @@ def as_array(value: Any, dtype: Any = None) -> Any:
         library = NUMPY
     dtype = None if dtype is None else as_dtype(dtype)
     try:
-        array = real(library.xp.asarray(value))  # given a dtype, it would make None a nan
+        array = real(library.xp.asarray(value))  # with a dtype, None would become nan
     except ValueError as error:
         raise ShapeError(f"not an array: {str(error).splitlines()[0]}") from error
     if dtype is None and not array.dtype.isnative:
@@ -300,14 +301,14 @@ def as_array(value: Any, dtype: Any = None) -> Any:
 
 
 def _holds_tensors(items: Any) -> bool:
-    """Whether a nested sequence holds objects that must not be converted silently."""
+    """Whether a nested sequence holds tensors, whose graphs a conversion would drop silently."""
     if isinstance(items, (list, tuple)):
         return any(_holds_tensors(item) for item in items)
     return getattr(items, "__array_ufunc__", ...) is None
 
 
 def real(array: Any) -> Any:
-    """``array``, a number or an array of real ones; DTypeError of others, but symbols are exact."""
+    """``array`` if it is real, or symbolic (objects of a library but NumPy); else DTypeError."""
     kind = getattr(array, "dtype", _BOOL).kind
     if kind not in "fiub" and (kind != "O" or library_of(array) is NUMPY):
         raise DTypeError(
@@ -317,18 +318,18 @@ def real(array: Any) -> Any:
 
 
 def as_operands(values: list) -> list:
-    """``values`` with sequences made arrays; numbers, too, where there is nothing but numbers."""
-    numbers = all(isinstance(value, (int, float)) for value in values)
-    keep = () if numbers else (int, float)
-    return [value if isinstance(value, keep) else as_array(value) for value in values]
+    """``values`` with sequences as arrays; numbers stay numbers unless there is nothing else."""
+    only_numbers = all(isinstance(value, (int, float)) for value in values)
+    kept = () if only_numbers else (int, float)
+    return [value if isinstance(value, kept) else as_array(value) for value in values]
 
 
 def frozen(array: Any, own: bool = False) -> Any:
-    """A private read-only copy of ``array``: what a graph keeps of a caller's array.
+    """A private read-only copy of ``array``, which a graph can keep: the original may change.
 
-    With ``own`` nobody else holds ``array``, and it is not copied. What is inside a tuple, list or
-    slice (an index) is frozen, too, tensors and buffers as arrays; what is no array passes through.
-    A 0-d NumPy array becomes a NumPy scalar, which cannot change and computes ten times as fast.
+    ``own``: nobody else holds ``array``, so no copy is needed. The elements of a tuple, list
+    or slice (an index) are frozen one by one; tensors and buffers become arrays; all other objects
+    pass through. A 0-d NumPy array becomes a NumPy scalar: immutable, and ten times as fast.
     """
     if array is None or MODULES.get(array.__class__) is WEAK:
         return array
@@ -350,7 +351,7 @@ def frozen(array: Any, own: bool = False) -> Any:
 
 
 def _is_buffer(value: Any) -> bool:
-    """Whether NumPy reads an array, which may change, from ``value``: an ``array.array``, say."""
+    """Whether ``value`` may change and NumPy can make an array of it, such as ``array.array``."""
     if isinstance(value, np.generic):
         return False
     return isinstance(value, (MutableSequence, memoryview)) or hasattr(type(value), "__array__")
@@ -366,8 +367,8 @@ def read_only(array: Any) -> Any:
 def masked(xp: Any, condition: Any, x: Any, out: Any = None) -> Any:
     """``x`` where ``condition`` holds, 0 elsewhere, whatever ``x`` is there; into ``out`` if given.
 
-    NumPy chooses element by element, and a processor guesses wrong half of the time; a product with
-    the mask is ten times as fast, but 0 * inf is nan. The product of the bits is 0.
+    NumPy's ``where`` branches at each element, and half of the branches are predicted wrong. A
+    product with the mask is ten times as fast. It is taken of the bits as integers: 0 * inf is nan.
     """
     if condition.__class__ is np.bool_ and x.__class__ in SCALARS:
         return x if condition else x.dtype.type(0)
@@ -385,32 +386,35 @@ def masked(xp: Any, condition: Any, x: Any, out: Any = None) -> Any:
 def scatter_add(xp: Any, target: Any, key: Any, values: Any) -> None:
     """``target[key] += values`` in place, where repeated indices add up.
 
-    NumPy's ``add.at`` is several times as fast along a single axis, and ``+=`` for long rows.
+    The axes that ``key`` indexes are flattened into the rows of a matrix: NumPy's ``add.at`` is
+    several times as fast along a single axis, and for long rows ``+=`` is faster still.
     """
     key = checked_key(xp, target, key)
-    lead = target.shape if isinstance(key, tuple) else target.shape[: _axes_of(key)]
-    count = prod(lead)  # of the rows among which the key chooses
+    indexed = target.shape if isinstance(key, tuple) else target.shape[: _axes_of(key)]
+    count = prod(indexed)
     if xp is not np or count > values.size or not target.flags.c_contiguous:
         xp.add.at(target, key, values)
         return
-    chosen = np.arange(count).reshape(lead)[key]
-    values = np.broadcast_to(values, chosen.shape + target.shape[len(lead) :])
+    chosen = np.arange(count).reshape(indexed)[key]
+    values = np.broadcast_to(values, chosen.shape + target.shape[len(indexed) :])
     rows = target.reshape(count, target.size // max(count, 1))
-    values = values.reshape(chosen.size, rows.shape[1])
-    if rows.shape[1] >= _LONG:
+    length = rows.shape[1]
+    values = values.reshape(chosen.size, length)
+    if length >= _LONG_ROW:
         for i, row in zip(chosen.ravel().tolist(), values, strict=True):
             rows[i] += row
     else:
-        places = chosen.reshape(-1, 1) * rows.shape[1] + np.arange(rows.shape[1])
+        places = chosen.reshape(-1, 1) * length + np.arange(length)
         np.add.at(rows.reshape(-1), places.reshape(-1), values.reshape(-1))
 
 
 def checked_key(xp: Any, array: Any, key: Any) -> Any:
-    """``key``; IndexError where an index array on the host reaches outside ``array`` on a GPU.
+    """``key``; IndexError if an index array on the host is out of bounds for ``array`` on a GPU.
 
-    CuPy wraps such indices around without a word. Index arrays on a GPU are not read back.
+    CuPy wraps such indices around silently. Index arrays on a GPU are not checked: that would need
+    a copy to the host.
     """
-    if xp is np:  # which looks itself
+    if xp is np:  # checks by itself
         return key
     parts = key if isinstance(key, tuple) else (key,)
     axis = 0
@@ -427,7 +431,7 @@ def checked_key(xp: Any, array: Any, key: Any) -> Any:
 
 
 def _axes_of(part: Any) -> int:
-    """How many axes a part of an index takes."""
+    """How many axes of an array one part of an index consumes."""
     if part is None or part is ...:
         return 0
     part = np.asarray(part) if isinstance(part, (list, tuple)) else part
