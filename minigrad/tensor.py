@@ -36,12 +36,12 @@ from minigrad.spelling import NAMES, Absent
 
 
 def _query(name: str, doc: str) -> Callable[..., "Tensor"]:
-    """A method of arrays that has no derivative."""
+    """The arrays' method ``name``, which has no derivative."""
 
-    def query(self: Any, axis: Any = None, *, keepdims: bool = False, **others: Any) -> Any:
-        if others:
+    def query(self: Any, axis: Any = None, *, keepdims: bool = False, **unexpected: Any) -> Any:
+        if unexpected:
             headline = f"{name}() got an unexpected keyword argument"
-            got, remedy = ", ".join(f"{key}=" for key in others), pytorch_remedy(others)
+            got, remedy = ", ".join(f"{key}=" for key in unexpected), pytorch_remedy(unexpected)
             raise DTypeError(facts(headline, expected="axis=, keepdims=", got=got, remedy=remedy))
         try:
             return type(self)(getattr(self.array, name)(axis=axis, keepdims=keepdims))
@@ -65,12 +65,12 @@ def _method(op: Op | Composite) -> Callable[..., "Tensor"]:
 
 
 def _operators(op: Op) -> tuple[Callable[..., "Tensor"], Callable[..., "Tensor"]]:
-    """``op`` as an operator and as its reflection."""
+    """``op`` as an operator and as its reflection, typed to return Tensors."""
     return binary(op)
 
 
 def _unrecorded(name: str) -> Callable[..., "Tensor"]:
-    """The function ``name`` of array libraries as an operator of two."""
+    """The array libraries' function ``name`` as a binary operator without a derivative."""
 
     def operator(self: Any, other: Any) -> Any:
         if other is None and name in ("equal", "not_equal"):
@@ -87,8 +87,8 @@ def _unrecorded(name: str) -> Callable[..., "Tensor"]:
                 expected = "operands that broadcast"
             elif kind is LibraryMismatchError:
                 expected, remedy = of_one_library((self, other))
-            reason, is_said, _ = str(error).partition("\n")  # facts are about one array
-            headline = name if is_said else f"{name}: {reason}"
+            reason, has_facts, _ = str(error).partition("\n")
+            headline = name if has_facts else f"{name}: {reason}"  # such facts are of one array
             raise kind(facts(headline, expected=expected, got=got, remedy=remedy)) from error
 
     return operator
@@ -109,8 +109,8 @@ class Tensor(NumPyBox):
     def data(self) -> Any:
         """The raw array; read-only on NumPy. Assign to replace it (leaves only).
 
-        NumPy refuses ``w.data -= step``, which would change it in place, as "read-only": write
-        ``w.data = w.data - step``.
+        ``w.data -= step`` would change the array in place, so NumPy raises "read-only". Write
+        ``w.data = w.data - step`` instead.
         """
         array = self.array
         return backend.read_only(np.asarray(array) if isinstance(array, np.generic) else array)
@@ -135,7 +135,7 @@ class Tensor(NumPyBox):
         return ops.transpose(self)
 
     def numpy(self) -> np.ndarray:
-        """A copy on the host, yours to change."""
+        """A writable copy on the host."""
         return np.array(backend.to_host(self.array))
 
     def item(self) -> Any:
@@ -154,7 +154,7 @@ class Tensor(NumPyBox):
         return np.array(self.data, dtype=dtype, copy=copy)
 
     def __dlpack__(self, *, copy: bool | None = None, **params: Any) -> Any:
-        """For ``torch.from_dlpack`` and ``torch.as_tensor``: a copy, which its taker may change."""
+        """For ``torch.from_dlpack`` and ``torch.as_tensor``: a copy, which PyTorch may change."""
         return (self.data if copy is False else self.data.copy()).__dlpack__(**params)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -181,7 +181,7 @@ class Tensor(NumPyBox):
         return int(self.item())
 
     def __index__(self) -> int:
-        if self.shape or self.dtype.kind not in "iu":  # one of (1,) keeps its axis, as in NumPy
+        if self.shape or self.dtype.kind not in "iu":  # not (1,) either, as in NumPy
             raise DTypeError(f"an index must be an integer, not {describe(self)}")
         return self.item()
 
@@ -220,8 +220,8 @@ class Tensor(NumPyBox):
     def requires_grad(self, value: bool) -> None:
         if not self.is_leaf:
             raise self._not_a_leaf("requires_grad")
-        if value and not self.requires_grad:  # a graph so far left out what it made of a constant
-            _differentiable(self.dtype, self.name)
+        if value and not self.requires_grad:  # older graphs hold it as a constant
+            _check_differentiable(self.dtype, self.name)
             self._renew("requires_grad", self.array, True)
         elif self.node is not None:
             self.node.requires_grad = self.node.keep_grad = bool(value)
@@ -280,7 +280,7 @@ class Tensor(NumPyBox):
         Raises:
             GraphError: nothing was recorded.
             SeedError: a seed that is missing, of another shape, or not finite.
-            OverwrittenError: a tensor the graph used was assigned since.
+            OverwrittenError: a tensor in the graph was assigned after it was recorded.
         """
         if self.node is None or not self.node.requires_grad:
             raise GraphError(
@@ -297,9 +297,9 @@ class Tensor(NumPyBox):
         return type(self)(self.array)
 
     def _replace(self, value: Any, own: bool = False) -> None:
-        """Give this leaf a new value; graphs that used the old one refuse to be swept.
+        """Give this leaf a new value; a sweep over a graph that used the old one will raise.
 
-        ``own``: nobody else holds the array, so that no copy is needed.
+        ``own``: nobody else holds the array, so no copy is needed.
         """
         if not self.is_leaf:
             raise self._not_a_leaf("assignment")
@@ -321,7 +321,7 @@ class Tensor(NumPyBox):
         return new.astype(self.dtype) if new.dtype != self.dtype else backend.frozen(new, own)
 
     def _renew(self, what: str, array: Any, requires_grad: bool) -> None:
-        """Give this leaf a new node: ``what`` of it is not what graphs so far recorded."""
+        """Give this leaf a new node; ``what`` changed, so graphs with the old one are invalid."""
         old, self.node = self.node, leaf(array, requires_grad, self.name)
         if old is not None:
             self.node.grad, old.overwritten = old.grad, what
@@ -392,7 +392,7 @@ class Tensor(NumPyBox):
 
     # Comparisons, and & | ^ ~ of masks, have no derivative: they return unrecorded tensors.
 
-    __eq__: Any = _unrecorded("equal")  # Any, for type checkers: that of objects gives a bool
+    __eq__: Any = _unrecorded("equal")  # Any: type checkers expect a bool, as of object
     __ne__: Any = _unrecorded("not_equal")
     __lt__, __le__ = _unrecorded("less"), _unrecorded("less_equal")
     __gt__, __ge__ = _unrecorded("greater"), _unrecorded("greater_equal")
@@ -402,7 +402,8 @@ class Tensor(NumPyBox):
     __hash__ = object.__hash__
 
     def __invert__(self) -> "Tensor":
-        return self ^ (int(~self.dtype.type(0)) if self.dtype.kind in "iu" else True)
+        all_ones = int(~self.dtype.type(0)) if self.dtype.kind in "iu" else True
+        return self ^ all_ones
 
     # --- methods, as NumPy's arrays have them ----------------------------------------------------
 
@@ -420,7 +421,7 @@ class Tensor(NumPyBox):
 
     def reshape(self, *shape: Any) -> "Tensor":
         """The same elements in another shape; one length may be -1."""
-        return ops.reshape(self, shape=_spread(shape))
+        return ops.reshape(self, shape=_unpacked(shape))
 
     @answering
     def flatten(self, start: int = 0) -> "Tensor":
@@ -431,8 +432,8 @@ class Tensor(NumPyBox):
         return ops.reshape(self, shape=(*self.shape[:start], prod(self.shape[start:])))
 
     def transpose(self, *axes: Any) -> "Tensor":
-        """The axes in another order, all of them given, as in NumPy; reversed without arguments."""
-        return ops.transpose(self, axes=_spread(axes) if axes else None)
+        """The axes in the given order, which names them all; reversed without arguments."""
+        return ops.transpose(self, axes=_unpacked(axes) if axes else None)
 
     argmax = _query("argmax", "The index of the largest element")
     argmin = _query("argmin", "The index of the smallest element")
@@ -443,6 +444,7 @@ class Tensor(NumPyBox):
         return [name for name in object.__dir__(self) if hasattr(type(self), name)]
 
 
+# names of PyTorch that Tensor lacks: the AttributeError says what to write instead
 for _name in NAMES.union(ops.__all__).difference(dir(Tensor)):
     setattr(Tensor, _name, Absent(_name))
 Fused.box = Tensor
@@ -475,7 +477,7 @@ def tensor(
     source = array_like.array if isinstance(array_like, Box) else array_like
     array = backend.as_array(source, dtype)
     if requires_grad:
-        _differentiable(array.dtype, name)
+        _check_differentiable(array.dtype, name)
     array = backend.frozen(array if device is None else backend.to_device(array, device))
     result = Tensor(array)
     if requires_grad or name:
@@ -484,12 +486,12 @@ def tensor(
 
 
 def _operand(value: Any) -> Any:
-    """What a tensor is compared with or assigned: an array, or a number as it is."""
+    """``value``, to be compared with or assigned to a tensor, as an array; numbers stay as is."""
     array = getattr(value, "array", value)
     return array if isinstance(array, (int, float)) else backend.as_array(array)
 
 
-def _differentiable(dtype: Any, name: str | None = None) -> None:
+def _check_differentiable(dtype: Any, name: str | None = None) -> None:
     if dtype.kind != "f":
         got, remedy = f"{name or 'tensor'} of dtype {dtype}", "2.0 for 2, or x.astype(float)"
         raise DTypeError(
@@ -506,12 +508,12 @@ def _rebuild(array: Any, requires_grad: bool, name: str | None, device: str, gra
 
 
 def _key(key: Any) -> Any:
-    """An index with tensors replaced by their arrays."""
+    """The index ``key`` with tensors replaced by their arrays."""
     if isinstance(key, tuple):
         return tuple(_key(part) for part in key)
     return key.array if isinstance(key, Box) else key
 
 
-def _spread(args: tuple) -> Any:
-    """``x.reshape(2, 3)`` and ``x.reshape((2, 3))`` mean the same."""
+def _unpacked(args: tuple) -> Any:
+    """The tuple ``args``, or its only element if that is a sequence: reshape(2, 3) or ((2, 3))."""
     return args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args

@@ -1,8 +1,8 @@
 """Derivatives of functions: grad, value_and_grad, vjp, jvp, hvp, jacobian. All nest freely.
 
-Each argument enters the function as a fresh node, so it can be told apart from other uses of the
-same tensor (no perturbation confusion). A sweep is recorded when its result may be differentiated
-again: when what it computed depends on something outside, an enclosing transform or a leaf.
+Each argument enters the function as a fresh node, so that its derivative includes no other use of
+the same tensor (no perturbation confusion). A sweep is recorded if its result may be differentiated
+again: if the function depends on an argument of an enclosing transform or on a leaf from outside.
 """
 
 from collections.abc import Callable
@@ -40,8 +40,8 @@ def grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     >>> mg.grad(mg.grad(lambda x: x**3))(2.0)
     tensor(12.)
     """
-    both = _with_gradient("grad", f, argnums)
-    return _made_of("grad", f, lambda *args, **kwargs: both(*args, **kwargs)[1])
+    value_and_gradient = _with_gradient("grad", f, argnums)
+    return _named("grad", f, lambda *args, **kwargs: value_and_gradient(*args, **kwargs)[1])
 
 
 def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
@@ -53,34 +53,35 @@ def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     return _with_gradient("value_and_grad", f, argnums)
 
 
-def _with_gradient(who: str, f: Callable, argnums: int | tuple[int, ...]) -> Callable:
-    """``value_and_grad``; ``who`` was called, and names the errors."""
+def _with_gradient(caller: str, f: Callable, argnums: int | tuple[int, ...]) -> Callable:
+    """``value_and_grad`` on behalf of ``caller``, which the errors name."""
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-        run = _Run(f, args, _positions(who, argnums, args), kwargs)
+        run = _Run(f, args, _positions(caller, argnums, args), kwargs)
         y = run.y
         if y.shape != ():
-            headline = f"{who}: f must return a scalar"
+            headline = f"{caller}: f must return a scalar"
             raise ShapeError(facts(headline, expected="()", got=describe(y)))
         gradients = run.pull(as_seed(None, y))
         run.close()
         return run.value, gradients if isinstance(argnums, tuple) else gradients[0]
 
-    return _made_of(who, f, value_and_gradient)
+    return _named(caller, f, value_and_gradient)
 
 
-def _made_of(who: str, f: Any, made: Callable) -> Callable:
-    """``made``, which ``who`` makes of ``f``, with a name that says so."""
-    _check_function(who, f)
-    made.__name__ = made.__qualname__ = f"{who}({getattr(f, '__name__', type(f).__name__)})"
-    return made
+def _named(transform: str, f: Any, derivative: Callable) -> Callable:
+    """``derivative`` under the name ``transform(f)``."""
+    _check_function(transform, f)
+    name = f"{transform}({getattr(f, '__name__', type(f).__name__)})"
+    derivative.__name__ = derivative.__qualname__ = name
+    return derivative
 
 
-def _check_function(who: str, f: Any) -> None:
+def _check_function(caller: str, f: Any) -> None:
     if not callable(f):
         remedy = "y.backward(), then x.grad" if isinstance(f, Tensor) else ""
         raise DTypeError(
-            facts(f"{who}: f", expected="a function of tensors", got=describe(f), remedy=remedy)
+            facts(f"{caller}: f", expected="a function of tensors", got=describe(f), remedy=remedy)
         )
 
 
@@ -107,12 +108,12 @@ def jvp(f: Callable, primals: Any, tangents: Any) -> tuple[Tensor, Tensor]:
     >>> mg.jvp(lambda x: x**2, [3.0], [1.0])
     (tensor(9.), tensor(6.))
     """
-    return _jvp("jvp", f, *_in_pairs("jvp", primals, tangents))
+    return _jvp("jvp", f, *_as_tuples("jvp", primals, tangents))
 
 
-def _jvp(who: str, f: Callable, primals: tuple, tangents: tuple) -> tuple[Tensor, Tensor]:
+def _jvp(caller: str, f: Callable, primals: tuple, tangents: tuple) -> tuple[Tensor, Tensor]:
     run = _Run(f, primals, range(len(primals)))
-    y_dot = run.push(who, tangents)
+    y_dot = run.push(caller, tangents)
     run.close()
     return run.value, y_dot
 
@@ -131,13 +132,13 @@ def hvp(f: Callable, primals: Any, tangents: Any) -> Any:
     tensor([6., 0.])
     """
     many = isinstance(primals, (tuple, list))
-    primals, tangents = _in_pairs("hvp", primals, tangents)
+    primals, tangents = _as_tuples("hvp", primals, tangents)
 
-    def derivative(i: int) -> Tensor:
-        both = _with_gradient("hvp", f, i)
-        return _jvp("hvp", lambda *xs: both(*xs)[1], primals, tangents)[1]
+    def product(i: int) -> Tensor:
+        value_and_gradient = _with_gradient("hvp", f, i)
+        return _jvp("hvp", lambda *xs: value_and_gradient(*xs)[1], primals, tangents)[1]
 
-    products = tuple(derivative(i) for i in range(len(primals)))
+    products = tuple(product(i) for i in range(len(primals)))
     return products if many else products[0]
 
 
@@ -160,17 +161,21 @@ def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
         blocks = []
         for k, i in enumerate(positions):
             shape = (*y.shape, *run.args[i].shape)
-            column = [row[k] for row in rows]
-            empty = xp.zeros(shape, dtype=y.dtype)
-            blocks.append(ops.reshape(ops.stack(column), shape=shape) if rows else Tensor(empty))
+            if rows:
+                blocks.append(ops.reshape(ops.stack([row[k] for row in rows]), shape=shape))
+            else:
+                blocks.append(Tensor(xp.zeros(shape, dtype=y.dtype)))
         run.close()
         return tuple(blocks) if isinstance(argnums, tuple) else blocks[0]
 
-    return _made_of("jacobian", f, all_derivatives)
+    return _named("jacobian", f, all_derivatives)
 
 
 class _Run:
-    """One recorded call of ``f`` with fresh nodes for the arguments to differentiate."""
+    """One recorded call of ``f`` with fresh nodes for the arguments to differentiate.
+
+    ``outer``: whether the surrounding context records; ``record``: whether sweeps must be recorded.
+    """
 
     def __init__(self, f: Callable, args: tuple, positions: Any, kwargs: dict | None = None):
         _check_function("a function to differentiate", f)
@@ -179,7 +184,7 @@ class _Run:
         for i in positions:
             arg = args[i]
             if isinstance(arg, Tensor) and arg.requires_grad and self.outer:
-                self.args[i] = ops.positive(arg)
+                self.args[i] = ops.positive(arg)  # a fresh node that stays in the outer graph
                 continue
             name = arg.name if isinstance(arg, Tensor) else None
             with naming(f"argument {i}"):
@@ -196,20 +201,20 @@ class _Run:
         if not isinstance(self.y, Tensor):
             got = type(self.y).__name__
             raise GraphError(facts("a function to differentiate", expected="one Tensor", got=got))
-        self.record = self.outer and self._depends_on_more()
+        self.record = self.outer and self._depends_on_outside()
 
     @property
     def value(self) -> Tensor:
-        """The result; without its history where nothing outside could ask for it."""
+        """The result; detached if nothing outside can ask for its derivative."""
         return self.y if self.record else self.y.detach()
 
-    def _depends_on_more(self) -> bool:
-        """Whether a leaf other than the fresh ones requires a gradient of the result."""
+    def _depends_on_outside(self) -> bool:
+        """Whether the result depends on a node with ``requires_grad`` besides the fresh ones."""
         if self.y.node is None:
             return False
-        fresh, since = set(self.nodes), min((node.index for node in self.nodes), default=inf)
+        fresh, oldest = set(self.nodes), min((node.index for node in self.nodes), default=inf)
         return any(
-            node.requires_grad and (node.index < since or (node.op is None and node not in fresh))
+            node.requires_grad and (node.index < oldest or (node.op is None and node not in fresh))
             for node in ancestors(self.y.node, self.nodes)
         )
 
@@ -221,42 +226,44 @@ class _Run:
 
     def pull(self, seed: Any) -> tuple[Tensor, ...]:
         """Cotangents of the arguments for the cotangent ``seed`` of the result."""
-        found: dict = {}
+        cotangents: dict = {}
         if self.y.node is not None and self.y.node.requires_grad:
             record = self.record or (self.outer and isinstance(seed, Tensor) and seed.requires_grad)
             with setting(recording=record):
                 boxed = seed if isinstance(seed, Tensor) else label(Tensor(seed), "seed")
-                found = backward_sweep(
+                cotangents = backward_sweep(
                     self.y.node, boxed if record else boxed.array, self.nodes, record
                 )
-        return tuple(_wrapped(found.get(node), node.value) for node in self.nodes)
+        return tuple(_as_tensor(cotangents.get(node), node.value) for node in self.nodes)
 
-    def push(self, who: str, tangents: tuple) -> Tensor:
-        """Tangent of the result for the ``tangents`` of the arguments; ``who`` names the errors."""
-        with naming(f"{who}: tangents"):
+    def push(self, caller: str, tangents: tuple) -> Tensor:
+        """Tangent of the result for the ``tangents`` of the arguments; errors name ``caller``."""
+        with naming(f"{caller}: tangents"):
             boxes = [t if isinstance(t, Tensor) else tensor(t) for t in tangents]
         for i, (box, node) in enumerate(zip(boxes, self.nodes, strict=True)):
-            backend.check_place(f"{who}: tangent", box.array, node.value)
+            backend.check_place(f"{caller}: tangent", box.array, node.value)
             if tuple(box.shape) != tuple(node.value.shape):
                 got = f"{tuple(box.shape)} for argument {i}"
                 expected = f"the shape {tuple(node.value.shape)} of its primal"
-                raise ShapeError(facts(f"{who}: tangent", expected=expected, got=got))
+                raise ShapeError(facts(f"{caller}: tangent", expected=expected, got=got))
         record = self.record or (self.outer and any(box.requires_grad for box in boxes))
-        dots = {n: ops.astype(b, dtype=n.value.dtype) if b.dtype != n.value.dtype else b
-                for n, b in zip(self.nodes, boxes, strict=True)}  # fmt: skip
-        found = None
+        dots: dict = {}
+        for node, box in zip(self.nodes, boxes, strict=True):
+            dtype = node.value.dtype
+            dot = box if box.dtype == dtype else ops.astype(box, dtype=dtype)
+            dots[node] = dot if record else dot.array
+        y_dot = None
         if self.y.node is not None and self.y.node.requires_grad:
             with setting(recording=record):
-                raw = {node: dot if record else dot.array for node, dot in dots.items()}
-                found = forward_sweep(self.y.node, raw, record)
-        return _wrapped(found, self.y.array)
+                y_dot = forward_sweep(self.y.node, dots, record)
+        return _as_tensor(y_dot, self.y.array)
 
 
-def _wrapped(found: Any, array: Any) -> Tensor:
-    """What a sweep found for ``array``, as a tensor; None is zero."""
-    if isinstance(found, Tensor):
-        return found
-    return Tensor(backend.zeros_like(array) if found is None else found)
+def _as_tensor(derivative: Any, array: Any) -> Tensor:
+    """The result of a sweep for ``array`` as a tensor; None is zero."""
+    if isinstance(derivative, Tensor):
+        return derivative
+    return Tensor(backend.zeros_like(array) if derivative is None else derivative)
 
 
 def _seed(y_bar: Any, y: Tensor) -> Any:
@@ -266,19 +273,20 @@ def _seed(y_bar: Any, y: Tensor) -> Any:
     return as_seed(y_bar, y)
 
 
-def _in_pairs(who: str, primals: Any, tangents: Any) -> tuple[tuple, tuple]:
-    """Both as tuples of one length."""
+def _as_tuples(caller: str, primals: Any, tangents: Any) -> tuple[tuple, tuple]:
+    """Both as tuples; UsageError unless they have the same length, at least 1."""
     xs, dots = (v if isinstance(v, (tuple, list)) else (v,) for v in (primals, tangents))
     if len(xs) != len(dots) or not xs:
         got = f"{len(dots)} for {len(xs)} primals"
-        raise UsageError(facts(f"{who}: tangents", expected="one per primal", got=got))
+        raise UsageError(facts(f"{caller}: tangents", expected="one per primal", got=got))
     return tuple(xs), tuple(dots)
 
 
-def _positions(who: str, argnums: int | tuple[int, ...], args: tuple) -> tuple[int, ...]:
+def _positions(caller: str, argnums: int | tuple[int, ...], args: tuple) -> tuple[int, ...]:
+    """``argnums`` as a tuple of positions in ``args``, none negative; UsageError outside of it."""
     positions = argnums if isinstance(argnums, tuple) else (argnums,)
     if not all(hasattr(i, "__index__") and -len(args) <= i < len(args) for i in positions):
         expected = "the position of an argument, or a tuple of them"
         got = f"{argnums} for {len(args)} arguments"
-        raise UsageError(facts(f"{who}: argnums", expected=expected, got=got))
+        raise UsageError(facts(f"{caller}: argnums", expected=expected, got=got))
     return tuple(i % len(args) for i in positions)
