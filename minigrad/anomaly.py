@@ -21,7 +21,7 @@ _LOOP = str(Path(__file__).with_name("train") / "loop.py")
 class Origin:
     """Where an op was called, and fingerprints of the arrays its node keeps."""
 
-    where: str  # file:line; "" in training, where no line of a user called it
+    where: str  # file:line; "" inside the training loop, where no user code called it
     fingerprints: tuple[int, ...]
 
 
@@ -48,7 +48,8 @@ class _Anomaly(Observer):
             node.origin = Origin(where, _fingerprints(node))
         for i, x in enumerate(inputs):
             parent = node.parents[i] if node is not None else None
-            if (parent is None or parent.op is None) and "nan" in _bad(x):
+            is_from_outside = parent is None or parent.op is None
+            if is_from_outside and "nan" in _bad(x):
                 name = parent.name if parent is not None and parent.name else f"input {i}"
                 raise _anomaly(f"{op.name}: {name} holds {_bad(x)}", _bad(x), _at(where))
         kinds = _bad(value)
@@ -114,7 +115,7 @@ def _fingerprints(node: Node) -> tuple[int, ...]:
 
 
 def _caller() -> str:
-    """``file:line`` of the nearest call from outside this package, within a net that trains."""
+    """``file:line`` of the innermost call from outside this package; "" in the training loop."""
     frame = sys._getframe(1)
     while frame.f_back is not None and is_ours(frame):
         if frame.f_code.co_filename == _LOOP:

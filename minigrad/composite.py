@@ -1,4 +1,4 @@
-"""Composites: functions of ops that a drawing shows as one card, and names for what is inside."""
+"""Composites: functions of ops that a drawing shows as one card; names for the values inside."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from minigrad.errors import MinigradError, describe, from_operands
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Composite(Declared):
-    """An ordinary function of ops with a name in the literature: no rule, but a scope."""
+    """An ordinary function of ops with a name in the literature: it has a scope, but no rule."""
 
     def __call__(self, *args: Any, **params: Any) -> Any:
         if len(args) != self.arity or args[-1] is None:
@@ -41,13 +41,13 @@ def composite(**fields: Any) -> Callable[[Callable], Composite]:
 def label(box: Any, name: str) -> Any:
     """Name an intermediate value for drawings; plain arrays pass through untouched."""
     if isinstance(box, Box):
-        box.node = box.node or leaf(box.array)  # one that was not recorded is a constant
+        box.node = box.node or leaf(box.array)  # without a node it is a constant
         box.node.name = name
     return box
 
 
 def constant(array: Any, name: str, x: Any) -> Any:
-    """``array`` beside the operand ``x``: a box as that is, and drawn inside of what runs."""
+    """``array`` for use with ``x``: a named box in the current scope if ``x`` is a box."""
     if not isinstance(x, Box):
         return array
     box = label(type(x)(array), name)

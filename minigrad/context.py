@@ -1,4 +1,4 @@
-"""What is current in a thread or asyncio task: whether ops are recorded, the scope, who watches."""
+"""The context of a thread or asyncio task: whether ops are recorded, the scope, the observer."""
 
 from contextlib import ContextDecorator
 from contextvars import ContextVar
@@ -8,14 +8,14 @@ from typing import Any
 
 from minigrad.errors import UsageError, facts
 
-_PAUSING = isgeneratorfunction, iscoroutinefunction, isasyncgenfunction
+_IS_PAUSING = isgeneratorfunction, iscoroutinefunction, isasyncgenfunction
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Scope:
     """One run of a composite (``batch_norm``) or of a named block inside it.
 
-    ``operands`` are the nodes of what it was called with; of a composite, None for a plain array.
+    ``operands`` are the nodes of its operands; a composite has None for a plain array.
     ``module`` is a weak reference to the layer or model that runs: a graph keeps no model alive.
     """
 
@@ -25,19 +25,19 @@ class Scope:
     module: Any = None
 
     def path(self) -> list["Scope"]:
-        """The scopes around this one and itself, outermost first."""
+        """The enclosing scopes and this one, outermost first."""
         return [*(self.parent.path() if self.parent else []), self]
 
 
 @dataclass(slots=True)
 class Context:
-    """What an op call looks up; replaced as a whole, never changed."""
+    """The state that an op call looks up; replaced as a whole, never changed."""
 
     recording: bool = True
     scope: Scope | None = None
     observer: Any = None  # an ``observer.Observer``
-    journal: list | None = None  # (tensor, array, node) before each assignment, to undo them
-    outer: "Context | None" = None  # the one to go back to; None: the default
+    journal: list | None = None  # (tensor, array, node) before each assignment, for undo
+    outer: "Context | None" = None  # the context to restore; None: the default
 
 
 _DEFAULT = Context()
@@ -47,7 +47,7 @@ CURRENT = ContextVar("minigrad", default=_DEFAULT)
 class setting(ContextDecorator):
     """Change fields of the current context inside a ``with`` block or a decorated function.
 
-    An object keeps nothing of the blocks it is in: threads, tasks and nested blocks may share it.
+    It stores nothing about the blocks that use it: threads, tasks and nested blocks may share one.
     """
 
     def __init__(self, **values: Any):
@@ -69,9 +69,9 @@ class setting(ContextDecorator):
         CURRENT.set(CURRENT.get().outer or _DEFAULT)
 
     def __call__(self, function: Any) -> Any:
-        if any(kind(function) for kind in _PAUSING):
+        if any(is_pausing(function) for is_pausing in _IS_PAUSING):
             got = f"the generator or coroutine {function.__qualname__}, whose body runs later"
-            expected = "a function; inside of others, a `with` block between two pauses"
+            expected = "a function; in a generator or coroutine, a `with` block without a pause"
             raise UsageError(facts("decorator of the context", expected=expected, got=got))
         return super().__call__(function)
 
@@ -80,7 +80,7 @@ def no_grad(function: Any = None) -> Any:
     """Record nothing in a ``with no_grad():`` block, or in a function decorated with ``@no_grad``.
 
     Raises:
-        UsageError: it decorates a generator or a coroutine, whose body runs when it is over.
+        UsageError: it decorates a generator or a coroutine, whose body would run after it ended.
     """
     context = setting(recording=False)
     return context if function is None else context(function)

@@ -1,4 +1,4 @@
-"""What an op or a composite says about itself; read by checker, tests, reference and pictures."""
+"""The declaration of an op or composite; read by the checker, tests, reference and drawings."""
 
 import functools
 import inspect
@@ -11,7 +11,7 @@ from minigrad.errors import DTypeError, UsageError
 
 @dataclass(frozen=True)
 class Domain:
-    """The interval on which an input is checked, and what is special in it.
+    """The interval on which an input is checked, and its special points.
 
     ``kinks`` are points where the derivative jumps; ``distinct`` asks for values without ties
     (a tie is a kink, too); ``kind`` is ``"bool"`` or ``"index"`` for an input without derivative.
@@ -34,7 +34,7 @@ class Case:
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Declared:
-    """What ops and composites share: documentation that feeds the reference and the pictures."""
+    """Base of ops and composites: a forward function with the facts that describe it."""
 
     forward: Callable
     formula: str  # LaTeX, y = ...
@@ -47,16 +47,16 @@ class Declared:
         wrapper: Any = self
         functools.update_wrapper(wrapper, self.forward)  # __doc__, __module__ and the like
         self.name: str = self.forward.__name__
-        kinds = [p for p in inspect.signature(self.forward).parameters.values() if p.name != "xp"]
-        self.words = [p.name for p in kinds if p.kind is p.KEYWORD_ONLY]
-        variadic = any(p.kind is p.VAR_POSITIONAL for p in kinds)
-        self.arity = None if variadic else len(kinds) - len(self.words)
-        given = [p for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
-        self.least = len(given)  # operands that must be given; those after them may be left out
-        self.__signature__ = inspect.Signature(kinds)
-        known = REGISTRY.get(self.name)
-        if known is not None and known.__module__ != self.__module__:
-            raise UsageError(f"{self.name}: declared before, in {known.__module__}")
+        params = [p for p in inspect.signature(self.forward).parameters.values() if p.name != "xp"]
+        self.words = [p.name for p in params if p.kind is p.KEYWORD_ONLY]
+        is_variadic = any(p.kind is p.VAR_POSITIONAL for p in params)
+        self.arity = None if is_variadic else len(params) - len(self.words)  # number of operands
+        required = [p for p in params if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+        self.least = len(required)  # operands after these may be left out
+        self.__signature__ = inspect.Signature(params)
+        earlier = REGISTRY.get(self.name)
+        if earlier is not None and earlier.__module__ != self.__module__:
+            raise UsageError(f"{self.name}: declared before, in {earlier.__module__}")
         REGISTRY[self.name] = self
 
     def domain_of(self, i: int) -> Domain:
@@ -64,15 +64,15 @@ class Declared:
         return self.domain[min(i, len(self.domain) - 1)]
 
     def checked_on(self) -> list[tuple[str, str]]:
-        """Each input, and what the checks draw it from: ``("x", "[-3, 3]")``."""
+        """Each input with the values it is checked on: ``("x", "[-3, 3]")``."""
         names = [name for name in self.__signature__.parameters if name not in self.words]
-        found = []
+        checked = []
         for i, name in enumerate(names):
             domain = self.domain_of(i)
             text = {"bool": "booleans", "index": "integers"}.get(domain.kind)
             text = text or f"[{domain.low:g}, {domain.high:g}]"
-            found.append((name, f"{text}{' without ties' if domain.distinct else ''}"))
-        return found
+            checked.append((name, f"{text}{' without ties' if domain.distinct else ''}"))
+        return checked
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__.lower()} {self.name}>"
@@ -81,9 +81,12 @@ class Declared:
         return self.name  # pickled by reference, like a function
 
     def bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
-        """Accept NumPy's calls: operands by keyword, parameters by position, variadic sequences."""
+        """Bind a call as NumPy allows it: ``(operands, parameters)`` in the form the op needs.
+
+        Operands may be given by keyword, parameters by position, variadic operands as a sequence.
+        """
         n, names = self.arity, list(self.__signature__.parameters)
-        while n is not None and len(args) < n and names[len(args)] in params:
+        while n is not None and len(args) < n and names[len(args)] in params:  # sum(x=a)
             params = dict(params)
             args = (*args, params.pop(names[len(args)]))
         if n is None:  # concatenate([a, b], 1), einsum("ij->i", a)
@@ -92,7 +95,7 @@ class Declared:
             if not args or not isinstance(args[0], (list, tuple)):
                 return args, params
             n, args = len(args[0]), (*args[0], *args[1:])
-        extra = args[n:]
+        extra = args[n:]  # parameters by position: sum(a, 0)
         if len(args) < self.least or len(extra) > len(self.words):
             missing = [name for name in names[len(args) : self.least] if name not in params]
             got = ", ".join(f"no {name}" for name in missing) or f"{len(args)} positional arguments"
@@ -102,7 +105,7 @@ class Declared:
             raise DTypeError(f"{self.name}: {', '.join(sorted(twice))} given twice")
         args = args[:n]
         while n == self.arity and len(args) > self.least and args[-1] is None:
-            args = args[:-1]  # left out, as if it were not named
+            args = args[:-1]  # None means left out
         return args, {**given, **params}
 
 

@@ -1,8 +1,8 @@
-"""The binary operators of boxes: op calls without what two ordinary operands do not need.
+"""The binary operators of boxes: a fast path for op calls with two ordinary operands.
 
-A graph of scalars spends most of its time in calling ops. ``Op.__call__`` takes operands of any
-number and kind; here two are unrolled, in half the time. Whatever is unusual is left to it: it
-alone knows about constants, sequences and observers, and words the errors.
+A graph of scalars spends most of its time in calling ops. ``Op.__call__`` accepts operands of any
+number and kind; the fast path handles two boxes, or a box and a number, in half the time. All else
+(constants, sequences, observers, errors) is left to ``Op.__call__``.
 """
 
 from collections.abc import Callable
@@ -37,10 +37,10 @@ def binary(op: Op) -> tuple[Callable, Callable]:
 
 
 def in_place(operator: Callable) -> Callable:
-    """``w -= step``: means ``w = w - step``, but under ``no_grad`` a leaf is assigned, too.
+    """``w -= step`` rebinds ``w`` to ``w - step``; under ``no_grad`` it assigns to a leaf ``w``.
 
-    That is a parameter, frozen or not, a buffer, and what else has a node, but no mere value. A
-    step of a leaf that has a gradient, outside ``no_grad``, would change nothing: it is refused.
+    Leaves are parameters (frozen or not), buffers and whatever else has a node; other values are
+    rebound. Outside ``no_grad`` an update of a leaf that has a gradient would be lost: GraphError.
     """
 
     def assigned(self: Any, other: Any) -> Any:
@@ -62,7 +62,7 @@ def in_place(operator: Callable) -> Callable:
 
 
 def _recorded(op: Op, box: Box, inputs: tuple, parents: tuple) -> Any:
-    """``op(*inputs)``, boxed as ``box`` is; None where ``Op.__call__`` must decide.
+    """``op(*inputs)`` as a box like ``box``; None if the call must take the slow path.
 
     Args:
         op: takes two operands, has no parameters, and keeps no cache.
@@ -73,7 +73,7 @@ def _recorded(op: Op, box: Box, inputs: tuple, parents: tuple) -> Any:
     context, xp = CURRENT.get(), MODULES.get(box.array.__class__, WEAK)
     p, q = parents
     if (
-        xp is WEAK  # an array of a library that was not looked up yet
+        xp is WEAK  # an array whose library is not registered yet
         or not context.recording
         or context.observer is not None
         or not ((p is not None and p.requires_grad) or (q is not None and q.requires_grad))

@@ -1,4 +1,4 @@
-"""What functions of NumPy do with tensors: ``np.exp(x)`` and ``np.sum(x)`` are the ops."""
+"""NumPy's functions applied to tensors: ``np.exp(x)`` and ``np.sum(x)`` call the ops."""
 
 import operator
 from collections.abc import Callable
@@ -15,20 +15,20 @@ _RELATIONS: dict[str, Callable] = {
     "greater": operator.gt, "greater_equal": operator.ge,
     "bitwise_and": operator.and_, "bitwise_or": operator.or_, "bitwise_xor": operator.xor,
 }  # fmt: skip
-QUERIES = frozenset(  # they drop no derivative: their results have none
+QUERIES = frozenset(  # functions without a derivative: plain arrays lose nothing
     ["all", "allclose", "any", "argmax", "argmin", "argsort", "array2string", "array_equal",
      "array_repr", "array_str", "count_nonzero", "empty_like", "isclose", "isfinite", "isinf",
      "isnan", "ndim", "ones_like", "result_type", "save", "savetxt", "savez", "shape", "size",
      "zeros_like"]
 )  # fmt: skip
-_UNLIKE = {"cholesky": "reads the lower triangle; minigrad.ops.cholesky takes the symmetric part"}
+_DIFFERS = {"cholesky": "reads the lower triangle; minigrad.ops.cholesky takes the symmetric part"}
 
 
 class _OfClass:
-    """An attribute that only the class has: objects say None.
+    """An attribute that is a function on the class and None on its instances.
 
-    NumPy asks the class of an operand for ``__array_ufunc__``. CuPy, whose ufuncs take no tensors,
-    asks the operand, and leaves ``cupy_array * tensor`` to the tensor where it is None.
+    NumPy looks up ``__array_ufunc__`` on the class of an operand. CuPy, whose ufuncs take no
+    tensors, looks it up on the operand; None makes it leave ``cupy_array * tensor`` to the tensor.
     """
 
     def __init__(self, function: Callable):
@@ -39,41 +39,41 @@ class _OfClass:
 
 
 class NumPyBox(Box):
-    """A box with operators that functions of NumPy take, ufuncs among them."""
+    """A box that NumPy's functions accept, ufuncs included."""
 
     __slots__ = ()
 
     def __array_function__(self, func: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
-        """``numpy.f(tensor)`` is the op of that name; what would drop a graph is refused."""
-        if func.__name__ in REGISTRY and func.__name__ not in _UNLIKE:
+        """``numpy.f(tensor)`` calls the op of that name; DTypeError if a graph would be lost."""
+        if func.__name__ in REGISTRY and func.__name__ not in _DIFFERS:
             op: Any = REGISTRY[func.__name__]
             return op(*args, **kwargs)
-        return _plainly(func, f"{func.__module__}.", func.__name__, args, kwargs)
+        return _on_arrays(func, f"{func.__module__}.", func.__name__, args, kwargs)
 
     @_OfClass
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        """The same of ufuncs; ``ndarray < tensor``, which calls one, is what ``tensor >`` is."""
+        """The same for ufuncs. ``ndarray < tensor`` calls one, too: it becomes a comparison."""
         name = ufunc.__name__
         if method != "__call__":
-            return _plainly(getattr(ufunc, method), "numpy.", f"{name}.{method}", args, kwargs)
+            return _on_arrays(getattr(ufunc, method), "numpy.", f"{name}.{method}", args, kwargs)
         if name in REGISTRY and not kwargs:
             op: Any = REGISTRY[name]
             return op(*args)
         if name in _RELATIONS and not kwargs:
             x, y = args
             return _RELATIONS[name](x if isinstance(x, Box) else type(self)(as_array(x)), y)
-        return _plainly(ufunc, "numpy.", name, args, kwargs)
+        return _on_arrays(ufunc, "numpy.", name, args, kwargs)
 
 
-def _plainly(func: Callable, prefix: str, name: str, args: tuple, kwargs: dict) -> Any:
-    """What ``func`` makes of the arrays of tensors; DTypeError where that would drop a graph."""
+def _on_arrays(func: Callable, prefix: str, name: str, args: tuple, kwargs: dict) -> Any:
+    """Call ``func`` on the arrays of the tensors; DTypeError if that would drop a graph."""
     if name not in QUERIES and any(map(tracked, (*args, *kwargs.values()))):
         full, words = prefix + name, ", ".join(kwargs)
-        reason = _UNLIKE.get(name) or (f"is none with {words}" if name in REGISTRY else "is none")
+        reason = _DIFFERS.get(name) or (f"is none with {words}" if name in REGISTRY else "is none")
         remedy = f"use an op of minigrad.ops, or {full}(x.numpy())"
         got = f"{full}, which {reason}"
         raise DTypeError(facts("a tensor with a graph", expected="an op", got=got, remedy=remedy))
-    return func(*map(_plain, args), **{key: _plain(value) for key, value in kwargs.items()})
+    return func(*map(_arrays, args), **{key: _arrays(value) for key, value in kwargs.items()})
 
 
 def tracked(value: Any) -> bool:
@@ -83,7 +83,7 @@ def tracked(value: Any) -> bool:
     return isinstance(value, Box) and value.node is not None and value.node.requires_grad
 
 
-def _plain(value: Any) -> Any:
+def _arrays(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value))
+        return type(value)(map(_arrays, value))
     return read_only(value.array) if isinstance(value, Box) else value
