@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, refused where they are not what they should be."""
+"""Files: atomic writes, and the error for a file that is not as expected."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from minigrad.errors import DataError, UsageError, facts
 
 
 def make_folder(path: Path, what: str) -> None:
-    """Make the folder ``path`` and see that it can be written; UsageError about ``what`` if not."""
+    """Make the folder ``path`` if needed; UsageError about ``what`` unless it is writable."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=path):
@@ -23,17 +23,17 @@ def make_folder(path: Path, what: str) -> None:
 
 
 def write(path: str | os.PathLike, content: bytes | str) -> None:
-    """Write ``content`` so that ``path`` is at every moment the old file or the new one, whole.
+    """Write ``content`` atomically: at every moment ``path`` is the complete old or new file.
 
-    Text is written as UTF-8. A link stays one; what is no regular file, such as /dev/stdout or a
-    pipe, is written to as it is.
+    Text is written as UTF-8. A symbolic link stays a link. To a path that is not a regular file,
+    such as /dev/stdout or a pipe, ``content`` is written directly.
     """
     path = Path(os.path.realpath(path))
     content = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return
-    # threads share a process id; a name may have 255 bytes, a letter 4
+    # a uuid, as threads share a process id; 50 letters of up to 4 bytes: a name may have 255 bytes
     temporary = path.with_name(f".{path.name[:50]}.{uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -43,7 +43,7 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
         if path.exists():
             shutil.copymode(path, temporary)
         os.replace(temporary, path)
-    except OSError as error:  # it names no file, or the temporary one, for which nobody asked
+    except OSError as error:  # name `path`, not the temporary file
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         with suppress(OSError):
@@ -51,5 +51,5 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
 
 
 def corrupt(path: Path, expected: Any, got: Any, remedy: str = "") -> DataError:
-    """The error for a file that is not what it should be."""
+    """The error for the file ``path``, whose content is not as expected."""
     return DataError(facts(f"{path}: refused", expected=expected, got=got, remedy=remedy))

@@ -1,4 +1,4 @@
-"""The interface of what watches op calls and rules: ``anomaly_mode`` and the stepper."""
+"""The interface of observers of op calls and rules, such as ``anomaly_mode`` and the stepper."""
 
 import os
 from pathlib import Path
@@ -11,21 +11,21 @@ _PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 class Observer:
-    """Set as ``observer`` of the context by ``context.setting``; by default it does nothing."""
+    """Installed with ``context.setting(observer=...)``; these methods do nothing."""
 
     def called(self, op: Any, inputs: list, value: Any, node: Node | None) -> None:
-        """``op(*inputs)`` gave ``value``; ``node`` is None where nothing was recorded."""
+        """``op(*inputs)`` returned ``value``; ``node`` is None if the call was not recorded."""
 
     def pulling(self, node: Node, y_bar: Any) -> None:
         """The vjp rule of ``node`` is about to run on the complete cotangent ``y_bar``."""
 
     def pulled(self, node: Node, i: int, raw: Any, x_bar: Any, total: Any) -> None:
-        """``raw`` became ``x_bar``, un-broadcast, of input i; ``total`` is its running sum."""
+        """``raw``, un-broadcast to ``x_bar``, was added for input ``i``; the sum is ``total``."""
 
     def pushed(self, node: Node, x_dots: list, y_dot: Any) -> None:
-        """The jvp rule of ``node`` made the tangent ``y_dot`` of the tangents ``x_dots``."""
+        """The jvp rule of ``node`` computed the tangent ``y_dot`` from the tangents ``x_dots``."""
 
 
 def is_ours(frame: FrameType) -> bool:
-    """Whether its code is of this package: who calls an op stands outside."""
+    """Whether the code of ``frame`` is in this package; the caller of an op is outside of it."""
     return frame.f_code.co_filename.startswith(_PACKAGE)

@@ -1,7 +1,7 @@
 """A pytest plugin: the fixtures ``gradcheck`` and ``device``; the option ``--minigrad-device``.
 
-Installed as the module ``pytest_minigrad``: every pytest where minigrad is installed loads it, and
-inside the package it would load the engine and NumPy, too.
+Installed as the separate module ``pytest_minigrad``: every pytest run in an environment with
+minigrad loads it, and as a part of the package it would load the engine and NumPy, too.
 """
 
 import importlib
@@ -13,14 +13,14 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("minigrad")
-    # a name of its own: many a project that has minigrad installed has a --device, too
-    what = "where gradients are checked: cpu, cuda"
-    group.addoption("--minigrad-device", default="cpu", help=what)
+    # with a prefix, because many projects have a --device of their own
+    text = "where gradients are checked: cpu, cuda"
+    group.addoption("--minigrad-device", default="cpu", help=text)
 
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
-    """The device that ``--minigrad-device`` names; where it is not, the test is skipped."""
+    """The device that ``--minigrad-device`` names; the test is skipped if it is not available."""
     name = str(request.config.getoption("--minigrad-device"))
     reason = importlib.import_module("minigrad.backend").unavailable(name)
     if reason:
@@ -31,4 +31,4 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def gradcheck() -> Callable[..., Any]:
     """``minigrad.verify.assert_gradients``: fails the test with a readable report."""
-    return importlib.import_module("minigrad.verify").assert_gradients  # only where it is used
+    return importlib.import_module("minigrad.verify").assert_gradients  # loaded only if used

@@ -1,4 +1,4 @@
-"""The seed of a sweep: what a caller gives as the cotangent of a result, checked."""
+"""Checks of a seed: the cotangent of a result, given by the caller of a backward sweep."""
 
 from typing import Any
 
@@ -26,17 +26,17 @@ def as_seed(seed: Any, y: Box) -> Any:
     elif array.dtype.kind not in "fiub":
         got = f"dtype {array.dtype}"
     else:
-        if is_box and array.dtype == y.dtype:  # it never changes: look once
+        if is_box and array.dtype == y.dtype:  # it never changes: its node keeps the verdict
             node = seed.node = seed.node or leaf(array)
-        else:  # an array of a caller may change, and another dtype may not hold it
+        else:  # a caller's array may change, and a cast may overflow
             with np.errstate(over="ignore"):
                 array = backend.frozen(xp.asarray(array, dtype=y.dtype))
             node = leaf(array)
-        lost = 0 if node.is_finite else backend.count_not_finite(array)
-        node.is_finite = not lost
+        bad = 0 if node.is_finite else backend.count_not_finite(array)
+        node.is_finite = not bad
         if node.is_finite:
             return array
-        got = f"{lost} of {array.size} elements nan or inf in {y.dtype}"
+        got = f"{bad} of {array.size} elements nan or inf in {y.dtype}"
     expected = f"finite numbers of shape {tuple(y.shape)} that {y.dtype} can hold"
     raise SeedError(facts("backward: seed", expected=expected, got=got, remedy=remedy))
 

@@ -1,8 +1,8 @@
 """Special functions that NumPy lacks, vectorized for any array library.
 
-erf and erfc by the rational approximations of W. J. Cody, "Rational Chebyshev approximations for
+erf and erfc use the rational approximations of W. J. Cody, "Rational Chebyshev approximations for
 the error function", Math. Comp. 23(107), 1969, 631-637: three intervals of |x|, each to 1e-18.
-float32 has one polynomial for all of erfc. Large arrays of NumPy are computed block by block.
+In float32 one polynomial serves all of erfc. Large NumPy arrays are computed block by block.
 """
 
 import functools
@@ -29,15 +29,15 @@ _P = (1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1,
 _Q = (1.0, 2.56852019228982242e0, 1.87295284992346725e0,
       5.27905102951428412e-1, 6.05183413124413191e-2, 2.33520497626869185e-3)  # fmt: skip
 _INV_SQRT_PI = 0.5641895835477562869
-# erfc(x) = exp(-x^2) * t * E(t) with t = 1 / (1 + x/2), for 0 <= x <= 10.2 to 4.4e-8 of it: the
-# polynomial whose largest relative error is the least
+# erfc(x) = exp(-x^2) * t * E(t) with t = 1 / (1 + x/2), for 0 <= x <= 10.2: the polynomial E with
+# the smallest maximum relative error, 4.4e-8
 ERFC_32 = (-0.059121132099, 0.284831493, -0.48773537043, 0.27868486038, -0.027054783657,
            0.20286996797, 0.24305710063, 0.28238177493, 0.28208604622)  # fmt: skip
 BLOCK = 16384  # elements that stay in the first-level cache from one pass to the next
 
 
 def _in_blocks(function: Callable) -> Callable:
-    """``function(xp, x)``, elementwise, of so many elements at once as stay in cache."""
+    """Apply the elementwise ``function(xp, x)`` to a NumPy array in blocks that stay in cache."""
 
     @functools.wraps(function)
     def run(xp: Any, x: Any) -> Any:
@@ -50,8 +50,8 @@ def _in_blocks(function: Callable) -> Callable:
             op_dtypes=[x.dtype, x.dtype],
             buffersize=BLOCK,
         ) as blocks:
-            for part, y in blocks:
-                y[...] = function(xp, part)
+            for x_block, y_block in blocks:
+                y_block[...] = function(xp, x_block)
             return blocks.operands[1]
 
     return run
@@ -66,7 +66,7 @@ def _polynomial(coefficients: tuple[float, ...], x: Any) -> Any:
 
 
 def _wide(xp: Any, x: Any) -> Any:
-    """float16 would overflow in the polynomials."""
+    """``x``, float16 cast to float32, as it would overflow in the polynomials."""
     return x.astype(xp.float32) if x.dtype.itemsize < 4 else x
 
 
@@ -77,13 +77,15 @@ def _small(x: Any) -> Any:
 
 def _tail(xp: Any, a: Any) -> Any:
     """erfc(a) for a >= 0.46875; for a >= 0 in float32."""
-    # e^-(a^2) of a rounded a^2 would have its error: the rest is found with a head of few digits
+    # The rounding error of a^2 would become a relative error of exp(-a^2), so it is corrected to
+    # first order. head has so few digits that head^2 is exact; a^2 = head^2 + (a-head)(a+head).
     head, square = xp.trunc(a * 256) / 256, a * a
-    rest = head * head - square + (a - head) * (a + head)
-    gauss = xp.exp(-square) * (1 - rest)
+    rounding_error = head * head - square + (a - head) * (a + head)  # a^2 - square
+    gauss = xp.exp(-square) * (1 - rounding_error)
     if a.dtype == np.float32:
         return gauss * _ratio(a)
-    near = _polynomial(_C, middle := xp.minimum(a, 4.0)) / _polynomial(_D, middle)
+    middle = xp.minimum(a, 4.0)
+    near = _polynomial(_C, middle) / _polynomial(_D, middle)
     if xp is np and (a <= 4.0).all():
         return gauss * near
     large = xp.maximum(a, 4.0)
@@ -122,7 +124,7 @@ def erfc(xp: Any, x: Any) -> Any:
 
 
 def normal(xp: Any, x: Any) -> tuple[Any, Any]:
-    """The normal distribution function of ``x``, and ``e^(-x^2/2)``, in the dtype of ``x``."""
+    """The normal cumulative distribution at ``x``, and ``e^(-x^2/2)``, in the dtype of ``x``."""
     dtype, x = x.dtype, _wide(xp, x)
     gauss = xp.exp(-0.5 * x * x)
     if x.dtype == np.float32:

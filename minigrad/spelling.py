@@ -1,4 +1,7 @@
-"""What to write for a name of PyTorch, or of an op, that is asked for where there is none."""
+"""Missing attributes: an error that says what to write for a name of PyTorch, or of an op.
+
+For ``x.view(3)``: ``'Tensor' object has no attribute 'view'; write x.reshape(shape)``.
+"""
 
 import re
 import sys
@@ -7,7 +10,8 @@ from typing import Any, NoReturn
 
 from minigrad.protocol import QUERIES
 
-# mg.cuda: of the module; net.cuda: of modules of nn; cuda: of tensors and wherever else
+# A missing name, and what to write. A prefix restricts it: mg. and nn. to these modules, net. to
+# objects of nn.Module.
 _TABLE = """
 abs              abs(x)
 add_             x += y
@@ -147,9 +151,9 @@ INSTEAD: dict[str, str] = dict(re.findall(r"(\S+) +(.+)", _TABLE))
 NAMES = frozenset(name for name in INSTEAD if "." not in name) | QUERIES
 
 
-def absent(owner: str, name: str, short: str = "") -> AttributeError:
-    """That ``owner`` has no ``name``, with what to write instead where that is known."""
-    instead = INSTEAD.get(f"{short}.{name}") or INSTEAD.get(name)
+def absent(owner: str, name: str, prefix: str = "") -> AttributeError:
+    """The error that ``owner`` has no ``name``; it says what to write instead, if known."""
+    instead = INSTEAD.get(f"{prefix}.{name}") or INSTEAD.get(name)
     if instead is None and name in sys.modules["minigrad.ops"].__all__:
         home = "mg" if name in vars(sys.modules["minigrad"]) else "mg.ops"
         instead = f"{home}.{name}(x)"
@@ -160,23 +164,23 @@ def absent(owner: str, name: str, short: str = "") -> AttributeError:
 
 
 def of_module(module: str) -> Callable[[str], NoReturn]:
-    """The ``__getattr__`` of ``module``."""
-    short = "mg" if module == "minigrad" else module.rpartition(".")[2]
+    """A ``__getattr__`` for ``module``."""
+    prefix = "mg" if module == "minigrad" else module.rpartition(".")[2]
 
     def __getattr__(name: str) -> NoReturn:
-        raise absent(f"module {module!r}", name, short)
+        raise absent(f"module {module!r}", name, prefix)
 
     return __getattr__
 
 
 class Absent:
-    """In the place of an attribute that a class has not: as if it were not there, but for the text.
+    """A descriptor for an attribute that a class lacks: it raises an AttributeError with advice.
 
-    A ``__getattr__`` would say the same, but makes each op on scalars 7 % slower.
+    A ``__getattr__`` would do the same, but makes each op on scalars 7 % slower.
     """
 
-    def __init__(self, name: str, short: str = ""):
-        self.name, self.short = name, short
+    def __init__(self, name: str, prefix: str = ""):
+        self.name, self.prefix = name, prefix
 
     def __get__(self, instance: Any, owner: type) -> NoReturn:
-        raise absent(f"{owner.__name__!r} object", self.name, self.short)
+        raise absent(f"{owner.__name__!r} object", self.name, self.prefix)

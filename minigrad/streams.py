@@ -1,4 +1,4 @@
-"""Where the command line writes: any letter, and also when nobody reads any more."""
+"""Standard streams of the command line: UTF-8, and no failure when the reader of a pipe is gone."""
 
 import io
 import os
@@ -8,22 +8,22 @@ from typing import Any
 
 
 def prepare() -> None:
-    """Make the standard streams take any letter and outlive their readers."""
-    if os.environ.get("COLUMNS") == "0":  # unknown, as some consoles say it: rich prints nothing
+    """Make the standard streams accept any character and survive the end of their readers."""
+    if os.environ.get("COLUMNS") == "0":  # some consoles' "unknown", at which rich prints nothing
         del os.environ["COLUMNS"]
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # it was closed, as a service may do
+        if getattr(sys, name) is None:  # closed, as a service may do
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
-            # Greek letters, also into a pipe on Windows; a file's name in another encoding
+            # for Greek letters in a pipe on Windows, and file names that are not valid UTF-8
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         setattr(sys, name, _Outlet(stream))
 
 
 def drain() -> None:
-    """Leave no text for Python to write at exit: what fails there changes the exit code."""
+    """Flush now: a write that fails while Python exits would change the exit code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -36,7 +36,7 @@ def _silence(stream: Any) -> None:
 
 
 class _Outlet:
-    """A stream to a pipe; once the reader has gone, the command goes on and is not heard."""
+    """A stream; once the reader of its pipe is gone, the command goes on and output is dropped."""
 
     def __init__(self, stream: Any):
         self.stream = stream
@@ -58,5 +58,5 @@ class _Outlet:
             return call(*args)
         except BrokenPipeError:
             _silence(self.stream)
-        except OSError as error:  # no room on the disk, say: it does not name what it was for
+        except OSError as error:  # a full disk, say: add the name of the file
             raise OSError(error.errno, error.strerror, self.stream.name) from error
