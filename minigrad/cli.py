@@ -1,6 +1,6 @@
 """The command line: ``verify``, ``draw``, ``step``, ``train``, ``demo``, ``ops`` and ``info``.
 
-Exit codes: 0 proven; 1 a check failed; 2 the command cannot be run; 3 a fault of minigrad itself;
+Exit codes: 0 proven; 1 a check failed; 2 the command cannot be run; 3 a bug in minigrad itself;
 130 Ctrl-C; 143 SIGTERM.
 """
 
@@ -68,7 +68,7 @@ def _common(
 
 
 def _one_of(option: str, *names: str) -> Callable[[str], str]:
-    """A callback of an option that takes one of ``names``."""
+    """The callback of an option that accepts only ``names``."""
 
     def checked(value: str) -> str:
         if value not in names:
@@ -113,7 +113,7 @@ def verify(
     probes: Annotated[
         str,
         typer.Option(
-            help="x, gamma, beta, eps for MODULE:forward,backward; batch_norm:NC: no images"
+            help="points for MODULE:forward,backward: batch_norm, or batch_norm:NC without images"
         ),
     ] = "batch_norm",
     out: Annotated[
@@ -127,9 +127,9 @@ def verify(
     given = _given(context, f"verify {target}", _OPTIONS[kind])
     if exact:
         raise typer.Exit(_exact(target, as_json))
-    job = None
+    problem = None
     if kind == "batch_norm":
-        job = batch_norm.problem(
+        problem = batch_norm.problem(
             shape=_integers(shape, "--shape"),
             axes=None if axes is None else _integers(axes, "--axes"),
             mode=mode,
@@ -139,29 +139,28 @@ def verify(
             seed=seed,
         )
     if out is not None:
-        files.make_folder(out, f"verify {target}: --out")  # rather than find out after the checks
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what code of a user prints
-        if job is not None:
-            report = job.report(device)
+        files.make_folder(out, f"verify {target}: --out")  # fail before the checks, not after
+    given_dtype = dtype if "dtype" in given else None
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a user's code may print
+        if problem is not None:
+            report = problem.report(device)
             report.facts = {"mode": mode, "dtype": dtype, **report.facts}
         elif kind == "all":
-            dtypes = (dtype,) if "dtype" in given else ("float64", "float32")
+            dtypes = (given_dtype,) if given_dtype else ("float64", "float32")
             report = targets.check_all(order=order, dtypes=dtypes, device=device)
         elif kind == "op":
             report = check_op(target, order=order, dtype=dtype, device=device)
             report.facts = {"dtype": dtype, **report.facts}
+        elif kind == "code at":
+            report = targets.check_code_at(target, dtype=given_dtype, device=device)
         else:
-            only = dtype if "dtype" in given else None
-            if kind == "code at":
-                report = targets.check_code_at(target, dtype=only, device=device)
-            else:
-                report = targets.check_code(target, probes, dtype=only, device=device)
+            report = targets.check_code(target, probes, dtype=given_dtype, device=device)
     report.facts = {"target": target, "device": device, **report.facts}
-    _show(report, job and _heading(job), as_json)
+    _show(report, problem and _heading(problem), as_json)
     if out is not None:
         path = out / re.sub(r"\W+", "_", target)
-        if job is not None:
-            _draw_verdicts(job.traced(device), report, path.with_suffix(".svg"), quiet=as_json)
+        if problem is not None:
+            _draw_verdicts(problem.traced(device), report, path.with_suffix(".svg"), quiet=as_json)
         else:
             files.write(path.with_suffix(".json"), to_json(report.to_dict()) + "\n")
     raise typer.Exit(0 if report.ok else 1)
@@ -195,18 +194,18 @@ def draw(
         y = demos.graph_of(path, seed=seed)  # with the gradients that the demo left
         typer.echo(f"wrote {viz.draw(y, output or f'{path.stem}.svg', depth=depth)}")
         return
-    job = _batch_norm(shape, mode, eps, seed)
+    problem = _batch_norm(shape, mode, eps, seed)
     output = output or Path("batch_norm.svg")
     if not backward:
-        typer.echo(f"wrote {viz.draw(job.traced(device), output, depth=depth)}")
+        typer.echo(f"wrote {viz.draw(problem.traced(device), output, depth=depth)}")
         return
     _given(context, "draw --backward", "backward output depth shape mode eps seed")
     both = viz.beside(
         minigrad.batch_norm,
         minigrad.analytic.batch_norm_vjp,
-        job.inputs,
+        problem.inputs,
         names=batch_norm.NAMES,
-        **job.params,
+        **problem.params,
     )
     typer.echo(f"wrote {viz.draw(both, output, depth=depth, values=False, grads=False)}")
 
@@ -227,8 +226,8 @@ def step(
     if text:
         _given(context, "step --text", "text shape mode eps seed device")
     if target == "batch_norm":
-        job, name = _batch_norm(shape, mode, eps, seed), target
-        y, y_bar = job.recorded(device), backend.to_device(job.cotangent(), device)
+        problem, name = _batch_norm(shape, mode, eps, seed), target
+        y, y_bar = problem.recorded(device), backend.to_device(problem.cotangent(), device)
     else:
         path = _demo("step", target)
         _given(context, f"step {target}", "output text seed")
@@ -307,7 +306,7 @@ def demo(
             typer.echo(f"{path.stem:{width}}  {demos.claim_of(path)}")
         return
     run, path = demos.step if stepwise else demos.play, demos.find(name)
-    files.make_folder(out, f"demo {name}: --out")  # rather than find out minutes later
+    files.make_folder(out, f"demo {name}: --out")  # fail now, not minutes later
     run(path, fast=fast, seed=seed, out=out)
 
 
@@ -322,17 +321,17 @@ def ops(
     if name not in REGISTRY:
         raise UsageError(f"ops: no op {name!r}; `minigrad ops` lists them")
     declared = REGISTRY[name]
-    told = {"formula": plain(declared.formula), "pullback": _pullback(declared)}
-    if "σ(" in told["pullback"] and "σ(" not in told["formula"]:
-        told["where"] = plain(REGISTRY["sigmoid"].formula).removeprefix("y = ")
+    lines = {"formula": plain(declared.formula), "pullback": _pullback(declared)}
+    if "σ(" in lines["pullback"] and "σ(" not in lines["formula"]:
+        lines["where"] = plain(REGISTRY["sigmoid"].formula).removeprefix("y = ")
     signature = getattr(declared, "signature", "")
-    told["signature"] = "each element by itself" if signature == "()" else signature
-    told["checked on"] = ", ".join(f"{x} in {text}" for x, text in declared.checked_on())
+    lines["signature"] = "each element by itself" if signature == "()" else signature
+    lines["checked on"] = ", ".join(f"{x} in {text}" for x, text in declared.checked_on())
     kinks = sorted({kink for domain in declared.domain for kink in domain.kinks})
-    told["kinks"] = ", ".join(map(str, kinks))
-    told["source"] = declared.source
+    lines["kinks"] = ", ".join(map(str, kinks))
+    lines["source"] = declared.source
     typer.echo(f"{name}{declared.__signature__}\n")
-    for key, value in told.items():
+    for key, value in lines.items():
         if value:
             typer.echo(f"{key + ':':12}{value}")
     typer.echo("\n" + (inspect.getdoc(declared) or "").replace("``", ""))
@@ -343,7 +342,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
     """Versions, devices and renderers of this installation."""
-    found = {
+    lines = {
         "minigrad": minigrad.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -353,9 +352,9 @@ def info(
         "ops": len(REGISTRY),
     }
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(lines, indent=2))
         return
-    for key, value in found.items():
+    for key, value in lines.items():
         typer.echo(f"{key + ':':11}{value}")
 
 
@@ -366,23 +365,23 @@ def main() -> None:
         try:
             app()
         finally:
-            sys.stdout.flush()  # it may have no room
+            sys.stdout.flush()  # raises OSError on a full disk
     except (MemoryError, MinigradError, OSError) as error:
         _complain(error)
         streams.drain()
         sys.exit(2 if isinstance(error, _CANNOT_RUN) else 1)
-    except Exception:  # not raised on purpose: it says nothing about what was checked
+    except Exception:  # a bug, not raised on purpose: no verdict on derivatives
         traceback.print_exc()
         sys.exit(3)
 
 
-# of a command that could not do its work, which says nothing about a derivative
+# errors of a command that could not run: exit code 2, no verdict on a derivative
 _CANNOT_RUN = (
     DataError, DeviceError, MemoryError, MissingPackageError, OSError, RenderError, UsageError
 )  # fmt: skip
 
 
-# of `verify`, by kind of target: the options that have a meaning
+# the options of `verify` that apply to each kind of target
 _OPTIONS = {
     "batch_norm": "device dtype shape axes mode eps gamma seed out as_json",
     "all": "device dtype order out as_json",
@@ -394,7 +393,7 @@ _OPTIONS = {
 
 
 def _kind_of(target: str) -> str:
-    """The key in ``_OPTIONS`` of what ``verify`` is asked to prove."""
+    """The kind of the ``target`` of ``verify``: a key of ``_OPTIONS``."""
     if target in ("batch_norm", "all"):
         return target
     if ":" not in target:
@@ -403,26 +402,26 @@ def _kind_of(target: str) -> str:
 
 
 def _given(context: typer.Context, what: str, options: str) -> set[str]:
-    """The options given on the command line; each of them must be one of ``options``."""
+    """The options given on the command line; UsageError if one is not among ``options``."""
     parameters = context.command.params
-    known = {str(p.name): p.opts[0] for p in parameters if p.opts[0].startswith("-")}
-    sources = {name: context.get_parameter_source(name) for name in known}
+    flags = {str(p.name): p.opts[0] for p in parameters if p.opts[0].startswith("-")}
+    sources = {name: context.get_parameter_source(name) for name in flags}
     given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     for name in sorted(given - set(options.split())):
-        expected = f"options among {' '.join(known[o] for o in options.split())}"
-        raise UsageError(facts(what, expected=expected, got=known[name]))
+        expected = f"options among {' '.join(flags[option] for option in options.split())}"
+        raise UsageError(facts(what, expected=expected, got=flags[name]))
     return given
 
 
 def _exact(target: str, as_json: bool) -> int:
-    """Compare the derived formula with the closed form for 2, 3 and 4 values; the exit code."""
+    """Compare derived formula and closed form for 2, 3 and 4 values; returns the exit code."""
     if target != "batch_norm":
         raise UsageError(f"verify --exact: no target {target!r}; there is batch_norm")
     proofs = [prove_batch_norm(n) for n in (2, 3, 4)]
     ok = all(proof.ok for proof in proofs)
     if as_json:
-        found = [asdict(proof) for proof in proofs]
-        typer.echo(to_json({"target": target, "ok": ok, "proofs": found}))
+        as_dicts = [asdict(proof) for proof in proofs]
+        typer.echo(to_json({"target": target, "ok": ok, "proofs": as_dicts}))
         return 0 if ok else 1
     typer.echo("the backward sweep, op by op:")
     for step in proofs[0].steps:
@@ -445,7 +444,7 @@ def _show(report: Report, heading: str | None, as_json: bool) -> None:
 
 def _complain(error: Exception) -> None:
     text = "\n".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
-    with suppress(OSError):  # there may be no room for it, either
+    with suppress(OSError):  # stderr may be on the same full disk
         Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)
 
 
@@ -467,14 +466,14 @@ def _integers(text: str, option: str) -> tuple[int, ...]:
         raise UsageError(f"{option}: integers with commas, such as 4,3 (got {text!r})") from None
 
 
-def _heading(job: batch_norm.Problem) -> str:
-    x = job.inputs[0]
-    axes = job.params.get("axis") or tuple(i for i in range(x.ndim) if i != 1)
-    constant = int((x.max(axis=axes) == x.min(axis=axes)).sum())
+def _heading(problem: batch_norm.Problem) -> str:
+    x = problem.inputs[0]
+    axes = problem.params.get("axis") or tuple(i for i in range(x.ndim) if i != 1)
+    is_constant = x.max(axis=axes) == x.min(axis=axes)
     return (
         f"pixels of the UCI digits as x {x.shape} {x.dtype}, averaged over {axes}, "
-        f"eps = {job.params['eps']:g}; variance 0 in {constant} of "
-        f"{x.max(axis=axes).size} groups"
+        f"eps = {problem.params['eps']:g}; variance 0 in {int(is_constant.sum())} of "
+        f"{is_constant.size} groups"
     )
 
 
@@ -494,7 +493,7 @@ def _op_table() -> Table:
     table = folding("op", "formula", "pullback")
     for name, declared in sorted(REGISTRY.items()):
         formula, pullback = plain(declared.formula), _pullback(declared)
-        table.add_row(name, Text(formula), Text(pullback))  # brackets are brackets
+        table.add_row(name, Text(formula), Text(pullback))  # in a str, rich reads [...] as markup
     return table
 
 
