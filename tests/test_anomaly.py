@@ -9,7 +9,7 @@ import pytest
 import minigrad as mg
 from minigrad.errors import AnomalyError
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy says it, too
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy warns, too
 HERE = Path(__file__).name
 
 

@@ -12,7 +12,7 @@ import pytest
 import minigrad as mg
 
 ROOT = Path(mg.__file__).parent
-# From the bottom up. A module may import what stands before it, and its own package.
+# From the bottom up. A module may import modules of earlier lines, and of its own package.
 LAYERS = [
     ["errors", "special", "analytic"],
     ["files", "streams"],
@@ -179,7 +179,7 @@ def test_public_names_exist_and_are_sorted():
 
 
 def test_the_registry_is_whole_from_the_start():
-    """A loop over it may use any part of the package."""
+    """Otherwise a loop over it would break when its body imports another part of the package."""
     script = """
 import minigrad as mg
 before = list(mg.REGISTRY)
@@ -211,7 +211,7 @@ def test_the_plugin_of_pytest_loads_nothing_of_the_package():
     module = project["project"]["entry-points"]["pytest11"]["minigrad"]
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     places = {target: source for source, target in wheel["force-include"].items()}
-    source = ROOT.parent / places[f"{module}.py"]  # beside the package, which it is not a part of
+    source = ROOT.parent / places[f"{module}.py"]  # in a wheel it is a module beside the package
     script = f"""
 import runpy, sys
 import pytest

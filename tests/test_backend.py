@@ -1,4 +1,4 @@
-"""Array libraries: the data decide, mixing is refused, a second library takes the same path."""
+"""Array libraries: operands decide, mixing is refused, a second library takes the same path."""
 
 import operator
 import sys
@@ -95,7 +95,7 @@ def test_an_unregistered_array_type_is_refused_on_either_side():
             call()
 
 
-# what a second library lacks is the business of its own op, not of the engine
+# to_device is an op about libraries and has tests of its own
 HOST_ONLY = {"to_device"}
 
 
@@ -165,7 +165,7 @@ def test_integers_are_inverted_on_a_gpu(gpu):
     ids=str,
 )
 def test_host_indices_outside_of_an_array_on_a_gpu_are_refused(key, inside, gpu):
-    """CuPy would wrap them around without a word."""
+    """CuPy would wrap them around silently."""
     host = np.arange(6.0).reshape(2, 3)
     x = mg.tensor(gpu.array(host))
     assert x[inside].tolist() == host[inside].tolist()
@@ -180,7 +180,7 @@ def test_host_indices_outside_of_an_array_on_a_gpu_are_refused(key, inside, gpu)
     assert x.tolist() == host.tolist()
 
 
-@pytest.mark.parametrize("row", [(), (3,), (5, 80)], ids=str)  # the last are added as a whole
+@pytest.mark.parametrize("row", [(), (3,), (5, 80)], ids=str)  # rows of 400 are added with +=
 @pytest.mark.parametrize(
     "key",
     [
@@ -205,7 +205,7 @@ def test_scattered_values_add_up_as_numpy_adds_them(dtype, key, row):
 
 @pytest.mark.parametrize(("name", "matrix"), [("inv", np.ones((2, 2))), ("cholesky", -np.eye(2))])
 def test_a_decomposition_that_fails_on_a_gpu_is_an_error_as_on_the_cpu(name, matrix, gpu):
-    """CuPy says so on demand only."""
+    """By default CuPy does not report it."""
     for place in ("cpu", gpu.device):
         with pytest.raises(errors.ShapeError, match=name):
             getattr(mg.ops, name)(mg.tensor(matrix, device=place))
@@ -240,12 +240,12 @@ def test_a_missing_gpu_is_one_clear_error_with_its_reason():
 
 
 class CUDARuntimeError(RuntimeError):
-    """As in CuPy."""
+    """Stands for ``cupy.cuda.runtime.CUDARuntimeError``."""
 
 
 @pytest.fixture
 def fake_cupy(monkeypatch):
-    """An empty module of that name, to be filled."""
+    """A module ``cupy`` with little in it; tests add the functions they need."""
     cupy = types.ModuleType("cupy")
     cupy.ndarray, cupy.asnumpy = type("ndarray", (), {"device": None}), None
     runtime = types.SimpleNamespace(CUDARuntimeError=CUDARuntimeError)
@@ -261,7 +261,7 @@ def fake_cupy(monkeypatch):
 
 
 def test_a_gpu_without_a_driver_is_one_clear_error(fake_cupy):
-    """CuPy can be imported there, and its first allocation fails."""
+    """CuPy can be imported on such a machine; its first allocation fails."""
 
     def fails(_):
         raise CUDARuntimeError("cudaErrorInsufficientDriver: no driver")
@@ -276,7 +276,7 @@ def test_a_gpu_without_a_driver_is_one_clear_error(fake_cupy):
 
 
 def test_a_gpu_that_is_named_by_its_number_becomes_the_current_one(fake_cupy):
-    """CuPy computes, and puts results, on the current one."""
+    """CuPy computes on the current GPU, and allocates results there."""
     current = [3]
 
     class Device:

@@ -68,7 +68,7 @@ def test_the_main_job_proves_batch_norm_and_draws_it(tmp_path):
 )
 @pytest.mark.usefixtures("renderer")
 def test_streams_that_are_closed_are_written_to_in_vain(tmp_path, args, closed, code):
-    """As where a service starts the command: Python has None for them."""
+    """A service may start the command without streams: Python sets them to None."""
     shell = f'"$0" -m minigrad {args} {closed}'
     done = subprocess.run(
         ["sh", "-c", shell, sys.executable], capture_output=True, cwd=tmp_path, check=False
@@ -128,7 +128,7 @@ def test_json_is_one_document_and_nothing_else(run):
 
 
 def strict(text):
-    """The JSON document, without the words that JSON has not."""
+    """``text`` parsed as strict JSON, which has no NaN and no Infinity."""
 
     def refuse(word):
         raise AssertionError(f"{word} is no JSON")
@@ -242,7 +242,7 @@ def fails(*inputs, **params):
 
 @pytest.fixture
 def product(tmp_path, monkeypatch):
-    """The folder of a module ``product`` that nothing has imported."""
+    """The folder of a module ``product`` that is not imported yet."""
     (tmp_path / "product.py").write_text(PRODUCT)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "product", raising=False)
@@ -259,7 +259,7 @@ def test_any_pair_is_checked_at_the_inputs_that_its_module_gives(run, product, g
     document = strict(wrong.stdout)
     assert wrong.returncode == 1 and document["title"] == target
     assert [finding["cause"] for finding in document["findings"]] == ["factor 2"]
-    assert document["findings"][0]["bound"] > np.finfo("f4").eps / 8  # of numbers about 1
+    assert document["findings"][0]["bound"] > np.finfo("f4").eps / 8  # values near 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is current in a thread: recording, scope, observer."""
+"""The context of a thread or task: recording, scope, observer."""
 
 import asyncio
 import threading
@@ -44,7 +44,7 @@ def test_asyncio_tasks_have_settings_of_their_own():
         with mg.no_grad(), mg.nn.frozen_statistics():
             await asyncio.sleep(0)
 
-    async def loud():  # starts while the other is inside, and ends after it
+    async def loud():  # starts while quiet() is in its block, and ends after it
         with mg.scope("loud"):
             found.append((CURRENT.get().recording, statistics_are_frozen()))
             await asyncio.sleep(0)
@@ -104,7 +104,7 @@ def test_tasks_may_share_one_context_object():
             found.append([scope.name for scope in CURRENT.get().scope.path()])
 
     async def both():
-        with shared:  # what a task inherits
+        with shared:  # tasks inherit this block
             await asyncio.gather(work(0), work(1))
 
     asyncio.run(both())
@@ -125,7 +125,7 @@ def test_one_object_nests_in_itself_and_a_generator_leaves_nothing_behind():
         pass
     next(paused)
     with mg.scope("x"):
-        paused.close()  # ends a block that began outside
+        paused.close()  # leaves a block that was entered outside of this one
     assert CURRENT.get().recording and CURRENT.get().scope is None
 
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written atomically."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_threads_that_write_one_file_leave_what_one_of_them_wrote(tmp_path, monkeypatch):
     path, meeting = tmp_path / "x", Barrier(2)
-    monkeypatch.setattr(files.os, "fsync", lambda _: meeting.wait(10))  # both have a half-made file
+    monkeypatch.setattr(files.os, "fsync", lambda _: meeting.wait(10))  # both temporary files exist
     with ThreadPoolExecutor(2) as pool:
         contents = [b"1" * 9, b"2" * 20]
         for result in [pool.submit(files.write, path, content) for content in contents]:

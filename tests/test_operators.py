@@ -17,7 +17,7 @@ from minigrad.observer import Observer
 
 
 class Calls(Observer):
-    """Remembers the last call."""
+    """Keeps the op, inputs and value of the last call."""
 
     last = None
 
@@ -64,7 +64,7 @@ PAIRS = [*product(TENSORS, TENSORS), *product(TENSORS, OTHERS), *product(OTHERS,
 
 
 def outcome(call, a, b):
-    """What ``call(a, b)`` makes, in a form that can be compared."""
+    """The result or error of ``call(a, b)``, in a form that can be compared."""
     try:
         y = call(a, b)
     except Exception as error:
@@ -94,13 +94,13 @@ def test_an_operator_is_its_op(symbol, context):
 
 
 class Foreign(np.ndarray):
-    """The array of another library."""
+    """An array of another library."""
 
 
 @pytest.mark.parametrize("symbol", OPERATORS, ids=lambda f: f.__name__)
 def test_operands_of_two_libraries_do_not_mix(symbol, monkeypatch):
     xp = types.ModuleType("foreign")
-    vars(xp).update(vars(np), asarray=np.asanyarray)  # which keeps the class
+    vars(xp).update(vars(np), asarray=np.asanyarray)  # asanyarray keeps the class
     library = backend.Library(xp, (Foreign,), lambda a: "cpu", np.asarray, lambda a, device: a)
     monkeypatch.setitem(backend._LIBRARIES, Foreign, library)
     monkeypatch.setitem(backend.MODULES, Foreign, xp)

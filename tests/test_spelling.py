@@ -1,4 +1,4 @@
-"""Names of PyTorch raise an AttributeError that says what to write, and what it says runs."""
+"""Names of PyTorch raise an AttributeError with a replacement, and the replacement runs."""
 
 import copy
 import pickle

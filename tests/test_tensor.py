@@ -189,7 +189,7 @@ def test_a_step_in_place_that_would_change_no_parameter_is_refused():
     assert w.data.tolist() == [1, 2]
     x = mg.tensor([3.0, 4.0], requires_grad=True)
     y = w
-    y *= x  # a graph of both is no step
+    y *= x  # not an update: it depends on the tracked x
     assert y.node.op.name == "multiply"
     with mg.no_grad():
         w -= 0.1 * w.grad
@@ -222,7 +222,7 @@ def test_augmented_assignment_under_no_grad_changes_frozen_parameters_and_buffer
     expected = 0.5 * average.weight.numpy() + 0.5 * live.weight.numpy()
     for e in average.parameters():
         before = e
-        e += 1  # recorded, it makes a new tensor
+        e += 1  # outside no_grad it makes a new tensor
         assert e is not before
     with mg.no_grad():
         for e, p in zip(average.parameters(), live.parameters(), strict=True):
@@ -377,7 +377,8 @@ def test_the_gradient_of_a_loop_over_n_slices_costs_n_log_n(cut):
     x = leaf(np.arange(512.0))
     y = mg.stack(cut(x))
     cuts = [node for node in ancestors(y.node) if node.op is mg.ops.getitem]
-    # the cotangent of a slice fills what it was cut from: 8 pieces of one whole, 8^3 = n
+    # the vjp of a slice fills an array of the size it was cut from; each of the 3 levels (8^3 = n)
+    # cuts 8 pieces from each array
     assert sum(node.inputs[0].size for node in cuts) == 8 * 3 * n
     y.backward(seed)
     np.testing.assert_array_equal(x.grad.data, seed)
@@ -465,7 +466,7 @@ def test_numpy_asarray_converts_as_asked():
 
 def test_another_library_takes_a_copy_that_it_may_change():
     x = leaf([1.5, 2.5])
-    y = np.from_dlpack(x * 1.0)  # no graph goes with it, as with np.asarray
+    y = np.from_dlpack(x * 1.0)  # the graph stays behind, as with np.asarray
     y += 1
     assert y.tolist() == [2.5, 3.5] and x.tolist() == [1.5, 2.5]
     view = np.from_dlpack(x, copy=False)
@@ -528,7 +529,7 @@ def test_operators_of_arrays_and_numpy_scalars_give_tensors():
         np.ones(3) < x  # noqa: B015
 
 
-NO_OPS = {  # what numpy.f(x) needs is named
+NO_OPS = {  # NumPy's functions that are no ops: the error names them
     "floor": lambda x: np.floor(x),
     "fmod": lambda x: np.fmod(np.ones(2), x),
     "remainder": lambda x: np.ones(2) % x,
@@ -557,7 +558,7 @@ def test_a_ufunc_that_asks_takes_a_graph_and_cupy_is_left_to_the_tensor():
     assert np.isnan(x).tolist() == [False, True]
     assert np.less(x, 2.0).data.tolist() == [True, False]
     assert np.greater([0.0, 2.0], x).data.tolist() == [False, False]
-    assert x.__array_ufunc__ is None  # so that CuPy's arrays ask the tensor
+    assert x.__array_ufunc__ is None  # so that CuPy's arrays defer to the tensor
 
 
 @pytest.mark.parametrize("x", [2.0, [[1.0, 0.0, 3.0], [4.0, 5.0, 0.0]]], ids=["scalar", "matrix"])
@@ -698,7 +699,7 @@ def test_tensors_are_parts_of_parameters(name):
     op, axis = getattr(mg.ops, name), mg.tensor(1)
     x = leaf([[-1.0, 0.5, 2.0], [1.5, 3.0, 0.0]])
     y = op(x, axis=(axis,))
-    axis[()] = 0  # too late
+    axis[()] = 0  # too late to change the recorded call
     y.backward(seed := np.arange(1.0, 1 + y.size).reshape(y.shape))
     (x_bar,) = mg.vjp(lambda x: op(x, axis=1), x.data)[1](seed)
     np.testing.assert_array_equal(x.grad.data, x_bar.data)

@@ -1,4 +1,4 @@
-"""Calling ops: operands of every kind, parameters by position, and what is refused."""
+"""Calling ops: operands of every kind, parameters by position, and calls that are refused."""
 
 import copy
 import pickle
@@ -17,7 +17,7 @@ def leaf(a, name=None, dtype=None):
 
 
 def raises(kind, builtin, *words):
-    """An error of ours, of the built-in kind too, whose text holds all ``words``."""
+    """``pytest.raises(kind)``, and the error is a ``builtin`` whose text has all ``words``."""
 
     class Check:
         def __enter__(self):
@@ -38,7 +38,7 @@ def raises(kind, builtin, *words):
     return Check()
 
 
-# --- what is taken -------------------------------------------------------------------------------
+# --- accepted calls ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("other", [2, 2.0, True, np.float64(2), np.int64(2), np.array(2.0)])
@@ -179,7 +179,7 @@ def test_concatenate_of_everything_flattened():
     try:
         y = mg.concatenate([a, a], axis=None)
     except errors.MinigradError:
-        return  # refused is as good as right
+        return  # refusing it is allowed, too
     y.backward(np.arange(8.0))
     np.testing.assert_array_equal(a.grad.data, [[4.0, 6.0], [8.0, 10.0]])
 
@@ -209,7 +209,7 @@ def test_composites_group_their_nodes_in_a_scope():
     assert [scope.name for scope in z.node.scope.path()] == ["outer", "softmax"]
 
 
-# --- what is refused -----------------------------------------------------------------------------
+# --- refused calls -------------------------------------------------------------------------------
 
 A, B = np.ones((4, 3)), np.ones((2, 5))
 
@@ -334,7 +334,7 @@ def test_a_constant_that_is_not_real_does_not_enter_a_graph(array, left):
     with raises(errors.DTypeError, TypeError, "multiply", "weights", str(array.dtype)):
         _ = z * x if left else x * z
     with raises(errors.DTypeError, TypeError, str(array.dtype)):
-        z.name = "z"  # which gives it a node
+        z.name = "z"  # a name needs a node, which would hold the array
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")

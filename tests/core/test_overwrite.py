@@ -295,5 +295,5 @@ def test_switching_requires_grad_off_and_on_never_loses_a_gradient_silently():
     try:
         y.backward()
     except GraphError:
-        return  # the graph knows that its leaf is gone
+        return  # the sweep refuses: its leaf was replaced
     np.testing.assert_array_equal(x.grad.data, [2.0, 4.0])

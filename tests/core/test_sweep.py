@@ -1,4 +1,4 @@
-"""The two sweeps: what `backward` promises, and what it refuses."""
+"""The two sweeps: the contract of `backward`, its errors, and rules that break theirs."""
 
 import subprocess
 import sys
@@ -181,7 +181,7 @@ def test_a_seed_tensor_is_looked_at_once_and_again_after_an_assignment(monkeypat
         (x * 2).backward(seed)
     mine = np.array([1.5, 2.5])
     (x * 2).backward(mine)
-    mine[0] = np.nan  # an array of the caller's is looked at each time
+    mine[0] = np.nan  # a plain array is checked each time
     with pytest.raises(errors.SeedError, match="finite"):
         (x * 2).backward(mine)
 
