@@ -203,7 +203,7 @@ class Tensor(NumPyBox):
         return f"tensor({', '.join([text, *notes])})"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """The drawing of the graph in a notebook; text where nothing can be drawn."""
+        """The drawing of the graph in a notebook; text if nothing can be drawn."""
         return importlib.import_module("minigrad.viz").mimebundle(self)
 
     def __format__(self, spec: str) -> str:
@@ -233,7 +233,7 @@ class Tensor(NumPyBox):
 
     @property
     def name(self) -> str | None:
-        """What drawings and errors call this tensor."""
+        """The name of this tensor in drawings and errors."""
         return self.node.name if self.node is not None else None
 
     @name.setter
@@ -244,7 +244,7 @@ class Tensor(NumPyBox):
 
     @property
     def grad(self) -> "Tensor | Any":
-        """The gradient that ``backward`` accumulated; None before, and where nothing is kept."""
+        """The gradient that ``backward`` accumulated; None before, and if it keeps none."""
         return self.node.grad if self.node is not None else None
 
     @grad.setter
@@ -464,7 +464,7 @@ def tensor(
         array_like: number, nested sequence, array of any known library, or tensor (detached).
         dtype: NumPy dtype; None keeps that of the source (Python floats: float64).
         requires_grad: whether ``backward`` computes ``.grad``; needs a floating dtype.
-        name: what drawings and errors call it.
+        name: its name in drawings and errors.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:<n>"``; None keeps that of the source.
 
     Raises:

@@ -87,7 +87,7 @@ class Box:
 
 
 def ancestors(root: Node, targets: Collection[Node] = ()) -> list[Any]:
-    """``root`` and all it depends on, oldest first; what is older than all targets is left out."""
+    """``root`` and its ancestors, oldest first; those older than every target are not expanded."""
     oldest = min([node.index for node in targets], default=0)
     seen, stack = {None, root}, [root]  # None is the parent of a plain input
     while stack:

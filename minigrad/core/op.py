@@ -35,7 +35,7 @@ class Op(Declared):
 
     def __post_init__(self):
         super().__post_init__()
-        self.partials = self.vjp = self.jvp = self.pull = None  # set by def... below
+        self.partials = self.vjp = self.jvp = self.pull = None  # the rules; `pull` is set by Fused
         inputs = self.signature.partition("->")[0].split("),(")  # "(m,k" and "k,n)": 2 axes each
         self.core = [] if inputs in ([""], ["()"]) else [s.count(",") + 1 for s in inputs]
 
@@ -57,7 +57,7 @@ class Op(Declared):
     def __call__(self, *args: Any, **params: Any) -> Any:
         if len(args) != self.arity:
             args, params = self.bind(args, params)
-        box, xp, inputs, parents = None, WEAK, [], []
+        box, xp, inputs, parents = None, WEAK, [], []  # xp: the array library; WEAK for numbers
         tracked = irregular = False
         for arg in args:
             node = None

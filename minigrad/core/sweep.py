@@ -1,7 +1,7 @@
 """The two sweeps over a recorded graph: the chain rule as plain loops.
 
 ``backward_sweep`` visits nodes newest first. All uses of a value are newer than the value, so its
-cotangent is complete when its node is reached; the vjp rule then adds a term to the cotangent of
+cotangent is complete when its node is reached; the vjp rule then gives a term of the cotangent of
 each parent. ``forward_sweep`` visits nodes oldest first; jvp rules combine the inputs' tangents.
 With ``record=True`` the rules run on boxes, so the sweep is itself recorded and can be
 differentiated; its ops land in scopes that mirror those of the forward pass (``∇ batch_norm``).
