@@ -16,10 +16,10 @@ from minigrad.context import CURRENT
 from minigrad.viz.render import renderers
 
 HERE = Path(__file__).parent
-# There are as many processes as cores; and with one thread a product sums in one order, always.
+# One thread: there are as many processes as cores, and a product always sums in the same order.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the processes that pytest-xdist starts
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # nor should threads of numba spin there
-os.environ["COLUMNS"] = "100"  # what is printed does not depend on a terminal
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads of numba must not spin
+os.environ["COLUMNS"] = "100"  # output must not depend on the terminal
 sys.path[:0] = [str(HERE), str(HERE / "fused" / "cuda")]  # helpers: taylor, standin; shim, nvrtc
 
 import accelerator  # noqa: E402
@@ -57,7 +57,7 @@ def gpu():
 
 @pytest.fixture
 def kernels(gpu):
-    """The same with the package's CUDA kernels, which g++ compiles for the stand-in."""
+    """``gpu`` with the package's CUDA kernels, which g++ compiles for the stand-in."""
     if not gpu.is_real and shim.unavailable():
         pytest.skip(f"CUDA kernels on the CPU: {shim.unavailable()}")
     with accelerator.kernels(gpu):
@@ -66,7 +66,7 @@ def kernels(gpu):
 
 @pytest.fixture(scope="session")
 def renderer():
-    """What draws is skipped where nothing lays out a picture."""
+    """Skips a test that draws if Graphviz is not installed."""
     if not renderers():
         pytest.skip("drawing needs `dot` or pygraphviz")
 
@@ -98,7 +98,7 @@ def _no_global_state_leaks():
 
 @pytest.fixture
 def declared():
-    """Ops a test declares are gone from the registry when it ends."""
+    """Removes the ops that a test declares from the registry when it ends."""
     known = dict(mg.REGISTRY)
     yield
     for name in [name for name in mg.REGISTRY if name not in known]:
@@ -114,7 +114,7 @@ class Result(NamedTuple):
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Run ``minigrad`` in this process, in another folder if asked."""
-    from minigrad import cli  # half a second, for those who need it
+    from minigrad import cli  # here, as it takes half a second
 
     def command(*args, cwd=None, typed=""):
         if cwd is not None:

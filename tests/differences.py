@@ -1,12 +1,13 @@
-"""Derivatives by differences, with a bound: the reference of the tests, and no part of the engine.
+"""Derivatives by finite differences with an error bound: the tests' reference, without the engine.
 
 The central difference ``D(h) = (f(x + h v) - f(x - h v)) / 2h`` has an error series in even powers
-of h. Romberg's table removes the terms h^2, h^4, h^6 from four halvings of one step; the last
-diagonal entry misses a term of order h^8, so the difference to the entry before it (order h^6)
-bounds it wherever the series converges. Rounding, or whatever noise a second difference shows, adds
-``noise / h``, amplified by less than 4 through the table (weights 4^k/(4^k - 1), 1/(4^k - 1)).
+of h. Romberg extrapolation over four step sizes, each half of the one before, removes the terms
+h^2, h^4, h^6. The last diagonal entry of its table has a truncation error of order h^8; its
+difference to the entry before, of order h^6, bounds that error wherever the series converges.
+Rounding error, or the noise that a second difference shows, adds ``noise / h``, amplified by less
+than 4 in the table (weights 4^k/(4^k - 1), 1/(4^k - 1)).
 
-The functions run in np.longdouble, the widest type the machine has. Where that is an 80-bit number
+The functions run in np.longdouble, the widest type of the machine. Where that is an 80-bit number
 the rounding term is 1e-16 of the scale; where it is float64 the same formula widens the bound.
 """
 
@@ -53,9 +54,9 @@ def directional(f, xs, vs):
 
 
 def _noise(f, xs, vs):
-    """How much f jitters: its second difference over a step whose square is nothing (2^-60).
+    """The noise of f: its second difference over a step whose square is negligible (2^-60).
 
-    It finds what computes in float64 inside (LAPACK, a cast), whatever dtype it returns.
+    It reveals float64 arithmetic inside of f (LAPACK, a cast), whatever dtype f returns.
     """
     up, at, down = (
         wide(f(*(x + k * 2.0**-30 * v for x, v in zip(xs, vs, strict=True)))) for k in (1, 0, -1)
@@ -78,12 +79,12 @@ def jacobian(f, xs, i):
 
 
 def rounding(dtype, weights, largest_slope, xs):
-    """Bound on what rounding does to a derivative rule evaluated in ``dtype``.
+    """Bound on the rounding error of a derivative rule evaluated in ``dtype``.
 
     A cotangent element is a sum of ``weights * slopes``. Each of some 64 roundings on the way errs
-    by one unit of its summands, which are at most ``sum|weights| * max|slope|`` before they
-    cancel; and a rounding of an intermediate value the size of an input, eps |x|, moves the slope
-    itself by its curvature: for quotients and normalizations a relative ``|x| * max|slope|``.
+    by one unit of its summands, which are at most ``sum|weights| * max|slope|`` before they cancel.
+    A rounding of an intermediate value of the size of an input, eps |x|, also moves the slope by
+    its curvature: for quotients and normalizations by a relative ``|x| * max|slope|``.
     """
     size = max((float(np.max(np.abs(x), initial=0.0)) for x in xs), default=0.0)
     scale = float(np.sum(np.abs(weights))) * largest_slope

@@ -1,4 +1,4 @@
-"""What hypothesis draws: calls of declared ops, inside the domain each declaration states."""
+"""Strategies of hypothesis: calls of declared ops, inside the domain each declaration states."""
 
 import importlib
 import pkgutil
@@ -20,7 +20,7 @@ MARGIN = 0.1  # distance from a kink: 25 difference steps
 for _info in pkgutil.iter_modules(mg.ops.__path__, "minigrad.ops."):
     importlib.import_module(_info.name)  # so that no op is skipped
 
-# Ops that tests declare for themselves do not count.
+# without the ops that tests declare
 DECLARED = {
     name: op for name, op in mg.REGISTRY.items() if op.__module__.partition(".")[0] == "minigrad"
 }
@@ -127,7 +127,7 @@ def _call(op, shapes, params, seed):
 def over_cases(cases, share=8):
     """Make ``check(call)`` a test of every listed case.
 
-    Where shapes are given, not drawn, there is one example for ``share`` of the profile's.
+    A case with fixed shapes runs 1/``share`` of the profile's number of examples.
     """
 
     def decorate(check):
@@ -137,7 +137,7 @@ def over_cases(cases, share=8):
             if shapes is None:
                 given(calls(name, case))(check)()
                 return
-            # one that hypothesis need not shrink; each property has numbers of its own
+            # with no shapes to shrink, hypothesis is not needed; each property has its own seeds
             seed = zlib.crc32(check.__name__.encode()) if profile.derandomize else time.time_ns()
             for k in range(max(1, profile.max_examples // share)):
                 check(_call(op, shapes, params, seed + k))

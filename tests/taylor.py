@@ -5,10 +5,10 @@ np.longdouble as coefficients. Arithmetic follows from comparing coefficients: a
 convolution, and a quotient or a square root solves the convolution for its last term. The k-th
 derivative at t = 0 is ``k! a_k``.
 
-Each coefficient carries ``e``, a running error bound (Wilkinson): what the same arithmetic in
-float64 could be off by, to first order in the unit roundoff. An operation passes the errors of its
-operands on by its partial derivatives and adds one unit of each of its own roundings, relative to
-the summands before they cancel. It serves as the tolerance: no constant is chosen by eye.
+Each coefficient carries ``e``, a running bound (Wilkinson) on the error of the same arithmetic in
+float64, to first order in the unit roundoff. An operation propagates the errors of its operands by
+its partial derivatives and adds one unit for each of its own roundings, relative to the summands
+before they cancel. The bound serves as the tolerance: no constant is chosen by eye.
 """
 
 from itertools import combinations
@@ -20,7 +20,7 @@ UNIT = np.finfo(np.float64).eps / 2
 
 
 class Series:
-    __array_ufunc__ = None  # `ndarray * series` must ask the series
+    __array_ufunc__ = None  # `ndarray * series` must call series.__rmul__
 
     def __init__(self, coefficients, errors=None):
         self.a = [np.asarray(c, np.longdouble) for c in coefficients]
@@ -113,7 +113,7 @@ def _convolve(a, b, terms, k):
 
 
 def _product_error(a, b, terms, k):
-    """Of ``sum_j a_j b_{k-j}``: what the factors pass on, and one unit per product and per sum."""
+    """The error of ``sum_j a_j b_{k-j}``: that of the factors, and a unit per product and sum."""
     total = np.zeros(())
     for j in terms:
         p, q = np.abs(a.a[j]), np.abs(b.a[k - j])
@@ -122,7 +122,7 @@ def _product_error(a, b, terms, k):
 
 
 def batch_norm(x, gamma, beta, mean=None, var=None, axis=None, eps=1e-5):
-    """Batch norm of series: the definition, written once more."""
+    """Batch norm of series, written from the definition."""
     ndim = x.a[0].ndim
     axes = tuple(i for i in range(ndim) if i != 1) if axis is None else axis
     channels = (1, -1) + (1,) * (ndim - 2)
@@ -142,7 +142,7 @@ def multilinear(f, xs, directions):
     ``k! D[v1..vk] = sum over subsets S of (-1)^(k-|S|) D[sum S, ..., sum S]``.
 
     Returns:
-        The derivative, and what its evaluation in float64 may be off by.
+        The derivative, and a bound on the error of its evaluation in float64.
     """
     k, total, error = len(directions), np.longdouble(0), 0.0
     for size in range(1, k + 1):

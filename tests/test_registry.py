@@ -90,7 +90,7 @@ def test_jvp_equals_differences_of_the_forward(call):
     assert (error <= bound + rounding(y.dtype, weights, largest, call.reals)).all(), call
 
 
-@over_cases(CASES, share=2)  # cheap enough for many seeds: of an extremum few elements count
+@over_cases(CASES, share=2)  # cheap enough for many seeds: an extremum tests few elements
 def test_vjp_and_jvp_are_adjoint(call):
     x_dots = [call.like(x) for x in call.reals]
     y, y_dot = mg.jvp(call.f, tuple(call.reals), tuple(x_dots))
@@ -99,8 +99,8 @@ def test_vjp_and_jvp_are_adjoint(call):
     x_bars = pullback(y_bar)
     forward = y_bar * array(y_dot)
     backward = [array(b) * v for b, v in zip(x_bars, x_dots, strict=True)]
-    # both sides sum the same products; each rounds relative to the largest slope, seen here as the
-    # largest cotangent per unit of seed
+    # both sides sum the same products; rounding errors scale with the largest slope, estimated by
+    # the largest cotangent or tangent, as the elements of seeds and directions are about 1
     largest = max((float(np.abs(array(b)).max(initial=0)) for b in x_bars), default=0.0)
     largest = max(largest, float(np.abs(array(y_dot)).max(initial=0)))
     terms = np.concatenate([forward.reshape(-1), *(b.reshape(-1) for b in backward)])
@@ -117,8 +117,8 @@ def test_recorded_sweep_gives_the_numbers_of_the_plain_one(call):
     recorded = pullback(mg.tensor(y_bar, requires_grad=True))  # a tracked seed records the sweep
     for a, b in zip(plain, recorded, strict=True):
         assert array(a).dtype == array(b).dtype
-        # the same ops in the same order; only a Python-number shortcut may differ by one rounding,
-        # and a fused op, which is its composite then (tests/fused bounds the difference)
+        # the same ops in the same order, with two exceptions: a shortcut for Python numbers may
+        # round differently, and a fused op runs as its composite (tests/fused has the bounds)
         if isinstance(call.op, Fused):
             assert a.shape == b.shape
             continue

@@ -165,7 +165,7 @@ def test_ops_with_a_numpy_name_compute_what_numpy_computes(call):
 
 
 def _computes_fractions(op):
-    """Not what NumPy has, nor products: those wrap around as NumPy's do."""
+    """Whether ``op`` computes with fractions; NumPy's functions and products wrap around."""
     op = getattr(op, "composite", op)
     numpys = hasattr(np, op.name) or hasattr(np.linalg, op.name)
     return not (numpys or getattr(op, "linear", "") or op.name in ("conv", "linear"))
@@ -178,13 +178,13 @@ def test_integers_are_computed_with_as_the_numbers_they_are(call):
         with np.errstate(all="ignore"):
             wide = call.f(*(x.astype(np.float64) for x in small))
             narrow = np.asarray(call.f(*small), np.float64)
-        # another kernel may round otherwise: some 64 times, numbers of up to 255
+        # another kernel may round differently: some 64 roundings of numbers up to 255
         rounding = 64 * np.finfo(np.float64).eps * 255
         np.testing.assert_allclose(narrow, wide, rtol=rounding, atol=rounding)
 
 
 def _integers(x, dtype):
-    """Some of ``dtype``, of the signs of ``x`` where it has them; 0 and 1 of probabilities."""
+    """Integers of ``dtype`` with the signs of ``x``, if it has signs; 0 and 1 for probabilities."""
     if np.abs(x).max(initial=0) <= 1:
         return np.rint(np.abs(x)).astype(dtype)
     x = np.abs(x) if dtype is np.uint8 else x

@@ -1,7 +1,7 @@
 """Every declared op, none skipped: derivatives of second and third order.
 
-The reference differences the *plain* first-order sweep, which test_registry.py holds against
-differences of the forward; what is on trial here is the recorded sweep and its derivatives.
+The reference is finite differences of the *plain* first-order sweep, which test_registry.py checks
+against differences of the forward. Under test here are the recorded sweep and its derivatives.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def plain(function):
 
 
 def limit(bound, slopes, xs):
-    """Truncation of the differences plus rounding of a rule with such slopes."""
+    """Truncation error of the differences plus rounding error of a rule with such slopes."""
     largest = max(1.0, float(np.abs(slopes).max(initial=0)))
     n = max(1, sum(x.size for x in xs))
     return bound + rounding(np.float64, np.ones(n), largest, xs)
