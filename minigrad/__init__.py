@@ -182,7 +182,7 @@ __all__ = [
     "where",
 ]  # fmt: skip
 
-# what `import minigrad` need not pay for
+# imported on first use, so that `import minigrad` stays fast
 _ON_DEMAND = ("data", "nn", "optim", "train", "verify", "viz")
 
 

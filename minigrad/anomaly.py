@@ -49,34 +49,35 @@ class _Anomaly(Observer):
         for i, x in enumerate(inputs):
             parent = node.parents[i] if node is not None else None
             is_from_outside = parent is None or parent.op is None
-            if is_from_outside and "nan" in _bad(x):
+            if is_from_outside and "nan" in (counts := _non_finite(x)):
                 name = parent.name if parent is not None and parent.name else f"input {i}"
-                raise _anomaly(f"{op.name}: {name} holds {_bad(x)}", _bad(x), _at(where))
-        kinds = _bad(value)
-        if kinds and not any(_bad(x) for x in inputs):
-            raise _anomaly(f"{op.name}: made {kinds}", kinds, _at(where))
+                raise _anomaly(f"{op.name}: {name} holds {counts}", counts, _at(where))
+        counts = _non_finite(value)
+        if counts and not any(_non_finite(x) for x in inputs):
+            raise _anomaly(f"{op.name}: made {counts}", counts, _at(where))
 
     def pulling(self, node: Node, y_bar: Any) -> None:
-        self.y_bar_is_finite = not _bad(y_bar)
+        self.y_bar_is_finite = not _non_finite(y_bar)
         if node.origin is None:
             return
         pairs = zip(node.origin.fingerprints, _fingerprints(node), strict=True)
         for i, (was, now) in enumerate(pairs):
             if was != now:
-                which = "its output" if i == len(node.inputs) else _input(node, i)
+                which = "its output" if i == len(node.inputs) else _input_name(node, i)
                 headline = f"{node.op.name}: {which} was changed in place"
                 raise _anomaly(headline, "other values than it recorded", _at(node.origin.where))
 
     def pulled(self, node: Node, i: int, raw: Any, x_bar: Any, total: Any) -> None:
-        if _bad(raw) and self.y_bar_is_finite:
-            headline = f"{node.op.name}, backward: made the cotangent of {_input(node, i)}"
-            raise _anomaly(f"{headline} {_bad(raw)}", _bad(raw), *_where(node))
+        counts = _non_finite(raw)
+        if counts and self.y_bar_is_finite:
+            headline = f"{node.op.name}, backward: made the cotangent of {_input_name(node, i)}"
+            raise _anomaly(f"{headline} {counts}", counts, *_where(node))
 
     def pushed(self, node: Node, x_dots: list, y_dot: Any) -> None:
-        kinds = "" if y_dot is None else _bad(y_dot)
-        if kinds and not any(_bad(x_dot) for x_dot in x_dots if x_dot is not None):
-            headline = f"{node.op.name}, forward sweep: made the tangent {kinds}"
-            raise _anomaly(headline, kinds, *_where(node))
+        counts = "" if y_dot is None else _non_finite(y_dot)
+        if counts and not any(_non_finite(x_dot) for x_dot in x_dots if x_dot is not None):
+            headline = f"{node.op.name}, forward sweep: made the tangent {counts}"
+            raise _anomaly(headline, counts, *_where(node))
 
 
 def _at(where: str) -> str:
@@ -89,7 +90,7 @@ def _where(node: Node) -> tuple[str, str]:
     return at, f"in {' / '.join(scopes)}" if scopes else ""
 
 
-def _input(node: Node, i: int) -> str:
+def _input_name(node: Node, i: int) -> str:
     parent = node.parents[i]
     return f"input {i} ({parent.name})" if parent is not None and parent.name else f"input {i}"
 
@@ -99,7 +100,7 @@ def _anomaly(headline: str, *got: str) -> AnomalyError:
     return AnomalyError(facts(headline, expected="finite, unchanged arrays", got=text))
 
 
-def _bad(array: Any) -> str:
+def _non_finite(array: Any) -> str:
     """``"1 of 6 elements nan"``, or ``""`` where all are finite."""
     host = to_host(getattr(array, "array", array))
     if host.dtype.kind != "f" or np.isfinite(host).all():

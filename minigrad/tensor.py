@@ -250,7 +250,7 @@ class Tensor(NumPyBox):
     @grad.setter
     def grad(self, value: Any) -> None:
         if value is not None:
-            value = type(self)(self._fitting(value, "grad: assigned value"))
+            value = type(self)(self._converted(value, "grad: assigned value"))
         if self.node is None:
             raise GraphError(f"grad: {describe(self)} does not require a gradient")
         self.node.grad = value
@@ -303,7 +303,7 @@ class Tensor(NumPyBox):
         """
         if not self.is_leaf:
             raise self._not_a_leaf("assignment")
-        new = self._fitting(value, "assignment: value", own)
+        new = self._converted(value, "assignment: value", own)
         journal = CURRENT.get().journal
         if journal is not None:
             journal.append((self, self.array, self.node))
@@ -311,7 +311,7 @@ class Tensor(NumPyBox):
             self._renew("value", new, self.requires_grad)
         self.array = new
 
-    def _fitting(self, value: Any, what: str, own: bool = False) -> Any:
+    def _converted(self, value: Any, what: str, own: bool = False) -> Any:
         """``value`` as an array of the shape, dtype and device of this tensor."""
         if own and backend.is_like(value, self.array):
             return backend.frozen(value, own)

@@ -94,9 +94,9 @@ def pair():
 
 
 def test_the_kernels_of_batch_norm_pass_the_campaign_of_probes(kernels, monkeypatch):
-    """What hand-written backwards are held to: values, contracts, repetition. All on a GPU."""
+    """The checks of hand-written backwards (values, contracts, repetition), all on a GPU."""
     points = list(probes.batch_norm())
-    if not kernels.is_real:  # a launch is slow there: small points, few identical calls
+    if not kernels.is_real:  # launches on the stand-in are slow: small points, few repeats
         labels = "NC (5, 3) float32", "NC eps 0 float64", "NC offset 10000 float64"
         points = [p for p in points if p[0] in labels or p[0] == "NCHW (1, 2, 3, 2) float64"]
         monkeypatch.setattr(importlib.import_module("minigrad.verify.campaign"), "_SOAK", 5)

@@ -25,7 +25,7 @@ def test_its_examples_print_the_numbers_and_draw_the_picture_they_show(tmp_path)
             for kind, text in zip(["", *parts[1::2]], parts[::2], strict=True)]  # fmt: skip
     (tmp_path / "readme.py").write_text(
         "\n".join(lines), encoding="utf-8"
-    )  # each line in its place
+    )  # each line at its number in the README
     run = subprocess.run(
         [sys.executable, "-W", "error", "readme.py"],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""Programs as users write them: ``pyright`` reads this file, too, and so knows what editors say."""
+"""Programs as users write them; ``pyright`` checks this file, too, and so what editors show."""
 
 from typing import assert_type
 
