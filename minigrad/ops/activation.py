@@ -20,7 +20,7 @@ _KINK_AT_0 = (Domain(kinks=(0.0,)),)
     domain=_KINK_AT_0,
 )
 def relu(xp, x):
-    """Rectified linear unit. At the kink 0 the subgradient 0 is used.
+    """Rectified linear unit. The subgradient at 0 is 0.
 
     >>> mg.relu(mg.tensor([-2.0, 0.0, 3.0]))
     tensor([0., 0., 3.])
@@ -45,7 +45,7 @@ def relu_jvp(x_dots, y, x):
     cases=(Case(), Case(params={"alpha": 0.3})),
 )
 def leaky_relu(xp, x, *, alpha=0.01):
-    """Leaky rectifier with slope ``alpha`` on the left. At the kink 0 the slope ``alpha`` is used.
+    """Leaky rectifier: slope 1 for ``x > 0``, else ``alpha``, which is also used at the kink 0.
 
     >>> mg.leaky_relu(mg.tensor([-2.0, 3.0]), alpha=0.1)
     tensor([-0.2,  3. ])
@@ -55,16 +55,16 @@ def leaky_relu(xp, x, *, alpha=0.01):
 
 @leaky_relu.defvjp
 def leaky_relu_vjp(y_bar, y, x, *, alpha=0.01):
-    return (_either(x, y_bar, alpha * y_bar),)
+    return (_piecewise(x, y_bar, alpha * y_bar),)
 
 
 @leaky_relu.defjvp
 def leaky_relu_jvp(x_dots, y, x, *, alpha=0.01):
-    return _either(x, x_dots[0], alpha * x_dots[0])
+    return _piecewise(x, x_dots[0], alpha * x_dots[0])
 
 
-def _either(x, right, left):
-    """``right`` where ``x > 0``, else ``left``: two masks are faster than a choice between two."""
+def _piecewise(x, right, left):
+    """``where(x > 0, right, left)``; masking twice is faster than choosing between two arrays."""
     is_right = x > 0
     return where(is_right, right, 0) + where(is_right == 0, left, 0)
 
@@ -77,7 +77,7 @@ def _either(x, right, left):
     source="Clevert, Unterthiner, Hochreiter 2016, arXiv:1511.07289, eq. 15",
 )
 def elu(xp, x, *, alpha=1.0):
-    """Exponential linear unit; smooth at 0 for ``alpha = 1``, else the left slope is used there.
+    """Exponential linear unit. At 0, a kink unless ``alpha = 1``, the left slope ``alpha`` is used.
 
     >>> mg.elu(mg.tensor([-1.0, 2.0]))
     tensor([-0.63212056,  2.        ])
@@ -88,17 +88,17 @@ def elu(xp, x, *, alpha=1.0):
 
 @elu.defvjp
 def elu_vjp(y_bar, y, x, *, alpha=1.0):
-    return (_delu(y_bar, x, alpha),)
+    return (_times_slope(y_bar, x, alpha),)
 
 
 @elu.defjvp
 def elu_jvp(x_dots, y, x, *, alpha=1.0):
-    return _delu(x_dots[0], x, alpha)
+    return _times_slope(x_dots[0], x, alpha)
 
 
-def _delu(bar, x, alpha):
-    """``bar`` times the derivative: pulling back and pushing forward are the same."""
-    return _either(x, bar, alpha * bar * exp(where((x > 0) == 0, x, 0)))
+def _times_slope(v, x, alpha):
+    """``v``, a cotangent of y or a tangent of x, times dy/dx: VJP and JVP are the same product."""
+    return _piecewise(x, v, alpha * v * exp(where((x > 0) == 0, x, 0)))
 
 
 @elementwise(
@@ -107,18 +107,18 @@ def _delu(bar, x, alpha):
     domain=(Domain(-30.0, 30.0),),
 )
 def softplus(xp, x):
-    """Smooth rectifier, the antiderivative of the logistic sigmoid.
+    """Smooth rectifier ``log(1 + exp(x))``; its derivative is the logistic sigmoid.
 
     >>> mg.softplus(mg.tensor([-1000.0, 0.0, 1000.0]))
     tensor([0.00000000e+00, 6.93147181e-01, 1.00000000e+03])
     """
     z = wide(floating(x))
-    return narrow(xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.abs(z))), x)  # no e^x, so 1000 is safe
+    return narrow(xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.abs(z))), x)  # e^-|x| cannot overflow
 
 
 @softplus.defpartials
 def dsoftplus(y, x):
-    return (-expm1(-y),)  # written 1 - e^-y it would round to 0 once y < 5e-17
+    return (-expm1(-y),)  # 1 - exp(-y) would round to 0 for y < 5e-17
 
 
 @elementwise(
@@ -127,7 +127,7 @@ def dsoftplus(y, x):
     source="W. J. Cody 1969, Math. Comp. 23(107), 631-637",
 )
 def erf(xp, x):
-    """Error function, to a few units in the last place of float64.
+    """Error function, accurate to a few ulps of float64.
 
     >>> mg.erf(mg.tensor([0.0, 1.0]))
     tensor([0.        , 0.84270079])
@@ -146,7 +146,7 @@ def derf(y, x):
     source="W. J. Cody 1969, Math. Comp. 23(107), 631-637",
 )
 def erfc(xp, x):
-    """``1 - erf(x)``, accurate where that difference would cancel.
+    """Complementary error function ``1 - erf(x)``, without the cancellation for large ``x``.
 
     >>> mg.ops.erfc(mg.tensor(10.0)).item()
     2.0884875837625446e-45
@@ -166,7 +166,7 @@ def derfc(y, x):
     source="Hendrycks, Gimpel 2016, arXiv:1606.08415, the exact form",
 )
 def gelu(xp, x):
-    """Gaussian error linear unit: ``x`` times the normal distribution function.
+    """Gaussian error linear unit: ``x`` times the standard normal distribution function.
 
     >>> mg.gelu(mg.tensor([-1.0, 0.0, 1.0]))
     tensor([-0.15865525,  0.        ,  0.84134475])

@@ -1,4 +1,4 @@
-"""Arithmetic on elements: + - * / ** and what is made of them."""
+"""Elementwise arithmetic: + - * / **, square, square root and reciprocal."""
 
 from math import copysign, inf
 
@@ -10,7 +10,7 @@ from minigrad.ops.exponential import log
 
 _NONZERO = Domain(0.5, 3.0)
 _POSITIVE = Domain(0.2, 3.0)
-_FAST = (-1, 0, 1, 2)  # exponents for which NumPy calls no power function
+_FAST_EXPONENTS = (-1, 0, 1, 2)  # NumPy computes these without its power function
 
 
 @elementwise(formula=r"y = x", pullback=r"\bar x = \bar y", symbol="+")
@@ -119,13 +119,13 @@ def divide(xp, x1, x2):
 
 @divide.defpartials
 def ddivide(y, x1, x2):
-    return lambda: _inverse(x2), lambda: y / -x2
+    return lambda: _reciprocal(x2), lambda: y / -x2
 
 
-def _inverse(x):
+def _reciprocal(x):
     try:
         return 1 / x
-    except ZeroDivisionError:  # Python's 0; the array libraries' have an inverse
+    except ZeroDivisionError:  # a Python 0; the array libraries return inf
         return copysign(inf, x)
 
 
@@ -138,8 +138,9 @@ def _inverse(x):
 def power(xp, x, p):
     """``x ** p``; shapes broadcast.
 
-    A number ``p`` takes any ``x`` for which ``x ** p`` is defined. The derivative with respect to a
-    tensor ``p`` needs ``x >= 0``; it is 0 at ``x = 0``, its limit for ``p > 0``.
+    If ``p`` is a number, ``x`` may be anything for which ``x ** p`` is defined. The derivative with
+    respect to a tensor ``p`` needs ``x >= 0``; at ``x = 0`` it is 0, which is its limit for
+    ``p > 0``.
 
     >>> mg.power(mg.tensor([1.0, -3.0]), 2)
     tensor([1., 9.])
@@ -148,9 +149,9 @@ def power(xp, x, p):
 
 
 def _power(x, p):
-    """``x ** p``; a whole power as that of ``|x|``: NumPy takes fifty times as long for x < 0."""
-    is_whole = type(p) in (int, float) and p % 1 == 0 and p not in _FAST
-    if is_whole and x.__class__ is np.ndarray and x.dtype.kind == "f":
+    """``x ** p``; whole powers by way of ``|x|``, since NumPy is 50 times slower for ``x < 0``."""
+    is_slow = type(p) in (int, float) and p % 1 == 0 and p not in _FAST_EXPONENTS
+    if is_slow and x.__class__ is np.ndarray and x.dtype.kind == "f":
         y = np.abs(x) ** p
         return np.copysign(y, x, out=y) if p % 2 else y
     return x**p
@@ -158,9 +159,9 @@ def _power(x, p):
 
 @power.defpartials
 def dpower(y, x, p):
-    if type(p) in (int, float):  # not a NumPy scalar, which may be a tensor's value
+    if type(p) in (int, float):  # not a NumPy scalar: it may be the value of a tensor
         return (p * _power(x, p - 1) if p else None), None
-    # at x = 0 the base (where p = 0, too) and the logarithm are those of 1: 0 * inf would be nan
+    # x = 0 is replaced by 1 in the logarithm, and if p = 0 in the base, too: 0 * inf would be nan
     return lambda: p * (x + (x == 0) * (p == 0)) ** (p - 1), lambda: y * log(x + (x == 0))
 
 

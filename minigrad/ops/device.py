@@ -19,7 +19,7 @@ def to_device(xp, x, *, device):
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
 
     Raises:
-        DeviceError: no such device here.
+        DeviceError: the device is not available.
 
     >>> mg.ops.to_device(mg.tensor([1.0]), "cpu")
     tensor([1.])

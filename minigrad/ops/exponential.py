@@ -1,4 +1,4 @@
-"""Exponentials, logarithms, and the functions made of them."""
+"""Exponential, logarithmic and trigonometric functions, and the logistic sigmoid."""
 
 from minigrad.core.op import elementwise
 from minigrad.declaration import Domain
@@ -34,7 +34,7 @@ def expm1(xp, x):
 
 @expm1.defpartials
 def dexpm1(y, x):
-    return (exp(x),)  # y + 1 would round to 0 far left, where e^x does not
+    return (exp(x),)  # y + 1 would round to 0 for x << 0, e^x does not
 
 
 @elementwise(
@@ -135,7 +135,7 @@ def tanh(xp, x):
 @tanh.defpartials
 def dtanh(y, x):
     s = sigmoid(2 * x)
-    return (4 * s * sigmoid(-2 * x),)  # 1 - y^2 would round to 0 from |x| = 19 on
+    return (4 * s * sigmoid(-2 * x),)  # 1 - y^2 would round to 0 for |x| >= 19
 
 
 @elementwise(
@@ -150,9 +150,9 @@ def sigmoid(xp, x):
     tensor([0.5, 0. ])
     """
     x = floating(x)
-    return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-xp.abs(x)))  # neither power exceeds 1
+    return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-xp.abs(x)))  # no exponential exceeds 1
 
 
 @sigmoid.defpartials
 def dsigmoid(y, x):
-    return (y * sigmoid(-x),)  # y * (1 - y) would round to 0 from x = 37 on
+    return (y * sigmoid(-x),)  # y * (1 - y) would round to 0 for x >= 37

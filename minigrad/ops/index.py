@@ -6,7 +6,7 @@ from minigrad import backend
 from minigrad.core.op import op
 from minigrad.declaration import Case
 
-_ROWS = np.array([2, 0, 2])  # a repeated row: its cotangents must add up
+_ROWS = np.array([2, 0, 2])  # row 2 is repeated: its cotangents must add up
 _MASK = np.array([[True, False, True], [False, False, True]])
 
 
@@ -30,8 +30,8 @@ def getitem(xp, x, *, key):
     """``x[key]`` with ints, slices, None, ..., integer arrays or booleans, as in NumPy.
 
     Raises:
-        BoundsError: an index outside ``x``; one in an array on a GPU is not read back for that,
-            and wraps around.
+        BoundsError: an index outside ``x``. Index arrays on a GPU are not read back to check this;
+            their indices wrap around.
 
     >>> mg.tensor([1.0, 2.0, 3.0])[[0, 0, 2]]
     tensor([1., 1., 3.])
@@ -55,22 +55,28 @@ def getitem_vjp(y_bar, y, x, *, key):
     ),
 )
 def scatter_add(xp, y, *, key, shape):
-    """Zeros of ``shape`` with ``y`` added at ``key``; repeated indices add up.
+    """An array of zeros with ``y`` added at ``key``; repeated indices add up.
 
-    The adjoint of ``getitem``.
+    It is the adjoint of ``getitem``.
+
+    Args:
+        y: the values to add, of the shape of ``x[key]``.
+        key: see ``getitem``.
+        shape: the shape of the result ``x``.
 
     >>> mg.ops.scatter_add(np.array([1.0, 2.0, 4.0]), key=[0, 0, 2], shape=(3,))
     array([3., 0., 4.])
     """
     x = xp.zeros(shape, dtype=y.dtype)
     if _is_basic(key):
-        x[key] = y  # a slice names no element twice
+        x[key] = y  # basic indexing selects no element twice
     else:
         backend.scatter_add(xp, x, key, y)
     return x
 
 
 def _is_basic(key):
+    """Whether ``key`` has only ints, slices, None and ``...``, NumPy's basic indexing."""
     parts = key if isinstance(key, tuple) else (key,)
     return all(part is None or part is ... or isinstance(part, (int, slice)) for part in parts)
 
