@@ -1,7 +1,8 @@
-"""Convolution over any number of axes: windows laid out as the columns of a matrix, and a product.
+"""Convolution over any number of image axes, as a matrix product.
 
-``im2col`` and ``col2im`` are linear and each the adjoint of the other, so a convolution made of
-them and ``matmul`` has exact derivatives of every order.
+``im2col`` copies each window of the images into a column of a matrix; ``conv`` multiplies it by the
+kernels, one per row. ``im2col`` and ``col2im`` are linear and each the adjoint of the other, so
+with ``matmul`` they give exact derivatives of every order.
 """
 
 from math import prod
@@ -23,13 +24,10 @@ _GEOMETRIES = (
 )
 
 
-def _columns(shape, geometry):
+def _im2col_shape(shape, geometry):
     """The shape of ``im2col`` of an array of ``shape``."""
     windows = window(shape, **geometry)
-    positions = shape[0]
-    for m in windows.outputs:
-        positions *= m
-    return (shape[1] * windows.count, positions)
+    return (shape[1] * windows.count, prod(windows.outputs) * shape[0])
 
 
 @op(
@@ -40,15 +38,15 @@ def _columns(shape, geometry):
     source="Chellapilla, Puri, Simard 2006, High performance convolutional neural networks",
 )
 def im2col(xp, x, *, kernel_size, stride=1, padding=0, dilation=1):
-    """What each window over ``x`` sees, one column per window. Outside of the image it sees zeros.
+    """Copy each window of the zero-padded ``x`` into a column of a matrix.
 
     Args:
         x: (N, C, \\*sizes), with one axis of ``sizes`` for a signal, two for an image.
         kernel_size, stride, padding, dilation: an int, or one per axis of ``sizes``.
 
     Returns:
-        (C * prod(kernel_size), prod(outputs) * N): rows by channel, then place in the window;
-        columns by place in the output, then image. ``outputs`` is
+        (C * prod(kernel_size), prod(outputs) * N): rows by channel, then position in the window;
+        columns by output position, then image. ``outputs`` is
         ``(sizes + 2 padding - dilation (kernel_size - 1) - 1) // stride + 1``.
 
     Raises:
@@ -60,13 +58,13 @@ def im2col(xp, x, *, kernel_size, stride=1, padding=0, dilation=1):
     """
     windows = window(x.shape, kernel_size, stride, padding, dilation)
     n, c = x.shape[:2]
-    padded, places = windows.pad(xp, x), prod(windows.outputs) * n
+    padded, n_columns = windows.pad(xp, x), prod(windows.outputs) * n
     if windows.is_identity:
-        return padded.reshape(c, places)
+        return padded.reshape(c, n_columns)
     columns = xp.empty((c, *windows.kernel, *windows.outputs, n), dtype=x.dtype)
     for position, view in windows.views(padded):
         columns[(slice(None), *position)] = view
-    return columns.reshape(c * windows.count, places)
+    return columns.reshape(c * windows.count, n_columns)
 
 
 @im2col.defvjp
@@ -79,12 +77,12 @@ def im2col_vjp(y_bar, y, x, **geometry):
     pullback=r"\bar y = \mathrm{im2col}(\bar x)",
     linear="jointly",
     cases=tuple(
-        Case((_columns(shape, geometry),), {"shape": shape, **geometry})
+        Case((_im2col_shape(shape, geometry),), {"shape": shape, **geometry})
         for shape, geometry in _GEOMETRIES
     ),
 )
 def col2im(xp, y, *, shape, kernel_size, stride=1, padding=0, dilation=1):
-    """Add every column back to the window it came from: the adjoint of ``im2col``.
+    """Add each column to the window it belongs to; overlaps add up. The adjoint of ``im2col``.
 
     Args:
         y: (C * prod(kernel_size), prod(outputs) * N).
@@ -92,7 +90,7 @@ def col2im(xp, y, *, shape, kernel_size, stride=1, padding=0, dilation=1):
         kernel_size, stride, padding, dilation: as in ``im2col``.
 
     Raises:
-        ShapeError: ``y`` does not belong to ``shape``.
+        ShapeError: ``y`` does not have the shape of ``im2col`` of an array of ``shape``.
 
     >>> mg.ops.col2im(np.array([[1.0, 2.0], [2.0, 3.0]]), shape=(1, 1, 3), kernel_size=2)
     array([[[1., 4., 3.]]])
@@ -127,15 +125,15 @@ def col2im_vjp(x_bar, x, y, *, shape, **geometry):
     ),
 )
 def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
-    """Convolution as neural networks use the word: a cross-correlation, the kernel not flipped.
+    """Convolution in the sense of neural networks: cross-correlation, without kernel flipping.
 
     Args:
         x: (N, C, \\*sizes), with one, two, three ... axes of ``sizes``.
         w: (A, C / groups, \\*kernel), A output channels.
-        b: (A,), added to each output channel; it may be left out.
-        stride, padding, dilation: an int, or one per axis of ``sizes``; padded with zeros.
-        groups: output channel a sees only its share of the input channels,
-            ``C / groups`` of them.
+        b: (A,), one per output channel; optional.
+        stride, padding, dilation: an int, or one per axis of ``sizes``; padding is with zeros.
+        groups: the channels are divided into this many groups, and each output channel sees only
+            the ``C / groups`` input channels of its group.
 
     Returns:
         (N, A, \\*outputs); see ``im2col``.
@@ -152,7 +150,7 @@ def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     kernel = tuple(w.shape[2:])
     outputs = window(x.shape, kernel, **geometry).outputs
     columns = im2col(x, kernel_size=kernel, **geometry)
-    taps = columns.shape[0] // groups
+    taps = columns.shape[0] // groups  # products summed for one output
     rows = reshape(w, shape=(a, taps))
     if groups > 1:
         columns = reshape(columns, shape=(groups, taps, columns.shape[1]))
@@ -166,17 +164,17 @@ def check_conv(x, w, b, groups):
     """Raise ShapeError unless the operands fit."""
     if x.ndim != w.ndim or x.ndim < 3:
         expected = "x (N, C, L, ...) and w (A, C, K, ...) with as many axes"
-        raise ShapeError(facts("conv: operands", expected=expected, got=_both(x, w)))
+        raise ShapeError(facts("conv: operands", expected=expected, got=_x_and_w(x, w)))
     if groups < 1 or x.shape[1] % groups or w.shape[0] % groups:
-        expected = f"input and output channels that divide by groups={groups}"
-        raise ShapeError(facts("conv: channels", expected=expected, got=_both(x, w)))
+        expected = f"input and output channels divisible by groups={groups}"
+        raise ShapeError(facts("conv: channels", expected=expected, got=_x_and_w(x, w)))
     if w.shape[1] * groups != x.shape[1]:
         expected = f"w.shape[1] == {x.shape[1] // groups}, the channels of x over groups={groups}"
-        raise ShapeError(facts("conv: channels", expected=expected, got=_both(x, w)))
+        raise ShapeError(facts("conv: channels", expected=expected, got=_x_and_w(x, w)))
     if b is not None and tuple(b.shape) != (w.shape[0],):
         got = f"b {describe(b)}, w {describe(w)}"
         raise ShapeError(facts("conv: b", expected=f"({w.shape[0]},), one per channel", got=got))
 
 
-def _both(x, w):
+def _x_and_w(x, w):
     return f"x {describe(x)}, w {describe(w)}"

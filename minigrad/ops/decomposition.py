@@ -1,7 +1,7 @@
 """Square matrices: inverse, Cholesky factor, symmetric square root and the Lyapunov equation.
 
-Each takes ``shift``, which is added to the diagonal first: the epsilon that keeps a covariance
-matrix positive definite. Leading axes are loops over matrices.
+Each op first adds ``shift`` to the diagonal: the epsilon that keeps a covariance matrix positive
+definite. Arrays (..., n, n) are stacks of matrices.
 """
 
 import numpy as np
@@ -13,16 +13,16 @@ from minigrad.errors import ShapeError, facts
 from minigrad.ops.linalg import matmul
 from minigrad.ops.shape import swapaxes
 
-# |entries| <= 1 and shift 5 > 3: every 3 x 3 matrix that is drawn is diagonally dominant
+# |entries| <= 1 and shift > n: every n x n matrix that the checks draw is diagonally dominant
 _UNIT = (Domain(-1.0, 1.0),)
 _CASES = (Case(((3, 3),), {"shift": 5.0}), Case(((2, 2, 2),), {"shift": 4.0}))
 
 
-def _t(a):
+def _t(a):  # transpose
     return swapaxes(a, axis1=-1, axis2=-2)
 
 
-def _sym(a):
+def _sym(a):  # symmetric part
     return (a + _t(a)) / 2
 
 
@@ -34,7 +34,7 @@ def _check_square(a):
 def _shifted(xp, a, shift, symmetric=False):
     _check_square(a)
     if a.dtype.itemsize > 8:
-        a = a.astype("float64")  # LAPACK knows nothing wider
+        a = a.astype("float64")  # LAPACK has nothing wider
     if symmetric:
         a = (a + xp.swapaxes(a, -1, -2)) / 2
     return a + shift * xp.eye(a.shape[-1], dtype=a.dtype)
@@ -89,7 +89,7 @@ def inv_jvp(a_dots, y, a, *, shift=0.0):
     source="Murray 2016, arXiv:1602.07527, eq. 8 to 10",
 )
 def cholesky(xp, a, *, shift=0.0):
-    """Lower triangular factor of the symmetric part of ``a`` plus ``shift * I``.
+    """Lower Cholesky factor of the symmetric part of ``a`` plus ``shift * I``.
 
     Args:
         a: (..., n, n).
@@ -136,10 +136,12 @@ def _half_lower(y):
 def sqrtm(xp, a, *, shift=0.0):
     """Symmetric positive square root of the symmetric part of ``a`` plus ``shift * I``.
 
-    Its derivative solves a Lyapunov equation and so is exact for repeated eigenvalues, too.
+    The derivative is the solution of a Lyapunov equation, so it is exact even for repeated
+    eigenvalues.
 
     Args:
-        a: (..., n, n) whose shifted symmetric part is positive definite; else nan.
+        a: (..., n, n) whose shifted symmetric part is positive definite; a negative eigenvalue
+            makes the result nan.
 
     Raises:
         ShapeError: not square.
@@ -171,7 +173,7 @@ def sqrtm_jvp(a_dots, y, a, *, shift=0.0):
     cases=(Case(((3, 3), (3, 3)), {"shift": 5.0}), Case(((2, 2, 2), (2, 2)), {"shift": 4.0})),
 )
 def lyapunov(xp, s, c, *, shift=0.0):
-    """The solution ``x`` of ``m x + x m = c``, m the symmetric part of ``s`` plus ``shift * I``.
+    """Solve ``m x + x m = c`` for ``x``; ``m`` is the symmetric part of ``s`` plus ``shift * I``.
 
     Args:
         s: (..., n, n) whose shifted symmetric part is definite.
@@ -188,6 +190,7 @@ def lyapunov(xp, s, c, *, shift=0.0):
     values, vectors = _eigh(xp, s, shift)
     transposed = xp.swapaxes(vectors, -1, -2)
     sums = values[..., :, None] + values[..., None, :]
+    # in the eigenbasis of m the equation reads (lambda_i + lambda_j) x_ij = c_ij
     return vectors @ ((transposed @ c @ vectors) / sums) @ transposed
 
 
@@ -199,9 +202,9 @@ def lyapunov_vjp(x_bar, x, s, c, *, shift=0.0):
 
 @lyapunov.defjvp
 def lyapunov_jvp(dots, x, s, c, *, shift=0.0):
-    s_dot, c_dot = dots
-    change = 0.0 if c_dot is None else c_dot
+    s_dot, c_dot = dots  # m x_dot + x_dot m = c_dot - m_dot x - x m_dot
+    right_side = 0.0 if c_dot is None else c_dot
     if s_dot is not None:
         m_dot = _sym(s_dot)
-        change = change - matmul(m_dot, x) - matmul(x, m_dot)
-    return lyapunov(s, change, shift=shift)
+        right_side = right_side - matmul(m_dot, x) - matmul(x, m_dot)
+    return lyapunov(s, right_side, shift=shift)

@@ -92,7 +92,7 @@ def test_im2col_and_col2im_are_adjoint(rng):
     ("x_shape", "w_shape", "words", "text"),
     [
         ((1, 3, 4, 4), (2, 2, 3, 3), {}, r"w.shape\[1\] == 3"),
-        ((1, 3, 4, 4), (2, 3, 3, 3), {"groups": 2}, "divide by groups=2"),
+        ((1, 3, 4, 4), (2, 3, 3, 3), {"groups": 2}, "divisible by groups=2"),
         ((1, 3, 4), (2, 3, 3, 3), {}, "as many axes"),
         ((3, 4), (2, 3), {}, "as many axes"),
         ((1, 3, 4, 4), (2, 3, 5, 3), {}, "at most the padded image"),
