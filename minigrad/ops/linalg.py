@@ -23,14 +23,14 @@ from minigrad.ops.shape import expand_dims, reshape, swapaxes
     linear="separately",
 )
 def matmul(xp, a, b):
-    """Matrix product; dimensions before the last two broadcast, a vector is a row or a column.
+    """Matrix product; axes before the last two broadcast, a vector acts as a row or a column.
 
     Args:
         a: (..., m, k) or (k,).
         b: (..., k, n) or (k,).
 
     Returns:
-        (..., m, n), without m or n where that operand is a vector.
+        (..., m, n), without m if ``a`` is a vector and without n if ``b`` is.
 
     >>> mg.matmul(mg.tensor([[1.0, 2.0]]), mg.tensor([3.0, 4.0]))
     tensor([11.])
@@ -40,7 +40,7 @@ def matmul(xp, a, b):
 
 @matmul.defvjp
 def matmul_vjp(y_bar, y, a, b):
-    # a vector is a matrix with one row (column): put that axis back, and drop it from the cotangent
+    # a vector is treated as a matrix with one row (column); its cotangent drops that axis again
     rows, columns = a, b
     if b.ndim == 1:
         columns, y_bar = expand_dims(b, axis=1), expand_dims(y_bar, axis=-1)
@@ -69,18 +69,18 @@ def matmul_vjp(y_bar, y, a, b):
     ),
 )
 def linear(x, w, b=None):
-    """The layer ``x w^T + b`` of neural networks.
+    """The linear layer ``x w^T + b``.
 
     Args:
         x: (..., K).
-        w: (A, K), a row per output.
-        b: (A,); it may be left out.
+        w: (A, K), one row per output.
+        b: (A,); optional.
 
     Returns:
         (..., A).
 
     Raises:
-        ShapeError: operands that do not fit.
+        ShapeError: the shapes of the operands do not fit.
 
     >>> mg.ops.linear(mg.tensor([3.0, 4.0]), np.array([[1.0, 10.0]]), np.array([0.5]))
     tensor([43.5])
@@ -118,10 +118,10 @@ def check_linear(x, w, b):
     ),
 )
 def einsum(xp, *xs, subscripts):
-    """Einstein summation, ``einsum("ij,jk->ik", a, b)``, as ``numpy.einsum``.
+    """Einstein summation as in ``numpy.einsum``: ``einsum("ij,jk->ik", a, b)``.
 
-    ``subscripts`` may come first, as in NumPy, or by name.
-    Ellipses, implicit output, repeated letters (diagonals) and broadcast unit axes are supported.
+    ``subscripts`` may be the first argument, as in NumPy, or a keyword. Ellipses, implicit output,
+    repeated letters (diagonals) and broadcast unit axes are supported.
 
     >>> mg.einsum("ij,j->i", mg.tensor([[1.0, 2.0], [3.0, 4.0]]), mg.tensor([1.0, 1.0]))
     tensor([3., 7.])
@@ -143,46 +143,51 @@ def einsum_vjp(y_bar, y, *xs, subscripts):
 
 
 def _einsum_cotangent(x, letters, terms):
-    """einsum(terms -> letters), where a letter of ``x`` that no term has is a broadcast axis."""
+    """The cotangent of the operand ``x`` with these ``letters``: einsum(terms -> letters).
+
+    The terms are the cotangent of the result and the other operands. Three cases need more than an
+    einsum: a letter of ``x`` alone, which was summed, so its axis is broadcast; a unit axis of
+    ``x`` that was broadcast, so its axis is summed; a repeated letter, which took a diagonal.
+    """
     unique = "".join(dict.fromkeys(letters))
-    present = set("".join(term for term, _ in terms))
-    known = "".join(c for c in unique if c in present)
-    total = einsum(*(a for _, a in terms), subscripts=",".join(t for t, _ in terms) + "->" + known)
-    length = dict(zip(letters, x.shape, strict=True))
-    found = dict.fromkeys(unique, 1) | dict(zip(known, total.shape, strict=True))
-    column = reshape(total, shape=tuple(found[c] for c in unique))
-    common = tuple(length[c] if found[c] == 1 else found[c] for c in unique)
-    diagonal = broadcast_to(column, shape=common)
-    diagonal = sum_to(diagonal, shape=tuple(length[c] for c in unique))  # a unit axis broadcast
+    in_terms = set("".join(term for term, _ in terms))
+    shared = "".join(c for c in unique if c in in_terms)
+    total = einsum(*(a for _, a in terms), subscripts=",".join(t for t, _ in terms) + "->" + shared)
+    n_x = dict(zip(letters, x.shape, strict=True))  # lengths of the axes, by letter
+    n_total = dict.fromkeys(unique, 1) | dict(zip(shared, total.shape, strict=True))
+    total = reshape(total, shape=tuple(n_total[c] for c in unique))
+    common = tuple(n_x[c] if n_total[c] == 1 else n_total[c] for c in unique)
+    diagonal = sum_to(broadcast_to(total, shape=common), shape=tuple(n_x[c] for c in unique))
     return diagonal if unique == letters else _on_diagonal(diagonal, letters, x)
 
 
 def _on_diagonal(values, letters, x):
     """The adjoint of taking a diagonal: zeros where the indices of a repeated letter differ."""
     xp = namespace(getattr(x, "array", x))
-    first = [letters.index(c) for c in letters]
+    first_axis = [letters.index(c) for c in letters]
     index = [xp.arange(n).reshape(n, *(1,) * (x.ndim - 1 - i)) for i, n in enumerate(x.shape)]
-    equal = xp.ones((1,) * x.ndim, dtype=bool)
-    for i, j in enumerate(first):
+    on_diagonal = xp.ones((1,) * x.ndim, dtype=bool)
+    for i, j in enumerate(first_axis):
         if i != j:
-            equal = equal & (index[i] == index[j])
-    own = tuple(n if first[i] == i else 1 for i, n in enumerate(x.shape))
-    return where(equal, reshape(values, shape=own), 0)
+            on_diagonal = on_diagonal & (index[i] == index[j])
+    shape = tuple(n if first_axis[i] == i else 1 for i, n in enumerate(x.shape))
+    return where(on_diagonal, reshape(values, shape=shape), 0)
 
 
 def _explicit(subscripts, ndims):
-    """``subscripts`` as a list of inputs and an output, without ellipses or blanks."""
+    """The letters of each input and of the output; unused letters take the place of ellipses."""
     left, arrow, output = subscripts.replace(" ", "").partition("->")
     inputs = left.split(",")
-    free = "".join(c for c in ascii_letters if c not in subscripts)
+    unused = "".join(c for c in ascii_letters if c not in subscripts)
+    # the number of axes that the ellipsis of each input stands for
     dots = [n - len(s.replace("...", "")) for s, n in zip(inputs, ndims, strict=True)]
     widest = max([d for s, d in zip(inputs, dots, strict=True) if "..." in s], default=0)
-    names = free[:widest]
+    ellipsis = unused[:widest]
     if not arrow:  # implicit output: the ellipsis, then the letters that occur once, sorted
         once = sorted(c for c in set(left) - set(".,") if left.count(c) == 1)
         output = ("..." if "..." in left else "") + "".join(once)
-    inputs = [s.replace("...", names[widest - d :]) for s, d in zip(inputs, dots, strict=True)]
-    return inputs, output.replace("...", names)
+    inputs = [s.replace("...", ellipsis[widest - d :]) for s, d in zip(inputs, dots, strict=True)]
+    return inputs, output.replace("...", ellipsis)
 
 
 @composite(
@@ -195,28 +200,29 @@ def _explicit(subscripts, ndims):
     ),
 )
 def tensordot(a, b, *, axes=2):
-    """Sum of products over ``axes``, as ``numpy.tensordot``.
+    """Sum of products over ``axes``, as in ``numpy.tensordot``.
 
     Args:
         a, b: any shapes.
-        axes: how many last axes of ``a`` meet the first of ``b``, or one pair of axis lists.
+        axes: how many of the last axes of ``a`` and the first axes of ``b`` are summed over, or two
+            lists of axes, one of ``a`` and one of ``b``.
 
     >>> mg.tensordot(mg.tensor([[1.0, 2.0]]), mg.tensor([[3.0], [4.0]]), axes=1)
     tensor([[11.]])
     """
     if isinstance(axes, (int, np.integer)):
         axes = (range(-axes, 0), range(axes))
-    of_a, of_b = (
+    axes_a, axes_b = (
         normalize_axis_tuple(np.ravel(axis).tolist(), x.ndim, "axes")
         for axis, x in zip(axes, (a, b), strict=True)
     )
-    if [a.shape[i] for i in of_a] != [b.shape[j] for j in of_b]:
-        got = f"{describe(a)} over {of_a}, {describe(b)} over {of_b}"
+    if [a.shape[i] for i in axes_a] != [b.shape[j] for j in axes_b]:
+        got = f"{describe(a)} over {axes_a}, {describe(b)} over {axes_b}"
         raise ShapeError(facts("tensordot: summed axes", expected="equal lengths", got=got))
-    in_a = list(ascii_letters[: a.ndim])
-    in_b = list(ascii_letters[a.ndim : a.ndim + b.ndim])
-    for i, j in zip(of_a, of_b, strict=True):
-        in_b[j] = in_a[i]
-    joined = {in_a[i] for i in of_a}
-    output = [c for c in (*in_a, *in_b) if c not in joined]
-    return einsum(a, b, subscripts=f"{''.join(in_a)},{''.join(in_b)}->{''.join(output)}")
+    letters_a = list(ascii_letters[: a.ndim])
+    letters_b = list(ascii_letters[a.ndim : a.ndim + b.ndim])
+    for i, j in zip(axes_a, axes_b, strict=True):
+        letters_b[j] = letters_a[i]
+    summed = {letters_a[i] for i in axes_a}
+    output = [c for c in (*letters_a, *letters_b) if c not in summed]
+    return einsum(a, b, subscripts=f"{''.join(letters_a)},{''.join(letters_b)}->{''.join(output)}")
