@@ -21,7 +21,7 @@ _ROWS = (Case(((3, 4),)), Case(((3, 4),), {"axis": 0}), Case(((5,),)))
     cases=_ROWS,
 )
 def softmax(x, *, axis=-1):
-    """Weights that are positive and sum to 1 along ``axis``.
+    """Exponentials of ``x``, divided by their sum along ``axis``, without overflow.
 
     >>> mg.softmax(mg.tensor([1000.0, 1000.0]))
     tensor([0.5, 0.5])
@@ -32,12 +32,12 @@ def softmax(x, *, axis=-1):
 
 @composite(formula=r"y_i = x_i - \ln \sum_j e^{x_j}", cases=_ROWS)
 def log_softmax(x, *, axis=-1):
-    """Logarithm of softmax along ``axis``, without forming its quotient.
+    """Logarithm of ``softmax`` along ``axis``, without its quotient, which may round to 0.
 
     >>> mg.log_softmax(mg.tensor([0.0, 0.0]))
     tensor([-0.69314718, -0.69314718])
     """
-    z = shifted(wide(x), axis)  # lest digits be lost where all x are large
+    z = shifted(wide(x), axis)  # a large offset common to all x would cost digits
     return narrow(z - logsumexp(z, axis=axis, keepdims=True), x)
 
 
@@ -47,7 +47,7 @@ def log_softmax(x, *, axis=-1):
     cases=(Case(((4, 3), (4,))), Case(((1, 2), (1,)))),
 )
 def cross_entropy(logits, labels):
-    """Mean over the batch of the negative log-likelihood of the right class.
+    """Mean over the batch of the negative log-likelihood of the correct class.
 
     Args:
         logits: (N, K), unnormalized log-probabilities.
@@ -58,7 +58,8 @@ def cross_entropy(logits, labels):
 
     Raises:
         ShapeError: other shapes. DTypeError: labels that are not integers. BoundsError: a label
-            outside ``range(K)``. Labels on a GPU are not read back for that: there the loss is nan.
+            outside ``range(K)``. Labels on a GPU are not read back to check this: such a label
+            makes the loss nan instead.
 
     >>> mg.ops.cross_entropy(mg.tensor([[0.0, 0.0]]), [1])
     tensor(0.69314718)
@@ -70,18 +71,18 @@ def cross_entropy(logits, labels):
 
 
 def checked_labels(xp, logits, labels):
-    """``labels`` as an array of ``xp``, or the errors of ``cross_entropy``."""
+    """``labels`` as an array of ``xp``; raises what ``cross_entropy`` raises."""
     labels = getattr(labels, "array", labels)
-    stay = namespace(labels) is xp is not np  # to read them back, the host would wait for a GPU
-    labels = labels if stay else to_host(labels)
+    on_gpu = namespace(labels) is xp is not np
+    labels = labels if on_gpu else to_host(labels)
     if len(logits.shape) != 2 or labels.shape != logits.shape[:1] or not logits.shape[1]:
         expected = "(N, K) with K >= 1 classes, and (N,)"
         got = f"{describe(logits)} and labels {labels.shape}"
         raise ShapeError(facts("cross_entropy: shapes", expected=expected, got=got))
     if labels.dtype.kind not in "iu":
         raise DTypeError(facts("cross_entropy: labels", expected="integers", got=labels.dtype))
-    if stay:
-        return labels
+    if on_gpu:
+        return labels  # to check them the host would have to wait for the GPU
     k = logits.shape[1]
     if labels.size and (labels.min() < 0 or labels.max() >= k):
         got = f"{labels.min()} to {labels.max()}"
@@ -90,11 +91,11 @@ def checked_labels(xp, logits, labels):
 
 
 def marked(xp, logits, labels):
-    """``logits``, rows of nan where a label on a GPU names no class: there indices wrap around."""
+    """``logits``; on a GPU, where indices wrap around, a label out of range makes its row nan."""
     if xp is np:
         return logits
-    known = (labels >= 0) & (labels < logits.shape[1])
-    return logits + xp.where(known, 0.0, xp.nan).astype(logits.dtype)[:, None]
+    in_range = (labels >= 0) & (labels < logits.shape[1])
+    return logits + xp.where(in_range, 0.0, xp.nan).astype(logits.dtype)[:, None]
 
 
 _PAIRS = (Case(((3, 2), (3, 2))), Case(((), ())))
@@ -105,31 +106,31 @@ def mse_loss(prediction, target):
     """Mean of the squared differences over all elements.
 
     Args:
-        prediction, target: the same shape; broadcasting would hide a mistake.
+        prediction, target: of one shape; they do not broadcast, since that would hide mistakes.
 
     >>> mg.mse_loss(mg.tensor([1.0, 2.0]), np.array([1.0, 4.0]))
     tensor(2.)
     """
-    x, t = _pair("mse_loss", prediction, target)
+    x, t = _float_operands("mse_loss", prediction, target)
     difference = x - t
     return mean(difference * difference)
 
 
 @composite(
     formula=r"y = \frac{1}{n} \sum_i |x_i - t_i|",
-    domain=(Domain(-3.0, -1.0), Domain(1.0, 3.0)),  # apart: the derivative jumps where they meet
+    domain=(Domain(-3.0, -1.0), Domain(1.0, 3.0)),  # disjoint: equal operands are at the kink
     cases=_PAIRS,
 )
 def l1_loss(prediction, target):
-    """Mean of the absolute differences over all elements; where they are 0 so is the derivative.
+    """Mean of the absolute differences over all elements; the subgradient at a difference 0 is 0.
 
     Args:
-        prediction, target: the same shape; broadcasting would hide a mistake.
+        prediction, target: of one shape; they do not broadcast, since that would hide mistakes.
 
     >>> mg.l1_loss(mg.tensor([1.0, 2.0]), np.array([1.0, 4.0]))
     tensor(1.)
     """
-    x, t = _pair("l1_loss", prediction, target)
+    x, t = _float_operands("l1_loss", prediction, target)
     return mean(absolute(x - t))
 
 
@@ -139,30 +140,30 @@ def l1_loss(prediction, target):
     cases=_PAIRS,
 )
 def binary_cross_entropy_with_logits(logits, target):
-    """Mean over all elements of the negative log-likelihood of the right one of two classes.
+    """Mean over all elements of the negative log-likelihood of the correct one of two classes.
 
     Args:
-        logits: log-odds of class 1; their sigmoid is its probability.
+        logits: log-odds of class 1; the sigmoid of a logit is the probability of class 1.
         target: the same shape: 0 and 1, or probabilities of class 1.
 
     Raises:
-        ShapeError: two shapes. BoundsError: a target outside [0, 1], unless it is on a GPU, from
-            where it is not read back.
+        ShapeError: the shapes differ. BoundsError: a target outside [0, 1]; a target on a GPU is
+            not read back to check this.
 
     >>> mg.binary_cross_entropy_with_logits(mg.tensor([0.0, 800.0]), np.array([1, 1]))
     tensor(0.34657359)
     """
     name = "binary_cross_entropy_with_logits"
-    given = getattr(target, "array", target)
-    if namespace(given) is np and not np.all((given >= 0) & (given <= 1)):
-        got = f"{np.min(given)} to {np.max(given)}"
+    values = getattr(target, "array", target)
+    if namespace(values) is np and not np.all((values >= 0) & (values <= 1)):
+        got = f"{np.min(values)} to {np.max(values)}"
         raise BoundsError(facts(f"{name}: target", expected="0 to 1", got=got))
-    x, t = _pair(name, logits, target)
+    x, t = _float_operands(name, logits, target)
     return mean(t * softplus(-x) + (1 - t) * softplus(x))
 
 
-def _pair(name, prediction, target):
-    """Both as floats; labels become of the dtype of what they are compared with."""
+def _float_operands(name, prediction, target):
+    """Both operands as floats; integer or boolean targets take the dtype of the prediction."""
     if np.shape(prediction) != np.shape(target):
         got = f"{describe(prediction)} and {describe(target)}"
         raise ShapeError(facts(f"{name}: operands", expected="one shape", got=got))

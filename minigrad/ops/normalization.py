@@ -1,4 +1,4 @@
-"""Batch norm and layer norm, composed from primitives: any order of derivative is right."""
+"""Batch norm and layer norm, composed of ops and so differentiable to any order."""
 
 from minigrad.backend import as_array
 from minigrad.composite import composite, label
@@ -28,14 +28,15 @@ _ANY = (Domain(-2.0, 3.0),)
 def batch_norm(x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     """Normalize each channel over the batch, then scale and shift it.
 
-    With ``mean`` and ``var`` (evaluation) no statistics are taken from ``x``; otherwise (training)
-    ``mu`` and the biased (1/N) variance of ``x`` over ``axis`` are used, and differentiated.
+    Without ``mean`` and ``var`` (training) ``x`` is normalized with its own mean and biased (1/N)
+    variance over ``axis``, and the derivative includes their dependence on ``x``. With them
+    (evaluation) no statistics are computed from ``x``.
 
     Args:
         x: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W); any ndim >= 2.
         gamma, beta: (C,), aligned with axis 1 of ``x``.
         mean, var: (C,), both or neither; ``var`` does not contain ``eps``.
-        axis: the axes that are averaged; None means every axis but 1.
+        axis: the axes to average over; None means every axis but 1.
         eps: added to the variance.
 
     Returns:
@@ -59,7 +60,7 @@ def batch_norm(x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
         xc, variance = _deviations(wide(x), axis)
     else:
         mu, variance = per_channel(mean, x), per_channel(var, x)
-        if mu is not mean:  # which has a name of its own
+        if mu is not mean:  # mean itself keeps the name that it has
             label(mu, "mean")
         xc = label(x - mu, "xc")
     with scope("normalize"):
@@ -70,12 +71,12 @@ def batch_norm(x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
 
 
 def per_channel(p, x):
-    """``p``, (C,), aligned with axis 1 of ``x``."""
+    """``p``, (C,), reshaped to broadcast along axis 1 of ``x``."""
     return p if x.ndim == 2 else reshape(p, shape=(-1,) + (1,) * (x.ndim - 2))
 
 
 def _deviations(x, axis):
-    """Deviations from the batch mean, and their mean square."""
+    """Deviations from the batch mean, and the biased variance."""
     axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
     with scope("mean"):
         mu = label(mean_over(x, axis=axes, keepdims=True), "mean")
@@ -89,7 +90,7 @@ def check_batch_norm(x, **parameters):
     if x.ndim < 2:
         raise ShapeError(facts("batch_norm: x", expected="(N, C) or (N, C, ...)", got=describe(x)))
     given = {name: p for name, p in parameters.items() if p is not None}
-    if len(given) == 3:
+    if ("mean" in given) != ("var" in given):
         missing = "var" if "mean" in given else "mean"
         raise UsageError(f"batch_norm: {missing} is missing; give both of mean and var, or neither")
     for name, parameter in given.items():
@@ -110,14 +111,14 @@ def layer_norm(x, gamma, beta, *, eps=1e-5):
 
     Args:
         x: (..., *F).
-        gamma, beta: (*F,), the trailing shape that is averaged over with the biased variance.
+        gamma, beta: (*F,); mean and biased (1/N) variance are taken over these trailing axes.
         eps: added to the variance.
 
     Returns:
         An array of the shape of ``x``.
 
     Raises:
-        ShapeError: ``gamma`` or ``beta`` is not the trailing shape of ``x``.
+        ShapeError: ``gamma`` or ``beta`` does not have the trailing shape of ``x``.
 
     Source:
         Ba, Kiros, Hinton 2016, arXiv:1607.06450, eq. 4.

@@ -1,4 +1,8 @@
-"""Pooling: the largest or the mean value of each window."""
+"""Max and average pooling.
+
+The winner of a window is the position of its first maximum. Given the winners, the derivative of
+max pooling is linear: ``take_pooled`` reads there, and its adjoint ``max_unpool`` writes there.
+"""
 
 import numpy as np
 
@@ -14,12 +18,12 @@ _GEOMETRIES = (
     ((2, 1, 5), {"kernel_size": 3, "stride": 1, "padding": 1}),
     ((1, 2, 5, 4), {"kernel_size": (2, 3), "stride": (2, 1), "padding": (0, 1)}),
 )
-_SPARSE = ((1, 1, 5, 5), {"kernel_size": 2, "stride": 1, "dilation": 2})
-_WINNERS = np.array([[[[0, 3, 1], [2, 0, 1], [3, 3, 2]]]], dtype=np.uint8)  # for _SPARSE
+_DILATED = ((1, 1, 5, 5), {"kernel_size": 2, "stride": 1, "dilation": 2})
+_WINNERS = np.array([[[[0, 3, 1], [2, 0, 1], [3, 3, 2]]]], dtype=np.uint8)  # for _DILATED
 
 
 def pool_window(shape, kernel_size, stride, padding, dilation=1):
-    """As in convolution, but a stride of None makes the windows tile the image."""
+    """The windows as for convolution, but a stride of None means ``kernel_size``: they tile."""
     return window(shape, kernel_size, kernel_size if stride is None else stride, padding, dilation)
 
 
@@ -27,14 +31,14 @@ def pool_window(shape, kernel_size, stride, padding, dilation=1):
     formula=r"y_{n,\,c,\,o} = \max_k x_{n,\,c,\,s o + d k - p}",
     pullback=r"\bar x_i = \sum_o \bar y_o\,[x_i \text{ is the first maximum of window } o]",
     domain=(Domain(distinct=True),),
-    cases=tuple(Case((shape,), geometry) for shape, geometry in (*_GEOMETRIES, _SPARSE)),
+    cases=tuple(Case((shape,), geometry) for shape, geometry in (*_GEOMETRIES, _DILATED)),
 )
 def max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
     """The largest value of each window; padding never wins.
 
-    At a tie the first maximum in row-major order gets the whole cotangent, a subgradient and
-    PyTorch's choice. Where a window holds a nan, or nothing above -inf, it goes to the first place,
-    and is lost if that is padding.
+    At a tie the first maximum in row-major order gets the whole cotangent, which is a subgradient
+    and PyTorch's choice. If a window holds a nan, or only -inf, its first position gets the
+    cotangent, which is lost if that is padding.
 
     Args:
         x: (N, C, \\*sizes).
@@ -46,7 +50,7 @@ def max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
         ``outputs = (sizes + 2 padding - dilation (kernel_size - 1) - 1) // stride + 1``.
 
     Raises:
-        ShapeError: the window is larger than the padded image, or sees nothing but padding.
+        ShapeError: the window is larger than the padded image, or one holds only padding.
 
     >>> mg.ops.max_pool(mg.tensor([[[1.0, 5.0, 2.0, 3.0]]]), kernel_size=2)
     tensor([[[5., 3.]]])
@@ -59,12 +63,14 @@ def max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
 
 
 def check_max_pool(x, kernel_size, stride=None, padding=0, dilation=1):
-    """The windows; ShapeError where one sees nothing but padding and so has no largest value."""
+    """The windows; ShapeError if one holds only padding and so has no maximum."""
     windows = pool_window(x.shape, kernel_size, stride, padding, dilation)
+    if not any(windows.padding):
+        return windows
     fields = windows.sizes, windows.kernel, windows.stride, windows.padding, windows.dilation
-    for n, k, s, p, d in zip(*fields, strict=True) if any(windows.padding) else ():
+    for n, k, s, p, d in zip(*fields, strict=True):
         for start in range(-p, n + p - d * (k - 1), s):
-            first = max(0, -(start // d))  # the first place of the window that is not before x
+            first = max(0, -(start // d))  # the first position in the window that is not before x
             if first >= k or start + first * d >= n:
                 expected = "windows that each see an element"
                 got = f"one that begins at {start} of {n}, kernel_size {k}, dilation {d}"
@@ -83,18 +89,18 @@ def max_pool_jvp(x_dots, y, x, **geometry):
 
 
 def winners_of(x, y, *, kernel_size, stride=None, padding=0, dilation=1):
-    """Which place of its window each output came from: integers of the shape of ``y``."""
+    """For each output the position of its value in the window: integers of the shape of ``y``."""
     x, y = getattr(x, "array", x), getattr(y, "array", y)
     xp = backend.namespace(x)
     windows = pool_window(x.shape, kernel_size, stride, padding, dilation)
     views = [view for _, view in windows.views(windows.pad(xp, x, -xp.inf))]
     largest = xp.moveaxis(y, 0, -1)
-    # code k as K - k, so that the first of several maxima has the largest code
+    # position k of K has the code K - k: the first of several maxima has the largest code
     codes = xp.zeros(largest.shape, dtype="uint8" if windows.count <= 255 else "int32")
     for k, view in enumerate(views):
-        wins = (view == largest).view("uint8")  # a bool would be converted at many times the cost
+        wins = (view == largest).view("uint8")  # converting the bools would take many times as long
         xp.maximum(codes, wins * codes.dtype.type(windows.count - k), out=codes)
-    winners = (windows.count - codes) % windows.count  # a window of nan has no maximum: place 0
+    winners = (windows.count - codes) % windows.count  # with a nan nothing matches: position 0
     return backend.read_only(xp.moveaxis(winners, -1, 0))
 
 
@@ -102,14 +108,14 @@ def winners_of(x, y, *, kernel_size, stride=None, padding=0, dilation=1):
     formula=r"x_i = \sum_o y_o\,[i = \text{winner of window } o]",
     pullback=r"\bar y_o = \bar x_{\text{winner of window } o}",
     linear="jointly",
-    cases=(Case(((1, 1, 3, 3),), {"winners": _WINNERS, "shape": _SPARSE[0], **_SPARSE[1]}),),
+    cases=(Case(((1, 1, 3, 3),), {"winners": _WINNERS, "shape": _DILATED[0], **_DILATED[1]}),),
 )
 def max_unpool(xp, y, *, winners, shape, kernel_size, stride=None, padding=0, dilation=1):
-    """Put each value at the place of its window that ``winners`` names; zeros elsewhere.
+    """Add each value at the position of its window given by ``winners``; zeros elsewhere.
 
     Args:
         y: (N, C, \\*outputs).
-        winners: integers of the shape of ``y``: row-major places inside the window.
+        winners: integers of the shape of ``y``: row-major positions in the window.
         shape: (N, C, \\*sizes) of the result.
         kernel_size, stride, padding, dilation: as in ``max_pool``.
 
@@ -125,7 +131,10 @@ def max_unpool(xp, y, *, winners, shape, kernel_size, stride=None, padding=0, di
 
 
 def put_winners(xp, y, winners, windows, total):
-    """Add each value to ``total`` (C, \\*padded_sizes, N); a view (N, C, \\*sizes) of it."""
+    """Add each value to ``total`` (C, \\*padded_sizes, N) at its winner; a view (N, C, \\*sizes).
+
+    Disjoint windows are overwritten instead: where they cover ``total``, it may be uninitialized.
+    """
     y, winners = xp.moveaxis(y, 0, -1), xp.moveaxis(winners, 0, -1)
     for k, (_, view) in enumerate(windows.views(total)):
         if windows.is_disjoint:
@@ -144,14 +153,14 @@ def max_unpool_vjp(x_bar, x, y, *, winners, shape, **geometry):
     formula=r"y_o = x_{\text{winner of window } o}",
     pullback=r"\bar x_i = \sum_o \bar y_o\,[i = \text{winner of window } o]",
     linear="jointly",
-    cases=(Case((_SPARSE[0],), {"winners": _WINNERS, **_SPARSE[1]}),),
+    cases=(Case((_DILATED[0],), {"winners": _WINNERS, **_DILATED[1]}),),
 )
 def take_pooled(xp, x, *, winners, kernel_size, stride=None, padding=0, dilation=1):
-    """The value at the place of each window that ``winners`` names; the adjoint of ``max_unpool``.
+    """The value at the position ``winners`` of each window; the adjoint of ``max_unpool``.
 
     Args:
         x: (N, C, \\*sizes).
-        winners: integers (N, C, \\*outputs): row-major places inside the window.
+        winners: integers (N, C, \\*outputs): row-major positions in the window.
         kernel_size, stride, padding, dilation: as in ``max_pool``.
 
     >>> x = np.array([[[1.0, 5.0, 2.0, 3.0]]])
@@ -178,7 +187,7 @@ def take_pooled_vjp(y_bar, y, x, *, winners, **geometry):
     cases=tuple(Case((shape,), geometry) for shape, geometry in _GEOMETRIES),
 )
 def avg_pool(xp, x, *, kernel_size, stride=None, padding=0):
-    """The mean of each window; padded zeros count, as in PyTorch.
+    """The mean of each window; padding counts as zeros, as in PyTorch.
 
     Args:
         x: (N, C, \\*sizes).
@@ -206,7 +215,7 @@ def avg_pool_vjp(y_bar, y, x, **geometry):
     return (avg_unpool(y_bar, shape=x.shape, **geometry),)
 
 
-def _pooled(shape, geometry):
+def _pooled_shape(shape, geometry):
     """The shape of ``avg_pool`` of an array of ``shape``."""
     return (*shape[:2], *pool_window(shape, **{"stride": None, "padding": 0, **geometry}).outputs)
 
@@ -216,12 +225,12 @@ def _pooled(shape, geometry):
     pullback=r"\bar y_o = \frac{1}{K} \sum_k \bar x_{s o + k - p}",
     linear="jointly",
     cases=tuple(
-        Case((_pooled(shape, geometry),), {"shape": shape, **geometry})
+        Case((_pooled_shape(shape, geometry),), {"shape": shape, **geometry})
         for shape, geometry in _GEOMETRIES
     ),
 )
 def avg_unpool(xp, y, *, shape, kernel_size, stride=None, padding=0):
-    """Share each value equally among the places of its window; the adjoint of ``avg_pool``.
+    """Spread each value evenly over its window; the adjoint of ``avg_pool``.
 
     Args:
         y: (N, C, \\*outputs).
