@@ -33,43 +33,43 @@ _AXES = (
     Case(((2, 3, 1),), {"axis": (-1, 0), "keepdims": True}),
     Case(((),)),
 )
-_EMPTY = (Case(((0, 3),), {"axis": 1}),)  # no row to reduce
-_NO_TERMS = (Case(((0, 3),), {"axis": 0}),)  # a reduction over nothing
-_HALF = np.dtype("float16")
+_EMPTY_RESULT = (Case(((0, 3),), {"axis": 1}),)  # there is no row to reduce
+_NO_TERMS = (Case(((0, 3),), {"axis": 0}),)  # reductions over no elements
+_FLOAT16 = np.dtype("float16")
 
 
 def _axes(ndim, axis):
     """``axis`` as a set of non-negative ints."""
-    if axis is None or not ndim:  # NumPy takes axis 0 of a scalar, too
+    if axis is None or not ndim:  # NumPy accepts axis 0 for a scalar
         return set(range(ndim))
     return {index(a) % ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
 
 
-def _kept(shape, axis):
-    """``shape`` with the reduced axes at length 1."""
+def _kept_shape(shape, axis):
+    """``shape`` with length 1 for the reduced axes, as with ``keepdims=True``."""
     axes = _axes(len(shape), axis)
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 
 def _count(shape, axis):
-    """How many elements are reduced to one."""
+    """How many elements are reduced to each element of the result."""
     return product(shape[i] for i in _axes(len(shape), axis))
 
 
 def wide(x):
-    """``x``, a float16 as float32: 65504 is the largest float16, of counts and squares, too."""
-    return astype(x, dtype="float32") if x.dtype == _HALF else x
+    """``x`` with float16 as float32: counts, squares and sums may exceed 65504, its largest."""
+    return astype(x, dtype="float32") if x.dtype == _FLOAT16 else x
 
 
 def narrow(y, x, *others):
-    """``y``, made of ``wide(x)`` and ``others``, in the dtype that those have with ``x`` itself."""
-    if x.dtype != _HALF:
+    """``y``, computed from ``wide(x)`` and ``others``, in the dtype it would have from ``x``."""
+    if x.dtype != _FLOAT16:
         return y
     return astype(y, dtype=np.result_type(x.dtype, *(other.dtype for other in others)))
 
 
 def over(x, n):
-    """``x / n`` for a count ``n``."""
+    """``x / n`` for a count ``n``, which float16 may not hold."""
     return wide(x) / n
 
 
@@ -78,7 +78,7 @@ def over(x, n):
     pullback=r"\bar x_i = \bar y",
     symbol="sum",
     linear="jointly",
-    cases=_AXES + _EMPTY + _NO_TERMS,
+    cases=_AXES + _EMPTY_RESULT + _NO_TERMS,
 )
 def sum(xp, x, *, axis=None, keepdims=False):
     """Sum over ``axis``.
@@ -91,7 +91,7 @@ def sum(xp, x, *, axis=None, keepdims=False):
 
 @sum.defvjp
 def sum_vjp(y_bar, y, x, *, axis=None, keepdims=False):
-    return (broadcast_to(reshape(y_bar, shape=_kept(x.shape, axis)), shape=x.shape),)
+    return (broadcast_to(reshape(y_bar, shape=_kept_shape(x.shape, axis)), shape=x.shape),)
 
 
 @op(
@@ -99,10 +99,10 @@ def sum_vjp(y_bar, y, x, *, axis=None, keepdims=False):
     pullback=r"\bar x_i = \bar y / N",
     symbol="mean",
     linear="jointly",
-    cases=_AXES + _EMPTY,
+    cases=_AXES + _EMPTY_RESULT,
 )
 def mean(xp, x, *, axis=None, keepdims=False):
-    """Arithmetic mean over ``axis``; nan with NumPy's warning over nothing.
+    """Arithmetic mean over ``axis``; that of no elements is nan, with NumPy's warning.
 
     >>> mg.mean(mg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
     tensor([1.5, 3.5])
@@ -112,7 +112,7 @@ def mean(xp, x, *, axis=None, keepdims=False):
 
 @mean.defvjp
 def mean_vjp(y_bar, y, x, *, axis=None, keepdims=False):
-    share = over(reshape(y_bar, shape=_kept(x.shape, axis)), _count(x.shape, axis))
+    share = over(reshape(y_bar, shape=_kept_shape(x.shape, axis)), _count(x.shape, axis))
     return (broadcast_to(share, shape=x.shape),)
 
 
@@ -120,10 +120,12 @@ def mean_vjp(y_bar, y, x, *, axis=None, keepdims=False):
     formula=r"y = \frac{1}{N - \mathit{ddof}} \sum_i (x_i - \mu)^2",
     pullback=r"\bar x_i = \frac{2}{N - \mathit{ddof}}\,\bar y\,(x_i - \mu)",
     symbol="var",
-    cases=(*_AXES, *_EMPTY, Case(((4, 3),), {"axis": 0, "ddof": 1})),
+    cases=(*_AXES, *_EMPTY_RESULT, Case(((4, 3),), {"axis": 0, "ddof": 1})),
 )
 def var(xp, x, *, axis=None, ddof=0, keepdims=False):
-    """Variance over ``axis`` with divisor ``N - ddof``: biased for 0, unbiased for 1. Two passes.
+    """Variance over ``axis`` with divisor ``N - ddof``: biased for 0, unbiased for 1.
+
+    Computed in two passes: the mean is subtracted before squaring, so large squares do not cancel.
 
     >>> mg.var(mg.tensor([1.0, 3.0]), ddof=1)
     tensor(2.)
@@ -133,7 +135,7 @@ def var(xp, x, *, axis=None, ddof=0, keepdims=False):
 
 @var.defvjp
 def var_vjp(y_bar, y, x, *, axis=None, ddof=0, keepdims=False):
-    y_bar = reshape(y_bar, shape=_kept(x.shape, axis))
+    y_bar = reshape(y_bar, shape=_kept_shape(x.shape, axis))
     return (y_bar * _dvar(x, axis, ddof),)
 
 
@@ -145,7 +147,7 @@ def var_jvp(x_dots, y, x, *, axis=None, ddof=0, keepdims=False):
 def _dvar(x, axis, ddof):
     """2 (x - mean) / (N - ddof). The mean's own derivative drops out: the deviations sum to 0."""
     n = _count(x.shape, axis) - ddof
-    return over(2 * (x - mean(x, axis=axis, keepdims=True)), n if n > 0 else 0)  # as NumPy's var
+    return over(2 * (x - mean(x, axis=axis, keepdims=True)), n if n > 0 else 0)  # as np.var
 
 
 @composite(
@@ -158,7 +160,7 @@ def _dvar(x, axis, ddof):
     ),
 )
 def std(x, *, axis=None, ddof=0, keepdims=False):
-    """Standard deviation over ``axis`` with divisor ``N - ddof``; where it is 0, x_bar is nan.
+    """Standard deviation over ``axis`` with divisor ``N - ddof``; its derivative at 0 is nan.
 
     >>> mg.std(mg.tensor([1.0, 3.0]))
     tensor(1.)
@@ -171,13 +173,13 @@ def std(x, *, axis=None, ddof=0, keepdims=False):
     pullback=r"\bar x_i = \bar y\,[x_i = y] / \#\{j : x_j = y\}",
     symbol="max",
     domain=(Domain(distinct=True),),
-    cases=_AXES + _EMPTY,
+    cases=_AXES + _EMPTY_RESULT,
 )
 def max(xp, x, *, axis=None, keepdims=False):
     """Largest element over ``axis``. Ties share the cotangent equally, which is a subgradient.
 
     Raises:
-        ShapeError: a reduction over nothing.
+        ShapeError: a reduction over no elements.
 
     >>> mg.max(mg.tensor([[1.0, 5.0], [3.0, 4.0]]), axis=1)
     tensor([5., 4.])
@@ -190,13 +192,13 @@ def max(xp, x, *, axis=None, keepdims=False):
     pullback=r"\bar x_i = \bar y\,[x_i = y] / \#\{j : x_j = y\}",
     symbol="min",
     domain=(Domain(distinct=True),),
-    cases=_AXES + _EMPTY,
+    cases=_AXES + _EMPTY_RESULT,
 )
 def min(xp, x, *, axis=None, keepdims=False):
     """Smallest element over ``axis``. Ties share the cotangent equally, which is a subgradient.
 
     Raises:
-        ShapeError: a reduction over nothing.
+        ShapeError: a reduction over no elements.
 
     >>> mg.min(mg.tensor([[1.0, 5.0], [3.0, 4.0]]), axis=1)
     tensor([1., 3.])
@@ -204,16 +206,16 @@ def min(xp, x, *, axis=None, keepdims=False):
     return x.min(axis=axis, keepdims=keepdims)
 
 
-def _shares(bar, y, x, axis):
-    """``bar`` over the number of ties where ``x`` attains ``y``, 0 elsewhere."""
-    attained = x == reshape(y, shape=_kept(x.shape, axis))
-    return where(attained, bar, 0) / sum(attained, axis=axis, keepdims=True)
+def _shares(v, y, x, axis):
+    """``v`` divided by the number of ties where ``x`` attains the extremum ``y``, 0 elsewhere."""
+    attained = x == reshape(y, shape=_kept_shape(x.shape, axis))
+    return where(attained, v, 0) / sum(attained, axis=axis, keepdims=True)
 
 
 @max.defvjp
 @min.defvjp
 def extremum_vjp(y_bar, y, x, *, axis=None, keepdims=False):
-    return (_shares(reshape(y_bar, shape=_kept(x.shape, axis)), y, x, axis),)
+    return (_shares(reshape(y_bar, shape=_kept_shape(x.shape, axis)), y, x, axis),)
 
 
 @max.defjvp
@@ -226,10 +228,10 @@ def extremum_jvp(x_dots, y, x, *, axis=None, keepdims=False):
     formula=r"y = \prod_i x_i",
     pullback=r"\bar x_i = \bar y \prod_{j \ne i} x_j",
     symbol="prod",
-    cases=_AXES + _EMPTY + _NO_TERMS,
+    cases=_AXES + _EMPTY_RESULT + _NO_TERMS,
 )
 def prod(xp, x, *, axis=None, keepdims=False):
-    """Product over ``axis``. The derivative is exact also where elements are zero.
+    """Product over ``axis``. The derivative is exact even where elements are zero.
 
     >>> mg.prod(mg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
     tensor([3., 8.])
@@ -239,36 +241,40 @@ def prod(xp, x, *, axis=None, keepdims=False):
 
 @prod.defvjp
 def prod_vjp(y_bar, y, x, *, axis=None, keepdims=False):
-    return (reshape(y_bar, shape=_kept(x.shape, axis)) * _others(x, axis),)
+    return (reshape(y_bar, shape=_kept_shape(x.shape, axis)) * _product_of_others(x, axis),)
 
 
 @prod.defjvp
 def prod_jvp(x_dots, y, x, *, axis=None, keepdims=False):
-    return sum(_others(x, axis) * x_dots[0], axis=axis, keepdims=keepdims)
+    return sum(_product_of_others(x, axis) * x_dots[0], axis=axis, keepdims=keepdims)
 
 
-def _others(x, axis):
+def _product_of_others(x, axis):
     """For each element of ``x`` the product of all others along ``axis``, without a division."""
     axes = sorted(_axes(x.ndim, axis))
     free = [i for i in range(x.ndim) if i not in axes]
     order = (*free, *axes)  # the reduced axes go to the end and are joined into one
     lines = transpose(x, axes=order)
     flat = reshape(lines, shape=(*(x.shape[i] for i in free), _count(x.shape, axis)))
-    others = reshape(_others_last(flat), shape=lines.shape)
+    others = reshape(_others_on_last_axis(flat), shape=lines.shape)
     return transpose(others, axes=tuple(order.index(i) for i in range(x.ndim)))
 
 
-def _others_last(x):
-    """The same along the last axis: multiply pairs, solve the half as long problem, go back."""
+def _others_on_last_axis(x):
+    """The same along the last axis, in O(n) products.
+
+    Element a_i of the first half and b_i of the second form a pair. The product of all but a_i is
+    b_i times that of the other pairs' products a_j b_j, which is the same problem of half the size.
+    """
     n = x.shape[-1]
     if n <= 1:
-        return x**0
+        return x**0  # the empty product
     half = (n + 1) // 2
     a, b = x[..., :half], x[..., half:]
     if n % 2:
         b = pad(b, pad_width=((0, 0),) * (x.ndim - 1) + ((0, 1),), constant_values=1.0)
-    others = _others_last(a * b)
-    return concatenate(others * b, (others * a)[..., : n - half], axis=-1)
+    other_pairs = _others_on_last_axis(a * b)
+    return concatenate(other_pairs * b, (other_pairs * a)[..., : n - half], axis=-1)
 
 
 @op(
@@ -285,7 +291,7 @@ def _others_last(x):
     ),
 )
 def cumsum(xp, x, *, axis=None):
-    """Running sum along ``axis``; None sums over the flattened array.
+    """Cumulative sum along ``axis``; None means that of the flattened array.
 
     >>> mg.cumsum(mg.tensor([1.0, 2.0, 3.0]))
     tensor([1., 3., 6.])
@@ -303,45 +309,45 @@ def cumsum_vjp(y_bar, y, x, *, axis=None):
 @op(
     formula=r"y = \ln \sum_i e^{x_i}",
     pullback=r"\bar x_i = \bar y\,e^{x_i - y}",
-    cases=_AXES + _EMPTY,
+    cases=_AXES + _EMPTY_RESULT,
 )
 def logsumexp(xp, x, *, axis=None, keepdims=False):
     """``log(sum(exp(x)))`` over ``axis`` without overflow.
 
     Raises:
-        ShapeError: a reduction over nothing.
+        ShapeError: a reduction over no elements.
 
     >>> mg.logsumexp(mg.tensor([1000.0, 1000.0])).item()
     1000.6931471805599
     """
     z = wide(floating(x))
-    top = z.max(axis=axis, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))  # all -inf: log(0), not nan
-    y = narrow(xp.log(xp.exp(z - top).sum(axis=axis, keepdims=True)) + top, x)
+    largest = z.max(axis=axis, keepdims=True)
+    shift = xp.where(xp.isfinite(largest), largest, xp.zeros_like(largest))  # inf - inf is nan
+    y = narrow(xp.log(xp.exp(z - shift).sum(axis=axis, keepdims=True)) + shift, x)
     return y if keepdims else xp.squeeze(y, axis=tuple(_axes(x.ndim, axis)))
 
 
 @logsumexp.defvjp
 def logsumexp_vjp(y_bar, y, x, *, axis=None, keepdims=False):
-    return (reshape(y_bar, shape=_kept(x.shape, axis)) * _weights(x, axis),)
+    return (reshape(y_bar, shape=_kept_shape(x.shape, axis)) * _softmax(x, axis),)
 
 
 @logsumexp.defjvp
 def logsumexp_jvp(x_dots, y, x, *, axis=None, keepdims=False):
-    return sum(_weights(x, axis) * x_dots[0], axis=axis, keepdims=keepdims)
+    return sum(_softmax(x, axis) * x_dots[0], axis=axis, keepdims=keepdims)
 
 
-def _weights(x, axis):
-    """Softmax. Written exp(x - y) it would lose as many digits as ``|x|`` has before the point."""
+def _softmax(x, axis):
+    """Softmax. As exp(x - y) it would lose as many digits as ``|x|`` has before the point."""
     e = exp(shifted(wide(x), axis))
     return e / sum(e, axis=axis, keepdims=True)
 
 
 def shifted(x, axis):
-    """``x`` less its largest element along ``axis``, which is taken as a constant.
+    """``x`` minus its largest element along ``axis``, which is treated as a constant.
 
-    What is made of it must not depend on a shift of ``x``; then no derivative is lost. Where that
-    element is infinite, all that is made of it is nan.
+    This is right only for functions that adding a constant to ``x`` does not change: there the
+    derivative of the largest element cancels. If that element is infinite, they become nan.
     """
     x = floating(x)
     largest = getattr(x, "array", x).max(axis=axis, keepdims=True)

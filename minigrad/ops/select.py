@@ -1,7 +1,7 @@
-"""Choosing between values: where, maximum, minimum, clip, and the sign they come from.
+"""Selection: where, maximum, minimum and clip; absolute value and sign.
 
-Their rules choose, too: a cotangent that does not pass is dropped even if it is inf, as that of a
-square root at 0 is. A product with a mask would make it nan.
+The derivative rules select, too, instead of multiplying by a mask: a cotangent that is not passed
+on is dropped even if it is inf, as that of a square root at 0 is. Its product with 0 would be nan.
 """
 
 from minigrad.backend import masked
@@ -26,7 +26,7 @@ def where(xp, condition, x1, x2):
     >>> mg.where(np.array([True, False]), mg.tensor([1.0, 2.0]), 0.0)
     tensor([1., 0.])
     """
-    if x2.__class__ is int and not x2:  # as rules ask for it
+    if x2.__class__ is int and not x2:  # derivative rules call it so
         return masked(xp, condition, x1)
     return xp.where(condition, x1, x2)
 
@@ -52,7 +52,7 @@ def where_jvp(x_dots, y, condition, x1, x2):
     domain=_DISTINCT,
 )
 def maximum(xp, x1, x2):
-    """The larger of two; shapes broadcast. At a tie each gets half of the cotangent.
+    """Elementwise maximum; shapes broadcast. At a tie each operand gets half of the cotangent.
 
     >>> mg.maximum(mg.tensor([1.0, 5.0]), 3.0)
     tensor([3., 5.])
@@ -68,7 +68,7 @@ def maximum(xp, x1, x2):
     domain=_DISTINCT,
 )
 def minimum(xp, x1, x2):
-    """The smaller of two; shapes broadcast. At a tie each gets half of the cotangent.
+    """Elementwise minimum; shapes broadcast. At a tie each operand gets half of the cotangent.
 
     >>> mg.minimum(mg.tensor([1.0, 5.0]), 3.0)
     tensor([1., 3.])
@@ -90,9 +90,9 @@ def extremum_jvp(x_dots, y, x1, x2):
     return sum(shares[1:], shares[0])
 
 
-def _share(bar, y, x, other):
-    """``bar`` where ``x`` is the extremum ``y``, half of it where the ``other`` is, too."""
-    return where(x == y, where(x == other, 0.5 * bar, bar), 0)
+def _share(v, y, x, other):
+    """``v`` where ``x`` is the extremum ``y``, half of it at a tie with ``other``; 0 elsewhere."""
+    return where(x == y, where(x == other, 0.5 * v, v), 0)
 
 
 @elementwise(
@@ -106,9 +106,9 @@ def _share(bar, y, x, other):
     ),
 )
 def clip(xp, x, *, min=None, max=None):
-    """``x`` limited to ``[min, max]``; None means no limit. The limits get no derivative.
+    """``x`` limited to ``[min, max]``; None means no limit.
 
-    At the limits themselves the derivative 1 is used.
+    Where ``x`` equals a limit the derivative is 1. The limits themselves are not differentiated.
 
     >>> mg.clip(mg.tensor([-3.0, 0.0, 3.0]), -1.0, 2.0)
     tensor([-1.,  0.,  2.])
@@ -134,7 +134,7 @@ def clip_jvp(x_dots, y, x, *, min=None, max=None):
     domain=(Domain(kinks=(0.0,)),),
 )
 def absolute(xp, x):
-    """``|x|``. At the kink 0 the subgradient 0 is used.
+    """``|x|``. The subgradient at 0 is 0.
 
     >>> mg.absolute(mg.tensor([-2.0, 3.0]))
     tensor([2., 3.])
@@ -151,7 +151,7 @@ def dabsolute(y, x):
     formula=r"y = \mathrm{sign}(x)", pullback=r"\bar x = 0", domain=(Domain(kinks=(0.0,)),)
 )
 def sign(xp, x):
-    """-1, 0 or 1. The derivative is 0 everywhere, also at the jump.
+    """The sign of ``x``: -1, 0 or 1. The derivative is 0 everywhere, even at the jump.
 
     >>> mg.sign(mg.tensor([-2.0, 0.0, 3.0]))
     tensor([-1.,  0.,  1.])

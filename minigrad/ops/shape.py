@@ -1,4 +1,4 @@
-"""Rearranging: the same numbers in another shape or order. All of these are linear."""
+"""Ops that rearrange elements; all but ``pad`` with a constant other than 0 are linear."""
 
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def floating(x):
-    """``x``, integers and booleans as float64: what is computed of them are no integers."""
+    """``x`` with integers and booleans as float64, for functions whose values are no integers."""
     return astype(x, dtype="float64") if x.dtype.kind in "biu" else x
 
 
@@ -145,7 +145,7 @@ def expand_dims_vjp(y_bar, y, x, *, axis):
     ),
 )
 def concatenate(xp, *xs, axis=0):
-    """Join arrays, a sequence or one by one, along an existing ``axis``.
+    """Join arrays, given as a sequence or one by one, along an existing ``axis``.
 
     >>> mg.concatenate([mg.tensor([1.0]), mg.tensor([2.0, 3.0])])
     tensor([1., 2., 3.])
@@ -173,7 +173,7 @@ def concatenate_vjp(y_bar, y, *xs, axis=0):
     cases=(Case(((2, 3), (2, 3)), {"axis": 1}), Case(((), (), ()), {"axis": 0})),
 )
 def stack(xp, *xs, axis=0):
-    """Join arrays of one shape, a sequence or one by one, along a new ``axis`` of the result.
+    """Join arrays of one shape, given as a sequence or one by one, along a new ``axis``.
 
     >>> mg.stack([mg.tensor([1.0, 2.0]), mg.tensor([3.0, 4.0])], axis=1)
     tensor([[1., 3.],
@@ -193,10 +193,10 @@ def stack_vjp(y_bar, y, *xs, axis=0):
     cases=(Case(((3, 2),)), Case(((2, 10),), {"axis": -1})),
 )
 def unstack(x, *, axis=0):
-    """The slices of ``x`` along ``axis``, the inverse of ``stack``.
+    """The slices of ``x`` along ``axis``; the inverse of ``stack``.
 
-    The gradient of a loop over them costs ``n log n`` for n slices; that of one over ``x[i]`` costs
-    ``n^2``, since the cotangent of each is an array of the size of ``x``.
+    A backward pass through a loop over the n slices takes O(n log n); through a loop over ``x[i]``
+    it takes O(n^2), since each ``x[i]`` has a cotangent of the size of ``x``.
 
     Returns:
         A list of views of ``x``.
@@ -209,15 +209,19 @@ def unstack(x, *, axis=0):
     return list(slices(x, (slice(None),) * axis, x.shape[axis]))
 
 
-_FEW = 8  # pieces cut from one whole; from 3 to 16 the time is much the same
+_PARTS = 8  # cut from one array at a time; any number from 3 to 16 takes about as long
 
 
 def slices(x, before, n):
-    """The ``n`` slices of ``x`` along the axis after those of ``before``; many in several steps."""
-    if n <= _FEW:
+    """The ``n`` slices of ``x`` along the axis behind ``before``, which is one ``:`` per axis.
+
+    Many slices are cut in stages, into at most ``_PARTS`` each, so that the backward pass adds
+    cotangents of the size of a part, not of ``x``.
+    """
+    if n <= _PARTS:
         yield from (getitem(x, key=(*before, i)) for i in range(n))
         return
-    step = -(-n // _FEW)
+    step = -(-n // _PARTS)
     for i in range(0, n, step):
         part = getitem(x, key=(*before, slice(i, i + step)))
         yield from slices(part, before, min(step, n - i))
@@ -231,7 +235,7 @@ def slices(x, before, n):
     ),
 )
 def split(x, *, indices_or_sections, axis=0):
-    """Cut ``x`` along ``axis`` into equal sections (int) or before the given indices.
+    """Cut ``x`` along ``axis`` into a number of equal sections, or before each of the indices.
 
     Returns:
         A list of views of ``x``.
@@ -269,7 +273,8 @@ def pad(xp, x, *, pad_width, mode="constant", constant_values=0.0):
 
     Args:
         x: any shape.
-        pad_width: int, ``(before, after)`` or one such pair per axis; whatever broadcasts to it.
+        pad_width: an int, ``(before, after)`` or one such pair per axis: whatever broadcasts to
+            (ndim, 2).
         mode: only ``"constant"``.
         constant_values: the number to pad with.
 
@@ -278,12 +283,12 @@ def pad(xp, x, *, pad_width, mode="constant", constant_values=0.0):
     """
     if mode != "constant":
         raise UsageError(f"pad: mode must be 'constant', not {mode!r}")
-    pairs = _pairs(pad_width, x.ndim) or 0  # none of a scalar
+    pairs = _pairs(pad_width, x.ndim) or 0  # a scalar has no axis to pad
     return xp.pad(x, pairs, mode=mode, constant_values=constant_values)
 
 
 def _pairs(pad_width, ndim):
-    """How much is padded before and after each axis."""
+    """``(before, after)`` for each axis."""
     return tuple(map(tuple, np.broadcast_to(pad_width, (ndim, 2)).tolist()))
 
 

@@ -1,9 +1,9 @@
 """Sliding windows: which elements a convolution or a pooling reads for each of its outputs.
 
-The loops run over the few positions inside a window and move whole images at once, with the batch
-as the last and fastest axis in memory: even a 5 x 5 output row is then a long contiguous run. The
-arrays keep their logical order (N, C, ...); only their strides differ, so elementwise ops between
-two convolutions keep the layout and nothing is transposed on the way.
+The loops run over the few positions inside a window and process that position of all windows at
+once. The batch is the last and fastest axis in memory, so that even the rows of a 5 x 5 output are
+long contiguous runs. The arrays keep their logical order (N, C, ...); only their strides differ, so
+elementwise ops between two convolutions keep the layout and nothing is transposed in between.
 """
 
 from collections.abc import Iterator
@@ -41,13 +41,13 @@ class Window:
 
     @property
     def inner(self) -> "Window":
-        """The same along all axes but the first."""
+        """The same windows without the first image axis."""
         names = "sizes", "kernel", "stride", "padding", "dilation", "outputs"
         return Window(*(getattr(self, name)[1:] for name in names))
 
     @property
     def is_identity(self) -> bool:
-        """Whether every output reads the one element at its own place."""
+        """Whether every output reads exactly the element at its own position."""
         return self.count == 1 and self.outputs == self.sizes and not any(self.padding)
 
     @property
@@ -59,11 +59,11 @@ class Window:
     @property
     def is_partition(self) -> bool:
         """Whether each element of the padded image is in exactly one window."""
-        reach = tuple(m * k for m, k in zip(self.outputs, self.kernel, strict=True))
-        return self.is_disjoint and set(self.dilation) == {1} and reach == self.padded_sizes
+        covered = tuple(m * k for m, k in zip(self.outputs, self.kernel, strict=True))
+        return self.is_disjoint and set(self.dilation) == {1} and covered == self.padded_sizes
 
     def pad(self, xp: Any, x: Any, fill: float = 0.0) -> Any:
-        """(N, C, \\*sizes) -> (C, \\*padded_sizes, N); a view where there is nothing to pad."""
+        """(N, C, \\*sizes) -> (C, \\*padded_sizes, N); a view if there is nothing to pad."""
         xt = xp.moveaxis(x, 0, -1)
         if not any(self.padding):
             return xt
@@ -82,14 +82,17 @@ class Window:
         return xp.zeros((c, *self.padded_sizes, n), dtype=dtype)
 
     def cuts(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """``(position, index of what all windows hold there)`` in (C, \\*padded_sizes, N)."""
+        """``(position, cut)``: ``padded[cut]`` is the view of ``position``, as in ``views``."""
         for position in product(*map(range, self.kernel)):
-            steps = zip(position, self.dilation, self.stride, self.outputs, strict=True)
-            cut = (slice(k * d, k * d + (m - 1) * s + 1, s) for k, d, s, m in steps)
+            axes = zip(position, self.dilation, self.stride, self.outputs, strict=True)
+            cut = (slice(k * d, k * d + (m - 1) * s + 1, s) for k, d, s, m in axes)
             yield position, (slice(None), *cut)
 
     def views(self, padded: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
-        """``(position, what all windows hold there)``; each view is (C, \\*outputs, N)."""
+        """``(position, view)``: the elements at that position of all windows, (C, \\*outputs, N).
+
+        ``padded`` is (C, \\*padded_sizes, N); the positions in a window come in row-major order.
+        """
         for position, cut in self.cuts():
             yield position, padded[cut]
 
@@ -105,11 +108,11 @@ def window(
     padding: Any = 0,
     dilation: Any = 1,
 ) -> Window:
-    """The windows over images of ``shape`` (N, C, \\*sizes); an int holds for every axis.
+    """The windows over images of ``shape`` (N, C, \\*sizes); an int applies to every axis.
 
     Raises:
-        ShapeError: no image axes, parameters that do not fit them, or a window that is larger than
-            the padded image.
+        ShapeError: no image axes, parameters that do not fit them, or a window larger than the
+            padded image.
     """
     sizes = tuple(shape[2:])
     if not sizes:
@@ -118,23 +121,24 @@ def window(
 
 
 @lru_cache(maxsize=1024)
-def _window(sizes: tuple, kernel: tuple, steps: tuple, pads: tuple, gaps: tuple) -> Window:
-    spans = [d * (k - 1) + 1 for k, d in zip(kernel, gaps, strict=True)]
-    rooms = [n + 2 * p - span for n, p, span in zip(sizes, pads, spans, strict=True)]
-    if min(rooms) < 0:
-        got = f"{tuple(spans)} on images {sizes} padded by {pads}"
+def _window(sizes: tuple, kernel: tuple, stride: tuple, padding: tuple, dilation: tuple) -> Window:
+    extents = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    # how far a window can move along each axis
+    ranges = [n + 2 * p - extent for n, p, extent in zip(sizes, padding, extents, strict=True)]
+    if min(ranges) < 0:
+        got = f"{tuple(extents)} on images {sizes} padded by {padding}"
         raise ShapeError(facts("window: extent", expected="at most the padded image", got=got))
-    outputs = tuple(room // s + 1 for room, s in zip(rooms, steps, strict=True))
-    return Window(sizes, kernel, steps, pads, gaps, outputs)
+    outputs = tuple(r // s + 1 for r, s in zip(ranges, stride, strict=True))
+    return Window(sizes, kernel, stride, padding, dilation, outputs)
 
 
 def geometry(
     n: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any
 ) -> tuple[tuple[int, ...], ...]:
-    """The four as tuples of ``n`` ints, one per axis of the images.
+    """The four parameters as tuples of ``n`` ints, one per image axis.
 
     Raises:
-        ShapeError: one that does not fit ``n`` axes.
+        ShapeError: a parameter that does not fit ``n`` axes.
     """
     return (
         per_axis("kernel_size", kernel_size, n, least=1),
@@ -145,7 +149,7 @@ def geometry(
 
 
 def per_axis(name: str, value: Any, n: int, least: int) -> tuple[int, ...]:
-    """``value`` as a tuple of ``n`` ints that are at least ``least``."""
+    """``value``, an int or ``n`` ints that are at least ``least``, as a tuple of ``n`` ints."""
     if value.__class__ is int and value >= least:
         return (value,) * n
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * n
