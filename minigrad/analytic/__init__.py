@@ -1,4 +1,4 @@
-"""Hand-written derivatives: functions of ``(xp, arrays)`` that import nothing from minigrad."""
+"""Hand-written derivatives: functions of an array module and arrays, independent of minigrad."""
 
 from minigrad.analytic.normalization import batch_norm, batch_norm_vjp
 

@@ -20,8 +20,8 @@ def batch_norm(
         xp: the array module, ``numpy`` or ``cupy``.
         x: (N, C) or (N, C, ...).
         gamma, beta: (C,), aligned with axis 1.
-        mean, var: (C,) for evaluation; None takes the statistics of ``x``, with divisor N.
-        axis: the axes that are averaged; None means every axis but 1.
+        mean, var: (C,) for evaluation; None means those of ``x``, the variance with divisor N.
+        axis: the axes to average over; None means every axis but 1.
         eps: added to the variance.
 
     Returns:
@@ -63,11 +63,12 @@ def batch_norm_vjp(
 
        ``x_bar = r (g - mean(g) - x_hat mean(g x_hat))``.
 
-    The three terms are the direct path, the mean path and the variance path. The first two remove
-    what is constant over the batch, the third what is proportional to x_hat, so ``sum x_bar = 0``,
-    and ``sum x_bar x_hat = r sum(g x_hat) eps/(var + eps)``, which vanishes with eps.
+    The three terms are the direct path, the mean path and the variance path. Subtracting the mean
+    path removes the part of g that is constant over the batch, so ``sum x_bar = 0``. Subtracting
+    the variance path removes the part along x_hat, but for a remainder that vanishes with eps:
+    ``sum x_bar x_hat = r sum(g x_hat) eps/(var + eps)``.
 
-    With given statistics (evaluation) mu and r are constants and ``x_bar = r g``.
+    If mean and var are given (evaluation), mu and r are constants and ``x_bar = r g``.
 
     Args:
         xp: the array module, ``numpy`` or ``cupy``.
@@ -78,9 +79,9 @@ def batch_norm_vjp(
         ``(x_bar, gamma_bar, beta_bar)``, of the shapes of x, gamma and beta.
     """
     x_hat, inv_std, axes = _normalized(xp, x, mean, var, axis, eps)
-    others = tuple(i for i in range(x.ndim) if i != 1)
-    beta_bar = y_bar.sum(axis=others)
-    gamma_bar = (y_bar * x_hat).sum(axis=others)
+    all_but_channels = tuple(i for i in range(x.ndim) if i != 1)
+    beta_bar = y_bar.sum(axis=all_but_channels)
+    gamma_bar = (y_bar * x_hat).sum(axis=all_but_channels)
     g = y_bar * _channels(gamma, x)
     if mean is not None:
         return g * inv_std, gamma_bar, beta_bar
