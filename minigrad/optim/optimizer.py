@@ -1,4 +1,4 @@
-"""Optimizers: they read ``.grad`` of parameters and assign new values."""
+"""Optimizers, which read the ``.grad`` of each parameter and assign its new value."""
 
 from collections.abc import Iterable
 from math import sqrt
@@ -21,14 +21,14 @@ from minigrad.tensor import Tensor
 
 
 class Optimizer:
-    """Base: groups of parameters with options, and arrays of state per parameter.
+    """Base class: groups of parameters with their options, and the state of each parameter.
 
     Args:
-        params: Tensors, or dicts ``{"params": Tensors, "lr": ...}`` whose options differ.
-        defaults: options of every group that does not set its own.
+        params: Tensors, or one dict per group, ``{"params": Tensors, "lr": ...}``.
+        defaults: the options of a group that does not set its own.
 
     Raises:
-        UsageError: no parameters, one that comes twice, or an option out of its range.
+        UsageError: no parameters, one given twice, or an option out of its range.
     """
 
     def __init__(self, params: Iterable, **defaults: Any):
@@ -44,16 +44,16 @@ class Optimizer:
             raise UsageError(f"{type(self).__name__}: no parameters")
 
     def add_param_group(self, group: dict[str, Any]) -> None:
-        """Change more parameters from the next step on: ``{"params": Tensors, "lr": ...}``.
+        """Add ``{"params": Tensors, "lr": ...}``, to be updated from the next step on.
 
         Raises:
-            UsageError: no key ``params``, a Tensor that comes twice, or an option out of its range.
+            UsageError: no key ``params``, a Tensor given twice, or an option out of its range.
         """
         kind = type(self).__name__
         if "params" not in group:
             got = f"one with {', '.join(group) or 'nothing'}"
             raise UsageError(facts("optimizer: group", expected="a key 'params'", got=got))
-        group = {**self.defaults, **group, "params": _checked(group["params"])}
+        group = {**self.defaults, **group, "params": _leaf_tensors(group["params"])}
         ids = [id(p) for p in (*self.parameters, *group["params"])]
         if len(set(ids)) < len(ids):
             got = f"{len(ids)}, of which {len(set(ids))} differ"
@@ -74,12 +74,12 @@ class Optimizer:
 
     @answering
     def zero_grad(self) -> None:
-        """Forget the accumulated gradients."""
+        """Set the gradient of every parameter to None."""
         for p in self.parameters:
             p.zero_grad()
 
     def step(self) -> None:
-        """Change every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         states = iter(self.state)
         if len(self.state) != len(self.parameters):
             expected, got = f"the {len(self.state)} known parameters", f"{len(self.parameters)}"
@@ -87,25 +87,25 @@ class Optimizer:
             raise UsageError(facts("optimizer: step", expected=expected, got=got, remedy=remedy))
         for group in self.param_groups:
             pairs = zip(group["params"], states, strict=False)
-            given = [(p, p.grad.array, state) for p, state in pairs if p.grad is not None]
-            for p, _, state in given:  # net.to(...) may have moved p since the last step
+            with_grad = [(p, p.grad.array, state) for p, state in pairs if p.grad is not None]
+            for p, _, state in with_grad:  # net.to(...) may have moved p since the last step
                 for name, value in state.items():
                     if value.__class__ is not p.array.__class__ and hasattr(value, "shape"):
                         state[name] = backend.to_device(value, p.device)
-            self.step_group(given, group)
+            self.step_group(with_grad, group)
 
-    def step_group(self, given: list[tuple[Tensor, Any, dict]], group: dict[str, Any]) -> None:
-        """Change the parameters of a group that have a gradient: ``(p, gradient, state)`` each.
+    def step_group(self, with_grad: list[tuple[Tensor, Any, dict]], group: dict[str, Any]) -> None:
+        """Update the parameters of a group that have a gradient, each ``(p, gradient, state)``.
 
-        One after another: a new array may take the memory that the last one gave back.
+        One after another, so that a new array can reuse the memory which the last update freed.
         """
-        for p, g, state in given:
+        for p, g, state in with_grad:
             p._replace(self.update(p.array, g, state, group), own=True)
 
     def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        """The new value of the array ``p`` with gradient ``g``; subclasses have their rule here.
+        """The new value of the array ``p`` with gradient ``g``: the rule of a subclass.
 
-        It is an array that nobody else holds.
+        It must be a new array: the parameter keeps it without a copy.
         """
         raise NotImplementedError(f"{type(self).__name__} has no update()")
 
@@ -115,7 +115,7 @@ class Optimizer:
         return {"state": [dict(s) for s in self.state], "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what ``state_dict`` returned; arrays move to where the parameters are.
+        """Restore what ``state_dict`` returned; arrays are moved to the devices of the parameters.
 
         Raises:
             UsageError: another number of groups or parameters, arrays of other shapes, options out
@@ -123,7 +123,7 @@ class Optimizer:
         """
         title, kind = "optimizer.load_state_dict", type(self).__name__
         states, groups = check_keys(title, state_dict, "state", "param_groups")
-        if not isinstance(states, (list, tuple)):  # PyTorch's is a dict, which counts parameters
+        if not isinstance(states, (list, tuple)):  # PyTorch's is a dict, keyed by numbers
             remedy = "[{name: value.numpy(), ...} for each], of tensors of PyTorch"
             expected, got = "a list with a dict of arrays per parameter", type(states).__name__
             headline = f"{title}: state"
@@ -132,23 +132,14 @@ class Optimizer:
             expected = f"{len(self.param_groups)} groups, {len(self.state)} parameters"
             got = f"{len(groups)} groups, {len(states)} parameters"
             raise UsageError(facts(title, expected=expected, got=got))
-        for i, (p, new) in enumerate(zip(self.parameters, states, strict=True)):
-            if not isinstance(new, dict):
-                headline = f"{title}: state of parameter {i}"
-                raise UsageError(facts(headline, expected="a dict", got=describe(new)))
-            for name, value in new.items():
-                if name == "step" and not hasattr(value, "shape"):
-                    check_count(f"{title}: step of parameter {i}", value, least=0)
-                shape = getattr(value, "shape", ())
-                if shape not in ((), p.shape):
-                    headline = f"{title}: {name} of parameter {i}"
-                    raise UsageError(facts(headline, expected=p.shape, got=shape))
+        for i, (p, state) in enumerate(zip(self.parameters, states, strict=True)):
+            _check_state(title, i, p, state)
         for options in groups:
             check_keys(f"{title}: a group of {kind}", options, *self.defaults)
-        pairs = zip(self.param_groups, groups, strict=True)  # PyTorch's have numbers for params
+        # "params" stays: in a state of PyTorch it holds numbers in place of the parameters
         checked = [
             _checked_options(kind, {**group, **options, "params": group["params"]})
-            for group, options in pairs
+            for group, options in zip(self.param_groups, groups, strict=True)
         ]
         self.state = [
             {k: backend.to_device(v, p.device) if hasattr(v, "shape") else v for k, v in s.items()}
@@ -159,14 +150,14 @@ class Optimizer:
 
 
 def listed(params: Iterable) -> list[Any]:
-    """The parameters; one Tensor alone is no sequence of its rows.
+    """``params`` as a list; a single Tensor counts as one parameter, not as its rows.
 
     Raises:
-        UsageError: no iterable, such as a module.
+        UsageError: a module, or something else that is not an iterable of Tensors.
     """
     if isinstance(params, Tensor):
         return [params]
-    is_module = hasattr(params, "parameters")  # one that is a list of modules, too
+    is_module = hasattr(params, "parameters")  # even if it is iterable, as nn.Sequential is
     if is_module or not isinstance(params, Iterable):
         expected, got = "an iterable of Tensors, or of groups", type(params).__name__
         remedy = "model.parameters()" if is_module else ""
@@ -174,7 +165,7 @@ def listed(params: Iterable) -> list[Any]:
     return list(params)
 
 
-def _checked(params: Iterable) -> list[Tensor]:
+def _leaf_tensors(params: Iterable) -> list[Tensor]:
     params = listed(params)
     for p in params:
         if not (isinstance(p, Tensor) and p.is_leaf):
@@ -183,14 +174,28 @@ def _checked(params: Iterable) -> list[Tensor]:
     return params
 
 
+def _check_state(title: str, i: int, p: Tensor, state: Any) -> None:
+    """Raise UsageError unless ``state`` can be that of ``p``, parameter ``i``."""
+    if not isinstance(state, dict):
+        headline = f"{title}: state of parameter {i}"
+        raise UsageError(facts(headline, expected="a dict", got=describe(state)))
+    for name, value in state.items():
+        if name == "step" and not hasattr(value, "shape"):
+            check_count(f"{title}: step of parameter {i}", value, least=0)
+        shape = getattr(value, "shape", ())
+        if shape not in ((), p.shape):
+            headline = f"{title}: {name} of parameter {i}"
+            raise UsageError(facts(headline, expected=p.shape, got=shape))
+
+
 def _checked_options(kind: str, options: dict[str, Any]) -> dict[str, Any]:
-    """``options`` with floats for numbers; one of NumPy would make float64 of float32 state."""
+    """Check ``options``, and make numbers floats: NumPy's would turn float32 state into float64."""
     names = [n for n in ("lr", "momentum", "dampening", "weight_decay", "eps") if n in options]
     options = {**options, **{n: check_number(f"{kind}: {n}", options[n]) for n in names}}
     if "betas" in options:
         betas = options["betas"]
-        pair = isinstance(betas, (tuple, list)) and len(betas) == 2
-        if not pair or not all(is_within(beta, 0, 1) for beta in betas):
+        is_pair = isinstance(betas, (tuple, list)) and len(betas) == 2
+        if not is_pair or not all(is_within(beta, 0, 1) for beta in betas):
             got = describe(betas)
             raise UsageError(facts(f"{kind}: betas", expected="two numbers in [0, 1)", got=got))
         options["betas"] = tuple(map(float, betas))
@@ -201,7 +206,7 @@ def _checked_options(kind: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_optimizer(name: str, optimizer: Any) -> None:
-    """Raise UsageError unless ``optimizer``, or what is around it, has groups of parameters."""
+    """Raise UsageError unless ``optimizer``, or a wrapper such as AGC, has parameter groups."""
     if not hasattr(optimizer, "param_groups"):
         raise UsageError(facts(name, expected="an optimizer", got=describe(optimizer)))
 
@@ -209,14 +214,14 @@ def check_optimizer(name: str, optimizer: Any) -> None:
 class SGD(Optimizer):
     """Stochastic gradient descent: ``p = p - lr * d``.
 
-    ``d = g + weight_decay * p``; with momentum ``v = momentum * v + (1 - dampening) * d`` (v = d at
-    the first step) and ``d = v``, or ``d = d + momentum * v`` for Nesterov's form.
+    ``d = g + weight_decay * p``. With momentum, ``v = momentum * v + (1 - dampening) * d`` (v = d
+    at the first step) and then ``d = v``, or ``d = d + momentum * v`` in Nesterov's form.
 
     Args:
         params: see ``Optimizer``.
         lr: learning rate.
-        momentum, dampening, weight_decay: numbers as above.
-        nesterov: needs a momentum and no dampening.
+        momentum, dampening, weight_decay: numbers in the formulas above.
+        nesterov: use Nesterov's form, which needs a momentum and no dampening.
 
     Source:
         Sutskever, Martens, Dahl, Hinton 2013, On the importance of initialization and momentum.
@@ -245,46 +250,48 @@ class SGD(Optimizer):
         new += p
         return new
 
-    def step_group(self, given: list[tuple[Tensor, Any, dict]], group: dict[str, Any]) -> None:
+    def step_group(self, with_grad: list[tuple[Tensor, Any, dict]], group: dict[str, Any]) -> None:
         lr = group["lr"]
-        is_fast = on_gpu(p.array for p, _, _ in given) and isinstance(lr, Real)
-        if not is_fast or getattr(self.update, "__func__", None) is not SGD.update:
-            super().step_group(given, group)  # a user may have given another rule
+        can_fuse = on_gpu(p.array for p, _, _ in with_grad) and isinstance(lr, Real)
+        is_own_rule = getattr(self.update, "__func__", None) is SGD.update  # not that of a user
+        if not (can_fuse and is_own_rule):
+            super().step_group(with_grad, group)
             return
-        minus = -float(lr)
-        terms = [(1.0, p.array, minus, self.direction(p.array, g, state, group))
-                 for p, g, state in given]  # fmt: skip
-        for (p, _, _), new in zip(given, axpby(terms), strict=True):
+        minus_lr = -float(lr)
+        terms = [(1.0, p.array, minus_lr, self.direction(p.array, g, state, group))
+                 for p, g, state in with_grad]  # fmt: skip
+        for (p, _, _), new in zip(with_grad, axpby(terms), strict=True):
             p._replace(new, own=True)
 
     def direction(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        """d, with weight decay and momentum."""
+        """The direction ``d``, with weight decay and momentum."""
         momentum = group["momentum"]
-        g = _decayed(p, g, group)
+        d = _with_l2_penalty(p, g, group)
         if momentum:
             v = state.get("momentum_buffer")
-            damped = (1 - group["dampening"]) * g if group["dampening"] else g
-            v = +g if v is None else momentum * v + damped
+            damped = (1 - group["dampening"]) * d if group["dampening"] else d
+            v = +d if v is None else momentum * v + damped
             state["momentum_buffer"] = v
-            g = g + momentum * v if group["nesterov"] else v
-        return g
+            d = d + momentum * v if group["nesterov"] else v
+        return d
 
 
-def _decayed(p: Any, g: Any, group: dict[str, Any]) -> Any:
-    """The gradient with that of an L2 penalty."""
+def _with_l2_penalty(p: Any, g: Any, group: dict[str, Any]) -> Any:
+    """The gradient ``g`` plus that of an L2 penalty on ``p``."""
     return g + group["weight_decay"] * p if group["weight_decay"] else g
 
 
 class Adam(Optimizer):
     """``p = p - lr * m_hat / (sqrt(v_hat) + eps)`` with running means m of g and v of g^2.
 
-    ``m_hat = m / (1 - beta1^t)``, ``v_hat = v / (1 - beta2^t)``; ``weight_decay * p`` joins g.
+    ``m_hat = m / (1 - beta1^t)`` and ``v_hat = v / (1 - beta2^t)`` at step t; before,
+    ``weight_decay * p`` is added to g.
 
     Args:
         params: see ``Optimizer``.
         lr: learning rate.
-        betas: weight of the old m and of the old v.
-        eps: added to the root.
+        betas: weights ``(beta1, beta2)`` of the old m and the old v in their running means.
+        eps: added to ``sqrt(v_hat)``.
         weight_decay: strength of an L2 penalty.
 
     Source:
@@ -308,12 +315,12 @@ class Adam(Optimizer):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        return self.adam(p, _decayed(p, g, group), state, group)
+        return self.adam(p, _with_l2_penalty(p, g, group), state, group)
 
     def adam(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        """Algorithm 1 for a gradient that is complete.
+        """Algorithm 1 for a gradient that includes the weight decay.
 
-        In place wherever an array is new: mapping memory for one more takes longer than filling it.
+        Temporaries are updated in place: the page faults of a new array cost more than filling it.
         """
         beta1, beta2 = group["betas"]
         t = state.get("step", 0) + 1
@@ -331,7 +338,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks p by itself: ``p = (1 - lr * weight_decay) * p - step``.
+    """Adam with decoupled weight decay: ``p = (1 - lr * weight_decay) * p - adam_step``.
 
     Source:
         Loshchilov, Hutter 2017, arXiv:1711.05101, Algorithm 2.
