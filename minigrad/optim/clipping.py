@@ -1,4 +1,4 @@
-"""Gradient clipping: by the norm of all, by value, and unit by unit (AGC)."""
+"""Gradient clipping: by the joint norm, by value, and adaptively for each unit (AGC)."""
 
 from collections.abc import Iterable
 from numbers import Real
@@ -16,7 +16,7 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients by one factor so that their joint 2-norm is at most ``max_norm``.
 
     Returns:
-        The norm before. If it is nan or inf the gradients stay as they are.
+        The joint norm before clipping. If it is nan or inf, the gradients stay as they are.
 
     >>> w = mg.tensor([0.0, 0.0], requires_grad=True)
     >>> w.grad = np.array([3.0, 4.0])
@@ -24,18 +24,19 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     (5.0, array([0.6, 0.8]))
     """
     _check_limit("clip_grad_norm_: max_norm", max_norm)
-    graded = [p for p in listed(parameters) if p.grad is not None]
-    norms = [backend.to_host(backend.namespace(p.array).linalg.norm(p.grad.array)) for p in graded]
-    total = float(np.linalg.norm(np.array(norms, dtype=np.float64)))
-    factor = max_norm / (total + 1e-6)  # as PyTorch has it
-    if np.isfinite(total) and factor < 1:
-        for p in graded:
+    with_grad = [p for p in listed(parameters) if p.grad is not None]
+    norms = [backend.to_host(backend.namespace(p.array).linalg.norm(p.grad.array))
+             for p in with_grad]  # fmt: skip
+    total_norm = float(np.linalg.norm(np.array(norms, dtype=np.float64)))
+    factor = max_norm / (total_norm + 1e-6)  # PyTorch's formula
+    if np.isfinite(total_norm) and factor < 1:
+        for p in with_grad:
             p.grad = p.grad.array * factor
-    return total
+    return total_norm
 
 
 def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
-    """Limit every element of every gradient to ``[-clip_value, clip_value]``.
+    """Clip every element of every gradient to ``[-clip_value, clip_value]``.
 
     >>> w = mg.tensor([0.0, 0.0], requires_grad=True)
     >>> w.grad = np.array([3.0, -0.5])
@@ -50,13 +51,13 @@ def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
 
 
 def _check_limit(what: str, value: Any) -> None:
-    """Raise UsageError where ``value`` is negative, which would turn gradients round, or nan."""
+    """Raise UsageError if ``value`` is nan, or negative, which would reverse the gradients."""
     if not isinstance(value, Real) or not float(value) >= 0:
         raise UsageError(facts(what, expected="a number, 0 or more", got=describe(value)))
 
 
 def unit_norms(array: Any) -> Any:
-    """2-norm of each output unit: over all axes but the first; of a vector or scalar as a whole.
+    """2-norm of each output unit, over all axes but the first; a vector or scalar is one unit.
 
     >>> mg.optim.unit_norms(np.array([[3.0, 4.0], [0.0, 1.0]]))
     array([[5.],
@@ -67,16 +68,17 @@ def unit_norms(array: Any) -> Any:
 
 
 class AGC:
-    """Adaptive gradient clipping around an optimizer: before its step, each unit's gradient is
-    limited relative to the unit's weights.
+    """Adaptive gradient clipping, a wrapper around an optimizer.
 
+    Before each step the norm of the gradient of every output unit is limited relative to the norm
+    of the unit's weights:
     ``g_i = g_i * clipping * max(|w_i|, eps) / |g_i|`` where ``|g_i| > clipping * max(|w_i|, eps)``.
 
     Args:
-        optimizer: the one that steps.
-        clipping: largest ratio of the norms.
-        eps: floor of the weights' norm, so that zero-initialized units can move.
-        exclude: parameters that are not clipped; the paper leaves out the last linear layer.
+        optimizer: the optimizer that takes the steps.
+        clipping: the largest allowed ratio of the norms.
+        eps: lower bound for the norm of the weights, so that zero-initialized units can move.
+        exclude: parameters that are not clipped; the paper excludes the last linear layer.
 
     Source:
         Brock, De, Smith, Simonyan 2021, arXiv:2102.06171, eq. 3.
@@ -109,27 +111,27 @@ class AGC:
         return self.optimizer.param_groups
 
     def add_param_group(self, group: dict[str, Any]) -> None:
-        """Clip and change more parameters; see ``Optimizer.add_param_group``."""
+        """Add parameters to clip and update; see ``Optimizer.add_param_group``."""
         self.optimizer.add_param_group(group)
 
     def zero_grad(self) -> None:
-        """Forget the accumulated gradients."""
+        """Set the gradient of every parameter to None."""
         self.optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """That of the optimizer; clipping has no state."""
+        """The state of the optimizer; clipping has none."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
         self.optimizer.load_state_dict(state_dict)
 
     def step(self) -> None:
-        """Clip, then step."""
+        """Clip the gradients, then let the optimizer step."""
         for p in self.parameters:
             if p.grad is not None and id(p) not in self.excluded:
                 xp = backend.namespace(p.array)
-                most = self.clipping * xp.maximum(unit_norms(p.array), self.eps)
+                max_norm = self.clipping * xp.maximum(unit_norms(p.array), self.eps)
                 norm = xp.maximum(unit_norms(p.grad.array), 1e-6)
-                p.grad = p.grad.array * xp.minimum(most / norm, 1.0)
+                p.grad = p.grad.array * xp.minimum(max_norm / norm, 1.0)
         self.optimizer.step()

@@ -1,8 +1,8 @@
 """Learning-rate schedules: after each epoch ``step()`` sets ``lr = base_lr * factor(epoch)``.
 
-Each sets the rate as a whole: of two for one optimizer the one that steps last decides, where
-PyTorch multiplies them. A warm-up and a decay together are one ``LambdaLR``. A rate that is
-negative or not finite is refused when it would be set.
+A schedule overwrites the rate: if two share an optimizer, the one that steps last decides, whereas
+PyTorch multiplies their factors. Use one ``LambdaLR`` for a warm-up followed by a decay. Setting a
+rate that is negative or not finite raises UsageError.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,12 +14,12 @@ from minigrad.optim.optimizer import check_optimizer
 
 
 class LambdaLR:
-    """``lr = base_lr * lr_lambda(epoch)``; the base of all schedules.
+    """``lr = base_lr * lr_lambda(epoch)``; the base class of all schedules.
 
     Args:
-        optimizer: its groups' ``lr`` at this moment are the base rates; that of a group which is
-            added later is its ``lr`` at the next step.
-        lr_lambda: number of steps taken -> factor.
+        optimizer: the current ``lr`` of each group is its base rate. The base rate of a group that
+            is added later is its ``lr`` at the next step.
+        lr_lambda: maps the number of steps taken to the factor.
 
     >>> w = mg.tensor([1.0], requires_grad=True)
     >>> optimizer = mg.optim.SGD([w], lr=1.0)
@@ -45,14 +45,14 @@ class LambdaLR:
         return base * self.lr_lambda(self.last_epoch)
 
     def step(self) -> None:
-        """One epoch is over."""
+        """Count an epoch, and set the rates of the next one."""
         added = self.optimizer.param_groups[len(self.base_lrs) :]
         self.base_lrs += [group["lr"] for group in added]
         self.last_epoch += 1
         self._apply()
 
     def get_last_lr(self) -> list[float]:
-        """The rate of each group."""
+        """The current rate of each group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,9 +60,9 @@ class LambdaLR:
         return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what ``state_dict`` returned.
+        """Restore what ``state_dict`` returned.
 
-        Groups behind the base rates are taken for added ones, which get theirs at the next step.
+        Groups beyond the base rates in it were added later: they get theirs at the next step.
         """
         title = f"{type(self).__name__}.load_state_dict"
         epoch, rates = check_keys(title, state_dict, "last_epoch", "base_lrs")
@@ -77,7 +77,7 @@ class LambdaLR:
 
 
 class StepLR(LambdaLR):
-    """Times ``gamma`` after every ``step_size`` epochs."""
+    """Multiply the rate by ``gamma`` after every ``step_size`` epochs."""
 
     def __init__(self, optimizer: Any, step_size: int, gamma: float = 0.1):
         check_count("StepLR: step_size", step_size)
@@ -89,7 +89,7 @@ class StepLR(LambdaLR):
 
 
 class MultiStepLR(LambdaLR):
-    """Times ``gamma`` after each of the epochs ``milestones``."""
+    """Multiply the rate by ``gamma`` after each number of epochs in ``milestones``."""
 
     def __init__(self, optimizer: Any, milestones: Iterable[int], gamma: float = 0.1):
         self.milestones, self.gamma = tuple(milestones), gamma
@@ -100,7 +100,7 @@ class MultiStepLR(LambdaLR):
 
 
 class ExponentialLR(LambdaLR):
-    """Times ``gamma`` after every epoch."""
+    """Multiply the rate by ``gamma`` after every epoch."""
 
     def __init__(self, optimizer: Any, gamma: float):
         self.gamma = gamma
@@ -111,7 +111,7 @@ class ExponentialLR(LambdaLR):
 
 
 class CosineAnnealingLR(LambdaLR):
-    """From the base rate along half a cosine to ``eta_min`` after ``T_max`` epochs.
+    """Follow half a cosine from the base rate to ``eta_min``, reached after ``T_max`` epochs.
 
     ``lr = eta_min + (base_lr - eta_min) * (1 + cos(pi * epoch / T_max)) / 2``.
 
@@ -121,18 +121,20 @@ class CosineAnnealingLR(LambdaLR):
 
     def __init__(self, optimizer: Any, T_max: int, eta_min: float = 0.0):
         check_count("CosineAnnealingLR: T_max", T_max)
-        self.T_max, self.floor = T_max, eta_min
+        self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer, self._factor)
 
     def _factor(self, epoch: int) -> float:
         return (1 + cos(pi * epoch / self.T_max)) / 2
 
     def _rate(self, base: float) -> float:
-        return self.floor + (base - self.floor) * self.lr_lambda(self.last_epoch)
+        return self.eta_min + (base - self.eta_min) * self.lr_lambda(self.last_epoch)
 
 
 class LinearLR(LambdaLR):
-    """Factor from ``start_factor`` to ``end_factor`` in ``total_iters`` even steps: a warm-up.
+    """Change the factor from ``start_factor`` to ``end_factor`` in ``total_iters`` equal steps.
+
+    With the defaults this is a warm-up.
 
     >>> w = mg.tensor([1.0], requires_grad=True)
     >>> optimizer = mg.optim.SGD([w], lr=1.0)
@@ -153,9 +155,10 @@ class LinearLR(LambdaLR):
         total_iters: int = 5,
     ):
         check_count("LinearLR: total_iters", total_iters)
-        self.start, self.end, self.total_iters = start_factor, end_factor, total_iters
+        self.start_factor, self.end_factor = start_factor, end_factor
+        self.total_iters = total_iters
         super().__init__(optimizer, self._factor)
 
     def _factor(self, epoch: int) -> float:
-        share = min(epoch, self.total_iters) / self.total_iters
-        return self.start + (self.end - self.start) * share
+        progress = min(epoch, self.total_iters) / self.total_iters
+        return self.start_factor + (self.end_factor - self.start_factor) * progress
