@@ -1,4 +1,4 @@
-"""The UCI handwritten digits, inside the package.
+"""The UCI handwritten digits, stored in the package.
 
 "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak (1998), UCI Machine
 Learning Repository, doi 10.24432/C50P49, test part, licensed CC BY 4.0
@@ -16,7 +16,8 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     Three pixels are blank in every image, so some columns have variance 0.
 
     Returns:
-        Images, float64 (1797, 64) in 0 .. 16, row by row, and labels, int64 (1797,) in 0 .. 9.
+        The images, float64 (1797, 64) in 0 .. 16 with the rows of pixels one after another, and the
+        labels, int64 (1797,) in 0 .. 9.
 
     Source:
         Alpaydin, Kaynak 1998, UCI Machine Learning Repository, doi 10.24432/C50P49,

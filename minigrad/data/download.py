@@ -1,4 +1,4 @@
-"""Fetching files: checksum before use, retries, any mirror ``urllib`` can open."""
+"""Downloads: from any mirror that ``urllib`` can open, with retries and a checksum."""
 
 import hashlib
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 from minigrad import files
 from minigrad.errors import DataError, facts
 
-_PAUSE = 0.5  # seconds before the second try; doubled for each further one
-_TIMEOUT = 30  # seconds without a byte
+_PAUSE = 0.5  # seconds before the second try; doubled before each further one
+_TIMEOUT = 30  # seconds without receiving a byte
 
 
 def cache_folder() -> Path:
@@ -24,30 +24,30 @@ def cache_folder() -> Path:
 
 
 def md5_of(path: Path) -> str:
-    """Hexadecimal MD5 of a file: it tells files apart, it protects from no attacker."""
+    """Hexadecimal MD5 of a file, which detects damaged and wrong files, not attacks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def check_md5(path: Path, md5: str) -> None:
     """Raise DataError unless ``path`` has the checksum ``md5``."""
-    if (found := md5_of(path)) != md5:
+    if (actual := md5_of(path)) != md5:
         remedy = "delete it and try again, or name the folder with root= if these are other data"
-        raise files.corrupt(path, f"md5 {md5}", f"md5 {found}", remedy)
+        raise files.corrupt(path, f"md5 {md5}", f"md5 {actual}", remedy)
 
 
 def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str], tries: int = 3) -> Path:
-    """Download ``name`` into ``folder`` from the first mirror that gives the right bytes.
+    """Download ``name`` into ``folder`` from the first mirror whose file has the right checksum.
 
     Args:
         name: file name, appended to each mirror.
         md5: hexadecimal checksum.
-        folder: made if missing; the file appears in it whole or not at all.
+        folder: created if missing; the file appears in it complete or not at all.
         mirrors: URLs ending in ``/``; ``file://`` works, too.
         tries: rounds over the mirrors.
 
     Raises:
-        DataError: no mirror gave the file; says why for each.
+        DataError: no mirror gave the file; the text has the reason for each.
     """
     reasons: dict[str, str] = {}
     for attempt in range(tries):
@@ -61,12 +61,12 @@ def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str], tries: int 
             except (OSError, ValueError, HTTPException) as error:
                 reasons[url] = str(error)
                 continue
-            found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-            if found == md5:
+            actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            if actual == md5:
                 folder.mkdir(parents=True, exist_ok=True)
                 files.write(folder / name, content)
                 return folder / name
-            reasons[url] = f"md5 {found} where {md5} is right ({len(content)} bytes)"
+            reasons[url] = f"md5 {actual} where {md5} is right ({len(content)} bytes)"
     got = "; ".join(f"{url}: {reason}" for url, reason in reasons.items()) or "no mirrors"
     remedy = f"put the file into {folder}, or set MINIGRAD_MIRROR to a URL that has it"
     raise DataError(facts(f"download of {name} failed", expected="a mirror that has it", got=got,

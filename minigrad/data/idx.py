@@ -1,6 +1,7 @@
 """IDX files, the format of MNIST: a big-endian header and unsigned bytes, gzipped.
 
-``00 00 08 d`` says unsigned bytes in d dimensions; d 32-bit lengths follow, then the bytes.
+The header begins with ``00 00 08 d``, for unsigned bytes in d dimensions; d lengths of 32 bits
+follow, then the bytes in row-major order.
 """
 
 import gzip
@@ -12,7 +13,7 @@ import numpy as np
 
 from minigrad.files import corrupt
 
-_LARGEST = 2**31  # bytes; a header that promises more is not believed
+_LARGEST = 2**31  # bytes; a header that announces more is refused
 
 
 def read_idx(path: str | Path, ndim: int) -> np.ndarray:
@@ -26,7 +27,7 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
         uint8, with ``ndim`` axes.
 
     Raises:
-        DataError: no gzip file, truncated, too long, or of another number of dimensions.
+        DataError: not a gzip file, truncated, too long, or with another number of dimensions.
     """
     path = Path(path)
     try:
@@ -34,7 +35,7 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
             header = file.read(4 + 4 * ndim)
             shape = _shape(path, header, ndim)
             size = prod(shape)
-            body = file.read(size + 1)  # one more, to see whether the file ends here
+            body = file.read(size + 1)  # one byte more, to detect data behind the array
     except (OSError, EOFError, zlib.error) as error:
         raise corrupt(path, "a readable gzip file", repr(error)) from error
     if len(body) != size:

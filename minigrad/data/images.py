@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from their four files."""
+"""MNIST and Fashion-MNIST, each read from its four files."""
 
 import os
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class ImageData(NamedTuple):
 @dataclass(frozen=True)
 class _Source:
     folder: str
-    md5s: tuple[str, str, str, str]  # of FILES
+    md5s: tuple[str, str, str, str]  # in the order of FILES
     mirrors: tuple[str, ...]
 
 
@@ -71,20 +71,20 @@ def fashion_mnist(
     *,
     mirrors: Sequence[str] | str | None = None,
 ) -> ImageData:
-    """70,000 grey images of clothes, 28 x 28, in ten classes: 60,000 to train, 10,000 to test.
+    """70,000 grayscale images of clothes, 28 x 28, in ten classes, 60,000 of them for training.
 
     Args:
-        root: a folder with the four files. None: the folder ``fashion-mnist`` in the cache,
-            ``MINIGRAD_DATA`` or the XDG cache, where each file must have the published checksum.
-            A folder that is named may hold other data in the same format, so its files are checked
-            for structure instead: magic numbers, lengths, image size, counts that agree, labels in
-            0 .. 9.
-        download: fetch missing files; they always must have the published checksum.
-        mirrors: URLs to try, or one, ``file://`` included. None: ``MINIGRAD_MIRROR``, then the
-            publisher's.
+        root: a folder with the four files. None means the folder ``fashion-mnist`` in
+            ``MINIGRAD_DATA`` or else in the XDG cache, where each file must have the published
+            checksum. An explicit folder may hold other data in the same format: only the structure
+            of its files is checked, that is magic numbers, lengths, image size, equal numbers of
+            images and labels, and labels in 0 .. 9.
+        download: fetch missing files, which must have the published checksum.
+        mirrors: one URL or several to try, ``file://`` included. None means ``MINIGRAD_MIRROR``,
+            then the publisher's mirrors.
 
     Raises:
-        DataError: missing and not to be had, corrupt, truncated or swapped files.
+        DataError: files that are missing and cannot be fetched, or corrupt, truncated or swapped.
 
     Source:
         Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747; MIT licence.
@@ -98,7 +98,7 @@ def mnist(
     *,
     mirrors: Sequence[str] | str | None = None,
 ) -> ImageData:
-    """70,000 grey images of handwritten digits, 28 x 28; arguments as in ``fashion_mnist``.
+    """70,000 grayscale images of handwritten digits, 28 x 28; arguments as in ``fashion_mnist``.
 
     Source:
         LeCun, Bottou, Bengio, Haffner 1998, Gradient-based learning applied to document
@@ -121,19 +121,21 @@ def _load(
             fetch(name, md5, folder, _mirrors(source, mirrors))
         if root is None:
             check_md5(path, md5)
-    train = _pair(folder, *FILES[:2])
-    return ImageData(*train, *_pair(folder, *FILES[2:]))
+    train = _images_and_labels(folder, *FILES[:2])
+    return ImageData(*train, *_images_and_labels(folder, *FILES[2:]))
 
 
 def _mirrors(source: _Source, mirrors: Sequence[str] | str | None) -> Sequence[str]:
     if mirrors is not None:
         return [mirrors] if isinstance(mirrors, str) else mirrors
-    own = os.environ.get("MINIGRAD_MIRROR")
-    return (own, *source.mirrors) if own else source.mirrors
+    preferred = os.environ.get("MINIGRAD_MIRROR")
+    return (preferred, *source.mirrors) if preferred else source.mirrors
 
 
-def _pair(folder: Path, images_name: str, labels_name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels that belong together."""
+def _images_and_labels(
+    folder: Path, images_name: str, labels_name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and their labels; DataError unless they fit together."""
     images = read_idx(folder / images_name, 3)
     labels = read_idx(folder / labels_name, 1)
     if not len(images):

@@ -1,4 +1,4 @@
-"""Batches: every sample once per epoch, in an order that depends on seed and epoch alone."""
+"""Batches: every sample once per epoch, in an order that depends only on the seed and the epoch."""
 
 from collections.abc import Iterator
 from numbers import Integral
@@ -19,7 +19,7 @@ from minigrad.errors import (
 
 
 def check_lengths(name: str, arrays: tuple) -> None:
-    """Raise ShapeError unless ``arrays`` have a first axis each, of one length."""
+    """Raise ShapeError unless all ``arrays`` have a first axis, and of the same length."""
     lengths = {tuple(getattr(a, "shape", ()))[:1] for a in arrays}
     if len(lengths) != 1 or lengths == {()}:
         got = ", ".join(map(describe, arrays)) or "none"
@@ -51,21 +51,21 @@ class TensorDataset:
 class DataLoader:
     """Iterates over batches of a data set; one pass is an epoch.
 
-    The order of epoch e is a function of ``(seed, e)``: it can be repeated, and a stopped run can
-    go on in the middle, ``loader.epoch = e; loader.start = k``.
+    The order of epoch e is a function of ``(seed, e)``, so it is reproducible, and an interrupted
+    run can resume in the middle of an epoch: ``loader.epoch = e; loader.start = k``.
 
     Args:
-        dataset: a TensorDataset, or anything with ``len`` and integer indexing whose items are
-            tuples, or lists, of arrays or numbers, or each one array or number.
+        dataset: a TensorDataset, or anything with ``len`` and integer indexing. Each of its items
+            is an array, a number, or a tuple or list of them.
         batch_size: samples per batch.
-        shuffle: a new order each epoch.
-        drop_last: leave out a last batch that is smaller.
-        seed: of the orders.
-        device: where the arrays of a batch are moved; None leaves them on the host.
+        shuffle: use a new random order in each epoch.
+        drop_last: leave out the last batch if it is smaller.
+        seed: the seed of the random orders.
+        device: the device that the arrays of a batch are moved to; None leaves them where they are.
 
     Attributes:
-        epoch: number of the next pass, counted from 0.
-        start: how many batches the next pass leaves out at its beginning; back to 0 afterwards.
+        epoch: the number of the next pass, counted from 0.
+        start: how many batches the next pass skips at its beginning; that pass resets it to 0.
 
     >>> loader = mg.data.DataLoader(mg.data.TensorDataset(np.arange(5)), 2, shuffle=True, seed=1)
     >>> [batch.tolist() for batch, in loader]
@@ -86,7 +86,7 @@ class DataLoader:
         check_count("DataLoader: batch_size", batch_size)
         check_count("DataLoader: seed", seed, least=0)
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            expected = "a TensorDataset, or what has len() and an integer index"
+            expected = "a TensorDataset, or an object with len() and integer indexing"
             raise UsageError(facts("DataLoader: dataset", expected=expected, got=describe(dataset)))
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.shuffle, self.drop_last, self.device = shuffle, drop_last, device
@@ -94,8 +94,8 @@ class DataLoader:
 
     def __repr__(self) -> str:
         names = "batch_size", "shuffle", "drop_last", "seed"
-        words = ", ".join(f"{name}={getattr(self, name)}" for name in names)
-        return f"DataLoader({len(self.dataset)} samples, {words})"
+        options = ", ".join(f"{name}={getattr(self, name)}" for name in names)
+        return f"DataLoader({len(self.dataset)} samples, {options})"
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -103,7 +103,7 @@ class DataLoader:
         return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
-        """The indices of the samples in the order of ``epoch``."""
+        """The indices of the samples in their order in ``epoch``."""
         n = len(self.dataset)
         if not self.shuffle:
             return np.arange(n)
@@ -125,43 +125,44 @@ class DataLoader:
 
     def _batch(self, indices: np.ndarray) -> tuple:
         if type(self.dataset).__getitem__ is TensorDataset.__getitem__:
-            return self.dataset[indices]  # a subclass may have another, for one sample
+            return self.dataset[indices]  # an override may take only one index at a time
         items = [self.dataset[int(i)] for i in indices]
         items = [item if isinstance(item, (tuple, list)) else (item,) for item in items]
         try:
             columns = tuple(np.stack(column) for column in zip(*items, strict=True))
         except ValueError as error:
-            if any(isinstance(a, (tuple, list)) for a in items[0]):
-                expected, got = "tuples of arrays or numbers", "a tuple, or list, in a tuple"
-                remedy = "one level: (a, b, y) for ((a, b), y)"
-                raise DTypeError(
-                    facts("DataLoader: samples", expected=expected, got=got, remedy=remedy)
-                ) from error
-            shapes = dict.fromkeys(str([getattr(a, "shape", ()) for a in item]) for item in items)
-            raise ShapeError(
-                facts(f"DataLoader: samples: {error}", expected="tuples of the same shapes",
-                      got=" and ".join(list(shapes)[:2]),
-                      remedy="whole arrays in a TensorDataset(x, y)")
-            ) from error  # fmt: skip
+            raise _cannot_stack(items, error) from error
         if any(column.dtype == object for column in columns):  # such as a dict
             expected, got = "tuples of arrays or numbers", ", ".join(map(describe, items[0]))
             raise DTypeError(facts("DataLoader: samples", expected=expected, got=got))
         return columns
 
 
+def _cannot_stack(items: list, error: ValueError) -> DTypeError | ShapeError:
+    """The error for samples that NumPy cannot stack into the arrays of a batch."""
+    if any(isinstance(a, (tuple, list)) for a in items[0]):
+        expected, got = "tuples of arrays or numbers", "a tuple, or list, in a tuple"
+        remedy = "one level: (a, b, y) for ((a, b), y)"
+        return DTypeError(facts("DataLoader: samples", expected=expected, got=got, remedy=remedy))
+    shapes = dict.fromkeys(str([getattr(a, "shape", ()) for a in item]) for item in items)
+    headline, got = f"DataLoader: samples: {error}", " and ".join(list(shapes)[:2])
+    remedy = "whole arrays in a TensorDataset(x, y)"
+    return ShapeError(facts(headline, expected="tuples of the same shapes", got=got, remedy=remedy))
+
+
 def train_test_split(*arrays: Any, test: int, seed: int = 0) -> tuple:
-    """Cut arrays of one length at random into a training and a test part.
+    """Split arrays of one length at random into a training and a test part.
 
     Args:
         arrays: arrays of one length.
-        test: samples of the test part.
-        seed: of the order.
+        test: the number of samples in the test part.
+        seed: the seed of the random order.
 
     Returns:
         ``(train_1, train_2, ..., test_1, test_2, ...)``.
 
     Raises:
-        ShapeError: arrays of several lengths. UsageError: a part that would be empty.
+        ShapeError: arrays of different lengths. UsageError: a part that would be empty.
 
     >>> train, test = mg.data.train_test_split(np.arange(5), test=2)
     >>> sorted([*train, *test]) == [0, 1, 2, 3, 4], len(test)
