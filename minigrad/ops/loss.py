@@ -58,7 +58,7 @@ def cross_entropy(logits, labels):
 
     Raises:
         ShapeError: other shapes. DTypeError: labels that are not integers. BoundsError: a label
-            outside ``range(K)``. Labels on a GPU are not read back to check this: such a label
+            outside ``range(K)``. Labels on a GPU are not read back to check this; one out of range
             makes the loss nan instead.
 
     >>> mg.ops.cross_entropy(mg.tensor([[0.0, 0.0]]), [1])

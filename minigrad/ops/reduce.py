@@ -346,8 +346,8 @@ def _softmax(x, axis):
 def shifted(x, axis):
     """``x`` minus its largest element along ``axis``, which is treated as a constant.
 
-    This is right only for functions that adding a constant to ``x`` does not change: there the
-    derivative of the largest element cancels. If that element is infinite, they become nan.
+    Only for functions that do not change when a constant is added to ``x``: their derivative by way
+    of the largest element is 0. If that element is infinite, the result is nan.
     """
     x = floating(x)
     largest = getattr(x, "array", x).max(axis=axis, keepdims=True)
