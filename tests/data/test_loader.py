@@ -90,7 +90,7 @@ def test_a_subclass_of_a_data_set_of_tensors_gives_one_sample_at_a_time():
     ((x, labels),) = DataLoader(Flipped(*arrays), 3)
     assert x.tolist() == [[0, 1], [3, 2], [4, 5]] and labels.tolist() == [0, 1, 0]
     ((x, _),) = DataLoader(Named(*map(mg.tensor, arrays)), 3)
-    assert isinstance(x, mg.Tensor)  # its batches are slices still
+    assert isinstance(x, mg.Tensor)  # without an override batches are still cut from the arrays
 
 
 def test_an_epoch_is_not_begun_behind_its_end():

@@ -1,7 +1,7 @@
 """Batch norm at orders 1, 2, 3 against truncated Taylor arithmetic, which shares no code with it.
 
-The tolerance is the running error bound of that arithmetic, taylor.Series.e. The engine reaches the
-same numbers in another order of operations; measured, it stays below 3 % of the bound.
+The tolerance is the running error bound of that arithmetic, taylor.Series.e. The engine rounds in
+another order; its measured error is below 3 % of the bound.
 """
 
 import numpy as np
@@ -164,7 +164,7 @@ def test_two_rows_have_the_closed_form(eps, rng):
     y, pullback = mg.vjp(lambda *a: mg.ops.batch_norm(*a, eps=eps), x, gamma, beta)
     x_bar, gamma_bar, beta_bar = (a.numpy() for a in pullback(seed))
     first = gamma * (seed[0] - seed[1]) / 2 * eps * r**3
-    summands = np.abs(gamma * seed).max(axis=0) * r  # what cancels down to first
+    summands = np.abs(gamma * seed).max(axis=0) * r  # they cancel, down to first
     limit = 32 * EPS * (1 + np.abs(x).max(axis=0) * r) * summands
     assert (np.abs(x_bar - [first, -first]) <= limit).all()
     x_hat = np.array([d * r, -d * r])

@@ -24,12 +24,12 @@ def operands(rng, shape, scale=2.0, shift=1.0):
 
 
 def summands(x, gamma, y_bar, eps, axis=None, mean=None, var=None):
-    """What the three cotangents are sums of, uncancelled and conditioned; broadcast per channel.
+    """Scales of the rounding errors of x_bar, gamma_bar and beta_bar: their summands' sizes.
 
-    x_bar adds the direct, the mean and the variance path:
-    r (|g| + mean|g| + |x_hat| mean|g x_hat|).
-    An error u |x| in x - mu is relative to sqrt(var + eps): the factor 1 + max|x| r. gamma_bar sums
-    y_bar x_hat, where x_hat = r (x - mu) is a difference of such terms.
+    Before cancellation, the direct, the mean and the variance path of x_bar have the size
+    r (|g| + mean|g| + |x_hat| mean|g x_hat|). The difference x - mu is off by u |x|, which relative
+    to sqrt(var + eps) is the factor 1 + max|x| r. It applies to gamma_bar, too, the sum of
+    y_bar x_hat with x_hat = r (x - mu).
     """
     axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
     others = tuple(i for i in range(x.ndim) if i != 1)
@@ -182,7 +182,7 @@ def test_a_large_mean_in_float32_keeps_the_variance(rng):
 
 
 def test_analytic_gradient_is_not_the_one_without_the_variance_path(rng):
-    # the check has teeth: the classic mistake is far outside the bound
+    # the check can fail: the classic mistake is far outside the bound
     x, gamma, beta, y_bar = operands(rng, (8, 3))
     x_bar = batch_norm_vjp(np, y_bar, x, gamma, beta)[0]
     r = 1 / np.sqrt(x.var(0) + 1e-5)

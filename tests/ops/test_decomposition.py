@@ -1,4 +1,4 @@
-"""Matrix functions: what defines them, and their conditioning."""
+"""Matrix functions against the equations that define them, and which matrices they refuse."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_only_the_symmetric_part_counts(f, rng):
 
 
 def test_repeated_eigenvalues_have_finite_derivatives(rng):
-    """d sqrtm(I) = dA / 2, whatever the eigenvectors LAPACK happens to choose."""
+    """d sqrtm(I) = dA / 2, whichever eigenvectors LAPACK returns."""
     seed = rng.normal(size=(3, 3))
     _, pullback = mg.vjp(sqrtm, np.eye(3))
     np.testing.assert_allclose(pullback(seed)[0].numpy(), (seed + seed.T) / 4, atol=1e-15)

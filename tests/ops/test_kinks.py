@@ -141,7 +141,7 @@ def test_prod_is_differentiated_exactly_where_elements_are_zero(n, zeros, rng):
 
 
 def test_where_stops_the_branch_that_is_not_taken():
-    # the classic: sqrt at 0 behind a where still multiplies 0 * inf unless x is guarded, too
+    # the classic guard: sqrt never sees the 0 of the branch that is not taken
     x = np.array([0.0, 4.0])
     safe = lambda t: mg.where(x > 0, mg.sqrt(mg.where(x > 0, t, 1.0)), 0.0)  # noqa: E731
     np.testing.assert_array_equal(mg.vjp(safe, x)[1]([2.0, 2.0])[0].data, [0.0, 0.5])

@@ -1,4 +1,4 @@
-"""What the registry does not ask of losses: tails, labels, and targets that cannot be."""
+"""Losses beyond the cases of the registry: tails, label dtypes and invalid targets."""
 
 import numpy as np
 import pytest
@@ -11,15 +11,15 @@ LABELS = {"ints": np.array([1, 0]), "bytes": np.array([1, 0], np.uint8), "bools"
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
-def test_a_sure_and_right_answer_costs_the_doubt_that_is_left(labels, dtype):
-    """ln(1 + e^-x): softplus(x) - x would be 0. Labels change no dtype."""
+def test_a_confident_and_correct_logit_x_costs_exp_of_minus_abs_x(labels, dtype):
+    """The loss ln(1 + e^-x) as softplus(x) - x would be 0. Labels do not change the dtype."""
     x = mg.tensor([50.0, -80.0], dtype=dtype, requires_grad=True)
     loss = mg.binary_cross_entropy_with_logits(x, np.asarray(labels))
     loss.backward()
-    doubt = np.exp(-np.abs(x.numpy().astype(np.float64)))  # e^-50 is ln(1 + e^-50), and its slope
+    tail = np.exp(-np.abs(x.numpy().astype(np.float64)))  # ln(1 + e^-50) rounds to e^-50
     rtol = 16 * np.finfo(dtype).eps
-    np.testing.assert_allclose(loss.item(), doubt.mean(), rtol=rtol)
-    np.testing.assert_allclose(x.grad.numpy(), doubt * [-0.5, 0.5], rtol=rtol)
+    np.testing.assert_allclose(loss.item(), tail.mean(), rtol=rtol)
+    np.testing.assert_allclose(x.grad.numpy(), tail * [-0.5, 0.5], rtol=rtol)
     assert loss.dtype == x.grad.dtype == dtype
 
 

@@ -8,7 +8,7 @@ import pytest
 import minigrad as mg
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what another package's import says is its own affair
+    warnings.simplefilter("ignore")  # warnings from importing PyTorch are not ours
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 F = torch.nn.functional
 
@@ -16,7 +16,7 @@ EPS = np.finfo(np.float64).eps
 
 
 def both(ours, theirs, xs, y_bar):
-    """Values and cotangents of the same function here and there."""
+    """Pairs of minigrad's and PyTorch's results: the value, then the cotangent of each input."""
     y, pullback = mg.vjp(ours, *xs)
     leaves = [torch.tensor(x, requires_grad=True) for x in xs]
     result = theirs(*leaves)

@@ -1,7 +1,7 @@
-"""Relative accuracy where differences are blind: far tails, near cancellation, large offsets.
+"""Relative accuracy where finite differences cannot tell: tails, near cancellation, large offsets.
 
 The references are np.longdouble, ``math`` or closed forms. A tolerance counts roundings: ``units``
-of eps for the function itself, plus what the rounding of an inner argument does to an exponential.
+of eps for the function itself, plus the effect that rounding an argument has on an exponential.
 """
 
 import functools
@@ -18,7 +18,7 @@ needs_wide = pytest.mark.skipif(not WIDE, reason="np.longdouble is no wider than
 
 
 def derivative(f, x):
-    """The elementwise derivative; the seed is of powers of two, so that dividing by it is exact."""
+    """The elementwise derivative; the seed has powers of two, so that dividing by it is exact."""
     seed = np.resize(np.array([2.0, -0.5, 4.0], x.dtype), np.shape(x))
     return mg.vjp(f, x)[1](seed)[0].numpy() / seed
 
@@ -89,7 +89,7 @@ def test_erf_and_erfc_of_float32_equal_the_c_library():
     wide = x.astype(float)
     for f, known in ((mg.ops.erf, math.erf), (mg.ops.erfc, math.erfc)):
         y, expected = f(x), np.array([known(t) for t in wide])
-        # t and the last steps of the polynomial, its coefficients, e^-square, two products
+        # roundings: t and the last steps of the polynomial, its coefficients, exp, two products
         assert y.dtype == x.dtype
         assert (np.abs(y - expected) <= 8 * np.finfo(x.dtype).eps * np.abs(expected)).all()
         edges = f(np.array([0.0, np.inf, -np.inf, 30.0, np.nan], "float32"))
@@ -225,8 +225,8 @@ def test_sums_of_exponentials_beyond_float16_are_as_good_as_any(rng):
         y_bar, x_dot = (rng.normal(size=a.shape).astype("float16") for a in (y, x))
         wanted = [exact, *reference(y_bar), mg.jvp(f, x.astype(float), x_dot)[1]]
         for got, value in zip([y, *pullback(y_bar), mg.jvp(f, x, x_dot)[1]], wanted, strict=True):
-            # one rounding to float16, whose numbers below 2**-14 are multiples of 2**-24, of what
-            # float32 made: its errors are far below the last bits of float16, allowed once more
+            # one rounding of a float32 result to float16, whose numbers below 2**-14 are multiples
+            # of 2**-24; the far smaller errors of float32 get as much again
             assert got.dtype == np.float16
             assert (np.abs(got.data - value.data) <= 2.0**-10 * np.abs(value.data) + 2.0**-24).all()
 
@@ -244,8 +244,8 @@ def test_deviations_whose_squares_overflow_float16_are_normalized(module, name, 
     sigma = np.sqrt(means(xc * xc))
     x_hat, g = np.abs(xc / sigma), np.abs(wide[1] * y_bar)
     eps = float(np.finfo("float16").eps)
-    # y rounds x_hat, its product and its sum; x_bar is the difference of three paths, each of which
-    # rounds twice; the others are sums of 20 terms, each of which rounds at most 20 times
+    # y: x_hat, its product and its sum are rounded; x_bar: a difference of three paths, each of
+    # them rounded twice; the others: sums of 20 terms, each of them rounded at most 20 times
     parts = [(g + means(g) + x_hat * means(g * x_hat)) / sigma,
              10 * np.abs(x_hat * y_bar).sum(0), 10 * np.abs(y_bar).sum(0)]  # fmt: skip
     pairs = zip([y, *pullback(y_bar)], [expected, *reference(y_bar)],

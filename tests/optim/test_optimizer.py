@@ -496,7 +496,7 @@ def test_a_rate_that_is_negative_or_not_finite_is_refused(bad, rng):
 
 
 def test_a_rule_of_a_user_replaces_that_of_sgd(gpu):
-    """Although SGD updates all parameters on a GPU at once: a class's rule, or one optimizer's."""
+    """Even on a GPU, where SGD's own rule updates all parameters at once."""
 
     class SignSGD(optim.SGD):
         def update(self, p, g, state, group):
@@ -520,7 +520,7 @@ def test_sgd_takes_parameters_of_several_devices(places, gpu):
     ws = [mg.tensor([1.0, 2.0], requires_grad=True, device=place) for place in places]
     for w in ws:
         w.grad = mg.tensor([0.5, 0.25], device=w.device)
-    optim.SGD(ws, lr=np.uint8(1)).step()  # which has no negative
+    optim.SGD(ws, lr=np.uint8(1)).step()  # an unsigned lr cannot be negated as it is
     for w in ws:
         np.testing.assert_array_equal(w.numpy(), [0.5, 1.75])
 
@@ -529,7 +529,7 @@ def test_sgd_takes_parameters_of_several_devices(places, gpu):
 @pytest.mark.parametrize(("kind", "words"), [(optim.SGD, {"momentum": 0.5}), (optim.Adam, {})])
 def test_a_state_moves_to_the_device_of_its_parameter(kind, words, places, gpu):
     state, found = None, []
-    for place in (places[0], *places):  # the second step here, and again there
+    for place in (places[0], *places):  # the second step on the first device, then on the other
         w = mg.tensor([1.0, 2.0], requires_grad=True, device=place)
         optimizer = kind([w], lr=0.1, **words)
         if state is not None:
@@ -539,7 +539,7 @@ def test_a_state_moves_to_the_device_of_its_parameter(kind, words, places, gpu):
         found.append(w.numpy())
         state = optimizer.state_dict() if state is None else state
     assert not np.array_equal(found[0], found[1])
-    np.testing.assert_allclose(found[1], found[2], rtol=1e-14)  # a GPU fuses a product and a sum
+    np.testing.assert_allclose(found[1], found[2], rtol=1e-14)  # a GPU uses fused multiply-adds
 
 
 @pytest.mark.parametrize("places", [("cpu", "cuda"), ("cuda", "cpu")])
@@ -558,7 +558,7 @@ def test_a_state_follows_a_network_that_moves(kind, words, places, gpu):
     def states(optimizer):
         return (v for state in optimizer.state for v in state.values() if hasattr(v, "shape"))
 
-    # a GPU fuses a product and a sum: 2 steps of some 8 roundings of numbers below 1
+    # a GPU uses fused multiply-adds: 2 steps of some 8 roundings of numbers below 1
     np.testing.assert_allclose(trained(*places), trained("cpu", "cpu"), rtol=0, atol=16 * EPS)
 
 
