@@ -1,7 +1,7 @@
 """Softmax, its logarithm and cross entropy as one op each, with what a backward needs kept."""
 
 from minigrad.fused.declare import fused
-from minigrad.ops.loss import checked_labels, cross_entropy, log_softmax, marked, softmax
+from minigrad.ops.loss import checked_labels, cross_entropy, log_softmax, softmax, with_nan_rows
 from minigrad.ops.reduce import narrow, over, shifted, wide
 from minigrad.ops.shape import floating
 
@@ -73,7 +73,7 @@ def fused_cross_entropy(xp, logits, labels):
     tensor(0.69314718)
     """
     labels = checked_labels(xp, logits, labels)
-    z = wide(floating(marked(xp, logits, labels)))
+    z = wide(floating(with_nan_rows(xp, logits, labels)))
     n = xp.arange(len(labels))
     z = z - z.max(axis=1, keepdims=True)
     e = xp.exp(z)

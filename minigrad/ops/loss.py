@@ -66,7 +66,7 @@ def cross_entropy(logits, labels):
     """
     xp = namespace(getattr(logits, "array", logits))
     labels = checked_labels(xp, logits, labels)
-    logits = marked(xp, logits, labels)
+    logits = with_nan_rows(xp, logits, labels)
     return -mean(getitem(log_softmax(logits), key=(xp.arange(len(labels)), labels)))
 
 
@@ -90,7 +90,7 @@ def checked_labels(xp, logits, labels):
     return xp.asarray(labels)
 
 
-def marked(xp, logits, labels):
+def with_nan_rows(xp, logits, labels):
     """``logits``; on a GPU, where indices wrap around, a label out of range makes its row nan."""
     if xp is np:
         return logits
