@@ -150,7 +150,7 @@ def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     kernel = tuple(w.shape[2:])
     outputs = window(x.shape, kernel, **geometry).outputs
     columns = im2col(x, kernel_size=kernel, **geometry)
-    taps = columns.shape[0] // groups  # products summed for one output
+    taps = columns.shape[0] // groups  # each output is a sum of so many products
     rows = reshape(w, shape=(a, taps))
     if groups > 1:
         columns = reshape(columns, shape=(groups, taps, columns.shape[1]))

@@ -146,8 +146,8 @@ def _einsum_cotangent(x, letters, terms):
     """The cotangent of the operand ``x`` with these ``letters``: einsum(terms -> letters).
 
     The terms are the cotangent of the result and the other operands. Three cases need more than an
-    einsum: a letter of ``x`` alone, which was summed, so its axis is broadcast; a unit axis of
-    ``x`` that was broadcast, so its axis is summed; a repeated letter, which took a diagonal.
+    einsum: a letter that only ``x`` has was summed over, so its axis is broadcast; a unit axis of
+    ``x`` that was broadcast is summed; a repeated letter took a diagonal.
     """
     unique = "".join(dict.fromkeys(letters))
     in_terms = set("".join(term for term, _ in terms))

@@ -168,4 +168,6 @@ def _float_operands(name, prediction, target):
         got = f"{describe(prediction)} and {describe(target)}"
         raise ShapeError(facts(f"{name}: operands", expected="one shape", got=got))
     x = floating(prediction)
-    return x, astype(target, dtype=x.dtype) if target.dtype.kind in "biu" else target
+    if target.dtype.kind in "biu":
+        target = astype(target, dtype=x.dtype)
+    return x, target

@@ -23,7 +23,7 @@ _WINNERS = np.array([[[[0, 3, 1], [2, 0, 1], [3, 3, 2]]]], dtype=np.uint8)  # fo
 
 
 def pool_window(shape, kernel_size, stride, padding, dilation=1):
-    """The windows as for convolution, but a stride of None means ``kernel_size``: they tile."""
+    """The windows; a stride of None means ``kernel_size``, so that they tile the image."""
     return window(shape, kernel_size, kernel_size if stride is None else stride, padding, dilation)
 
 
@@ -37,8 +37,8 @@ def max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
     """The largest value of each window; padding never wins.
 
     At a tie the first maximum in row-major order gets the whole cotangent, which is a subgradient
-    and PyTorch's choice. If a window holds a nan, or only -inf, its first position gets the
-    cotangent, which is lost if that is padding.
+    and PyTorch's choice. If a window holds a nan, or only -inf, the cotangent goes to its first
+    position, and is lost if that position is padding.
 
     Args:
         x: (N, C, \\*sizes).
@@ -111,7 +111,7 @@ def winners_of(x, y, *, kernel_size, stride=None, padding=0, dilation=1):
     cases=(Case(((1, 1, 3, 3),), {"winners": _WINNERS, "shape": _DILATED[0], **_DILATED[1]}),),
 )
 def max_unpool(xp, y, *, winners, shape, kernel_size, stride=None, padding=0, dilation=1):
-    """Add each value at the position of its window given by ``winners``; zeros elsewhere.
+    """Add each value at the position ``winners`` of its window, in an array of zeros.
 
     Args:
         y: (N, C, \\*outputs).
@@ -131,9 +131,12 @@ def max_unpool(xp, y, *, winners, shape, kernel_size, stride=None, padding=0, di
 
 
 def put_winners(xp, y, winners, windows, total):
-    """Add each value to ``total`` (C, \\*padded_sizes, N) at its winner; a view (N, C, \\*sizes).
+    """Add each value at its winner to ``total``, (C, \\*padded_sizes, N).
 
-    Disjoint windows are overwritten instead: where they cover ``total``, it may be uninitialized.
+    Disjoint windows are overwritten instead: if they cover ``total``, it may be uninitialized.
+
+    Returns:
+        A view (N, C, \\*sizes) of ``total``, without the padding.
     """
     y, winners = xp.moveaxis(y, 0, -1), xp.moveaxis(winners, 0, -1)
     for k, (_, view) in enumerate(windows.views(total)):

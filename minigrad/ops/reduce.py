@@ -57,7 +57,7 @@ def _count(shape, axis):
 
 
 def wide(x):
-    """``x`` with float16 as float32: counts, squares and sums may exceed 65504, its largest."""
+    """``x``, float16 as float32: counts and squares may exceed 65504, the largest float16."""
     return astype(x, dtype="float32") if x.dtype == _FLOAT16 else x
 
 

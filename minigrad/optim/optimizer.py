@@ -80,13 +80,13 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        states = iter(self.state)
         if len(self.state) != len(self.parameters):
             expected, got = f"the {len(self.state)} known parameters", f"{len(self.parameters)}"
             remedy = "optimizer.add_param_group({'params': ...})"
             raise UsageError(facts("optimizer: step", expected=expected, got=got, remedy=remedy))
+        states = iter(self.state)
         for group in self.param_groups:
-            pairs = zip(group["params"], states, strict=False)
+            pairs = zip(group["params"], states, strict=False)  # takes the states of this group
             with_grad = [(p, p.grad.array, state) for p, state in pairs if p.grad is not None]
             for p, _, state in with_grad:  # net.to(...) may have moved p since the last step
                 for name, value in state.items():
@@ -124,7 +124,7 @@ class Optimizer:
         title, kind = "optimizer.load_state_dict", type(self).__name__
         states, groups = check_keys(title, state_dict, "state", "param_groups")
         if not isinstance(states, (list, tuple)):  # PyTorch's is a dict, keyed by numbers
-            remedy = "[{name: value.numpy(), ...} for each], of tensors of PyTorch"
+            remedy = "[{name: value.numpy(), ...}, ...] for tensors of PyTorch"
             expected, got = "a list with a dict of arrays per parameter", type(states).__name__
             headline = f"{title}: state"
             raise UsageError(facts(headline, expected=expected, got=got, remedy=remedy))
