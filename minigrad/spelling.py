@@ -13,7 +13,6 @@ from minigrad.protocol import QUERIES
 # A missing name, and what to write. A prefix restricts it: mg. and nn. to these modules, net. to
 # objects of nn.Module.
 _TABLE = """
-abs              abs(x)
 add_             x += y
 arange           mg.tensor(np.arange(n))
 argmax           x.argmax(axis=1)
@@ -103,12 +102,14 @@ random_split     mg.data.train_test_split(a, test=1)
 randperm         rng.permutation(n)
 ravel            x.flatten()
 register_hook    x.retain_grad()
+repeat           mg.concatenate([x, x], axis=0)
 requires_grad_   x.requires_grad = True
 round            np.round(x.numpy())
 rsqrt            1 / mg.sqrt(x)
 save             np.savez(file, **net.state_dict())
 set_grad_enabled mg.no_grad()
 silu             x * mg.sigmoid(x)
+sort             x[np.argsort(x, axis=0), np.arange(x.shape[1])]
 sub              x - y
 sub_             x -= y
 t                x.T
@@ -118,6 +119,7 @@ type_as          x.astype(y.dtype)
 unbind           mg.unstack(x)
 uniform_         mg.nn.init.uniform_(x)
 unsqueeze        mg.expand_dims(x, axis=0)
+values           x.max(axis=1)
 view             x.reshape(shape)
 view_as          x.reshape(y.shape)
 zero_            p.grad = None
@@ -154,9 +156,12 @@ NAMES = frozenset(name for name in INSTEAD if "." not in name) | QUERIES
 def absent(owner: str, name: str, prefix: str = "") -> AttributeError:
     """The error that ``owner`` has no ``name``; it says what to write instead, if known."""
     instead = INSTEAD.get(f"{prefix}.{name}") or INSTEAD.get(name)
-    if instead is None and name in sys.modules["minigrad.ops"].__all__:
+    ops = sys.modules["minigrad.ops"]
+    if instead is None and name in ops.__all__:
         home = "mg" if name in vars(sys.modules["minigrad"]) else "mg.ops"
-        instead = f"{home}.{name}(x)"
+        op = getattr(ops, name)
+        operands = list(op.__signature__.parameters)[: op.least]  # none of stack(*xs, axis=0)
+        instead = f"{home}.{name}({', '.join(operands) or 'xs'})"
     elif instead is None and name in QUERIES:
         instead = f"np.{name}(x)"
     remedy = f"; write {instead}" if instead else ""

@@ -418,6 +418,10 @@ class Tensor(NumPyBox):
     clip = _method(ops.clip)
     swapaxes = _method(ops.swapaxes)
     squeeze = _method(ops.squeeze)
+    abs, exp, log = _method(ops.absolute), _method(ops.exp), _method(ops.log)  # as in PyTorch
+    sqrt, square, matmul = _method(ops.sqrt), _method(ops.square), _method(ops.matmul)
+    relu, sigmoid, tanh = _method(ops.relu), _method(ops.sigmoid), _method(ops.tanh)
+    softmax, log_softmax = _method(ops.softmax), _method(ops.log_softmax)
 
     def reshape(self, *shape: Any) -> "Tensor":
         """The same elements in another shape; one length may be -1."""

@@ -628,6 +628,16 @@ def test_flatten_names_an_axis_that_is_not_there(start):
         leaf(GRID).flatten(start)
 
 
+def test_functions_are_methods_too():
+    x = mg.tensor([[0.5, 2.0], [1.0, 3.0]], requires_grad=True)
+    for name in "abs exp log log_softmax relu sigmoid softmax sqrt square tanh".split():
+        op = mg.ops.absolute if name == "abs" else getattr(mg.ops, name)
+        assert getattr(x, name)().node.op is op(x).node.op
+        assert np.array_equal(getattr(x, name)().numpy(), op(x.numpy()))
+    assert np.array_equal(x.softmax(0).numpy(), mg.softmax(x, axis=0).numpy())
+    assert x.matmul(x.T).node.op is mg.matmul
+
+
 def test_reducing_methods_agree_with_numpy():
     x, array = leaf(GRID), GRID
     for name in ("sum", "mean", "var", "std", "max", "min", "prod"):

@@ -12,6 +12,7 @@ def test_what_is_made_of_a_tensor_is_known_as_one():
     x = mg.tensor([[1.0, 2.0]], requires_grad=True)
     made = [x + 1, 2 * x, x / x, x @ x.T, -x, abs(x), x**2, x > 1, x[0], x.T]
     made += [x.sum(), x.mean(axis=0), x.reshape(2), x.flatten(), x.argmax(1), x.detach()]
+    made += [x.exp(), x.softmax(1)]
     for y in assert_type(made, list[Tensor]):
         assert isinstance(y, Tensor)
     assert (x == x).all() and not (x != x).any()
