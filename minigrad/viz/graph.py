@@ -1,7 +1,14 @@
 """What a picture shows: cards, the clusters around them and the edges between them.
 
-``Recorded`` is the graph behind some results; ``picture`` decides what of it is visible. Nothing
-here knows of DOT or of colours. Everything is a loop, in creation order: graphs may be deep.
+``Recorded`` is the graph behind some results; ``picture`` decides how much of it is visible:
+
+1. Each node gets a key: itself, or the scope (or other group) into which it is folded.
+2. The nodes with the same key become one card; an op input that leads from one card to another
+   becomes an edge.
+3. The scopes that stay open become clusters around their cards.
+
+DOT text and colours are made elsewhere. Everything is a loop in creation order, without recursion,
+because graphs may be deep.
 """
 
 from collections import Counter
@@ -16,36 +23,37 @@ from minigrad.context import Scope
 from minigrad.core.node import Box, Node, ancestors, leaf
 from minigrad.errors import DTypeError, GraphError, describe, facts
 
-LIMIT = 300  # cards; beyond it neither a reader nor the layout keeps up
+LIMIT = 300  # cards in a picture; with more neither a reader nor the layout keeps up
 KEPT = 100  # cards that are left when the middle of a longer graph folds
-_REPEATS = 3  # blocks in a row that become one with "× 3"
-_LEAVES = 8  # of one folded card that stand beside it; more become one
-_TANGLED = 4000  # rows that all edges together may span
-_HUB = 5  # edges that leave one card before the layout lifts clusters towards it
-_MERGE = 4 * LIMIT  # edges; beyond it parallel ones are drawn as one that says how many
+_MIN_REPEATS = 3  # equal blocks in a row that become one card, "Linear × 3"
+_MAX_PARAMETERS = 8  # cards for the parameters of one folded card; more become one card
+_TANGLED = 4000  # rows that all edges together may span; see Picture.tangled
+_MAX_FAN_OUT = 5  # edges leaving one card; with more, Graphviz lifts whole clusters towards it
+_MAX_EDGES = 4 * LIMIT  # with more, parallel edges are drawn as one with their number
 
 
 class Recorded:
-    """The graph behind ``roots``, oldest first, with a leaf for every array that had no node.
+    """The graph behind ``roots``, oldest node first, with a leaf for every array that had no node.
 
-    ``operands[node][i]`` is the node of input ``i``, or that input itself if it is a number.
+    ``operands[node][i]`` is the node of input ``i``, or the input itself if it is a number.
     """
 
     def __init__(self, roots: Iterable[Node]):
         self.roots = list(dict.fromkeys(roots))
         self.order: list[Node] = []
         self.operands: dict[Node, list[Any]] = {}
-        for node in _union(self.roots):
+        for node in _ancestors_of_all(self.roots):
             pairs = zip(node.parents, node.inputs, strict=True)
-            self.operands[node] = found = [_operand(parent, x) for parent, x in pairs]
-            self.order += [x for x in found if isinstance(x, Node) and x not in self.operands]
-            for x in found:
-                if isinstance(x, Node):
-                    self.operands.setdefault(x, [])
+            operands = [_operand(parent, x) for parent, x in pairs]
+            for x in operands:
+                if isinstance(x, Node) and x not in self.operands:  # a leaf made just now
+                    self.operands[x] = []
+                    self.order.append(x)
+            self.operands[node] = operands
             self.order.append(node)
 
     def uses(self) -> Iterable[tuple[Node, Node]]:
-        """(operand, node) for every op input that is not a number."""
+        """The pair (operand, node) for every op input that is not a number."""
         for node in self.order:
             for x in self.operands[node]:
                 if isinstance(x, Node):
@@ -53,7 +61,7 @@ class Recorded:
 
 
 def root_of(who: str, y: Any, expected: str = "a tensor") -> Node:
-    """The node of a result that was recorded; ``who`` asks, and names the errors."""
+    """The node of ``y``, a result that was recorded; errors begin with ``who``, the caller."""
     if not isinstance(y, Box):
         raise DTypeError(facts(f"{who}: y", expected=expected, got=describe(y)))
     if y.node is None or not y.node.requires_grad:
@@ -65,11 +73,11 @@ def root_of(who: str, y: Any, expected: str = "a tensor") -> Node:
     return y.node
 
 
-def _union(roots: list[Node]) -> list[Node]:
+def _ancestors_of_all(roots: list[Node]) -> list[Node]:
     if len(roots) == 1:
         return ancestors(roots[0])
-    found = {node for root in roots for node in ancestors(root)}
-    return sorted(found, key=lambda node: node.index)
+    nodes = {node for root in roots for node in ancestors(root)}
+    return sorted(nodes, key=lambda node: node.index)
 
 
 def _operand(parent: Node | None, x: Any) -> Any:
@@ -84,15 +92,15 @@ Kind = Literal["leaf", "leaves", "op", "scope", "gap"]
 
 @dataclass(eq=False)
 class Card:
-    """One box of a picture: a leaf, the result of an op, or what was folded to one box.
+    """One box of a picture: a leaf, the result of an op, or a group of nodes folded to one box.
 
     Args:
         kind: ``"gap"`` stands for the middle of a long graph, ``"leaves"`` for many parameters.
         id: ``n0``, ``n1`` ... in creation order.
         members: the nodes it stands for.
-        outputs: those of them that something outside uses; what the card shows.
-        inputs: the nodes outside that its members use.
-        scope: what is folded, for the kinds ``"scope"`` and ``"leaves"``.
+        outputs: the members that are used outside the card or are results; the card shows them.
+        inputs: the nodes outside the card that its members use.
+        scope: the folded scope or group; None for a single node.
     """
 
     kind: Kind
@@ -115,21 +123,22 @@ class Card:
 
 @dataclass(eq=False)
 class Cluster:
-    """A scope that is drawn around its cards; the outermost one, the picture, has none."""
+    """A scope drawn around its cards; the outermost cluster, the whole picture, has no scope."""
 
     id: str = ""
     scope: Scope | None = None
     cards: list[Card] = field(default_factory=list)
     clusters: "list[Cluster]" = field(default_factory=list)
-    ops: int = 0  # in it and in the clusters inside
+    ops: int = 0  # op calls in it and in the clusters inside
 
 
 @dataclass(frozen=True)
 class Edge:
-    """An op input: the card it comes from, the card that uses it.
+    """An op input: from ``tail``, the card of the operand, to ``head``, the card that uses it.
 
-    ``uses`` are the op inputs it stands for, more than one where parallel edges were merged;
-    ``position`` is the argument's number where the picture would not tell.
+    ``uses`` are the op inputs the edge stands for, as (node, position of the input); more than one
+    where parallel edges were merged. ``position``, counted from 1, is set where an op uses one
+    operand twice and the order matters: the lines alone would not tell the inputs apart.
     """
 
     tail: Card
@@ -145,7 +154,7 @@ class Edge:
 
 @dataclass(eq=False)
 class Picture:
-    """What is visible of a graph, and a note if it folded by itself."""
+    """The visible part of a graph; ``note`` says what was folded because the graph is long."""
 
     cards: list[Card]
     edges: list[Edge]
@@ -153,49 +162,52 @@ class Picture:
     note: str = ""
 
     def tangled(self) -> bool:
-        """Whether curves around the cards would take a layout minutes."""
+        """Whether a layout that bends edges around the cards would take minutes."""
         return self.span() > _TANGLED
 
     def span(self) -> int:
-        """The lengths of all edges together, counted in rows of cards."""
+        """The total length of all edges, counted in rows of cards."""
         row: dict[Card, int] = {}
         for edge in self.edges:
             row[edge.head] = max(row.get(edge.head, 0), row.get(edge.tail, 0) + 1)
         return sum(row[edge.head] - row.get(edge.tail, 0) for edge in self.edges)
 
     def weights(self) -> list[int]:
-        """How short to keep each edge where all must point down; empty where they do anyway.
+        """A weight per edge for ``newrank`` (a heavy edge is kept short); [] to lay out without it.
 
-        Graphviz ranks clusters as wholes and then may turn an edge between two; ``newrank`` ranks
-        cards instead, and only weights hold a cluster together and shared leaves aside.
+        By default Graphviz ranks each cluster as a whole, and may then turn an edge between two
+        clusters upwards. With ``newrank`` it ranks the cards, so that every edge points down, but
+        only the weights then hold a cluster together and keep shared leaves out of its way.
         """
-        leaving = Counter(edge.tail for edge in self.edges)
-        if max(leaving.values(), default=0) <= _HUB:
+        fan_out = Counter(edge.tail for edge in self.edges)
+        if max(fan_out.values(), default=0) <= _MAX_FAN_OUT:
             return []
-        within: dict[Card, Cluster] = {}
-        for outermost in self.top.clusters:
-            stack = [outermost]
+        outermost: dict[Card, Cluster] = {}
+        for top in self.top.clusters:
+            stack = [top]
             while stack:
                 cluster = stack.pop()
-                within |= dict.fromkeys(cluster.cards, outermost)
+                outermost |= dict.fromkeys(cluster.cards, top)
                 stack += cluster.clusters
-        return [
-            1 if edge.tail.kind == "leaf"
-            else 100 if within.get(edge.tail, edge.tail) is within.get(edge.head)
-            else 10
-            for edge in self.edges
-        ]  # fmt: skip
+
+        def weight(edge: Edge) -> int:
+            if edge.tail.kind == "leaf":
+                return 1
+            around = outermost.get(edge.head)
+            return 100 if around is not None and outermost.get(edge.tail) is around else 10
+
+        return [weight(edge) for edge in self.edges]
 
 
-class _Many(Scope):
-    """The key of what is folded to a card that stands for no one call."""
+class _Group(Scope):
+    """A scope made up as the key of a card that stands for no single call."""
 
 
-class _Leaves(_Many):
-    """The key of parameters of one folded card."""
+class _Parameters(_Group):
+    """The key of a card that stands for many parameters of one folded card."""
 
 
-_GAP = _Many("…")  # the middle of a long graph
+_GAP = _Group("…")  # the middle of a long graph
 _Key = Node | Scope
 
 
@@ -210,34 +222,32 @@ def picture(
     Args:
         recorded: the graph.
         depth: how many levels of nested scopes are opened; None opens all.
-        limit: above it ``depth`` is lowered first, then the middle becomes one card.
-        pinned: nodes that must not disappear in that middle.
+        limit: with more cards ``depth`` is lowered first, then the middle becomes one card.
+        pinned: whether a node must stay out of that middle and, if a leaf, of any other group.
     """
     paths = _Paths(recorded.order)
     keys, note = _keys(recorded, paths, depth, limit, pinned)
-    if len(set(keys.values())) > limit:
-        keys = _without_middle(keys, min(limit, KEPT), pinned)
     cards = _cards(recorded, keys)
     edges = _edges(recorded, keys, cards)
     return Picture(list(cards.values()), edges, _clusters(cards, paths), note)
 
 
 class _Paths:
-    """The scopes around each node, outermost first, found once per scope."""
+    """``of[scope]``: the scopes around ``scope`` and itself, outermost first."""
 
     def __init__(self, order: list[Node]):
         self.of: dict[Scope | None, list[Scope]] = {None: []}
         for scope in dict.fromkeys(node.scope for node in order):
-            unknown = []
+            new = []
             while scope not in self.of:
-                unknown.append(scope)
+                new.append(scope)
                 scope = scope.parent
-            for inner in reversed(unknown):
+            for inner in reversed(new):
                 self.of[inner] = [*self.of[inner.parent], inner]
         self.deepest = max(map(len, self.of.values()))
 
     def key(self, node: Node, depth: int) -> _Key:
-        """What ``node`` is part of when ``depth`` levels are open: itself, or a folded scope."""
+        """``node`` itself if at most ``depth`` scopes are around it, else the scope that folds."""
         path = self.of[node.scope]
         return path[depth] if len(path) > depth else node
 
@@ -249,78 +259,71 @@ def _keys(
     limit: int,
     pinned: Callable[[Node], bool],
 ) -> tuple[dict[Node, _Key], str]:
+    """The key of each node, for at most ``limit`` cards, and the note on what had to fold."""
     depth = paths.deepest if depth is None else min(depth, paths.deepest)
     keys = _folded(recorded, paths, depth, pinned)
     size = len(set(keys.values()))
     if size <= limit:
         return keys, ""
-    asked = depth
+    requested = depth
     while depth and len(set(keys.values())) > limit:
         depth -= 1
         keys = _folded(recorded, paths, depth, pinned)
-    how = [f"folded to depth {depth}"] * (depth < asked)
-    how += ["the middle folded"] * (len(set(keys.values())) > limit)
+    how = [f"folded to depth {depth}"] if depth < requested else []
+    if len(set(keys.values())) > limit:
+        how.append("the middle folded")
+        keys = _without_middle(keys, min(limit, KEPT), pinned)
     return keys, f"{size:,} cards are too many to read: {' and '.join(how)}"
 
 
 def _folded(
     recorded: Recorded, paths: _Paths, depth: int, pinned: Callable[[Node], bool]
 ) -> dict[Node, _Key]:
-    """What each node is part of at ``depth``; blocks that repeat each other become one."""
+    """The key of each node when ``depth`` levels of scopes are open."""
     keys = {node: paths.key(node, depth) for node in recorded.order}
-    computed: dict[_Key, list[Node]] = {}
-    for node in recorded.order:
-        if node.op is not None:
-            computed.setdefault(keys[node], []).append(node)
-    users = _users(recorded, keys)
-    for run in _repeated(computed, paths):
-        block = _Many(f"{_base(run[0].name)} × {len(run)}", run[0].parent)
-        paths.of[block] = [*paths.of[block.parent], block]
-        members = [computed[scope] for scope in run]
-        hidden = [x for x in _parameters(recorded, members) if len(users[x]) == 1]
-        for node in [*chain(*members), *hidden]:
-            if node.op is not None or not pinned(node):
-                keys[node] = block
-    called = {node for scope in paths.of if scope is not None for node in scope.operands}
-    for leaves in _crowds(recorded, keys, lambda node: node in called or pinned(node)):
-        crowd = _Leaves(f"{len(leaves)} parameters")
-        paths.of[crowd] = [crowd]
-        keys |= dict.fromkeys(leaves, crowd)
+    _merge_repeated_blocks(recorded, paths, keys, pinned)
+    _merge_parameters(recorded, paths, keys, pinned)
     return keys
 
 
-def _crowds(
-    recorded: Recorded, keys: dict[Node, _Key], apart: Callable[[Node], bool]
-) -> list[list[Node]]:
-    """Parameters that one folded card alone uses, where they are many."""
-    found: dict[_Key, list[Node]] = {}
-    for node, users in _users(recorded, keys).items():
-        if keys[node] is node and node.op is None and node.requires_grad and not apart(node):
-            (user, *others) = users
-            if isinstance(user, Scope) and not others:
-                found.setdefault(user, []).append(node)
-    return [leaves for leaves in found.values() if len(leaves) > _LEAVES]
+def _merge_repeated_blocks(
+    recorded: Recorded, paths: _Paths, keys: dict[Node, _Key], pinned: Callable[[Node], bool]
+) -> None:
+    """Give one key to folded scopes that repeat each other, with the parameters each has alone."""
+    ops: dict[_Key, list[Node]] = {}
+    for node in recorded.order:
+        if node.op is not None:
+            ops.setdefault(keys[node], []).append(node)
+    users = _users(recorded, keys)
+    for run in _repeated(ops, paths):
+        block = _Group(f"{_base(run[0].name)} × {len(run)}", run[0].parent)
+        paths.of[block] = [*paths.of[block.parent], block]
+        members = [ops[scope] for scope in run]
+        own = [x for x in _corresponding_leaves(recorded, members) if len(users[x]) == 1]
+        keys |= dict.fromkeys(chain(*members), block)
+        keys |= dict.fromkeys((x for x in own if not pinned(x)), block)
 
 
-def _repeated(computed: dict[_Key, list[Node]], paths: _Paths) -> list[list[Scope]]:
-    """Runs of at least three folded scopes that follow each other and hold the same ops."""
+def _repeated(ops: dict[_Key, list[Node]], paths: _Paths) -> list[list[Scope]]:
+    """Runs of at least ``_MIN_REPEATS`` folded scopes in a row that hold the same ops."""
 
     def content(key: Scope) -> list[tuple]:
         inside = len(paths.of[key])
         return [
             (node.op.name, node.value.shape, *(s.name for s in paths.of[node.scope][inside:]))
-            for node in computed[key]
+            for node in ops[key]
         ]
 
     def kind(key: _Key) -> Any:
         return (key.parent, _base(key.name), content(key)) if isinstance(key, Scope) else key
 
-    runs = [list(run) for _, run in groupby(computed, kind)]
-    return [[key for key in run if isinstance(key, Scope)] for run in runs if len(run) >= _REPEATS]
+    runs = [list(run) for _, run in groupby(ops, kind)]
+    runs = [run for run in runs if len(run) >= _MIN_REPEATS]
+    return [[key for key in run if isinstance(key, Scope)] for run in runs]
 
 
-def _parameters(recorded: Recorded, blocks: list[list[Node]]) -> list[Node]:
-    """Leaves that stand at the same place in every block."""
+def _corresponding_leaves(recorded: Recorded, blocks: list[list[Node]]) -> list[Node]:
+    """Leaves at a place, input i of op j, where every one of ``blocks`` has a leaf."""
     places: dict[tuple[int, int], list[Node]] = {}
     for block in blocks:
         for j, node in enumerate(block):
@@ -331,11 +334,31 @@ def _parameters(recorded: Recorded, blocks: list[list[Node]]) -> list[Node]:
 
 
 def _base(name: str) -> str:
-    """``Linear`` for ``Linear 3``: what blocks of one kind share."""
+    """``Linear`` for ``Linear 3``: the part of a name that blocks of one kind share."""
     return name.rstrip("0123456789").rstrip(" _.") or name
 
 
+def _merge_parameters(
+    recorded: Recorded, paths: _Paths, keys: dict[Node, _Key], pinned: Callable[[Node], bool]
+) -> None:
+    """Give one key to many parameters that a folded card alone uses; not to operands of a call."""
+    called = {node for scope in paths.of if scope is not None for node in scope.operands}
+    parameters: dict[_Key, list[Node]] = {}
+    for node, users in _users(recorded, keys).items():
+        is_parameter = keys[node] is node and node.op is None and node.requires_grad
+        if is_parameter and node not in called and not pinned(node):
+            (user, *others) = users
+            if isinstance(user, Scope) and not others:
+                parameters.setdefault(user, []).append(node)
+    for leaves in parameters.values():
+        if len(leaves) > _MAX_PARAMETERS:
+            group = _Parameters(f"{len(leaves)} parameters")
+            paths.of[group] = [group]
+            keys |= dict.fromkeys(leaves, group)
+
+
 def _users(recorded: Recorded, keys: dict[Node, _Key]) -> dict[Node, set[_Key]]:
+    """The keys of the ops that use each node."""
     users: dict[Node, set[_Key]] = {}
     for x, node in recorded.uses():
         users.setdefault(x, set()).add(keys[node])
@@ -345,7 +368,7 @@ def _users(recorded: Recorded, keys: dict[Node, _Key]) -> dict[Node, set[_Key]]:
 def _without_middle(
     keys: dict[Node, _Key], kept: int, pinned: Callable[[Node], bool]
 ) -> dict[Node, _Key]:
-    """Keep the first and the last cards; what lies between has the key ``_GAP``."""
+    """Keep the first and the last cards; the nodes between get the key ``_GAP``."""
     visible = list(dict.fromkeys(keys.values()))
     first = kept // 2
     hidden = set(visible[first : len(visible) - (kept - 1 - first)])
@@ -373,19 +396,28 @@ def _cards(recorded: Recorded, keys: dict[Node, _Key]) -> dict[_Key, Card]:
 
 
 def _as_called(inputs: list[Node], operands: tuple[Node | None, ...]) -> list[Node]:
-    """``inputs`` in the order of a call; plain arrays, then what it did not name, as first used."""
+    """``inputs`` in the order of the call with ``operands``.
+
+    None among the operands is a plain array: the next input that is no operand takes its place.
+    Inputs that the call did not name follow, in the order of their first use.
+    """
     rest = iter([x for x in inputs if x not in operands])
     called = [next(rest, None) if x is None else x for x in operands]
     return [x for x in dict.fromkeys([*called, *rest]) if x in inputs]
 
 
 def _kind(key: _Key) -> Kind:
+    if key is _GAP:
+        return "gap"
+    if isinstance(key, _Parameters):
+        return "leaves"
     if isinstance(key, Scope):
-        return "gap" if key is _GAP else "leaves" if isinstance(key, _Leaves) else "scope"
+        return "scope"
     return "leaf" if key.op is None else "op"
 
 
 def _edges(recorded: Recorded, keys: dict[Node, _Key], cards: dict[_Key, Card]) -> list[Edge]:
+    """An edge per op input between cards; parallel ones merge at groups, or if they are many."""
     edges: list[Edge] = []
     merged: dict[tuple[Card, Card], list[tuple[Node, int]]] = {}
     for node in recorded.order:
@@ -394,12 +426,12 @@ def _edges(recorded: Recorded, keys: dict[Node, _Key], cards: dict[_Key, Card]) 
             if not isinstance(x, Node) or keys[x] is keys[node]:
                 continue
             tail, head = cards[keys[x]], cards[keys[node]]
-            if keys[x] is _GAP or isinstance(keys[x], _Leaves) or isinstance(keys[node], _Many):
+            if tail.kind in ("gap", "leaves") or isinstance(keys[node], _Group):
                 merged.setdefault((tail, head), []).append((node, i))
             else:
                 position = i + 1 if _position_matters(node, operands, head) else None
                 edges.append(Edge(tail, head, ((node, i),), position))
-    if len(edges) > _MERGE:
+    if len(edges) > _MAX_EDGES:
         for edge in edges:
             merged.setdefault((edge.tail, edge.head), []).extend(edge.uses)
         edges = []
@@ -410,23 +442,24 @@ _COMMUTATIVE = {"add", "multiply", "maximum", "minimum", "logaddexp"}
 
 
 def _position_matters(node: Node, operands: list[Any], head: Card) -> bool:
-    """Whether the same operand is used twice by an op to which the order matters."""
+    """Whether the op uses one operand twice and is not commutative."""
     nodes = [x for x in operands if isinstance(x, Node)]
     repeated = len(set(nodes)) < len(nodes)
     return head.kind == "op" and repeated and node.op.name not in _COMMUTATIVE
 
 
 def _clusters(cards: dict[_Key, Card], paths: _Paths) -> Cluster:
+    """The tree of open scopes around the cards."""
     top = Cluster()
-    known: dict[Scope | None, Cluster] = {None: top}
+    cluster_of: dict[Scope, Cluster] = {}
     for key, card in cards.items():
         around = paths.of.get(key, [])[:-1] if isinstance(key, Scope) else paths.of[key.scope]
         cluster = top
         for scope in around:
-            if scope not in known:
-                known[scope] = Cluster(f"cluster_{len(known) - 1}", scope)
-                cluster.clusters.append(known[scope])
-            cluster = known[scope]
+            if scope not in cluster_of:
+                cluster_of[scope] = Cluster(f"cluster_{len(cluster_of)}", scope)
+                cluster.clusters.append(cluster_of[scope])
+            cluster = cluster_of[scope]
             cluster.ops += card.ops
         cluster.cards.append(card)
     return top
