@@ -1,7 +1,7 @@
 """Which gradient a picture shows for each value, or why it shows none.
 
-``backward`` keeps gradients on leaves only. Those of intermediate values are found again by a sweep
-on plain arrays, which starts at the seeds that the results keep and changes nothing.
+``backward`` keeps gradients on leaves, and its seed on the result. The gradients of intermediate
+values are computed once more: by a sweep from those seeds, over plain arrays, that stores nothing.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ MISSING = "not computed"
 
 @dataclass(frozen=True)
 class Gradient:
-    """The gradient of a value as an array, or None; the note says what it is or why it is not."""
+    """The gradient of a value; ``note`` says more about it, or why ``array`` is None."""
 
     array: Any = None
     note: str = ""
@@ -32,12 +32,12 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Swept:
-    """What a picture shows of the sweeps: gradients, and what passed each op input.
+    """What a picture shows of the backward sweeps.
 
     Attributes:
-        gradients: of each wanted node, as far as there is one.
-        norms: the Euclidean norm of what passed input i of a node, by (node, i).
-        paths: how many contributions each node got.
+        gradients: for each wanted node its gradient, or why there is none.
+        norms: (node, i) -> the Euclidean norm of the cotangent that passed input i of the node.
+        paths: how many contributions were summed for each node.
     """
 
     gradients: dict[Node, Gradient]
@@ -46,29 +46,29 @@ class Swept:
 
 
 def swept(recorded: Recorded, wanted: Iterable[Node]) -> Swept:
-    """Sweep again from the seeds that the results keep, and compare with what leaves keep."""
-    found = dict.fromkeys(wanted, Gradient(note=CONSTANT))
-    targets = [node for node in found if node.requires_grad]
-    watch = _Watch()
-    totals, seeds, reason = _totals(recorded, targets, watch)
-    paths = Counter(node.parents[i] for node, i in watch.passed)
+    """Sweep once more from the seeds that the results keep; leaves show what they keep."""
+    gradients = dict.fromkeys(wanted, Gradient(note=CONSTANT))
+    targets = [node for node in gradients if node.requires_grad]
+    contributions = _Contributions()
+    totals, seeds, reason = _totals(recorded, targets, contributions)
+    paths = Counter(node.parents[i] for node, i in contributions.passed)
     for node in targets:
         if node.op is None:
-            found[node] = _of_leaf(node, totals)
+            gradients[node] = _of_leaf(node, totals)
         elif totals is not None:
-            note = _with_seed(paths[node]) if node in seeds else ""
-            found[node] = Gradient(totals[node], MISSING if totals[node] is None else note)
+            note = _note_of_seed(paths[node]) if node in seeds else ""
+            gradients[node] = Gradient(totals[node], MISSING if totals[node] is None else note)
         elif node.grad is not None:
-            found[node] = Gradient(node.grad.array)
+            gradients[node] = Gradient(node.grad.array)
         else:
-            found[node] = Gradient(note=reason)
+            gradients[node] = Gradient(note=reason)
     if totals is None:
-        return Swept(found, {}, Counter())
-    return Swept(found, watch.norms(), paths)
+        return Swept(gradients, {}, Counter())
+    return Swept(gradients, contributions.norms(), paths)
 
 
-class _Watch(Observer):
-    """Adds up what passed each op input over all sweeps."""
+class _Contributions(Observer):
+    """Sums the cotangents that pass each op input, over all sweeps."""
 
     def __init__(self):
         self.passed: dict[tuple[Node, int], Any] = {}
@@ -83,43 +83,50 @@ class _Watch(Observer):
 
 def _norm(array: np.ndarray) -> float:
     values = array.astype(np.float64).ravel()
-    peak = float(np.abs(values).max(initial=0.0)) or 1.0
+    peak = float(np.abs(values).max(initial=0.0)) or 1.0  # scaled by it, no square overflows
     return float(np.linalg.norm(values / peak) * peak) if np.isfinite(peak) else peak
 
 
 def _totals(
-    recorded: Recorded, targets: list[Node], watch: _Watch
+    recorded: Recorded, targets: list[Node], contributions: _Contributions
 ) -> tuple[dict[Node, Any] | None, set[Node], str]:
-    """The cotangents of ``targets``, and the seeds; None, with the reason, if they are not known.
+    """Sweep from each result that keeps a gradient, the youngest first.
 
-    What a result retained of the sweeps of younger ones, which come first, is no seed of its own.
+    A result with ``keep_grad`` keeps the sum of its seed and of the cotangents that the sweeps of
+    younger results brought to it. These have run when its turn comes, so the difference is its
+    seed; where that vanishes, ``backward`` was not called on it.
+
+    Returns:
+        The cotangents of ``targets`` and the results that were seeded; or None and the reason.
     """
     kept = [root for root in recorded.roots if root.grad is not None and root.op is not None]
     if not kept:
         leaves = [node for node in recorded.order if node.op is None and node.requires_grad]
-        swept = all(node.grad is not None for node in leaves)  # as `backward` gives one to each
-        return None, set(), "not kept" if swept else MISSING
+        was_swept = all(node.grad is not None for node in leaves)  # `backward` reaches every leaf
+        return None, set(), "not kept" if was_swept else MISSING
     totals: dict[Node, Any] = dict.fromkeys([*targets, *kept])
-    seeds = set()
+    seeded = set()
     try:
-        for root in sorted(kept, key=lambda node: node.index, reverse=True):
-            seed, came = root.grad.array, totals[root] if root.keep_grad else None
-            if came is not None and _close(seed, came):
-                continue
-            seeds.add(root)
-            with setting(observer=watch), np.errstate(all="ignore"):
-                seed = seed if came is None else seed - came
+        with setting(observer=contributions), np.errstate(all="ignore"):
+            for root in sorted(kept, key=lambda node: node.index, reverse=True):
+                seed = root.grad.array
+                from_younger = totals[root] if root.keep_grad else None
+                if from_younger is not None:
+                    if _close(seed, from_younger):
+                        continue
+                    seed = seed - from_younger
+                seeded.add(root)
                 _add(totals, backward_sweep(root, seed, list(totals)))
     except Exception as error:  # a rule is its author's code; a picture should show what it can
         return None, set(), f"not available ({type(error).__name__})"
     for node in {node for root in kept for node in ancestors(root)} & totals.keys():
-        if totals[node] is None:  # a sweep went there, and brought nothing
+        if totals[node] is None:  # reached by a sweep whose contributions were all zero
             totals[node] = namespace(node.value).zeros_like(node.value)
-    return totals, seeds, ""
+    return totals, seeded, ""
 
 
-def _with_seed(paths: int) -> str:
-    """What the gradient of a result is when other results depend on it, too."""
+def _note_of_seed(paths: int) -> str:
+    """The note on a seeded result to which ``paths`` contributions came from other results."""
     return "seed" + (f" + {paths} path{'s' * (paths > 1)}" if paths else "")
 
 
@@ -137,7 +144,7 @@ def _of_leaf(node: Node, totals: dict[Node, Any] | None) -> Gradient:
 
 
 def _close(a: Any, b: Any) -> bool:
-    """Whether two gradients differ by no more than the order of their summands explains."""
+    """Whether two gradients differ by no more than summation in another order explains."""
     a, b = (np.asarray(to_host(array), dtype=np.float64) for array in (a, b))
     scale = np.abs(b[np.isfinite(b)]).max(initial=0.0)
     with np.errstate(all="ignore"):
