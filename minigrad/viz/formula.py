@@ -1,7 +1,7 @@
-"""Names and formulas: how a picture writes what an op computed.
+"""Names and formulas: how a picture writes the way a value was computed.
 
 Named values keep their names. An unnamed result that is short is written out where it is used,
-``var = mean(xc * xc)``; a longer one, or one that leaves its scope, is called ``v1``, ``v2`` ...
+``var = mean(xc * xc)``; one that is longer, or used outside its scope, is called ``v1``, ``v2`` ...
 """
 
 import unicodedata
@@ -18,12 +18,13 @@ from minigrad.core.op import Op
 from minigrad.errors import MinigradError
 from minigrad.viz.graph import Card, Recorded
 
-_NAME, _OPERANDS, _FORMULA, _INLINE = 40, 6, 80, 20  # characters; operands of one call
-_SHORT = _INLINE + 2  # what a name keeps where a formula would not fit; an operand in brackets does
-_NESTED = 2  # calls inside one another that are still read at a glance
-_ATOM = 9
+_NAME, _FORMULA = 40, 80  # characters of a name and of a formula; the middle of more is cut out
+_INLINE, _NESTED = 20, 2  # characters and nested calls of a result that is written out where used
+_SHORT = _INLINE + 2  # of a name where a formula is too long; a result in brackets is not cut
+_OPERANDS = 6  # operands of one call that are listed
+# how tightly operators bind; a name, a number or a call needs no parentheses anywhere
 _RANK = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
-_UNARY = 3
+_UNARY, _ATOM = 3, 9
 
 
 class Text(NamedTuple):
@@ -34,18 +35,18 @@ class Text(NamedTuple):
     nested: int = 0
 
     def inside(self, rank: int) -> str:
-        """The text as an operand of an operator that binds like ``rank``."""
+        """The text as an operand, in parentheses unless it binds more tightly than ``rank``."""
         return self.text if self.rank > rank else f"({self.text})"
 
 
 def shown(text: Any, limit: int = _NAME) -> str:
-    """``text`` with every invisible character made visible, its middle cut out beyond ``limit``."""
+    """``text`` with invisible characters made visible; its middle is cut out beyond ``limit``."""
     text = _cut(str(text), limit)
     if text.isascii() and text.isprintable():
         return text
     rtl = any(unicodedata.bidirectional(char) in ("R", "AL", "AN") for char in text)
     text = "".join(map(_visible, text))
-    # without the isolate it would turn the formula around it, too
+    # isolated, lest it turn the formula around it from right to left, too
     return f"\u200e\u2068{text}\u2069" if rtl else text
 
 
@@ -62,16 +63,18 @@ def _visible(char: str) -> str:
         return chr(0x2400 + code)
     if code == 0x7F:
         return "␡"
-    # lone surrogates are not XML; format characters reorder or hide their neighbours
+    # lone surrogates are not XML; format characters reorder or hide their neighbours, except the
+    # joiners U+200C and U+200D, which belong to words and emoji
     if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in "\u200c\u200d":
         return f"⟨U+{code:04X}⟩"
     return "\ufffd" if code & 0xFFFE == 0xFFFE else char
 
 
 class Formulas:
-    """What every value of a graph is called and how it was computed.
+    """The names of all values of a graph and the formulas by which they were computed.
 
-    ``operand[node]`` is how other formulas refer to it, ``call[node]`` how it was computed.
+    ``operand[node]`` is how other formulas refer to the value: its name, or its formula if that is
+    short. ``call[node]`` is the formula of the result of an op.
     """
 
     def __init__(self, recorded: Recorded):
@@ -79,14 +82,14 @@ class Formulas:
         self.operand: dict[Node, Text] = {}
         self.call: dict[Node, Text] = {}
         taken = {str(node.name) for node in recorded.order if node.name}
-        self._name_of = dict(_told_apart(recorded, taken))
-        self._fresh = {prefix: _fresh(prefix, taken) for prefix in ("v", "c", "leaf")}
+        self._given = dict(_distinct_names(recorded, taken))
+        self._numbered = {prefix: _numbered(prefix, taken) for prefix in ("v", "c", "leaf")}
         self._roots = dict(zip(recorded.roots, self._names_of_roots(taken), strict=True))
-        leaving = {x for x, node in recorded.uses() if x.scope is not node.scope}
+        used_outside = {x for x, node in recorded.uses() if x.scope is not node.scope}
         for node in recorded.order:
             if node.op is not None:
                 self.call[node] = self._call(node)
-            self.operand[node] = self._operand(node, node in leaving)
+            self.operand[node] = self._operand(node, node in used_outside)
 
     def title(self, node: Node) -> str:
         """``x_hat = xc * inv_std``; the name alone for a leaf, the formula alone if unnamed."""
@@ -99,7 +102,7 @@ class Formulas:
         return _cut(f"{name} = {call}", _FORMULA)
 
     def title_of_scope(self, card: Card) -> str:
-        """``y = batch_norm(x, gamma, beta)``: the scope as if it were one call; or its name."""
+        """``y = batch_norm(x, gamma, beta)``: a folded scope as one call; a name for parameters."""
         name = shown(card.scope.name if card.scope else "")
         if card.kind == "leaves":
             return name
@@ -111,19 +114,19 @@ class Formulas:
         roots = self.recorded.roots
         if len(roots) == 1 and "y" not in taken:
             return iter(["y"])
-        fresh = _fresh("y", taken)
-        return iter([next(fresh) for _ in roots])
+        names = _numbered("y", taken)
+        return iter([next(names) for _ in roots])
 
-    def _operand(self, node: Node, leaves_its_scope: bool) -> Text:
-        if node in self._name_of:
-            return Text(self._name_of[node])
+    def _operand(self, node: Node, used_outside: bool) -> Text:
+        if node in self._given:
+            return Text(self._given[node])
         if node.op is None:
-            return Text(next(self._fresh["leaf" if node.requires_grad else "c"]))
+            return Text(next(self._numbered["leaf" if node.requires_grad else "c"]))
         if node in self._roots:
             return Text(self._roots[node])
         call = self.call[node]
         short = len(call.text) <= _INLINE and call.nested <= _NESTED
-        return call if short and not leaves_its_scope else Text(next(self._fresh["v"]))
+        return call if short and not used_outside else Text(next(self._numbered["v"]))
 
     def _call(self, node: Node) -> Text:
         op, params = node.op, node.params
@@ -133,23 +136,25 @@ class Formulas:
         symbol = op.symbol or op.name
         rank = _RANK.get(symbol)
         if rank and len(xs) == 2:
-            pair = xs[0].inside(rank if symbol == "**" else rank - 1), xs[1].inside(rank)
-            if sum(map(len, pair)) > 2 * _SHORT:  # lest the operator be what is cut out
-                pair = tuple(_cut(operand, _SHORT) for operand in pair)
-            return Text(f" {symbol} ".join(pair), rank, nested)
+            left = xs[0].inside(rank if symbol == "**" else rank - 1)  # a - b - c is (a - b) - c
+            right = xs[1].inside(rank)
+            if len(left) + len(right) > 2 * _SHORT:  # lest the operator be cut out
+                left, right = _cut(left, _SHORT), _cut(right, _SHORT)
+            return Text(f"{left} {symbol} {right}", rank, nested)
         if rank and len(xs) == 1:
             return Text(symbol + xs[0].inside(_UNARY), _UNARY, nested)
         if symbol == "[]":
-            return Text(f"{xs[0].inside(_ATOM - 1)}[{_key(params.get('key'))}]", nested=nested)
-        given = [_listed([x.text for x in xs]), *_words(op, params)]
+            return Text(f"{xs[0].inside(_ATOM - 1)}[{_index(params.get('key'))}]", nested=nested)
+        given = [_listed([x.text for x in xs]), *_keywords(op, params)]
         return Text(_cut(f"{symbol}({', '.join(given)})", _FORMULA), nested=nested)
 
 
-def _told_apart(recorded: Recorded, taken: set[str]) -> Iterator[tuple[Node, str]]:
-    """Each named node with its name; of parameters that share one, the path in their model.
+def _distinct_names(recorded: Recorded, taken: set[str]) -> Iterator[tuple[Node, str]]:
+    """Each named node with a name that no other operand has.
 
-    The second of a name that formulas use gets ``#2``, and so on. Results that nothing uses may
-    share a name: no formula could mean the other.
+    Of operands that share a name, parameters get their path in the model instead. After the first,
+    those that still share one get ``#2``, ``#3`` ... Results that nothing uses may share a name,
+    because no formula refers to them.
     """
     used = {x for x, _ in recorded.uses()}
     names = {node: shown(node.name) for node in recorded.order if node.name}
@@ -167,23 +172,24 @@ def _told_apart(recorded: Recorded, taken: set[str]) -> Iterator[tuple[Node, str
 
 
 def _paths(recorded: Recorded) -> dict[Node, str]:
-    """What the models that still exist call their parameters, of all that ran in this graph."""
+    """The path of each parameter in the models that ran in this graph and still exist."""
     models = {}
     for scope in dict.fromkeys(node.scope for node in recorded.order):
-        outermost = None
+        outermost = None  # a weak reference
         while scope is not None:
             outermost, scope = scope.module or outermost, scope.parent
-        model = outermost and outermost()
-        models |= {} if model is None else {id(model): model}
-    found: dict[Node, str] = {}
+        model = outermost() if outermost else None
+        if model is not None:
+            models[id(model)] = model
+    paths: dict[Node, str] = {}
     for model in models.values():
         with suppress(MinigradError):  # a layer that was never called has no parameters yet
             for path, parameter in model.named_parameters():
-                found.setdefault(parameter.node, path)
-    return found
+                paths.setdefault(parameter.node, path)
+    return paths
 
 
-def _fresh(prefix: str, taken: set[str]) -> Iterator[str]:
+def _numbered(prefix: str, taken: set[str]) -> Iterator[str]:
     return (name for name in (f"{prefix}{i}" for i in count(1)) if name not in taken)
 
 
@@ -199,22 +205,25 @@ def _number(x: Any) -> Text:
     return Text(text, _UNARY if text.startswith("-") else _ATOM)
 
 
-def _words(op: Op, params: dict) -> list[str]:
-    """Parameters as they would be typed; those that change nothing are left out."""
+def _keywords(op: Op, params: dict) -> list[str]:
+    """``["axis=0", "keepdims"]``: the parameters of a call, except None, False and defaults."""
     declared = op.__signature__.parameters
     return [
         key if value is True else f"{key}={_value(value, key)}"
         for key, value in params.items()
-        if value is not None and value is not False and not _same(value, declared[key].default)
+        if value is not None
+        and value is not False
+        and not _is_default(value, declared[key].default)
     ]
 
 
-def _same(value: Any, default: Any) -> bool:
-    """Whether it is the default, arrays aside."""
+def _is_default(value: Any, default: Any) -> bool:
+    """Whether a parameter has its default value; arrays are never compared."""
     return type(value) is type(default) and not hasattr(value, "shape") and value == default
 
 
 def _value(value: Any, key: str = "") -> str:
+    """The value of the parameter ``key``, or a part of a tuple or an index, as text."""
     if key == "axis" and isinstance(value, tuple) and len(value) == 1:
         return _value(value[0])
     if isinstance(value, (list, tuple)):
@@ -227,29 +236,29 @@ def _value(value: Any, key: str = "") -> str:
     if hasattr(value, "shape"):
         return _array(value, listed=not key)
     # never repr(): it may hold a memory address, and two runs would differ
-    return shown(getattr(value, "__name__", None) or _dtype(value))
-
-
-def _dtype(value: Any) -> str:
-    return str(value) if isinstance(value, np.dtype) else type(value).__name__
+    name = getattr(value, "__name__", None) or type(value).__name__
+    return shown(str(value) if isinstance(value, np.dtype) else name)
 
 
 def _array(value: Any, listed: bool) -> str:
-    """``float64[6]``, or the numbers of a short index."""
+    """``float64[6]``; if ``listed``, the numbers of a short vector."""
     if listed and isinstance(value, np.ndarray) and value.ndim == 1 and value.size <= _OPERANDS:
         return f"[{', '.join(_number(item).text for item in value)}]"
     return f"{value.dtype}{list(value.shape)}"
 
 
-def _key(key: Any) -> str:
+def _index(key: Any) -> str:
+    """An index as it stands between the brackets."""
     parts = key if isinstance(key, tuple) else (key,)
-    return ", ".join(map(_index, parts))
+    return ", ".join(map(_part_of_index, parts))
 
 
-def _index(part: Any) -> str:
+def _part_of_index(part: Any) -> str:
     if isinstance(part, slice):
         ends = ["" if end is None else str(end) for end in (part.start, part.stop, part.step)]
         return ":".join(ends[:2] if part.step is None else ends)
     if isinstance(part, (list, tuple)):
-        return f"[{_listed(list(map(_index, part)))}]"
-    return "..." if part is ... else "None" if part is None else _value(part)
+        return f"[{_listed(list(map(_part_of_index, part)))}]"
+    if part is None:
+        return "None"
+    return "..." if part is ... else _value(part)
