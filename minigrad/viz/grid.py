@@ -9,13 +9,13 @@ import numpy as np
 from minigrad.backend import to_host
 
 SIDE = 8  # rows and columns of the largest array that is shown whole
-_ROWS, _COLUMNS = 3, 4  # of the excerpt of a larger one
-_LOW, _HIGH = (0x74, 0xAD, 0xD1), (0xFD, 0xAE, 0x61)  # blue and orange differ to every eye
-_DIGITS = 7  # of a number without exponent, at most
-_USUAL = 4  # decimals, unless small numbers need more
-_ALONE = 6.0  # how much paler a single number is
+_ROWS, _COLUMNS = 3, 4  # of the excerpt of a larger array
+_LOW, _HIGH = (0x74, 0xAD, 0xD1), (0xFD, 0xAE, 0x61)  # blue, orange: safe for the colour-blind
+_MAX_DIGITS = 7  # of a number without exponent
+_DECIMALS = 4  # at most, unless small numbers need more
+_PALER = 6.0  # how much paler than the largest number of an array a single number is
 ODD = "#222222"  # behind nan and inf
-BLANK = "#ececec"  # where there is no number; zero is white
+BLANK = "#ececec"  # where there is no number; behind zero it is white
 _SPACES = "\u00a0" * 6
 
 
@@ -23,7 +23,7 @@ _SPACES = "\u00a0" * 6
 class Cell:
     """One number and the colour behind it; ``odd`` if it is not finite.
 
-    ``level`` is the colour as a number, from -9 (blue) over 0 (none) to 9 (orange).
+    ``level`` is the colour on a scale from -9 (blue) over 0 (none) to 9 (orange).
     """
 
     text: str
@@ -34,13 +34,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """What is shown of an array.
+    """The part of an array that is shown.
 
     Args:
         rows: cells of the array, or of its first corner.
-        facts: ``(label, number)`` pairs about an array that is not shown whole.
-        note: what the rows are, where that is not plain.
-        more: (rows, columns) that follow those shown, 0 if none.
+        facts: statistics of an array that is not shown whole, as (label, number).
+        note: ``"[0, ...]"`` where the rows are of the first plane, or ``"empty"``.
+        more: how many (rows, columns) of that plane are not shown.
     """
 
     rows: list[list[Cell]]
@@ -56,8 +56,8 @@ def grid(array: Any, side: int = SIDE) -> Grid:
         return Grid([], note="empty")
     plane = flat(array)
     if plane is not None and max(plane.shape) <= side:
-        # one number has nothing to be compared with: its sign alone shows
-        return Grid(_cells(plane, _peak(array) * (1 if array.size > 1 else _ALONE)))
+        # a single number has nothing to be compared with: its colour tells the sign only
+        return Grid(_cells(plane, _peak(array) * (1 if array.size > 1 else _PALER)))
     corner = _corner(array)
     part = excerpt(array)
     more = (corner.shape[0] - part.shape[0], corner.shape[1] - part.shape[1])
@@ -75,7 +75,7 @@ def _corner(array: np.ndarray) -> np.ndarray:
 
 
 def blank(array: Any, side: int = SIDE) -> Grid:
-    """The grid of ``array`` without its numbers: the place of a gradient that there is not."""
+    """The grid of ``array`` without its numbers: the place of a gradient that is missing."""
     full = grid(array, side)
     rows = [[Cell(_SPACES, BLANK) for _ in row] for row in full.rows]
     names = [name for name, _ in full.facts if name not in ("nan", "inf")]
@@ -83,7 +83,7 @@ def blank(array: Any, side: int = SIDE) -> Grid:
 
 
 def statistics(array: np.ndarray) -> list[tuple[str, str]]:
-    """Minimum, mean, maximum and standard deviation of the finite elements, and the others."""
+    """Minimum, mean, maximum, standard deviation of the finite elements; how many are not."""
     values = array.astype(np.float64).ravel()
     finite = values[np.isfinite(values)]
     odd = [("nan", int(np.isnan(values).sum())), ("inf", int(np.isinf(values).sum()))]
@@ -97,7 +97,10 @@ def statistics(array: np.ndarray) -> list[tuple[str, str]]:
 
 
 def number(value: float, decimals: int | None = None) -> str:
-    """``value`` with ``decimals``, or three digits and those before the point; only 0 is ``0``."""
+    """``value`` with ``decimals``; if None, with three digits, or all before the point of 1e3..1e5.
+
+    A number that would round to 0 is written with two digits: only zero is ``0``.
+    """
     if value == 0 or not math.isfinite(value):
         return f"{value:g}".replace("-0", "0")
     if decimals is not None and abs(value) >= 0.5 * 10.0**-decimals:
@@ -131,41 +134,44 @@ def _cells(array: np.ndarray, peak: float) -> list[list[Cell]]:
 def _cell(value: Any, part: float, decimals: int | None) -> Cell:
     if not math.isfinite(value):
         return Cell(f"{value:g}", ODD, odd=True)
-    weight = math.copysign(abs(part) ** 0.8, part)  # small numbers are to be seen, too
+    weight = math.copysign(abs(part) ** 0.8, part)  # the power makes small numbers visible
     return Cell(_text(value, decimals), _color(weight), level=round(9 * weight))
 
 
 def _text(value: Any, decimals: int | None) -> str:
     if isinstance(value, bool):
         return str(value)
-    exponent = value and decimals is None
-    return _short(f"{value:.2e}") if exponent else number(value, decimals)
+    has_exponent = decimals is None and value != 0
+    return _short(f"{value:.2e}") if has_exponent else number(value, decimals)
 
 
 def _decimals(array: np.ndarray) -> int | None:
-    """Decimals for all cells alike; None where the size of most asks for exponents in all.
+    """The number of decimals that all cells share; None if all are written with an exponent.
 
-    One at least if not all are whole: as many as the largest needs for four digits, below 0.1 for
-    three, and as four in five need for two; in all at most seven digits. The few that would round
-    to 0, as rounding errors do, have exponents of their own.
+    Whole numbers have no decimals, others at least one. There are enough decimals for the largest
+    number to have four digits (three below 0.1), and for four in five numbers to have two, but
+    never so many that a number has more than seven digits. The few numbers that would round to 0,
+    such as rounding errors, get two digits each; if they are more than half, all get an exponent.
     """
     values = np.abs(array.astype(np.float64))
     values = np.sort(values[np.isfinite(values) & (values > 0)])
-    top = float(values[-1]) if values.size else 0.0
+    largest = float(values[-1]) if values.size else 0.0
     whole = bool(np.all(values == np.round(values)))
-    if not 1e-3 <= top < (1e6 if whole else 1e5):
+    if not 1e-3 <= largest < (1e6 if whole else 1e5):
         return None
     if whole:
         return 0
-    most = _DIGITS - 1 - max(_order(top), 0)
-    seen = values[values >= 0.5 * 10.0**-most]
-    fifth = float(seen[(seen.size - 1) // 5])
-    usual = max(min(3 - _order(top), _USUAL), 2 - _order(top), 1)
-    decimals = min(max(usual, 1 - _order(fifth)), most)
+    limit = _MAX_DIGITS - 1 - max(_magnitude(largest), 0)
+    visible = values[values >= 0.5 * 10.0**-limit]
+    fifth = float(visible[(visible.size - 1) // 5])
+    for_largest = max(min(3 - _magnitude(largest), _DECIMALS), 2 - _magnitude(largest), 1)
+    for_most = 1 - _magnitude(fifth)
+    decimals = min(max(for_largest, for_most), limit)
     return None if (values < 0.5 * 10.0**-decimals).mean() > 0.5 else decimals
 
 
-def _order(value: float) -> int:
+def _magnitude(value: float) -> int:
+    """The exponent of ten of ``value``."""
     return math.floor(math.log10(value))
 
 
