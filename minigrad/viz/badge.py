@@ -1,4 +1,4 @@
-"""Verdict badges: what a report of ``minigrad.verify`` says about inputs or ops, for a picture."""
+"""Verdicts of ``minigrad.verify`` on inputs and ops, in the short form that a picture shows."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from minigrad.viz.graph import Recorded
 
 Verdict = tuple[bool | None, str]
 Verdicts = Mapping[str | Node, Verdict]
-BADGES = {  # a colour, and a word for who cannot tell colours apart
+BADGES = {  # a colour, and a word for readers who cannot tell colours apart
     True: ("#00663f", "✓ proven"),
     False: ("#b3261e", "✗ wrong"),
     None: ("#5f6368", "– not run"),
@@ -18,12 +18,12 @@ BADGES = {  # a colour, and a word for who cannot tell colours apart
 
 
 def verdicts(report: Any) -> dict[str | Node, Verdict]:
-    """Whether all comparisons of ``report`` held, and the worst of them: for each input, by name.
+    """For each input, by name: whether all comparisons in ``report`` held, and the worst of them.
 
-    Of three ways it is the worst with the traced one, whose gradient a picture shows; but one that
-    failed comes first.
-    An input with a comparison that proved nothing is not run, unless another one failed: a picture
-    must not show it as proven. The report of ``check_graph`` tells the same of each op, by node.
+    The worst is one that failed, if any did. Among three ways, one with the traced gradient is
+    preferred, because the picture shows that gradient. An input of which nothing was proven, as all
+    its comparisons are vacuous, counts as not run. For a report of ``check_graph`` the keys are the
+    nodes of the ops.
 
     >>> f = lambda x: mg.sum(x * x)
     >>> report = mg.verify.gradcheck(f, [np.ones(2)], names=["x"])
@@ -31,16 +31,20 @@ def verdicts(report: Any) -> dict[str | Node, Verdict]:
     True
     """
     if report.ops:
-        return {node: _of_op(found) for node, found in report.ops.items()}
-    names = dict.fromkeys(row.input for row in report.rows)
-    return {name: _of_rows([row for row in report.rows if row.input == name]) for name in names}
+        return {node: _verdict_on_op(on_op) for node, on_op in report.ops.items()}
+    rows: dict[str, list[Any]] = {}
+    for row in report.rows:
+        rows.setdefault(row.input, []).append(row)
+    return {name: _verdict_on_rows(of_input) for name, of_input in rows.items()}
 
 
-def judged(who: str, verdicts: Verdicts | None, recorded: Recorded) -> dict[Node, Verdict]:
-    """What ``verdicts`` say of each leaf, by its name, and of each op of a graph.
+def verdicts_by_node(
+    who: str, verdicts: Verdicts | None, recorded: Recorded
+) -> dict[Node, Verdict]:
+    """The verdicts on the leaves, which are given by name, and on the ops of a graph.
 
     Raises:
-        UsageError: one is about nothing in the graph; ``who`` wanted to show it.
+        UsageError: a verdict is about nothing in the graph; the error begins with ``who``.
     """
     verdicts = verdicts or {}
     paired = isinstance(verdicts, Mapping) and all(map(_is_pair, verdicts.values()))
@@ -52,7 +56,7 @@ def judged(who: str, verdicts: Verdicts | None, recorded: Recorded) -> dict[Node
     if unknown:
         expected = f"names of leaves: {', '.join(map(shown, names[:8])) or 'this graph has none'}"
         expected += "; or nodes of ops in it"
-        got = ", ".join(shown(x) if isinstance(x, str) else _elsewhere(x) for x in unknown)
+        got = ", ".join(shown(x) if isinstance(x, str) else _foreign(x) for x in unknown)
         raise UsageError(facts(f"{who}: verdicts", expected=expected, got=got))
     keys = {node: (node.name or "") if node.op is None else node for node in recorded.order}
     return {node: verdicts[key] for node, key in keys.items() if key in verdicts}
@@ -62,37 +66,42 @@ def _is_pair(verdict: Any) -> bool:
     return isinstance(verdict, tuple) and len(verdict) == 2
 
 
-def words(ok: bool | None, text: str) -> str:
+def verdict_text(ok: bool | None, text: str) -> str:
     """``✗ wrong: vjp/numeric: 1.6e+00 (bound 3.6e-14)``."""
     word = BADGES[None if ok is None else bool(ok)][1]
     return f"{word}: {shown(text, 60)}" if text else word
 
 
-def _elsewhere(node: Node) -> str:
+def _foreign(node: Node) -> str:
     return f"{node.op.name if node.op else 'a leaf'} of another graph"
 
 
-def of_all(found: Iterable[tuple[str, Verdict]]) -> Verdict | None:
-    """One verdict on all ops of a card, given (name of the op, its own) for those that have one."""
-    found = list(found)
-    for ok in (False, None, True):
-        names = [name for name, (its, _) in found if its is ok]
+def worst_of_ops(verdicts: Iterable[tuple[str, Verdict]]) -> Verdict | None:
+    """One verdict on the ops of a card, from (name of an op, its verdict): wrong, then not run."""
+    verdicts = list(verdicts)
+    for worst in (False, None, True):
+        names = [name for name, (ok, _) in verdicts if ok is worst]
         if names:
-            first = "" if ok else f": {names[0]}" + ", …" * (len(names) > 1)
-            return ok, f"{len(names)} of {len(found)} ops{first}"
+            first = "" if worst else f": {names[0]}" + ", …" * (len(names) > 1)
+            return worst, f"{len(names)} of {len(verdicts)} ops{first}"
     return None
 
 
-def _of_op(report: Any) -> Verdict:
+def _verdict_on_op(report: Any) -> Verdict:
     if not report.rows:
-        said = [one.message for one in (*report.findings, *report.notes)]
-        return (False if report.findings else None), said[0] if said else "nothing to compare"
-    ok, text = _of_rows(report.rows)
-    which = max(report.rows, key=_excess).input.rpartition(", ")[2]
-    return ok, "" if ok else text if ok is None else f"{which}, {text}"  # many, so short
+        messages = [finding.message for finding in (*report.findings, *report.notes)]
+        ok = False if report.findings else None
+        return ok, messages[0] if messages else "nothing to compare"
+    ok, text = _verdict_on_rows(report.rows)
+    if ok:
+        return ok, ""  # a picture has many ops
+    if ok is False:
+        worst = max(report.rows, key=_excess).input  # "tanh, input 0"
+        text = f"{worst.rpartition(', ')[2]}, {text}"
+    return ok, text
 
 
-def _of_rows(rows: list[Any]) -> Verdict:
+def _verdict_on_rows(rows: list[Any]) -> Verdict:
     ok = all(row.ok for row in rows)
     if ok and all(row.verdict == "VACUOUS" for row in rows):
         return None, "nothing to compare"
@@ -101,6 +110,6 @@ def _of_rows(rows: list[Any]) -> Verdict:
 
 
 def _excess(row: Any) -> float:
-    """How large the error is in units of its bound; a failed row comes before all others."""
+    """The error in units of its bound; infinite for a row that failed."""
     ratio = row.error / row.bound if row.bound else row.error
     return ratio if row.ok else float("inf")

@@ -9,7 +9,14 @@ from typing import Any
 
 from minigrad.core.node import Box, Node
 from minigrad.errors import GraphError, UsageError, facts
-from minigrad.viz.badge import BADGES, Verdict, Verdicts, judged, of_all, words
+from minigrad.viz.badge import (
+    BADGES,
+    Verdict,
+    Verdicts,
+    verdict_text,
+    verdicts_by_node,
+    worst_of_ops,
+)
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.gradient import CONSTANT, MISSING, Gradient, Swept, swept
 from minigrad.viz.graph import Card, Cluster, Edge, Picture, Recorded, picture, root_of
@@ -76,7 +83,7 @@ def to_dot(
     if depth is not None and (not isinstance(depth, Integral) or depth < 0):
         raise UsageError(facts("draw: depth", expected="None, 0, 1, 2 ...", got=repr(depth)))
     recorded = Recorded(_roots(y))
-    found = judged("draw", verdicts, recorded)
+    found = verdicts_by_node("draw", verdicts, recorded)
     wrong = (node for node, (ok, _) in found.items() if node.op is not None and ok is False)
     pins = {node for node in found if node.op is None} | set(islice(wrong, 1))
     visible = picture(recorded, depth, pinned=lambda node: node in pins)
@@ -221,7 +228,7 @@ class _Writer:
             verdict = self.verdicts.get(card.outputs[0])
         else:
             ops = [node for node in card.members if node.op is not None and node in self.verdicts]
-            verdict = of_all((node.op.name, self.verdicts[node]) for node in ops)
+            verdict = worst_of_ops((node.op.name, self.verdicts[node]) for node in ops)
         return [] if verdict is None else [_badge(*verdict)]
 
     def _numbers(self, node: Node, name: str, folded: bool) -> list[str]:
@@ -339,7 +346,7 @@ def _shape(node: Node) -> str:
 
 def _badge(ok: bool | None, text: str) -> str:
     color, _ = BADGES[None if ok is None else bool(ok)]
-    return _row(f'<FONT COLOR="#ffffff">{_b(words(ok, text))}</FONT>', f'BGCOLOR="{color}"')
+    return _row(f'<FONT COLOR="#ffffff">{_b(verdict_text(ok, text))}</FONT>', f'BGCOLOR="{color}"')
 
 
 def _block(caption: str, numbers: Grid) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minigrad.core.op import Op
-from minigrad.viz.badge import words
+from minigrad.viz.badge import verdict_text
 from minigrad.viz.example import added, computed, pulled_back, summed_up
 from minigrad.viz.latex import pullback_of, subscript
 from minigrad.viz.record import summed
@@ -224,7 +224,7 @@ def _proven(trace: Trace, step: Step) -> list[Block]:
     found = [("this rule", trace.verdicts.get(step.value))]
     if step.into is not None and step.path == step.paths and trace.values[step.into].op is None:
         found.append((bar(trace.values[step.into].name), trace.verdicts.get(step.into)))
-    return [Line("wrong" if verdict[0] is False else "note", f"{name}: {words(*verdict)}")
+    return [Line("wrong" if verdict[0] is False else "note", f"{name}: {verdict_text(*verdict)}")
             for name, verdict in found if verdict is not None]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
 from minigrad.observer import Observer
 from minigrad.seed import as_seed
-from minigrad.viz.badge import Verdict, Verdicts, judged
+from minigrad.viz.badge import Verdict, Verdicts, verdicts_by_node
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.graph import Recorded, root_of
 from minigrad.viz.record import document
@@ -143,7 +143,7 @@ def trace(y: Box, seed: Any = None, *, verdicts: Verdicts | None = None) -> Trac
     with setting(observer=watch), np.errstate(all="ignore"):  # a nan may be why somebody looks
         backward_sweep(root, seeded)
     recorded = Recorded([root])
-    found = judged("step", verdicts, recorded)
+    found = verdicts_by_node("step", verdicts, recorded)
     place = {node: i for i, node in enumerate(recorded.order)}
     scopes = _Scopes()
     values = _values(recorded, place, scopes)
