@@ -1,4 +1,4 @@
-"""A picture as DOT text. The same graph gives the same text, in any process."""
+"""A picture as DOT text: cards are HTML-like tables. A graph has the same text in any process."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,32 +24,31 @@ from minigrad.viz.grid import SIDE, Cell, Grid, blank, grid, number
 
 _SANS = "Helvetica,Arial,sans-serif"
 _MONO = "Courier New,Courier,monospace"  # 0.6 em wide in every substitute: nothing is clipped
-# Points. Graphviz rounds the advance of each letter to a pixel. At 13.5 points those of Helvetica
-# are whole pixels; of the whole numbers, which POINT-SIZE takes, 11 loses least.
+# Font sizes in points. Graphviz rounds the width of every letter to whole pixels. At 13.5 points
+# the letters of Helvetica have such widths. POINT-SIZE takes only whole numbers: 11 rounds least.
 _TITLE_SIZE, _NUMBER_SIZE, _SIZE = 13.5, 12, 11
-_GREY, _LINE, _INK = "#555555", "#8a8f98", "#1f2328"
-_FAINT = "#d0d4da"
-_BACK = "#b54700"  # of what runs backward, here and in the stepper
+_GREY, _LINE, _INK, _FAINT = "#555555", "#8a8f98", "#1f2328", "#d0d4da"
+_BACK = "#b54700"  # colour of the backward sweep, here and in the stepper
 _COLOURS = "Orange is positive, blue negative, on a scale of each array's own."
 _DASHED = "Dashed: the cotangents on their way back, with their norms."
-_ROOM = "    "  # beside a line, for the one that runs back
-_GAP = {"none": "0.32", "beside": "0.36", "on": "0.5"}  # inches between rows, by where norms stand
-_REACH = {"tail": 2.6, "head": 1.7}  # from the end of a line to its norm, past an arrowhead
-_SPAN = 200  # rows that edges span; with more, room for all norms would take the layout seconds
-_HEADS = {
+_ROOM = "    "  # the label of an edge that keeps room for the dashed line beside it
+_ROW_GAP = {"none": "0.32", "beside": "0.36", "on": "0.5"}  # inches, by where the norms stand
+_REACH = {"tail": 2.6, "head": 1.7}  # labeldistance from the end of a line, past an arrowhead
+_SPAN = 200  # rows that edges may span; beyond it room for every norm would take seconds to lay out
+_HEADS = {  # colours behind the titles of cards
     "leaf": "#dfe3ea",
     "leaves": "#dfe3ea",
     "op": "#f2f4f7",
     "scope": "#d9d9d9",
     "gap": "#d9d9d9",
 }
-_LEVELS = ("#f7f8fa", "#eceff3", "#e1e5eb")  # behind clusters, by how deep they are nested
+_LEVELS = ("#f7f8fa", "#eceff3", "#e1e5eb")  # colours of clusters, by depth of nesting
 _OUTPUTS = 3  # values that one folded card shows
-_LISTED = 20  # of many parameters that one card stands for
+_LISTED = 20  # parameters that one card lists
 _TITLE = 44  # characters in a line of a title
-_MANY = 60  # cards; with more, arrays beyond 4 x 4 are shown by an excerpt
-_ABREAST = 4  # leaves of one card that stand side by side; more make further rows
-_WIDE = 4  # columns; a wider gradient stands below its value, not beside it
+_MANY = 60  # cards; in a picture with more, only arrays up to 4 x 4 are shown whole
+_ABREAST = 4  # leaves of one card in a row
+_WIDE = 4  # columns of a gradient; a wider one stands below its value, not beside it
 
 
 def to_dot(
@@ -62,15 +61,15 @@ def to_dot(
 ) -> str:
     """Describe the graph that computed ``y`` in DOT, the language of Graphviz.
 
-    Every value is a card: how it was computed, shape, dtype, its numbers and its gradient. Every op
-    input is an edge. Composites and scopes are clusters. More than 300 cards fold by themselves.
+    Every value is a card with its formula, shape, dtype, numbers and gradient. Every op input is an
+    edge. Composites and scopes are clusters. A graph of more than 300 cards is folded.
 
     Args:
         y: a result, or several, whose graph was recorded.
-        depth: levels of nested scopes that are opened; deeper ones fold to one card. None: all.
-        values, grads: whether the cards show the numbers, and the gradients.
-        verdicts: name of a leaf, or node of an op -> (whether its gradient, or its rule, was
-            proven, text), as ``minigrad.viz.verdicts`` finds them; None is "not run".
+        depth: levels of nested scopes that are opened; a deeper scope is one card. None: all.
+        values, grads: whether the cards show the numbers and the gradients.
+        verdicts: what ``minigrad.viz.verdicts`` returns: for the name of a leaf, or the node of an
+            op, a pair (whether its gradient or rule was proven, text); None means "not run".
 
     Raises:
         GraphError: nothing was recorded for ``y``.
@@ -83,11 +82,11 @@ def to_dot(
     if depth is not None and (not isinstance(depth, Integral) or depth < 0):
         raise UsageError(facts("draw: depth", expected="None, 0, 1, 2 ...", got=repr(depth)))
     recorded = Recorded(_roots(y))
-    found = verdicts_by_node("draw", verdicts, recorded)
-    wrong = (node for node, (ok, _) in found.items() if node.op is not None and ok is False)
-    pins = {node for node in found if node.op is None} | set(islice(wrong, 1))
+    by_node = verdicts_by_node("draw", verdicts, recorded)
+    wrong = (node for node, (ok, _) in by_node.items() if node.op is not None and ok is False)
+    pins = {node for node in by_node if node.op is None} | set(islice(wrong, 1))
     visible = picture(recorded, depth, pinned=lambda node: node in pins)
-    return _Writer(recorded, visible, values, grads, found).text()
+    return _Writer(recorded, visible, values, grads, by_node).text()
 
 
 def _roots(y: Any) -> list[Node]:
@@ -98,7 +97,7 @@ def _roots(y: Any) -> list[Node]:
 
 
 class _Writer:
-    """Writes one picture: clusters and cards in creation order, then the edges."""
+    """The DOT text of one picture: clusters and cards in creation order, then the edges."""
 
     def __init__(
         self,
@@ -117,30 +116,31 @@ class _Writer:
         self.roots = set(recorded.roots)
 
     def text(self) -> str:
-        # straight lines run under the cards; else no card may hide the norm beside it
-        straight = "nslimit=1 splines=line outputorder=edgesfirst"
-        routing = straight if self.visible.tangled() else "nslimit=4 outputorder=nodesfirst"
+        if self.visible.tangled():  # straight lines that run under the cards
+            routing = "nslimit=1 splines=line outputorder=edgesfirst"
+        else:  # lines and their norms above the cards
+            routing = "nslimit=4 outputorder=nodesfirst"
         routing += " newrank=true" * bool(self.weights)
-        small = len(self.visible.cards) <= _MANY and self.visible.span() <= _SPAN
-        where = ("beside" if small else "on") if self.swept.norms else "none"
+        roomy = len(self.visible.cards) <= _MANY and self.visible.span() <= _SPAN
+        norms = ("beside" if roomy else "on") if self.swept.norms else "none"
         lines = [
             "digraph minigrad {",
             f'  graph [fontname="{_SANS}" fontsize={_TITLE_SIZE} bgcolor="white" '
-            f"rankdir=TB nodesep=0.3 ranksep={_GAP[where]} pad=0.15 labelloc=t "
+            f"rankdir=TB nodesep=0.3 ranksep={_ROW_GAP[norms]} pad=0.15 labelloc=t "
             f"nslimit1=4 mclimit=0.5 {routing}];",
             f'  node [shape=plain fontname="{_SANS}" fontsize={_TITLE_SIZE} fontcolor="{_INK}"];',
             f'  edge [color="{_LINE}" arrowsize=0.7 fontname="{_SANS}" fontsize={_SIZE}];',
         ]
         lines += self._notes()
         lines += self._body()
-        lines += self._lines(small)
+        lines += self._edges(roomy)
         return "\n".join([*lines, "}", ""])
 
-    def _lines(self, small: bool) -> list[str]:
-        """The edges, and the ways back beside them; in ``small`` pictures norms have room."""
+    def _edges(self, roomy: bool) -> list[str]:
+        """The edges and the dashed lines back; if ``roomy``, norms get room beside the lines."""
         lines: list[str] = []
         leaves: Counter[Card] = Counter()
-        pairs: Counter[tuple[Card, Card]] = Counter()
+        parallel: Counter[tuple[Card, Card]] = Counter()
         leaving = Counter(edge.tail for edge in self.visible.edges)
         arriving = Counter(edge.head for edge in self.visible.edges)
         for edge, weight in zip(self.visible.edges, self.weights or repeat(1), strict=False):
@@ -148,21 +148,22 @@ class _Writer:
             if edge.tail.kind == "leaf":
                 row = leaves[edge.head] // _ABREAST
                 leaves[edge.head] += 1
-            # without room, where fewer lines meet; not beside a position, nor two of a pair
-            ends = ["head", "tail"]
-            first = arriving[edge.head] > leaving[edge.tail]
-            end = "tail" if edge.position else ends[(first + pairs[edge.tail, edge.head]) % 2]
-            pairs[edge.tail, edge.head] += 1
-            back = _way_back(edge, self.swept.norms, "" if small else end)
-            lines += [_edge(edge, row, weight, apart=small and bool(back)), *back]
+            # a norm on the line stands at the end where fewer lines meet, at the other end for
+            # every second of parallel edges, and never beside the position at a head
+            at_tail = arriving[edge.head] > leaving[edge.tail]
+            at_tail ^= parallel[edge.tail, edge.head] % 2 == 1
+            parallel[edge.tail, edge.head] += 1
+            end = "tail" if at_tail or edge.position else "head"
+            back = _way_back(edge, self.swept.norms, "" if roomy else end)
+            lines += [_edge(edge, row, weight, apart=roomy and bool(back)), *back]
         return lines
 
     def _notes(self) -> list[str]:
-        """The legend above the picture, and what folded by itself."""
-        colours = self.values or any(_has_room(found) for found in self.swept.gradients.values())
+        """Above the picture: what had to fold, and the legend."""
+        colours = self.values or any(map(_has_place, self.swept.gradients.values()))
         legend = [_COLOURS] * colours + [_DASHED] * bool(self.swept.norms)
         notes = [_b(self.visible.note)] * bool(self.visible.note)
-        notes += [_font(escaped(line)) for line in legend]
+        notes += [_small(escaped(line)) for line in legend]
         return [f"  label=<{_captioned(*notes)}>;"] if notes else []
 
     def _body(self) -> list[str]:
@@ -191,22 +192,22 @@ class _Writer:
         folded = card.kind == "scope"
         title = self.formulas.title_of_scope(card) if folded else self.formulas.title(node)
         head = '<BR ALIGN="LEFT"/>'.join(f"<B>{line}</B>" for line in wrapped(title, _TITLE))
-        head += '<BR ALIGN="LEFT"/>' if len(title) > _TITLE else ""  # a last line is centred else
+        head += '<BR ALIGN="LEFT"/>' * (len(title) > _TITLE)  # or the last line would be centred
         rows = [_row(f"{'▸ ' if folded else ''}{head}", f'BGCOLOR="{_HEADS[card.kind]}"')]
         if folded or not self.values:
             about = _about_scope(card) if folded else _about(node)
-            rows.append(_row(_font(escaped(about))))
+            rows.append(_row(_small(escaped(about))))
         rows += self._badge(card)
-        for output in _main(card):
+        for output in _outputs_shown(card):
             name = f"{self.formulas.operand[output].text} " if len(card.outputs) > 1 else ""
             rows += self._numbers(output, name, folded)
         if (more := len(card.outputs) - _OUTPUTS) > 0:
-            rows.append(_row(_font(f"… {more} more result{'s' * (more > 1)}")))
+            rows.append(_row(_small(f"… {more} more result{'s' * (more > 1)}")))
         return _frame(rows, card, thick=not self.roots.isdisjoint(card.members))
 
     def _gap(self, card: Card) -> str:
-        first, *rest = gap(card)
-        rows = [_row(_b(first), f'BGCOLOR="{_HEADS["gap"]}"'), *(_row(_font(x)) for x in rest)]
+        first, *rest = gap_lines(card)
+        rows = [_row(_b(first), f'BGCOLOR="{_HEADS["gap"]}"'), *(_row(_small(x)) for x in rest)]
         rows += self._badge(card)
         return _frame(rows, card, thick=False)
 
@@ -217,13 +218,13 @@ class _Writer:
         operands = self.formulas.recorded.operands
         for leaf in islice(dict.fromkeys(operands[node][i] for node, i in uses), _LISTED):
             text = f"{self.formulas.operand[leaf].text} {_shape(leaf)} {leaf.value.dtype}"
-            rows.append(_row(_font(escaped(text))))
+            rows.append(_row(_small(escaped(text))))
         if (more := len(card.members) - _LISTED) > 0:
-            rows.append(_row(_font(f"… {more} more")))
+            rows.append(_row(_small(f"… {more} more")))
         return _frame(rows, card, thick=False)
 
     def _badge(self, card: Card) -> list[str]:
-        """What was proven of it, or of the ops that it stands for."""
+        """The verdict on the value of a card, or on the ops that the card stands for."""
         if card.kind in ("leaf", "op"):
             verdict = self.verdicts.get(card.outputs[0])
         else:
@@ -232,26 +233,26 @@ class _Writer:
         return [] if verdict is None else [_badge(*verdict)]
 
     def _numbers(self, node: Node, name: str, folded: bool) -> list[str]:
-        """The value of ``node`` and its gradient, beside each other where there is room."""
+        """The value of ``node`` and its gradient, side by side where there is room."""
         gradient = self.swept.gradients.get(node)
         numbers = grid(node.value, self.side)
         blocks = []
         if self.values:
             blocks.append(_block(name + ("value" if folded else f"value {_about(node)}"), numbers))
         elif name:
-            blocks.append(_font(escaped(f"{name}{_about(node)}")))
+            blocks.append(_small(escaped(f"{name}{_about(node)}")))
         if gradient is not None:
             blocks.append(self._gradient(gradient, node))
         columns = len(numbers.rows[0]) if numbers.rows else 1
-        if columns > _WIDE or gradient is None or not _has_room(gradient):
+        if columns > _WIDE or gradient is None or not _has_place(gradient):
             return [_row(block) for block in blocks]
         cells = "".join(f'<TD ALIGN="LEFT" VALIGN="TOP">{block}</TD>' for block in blocks)
-        return [_row(_table(f"<TR>{cells}</TR>", 4))] if cells else []  # captions do not touch
+        return [_row(_table(f"<TR>{cells}</TR>", spacing=4))] if cells else []
 
     def _gradient(self, gradient: Gradient, node: Node) -> str:
-        if not _has_room(gradient):
+        if not _has_place(gradient):
             head = "gradient: " * (gradient.note != CONSTANT)
-            return _font(escaped(head + gradient.note))
+            return _small(escaped(head + gradient.note))
         if gradient.array is None:
             return _block(f"gradient: {gradient.note}", blank(node.value, self.side))
         paths = self.swept.paths[node]
@@ -263,7 +264,7 @@ class _Writer:
 def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
     color = _LEVELS[min(depth, len(_LEVELS)) - 1]
     name = _b(shown(cluster.scope.name if cluster.scope else ""))
-    name += _font(f"  {_ops(cluster.ops)}")
+    name += _small(f"  {_ops(cluster.ops)}")
     return [
         f"{indent}subgraph {cluster.id} {{",
         f'{indent}  graph [label=<{name}> labeljust=l style="rounded,filled" '
@@ -272,8 +273,9 @@ def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
 
 
 def _edge(edge: Edge, row: int, weight: int, apart: bool) -> str:
+    """An edge; its tail is ``row`` rows higher than need be; ``apart`` from a dashed line."""
     attributes = []
-    if edge.count > 1:  # no card is as small as that of a gap: many lines come near at its end
+    if edge.count > 1:  # the card of a gap is small: many lines come close to each other there
         end = "tail" if edge.head.kind == "gap" else "head"
         attributes += [f"{end}label=<{_chip(f'× {edge.count:,}')}> labelangle=0 labeldistance=2.6"]
     elif edge.position:
@@ -285,16 +287,16 @@ def _edge(edge: Edge, row: int, weight: int, apart: bool) -> str:
 
 
 def _way_back(edge: Edge, norms: Mapping[tuple[Node, int], float], end: str) -> list[str]:
-    """A second line beside the edge for what passed it on the way back, with its norm.
+    """A dashed second line for the cotangent that passed the edge, labelled with its norm.
 
-    The layout keeps room for a norm that has no ``end`` to stand at. Where that takes too long it
-    is a label of an end, with a background, on the line itself.
+    Where ``end`` is "", the layout keeps room for the norm beside the line. Where that would take
+    too long, the norm stands on the line, at its ``end``: "head" or "tail".
     """
     passed = [norms[use] for use in edge.uses if use in norms]
     if not passed:
         return []
     line = f'dir=back style=dashed color="{_BACK}" fontcolor="{_BACK}"'
-    if end:  # no constraint: then the layout keeps the two lines together
+    if end:  # without a constraint of its own it stays with the edge
         line += " constraint=false"
     if len(edge.uses) == 1:
         line += f" {end}label=<{_chip(number(passed[0]))}>"
@@ -303,12 +305,12 @@ def _way_back(edge: Edge, norms: Mapping[tuple[Node, int], float], end: str) -> 
 
 
 def _chip(text: str) -> str:
-    """A label that stands on a line."""
+    """A label on a line, with a background."""
     return _table(f"<TR><TD>{text}</TD></TR>", 0, attributes='BGCOLOR="white"')
 
 
-def _main(card: Card) -> list[Node]:
-    """The outputs that a card has room for, its last among them: it is what the call returned."""
+def _outputs_shown(card: Card) -> list[Node]:
+    """The first outputs of a card, as there is room, and the last: what the call returned."""
     return [*card.outputs[:-1][: _OUTPUTS - 1], card.outputs[-1]]
 
 
@@ -320,13 +322,13 @@ def _about(node: Node) -> str:
 def _about_scope(card: Card) -> str:
     shapes = [_shape(node) for node in card.inputs]
     given = ", ".join(shapes[:4] + ["…"] * (len(shapes) > 4)) or "nothing"
-    made = ", ".join(map(_shape, _main(card)))
+    made = ", ".join(map(_shape, _outputs_shown(card)))
     hidden = f" and {_leaves(card.leaves)}" if card.leaves else ""
     return f"{_ops(card.ops)}{hidden} folded · {given} → {made}"
 
 
-def gap(card: Card) -> list[str]:
-    """What the middle of a long graph says in place of its cards, in one line or two."""
+def gap_lines(card: Card) -> list[str]:
+    """``["… 168 more ops folded", "and 335 leaves"]``: what is in the middle of a long graph."""
     counts = [_ops(card.ops, "more ")] if card.ops else []
     counts += [_leaves(card.leaves, "more " * (not counts))] if card.leaves else []
     return [f"… {counts[0]} folded", *(f"and {count}" for count in counts[1:])]
@@ -346,29 +348,30 @@ def _shape(node: Node) -> str:
 
 def _badge(ok: bool | None, text: str) -> str:
     color, _ = BADGES[None if ok is None else bool(ok)]
-    return _row(f'<FONT COLOR="#ffffff">{_b(verdict_text(ok, text))}</FONT>', f'BGCOLOR="{color}"')
+    words = f'<FONT COLOR="#ffffff">{_b(verdict_text(ok, text))}</FONT>'
+    return _row(words, f'BGCOLOR="{color}"')
 
 
 def _block(caption: str, numbers: Grid) -> str:
     """A caption, the statistics if any, and the heat map."""
-    parts = [_font(escaped(caption))]
+    parts = [_small(escaped(caption))]
     if numbers.facts:
-        labels = "".join(_td(_font(escaped(label))) for label, _ in numbers.facts)
+        labels = "".join(_td(_small(escaped(label))) for label, _ in numbers.facts)
         cells = "".join(_td(_mono(number)) for _, number in numbers.facts)
         parts.append(_table(f"<TR>{labels}</TR><TR>{cells}</TR>", 0))
     if numbers.note:
-        parts.append(_font(escaped(numbers.note)))
+        parts.append(_small(escaped(numbers.note)))
     if numbers.rows:
-        parts.append(_table("".join(_heat(numbers)), 0, f'COLOR="{_FAINT}"'))
+        parts.append(_table("".join(_heat_map(numbers)), 0, f'COLOR="{_FAINT}"'))
     return _captioned(*parts)
 
 
-def _has_room(gradient: Gradient) -> bool:
-    """Whether its place is kept free: it is there, or will be once ``backward`` has run."""
+def _has_place(gradient: Gradient) -> bool:
+    """Whether a card has a place for the gradient: it is there, or ``backward`` has yet to run."""
     return gradient.array is not None or gradient.note == MISSING
 
 
-def _heat(numbers: Grid) -> list[str]:
+def _heat_map(numbers: Grid) -> list[str]:
     below, beside = numbers.more
     rows = []
     for row in numbers.rows:
@@ -412,8 +415,8 @@ def _td(content: str) -> str:
     return f'<TD ALIGN="RIGHT">{content}</TD>'
 
 
-def _font(escaped: str) -> str:
-    return f'<FONT POINT-SIZE="{_SIZE}" COLOR="{_GREY}">{escaped}</FONT>'
+def _small(html: str) -> str:
+    return f'<FONT POINT-SIZE="{_SIZE}" COLOR="{_GREY}">{html}</FONT>'
 
 
 def _mono(text: str) -> str:
@@ -425,12 +428,12 @@ def _b(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Escaped for an HTML-like label, in which Graphviz reads ``\\N`` as the name of the node."""
+    """``text`` for an HTML-like label, where Graphviz would replace ``\\N`` by the node's name."""
     return escape(text, quote=True).replace("\\", "&#92;&#92;")
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """``text`` in escaped lines of about ``width`` characters, broken at spaces."""
+    """``text`` in escaped lines of at most about ``width`` characters, broken at spaces."""
     lines, rest = [], text
     while len(rest) > width and (cut := rest.rfind(" ", width // 2, width)) > 0:
         lines.append(rest[:cut])

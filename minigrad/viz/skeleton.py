@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 
-from minigrad.viz.dot import escaped, gap, wrapped
+from minigrad.viz.dot import escaped, gap_lines, wrapped
 from minigrad.viz.embed import PENDING, embedded
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.graph import Card, Cluster, Picture, Recorded, picture
@@ -106,7 +106,7 @@ def _card(card: Card, formulas: Formulas) -> str:
 def title(card: Card, formulas: Formulas) -> str:
     """What a card is called: a formula, or a folded scope as if it were one call."""
     if card.kind == "gap":
-        return gap(card)[0]
+        return gap_lines(card)[0]
     if card.kind in ("scope", "leaves"):
         return formulas.title_of_scope(card)
     return formulas.title(card.outputs[0])
@@ -119,7 +119,7 @@ def _title(card: Card, formulas: Formulas) -> list[str]:
 
 def _about(card: Card) -> str:
     if card.kind == "gap":
-        return "".join(gap(card)[1:])
+        return "".join(gap_lines(card)[1:])
     if card.kind == "leaves":
         return ""
     shape = str(tuple(card.outputs[0].value.shape)) if card.outputs else ""
