@@ -1,4 +1,4 @@
-"""A trace as JSON. The form, version 1:
+"""A trace as a JSON document. Its format, version 1:
 
 ::
 
@@ -20,8 +20,8 @@
 Formulas are LaTeX. ``inputs``, ``into`` and ``value`` are positions in ``values``; ``array``,
 ``y_bar``, ``raw``, ``contribution`` and ``total`` are positions in ``arrays``, where equal arrays
 stand once, or null for a zero that was never formed. Numbers have all their digits, so they read
-back as the same floats; those that are not finite are the strings ``"nan"``, ``"inf"``, ``"-inf"``.
-An array beyond 8 x 8 is given by statistics, its first corner and a checksum of its bytes.
+back as the same floats; ``"nan"``, ``"inf"`` and ``"-inf"`` are strings. An array larger than 8 x 8
+is given by statistics, its first corner and a checksum of its bytes.
 """
 
 import hashlib
@@ -46,12 +46,12 @@ def document(trace: Any) -> str:
         "scopes": [{"name": name, "parent": parent} for name, parent in trace.scopes],
         "values": [_value(i, value, arrays) for i, value in enumerate(trace.values)],
         "steps": [_step(step, arrays) for step in trace.steps],
-        "arrays": arrays.found,
+        "arrays": arrays.table,
     }
     return json.dumps(content, allow_nan=False)
 
 
-def summed(raw: Any, contribution: Any) -> str:
+def unbroadcast_text(raw: Any, contribution: Any) -> str:
     """How a contribution was un-broadcast: ``sum over axis 0: (4, 3) -> (3,)``, or ``""``."""
     if raw is None or raw.shape == contribution.shape:
         return ""
@@ -61,9 +61,9 @@ def summed(raw: Any, contribution: Any) -> str:
 
 
 def repeated_axes(shape: tuple, small: tuple) -> list[int]:
-    """The axes of ``shape`` along which an array of the shape ``small`` was repeated."""
-    lead = len(shape) - len(small)
-    return [i for i, m in enumerate(shape) if i < lead or m != small[i - lead]]
+    """The axes of ``shape`` along which an array of shape ``small`` is repeated to broadcast."""
+    new = len(shape) - len(small)
+    return [i for i, m in enumerate(shape) if i < new or m != small[i - new]]
 
 
 def _value(i: int, value: Any, arrays: "_Arrays") -> dict[str, Any]:
@@ -82,14 +82,14 @@ def _value(i: int, value: Any, arrays: "_Arrays") -> dict[str, Any]:
         "shape": list(value.array.shape),
         "dtype": str(value.array.dtype),
         "requires_grad": value.requires_grad,
-        "array": arrays.place(value.array),
+        "array": arrays.position_of(value.array),
     }
 
 
 def _step(step: Any, arrays: "_Arrays") -> dict[str, Any]:
     if step.kind == "forward":
         return {"kind": "forward", "value": step.value}
-    y_bar, total = arrays.place(step.y_bar), arrays.place(step.total)
+    y_bar, total = arrays.position_of(step.y_bar), arrays.position_of(step.total)
     if step.kind == "seed":
         return {"kind": "seed", "value": step.value, "y_bar": y_bar, "total": total}
     return {
@@ -98,9 +98,9 @@ def _step(step: Any, arrays: "_Arrays") -> dict[str, Any]:
         "input": step.input,
         "into": step.into,
         "y_bar": y_bar,
-        "raw": arrays.place(step.raw),
-        "sum": summed(step.raw, step.contribution),
-        "contribution": arrays.place(step.contribution),
+        "raw": arrays.position_of(step.raw),
+        "sum": unbroadcast_text(step.raw, step.contribution),
+        "contribution": arrays.position_of(step.contribution),
         "path": step.path,
         "paths": step.paths,
         "total": total,
@@ -108,20 +108,20 @@ def _step(step: Any, arrays: "_Arrays") -> dict[str, Any]:
 
 
 class _Arrays:
-    """Numbers arrays in the order in which they are met; equal ones get the same number."""
+    """The table of distinct arrays, in the order of their first use."""
 
     def __init__(self):
-        self.found: list[dict[str, Any]] = []
-        self.known: dict[str, int] = {}
+        self.table: list[dict[str, Any]] = []
+        self._position: dict[str, int] = {}
 
-    def place(self, array: Any) -> int | None:
+    def position_of(self, array: Any) -> int | None:
         if array is None:
             return None
         key = checksum(array)
-        if key not in self.known:
-            self.known[key] = len(self.found)
-            self.found.append(_array(array, key))
-        return self.known[key]
+        if key not in self._position:
+            self._position[key] = len(self.table)
+            self.table.append(_array(array, key))
+        return self._position[key]
 
 
 def checksum(array: np.ndarray) -> str:
@@ -130,13 +130,13 @@ def checksum(array: np.ndarray) -> str:
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def _array(array: np.ndarray, key: str) -> dict[str, Any]:
+def _array(array: np.ndarray, sha256: str) -> dict[str, Any]:
     head = {"shape": list(array.shape), "dtype": str(array.dtype)}
     plane = flat(array)
     if not array.size or (plane is not None and max(plane.shape) <= SIDE):
         return {**head, "values": _numbers(array.tolist())}
     corner = _numbers(excerpt(array).tolist())
-    return {**head, "statistics": dict(statistics(array)), "excerpt": corner, "sha256": key}
+    return {**head, "statistics": dict(statistics(array)), "excerpt": corner, "sha256": sha256}
 
 
 def _numbers(items: Any) -> Any:

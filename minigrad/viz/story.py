@@ -15,7 +15,7 @@ from minigrad.core.op import Op
 from minigrad.viz.badge import verdict_text
 from minigrad.viz.example import added, computed, pulled_back, summed_up
 from minigrad.viz.latex import pullback_of, subscript
-from minigrad.viz.record import summed
+from minigrad.viz.record import unbroadcast_text
 from minigrad.viz.trace import Step, Trace, Value
 
 _OPERANDS = 6  # arrays of one call that are shown
@@ -263,7 +263,7 @@ def _raw(into: Value, step: Step) -> Figure:
 
 
 def _unbroadcast(into: Value, step: Step) -> list[Block]:
-    text = summed(step.raw, step.contribution)
+    text = unbroadcast_text(step.raw, step.contribution)
     if not text:
         cast = step.raw.dtype != step.contribution.dtype
         return [Line("note", f"cast to {step.contribution.dtype}")] if cast else []

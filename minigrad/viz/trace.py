@@ -1,4 +1,4 @@
-"""The steps of a forward and a backward sweep as data; the stepper and the terminal are its views.
+"""The steps of a forward and a backward sweep as data, which the page and the terminal show.
 
 One step per op, one for the seed, then one per op input that needs a gradient, in the order of the
 sweep. The numbers are those that ``backward`` computes: the last running sum of a leaf equals its
@@ -31,8 +31,8 @@ class Value:
     Attributes:
         name: how formulas refer to it; ``title`` also says how it was computed.
         call: the right-hand side of the title; empty for a leaf.
-        inputs: positions in ``Trace.values``; numbers that were given as arrays without axes.
-        scope: position in ``Trace.scopes``, or None.
+        inputs: for each op input its position in ``Trace.values``, or a 0-d array for a number.
+        scope: the position of its scope in ``Trace.scopes``, or None.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Step:
     """One step: an op is computed, the sweep is seeded, or a cotangent passes one op input.
 
     Attributes:
-        value: the position in ``Trace.values`` of the op, or of what is seeded.
+        value: the position in ``Trace.values`` of the op's result, or of the seeded value.
         input: which input of the op the cotangent passes; None in other steps.
         into: the position of the value behind that input.
-        y_bar: the complete cotangent that arrives at the op, or the seed.
-        raw: what the vjp rule returned; None where the rule says that it is zero.
+        y_bar: the complete cotangent of the op's result, or the seed.
+        raw: what the vjp rule returned for that input; None if the rule declares it zero.
         contribution: ``raw`` in the shape and dtype of ``into``.
         total: the running sum of ``into`` after this step; None while it is zero.
         before: the running sum of ``into`` before this step; None while it is zero.
@@ -85,7 +85,7 @@ class Step:
 class Trace:
     """A graph and the steps through it. ``nodes[i]`` is the node behind ``values[i]``.
 
-    ``verdicts[i]`` is what was proven of the leaf, or of the rule of the op, at ``values[i]``.
+    ``verdicts[i]`` is the verdict on the leaf, or on the rule of the op, at ``values[i]``.
     """
 
     values: list[Value]
@@ -99,7 +99,7 @@ class Trace:
         return len(self.steps)
 
     def scope_path(self, scope: int | None) -> list[str]:
-        """The names of a scope and of those around it, outermost first."""
+        """The names of a scope and of the scopes around it, outermost first."""
         names: list[str] = []
         while scope is not None:
             name, scope = self.scopes[scope]
@@ -126,7 +126,7 @@ def trace(y: Box, seed: Any = None, *, verdicts: Verdicts | None = None) -> Trac
         y: a result whose graph was recorded.
         seed: the cotangent to start from; None takes ``y.grad``, which ``backward`` keeps, and 1
             for a scalar that has none.
-        verdicts: what the steps say of leaves and ops, as in ``draw``; the JSON leaves it out.
+        verdicts: verdicts on leaves and ops for the steps to show, as in ``draw``; not in the JSON.
 
     Raises:
         GraphError: nothing was recorded. UsageError: a verdict is about nothing in the graph.
@@ -138,24 +138,24 @@ def trace(y: Box, seed: Any = None, *, verdicts: Verdicts | None = None) -> Trac
     """
     root = root_of("trace", y)
     start = root.grad if seed is None and root.grad is not None else seed
-    watch = _Watch()
+    pulls = _Pulls()
     seeded = as_seed(start, y)
-    with setting(observer=watch), np.errstate(all="ignore"):  # a nan may be why somebody looks
+    with setting(observer=pulls), np.errstate(all="ignore"):  # a nan may be why somebody looks
         backward_sweep(root, seeded)
     recorded = Recorded([root])
-    found = verdicts_by_node("step", verdicts, recorded)
-    place = {node: i for i, node in enumerate(recorded.order)}
+    by_node = verdicts_by_node("step", verdicts, recorded)
+    position = {node: i for i, node in enumerate(recorded.order)}
     scopes = _Scopes()
-    values = _values(recorded, place, scopes)
+    values = _values(recorded, position, scopes)
     steps = [Step("forward", i) for i, value in enumerate(values) if value.op is not None]
-    steps.append(Step("seed", place[root], y_bar=to_host(seeded), total=to_host(seeded)))
-    steps += _backward(watch, place)
-    proven = {place[node]: verdict for node, verdict in found.items()}
-    return Trace(values, steps, scopes.found, recorded.order, recorded, proven)
+    steps.append(Step("seed", position[root], y_bar=to_host(seeded), total=to_host(seeded)))
+    steps += _backward_steps(pulls, position)
+    by_position = {position[node]: verdict for node, verdict in by_node.items()}
+    return Trace(values, steps, scopes.table, recorded.order, recorded, by_position)
 
 
-class _Watch(Observer):
-    """Keeps what the sweep tells: per op the cotangent that arrives and what its rule returned."""
+class _Pulls(Observer):
+    """Keeps (node, y_bar, {i: (raw, x_bar, total)}) for every op whose rule the sweep runs."""
 
     def __init__(self):
         self.pulls: list[tuple[Node, Any, dict[int, tuple]]] = []
@@ -167,54 +167,56 @@ class _Watch(Observer):
         self.pulls[-1][2][i] = raw, x_bar, total
 
 
-def _backward(watch: _Watch, place: dict[Node, int]) -> list[Step]:
+def _backward_steps(pulls: _Pulls, position: dict[Node, int]) -> list[Step]:
     """One step per input that needs a gradient, of every op that a cotangent reached."""
-    wanted = [
-        (node, y_bar, found, i, parent)
-        for node, y_bar, found in watch.pulls
+    passed = [
+        (node, y_bar, returned, i, parent)
+        for node, y_bar, returned in pulls.pulls
         for i, parent in enumerate(node.parents)
         if parent is not None and parent.requires_grad
     ]
-    paths = Counter(parent for *_, parent in wanted)
-    seen: Counter[Node] = Counter()
+    paths = Counter(parent for *_, parent in passed)
+    so_far: Counter[Node] = Counter()
     totals: dict[Node, Any] = {}
     steps = []
-    for node, y_bar, found, i, parent in wanted:
+    for node, y_bar, returned, i, parent in passed:
         before = totals.get(parent)
-        raw, bar, total = found.get(i, (None, None, before))
+        raw, x_bar, total = returned.get(i, (None, None, before))  # absent: a zero
         totals[parent] = total
-        seen[parent] += 1
+        so_far[parent] += 1
         steps.append(
-            Step("backward", place[node], i, place[parent], to_host(y_bar), _host(raw), _host(bar),
-                 _host(total), _host(before), seen[parent], paths[parent])
+            Step("backward", position[node], input=i, into=position[parent], y_bar=to_host(y_bar),
+                 raw=_host(raw), contribution=_host(x_bar), total=_host(total),
+                 before=_host(before), path=so_far[parent], paths=paths[parent])
         )  # fmt: skip
     return steps
 
 
 def _host(array: Any) -> Any:
+    """``array``, or the array of a tensor that a rule returned, on the host."""
     return None if array is None else to_host(getattr(array, "array", array))
 
 
 class _Scopes:
-    """Numbers scopes in the order in which they are met, outermost first."""
+    """Numbers scopes in the order of their first value, outer scopes before inner ones."""
 
     def __init__(self):
-        self.place: dict[Scope | None, int | None] = {None: None}
-        self.found: list[tuple[str, int | None]] = []
+        self.position: dict[Scope | None, int | None] = {None: None}
+        self.table: list[tuple[str, int | None]] = []
 
-    def of(self, scope: Scope | None) -> int | None:
-        unknown: list[Scope] = []
-        while scope is not None and scope not in self.place:
-            unknown.append(scope)
+    def position_of(self, scope: Scope | None) -> int | None:
+        new: list[Scope] = []
+        while scope is not None and scope not in self.position:
+            new.append(scope)
             scope = scope.parent
-        for inner in reversed(unknown):
-            self.place[inner] = len(self.found)
-            self.found.append((shown(inner.name), self.place[inner.parent]))
+        for inner in reversed(new):
+            self.position[inner] = len(self.table)
+            self.table.append((shown(inner.name), self.position[inner.parent]))
             scope = inner
-        return self.place[scope]
+        return self.position[scope]
 
 
-def _values(recorded: Recorded, place: dict[Node, int], scopes: _Scopes) -> list[Value]:
+def _values(recorded: Recorded, position: dict[Node, int], scopes: _Scopes) -> list[Value]:
     formulas = Formulas(recorded)
     return [
         Value(
@@ -225,9 +227,9 @@ def _values(recorded: Recorded, place: dict[Node, int], scopes: _Scopes) -> list
             requires_grad=node.requires_grad,
             op=node.op,
             params=node.params,
-            inputs=tuple(place.get(x, x) if isinstance(x, Node) else np.asarray(x)
+            inputs=tuple(position[x] if isinstance(x, Node) else np.asarray(x)
                          for x in recorded.operands[node]),
-            scope=scopes.of(node.scope),
+            scope=scopes.position_of(node.scope),
         )
         for node in recorded.order
     ]  # fmt: skip
