@@ -13,7 +13,7 @@ import numpy as np
 
 from minigrad.core.op import Op
 from minigrad.viz.badge import verdict_text
-from minigrad.viz.example import added, computed, pulled_back, summed_up
+from minigrad.viz.example import added, computed, pulled_back, unbroadcast
 from minigrad.viz.latex import pullback_of, subscript
 from minigrad.viz.record import unbroadcast_text
 from minigrad.viz.trace import Step, Trace, Value
@@ -269,7 +269,7 @@ def _unbroadcast(into: Value, step: Step) -> list[Block]:
         return [Line("note", f"cast to {step.contribution.dtype}")] if cast else []
     note = f"{into.name} was repeated to fit, so: {text.replace('->', '→')}"
     figure = Figure(f"contribution to {bar(into.name)}", step.contribution, "gradient")
-    numbers = summed_up(step.raw, step.contribution)
+    numbers = unbroadcast(step.raw, step.contribution)
     return [Line("note", note), Row(["∑", figure]), Line("numbers", numbers)]
 
 
