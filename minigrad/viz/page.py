@@ -20,7 +20,7 @@ from minigrad.viz.grid import Grid, grid
 from minigrad.viz.latex import marked, mathml, plain, warn_of_faults
 from minigrad.viz.record import checksum
 from minigrad.viz.skeleton import Layout, layouts, title
-from minigrad.viz.story import Figure, Formula, Line, Row, Story, about, overview, tell
+from minigrad.viz.story import Figure, Formula, Line, Row, Story, overview, shape_and_dtype, tell
 from minigrad.viz.trace import Trace, trace
 
 _HEIGHT = 760  # pixels of the frame in a notebook
@@ -195,7 +195,7 @@ class _View:
         key = checksum(figure.array)
         if key not in self._known:
             self._known[key] = len(self.grids)
-            self.grids.append({"s": about(figure.array), **_grid(grid(figure.array))})
+            self.grids.append({"s": shape_and_dtype(figure.array), **_grid(grid(figure.array))})
         return [figure.caption, self._known[key], figure.role]
 
 

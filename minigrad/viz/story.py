@@ -1,6 +1,6 @@
-"""What a step tells: a title, a sentence and blocks of formulas, numbers and arrays.
+"""The content of a step: a title, a sentence and blocks of formulas, numbers and arrays.
 
-The page and the terminal show the same blocks; what they say is decided here.
+The page and the terminal show the same blocks; their words are chosen here.
 """
 
 import re
@@ -19,13 +19,14 @@ from minigrad.viz.record import unbroadcast_text
 from minigrad.viz.trace import Step, Trace, Value
 
 _OPERANDS = 6  # arrays of one call that are shown
-_SHORT = {"condition": "c", "stride": "s", "padding": "p", "dilation": "d"}  # in formulas
+_LEGEND = 12  # characters of a parameter in a legend; a longer one is left out
+_LETTERS = {"condition": "c", "stride": "s", "padding": "p", "dilation": "d"}  # in formulas
 _INFIX = {"+", "-", "*", "/", "@", "**"}
 
 
 @dataclass(frozen=True)
 class Formula:
-    """A LaTeX formula and what its letters stand for here."""
+    """A LaTeX formula, and a legend: what its letters stand for in this step."""
 
     latex: str
     legend: str = ""
@@ -33,7 +34,7 @@ class Formula:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of text: numbers put into a formula, a remark, or what was found to be wrong."""
+    """A line of text: numbers put into a formula, a remark, or the verdict "wrong"."""
 
     kind: Literal["numbers", "note", "wrong"]
     text: str
@@ -41,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """An array under a caption; ``role`` is how the picture marks the value it belongs to."""
+    """An array with a caption; ``role`` decides the colour of its frame and of its card."""
 
     caption: str
     array: Any
@@ -60,7 +61,7 @@ Block = Formula | Line | Row
 
 @dataclass(frozen=True, eq=False)
 class Story:
-    """One step, or several that were stepped over at once."""
+    """What is told about one step, or about several that are stepped over at once."""
 
     kind: Literal["forward", "seed", "backward"]
     title: str
@@ -72,29 +73,29 @@ class Story:
 def tell(trace: Trace, i: int) -> Story:
     """The story of step ``i`` (from 0) of ``trace``."""
     step = trace.steps[i]
-    how = {"forward": _forward, "seed": _seed, "backward": _backward}[step.kind]
-    title, say, blocks = how(trace, step)
+    tell_kind = {"forward": _forward, "seed": _seed, "backward": _backward}[step.kind]
+    title, say, blocks = tell_kind(trace, step)
     where = trace.scope_path(trace.values[step.value].scope)
     return Story(step.kind, title, where, say, blocks)
 
 
 def overview(trace: Trace, steps: Iterable[int], title: str, members: set[int]) -> Story:
-    """The story of ``steps`` of one kind inside a folded scope, told from outside.
+    """The story of ``steps`` of one kind inside a folded scope, seen from outside.
 
     Args:
-        title: what the folded card is called.
+        trace: the steps and their values.
+        steps: positions in ``trace.steps``.
+        title: the title of the folded card.
         members: positions of the values that the card stands for.
     """
     chosen = [trace.steps[i] for i in steps]
-    first = chosen[0]
+    first, n = chosen[0], len(chosen)
     where = trace.scope_path(trace.values[first.value].scope)[:-1]
     if first.kind == "forward":
-        ops = len(chosen)
-        say = f"{ops} {'op' if ops == 1 else 'ops'} stepped over: {title}"
-        return Story("forward", title, where, say, _passed_forward(trace, chosen, members))
-    n = len(chosen)
+        say = f"{n} {'op' if n == 1 else 'ops'} stepped over: {title}"
+        return Story("forward", title, where, say, _forward_overview(trace, chosen, members))
     say = f"{n} backward {'step' if n == 1 else 'steps'} stepped over: {title}"
-    blocks = _passed_backward(trace, chosen, members)
+    blocks = _backward_overview(trace, chosen, members)
     return Story("backward", f"back through {title}", where, say, blocks)
 
 
@@ -113,20 +114,20 @@ def _forward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
 
 
 def _operands(trace: Trace, value: Value) -> list[Figure | str]:
-    """The operands as they stand in the call: with the operator between two, else commas."""
+    """The operands as in a formula: ``x - mean``, or the name of the op and commas."""
     symbol = value.op.symbol or value.op.name if value.op else ""
     infix = symbol in _INFIX and len(value.inputs) == 2
     items: list[Figure | str] = [] if infix else [symbol if symbol != "[]" else "index"]
     for i, x in enumerate(value.inputs[:_OPERANDS]):
         if i:
             items.append(symbol if infix else ",")
-        items.append(_figure(trace.values[x]) if isinstance(x, int) else _number(x))
+        items.append(_operand(trace.values[x]) if isinstance(x, int) else _number(x))
     if len(value.inputs) > _OPERANDS:
         items.append(f"… {len(value.inputs) - _OPERANDS} more")
     return items
 
 
-def _figure(value: Value) -> Figure:
+def _operand(value: Value) -> Figure:
     return Figure(value.name, value.array)
 
 
@@ -139,51 +140,52 @@ def _number(x: Any) -> str:
 
 
 def legend(trace: Trace, value: Value, i: int | None = None) -> str:
-    """``x₁ = xc, x₂ = inv_std``: what the letters of the formula of an op stand for.
+    """``x₁ = xc, x₂ = inv_std``: what the letters in the formula of an op stand for.
 
-    Where an op takes any number of inputs, it is input ``i`` (from 0) that is told.
+    For an op with any number of inputs: what input ``i`` (from 0) is, the one that a step passes.
     """
     if value.op is None or value.op.arity is None:
         return "" if i is None else f"xᵢ = {trace.values[value.inputs[i]].name}, i = {i + 1}"
     pairs = [(_result_letter(value.op), value.name)]
     for letter, x in zip(letters(value.op), value.inputs, strict=False):
         pairs.append((letter, trace.values[x].name if isinstance(x, int) else _number(x)))
-    words = {**_defaults(value.op), **value.params}
-    pairs += [(_letter(value.op, k), _word(word)) for k, word in words.items() if _is_short(word)]
+    for name, param in {**_defaults(value.op), **value.params}.items():
+        if text := _param_text(param):
+            pairs.append((_letter(value.op, name), text))
     return ", ".join(f"{subscript(letter)} = {name}" for letter, name in pairs if letter != name)
 
 
 def _defaults(op: Op) -> dict[str, Any]:
-    """The parameters that the formulas of ``op`` name, as they are where none were given."""
+    """The parameters that the formulas of ``op`` mention, with their defaults."""
     declared, latex = op.__signature__.parameters, f"{op.formula} {op.pullback}"
     named = [key for key in op.words if _letter(op, key) != key or re.search(rf"\b{key}\b", latex)]
     return {key: declared[key].default for key in named}
 
 
 def letters(op: Op) -> list[str]:
-    """What the formula of ``op`` calls its inputs: x1, x2; or A, B where it writes matrices."""
+    """The letters for the inputs in the formula of ``op``: x1, x2; A, B where they are matrices."""
     return [_letter(op, name) for name in op.__signature__.parameters if name not in op.words]
 
 
 def _letter(op: Op, name: str) -> str:
-    """What the formula of ``op`` writes for an input, or a parameter, of this name."""
-    short = name.upper() if len(name) == 1 else _SHORT.get(name, name)
-    return short if _occurs(short, op.formula) else name
+    """The letter for the input or parameter ``name`` in the formula of ``op``; else the name."""
+    letter = name.upper() if len(name) == 1 else _LETTERS.get(name, name)
+    return letter if _occurs(letter, op.formula) else name
 
 
 def _result_letter(op: Op) -> str:
     return "Y" if _occurs("Y", op.formula) else "y"
 
 
-def _is_short(word: Any) -> bool:
-    return word is not None and word is not False and len(_word(word)) <= 12
-
-
-def _word(word: Any) -> str:
-    if isinstance(word, float):
-        return f"{word:g}"
-    simple = isinstance(word, bool | int | tuple) and not hasattr(word, "shape")
-    return str(word) if simple else " " * 99
+def _param_text(param: Any) -> str:
+    """A parameter in a legend; "" for None, False, arrays and what is long."""
+    if isinstance(param, float):
+        text = f"{param:g}"
+    elif isinstance(param, bool | int | tuple) and param is not False:
+        text = "" if hasattr(param, "shape") else str(param)
+    else:
+        return ""
+    return text if len(text) <= _LEGEND else ""
 
 
 # --- backward ------------------------------------------------------------------------------------
@@ -199,70 +201,74 @@ def _seed(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
 
 
 def _backward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
-    value, into = trace.values[step.value], trace.values[step.into or 0]
+    assert step.into is not None and step.input is not None
+    value, into = trace.values[step.value], trace.values[step.into]
     assert value.op is not None
-    rule = pullback_of(value.op, step.input or 0)
+    rule = pullback_of(value.op, step.input)
     title = f"{into.name} ← {value.call}"
-    letters_are = legend(trace, value, step.input)
-    blocks: list[Block] = [Formula(rule, letters_are), *_proven(trace, step)]
+    formula = Formula(rule, legend(trace, value, step.input))
+    blocks: list[Block] = [formula, *_verdicts(trace, step)]
     if step.raw is None:
         blocks.append(Line("note", "The rule says that this contribution is 0: nothing is added."))
-        return title, f"{_path(step)} {into.name}: nothing", blocks
-    used = _used(trace, value, rule, step.input or 0)
+        return title, f"{_which_contribution(step)} {into.name}: nothing", blocks
+    used = _used(trace, value, rule, step.input)
     arriving = _arriving(value, used, step)
     arrays = [(letter, x.array if isinstance(x, Value) else np.asarray(x)) for letter, x in used]
     numbers = pulled_back(value, step, arrays)
     blocks += [Line("numbers", numbers)] if numbers else []
-    blocks.append(Row([*arriving, "→", _raw(into, step)]))
+    blocks.append(Row([*arriving, "→", _returned(into, step)]))
     blocks += _unbroadcast(into, step)
     blocks += _running_sum(into, step)
-    return title, f"{_path(step)} {into.name}, through {value.call}", blocks
+    return title, f"{_which_contribution(step)} {into.name}, through {value.call}", blocks
 
 
-def _proven(trace: Trace, step: Step) -> list[Block]:
+def _verdicts(trace: Trace, step: Step) -> list[Block]:
     """The verdict on the rule, and on the gradient of a leaf that is complete after this step."""
-    found = [("this rule", trace.verdicts.get(step.value))]
+    named = [("this rule", trace.verdicts.get(step.value))]
     if step.into is not None and step.path == step.paths and trace.values[step.into].op is None:
-        found.append((bar(trace.values[step.into].name), trace.verdicts.get(step.into)))
+        named.append((bar(trace.values[step.into].name), trace.verdicts.get(step.into)))
     return [Line("wrong" if verdict[0] is False else "note", f"{name}: {verdict_text(*verdict)}")
-            for name, verdict in found if verdict is not None]  # fmt: skip
+            for name, verdict in named if verdict is not None]  # fmt: skip
 
 
 def _arriving(value: Value, used: list[tuple[str, Any]], step: Step) -> list[Figure | str]:
     """The cotangent that arrives, then the values that the rule uses."""
     items: list[Figure | str] = [Figure(f"{bar(value.name)} arrives", step.y_bar, "arriving")]
     for x in dict.fromkeys(x for _, x in used if isinstance(x, Value)):
-        items += [",", _figure(x)]
+        items += [",", _operand(x)]
     return items
 
 
 def _used(trace: Trace, value: Value, rule: str, i: int) -> list[tuple[str, Any]]:
-    """The letters on the right-hand side of ``rule``, without bars, and the values and numbers
-    they mean.
+    """The letters without a bar on the right-hand side of ``rule``, with their values or numbers.
 
-    ``j`` are the inputs but ``i``, of an op that takes any number.
+    For an op with any number of inputs the letter ``j`` means every input but ``i``.
     """
     assert value.op is not None
     right = re.sub(r"\\bar\s*[a-zA-Z]", " ", rule.partition("=")[2])
-    names = ["j" if k != i else "" for k in range(len(value.inputs))]
-    names = names if value.op.arity is None else letters(value.op)
+    if value.op.arity is None:
+        names = ["j" if j != i else "" for j in range(len(value.inputs))]
+    else:
+        names = letters(value.op)
     inputs = [trace.values[x] if isinstance(x, int) else x for x in value.inputs]
     pairs = [(_result_letter(value.op), value), *zip(names, inputs, strict=False)]
     return [(letter, x) for letter, x in pairs if letter and _occurs(letter, right)]
 
 
 def _occurs(letter: str, latex: str) -> bool:
-    spelled = re.sub(r"(\d+)$", r"_\1", letter)
-    return re.search(rf"(?<![a-zA-Z\\]){spelled}(?![a-zA-Z0-9])", latex) is not None
+    """Whether a letter such as ``x1`` occurs in a formula, written ``x_1``."""
+    written = re.sub(r"(\d+)$", r"_\1", letter)
+    return re.search(rf"(?<![a-zA-Z\\]){written}(?![a-zA-Z0-9])", latex) is not None
 
 
-def _raw(into: Value, step: Step) -> Figure:
+def _returned(into: Value, step: Step) -> Figure:
     whole = step.raw.shape == step.contribution.shape
     caption = f"contribution to {bar(into.name)}" if whole else "what the rule returns"
     return Figure(caption, step.raw, "gradient" if whole else "operand")
 
 
 def _unbroadcast(into: Value, step: Step) -> list[Block]:
+    """The sum over the axes of broadcasting; or a note on a cast, if only the dtype changed."""
     text = unbroadcast_text(step.raw, step.contribution)
     if not text:
         cast = step.raw.dtype != step.contribution.dtype
@@ -291,69 +297,66 @@ def _running_sum(into: Value, step: Step) -> list[Block]:
     return [Line("note", count), row, *([Line("numbers", numbers)] if numbers else [])]
 
 
-def _path(step: Step) -> str:
+def _which_contribution(step: Step) -> str:
     if step.paths == 1:
         return "the only contribution to"
     return f"contribution {step.path} of {step.paths} to"
 
 
 def bar(name: str) -> str:
-    """``xc_bar``: how the cotangent of a value is written."""
-    return f"{_closed(name)}_bar"
+    """The name of a cotangent: ``xc_bar``, ``(x * x)_bar``."""
+    return f"{name}_bar" if re.fullmatch(r"\w+", name) else f"({name})_bar"
 
 
-def _closed(name: str) -> str:
-    return name if re.fullmatch(r"\w+", name) else f"({name})"
-
-
-def about(array: Any) -> str:
-    """The shape of ``array``, and its dtype where it is not the usual one."""
+def shape_and_dtype(array: Any) -> str:
+    """The shape of ``array``, and its dtype unless that is float64."""
     dtype = "" if array.dtype == np.float64 else f" {array.dtype}"
     return f"{tuple(array.shape)}{dtype}"
 
 
-# --- what is stepped over ------------------------------------------------------------------------
+# --- several steps at once -----------------------------------------------------------------------
 
 
-def _passed_forward(trace: Trace, steps: list[Step], members: set[int]) -> list[Block]:
+def _forward_overview(trace: Trace, steps: list[Step], members: set[int]) -> list[Block]:
     inside = [trace.values[step.value] for step in steps]
-    given = dict.fromkeys(x for value in inside for x in value.inputs
-                          if isinstance(x, int) and x not in members)  # fmt: skip
-    made = _leaving(trace, [step.value for step in steps], members)
-    left = [_figure(trace.values[x]) for x in list(given)[:_OPERANDS]]
-    right = [_result(trace.values[x]) for x in made[:_OPERANDS]]
-    return [Row([*_separated(left), "→", *_separated(right)])]
+    operands = dict.fromkeys(x for value in inside for x in value.inputs
+                             if isinstance(x, int) and x not in members)  # fmt: skip
+    results = _used_outside(trace, [step.value for step in steps], members)
+    left = [_operand(trace.values[x]) for x in list(operands)[:_OPERANDS]]
+    right = [_result(trace.values[x]) for x in results[:_OPERANDS]]
+    return [Row([*_with_commas(left), "→", *_with_commas(right)])]
 
 
-def _passed_backward(trace: Trace, steps: list[Step], members: set[int]) -> list[Block]:
+def _backward_overview(trace: Trace, steps: list[Step], members: set[int]) -> list[Block]:
     arriving, reached = {}, {}
-    added = Counter(step.into for step in steps)
-    leaving = set(_leaving(trace, [step.value for step in steps], members))
+    contributions = Counter(step.into for step in steps)
+    results = set(_used_outside(trace, [step.value for step in steps], members))
     for step in steps:
-        if step.value in leaving:
+        if step.value in results:
             arriving[step.value] = step.y_bar
         if step.into not in members and step.total is not None:
             reached[step.into] = step
-    left = [Figure(f"{bar(trace.values[i].name)} arrives", a, "arriving")
-            for i, a in list(arriving.items())[:_OPERANDS]]  # fmt: skip
-    right = [Figure(_progress(trace.values[i], step, added[i]), step.total, "gradient")
+    left = [Figure(f"{bar(trace.values[i].name)} arrives", y_bar, "arriving")
+            for i, y_bar in list(arriving.items())[:_OPERANDS]]  # fmt: skip
+    right = [Figure(_progress(trace.values[i], step, contributions[i]), step.total, "gradient")
              for i, step in list(reached.items())[:_OPERANDS]]  # fmt: skip
-    return [Row([*_separated(left), "→", *_separated(right)])]
+    return [Row([*_with_commas(left), "→", *_with_commas(right)])]
 
 
-def _progress(value: Value, step: Step, added: int) -> str:
-    """A cotangent that only some of its paths, or some others before, make up says so."""
-    return bar(value.name) + f", sum of {step.path} of {step.paths} paths" * (added < step.paths)
+def _progress(value: Value, step: Step, contributions: int) -> str:
+    """``x_bar``, and the state of its running sum unless these steps make all contributions."""
+    state = f", sum of {step.path} of {step.paths} paths" * (contributions < step.paths)
+    return bar(value.name) + state
 
 
-def _leaving(trace: Trace, places: list[int], members: set[int]) -> list[int]:
-    """Which of the values at ``places`` something outside ``members`` uses."""
+def _used_outside(trace: Trace, positions: list[int], members: set[int]) -> list[int]:
+    """The values at ``positions`` that are used outside ``members``, or are the result."""
     used = {x for i, value in enumerate(trace.values) if i not in members for x in value.inputs
             if isinstance(x, int)} | {len(trace.values) - 1}  # fmt: skip
-    return [i for i in places if i in used]
+    return [i for i in positions if i in used]
 
 
-def _separated(figures: list[Figure]) -> list[Figure | str]:
+def _with_commas(figures: list[Figure]) -> list[Figure | str]:
     items: list[Figure | str] = []
     for figure in figures:
         items += [",", figure] if items else [figure]

@@ -12,7 +12,7 @@ from minigrad.viz.badge import Verdicts
 from minigrad.viz.grid import grid
 from minigrad.viz.keys import Keys
 from minigrad.viz.latex import marked, plain, warn_of_faults
-from minigrad.viz.story import Figure, Formula, Row, Story, about, tell
+from minigrad.viz.story import Figure, Formula, Row, Story, shape_and_dtype, tell
 from minigrad.viz.trace import Trace, trace
 
 _WIDTH = 96  # columns that figures side by side may take, where a terminal does not say
@@ -133,7 +133,7 @@ def _joined(columns: list[list[str]]) -> Iterator[str]:
 def _figure(figure: Figure) -> list[str]:
     """The caption, the statistics if any, and the numbers in columns."""
     numbers = grid(figure.array)
-    text = [f"{figure.caption} {about(figure.array)}"]
+    text = [f"{figure.caption} {shape_and_dtype(figure.array)}"]
     if numbers.facts or numbers.note:
         facts = [numbers.note, *(f"{name} {number}" for name, number in numbers.facts)]
         text.append("  ".join(filter(None, facts)))
