@@ -167,20 +167,16 @@ class _Writer:
         return [f"  label=<{_captioned(*notes)}>;"] if notes else []
 
     def _body(self) -> list[str]:
-        """Cards and clusters; a stack instead of recursion, as scopes may nest deep."""
-        lines, stack = [], [(self.visible.top, 0, False)]
-        while stack:
-            cluster, depth, closing = stack.pop()
+        """The cards, with their clusters around them."""
+        lines = []
+        for cluster, depth, ends in self.visible.top.walk():
             indent = "  " * depth
-            if closing:
-                lines.append(indent + "}")
+            if ends:
+                lines += [indent + "}"] if depth else []
                 continue
-            if cluster.scope is not None:
-                lines += _opening(cluster, indent, depth)
-                stack.append((cluster, depth, True))
+            lines += _opening(cluster, indent, depth) if depth else []
             for card in cluster.cards:
                 lines.append(f"{indent}  {card.id} [label=<{self._card(card)}>];")
-            stack += [(inner, depth + 1, False) for inner in reversed(cluster.clusters)]
         return lines
 
     def _card(self, card: Card) -> str:

@@ -12,7 +12,7 @@ because graphs may be deep.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from typing import Any, Literal
@@ -131,6 +131,16 @@ class Cluster:
     clusters: "list[Cluster]" = field(default_factory=list)
     ops: int = 0  # op calls in it and in the clusters inside
 
+    def walk(self) -> "Iterator[tuple[Cluster, int, bool]]":
+        """(cluster, depth, whether it ends): twice for this cluster and for each one inside."""
+        stack: list[tuple[Cluster, int, bool]] = [(self, 0, False)]
+        while stack:
+            cluster, depth, ends = stack.pop()
+            yield cluster, depth, ends
+            if not ends:
+                stack.append((cluster, depth, True))
+                stack += [(inner, depth + 1, False) for inner in reversed(cluster.clusters)]
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -184,11 +194,8 @@ class Picture:
             return []
         outermost: dict[Card, Cluster] = {}
         for top in self.top.clusters:
-            stack = [top]
-            while stack:
-                cluster = stack.pop()
+            for cluster, _, _ in top.walk():
                 outermost |= dict.fromkeys(cluster.cards, top)
-                stack += cluster.clusters
 
         def weight(edge: Edge) -> int:
             if edge.tail.kind == "leaf":

@@ -1,6 +1,6 @@
-"""The picture behind the stepper: small cards without numbers, laid out once per level of folding.
+"""The pictures of the stepper: small cards without numbers, laid out once per level of folding.
 
-The renderer decides where everything stands; ``embed`` makes what comes back fit for a page.
+A renderer places the cards; ``embed`` makes its SVG fit for the page.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -14,49 +14,42 @@ from minigrad.viz.graph import Card, Cluster, Picture, Recorded, picture
 from minigrad.viz.render import render
 
 _TITLE = 34  # characters in a line of a title
-_LEVELS = 5  # pictures of one graph
+_LEVELS = 5  # pictures of one graph, at most
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """One picture: what is visible at this level of folding, and its drawing."""
+    """One level of folding: the part of the graph that is visible, and its drawing."""
 
     visible: Picture
     svg: str
 
 
 def layouts(recorded: Recorded, formulas: Formulas) -> list[Layout]:
-    """The pictures of ``recorded``, from all open to all folded, without repetitions.
+    """The pictures of ``recorded``, from all scopes open to all folded, each different.
 
     Raises:
         RenderError: there is no renderer, or it failed.
     """
     pictures = _levels(recorded)
-    with ThreadPoolExecutor(2) as pool:  # each waits for a process of its own
-        texts = [skeleton(visible, formulas) for visible in pictures]
+    texts = [skeleton(visible, formulas) for visible in pictures]
+    with ThreadPoolExecutor(2) as pool:  # a thread only waits for its renderer's process
         drawn = list(pool.map(lambda text: render(text, "svg").decode(), texts))
     return [Layout(v, embedded(svg)) for v, svg in zip(pictures, drawn, strict=True)]
 
 
 def _levels(recorded: Recorded) -> list[Picture]:
     full = picture(recorded)
-    found = [full]
-    for depth in reversed(range(_depth(full))):
-        coarse = picture(recorded, depth)
-        if len(coarse.cards) < len(found[-1].cards):
-            found.append(coarse)
-    return found if len(found) <= _LEVELS else [*found[: _LEVELS - 1], found[-1]]
-
-
-def _depth(visible: Picture) -> int:
-    depth, level = 0, visible.top.clusters
-    while level:
-        depth, level = depth + 1, [inner for cluster in level for inner in cluster.clusters]
-    return depth
+    pictures = [full]
+    for depth in reversed(range(max(depth for _, depth, _ in full.top.walk()))):
+        folded = picture(recorded, depth)
+        if len(folded.cards) < len(pictures[-1].cards):
+            pictures.append(folded)
+    return pictures if len(pictures) <= _LEVELS else [*pictures[: _LEVELS - 1], pictures[-1]]
 
 
 def skeleton(visible: Picture, formulas: Formulas) -> str:
-    """The DOT text of a picture of small cards; ids tell cards, edges and clusters apart."""
+    """The DOT text of a picture of small cards; cards and edges have ids with their numbers."""
     routing = "splines=line outputorder=edgesfirst" if visible.tangled() else ""
     weights = visible.weights()
     routing += " newrank=true" * bool(weights)
@@ -74,22 +67,18 @@ def skeleton(visible: Picture, formulas: Formulas) -> str:
 
 
 def _body(top: Cluster, formulas: Formulas) -> list[str]:
-    """Cards and clusters; a stack instead of recursion, as scopes may nest deep."""
+    """The cards, with their clusters around them."""
     lines: list[str] = []
-    stack: list[tuple[Cluster, bool]] = [(top, False)]
-    while stack:
-        cluster, closing = stack.pop()
-        if closing:
-            lines.append("}")
+    for cluster, _, ends in top.walk():
+        if ends:
+            lines += ["}"] if cluster.scope else []
             continue
         if cluster.scope is not None:
             name = escaped(shown(cluster.scope.name))
             lines.append(f'subgraph {cluster.id} {{ graph [label=<<B>{name}</B>> labeljust=l '
                          'style="rounded,filled" fillcolor="#eeeeee" margin=5];')  # fmt: skip
-            stack.append((cluster, True))
         for card in cluster.cards:
             lines.append(f'  {card.id} [id="{card.id}" label=<{_card(card, formulas)}>];')
-        stack += [(inner, False) for inner in reversed(cluster.clusters)]
     return lines
 
 
@@ -104,7 +93,7 @@ def _card(card: Card, formulas: Formulas) -> str:
 
 
 def title(card: Card, formulas: Formulas) -> str:
-    """What a card is called: a formula, or a folded scope as if it were one call."""
+    """The title of a card: a formula, or a folded scope as if it were one call."""
     if card.kind == "gap":
         return gap_lines(card)[0]
     if card.kind in ("scope", "leaves"):
@@ -125,5 +114,6 @@ def _about(card: Card) -> str:
     shape = str(tuple(card.outputs[0].value.shape)) if card.outputs else ""
     if card.kind == "scope":
         return f"{card.ops:,} {'op' if card.ops == 1 else 'ops'} → {shape}"
-    leaf = " leaf" if card.outputs[0].requires_grad else " constant"
-    return shape + ("" if card.kind == "op" else leaf)
+    if card.kind == "op":
+        return shape
+    return f"{shape} {'leaf' if card.outputs[0].requires_grad else 'constant'}"
