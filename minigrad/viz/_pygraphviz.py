@@ -1,6 +1,6 @@
 """Lay out the DOT text on stdin and write the picture to stdout; the argument is the format.
 
-Run as a program, because a layout that crashes ends the process it runs in.
+Run in a process of its own, because a layout that crashes would end the caller's.
 """
 
 import sys

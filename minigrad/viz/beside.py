@@ -1,4 +1,4 @@
-"""The derivative that a sweep derives, and the one written by hand: two graphs for one picture."""
+"""A cotangent as the sweep derives it and as written by hand: two graphs for one picture."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -28,20 +28,20 @@ def beside(
 ) -> list[Tensor]:
     """Record the cotangent of one input twice: by a sweep through ``f``, and in closed form.
 
-    Draw both with ``draw(beside(...), path)``: each stands in a cluster that counts its ops.
+    Draw both with ``draw(beside(...), path)``: each is in a cluster with its number of ops.
 
     Args:
-        f: tensors -> Tensor, as ``minigrad.batch_norm``.
-        closed_form: ``(xp, y_bar, *inputs, **params)`` -> a tuple of cotangents, as
-            ``minigrad.analytic.batch_norm_vjp``; it must take minigrad's ops for ``xp``.
-        inputs: one array each.
-        argnum: the input whose cotangent is meant.
-        names: of the inputs.
-        seed: the cotangent of the result; None takes numbers from -1 to 1.
-        **params: for both functions.
+        f: tensors -> Tensor, such as ``minigrad.batch_norm``.
+        closed_form: ``(xp, y_bar, *inputs, **params)`` -> a tuple of cotangents, such as
+            ``minigrad.analytic.batch_norm_vjp``; it must work with minigrad's ops as ``xp``.
+        inputs: one array per input.
+        argnum: the position of the input whose cotangent is recorded.
+        names: the names of the inputs; None calls them x1, x2 ...
+        seed: the cotangent of the result; None takes evenly spaced numbers from -1 to 1.
+        **params: parameters of both functions.
 
     Returns:
-        The two cotangents.
+        The two cotangents: the derived one, then the one written by hand.
 
     >>> both = mg.viz.beside(mg.square, lambda xp, y_bar, x: (2 * x * y_bar,), [3.0])
     >>> [x_bar.item() for x_bar in both]
@@ -55,7 +55,7 @@ def beside(
         raise UsageError(
             facts("beside: argnum", expected=f"the position of one of {n} inputs", got=argnum)
         )
-    xs = [tensor(x, requires_grad=True, name=n) for x, n in zip(inputs, names, strict=True)]
+    xs = [tensor(x, requires_grad=True, name=name) for x, name in zip(inputs, names, strict=True)]
     with setting(recording=True):
         with scope(DERIVED):
             y = f(*xs, **params)
@@ -65,9 +65,9 @@ def beside(
             derived = backward_sweep(root, y_bar, [x.node], record=True)[x.node]
         with scope(BY_HAND):
             bars = closed_form(ops, y_bar, *xs, **params)
-    is_one_each = isinstance(bars, tuple) and len(bars) == n
-    by_hand = bars[argnum] if is_one_each else bars
-    if not is_one_each or not isinstance(by_hand, Tensor):
+    one_each = isinstance(bars, tuple) and len(bars) == n
+    by_hand = bars[argnum] if one_each else bars
+    if not one_each or not isinstance(by_hand, Tensor):
         expected = f"a tuple of {n} tensors, one per input"
         raise DTypeError(facts("beside: closed form", expected=expected, got=describe(by_hand)))
     if derived is None or derived.shape != by_hand.shape:

@@ -28,36 +28,38 @@ _WINDOWS = {"M": "right", "K": "left", "G": "home", "O": "end"}
 
 
 class Keys:
-    """An iterator over the names of pressed keys; inside ``with`` the terminal sends each at once.
+    """A ``with`` block in which a terminal sends each key at once; an iterator over their names.
 
     Args:
-        stream: a terminal that is read from.
+        stream: a terminal to read from.
     """
 
     def __init__(self, stream: Any):
         self.stream = stream
-        self.before: Any = None
+        self._settings: Any = None  # of the terminal before
 
     def __enter__(self) -> Iterator[str]:
         if termios is None:
             return _windows()
         descriptor = self.stream.fileno()
-        self.before = termios.tcgetattr(descriptor)
+        self._settings = termios.tcgetattr(descriptor)
         tty.setcbreak(descriptor)
         return _posix(descriptor)
 
     def __exit__(self, *exception: Any) -> None:
-        if self.before is not None and termios is not None:
-            termios.tcsetattr(self.stream.fileno(), termios.TCSADRAIN, self.before)
+        if self._settings is not None and termios is not None:
+            termios.tcsetattr(self.stream.fileno(), termios.TCSADRAIN, self._settings)
 
 
 def _posix(descriptor: int) -> Iterator[str]:
-    while sent := os.read(descriptor, 16):  # the bytes of one key, or of some pressed in haste
+    while sent := os.read(descriptor, 16):  # the bytes of a key, or of several pressed quickly
         for key in _KEY.finditer(sent.decode(errors="replace")):
             yield _POSIX.get(key[0], key[0])
 
 
 def _windows() -> Iterator[str]:
-    while key := msvcrt.getwch():
-        special = key in "\0\xe0"  # the first half of a key that is no character
-        yield str(_WINDOWS.get(msvcrt.getwch(), "") if special else _POSIX.get(key, key))
+    while key := str(msvcrt.getwch()):
+        if key in "\0\xe0":  # an arrow or function key: its code follows
+            yield _WINDOWS.get(str(msvcrt.getwch()), "")
+        else:
+            yield _POSIX.get(key, key)

@@ -1,4 +1,4 @@
-"""DOT text to SVG, PNG and PDF, with whatever Graphviz this machine has."""
+"""DOT text to SVG, PNG or PDF, by the Graphviz that is installed: ``dot`` or pygraphviz."""
 
 import importlib.util
 import logging
@@ -27,7 +27,7 @@ REMEDY = (
 )
 _CLUSTER = re.compile(r'(<g id="\S+" class="cluster">.*?)((?:<text[^\n]*\n)+)</g>', re.DOTALL)
 _TEXT = re.compile(r'<text.*? x="(\S+)" y="(\S+)".*?>(.*)</text>')
-_LETTER = 6.5  # points, of the small print behind a title
+_LETTER = 6.5  # points: the width of a letter in the small print after a title
 
 
 class Picture:
@@ -54,21 +54,21 @@ def draw(
 ) -> Any:
     """Draw the graph that computed ``y`` into the file ``path``.
 
-    In a notebook leave ``path`` out and the cell shows the drawing.
+    In a notebook, leave ``path`` out: the cell shows the drawing.
 
     Args:
         y: a result, or several, whose graph was recorded.
-        path: its suffix chooses the format: .svg, .png, .pdf or .dot; None returns the picture
-            instead.
+        path: a file whose suffix chooses the format: .svg, .png, .pdf or .dot. None returns the
+            picture instead.
         depth, values, grads, verdicts: as in ``to_dot``.
 
     Returns:
         ``path``, or a ``Picture``.
 
     Raises:
-        UsageError: another suffix.
-        RenderError: no Graphviz here, or a layout that failed or took more than 20 s; the DOT text
-            is saved beside ``path``, and the error says where.
+        UsageError: ``path`` has another suffix.
+        RenderError: there is no Graphviz, or the layout failed or took more than 20 s. The DOT text
+            is then saved beside ``path``, and the error says where.
     """
     form = "" if path is None else _form_of(Path(path))
     text = to_dot(y, depth=depth, values=values, grads=grads, verdicts=verdicts)
@@ -98,22 +98,22 @@ def _form_of(path: Path) -> str:
 
 
 def render(dot: str, form: str) -> bytes:
-    """Lay out DOT text: by ``dot`` where it is on PATH, else by pygraphviz in a process of its own.
+    """Lay out DOT text: by ``dot`` if it is on PATH, else by pygraphviz in a process of its own.
 
     Args:
         dot: the DOT text.
         form: ``"svg"``, ``"png"`` or ``"pdf"``.
 
     Raises:
-        RenderError: neither is installed, or those that are failed or took longer than 20 s.
+        RenderError: neither is installed, every installed one failed, or one took more than 20 s.
     """
     failures = []
-    for name, found, run in _RENDERERS:
-        if not found():
+    for name, is_installed, run in _RENDERERS:
+        if not is_installed():
             continue
         try:
             picture = run(dot.encode(), form)
-            return _titled(picture) if form == "svg" else picture
+            return _titles_on_top(picture) if form == "svg" else picture
         except subprocess.TimeoutExpired:
             raise _too_slow(name) from None
         except (subprocess.SubprocessError, OSError) as error:
@@ -124,18 +124,18 @@ def render(dot: str, form: str) -> bytes:
 
 
 def renderers() -> list[str]:
-    """The names of those that draw here, in the order in which ``render`` tries them."""
-    return [name for name, found, run in _RENDERERS if found() and _draws(run)]
+    """The names of the renderers that work here, in the order in which ``render`` tries them."""
+    return [name for name, is_installed, run in _RENDERERS if is_installed() and _works(run)]
 
 
 def mimebundle(y: Box) -> dict[str, str]:
-    """What a notebook shows for ``y``: its text and, if a graph was recorded, the picture.
+    """The forms of ``y`` for a notebook: its text and, if a graph was recorded, the picture.
 
-    Never raises: without a renderer the text is all there is.
+    Never raises: without a renderer there is only the text.
     """
     try:
         bundle = {"text/plain": repr(y)}
-    except Exception as error:  # an array whose device is gone, say
+    except Exception as error:  # for example an array whose device is gone
         bundle = {"text/plain": f"<{type(y).__name__}: {type(error).__name__}>"}
     try:
         if y.node is not None and y.node.op is not None:
@@ -146,23 +146,27 @@ def mimebundle(y: Box) -> dict[str, str]:
 
 
 def _for_a_cell(dot: str) -> str:
-    svg = re.sub(r'\sid="[^"]*"', "", render(dot, "svg").decode())  # cells are of one page
+    svg = render(dot, "svg").decode()
+    svg = re.sub(r'\sid="[^"]*"', "", svg)  # ids would clash: all cells are on one page
     return svg[svg.index("<svg") :]
 
 
-def _titled(svg: bytes) -> bytes:
-    """The titles of frames above the lines that cross them, on patches of their frames' colours."""
+def _titles_on_top(svg: bytes) -> bytes:
+    """Move the titles of clusters to the end of an SVG, above the lines that cross them.
+
+    Each stands on a patch of the colour of its cluster.
+    """
     titles: list[str] = []
 
-    def lift(frame: re.Match) -> str:
-        (fill, *_), texts = re.findall('fill="(.*?)"', frame[1]), re.findall(_TEXT, frame[2])
+    def cut_title(cluster: re.Match) -> str:
+        (fill, *_), texts = re.findall('fill="(.*?)"', cluster[1]), re.findall(_TEXT, cluster[2])
         (left, y, _), (right, _, last) = texts[0], texts[-1]
         width = float(right) - float(left) + _LETTER * len(unescape(last))
         patch = f'<rect x="{left}" y="{float(y) - 12}" width="{width}" height="16" fill="{fill}"/>'
-        titles.append(f'<g class="cluster">\n{patch}\n{frame[2]}</g>\n')
-        return f"{frame[1]}</g>"
+        titles.append(f'<g class="cluster">\n{patch}\n{cluster[2]}</g>\n')
+        return f"{cluster[1]}</g>"
 
-    text = re.sub(_CLUSTER, lift, svg.decode())
+    text = re.sub(_CLUSTER, cut_title, svg.decode())
     return text.replace("</g>\n</svg>", f"{''.join(titles)}</g>\n</svg>").encode()
 
 
@@ -170,16 +174,18 @@ def _by_dot(dot: bytes, form: str) -> bytes:
     from graphviz.backend.dot_command import command
     from graphviz.backend.execute import run_check
 
-    words = command("dot", form)
-    done = run_check(words, input=dot, capture_output=True, quiet=True, timeout=TIME_LIMIT)
-    return done.stdout
+    arguments = command("dot", form)
+    process = run_check(arguments, input=dot, capture_output=True, quiet=True, timeout=TIME_LIMIT)
+    return process.stdout
 
 
 def _by_pygraphviz(dot: bytes, form: str) -> bytes:
     # -P keeps the modules beside the script off sys.path
-    words = [sys.executable, "-P", str(_pygraphviz.__file__), form]
-    done = subprocess.run(words, input=dot, capture_output=True, timeout=TIME_LIMIT, check=True)
-    return done.stdout
+    arguments = [sys.executable, "-P", str(_pygraphviz.__file__), form]
+    process = subprocess.run(
+        arguments, input=dot, capture_output=True, timeout=TIME_LIMIT, check=True
+    )
+    return process.stdout
 
 
 def _has_dot() -> bool:
@@ -190,14 +196,15 @@ def _has_pygraphviz() -> bool:
     return importlib.util.find_spec("pygraphviz") is not None
 
 
+# (name, whether it is installed, how to run it), in the order of preference
 _RENDERERS: list[tuple[str, Callable[[], bool], Callable[[bytes, str], bytes]]] = [
     ("dot", _has_dot, _by_dot),
     ("pygraphviz", _has_pygraphviz, _by_pygraphviz),
 ]
 
 
-def _draws(run: Callable[[bytes, str], bytes]) -> bool:
-    """Whether it draws: pygraphviz is of no use where the system has no libX11, say."""
+def _works(run: Callable[[bytes, str], bytes]) -> bool:
+    """Whether a renderer can draw: pygraphviz cannot on a system without libX11, for example."""
     try:
         return bool(run(b"digraph {a}", "svg"))
     except (subprocess.SubprocessError, OSError):
