@@ -1,4 +1,7 @@
-"""The stepper: a trace as one HTML file that needs nothing else."""
+"""The stepper: a trace as one HTML file that loads nothing else.
+
+Stories and pictures are made here; ``stepper.js`` only shows the ones of the current step.
+"""
 
 import hashlib
 import json
@@ -7,20 +10,22 @@ from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from minigrad import files
-from minigrad.core.node import Box
+from minigrad.core.node import Box, Node
 from minigrad.errors import UsageError, facts
 from minigrad.viz.badge import Verdicts
 from minigrad.viz.formula import Formulas
+from minigrad.viz.graph import Card
 from minigrad.viz.grid import Grid, grid
 from minigrad.viz.latex import marked, mathml, plain, warn_of_faults
 from minigrad.viz.record import checksum
 from minigrad.viz.skeleton import Layout, layouts, title
-from minigrad.viz.story import Figure, Formula, Line, Row, Story, overview, shape_and_dtype, tell
+from minigrad.viz.story import Block, Figure, Formula, Line, Story, overview, shape_and_dtype, tell
 from minigrad.viz.trace import Trace, trace
 
 _HEIGHT = 760  # pixels of the frame in a notebook
@@ -51,7 +56,7 @@ def step(
 ) -> Any:
     """Write a page that steps through computing ``y`` and pulling a cotangent back from it.
 
-    One file: no network, no other files. In a notebook leave ``path`` out and the cell shows it.
+    The page is one file and uses no network. In a notebook, leave ``path`` out: the cell shows it.
 
     Args:
         y: a result whose graph was recorded.
@@ -64,7 +69,7 @@ def step(
     Raises:
         UsageError: a path that does not end in .html. GraphError: nothing was recorded.
         SeedError: no seed for a ``y`` that is not a scalar.
-        Warning: the formula of an op is no LaTeX; the page shows it as it was written, marked.
+        Warning: the formula of an op is not valid LaTeX; the page shows its source, marked.
         RenderError: no Graphviz here to lay out the picture, or it took more than 20 s.
     """
     path = None if path is None else Path(path)
@@ -94,7 +99,7 @@ def page(trace: Trace) -> str:
         script=script,
         steps=len(trace),
         pictures="".join(f'<div class="picture">{layout.svg}</div>' for layout in drawn),
-        formulas="".join(f"<div>{_formula(latex)}</div>" for latex in view.formulas),
+        formulas="".join(f"<div>{_formula(latex)}</div>" for latex in view.latex),
         data=_inert(json.dumps(view.data, separators=(",", ":"))),
     )
 
@@ -108,28 +113,40 @@ def _hash(text: str) -> str:
 
 
 def _inert(text: str) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON ``text`` that cannot end the script element around it."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _formula(latex: str) -> str:
     wrong = marked(latex)
-    return (not wrong and mathml(latex)) or f"<span>{escape(wrong or plain(latex))}</span>"
+    if not wrong and (element := mathml(latex)):
+        return element
+    return f"<span>{escape(wrong or plain(latex))}</span>"
 
 
 class _View:
-    """What the script reads: stories, grids, formulas, and for each level who shows what when."""
+    """``data``: the JSON for ``stepper.js``, with keys of one letter where they repeat often.
+
+    steps: for each step its value and, if a cotangent passes, the value into which it goes.
+    seed: the step that seeds the sweep.
+    inputs: for each value the values that its op uses.
+    grids: the distinct arrays; see ``_figure`` and ``_grid``.
+    stories: kind (k), title (t), scopes (w), sentence (y) and blocks (b), for each step and unit.
+    levels: for each level of folding its picture; the card of each value; the marks of cards and
+        edges, see ``_Moments``; and the units, [first step, last step, story]: runs of steps inside
+        a folded card, which are stepped over at once.
+    """
 
     def __init__(self, trace: Trace, drawn: list[Layout], formulas: Formulas):
-        self.trace, self.names = trace, formulas
-        self.place = {node: i for i, node in enumerate(trace.nodes)}
-        self.formulas: dict[str, int] = {}
+        self.trace, self.formulas = trace, formulas
+        self.position = {node: i for i, node in enumerate(trace.nodes)}
+        self.latex: dict[str, int] = {}
         self.grids: list[dict] = []
-        self._known: dict[str, int] = {}
+        self._grid_of: dict[str, int] = {}
         self.stories = [self._story(tell(trace, i)) for i in range(len(trace))]
         self.moments = _Moments(trace)
         levels = [self._level(i, layout) for i, layout in enumerate(drawn)]
-        if levels[0]["units"]:  # a picture that folded by itself still has a step for every op
+        if levels[0]["units"]:  # even if the picture had to fold, there is a step for every op
             levels.insert(0, {**levels[0], "units": []})
         self.data = {
             "steps": [[s.value] if s.into is None else [s.value, s.into] for s in trace.steps],
@@ -142,65 +159,61 @@ class _View:
 
     def _level(self, picture: int, layout: Layout) -> dict[str, Any]:
         cards = layout.visible.cards
-        card_of = {self.place[node]: i for i, card in enumerate(cards) for node in card.members}
-        folded = {i for i, card in enumerate(cards) if card.kind in ("scope", "gap")}
+        card_of = {i: n for n, card in enumerate(cards) for i in self._positions(card.members)}
         return {
             "picture": picture,
             "cards": [card_of[i] for i in range(len(self.trace.values))],
-            "marks": [self.moments.of_card(self._places(card.members), self._places(card.outputs))
-                      for card in cards],
-            "edges": [self.moments.of_uses((self.place[node], i) for node, i in edge.uses)
+            "marks": [self.moments.of_card(self._positions(card.members),
+                                           self._positions(card.outputs)) for card in cards],
+            "edges": [self.moments.of_uses([(self.position[node], i) for node, i in edge.uses])
                       for edge in layout.visible.edges],
-            "units": [self._unit(run, cards[card]) for run, card in self._runs(card_of)
-                      if card in folded],
+            "units": [self._unit(run, cards[n]) for run, n in self._runs(card_of)
+                      if cards[n].kind in ("scope", "gap")],
         }  # fmt: skip
 
     def _runs(self, card_of: dict[int, int]) -> list[tuple[list[int], int]]:
-        """Steps of one kind that follow each other inside one card."""
-        runs: list[tuple[list[int], int]] = []
-        kind = ""
-        for i, s in enumerate(self.trace.steps):
-            card = card_of[s.value]
-            if runs and kind == s.kind != "seed" and runs[-1][1] == card:
-                runs[-1][0].append(i)
-            else:
-                runs.append(([i], card))
-            kind = s.kind
-        return [(run, card) for run, card in runs if self.trace.steps[run[0]].kind != "seed"]
+        """Runs of steps of one kind at one card, except the seed; each with that card."""
+        steps = self.trace.steps
+        runs = groupby(range(len(steps)), lambda i: (steps[i].kind, card_of[steps[i].value]))
+        return [(list(run), card) for (kind, card), run in runs if kind != "seed"]
 
-    def _unit(self, run: list[int], card: Any) -> list[int]:
-        members = set(self._places(card.members))
-        self.stories.append(
-            self._story(overview(self.trace, run, title(card, self.names), members))
-        )
+    def _unit(self, run: list[int], card: Card) -> list[int]:
+        members = set(self._positions(card.members))
+        story = overview(self.trace, run, title(card, self.formulas), members)
+        self.stories.append(self._story(story))
         return [run[0], run[-1], len(self.stories) - 1]
 
-    def _places(self, nodes: Iterable[Any]) -> list[int]:
-        return [self.place[node] for node in nodes]
+    def _positions(self, nodes: Iterable[Node]) -> list[int]:
+        return [self.position[node] for node in nodes]
 
     def _story(self, story: Story) -> dict[str, Any]:
         blocks = [self._block(block) for block in story.blocks]
         return {"k": story.kind, "t": story.title, "w": story.where, "y": story.say, "b": blocks}
 
-    def _block(self, block: Any) -> list[Any]:
+    def _block(self, block: Block) -> list[Any]:
         if isinstance(block, Formula):
-            n = self.formulas.setdefault(block.latex, len(self.formulas))
+            n = self.latex.setdefault(block.latex, len(self.latex))
             return ["f", n, block.legend] if block.legend else ["f", n]
         if isinstance(block, Line):
             return [{"numbers": "n", "note": "o", "wrong": "w"}[block.kind], block.text]
-        assert isinstance(block, Row)
         return ["r", [self._figure(x) if isinstance(x, Figure) else x for x in block.items]]
 
     def _figure(self, figure: Figure) -> list[Any]:
         key = checksum(figure.array)
-        if key not in self._known:
-            self._known[key] = len(self.grids)
+        if key not in self._grid_of:
+            self._grid_of[key] = len(self.grids)
             self.grids.append({"s": shape_and_dtype(figure.array), **_grid(grid(figure.array))})
-        return [figure.caption, self._known[key], figure.role]
+        return [figure.caption, self._grid_of[key], figure.role]
 
 
 class _Moments:
-    """When a value is computed, when cotangents reach it, and when its op pulls one back."""
+    """The steps at which values are computed and cotangents pass.
+
+    computed: per value the step that computes it; -1 for a leaf.
+    reached: per value the steps that seed its cotangent or add to it.
+    pulled: per value the steps in which the rule of its op runs.
+    passed: (value, input of its op) -> the step in which a cotangent passes that input.
+    """
 
     def __init__(self, trace: Trace):
         n = len(trace.values)
@@ -215,30 +228,36 @@ class _Moments:
             elif s.kind == "seed":
                 self.seed, self.root = i, s.value
                 self.reached[s.value].append(i)
-            else:
+            elif s.into is not None:
                 self.pulled[s.value].append(i)
-                self.reached[s.into or 0].append(i)
+                self.reached[s.into].append(i)
                 self.passed[s.value, s.input] = i
 
     def of_card(self, members: list[int], outputs: list[int]) -> dict[str, Any]:
-        pulled = sorted(i for place in members for i in self.pulled[place])
-        reached = sorted(i for place in outputs for i in self.reached[place])
+        """When the card is computed (d), passes a cotangent on first (b), and is reached (g).
+
+        ``o`` is the number of its outputs; ``s`` marks the card of the seed.
+        """
+        pulled = sorted(i for member in members for i in self.pulled[member])
         mark = {
-            "d": max(self.computed[place] for place in members),
+            "d": max(self.computed[member] for member in members),
             "b": pulled[0] if pulled else -1,
-            "g": reached,
+            "g": sorted(i for output in outputs for i in self.reached[output]),
             "o": len(outputs),
         }
         return {**mark, "s": 1} if self.root in outputs else mark
 
-    def of_uses(self, uses: Iterable[tuple[int, int]]) -> dict[str, list[int]]:
-        uses = list(uses)
+    def of_uses(self, uses: list[tuple[int, int]]) -> dict[str, list[int]]:
+        """The steps in which an edge is used forward (f) and passed on the way back (b)."""
         back = sorted(self.passed[use] for use in uses if use in self.passed)
-        return {"f": sorted({self.computed[place] for place, _ in uses}), "b": back}
+        return {"f": sorted({self.computed[value] for value, _ in uses}), "b": back}
 
 
 def _grid(numbers: Grid) -> dict[str, Any]:
-    """A grid as strings: the cells of a row, and a letter for the colour of each."""
+    """The texts (r) and colours (l) of the cells, a string per row; facts, note, more (f, n, m).
+
+    The letter of a colour is "x" for a number that is not finite, else "a" (-9) to "s" (9).
+    """
     return {
         "r": [" ".join(cell.text for cell in row) for row in numbers.rows],
         "l": ["".join("x" if cell.odd else chr(ord("j") + cell.level) for cell in row)

@@ -1,4 +1,4 @@
-"""The stepper in a terminal: one step per key. Without a terminal all steps are printed."""
+"""The stepper in a terminal: a key press moves a step. Without a terminal all steps are printed."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from minigrad.viz.latex import marked, plain, warn_of_faults
 from minigrad.viz.story import Figure, Formula, Row, Story, shape_and_dtype, tell
 from minigrad.viz.trace import Trace, trace
 
-_WIDTH = 96  # columns that figures side by side may take, where a terminal does not say
+_WIDTH = 96  # columns for figures side by side, where no terminal tells its width
 _INDENT = 2
 _CLEAR = "\x1b[2J\x1b[H"
 _COLORS = {"forward": "\x1b[1;34m", "seed": "\x1b[1;35m", "backward": "\x1b[1;33m"}
@@ -32,14 +32,14 @@ def walk(
 ) -> None:
     """Step through computing ``y`` and pulling a cotangent back from it, in the terminal.
 
-    Right, l, Space or Enter: on; Left or h: back; Home, End; b: to the seed; q or Esc: quit.
-    Where ``out`` or ``keys`` is no terminal all steps are printed at once, without colour.
+    Right, l, Space or Enter: next step; Left or h: back; Home, End; b: to the seed; q or Esc: quit.
+    If ``out`` or ``keys`` is not a terminal, all steps are printed at once, without colour.
 
     Args:
         y: a result whose graph was recorded.
         seed, verdicts: as in ``trace``.
         out: where to print; None means ``sys.stdout``.
-        keys: where keys come from; None means ``sys.stdin``.
+        keys: where to read keys; None means ``sys.stdin``.
     """
     steps = trace(y, seed, verdicts=verdicts)
     warn_of_faults(value.op for value in steps.values if value.op)
@@ -63,7 +63,7 @@ def lines(steps: Trace) -> Iterator[str]:
 def step_lines(
     steps: Trace, i: int, color: str = "", end: str = "", width: int = _WIDTH
 ) -> list[str]:
-    """Step ``i`` (from 0) as text; ``color`` and ``end`` go around its title."""
+    """Step ``i`` (from 0) as text, its title between the escape codes ``color`` and ``end``."""
     story = tell(steps, i)
     where = " › ".join([story.kind, *story.where])
     head = f"step {i + 1} of {len(steps)} · {where}"
@@ -87,10 +87,9 @@ def _interact(steps: Trace, out: TextIO, pressed: Iterator[str], colored: bool) 
 
 def _moves(steps: Trace) -> dict[str, Any]:
     seed = next(i for i, step in enumerate(steps.steps) if step.kind == "seed")
-    on, back = (lambda i: i + 1), (lambda i: i - 1)
     return {
-        **dict.fromkeys(("right", "l", " ", "enter"), on),
-        **dict.fromkeys(("left", "h"), back),
+        **dict.fromkeys(("right", "l", " ", "enter"), lambda i: i + 1),
+        **dict.fromkeys(("left", "h"), lambda i: i - 1),
         "home": lambda i: 0,
         "end": lambda i: len(steps) - 1,
         "b": lambda i: seed,
@@ -109,7 +108,7 @@ def _body(story: Story, width: int) -> Iterator[str]:
 
 
 def _beside(items: list[Figure | str], width: int) -> Iterator[str]:
-    """Figures and signs side by side, as many as fit into a line of ``width``."""
+    """Figures and signs side by side, as many in a line as fit into ``width`` columns."""
     line: list[list[str]] = []
     for item in items:
         column = _figure(item) if isinstance(item, Figure) else ["", item]
