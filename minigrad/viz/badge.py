@@ -76,7 +76,7 @@ def _foreign(node: Node) -> str:
     return f"{node.op.name if node.op else 'a leaf'} of another graph"
 
 
-def worst_of_ops(verdicts: Iterable[tuple[str, Verdict]]) -> Verdict | None:
+def worst_of(verdicts: Iterable[tuple[str, Verdict]]) -> Verdict | None:
     """One verdict on the ops of a card, from (name of an op, its verdict): wrong, then not run."""
     verdicts = list(verdicts)
     for worst in (False, None, True):

@@ -9,14 +9,7 @@ from typing import Any
 
 from minigrad.core.node import Box, Node
 from minigrad.errors import GraphError, UsageError, facts
-from minigrad.viz.badge import (
-    BADGES,
-    Verdict,
-    Verdicts,
-    verdict_text,
-    verdicts_by_node,
-    worst_of_ops,
-)
+from minigrad.viz.badge import BADGES, Verdict, Verdicts, verdict_text, verdicts_by_node, worst_of
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.gradient import CONSTANT, MISSING, Gradient, Swept, swept
 from minigrad.viz.graph import Card, Cluster, Edge, Picture, Recorded, picture, root_of
@@ -225,7 +218,7 @@ class _Writer:
             verdict = self.verdicts.get(card.outputs[0])
         else:
             ops = [node for node in card.members if node.op is not None and node in self.verdicts]
-            verdict = worst_of_ops((node.op.name, self.verdicts[node]) for node in ops)
+            verdict = worst_of((node.op.name, self.verdicts[node]) for node in ops)
         return [] if verdict is None else [_badge(*verdict)]
 
     def _numbers(self, node: Node, name: str, folded: bool) -> list[str]:
