@@ -1,8 +1,9 @@
 "use strict";
-// What is shown is a function of the step and of the level of folding, and of nothing else.
+// The page depends only on the current step and level of folding, not on how one got there.
+// page.py makes the data and says what its keys of one letter mean.
 (() => {
-  const steppers = (window.minigradSteppers ||= []); // all on this page, whoever brought them
-  const PLAY = 900; // milliseconds a step stands
+  const steppers = (window.minigradSteppers ||= []); // all on this page, each with its own script
+  const PLAY = 900; // milliseconds per step
 
   function make(tag, kind, text) {
     const element = document.createElement(tag);
@@ -14,8 +15,7 @@
   function cell(text, level) {
     const n = level.charCodeAt(0) - 106; // "j" is 0
     const kind = level === "x" ? "odd" : n && `${n > 0 ? "plus" : "minus"} w${Math.abs(n)}`;
-    const td = make("td", kind, text);
-    return td;
+    return make("td", kind, text);
   }
 
   function table(grid) {
@@ -61,7 +61,7 @@
     const formulas = [...find(".formulas").children];
     const [slider, output, dialog, pane] = ["input", "output", "dialog", ".graph"].map(find);
     const last = data.steps.length - 1;
-    const key = steppers.length ? `step${steppers.length + 1}` : "step";
+    const key = steppers.length ? `step${steppers.length + 1}` : "step"; // in the address
     let [step, level, timer, pending] = [0, 0, 0, 0];
 
     const parts = pictures.map((picture) => {
@@ -76,9 +76,9 @@
 
     // --- the view -------------------------------------------------------------------------------
 
-    function unit(i, at = level) {
-      const found = data.levels[at].units.find(([from, to]) => from <= i && i <= to);
-      return found || [i, i, i]; // from, to, story
+    function unit(i) {
+      // [first step, last step, story]: step i, or the steps inside a folded card around it
+      return data.levels[level].units.find(([from, to]) => from <= i && i <= to) || [i, i, i];
     }
 
     function block([kind, ...content]) {
@@ -98,18 +98,19 @@
       return row;
     }
 
-    function state(card, done) {
-      const arrived = card.g.filter((i) => i <= done).length;
+    function state(card, now) {
+      // what a card says of its gradient after step `now`
+      const arrived = card.g.filter((i) => i <= now).length;
       if (!card.g.length) return "no gradient";
-      if (card.s) return arrived ? "gradient: seed" : "gradient: none yet";
       if (!arrived) return "gradient: none yet";
+      if (card.s) return "gradient: seed";
       const [head, end] = card.g.length < 100 ? ["gradient: ", ""] : ["", " paths"]; // to fit
       if (arrived < card.g.length) return `${head}${arrived} of ${card.g.length}${end}`;
       return arrived === 1 || card.o > 1 ? "gradient: done" : `${head}sum of ${arrived}${end}`;
     }
 
     function roles(from, to) {
-      // which cards take part in the steps from .. to, and as what
+      // the cards that take part in the steps from .. to, each with its role
       const cards = data.levels[level].cards;
       const found = new Map();
       for (let i = from; i <= to; i++) {
@@ -196,7 +197,7 @@
     // --- moving ---------------------------------------------------------------------------------
 
     function go(i) {
-      step = Math.max(0, Math.min(last, i)); // inside a folded group any step shows all of it
+      step = Math.max(0, Math.min(last, i)); // any step inside a folded card shows the whole unit
       remember();
       show();
     }
@@ -207,18 +208,18 @@
     }
 
     function write() {
-      const words = new URLSearchParams(window.location.hash.slice(1));
-      words.set(key, step + 1);
+      const anchor = new URLSearchParams(window.location.hash.slice(1));
+      anchor.set(key, step + 1);
       try {
-        window.history.replaceState(null, "", `#${words}`);
+        window.history.replaceState(null, "", `#${anchor}`);
       } catch {
         // a page inside an iframe's srcdoc has no address of its own
       }
     }
 
     function recall() {
-      const asked = new URLSearchParams(window.location.hash.slice(1)).get(key);
-      return asked && /^\d+$/.test(asked) ? Number(asked) - 1 : 0;
+      const number = new URLSearchParams(window.location.hash.slice(1)).get(key);
+      return number && /^\d+$/.test(number) ? Number(number) - 1 : 0;
     }
 
     function pause() {
@@ -264,6 +265,7 @@
     }
 
     function visit(event) {
+      // a click on an edge or a card: go to the next of the steps that are about it
       const group = event.target.closest(".node, .edge");
       if (!group) return;
       pause();
@@ -283,7 +285,7 @@
     root.addEventListener("click", (event) => {
       const button = event.target.closest("[data-do]");
       if (!button) return;
-      if (event.detail) button.blur(); // by a pointer: Space plays from then on
+      if (event.detail) button.blur(); // after a click with a pointer, Space plays
       act(button.dataset.do);
     });
     pane.addEventListener("click", visit);
@@ -295,10 +297,10 @@
     const stepper = {
       press(event) {
         const name = keys[event.key];
-        const typed = event.ctrlKey || event.altKey || event.metaKey;
-        // a button that was reached by Tab is pressed by Space, as everywhere
-        const button = event.key === " " && event.target.matches("button:focus-visible");
-        if (!name || typed || button || (dialog.open && name !== "help")) return;
+        const modified = event.ctrlKey || event.altKey || event.metaKey;
+        // Space presses a button that was reached by Tab, as on any page
+        const onButton = event.key === " " && event.target.matches("button:focus-visible");
+        if (!name || modified || onButton || (dialog.open && name !== "help")) return;
         event.preventDefault();
         act(name);
       },
