@@ -111,7 +111,7 @@ class _Writer:
     def text(self) -> str:
         if self.visible.tangled():  # straight lines that run under the cards
             routing = "nslimit=1 splines=line outputorder=edgesfirst"
-        else:  # lines and their norms above the cards
+        else:  # cards first: none hides the norm beside a line
             routing = "nslimit=4 outputorder=nodesfirst"
         routing += " newrank=true" * bool(self.weights)
         roomy = len(self.visible.cards) <= _MANY and self.visible.span() <= _SPAN
@@ -262,7 +262,7 @@ def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
 
 
 def _edge(edge: Edge, row: int, weight: int, apart: bool) -> str:
-    """An edge; its tail is ``row`` rows higher than need be; ``apart`` from a dashed line."""
+    """An edge across ``row`` rows; ``apart``: with room for the dashed line beside it."""
     attributes = []
     if edge.count > 1:  # the card of a gap is small: many lines come close to each other there
         end = "tail" if edge.head.kind == "gap" else "head"
@@ -285,7 +285,7 @@ def _way_back(edge: Edge, norms: Mapping[tuple[Node, int], float], end: str) -> 
     if not passed:
         return []
     line = f'dir=back style=dashed color="{_BACK}" fontcolor="{_BACK}"'
-    if end:  # without a constraint of its own it stays with the edge
+    if end:  # without a constraint of its own, the layout keeps it at the edge
         line += " constraint=false"
     if len(edge.uses) == 1:
         line += f" {end}label=<{_chip(number(passed[0]))}>"

@@ -132,7 +132,7 @@ class Cluster:
     ops: int = 0  # op calls in it and in the clusters inside
 
     def walk(self) -> "Iterator[tuple[Cluster, int, bool]]":
-        """(cluster, depth, whether it ends): twice for this cluster and for each one inside."""
+        """(cluster, depth, ends): first False where a cluster begins, then True where it ends."""
         stack: list[tuple[Cluster, int, bool]] = [(self, 0, False)]
         while stack:
             cluster, depth, ends = stack.pop()

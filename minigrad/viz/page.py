@@ -187,8 +187,8 @@ class _View:
         return [self.position[node] for node in nodes]
 
     def _story(self, story: Story) -> dict[str, Any]:
-        blocks = [self._block(block) for block in story.blocks]
-        return {"k": story.kind, "t": story.title, "w": story.where, "y": story.say, "b": blocks}
+        head = {"k": story.kind, "t": story.title, "w": story.where, "y": story.sentence}
+        return {**head, "b": [self._block(block) for block in story.blocks]}
 
     def _block(self, block: Block) -> list[Any]:
         if isinstance(block, Formula):

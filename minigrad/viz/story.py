@@ -65,8 +65,8 @@ class Story:
 
     kind: Literal["forward", "seed", "backward"]
     title: str
-    where: list[str]
-    say: str
+    where: list[str]  # the scopes around it, outermost first
+    sentence: str
     blocks: list[Block] = field(default_factory=list)
 
 
@@ -74,9 +74,9 @@ def tell(trace: Trace, i: int) -> Story:
     """The story of step ``i`` (from 0) of ``trace``."""
     step = trace.steps[i]
     tell_kind = {"forward": _forward, "seed": _seed, "backward": _backward}[step.kind]
-    title, say, blocks = tell_kind(trace, step)
+    title, sentence, blocks = tell_kind(trace, step)
     where = trace.scope_path(trace.values[step.value].scope)
-    return Story(step.kind, title, where, say, blocks)
+    return Story(step.kind, title, where, sentence, blocks)
 
 
 def overview(trace: Trace, steps: Iterable[int], title: str, members: set[int]) -> Story:
@@ -92,11 +92,11 @@ def overview(trace: Trace, steps: Iterable[int], title: str, members: set[int]) 
     first, n = chosen[0], len(chosen)
     where = trace.scope_path(trace.values[first.value].scope)[:-1]
     if first.kind == "forward":
-        say = f"{n} {'op' if n == 1 else 'ops'} stepped over: {title}"
-        return Story("forward", title, where, say, _forward_overview(trace, chosen, members))
-    say = f"{n} backward {'step' if n == 1 else 'steps'} stepped over: {title}"
+        sentence = f"{n} {'op' if n == 1 else 'ops'} stepped over: {title}"
+        return Story("forward", title, where, sentence, _forward_overview(trace, chosen, members))
+    sentence = f"{n} backward {'step' if n == 1 else 'steps'} stepped over: {title}"
     blocks = _backward_overview(trace, chosen, members)
-    return Story("backward", f"back through {title}", where, say, blocks)
+    return Story("backward", f"back through {title}", where, sentence, blocks)
 
 
 # --- forward -------------------------------------------------------------------------------------
