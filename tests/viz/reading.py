@@ -1,4 +1,4 @@
-"""What a DOT text says, as data."""
+"""Parse DOT text: cards, numbers, edges and clusters."""
 
 import re
 
@@ -10,7 +10,7 @@ def cards(dot):
 
 
 def numbers(html):
-    """The texts of all cells of a card."""
+    """The text of every number cell of a card."""
     return re.findall(r'<TD BORDER="1"[^>]*>(?:<FONT[^>]*>)+([^<]*)<', html)
 
 

@@ -1,4 +1,4 @@
-"""Badges say what was proven, and can fail: a planted wrong rule is seen in red."""
+"""Badges show verdicts, and can fail: that of a planted wrong rule is red."""
 
 from io import StringIO
 

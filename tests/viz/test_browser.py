@@ -29,7 +29,7 @@ OPENED = itertools.count()
 
 
 class Stepper:
-    """A page in the browser, with what went wrong in it."""
+    """A page in the browser, with its messages, errors and requests."""
 
     def __init__(self, context):
         self.page = context.new_page()
@@ -57,7 +57,7 @@ class Stepper:
         return self.page.locator(".panel h2").inner_text()
 
     def view(self):
-        """All that is shown."""
+        """The position of the slider and the visible part of the page, as text."""
         return self.page.evaluate("""() => {
             const copy = document.querySelector("main").cloneNode(true);
             copy.querySelectorAll(".picture[hidden]").forEach((picture) => picture.remove());

@@ -1,4 +1,4 @@
-"""What DOT text says: cards, formulas, edges, verdicts; the same text in every process."""
+"""DOT text of cards, formulas, edges and verdicts; the same text in every process."""
 
 import os
 import re

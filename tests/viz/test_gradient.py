@@ -1,4 +1,4 @@
-"""Gradients in pictures: which one a card shows, and what runs back along the edges."""
+"""Gradients in pictures: which one a card shows, and the cotangents along the edges."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -111,7 +111,7 @@ def test_gradients_of_a_sweep_from_elsewhere_are_not_kept_rather_than_not_comput
     (h * 3.0).backward()
     dot = mg.viz.to_dot(h)
     assert "gradient: not kept" in cards(dot)["y = x * 2"]
-    assert BLANK not in dot  # no place for what will never stand there
+    assert BLANK not in dot  # no place for a gradient that will never come
     assert numbers(cards(dot)["x"]) == ["2", "6"]
 
 

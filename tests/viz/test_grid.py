@@ -1,4 +1,4 @@
-"""Numbers in a picture: digits, colours, statistics; whether all of it can be read."""
+"""Numbers in a picture: digits, colours, statistics, and whether they are legible."""
 
 import itertools
 
@@ -61,7 +61,7 @@ def test_cells_of_one_grid_have_the_same_decimals():
         ([123456.0, 3.0], ["123456", "3"]),
         ([1.0, 60000.0, 6e-8, -0.1], ["1.00", "60000.00", "6.0e-8", "-0.10"]),
         ([1000.25, 0.6, 1.4, 2.5], ["1000.25", "0.60", "1.40", "2.50"]),
-        ([2000.5, 1.2, 2.8, 5.0], ["2000.5", "1.2", "2.8", "5.0"]),  # its double
+        ([2000.5, 1.2, 2.8, 5.0], ["2000.5", "1.2", "2.8", "5.0"]),  # twice the numbers above
         ([1234.5, 2345.5, 3456.5], ["1234.5", "2345.5", "3456.5"]),
         ([0.0014, -0.0007, 0.0001], ["0.00140", "-0.00070", "0.00010"]),
         ([0.0012, 3e-5], ["0.001200", "0.000030"]),

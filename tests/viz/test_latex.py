@@ -1,4 +1,4 @@
-"""Formulas of the declarations as MathML and as text."""
+"""Formulas of declared ops as MathML and as text."""
 
 import importlib.util
 import re
@@ -68,7 +68,7 @@ def elements(latex, display="inline"):
 
 
 def attributes(latex, text):
-    """Those of the one element that reads ``text``."""
+    """The attributes of the one element whose text is ``text``."""
     (found,) = [attrs for _, shown, attrs in elements(latex) if shown == text]
     return found
 

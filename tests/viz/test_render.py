@@ -29,7 +29,7 @@ MAGIC = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
 
 
 def only(monkeypatch, *names):
-    """Leave these renderers."""
+    """Leave only the renderers of these names."""
     kept = [entry for entry in render._RENDERERS if entry[0] in names]
     monkeypatch.setattr(render, "_RENDERERS", kept)
 
@@ -168,7 +168,7 @@ def stacked(blocks):
 
 
 def recurrent(steps):
-    """A layer that shares its weights with all steps before."""
+    """A recurrent layer: all steps share their weights."""
     h = mg.tensor(np.zeros((2, 3)), name="h0")
     W, U = leaf(np.eye(3), "W"), leaf(np.ones((2, 3)), "U")
     for i in range(steps):

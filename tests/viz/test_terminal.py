@@ -123,7 +123,7 @@ mg.viz.walk(mg.exp(x * x))
 
 
 def at_a_terminal(keys, **environment):
-    """What the program writes to a terminal while ``keys`` are pressed one by one."""
+    """The screens that the program writes to a terminal, one before each of ``keys``."""
     pty = pytest.importorskip("pty", reason="a terminal needs POSIX")
     ours, theirs = pty.openpty()
     words = [sys.executable, "-c", PROGRAM]
@@ -144,7 +144,7 @@ def at_a_terminal(keys, **environment):
 
 
 def _screen(descriptor):
-    """What is written until the line of hints stands."""
+    """Everything written up to the line of hints, which is the last one."""
     text, limit = "", time.monotonic() + 20
     while "q quit" not in text and time.monotonic() < limit:
         text += os.read(descriptor, 65536).decode()

@@ -18,13 +18,13 @@ from minigrad.viz.story import legend, tell
 
 
 def needed(y):
-    """Op inputs that need a gradient."""
+    """The number of op inputs that need a gradient."""
     nodes = mg.core.node.ancestors(y.node)
     return sum(p is not None and p.requires_grad for node in nodes for p in node.parents)
 
 
 def last_sums(trace):
-    """Node -> its gradient when the sweep is over."""
+    """Node -> its gradient at the end of the sweep."""
     return {trace.nodes[s.into]: s.total for s in trace.steps if s.into is not None}
 
 
