@@ -1,4 +1,4 @@
-"""Layers, models and what is done with them after training; names as in PyTorch."""
+"""Layers, complete models, and tools for trained networks; names as in PyTorch."""
 
 from minigrad.nn import init, models
 from minigrad.nn.activation import (

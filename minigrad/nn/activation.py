@@ -34,7 +34,7 @@ class LeakyReLU(Module):
 
 
 class ELU(Module):
-    """``x`` right of 0, ``alpha * (e^x - 1)`` left of it."""
+    """``x`` where it is positive, ``alpha * (e^x - 1)`` elsewhere."""
 
     @answering
     def __init__(self, alpha: float = 1.0):
@@ -48,7 +48,7 @@ class ELU(Module):
 
 
 class GELU(Module):
-    """``x`` times the normal distribution function, the exact form."""
+    """``x * Phi(x)``, Phi the normal distribution function: the exact form."""
 
     def forward(self, x: Any) -> Any:
         return kernels.gelu(x)
@@ -76,7 +76,7 @@ class Softplus(Module):
 
 
 class Softmax(Module):
-    """Positive weights that sum to 1 along ``dim``."""
+    """``e^x / sum(e^x)`` along ``dim``: positive weights that sum to 1."""
 
     def __init__(self, dim: int = -1):
         self.dim = dim
@@ -100,21 +100,21 @@ class CrossEntropyLoss(Module):
 
 
 class MSELoss(Module):
-    """Mean squared difference of two arrays of one shape -> scalar."""
+    """Mean squared difference of two arrays of the same shape -> scalar."""
 
     def forward(self, prediction: Any, target: Any) -> Any:
         return ops.mse_loss(prediction, target)
 
 
 class L1Loss(Module):
-    """Mean absolute difference of two arrays of one shape -> scalar."""
+    """Mean absolute difference of two arrays of the same shape -> scalar."""
 
     def forward(self, prediction: Any, target: Any) -> Any:
         return ops.l1_loss(prediction, target)
 
 
 class BCEWithLogitsLoss(Module):
-    """Binary cross entropy: logits and targets in [0, 1], of one shape -> scalar.
+    """Mean binary cross entropy: logits, and targets in [0, 1] of the same shape -> scalar.
 
     >>> mg.nn.BCEWithLogitsLoss()(mg.tensor([0.0, 0.0]), np.array([0, 1]))
     tensor(0.69314718)

@@ -1,4 +1,4 @@
-"""Modules made of modules."""
+"""Containers of modules."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -23,7 +23,7 @@ class ModuleList(Module):
         """Add ``module`` at the end.
 
         Raises:
-            DTypeError: it is no Module.
+            DTypeError: ``module`` is not a Module.
         """
         free = (str(i) for i in count(len(self)) if str(i) not in self._modules)
         self._put(next(free), module)
@@ -41,7 +41,7 @@ class ModuleList(Module):
         return self.children()
 
     def __getitem__(self, i: int | slice) -> Any:
-        """One module; of a slice a container of the same modules under their names here."""
+        """The module ``i``; for a slice, a container of those modules, which keep their names."""
         if not isinstance(i, slice):
             return list(self)[i]
         part = Sequential() if isinstance(self, Sequential) else ModuleList()
@@ -56,7 +56,7 @@ class ModuleList(Module):
         self._put(list(self._modules)[i], module)
 
     def __delitem__(self, i: int | slice) -> None:
-        """Leave out one module or those of a slice; the others are numbered anew."""
+        """Remove one module or a slice of them; the others are renumbered from 0."""
         rest = list(self)
         del rest[i]
         for name in list(self._modules):

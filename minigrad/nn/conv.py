@@ -12,9 +12,9 @@ from minigrad.ops.window import geometry
 
 
 class _Conv(Module):
-    """What ``Conv1d``, ``Conv2d`` and ``Conv3d`` share."""
+    """Base of ``Conv1d``, ``Conv2d`` and ``Conv3d``."""
 
-    axes: int  # how many axes the images have
+    axes: int  # the number of spatial axes
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class _Conv(Module):
         out_channels, per_group, *kernel = self.weight.shape
         words = f"{per_group * self.groups}, {out_channels}, kernel_size={tuple(kernel)}"
         defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-        set_ = [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v]
-        return ", ".join([words, *set_, f"bias={self.bias is not None}"])
+        changed = [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v]
+        return ", ".join([words, *changed, f"bias={self.bias is not None}"])
 
 
 class Conv1d(_Conv):
@@ -70,17 +70,19 @@ class Conv2d(_Conv):
     Args:
         in_channels, out_channels: C of the input and of the result.
         kernel_size, stride, padding, dilation: an int, or one per axis.
-        groups: each group of output channels sees its own share of the input channels.
-        bias: whether a number per output channel is added.
+        groups: number of groups; each group of output channels sees its own share of the input
+            channels only.
+        bias: whether to add a learned number per output channel.
         dtype: of the parameters.
         rng: Generator or seed of the initial values; None: the default generator.
 
     Attributes:
         weight: (out_channels, in_channels / groups, \\*kernel). bias: (out_channels,) or None. Both
-            are uniform within 1 / sqrt(values that an output sums) at the start, PyTorch's default.
+            are uniform within 1 / sqrt(fan_in) at the start, PyTorch's default; fan_in is the
+            number of inputs of an output element, in_channels / groups times the kernel's size.
 
     Raises:
-        UsageError: channels that do not divide by ``groups``.
+        UsageError: channels that are not divisible by ``groups``.
 
     >>> mg.nn.Conv2d(1, 6, kernel_size=5, padding=2)(np.zeros((2, 1, 28, 28))).shape
     (2, 6, 28, 28)
@@ -130,7 +132,8 @@ class MaxPool2d(Module):
 class AvgPool2d(Module):
     """Mean of each window of (N, C, H, W), padded zeros included; see ``ops.avg_pool``.
 
-    A window of nothing but padding has mean 0; PyTorch refuses more padding than half a window.
+    The padding may exceed half a window, which PyTorch refuses; a window of nothing but padding has
+    mean 0.
 
     >>> mg.nn.AvgPool2d(2)(mg.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
     tensor([[[[2.5]]]])

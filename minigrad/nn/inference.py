@@ -1,4 +1,4 @@
-"""After training: statistics of the whole training set, and batch norm folded away."""
+"""For trained networks: statistics of the whole training set, and folding of batch norm."""
 
 import copy
 from collections import Counter
@@ -23,19 +23,19 @@ _CONVS = {Conv1d: BatchNorm1d, Conv2d: BatchNorm2d, Conv3d: BatchNorm3d}
 def set_population_statistics(model: Module, loader: Iterable) -> Module:
     """Replace running statistics by averages over the training set, and switch to ``eval()``.
 
-    Each batch is normalized with its own statistics, as in training; mean and variance, of a layer
-    with ``unbiased=False`` the biased one, of every batch norm are averaged over the batches,
-    weighted with their sizes. For batches of equal size m and the unbiased variance that is
-    ``E[x] = E_B[mean_B]``, ``Var[x] = m / (m - 1) E_B[var_B]`` of the paper. Other layers run in
-    evaluation mode.
+    Each batch is normalized with its own statistics, as in training, and every batch norm averages
+    the means and variances of its batches, weighted by their sizes. The variances are unbiased, or
+    biased in a layer with ``unbiased=False``. For unbiased ones and batches of equal size m, these
+    are the paper's ``E[x] = E_B[mean_B]`` and ``Var[x] = m / (m - 1) E_B[var_B]``. Other layers run
+    in evaluation mode.
 
     Args:
         model: any module; its BatchNorm layers that track statistics are changed.
         loader: yields batches ``x`` or ``(x, ...)``.
 
     Raises:
-        UsageError: no batches, a batch norm that none of them reaches, or a lazy layer that was not
-            called yet.
+        UsageError: no batches, a batch norm that no batch reaches, or a lazy layer that has not
+            been called yet.
 
     Source:
         Ioffe, Szegedy 2015, arXiv:1502.03167, Algorithm 2, steps 8 to 12.
@@ -63,7 +63,7 @@ def set_population_statistics(model: Module, loader: Iterable) -> Module:
                 batches += 1
         if not batches:
             raise UsageError("set_population_statistics: the loader gave no batches")
-        _assign(norms)
+        _assign_population_statistics(norms)
     finally:
         for norm in norms.values():
             norm.training, norm.pooled = False, None
@@ -71,7 +71,7 @@ def set_population_statistics(model: Module, loader: Iterable) -> Module:
 
 
 def _check_ready(name: str, model: Module) -> None:
-    """Raise UsageError for a lazy layer that was not called yet: it has no statistics."""
+    """Raise UsageError for a lazy layer that has not been called yet: it has no statistics."""
     for path, module in model.named_modules():
         if module._pending:
             got = f"{module!r} at {path!r}"
@@ -79,7 +79,7 @@ def _check_ready(name: str, model: Module) -> None:
             raise UsageError(facts(name, expected=expected, got=got, remedy=remedy))
 
 
-def _assign(norms: dict[str, Any]) -> None:
+def _assign_population_statistics(norms: dict[str, Any]) -> None:
     unused = [path for path, norm in norms.items() if not norm.pooled.count]
     if unused:
         expected = "a model that calls every batch norm"
@@ -109,15 +109,15 @@ class ChannelAffine(Module):
 
 
 class Folded(Identity):
-    """In the place of a batch norm that the ``Linear`` before it computes, too.
+    """Stands in for a batch norm that is folded into the ``Linear`` before it; returns its input.
 
-    It returns its input, which must be (N, C): of (N, C, L) the Linear maps the last axis, and the
-    batch norm would scale the one before.
+    The input must be (N, C): for (N, C, L) the Linear maps the last axis, but the batch norm would
+    have scaled axis 1.
     """
 
     def forward(self, x: Any) -> Any:
         if x.ndim != 2:
-            remedy = "call the model that was folded; of (N, C, L) its batch norm scales axis 1"
+            remedy = "call the original model; for (N, C, L) its batch norm scales axis 1"
             raise ShapeError(
                 facts("a folded BatchNorm1d: x", expected="(N, C)", got=describe(x), remedy=remedy)
             )
@@ -125,16 +125,18 @@ class Folded(Identity):
 
 
 def fold_batch_norm(model: Module) -> Module:
-    """A copy of ``model`` for evaluation in which every batch norm is gone.
+    """A copy of ``model`` for evaluation, without batch norm layers.
 
-    A BatchNorm right behind a Linear or Conv in a ``Sequential`` is folded into its weight and
-    bias, ``W' = s W``, ``b' = s (b - mean) + beta`` with ``s = gamma / sqrt(var + eps)``, unless
-    another module has them, too; any other becomes a ``ChannelAffine``. The outputs equal those of
-    ``model.eval()`` to rounding, but where a ``forward`` reaches into the ``Sequential`` for that
-    layer or its weight. A Linear with a folded batch norm takes (N, C) only.
+    A BatchNorm directly after a Linear or Conv in a ``Sequential`` is folded into the weight and
+    bias of that layer: ``W' = s W``, ``b' = s (b - mean) + beta`` with
+    ``s = gamma / sqrt(var + eps)``. If the layer or its parameters are shared with another module,
+    and anywhere else, the BatchNorm becomes a ``ChannelAffine``. The outputs equal those of
+    ``model.eval()`` up to rounding, unless a ``forward`` takes that layer or its weight out of the
+    ``Sequential`` and uses it alone. A Linear with a folded batch norm takes (N, C) only.
 
     Raises:
-        UsageError: a BatchNorm without running statistics, or a lazy layer that was not called yet.
+        UsageError: a BatchNorm without running statistics, or a lazy layer that has not been called
+            yet.
 
     >>> net = mg.nn.Sequential(mg.nn.Linear(3, 2), mg.nn.BatchNorm1d(2), mg.nn.ReLU())
     >>> mg.nn.fold_batch_norm(net)
@@ -156,21 +158,21 @@ def fold_batch_norm(model: Module) -> Module:
             if isinstance(child, _NORMS):
                 foldable = (
                     type(module).forward is Sequential.forward
-                    and _is_folded_by(previous, child)
+                    and _matches(previous, child)
                     and all(uses[id(part)] == 1 for part in (previous, *_parts(previous)))
                 )
-                setattr(module, name, _replacement(previous if foldable else None, child))
+                setattr(module, name, _fold(previous if foldable else None, child))
             previous = child
     return folded.eval()
 
 
 def _parts(module: Module) -> list[Any]:
-    """Submodules and parameters of ``module`` itself; one that is shared comes once per name."""
+    """Direct submodules and parameters of ``module``; a shared one comes once per name."""
     return [getattr(module, name) for name in (*module._modules, *module._parameters)]
 
 
-def _replacement(layer: Any, norm: Any) -> Module:
-    """What stands for ``norm`` when ``layer``, if there is one, has taken it over."""
+def _fold(layer: Any, norm: Any) -> Module:
+    """Fold ``norm`` into ``layer``, if there is one; return the module that takes its place."""
     scale, shift = _scale_and_shift(norm)
     if layer is None:
         return ChannelAffine(scale, shift)
@@ -182,15 +184,15 @@ def _replacement(layer: Any, norm: Any) -> Module:
     return Folded() if type(layer) is Linear else Identity()
 
 
-def _is_folded_by(layer: Any, norm: Any) -> bool:
+def _matches(layer: Any, norm: Any) -> bool:
     """Whether ``norm`` normalizes exactly the output units of ``layer``."""
-    if type(layer) is Linear:  # a subclass may compute something else with its weight
+    if type(layer) is Linear:  # a subclass may use its weight differently
         return type(norm) is BatchNorm1d and layer.out_features == norm.num_features
     return _CONVS.get(type(layer)) is type(norm)
 
 
 def _scale_and_shift(norm: Any) -> tuple[Any, Any]:
-    """``(s, beta - s * mean)``, plain arrays."""
+    """``(s, beta - s * mean)`` of ``norm`` in evaluation, as plain arrays."""
     if not norm.track_running_stats:
         raise UsageError(f"fold_batch_norm: {norm!r} has no running statistics to fold")
     mean, var = norm.running_mean.array, norm.running_var.array

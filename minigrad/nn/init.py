@@ -1,7 +1,8 @@
 """Initial values of parameters. Each function assigns to a tensor and returns it.
 
-``fan_in`` and ``fan_out`` count the connections of one output and of one input: a weight has shape
-(out, in) or (out, in, *kernel), and a kernel multiplies both.
+A weight has shape (out, in) or (out, in, *kernel). ``fan_in`` is the number of inputs that one
+output sums, ``fan_out`` the number of outputs that one input reaches; both count every element of
+the kernel.
 """
 
 from math import prod, sqrt
@@ -29,12 +30,12 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _fans(weight: Tensor) -> list[int]:
-    """Both, at least 1: of a weight without elements nothing is drawn, whatever the scale."""
+    """``fans``, but at least 1: no division by 0 for a weight without elements."""
     return [max(n, 1) for n in fans(weight.shape)]
 
 
 def _assign(weight: Tensor, values: Any) -> Tensor:
-    """Assign ``values``; integers take whole numbers only, or all that is drawn would be 0."""
+    """Assign ``values``; refuse fractions for integer weights, which would truncate them."""
     if not isinstance(weight, Tensor):
         raise DTypeError(facts("init: weight", expected="a Tensor", got=describe(weight)))
     new = np.asarray(values, dtype=weight.dtype)
@@ -44,15 +45,15 @@ def _assign(weight: Tensor, values: Any) -> Tensor:
     return weight
 
 
-def _drawn(weight: Tensor, kind: str, a: float, b: float, rng: Seed) -> Tensor:
-    """Numbers of the Generator's method ``kind`` with the parameters ``a`` and ``b``."""
+def _draw(weight: Tensor, distribution: str, a: float, b: float, rng: Seed) -> Tensor:
+    """Assign random numbers: ``rng.uniform(a, b, ...)`` or ``rng.normal(a, b, ...)``."""
     rng = generator(rng)
     try:
-        values = getattr(rng, kind)(a, b, weight.shape)
+        values = getattr(rng, distribution)(a, b, weight.shape)
     except (OverflowError, TypeError, ValueError) as error:
-        expected = "low <= high" if kind == "uniform" else "std >= 0"
+        expected = "low <= high" if distribution == "uniform" else "std >= 0"
         got = f"{a}, {b}"
-        raise UsageError(facts(f"init: {kind}", expected=expected, got=got)) from error
+        raise UsageError(facts(f"init: {distribution}", expected=expected, got=got)) from error
     return _assign(weight, values)
 
 
@@ -73,12 +74,12 @@ def ones_(weight: Tensor) -> Tensor:
 
 def uniform_(weight: Tensor, low: float = 0.0, high: float = 1.0, rng: Seed = None) -> Tensor:
     """Uniform on [low, high)."""
-    return _drawn(weight, "uniform", low, high, rng)
+    return _draw(weight, "uniform", low, high, rng)
 
 
 def normal_(weight: Tensor, mean: float = 0.0, std: float = 1.0, rng: Seed = None) -> Tensor:
     """Normal with the given mean and standard deviation."""
-    return _drawn(weight, "normal", mean, std, rng)
+    return _draw(weight, "normal", mean, std, rng)
 
 
 def xavier_uniform_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
@@ -105,7 +106,7 @@ def xavier_normal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tenso
 def kaiming_uniform_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None) -> Tensor:
     """He: uniform with variance ``gain^2 / fan_in``; the default gain is that of ReLU.
 
-    PyTorch's second argument is another number, the slope ``a`` of a leaky ReLU, whose gain is
+    PyTorch's second argument is not the gain but the slope ``a`` of a leaky ReLU, whose gain is
     ``sqrt(2 / (1 + a^2))``.
 
     Source:
@@ -122,7 +123,9 @@ def kaiming_normal_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None) 
 
 
 def orthogonal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
-    """Rows (or columns, whichever are fewer) orthonormal times ``gain``; (out, rest) as a matrix.
+    """Orthonormal rows (or columns, if these are fewer) times ``gain``.
+
+    A weight of more than two axes counts as a matrix (out, product of the others).
 
     Source:
         Saxe, McClelland, Ganguli 2013, arXiv:1312.6120.
@@ -135,5 +138,5 @@ def orthogonal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
     fans(weight.shape)
     rows, columns = weight.shape[0], prod(weight.shape[1:])
     q, r = np.linalg.qr(generator(rng).normal(size=(max(rows, columns), min(rows, columns))))
-    q = q * np.sign(np.diag(r))  # otherwise the signs LAPACK chooses would not be uniform
+    q = q * np.sign(np.diag(r))  # q is uniformly distributed only if r has a positive diagonal
     return _assign(weight, gain * (q.T if rows < columns else q).reshape(weight.shape))

@@ -1,4 +1,4 @@
-"""Linear maps, dropout and embedding; and what layers share that have parameters."""
+"""Linear, dropout and embedding layers, and helpers for all layers that have parameters."""
 
 from math import inf, prod, sqrt
 from numbers import Integral
@@ -26,25 +26,25 @@ from minigrad.tensor import Tensor, tensor
 
 
 def filled(shape: tuple[int, ...], dtype: Any, name: str, fill: float = 0.0) -> np.ndarray:
-    """An array of one value: what the parameter or buffer ``name`` of a layer is at first."""
+    """The initial array of the parameter or buffer ``name``: every element is ``fill``."""
     if not all(isinstance(n, Integral) and n.__class__ is not bool and n >= 0 for n in shape):
         raise ShapeError(facts(f"{name}: shape", expected="whole numbers, 0 or more", got=shape))
     return np.full(shape, fill, dtype=backend.as_dtype(dtype))
 
 
 def check_groups(layer: Any, name: str, groups: Any, *channels: Any) -> None:
-    """Raise UsageError unless ``channels`` are whole numbers that divide by ``groups``, >= 1."""
+    """Raise UsageError unless ``groups`` >= 1 divides each of the whole numbers ``channels``."""
     whole = all(isinstance(n, Integral) for n in (groups, *channels))
     if not whole or groups < 1 or any(n % groups for n in channels):
-        headline, expected = f"{type(layer).__name__}: channels", f"that divide by {name}={groups}"
-        got = " and ".join(map(str, channels))
-        raise UsageError(facts(headline, expected=f"whole numbers {expected}", got=got))
+        headline = f"{type(layer).__name__}: channels"
+        expected = f"whole numbers divisible by {name}={groups}"
+        raise UsageError(facts(headline, expected=expected, got=" and ".join(map(str, channels))))
 
 
 def check_momentum(layer: Any, momentum: Any) -> float:
     """``momentum`` as a float; UsageError unless it is a weight in [0, 1].
 
-    Others are seen as nan only later: in evaluation, under a root of a negative variance.
+    Other values would show only later, as nan in evaluation: the root of a negative variance.
     """
     if not (is_within(momentum, 0, inf) and momentum <= 1):
         headline = f"{type(layer).__name__}: momentum"
@@ -54,26 +54,26 @@ def check_momentum(layer: Any, momentum: Any) -> float:
 
 
 def parameter(shape: tuple[int, ...], dtype: Any, name: str, fill: float = 0.0) -> Tensor:
-    """A new parameter of one value."""
+    """A new parameter; every element is ``fill``."""
     return tensor(filled(shape, dtype, name, fill), requires_grad=True, name=name)
 
 
 def affine_parameters(shape: tuple[int, ...], dtype: Any, affine: bool) -> tuple[Any, Any]:
-    """gamma and beta of a normalization, ones and zeros at first; None and None of one without."""
+    """gamma and beta of a normalization, initially ones and zeros; twice None unless ``affine``."""
     if not affine:
         return None, None
     return parameter(shape, dtype, "gamma", fill=1.0), parameter(shape, dtype, "beta")
 
 
 def ones_and_zeros(shape: tuple[int, ...], x: Any) -> tuple[Any, Any]:
-    """What stands for gamma and beta where there are none, of the library and dtype of ``x``."""
+    """gamma and beta for a layer without parameters, arrays of the library and dtype of ``x``."""
     array = floating(getattr(x, "array", x))
     xp = backend.namespace(array)
     return xp.ones(shape, dtype=array.dtype), xp.zeros(shape, dtype=array.dtype)
 
 
 def reset_(module: Any, fan_in: int, rng: init.Seed) -> None:
-    """PyTorch's default: weight and bias uniform within ``1 / sqrt(fan_in)``."""
+    """Draw weight and bias uniformly within ``1 / sqrt(fan_in)``, PyTorch's default."""
     bound = 1 / sqrt(max(fan_in, 1))
     rng = generator(rng)
     init.uniform_(module.weight, -bound, bound, rng)
@@ -106,7 +106,7 @@ class Linear(Module):
 
     Args:
         in_features, out_features: lengths of the last axis of x and y.
-        bias: whether there is a b.
+        bias: whether to add a learned b.
         dtype: of the parameters.
         rng: Generator or seed of the initial values; None: the default generator.
 
@@ -143,7 +143,7 @@ class Linear(Module):
 
 
 def affine(x: Any, weight: Any, bias: Any) -> Any:
-    """``x W^T + b`` with a clear error where the features do not fit."""
+    """``x W^T + b``, with a clear error if the last axis of ``x`` does not fit."""
     if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         expected = f"(..., {weight.shape[1]}), the in_features"
         raise ShapeError(facts("Linear: x", expected=expected, got=describe(x)))
@@ -151,10 +151,10 @@ def affine(x: Any, weight: Any, bias: Any) -> Any:
 
 
 class Dropout(Module):
-    """In training each element is 0 with probability ``p``, else divided by ``1 - p``.
+    """In training, each element becomes 0 with probability ``p``, otherwise ``x / (1 - p)``.
 
     Args:
-        p: in [0, 1]; at 1 all is 0.
+        p: in [0, 1]; 1 sets every element to 0.
         rng: Generator or seed of the masks; None: the default generator.
 
     >>> drop = mg.nn.Dropout(0.5, rng=0)
@@ -169,17 +169,17 @@ class Dropout(Module):
         if not (is_within(p, 0, inf) and p <= 1):
             raise UsageError(facts("Dropout: p", expected="a probability in [0, 1]", got=p))
         self.p = p
-        self.rng = None if rng is None else generator(rng)  # a copy shares the default one, too
+        self.rng = None if rng is None else generator(rng)  # a deep copy shares the default, too
 
     def forward(self, x: Any) -> Any:
         if not self.training or self.p == 0:
             return x
         rng = generator(self.rng)
-        drawn = states([rng]) if statistics_are_frozen() else []
+        saved = states([rng]) if statistics_are_frozen() else []
         keep = rng.random(x.shape) >= self.p
-        rewind(drawn)  # the next call draws the same mask
+        rewind(saved)  # if frozen, the next call draws the same mask
         dtype = x.dtype if x.dtype.kind == "f" else np.float64  # integers cannot hold 1 / (1 - p)
-        mask = (keep / (1 - self.p or 1)).astype(dtype)  # at p = 1 nothing is kept
+        mask = (keep / (1 - self.p or 1)).astype(dtype)  # at p = 1: 0 / 1
         mask = backend.to_device(mask, backend.device_of(getattr(x, "array", x)))
         return x * constant(mask, "mask", x)
 
@@ -188,7 +188,7 @@ class Dropout(Module):
 
 
 class Embedding(Module):
-    """A learned vector per index.
+    """A table of learned vectors, looked up by index.
 
     Args:
         num_embeddings, embedding_dim: rows and columns of the table.

@@ -12,22 +12,22 @@ from minigrad.nn.module import Module
 
 
 class _Lazy(Module):
-    """Keeps the arguments; the first call turns the object into the real layer.
+    """Keeps its arguments until the first call, which turns the object into the real layer.
 
-    Until then there are no parameters: run one batch before the optimizer is made.
+    Until then there are no parameters: run one batch before making the optimizer.
     """
 
     _pending = True
-    _becomes: type[Any]
-    _axis = 1  # of x: its length is the missing size
+    _real: type[Any]  # the class of the real layer
+    _axis = 1  # the axis of x whose length is the missing argument
     __signature__: ClassVar[Signature]
 
     def __init_subclass__(cls) -> None:
-        of_real = signature(cls._becomes)
-        cls.__signature__ = of_real.replace(parameters=[*of_real.parameters.values()][1:])
+        real = signature(cls._real)
+        cls.__signature__ = real.replace(parameters=[*real.parameters.values()][1:])
 
     def __init__(self, *args: Any, **kwargs: Any):
-        self.__signature__.bind(*args, **kwargs)  # a wrong argument is one here, not at the call
+        self.__signature__.bind(*args, **kwargs)  # refuse wrong arguments here, not at the call
         self.arguments = args, kwargs
 
     def forward(self, x: Any) -> Any:
@@ -35,13 +35,13 @@ class _Lazy(Module):
         if not -x.ndim <= self._axis < x.ndim:
             expected = f"an axis {self._axis}, whose length is learned"
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=describe(x)))
-        with setting(journal=None):  # what made a layer is nothing to undo
-            layer = self._becomes(x.shape[self._axis], *args, **kwargs)
+        with setting(journal=None):  # the initial assignments need not be undone
+            layer = self._real(x.shape[self._axis], *args, **kwargs)
         layer.__dict__.update({name: value for name, value in vars(self).items() if name in _KEPT})
-        y = layer.forward(x)  # where it refuses x, nothing is learned
+        y = layer.forward(x)  # if this raises, self stays lazy
         self.__dict__.clear()
         self.__dict__.update(vars(layer))
-        object.__setattr__(self, "__class__", self._becomes)
+        object.__setattr__(self, "__class__", self._real)
         return y
 
     def extra_repr(self) -> str:
@@ -49,7 +49,7 @@ class _Lazy(Module):
         return ", ".join(["?", *map(str, args), *(f"{k}={v}" for k, v in kwargs.items())])
 
 
-_KEPT = ("training", "_attribute")  # what callers set before the first call
+_KEPT = ("training", "_attribute")  # set from outside, perhaps before the first call
 
 
 class LazyLinear(_Lazy):
@@ -61,40 +61,40 @@ class LazyLinear(_Lazy):
     Linear(5, 3, bias=True)
     """
 
-    _becomes, _axis = Linear, -1
+    _real, _axis = Linear, -1
 
 
 class LazyConv1d(_Lazy):
     """``Conv1d`` without ``in_channels``."""
 
-    _becomes = Conv1d
+    _real = Conv1d
 
 
 class LazyConv2d(_Lazy):
     """``Conv2d`` without ``in_channels``."""
 
-    _becomes = Conv2d
+    _real = Conv2d
 
 
 class LazyConv3d(_Lazy):
     """``Conv3d`` without ``in_channels``."""
 
-    _becomes = Conv3d
+    _real = Conv3d
 
 
 class LazyBatchNorm1d(_Lazy):
     """``BatchNorm1d`` without ``num_features``."""
 
-    _becomes = BatchNorm1d
+    _real = BatchNorm1d
 
 
 class LazyBatchNorm2d(_Lazy):
     """``BatchNorm2d`` without ``num_features``."""
 
-    _becomes = BatchNorm2d
+    _real = BatchNorm2d
 
 
 class LazyBatchNorm3d(_Lazy):
     """``BatchNorm3d`` without ``num_features``."""
 
-    _becomes = BatchNorm3d
+    _real = BatchNorm3d
