@@ -1,8 +1,8 @@
-"""Batch normalization layers and the statistics they keep.
+"""Batch normalization layers and their running statistics.
 
-Conventions, as in PyTorch: a batch of m values per channel is normalized with the biased (1/m)
-variance; the running variance averages the unbiased one, ``m / (m - 1)`` times as large (Ioffe &
-Szegedy 2015, Algorithm 2); ``momentum`` is the weight of the new statistic:
+Conventions, as in PyTorch, for a batch of m values per channel: it is normalized with its biased
+(1/m) variance; the running variance averages the unbiased one, which is ``m / (m - 1)`` times as
+large (Ioffe & Szegedy 2015, Algorithm 2); ``momentum`` is the weight of the new statistic:
 ``running = (1 - momentum) * running + momentum * batch``.
 """
 
@@ -19,13 +19,13 @@ from minigrad.nn.module import Module
 
 
 class StatisticsNorm(Module):
-    """What layers share that keep a running mean and variance per channel of (N, C, ...)."""
+    """Base of the layers that keep a running mean and variance per channel of (N, C, ...)."""
 
-    ndims: tuple[int, ...] = (2, 3)  # how many axes x may have
+    ndims: tuple[int, ...] = (2, 3)  # the numbers of axes that x may have
     running_mean: Any = None
     running_var: Any = None
     num_batches_tracked: Any = None
-    pooled: Any = None  # while population statistics are gathered: a PooledStatistics
+    pooled: Any = None  # a PooledStatistics while set_population_statistics runs
 
     def __init__(
         self,
@@ -55,20 +55,20 @@ class StatisticsNorm(Module):
         return self.training or not self.track_running_stats
 
     def reset_running_stats(self) -> None:
-        """Mean 0, variance 1, no batch seen."""
+        """Start over: running mean 0, running variance 1, no batches counted."""
         if self.track_running_stats:
             self.running_mean.data = np.zeros(self.num_features)
             self.running_var.data = np.ones(self.num_features)
             self.num_batches_tracked.data = 0
 
     def gamma_and_beta(self, x: Any) -> tuple[Any, Any]:
-        """The parameters; ones and zeros where ``affine`` is false."""
+        """The parameters, or ones and zeros in the dtype of ``x`` if ``affine`` is false."""
         if self.affine:
             return self.weight, self.bias
         return ones_and_zeros((self.num_features,), x)
 
-    def by_running_statistics(self, x: Any, gamma: Any, beta: Any) -> Any:
-        """``x`` normalized as in evaluation."""
+    def with_running_statistics(self, x: Any, gamma: Any, beta: Any) -> Any:
+        """``x`` normalized as in evaluation, with the running mean and variance."""
         return kernels.batch_norm(
             x, gamma, beta, mean=self.running_mean, var=self.running_var, eps=self.eps
         )
@@ -81,7 +81,7 @@ class StatisticsNorm(Module):
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=describe(x)))
 
     def count(self, x: Any) -> int:
-        """How many values of ``x`` share one mean; at least 2, or a variance means nothing."""
+        """The number of values per channel of ``x``; ShapeError below 2: they have no variance."""
         m = prod(n for i, n in enumerate(x.shape) if i != 1)
         if m < 2:
             raise ShapeError(
@@ -92,13 +92,19 @@ class StatisticsNorm(Module):
         return m
 
     def track(self, x: Any, y: Any, m: int) -> None:
-        """Take the statistics of ``x``, ``m`` values per channel, into the running ones."""
+        """Update the running statistics with those of ``x``, which has ``m`` values per channel.
+
+        ``y`` is ``batch_norm(x, ...)``; if it was recorded, its statistics are reused.
+        """
         axes = tuple(i for i in range(x.ndim) if i != 1)
         mean, var = kernels.batch_statistics(x, axes, y)
         self.average(mean, var, m, m / (m - 1) if self.unbiased else 1.0)
 
     def average(self, mean: Any, var: Any, m: int, factor: float = 1.0) -> None:
-        """``running = (1 - momentum) * running + momentum * new``, of mean and ``factor * var``."""
+        """Update the running statistics with ``mean`` and ``factor * var``.
+
+        While population statistics are gathered, ``pooled`` takes both, weighted by ``m``.
+        """
         if self.pooled is not None:
             self.pooled.add(mean, factor * var, m)
             return
@@ -113,26 +119,26 @@ class StatisticsNorm(Module):
 
 
 class PooledStatistics:
-    """Averages statistics of batches, each weighted with its number of values."""
+    """Averages the means and variances of batches, weighted by their numbers of values."""
 
     def __init__(self):
         self.count, self.mean, self.var = 0, 0.0, 0.0
 
     def add(self, mean: Any, var: Any, m: int) -> None:
-        """One more batch of ``m`` values per channel."""
+        """Include a batch of ``m`` values per channel."""
         self.count += m
         self.mean = self.mean + (mean - self.mean) * (m / self.count)
         self.var = self.var + (var - self.var) * (m / self.count)
 
 
 class _BatchNorm(StatisticsNorm):
-    """What the three sizes share."""
+    """Batch normalization; subclasses say how many axes x has."""
 
     def forward(self, x: Any) -> Any:
         self.check(x)
         gamma, beta = self.gamma_and_beta(x)
         if not self.uses_batch:
-            return self.by_running_statistics(x, gamma, beta)
+            return self.with_running_statistics(x, gamma, beta)
         m = self.count(x)
         y = kernels.batch_norm(x, gamma, beta, eps=self.eps)
         if self.training and self.track_running_stats:
@@ -157,16 +163,17 @@ class BatchNorm1d(_BatchNorm):
 class BatchNorm2d(_BatchNorm):
     """Batch normalization of (N, C, H, W): ``y = gamma * (x - mean) / sqrt(var + eps) + beta``.
 
-    In training mean and biased variance are those of the batch and take part in the gradient. In
-    evaluation the running statistics are used, which are constants.
+    In training, mean and biased variance are those of the batch and are differentiated through. In
+    evaluation they are the running statistics, which are constants.
 
     Args:
         num_features: C of x.
         eps: added to the variance.
         momentum: weight of the new statistic; None averages all batches equally.
-        affine: whether there are gamma and beta.
-        track_running_stats: False uses the batch in evaluation, too.
-        unbiased: whether the running variance averages ``m / (m - 1)`` times the biased one.
+        affine: whether the layer has gamma and beta.
+        track_running_stats: False keeps none; evaluation, too, uses the statistics of the batch.
+        unbiased: whether the running variance averages the unbiased variances of the batches or,
+            False, the biased ones.
         dtype: of parameters and buffers.
 
     Attributes:
@@ -174,7 +181,8 @@ class BatchNorm2d(_BatchNorm):
         running_mean, running_var: (C,). num_batches_tracked: an integer.
 
     Raises:
-        ShapeError: other axes or channels, or one value per channel in training.
+        ShapeError: x has other axes or channels, or a batch whose statistics are needed has fewer
+            than 2 values per channel.
 
     Source:
         Ioffe, Szegedy 2015, arXiv:1502.03167.

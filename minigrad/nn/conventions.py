@@ -1,4 +1,4 @@
-"""Batch norm layers from and to other libraries: names, momentum, divisor and eps differ.
+"""Batch norm layers from and to other libraries, whose names, momentum, divisor and eps differ.
 
 =========  ==================  =====================  ====================  =====
 library    running statistic   momentum               averages the          eps
@@ -9,10 +9,10 @@ Chainer    p old + (1-p) new   p, weight of the old   unbiased variance     2e-5
 d2l < 1.0  p old + (1-p) new   p, weight of the old   biased variance       1e-5
 =========  ==================  =====================  ====================  =====
 
-All four *normalize* with the biased variance. A running variance that is merely copied is right for
-evaluation, whichever divisor made it: evaluation uses the number as it is. Which variance later
-training averages is the flag ``unbiased`` of the layer. Edition 1.0 of d2l states the weight of the
-new, 0.1, which is the same.
+All four *normalize* with the biased variance. Evaluation uses the running variance as it is, so a
+copied one gives the same outputs, whichever divisor it was averaged with. The layer's flag
+``unbiased`` decides which variance later training averages. d2l 1.0 states the weight of the new
+statistic, 0.1, which is the same average.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 @dataclass(frozen=True)
 class Convention:
-    """How one library writes a batch norm layer; names in the order gamma, beta, mean, variance."""
+    """How one library stores a batch norm layer; names in the order gamma, beta, mean, variance."""
 
     names: tuple[str, str, str, str]
     momentum_is_of_old: bool
@@ -64,14 +64,14 @@ def batch_norm_from(
     eps: float | None = None,
     dims: int = 2,
 ) -> Any:
-    """A batch norm layer that evaluates and trains on as the one of ``library`` would.
+    """A batch norm layer that evaluates and goes on training as it would in ``library``.
 
     Args:
         library: ``"pytorch"``, ``"keras"``, ``"chainer"`` or ``"d2l"``.
         arrays: mapping with that library's names -> (C,) arrays; d2l's (1, C, 1, 1) is accepted.
-        momentum: as that library writes it; None: its default.
-        eps: None: the default of the library.
-        dims: 1, 2 or 3: which of BatchNorm1d, 2d, 3d.
+        momentum: in the convention of that library; None: its default.
+        eps: None: the default of that library.
+        dims: 1, 2 or 3, for a BatchNorm1d, 2d or 3d.
 
     Raises:
         UsageError: an unknown library, other ``dims``, or names that are missing.
@@ -103,12 +103,12 @@ def batch_norm_from(
 
 
 def batch_norm_to(library: str, layer: Any, *, count: int | None = None) -> dict[str, Any]:
-    """What a layer of ``library`` needs to evaluate and train on as ``layer`` does.
+    """Arrays and options for a layer of ``library`` that evaluates and trains on like ``layer``.
 
     Args:
         library: ``"pytorch"``, ``"keras"``, ``"chainer"`` or ``"d2l"``.
         layer: a BatchNorm layer with affine parameters and running statistics.
-        count: values per channel of the training batches; given, the running variance is also
+        count: number of values per channel in a training batch. If given, the running variance is
             rescaled to the divisor of the library, by ``(count - 1) / count`` or its inverse. None
             copies it, which keeps evaluation unchanged.
 
@@ -116,8 +116,8 @@ def batch_norm_to(library: str, layer: Any, *, count: int | None = None) -> dict
         The arrays under the library's names, and its ``momentum`` and ``eps``.
 
     Raises:
-        UsageError: an unknown library, a batch without a variance, or a layer that lacks what is to
-            be converted.
+        UsageError: an unknown library, a ``count`` below 2, or a layer that lacks parameters,
+            running statistics or a momentum.
 
     >>> parts = mg.nn.batch_norm_to("chainer", mg.nn.BatchNorm1d(1, momentum=0.25))
     >>> parts["momentum"], parts["avg_var"]
@@ -134,9 +134,6 @@ def batch_norm_to(library: str, layer: Any, *, count: int | None = None) -> dict
     if count is not None and convention.unbiased != layer.unbiased:
         ratio = count / (count - 1)
         values[3] = values[3] * ratio if convention.unbiased else values[3] / ratio
-    of_old = convention.momentum_is_of_old
-    return {
-        **dict(zip(convention.names, values, strict=True)),
-        "momentum": 1 - layer.momentum if of_old else layer.momentum,
-        "eps": layer.eps,
-    }
+    momentum = 1 - layer.momentum if convention.momentum_is_of_old else layer.momentum
+    arrays = dict(zip(convention.names, values, strict=True))
+    return {**arrays, "momentum": momentum, "eps": layer.eps}

@@ -1,6 +1,7 @@
-"""The functions that layers compute with: fused ops, which ``fused.use`` turns into composites.
+"""The functions that layers compute with: the fused op where there is one.
 
-Layers call ``kernels.conv(...)``, never ``ops.conv(...)``.
+Layers call ``kernels.conv(...)``, never ``ops.conv(...)``, so that ``fused.use`` decides whether
+its kernel or its composite runs.
 """
 
 from importlib import import_module
@@ -49,18 +50,21 @@ __all__ = [
 ]
 
 
-SMALL = 2**16  # logits of which one block counts the right ones
+SMALL = 2**16  # the most logits that count_right leaves to one thread block of the GPU
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
-    """``fused.cross_entropy`` of labels that may lie on the host, where checking them is free."""
+    """``fused.cross_entropy``; labels may be on the host, where checking waits for no GPU."""
     labels = labels if hasattr(labels, "shape") else np.asarray(labels)
     xp = backend.namespace(getattr(logits, "array", logits))
     return fused.cross_entropy(logits, checked_labels(xp, logits, labels))
 
 
 def count_right(logits: Any, labels: Any) -> Any:
-    """How many rows of an array (N, K) are largest at their label (N,), as an array there."""
+    """The number of rows of ``logits`` (N, K) with the maximum at their label (N,).
+
+    It is a scalar array on the same device: nothing waits for it.
+    """
     xp = backend.namespace(logits)
     if xp.__name__ == "cupy" and 0 < logits.size <= SMALL:
         launches = import_module("minigrad.fused.cuda.cross_entropy")
@@ -75,36 +79,37 @@ def batch_statistics(x: Any, axes: tuple[int, ...], y: Any = None) -> tuple[Any,
     Args:
         x: a Tensor or array.
         axes: the averaged axes; they are dropped.
-        y: ``batch_norm(x, ...)`` over the same axes, if at hand: where it was recorded, its graph
-            holds both numbers already.
+        y: ``batch_norm(x, ...)`` over the same axes, if at hand. If it was recorded, its graph
+            already holds the statistics, and they are not computed again.
     """
     array = floating(getattr(x, "array", x))
     node = getattr(y, "node", None)
     if node is not None and node.op is batch_norm:
         _, cache = node.cache
     else:
-        xp, found = backend.namespace(array), _recorded_statistics(node)
-        if len(found) == 2:
-            return xp.squeeze(found["mean"], axis=axes), xp.squeeze(found["var"], axis=axes)
-        ones = xp.ones(array.shape[1], dtype=array.dtype)  # kernels sum with more care than mean()
+        xp, labelled = backend.namespace(array), _recorded_statistics(node)
+        if len(labelled) == 2:
+            return xp.squeeze(labelled["mean"], axis=axes), xp.squeeze(labelled["var"], axis=axes)
+        # the kernel's sums are more accurate than xp.mean
+        ones = xp.ones(array.shape[1], dtype=array.dtype)
         _, (_, cache) = batch_norm.forward(xp, array, ones, ones, axis=axes)
-    kept = tuple(n for i, n in enumerate(array.shape) if i not in axes)
-    found = cache.mean, cache.var
-    if all(s.shape == kept and s.dtype == array.dtype for s in found):
-        return found
-    return tuple(s.reshape(kept).astype(array.dtype, copy=False) for s in found)
+    shape = tuple(n for i, n in enumerate(array.shape) if i not in axes)
+    statistics = cache.mean, cache.var
+    if all(s.shape == shape and s.dtype == array.dtype for s in statistics):
+        return statistics
+    return tuple(s.reshape(shape).astype(array.dtype, copy=False) for s in statistics)
 
 
 def _recorded_statistics(node: Any) -> dict[str, Any]:
-    """The values labelled "mean" and "var" in the recorded composite of which ``node`` is last."""
+    """The values named "mean" and "var" in the recorded composite batch norm of result ``node``."""
     path = node.scope.path() if node is not None and node.scope is not None else []
-    run = next((scope for scope in reversed(path) if scope.name == "batch_norm"), None)
-    found: dict[str, Any] = {}
-    stack = [node] if run is not None else []
+    composite = next((scope for scope in reversed(path) if scope.name == "batch_norm"), None)
+    labelled: dict[str, Any] = {}
+    stack = [node] if composite is not None else []
     while stack:
         node = stack.pop()
-        if node is not None and node.scope is not None and run in node.scope.path():
+        if node is not None and node.scope is not None and composite in node.scope.path():
             if node.name in ("mean", "var"):
-                found[node.name] = node.value
+                labelled[node.name] = node.value
             stack += node.parents
-    return found
+    return labelled

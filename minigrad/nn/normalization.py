@@ -121,7 +121,7 @@ class _InstanceNorm(StatisticsNorm):
     def forward(self, x: Any) -> Any:
         self.check(x)
         if not self.uses_batch:
-            return self.by_running_statistics(x, *self.gamma_and_beta(x))
+            return self.with_running_statistics(x, *self.gamma_and_beta(x))
         places = tuple(range(2, x.ndim))
         m = prod(x.shape[2:])
         if m < 2:

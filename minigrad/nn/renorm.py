@@ -42,7 +42,7 @@ class _BatchRenorm(StatisticsNorm):
         self.check(x)
         gamma, beta = self.gamma_and_beta(x)
         if not self.training:
-            return self.by_running_statistics(x, gamma, beta)
+            return self.with_running_statistics(x, gamma, beta)
         m = self.count(x)
         mean, var = kernels.batch_statistics(x, tuple(i for i in range(x.ndim) if i != 1))
         r, d = self._corrections(mean, var)
