@@ -1,4 +1,4 @@
-"""Module: a function with state. Parameters are trained, buffers are kept, both are saved."""
+"""Module: a function with state. Parameters are trained, buffers are not; both are saved."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from minigrad.errors import (
 from minigrad.spelling import INSTEAD, Absent
 from minigrad.tensor import Tensor, tensor
 
-_FROZEN = ContextVar("frozen statistics", default=False)  # of a thread or an asyncio task
+_FROZEN = ContextVar("frozen statistics", default=False)  # per thread or asyncio task
 
 
 @contextmanager
 def frozen_statistics() -> Iterator[None]:
-    """No layer changes its state inside a ``with`` block: what a gradient check needs.
+    """Keep layers from changing their state inside a ``with`` block, as a gradient check needs.
 
-    Layers compute what they would compute in their mode, but running statistics stay as they are
-    and dropout draws the same mask at every call. A function of such a layer is a function.
+    Layers compute as usual in their mode, but running statistics stay unchanged and dropout draws
+    the same mask at every call, so that equal inputs give equal outputs.
 
     >>> bn = mg.nn.BatchNorm1d(2)
     >>> with mg.nn.frozen_statistics():
@@ -65,10 +65,10 @@ class Module:
     """Base of all layers and models: override ``forward``, call the object.
 
     A leaf tensor with ``requires_grad`` that is assigned to an attribute becomes a parameter, a
-    Module a submodule; ``register_buffer`` adds state that is saved but not trained. Such a name
-    takes another of its kind, None or ``del``, but nothing that would not be saved; a leaf without
-    ``requires_grad`` in the place of a parameter is a frozen one. A call runs in a scope named
-    after the class and the attribute, so that drawings show layers as clusters.
+    Module a submodule; ``register_buffer`` adds state that is saved but not trained. A registered
+    name may be deleted or assigned None or another value that is saved; any other is refused. A
+    leaf without ``requires_grad`` that replaces a parameter is a frozen parameter. A call runs in a
+    scope named after the class and the attribute, so that drawings show layers as clusters.
 
     >>> class Scale(mg.nn.Module):
     ...     def __init__(self):
@@ -83,48 +83,48 @@ class Module:
     training: bool = True
     _pending: bool = False  # whether the sizes are still unknown, see nn.lazy
     _attribute: str = ""  # what the parent calls this module
-    # names in order of assignment, whose values are attributes; each dictionary is made when first
-    # asked for, so that a subclass need not call super().__init__()
+    # The registered names in order of assignment; their values are ordinary attributes. Each
+    # dictionary is made on first use, so that a subclass need not call super().__init__().
     _parameters = cached_property(_no_names)
     _buffers = cached_property(_no_names)
     _modules = cached_property(_no_names)
 
     @answering
     def __init__(self):
-        super().__init__()  # of other bases
+        super().__init__()  # for other base classes
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         own = {k: dict(v) for k, v in state.items() if k in ("_parameters", "_buffers", "_modules")}
-        self.__dict__.update(state, **own)  # each copy has its own
+        self.__dict__.update(state, **own)  # a copy does not share them
 
     def __setattr__(self, name: str, value: Any) -> None:
-        kind = None
+        registry = None  # where ``name`` belongs with this value
         if isinstance(value, Module):
             if any(part is self for part in value.modules()):
                 expected, got = "one that does not hold this module", repr(name)
                 headline = f"{type(self).__name__}: assignment of a submodule"
                 raise UsageError(facts(headline, expected=expected, got=got))
-            kind = self._modules
+            registry = self._modules
             value.__dict__["_attribute"] = name
         elif isinstance(value, Tensor) and name in self._buffers:
-            kind = self._buffers
+            registry = self._buffers
         elif (
             isinstance(value, Tensor)
             and value.is_leaf
             and (value.requires_grad or name in self._parameters)
         ):
-            kind = self._parameters
+            registry = self._parameters
             value.name = value.name or name
-        for names in (self._parameters, self._buffers, self._modules):
-            if name in names and names is not kind:
-                if kind is None and value is not None:
+        for other in (self._parameters, self._buffers, self._modules):
+            if name in other and other is not registry:
+                if registry is None and value is not None:
                     raise _not_registered(self, name, value)
-                del names[name]
-        if kind is not None:
-            kind[name] = None
+                del other[name]
+        if registry is not None:
+            registry[name] = None
         object.__setattr__(self, name, value)
 
-    if TYPE_CHECKING:  # a type checker cannot know what register_buffer adds
+    if TYPE_CHECKING:  # type checkers cannot know the names that register_buffer adds
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -137,7 +137,7 @@ class Module:
         """Keep ``value`` (array or Tensor) as state under ``name``: saved, moved, not trained.
 
         Raises:
-            UsageError: a name with a dot, or one that something else has.
+            UsageError: an empty name, one with a dot, or one in use.
         """
         is_taken = name not in self._buffers and getattr(self, name, None) is not None
         if is_taken or not name or "." in name:
@@ -148,7 +148,10 @@ class Module:
         setattr(self, name, tensor(value, name=name))
 
     def update_buffers(self, **values: Any) -> None:
-        """Assign arrays, which nobody else holds, to buffers; not inside ``frozen_statistics``."""
+        """Assign new arrays to buffers, without copying, unless in ``frozen_statistics``.
+
+        The arrays belong to the buffers from then on: the caller must not write to them.
+        """
         if not _FROZEN.get():
             for name, value in values.items():
                 getattr(self, name)._replace(value, own=True)
@@ -156,7 +159,7 @@ class Module:
     # --- calling ---------------------------------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module computes; every subclass has its own."""
+        """Compute the outputs; every subclass overrides it."""
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -168,7 +171,7 @@ class Module:
             except MinigradError as error:
                 error.add_note(f"in {title}")
                 raise
-            except AttributeError as error:  # a layer's first question to its operand
+            except AttributeError as error:  # a forward looks at these first
                 is_operand = any(error.obj is arg for arg in (*args, *kwargs.values()))
                 if error.name not in ("ndim", "shape") or not is_operand:
                     raise
@@ -186,17 +189,17 @@ class Module:
         return (child for _, child in self.named_children())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """``(path, module)`` of this module and all below, each once, outermost first."""
+        """``(path, module)`` of this module and all modules below, each once, outermost first."""
         return _each_once(self._paths(prefix))
 
     def _paths(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """As ``named_modules``, but a shared module comes once per path."""
+        """Like ``named_modules``, but a shared module comes once per path."""
         yield prefix, self
         for name, child in self.named_children():
             yield from child._paths(f"{prefix}.{name}" if prefix else name)
 
     def modules(self) -> Iterator[Module]:
-        """This module and all below."""
+        """This module and all modules below."""
         return (module for _, module in self.named_modules())
 
     def _named_state(self, *kinds: str) -> Iterator[tuple[str, Tensor]]:
@@ -231,7 +234,7 @@ class Module:
         return self
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode: statistics of the batch, dropout."""
+        """Switch to training mode: statistics of the batch, dropout; with False, to ``eval()``."""
         if not isinstance(mode, (bool, np.bool_)):
             headline = f"{type(self).__name__}.train: mode"
             raise UsageError(facts(headline, expected="True or False", got=describe(mode)))
@@ -240,7 +243,7 @@ class Module:
         return self
 
     def eval(self) -> Self:
-        """Evaluation mode: running statistics, no dropout."""
+        """Switch to evaluation mode: running statistics, no dropout."""
         return self.train(False)
 
     def requires_grad_(self, value: bool = True) -> Self:
@@ -251,14 +254,14 @@ class Module:
 
     @answering
     def zero_grad(self) -> None:
-        """Forget the accumulated gradients."""
+        """Reset the gradients of all parameters."""
         for parameter in self.parameters():
             parameter.zero_grad()
 
     def to(self, device: str | None = None, dtype: Any = None) -> Self:
         """Move parameters and buffers to ``device``; cast the floating ones to ``dtype``.
 
-        Gradients go with them; graphs recorded before a change refuse to be swept.
+        So are their gradients. A graph recorded before a change can no longer be swept.
 
         Raises:
             DTypeError: ``dtype`` is not a floating one.
@@ -291,14 +294,14 @@ class Module:
         """Assign ``state_dict``, a mapping of path -> Tensor or array; all of it or nothing.
 
         Args:
-            state_dict: as ``state_dict()`` returns it; casts to the dtype of the module.
+            state_dict: as ``state_dict()`` returns it; values are cast to the dtypes of the module.
             strict: refuse missing and unexpected paths.
 
         Raises:
             UsageError: missing or unexpected paths, all of them named.
             ShapeError: values of other shapes, all of them named.
             DTypeError: nan or inf for integers.
-            GraphError: results of recorded ops in the place of buffers, all of them named.
+            GraphError: buffers that hold results of recorded ops, all of them named.
         """
         own = dict(self._named_state("_parameters", "_buffers"))
         title = f"{type(self).__name__}.load_state_dict"
@@ -331,7 +334,7 @@ class Module:
     # --- showing ---------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
-        """What ``repr`` shows between the parentheses of a module without submodules."""
+        """The text between the parentheses in the ``repr`` of a module without submodules."""
         return ""
 
     def __repr__(self) -> str:
@@ -342,12 +345,13 @@ class Module:
         return f"{type(self).__name__}(\n  {inner}\n)"
 
 
+# names of PyTorch's modules that are missing here: using one says what to write instead
 for _name in (key.removeprefix("net.") for key in INSTEAD if key.startswith("net.")):
     setattr(Module, _name, Absent(_name, "net"))
 
 
 def _each_once(pairs: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """``(path, object)`` of each object, at the first of its paths."""
+    """``(path, object)`` of each object once, with its first path."""
     seen: set[int] = set()
     for path, part in pairs:
         if id(part) not in seen:
@@ -356,7 +360,7 @@ def _each_once(pairs: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 
 def _not_registered(module: Module, name: str, value: Any) -> DTypeError:
-    """``value`` cannot take the place of the parameter, buffer or submodule ``name``."""
+    """The error for a ``value`` that cannot replace the parameter, buffer or submodule ``name``."""
     kind, expected, remedy = "submodule", "a Module or None", ""
     if name not in module._modules:
         is_buffer = name in module._buffers
@@ -373,23 +377,23 @@ def _as_array(what: str, value: Any) -> Any:
 
 
 def _moved(array: Any, device: str | None, floating: np.dtype | None) -> Any:
-    """``array`` on ``device``, cast if it is floating; itself where nothing changes."""
+    """``array`` on ``device``, cast if it is floating; the same object if nothing changes."""
     if floating is not None and array.dtype.kind == "f" and array.dtype != floating:
         array = array.astype(floating)
     return array if device is None else backend.to_device(array, device)
 
 
 def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-    """``module(*args)`` with other tensors in the place of some of its own.
+    """``module(*args)`` with other values for some of its parameters and buffers.
 
-    It makes a module a function of its parameters, which ``grad``, ``hvp`` and the gradient checker
-    can differentiate.
+    So a module becomes a function of its parameters, which ``grad``, ``hvp`` and the gradient
+    checker can differentiate.
 
     Args:
-        module: its own tensors are back in place afterwards.
-        state: path, as in ``state_dict`` -> Tensor or array. It replaces a shared tensor at every
-            path, except where ``state`` has another for that path.
-        args, kwargs: passed on.
+        module: has its own tensors back afterwards.
+        state: path, as in ``state_dict`` -> Tensor or array. A shared tensor is replaced at all of
+            its paths, except those for which ``state`` has a value of their own.
+        args, kwargs: passed to ``module``.
 
     Raises:
         UsageError: a path that the module does not have.
