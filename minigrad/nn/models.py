@@ -1,7 +1,6 @@
-"""Networks of the batch-norm literature, each with a twin without batch norm: one flag.
+"""Networks of the batch norm literature; the flag ``batch_norm`` builds each with or without it.
 
-``order`` says where batch norm stands: ``"before"`` the activation, as its authors have it, or
-``"after"`` it.
+``order`` places batch norm ``"before"`` the activation, as in the original paper, or ``"after"``.
 """
 
 from collections.abc import Callable
@@ -24,7 +23,7 @@ Order = Literal["before", "after"]
 
 
 def normalized(norm: Module, activation: Module, batch_norm: bool, order: Order) -> list[Module]:
-    """The activation, with ``norm`` before or after it where ``batch_norm`` is true."""
+    """``[activation]``, with ``norm`` before or after it if ``batch_norm`` is true."""
     if order not in ("before", "after"):
         expected = "'before' or 'after'"
         raise UsageError(facts("order of batch norm", expected=expected, got=repr(order)))
@@ -42,16 +41,16 @@ def lenet(
     dtype: Any = "float64",
     rng: init.Seed = None,
 ) -> Sequential:
-    """LeNet with sigmoids as in Dive into Deep Learning 0.17, section 7.5.
+    """LeNet with sigmoids, as in Dive into Deep Learning 0.17, section 7.5.
 
-    Conv 6@5x5, BN, sigmoid, max pool 2; conv 16@5x5, BN, sigmoid, max pool 2; 120, BN, sigmoid; 84,
-    BN, sigmoid; 10. The weights start as Glorot's, the biases at 0.
+    Conv 6@5x5, BN, sigmoid, max pool 2; conv 16@5x5, BN, sigmoid, max pool 2; linear 120, BN,
+    sigmoid; linear 84, BN, sigmoid; linear 10. Weights start uniform as in Glorot, biases at 0.
 
     Args:
         batch_norm: False leaves out every BN.
-        side: height and width of the images (N, 1, side, side). Under 28, where two 5x5 kernels
-            would leave little, the kernels are 3x3 and padded by 1.
-        classes: outputs.
+        side: height and width of the images (N, 1, side, side). Below 28, where two 5x5 kernels
+            would leave little, the kernels are 3x3 with a padding of 1.
+        classes: number of outputs.
         order: BN before or after the activation.
 
     Source:
@@ -62,9 +61,9 @@ def lenet(
     """
     rng = generator(rng)
     kernel, padding = (5, 0) if side >= 28 else (3, 1)
-    lost = kernel - 1 - 2 * padding
-    rest = ((side - lost) // 2 - lost) // 2  # height of the last feature map
-    words = {"padding": padding, "dtype": dtype, "rng": rng}
+    shrinkage = kernel - 1 - 2 * padding  # of height and width by one convolution
+    last_side = ((side - shrinkage) // 2 - shrinkage) // 2
+    options = {"padding": padding, "dtype": dtype, "rng": rng}
 
     def block(layer: Module, norm: Module, *pool: Module) -> list[Module]:
         return [layer, *normalized(norm, Sigmoid(), batch_norm, order), *pool]
@@ -73,18 +72,18 @@ def lenet(
         return Linear(n, m, dtype=dtype, rng=rng)
 
     net = Sequential(
-        *block(Conv2d(1, 6, kernel, **words), BatchNorm2d(6, dtype=dtype), MaxPool2d(2)),
-        *block(Conv2d(6, 16, kernel, **words), BatchNorm2d(16, dtype=dtype), MaxPool2d(2)),
+        *block(Conv2d(1, 6, kernel, **options), BatchNorm2d(6, dtype=dtype), MaxPool2d(2)),
+        *block(Conv2d(6, 16, kernel, **options), BatchNorm2d(16, dtype=dtype), MaxPool2d(2)),
         Flatten(),
-        *block(linear(16 * rest * rest, 120), BatchNorm1d(120, dtype=dtype)),
+        *block(linear(16 * last_side * last_side, 120), BatchNorm1d(120, dtype=dtype)),
         *block(linear(120, 84), BatchNorm1d(84, dtype=dtype)),
         linear(84, classes),
     )
-    return _initialized(net, init.xavier_uniform_, rng)
+    return _initialize(net, init.xavier_uniform_, rng)
 
 
-def _initialized(net: Any, draw: Callable[..., Any], rng: Any) -> Any:
-    """``net`` with weights that ``draw`` gives, and biases 0."""
+def _initialize(net: Any, draw: Callable[..., Any], rng: Any) -> Any:
+    """Initialize all weights of ``net`` with ``draw``, all biases with 0; return ``net``."""
     for module in net.modules():
         if isinstance(module, (Linear, Conv2d)):
             draw(module.weight, rng=rng)
@@ -116,15 +115,17 @@ def mlp(
         layers += normalized(BatchNorm1d(size, dtype=dtype), ReLU(), batch_norm, order)
         width = size
     net = Sequential(*layers, Linear(width, classes, dtype=dtype, rng=rng))
-    return _initialized(net, init.kaiming_normal_, rng)
+    return _initialize(net, init.kaiming_normal_, rng)
 
 
 class ResidualBlock(Module):
-    """``relu(x + BN(conv(relu(BN(conv(x))))))``; a 1x1 convolution where the shapes differ.
+    """``relu(x + BN(conv(relu(BN(conv(x))))))``, both convolutions 3x3.
+
+    Where the shapes differ, ``x + ...`` becomes ``BN(conv(x)) + ...`` with a 1x1 convolution.
 
     Args:
         in_channels, out_channels: C of input and result.
-        stride: of the first convolution.
+        stride: of the first 3x3 and of the 1x1 convolution.
         batch_norm: False leaves out every BN.
 
     Source:
@@ -141,18 +142,18 @@ class ResidualBlock(Module):
         dtype: Any = "float64",
         rng: init.Seed = None,
     ):
-        words = {"bias": not batch_norm, "dtype": dtype, "rng": generator(rng)}
+        options = {"bias": not batch_norm, "dtype": dtype, "rng": generator(rng)}
         norm = [BatchNorm2d(out_channels, dtype=dtype) for _ in range(3 if batch_norm else 0)]
         self.path = Sequential(
-            Conv2d(in_channels, out_channels, 3, stride, 1, **words),
+            Conv2d(in_channels, out_channels, 3, stride, 1, **options),
             *norm[:1],
             ReLU(),
-            Conv2d(out_channels, out_channels, 3, 1, 1, **words),
+            Conv2d(out_channels, out_channels, 3, 1, 1, **options),
             *norm[1:2],
         )
         self.shortcut: Module = Identity()
         if stride > 1 or in_channels != out_channels:
-            projection = Conv2d(in_channels, out_channels, 1, stride, **words)
+            projection = Conv2d(in_channels, out_channels, 1, stride, **options)
             self.shortcut = Sequential(projection, *norm[2:])
 
     def forward(self, x: Any) -> Any:
@@ -172,7 +173,8 @@ def resnet(
     """A small residual network for one-channel images, in the CIFAR form of He et al.
 
     A 3x3 convolution, then ``blocks`` residual blocks per width, each width after the first at half
-    the resolution, a global mean and a linear layer: ``2 * blocks * len(widths) + 2`` layers.
+    the resolution, a global mean and a linear layer: ``2 * blocks * len(widths) + 2`` layers with
+    weights, 1x1 convolutions not counted.
 
     Source:
         He, Zhang, Ren, Sun 2015, arXiv:1512.03385, section 4.2.
@@ -199,13 +201,13 @@ def resnet(
 
 
 class RowRNN(Module):
-    """Reads an image row by row, top to bottom, and classifies the last state.
+    """A recurrent network that reads an image row by row and classifies the last state.
 
     Args:
-        batch_norm: normalize the input of the recurrence over examples and rows.
+        batch_norm: whether to normalize the input of the recurrence, over examples and rows.
         side: width of the images (N, 1, side, side) or (N, side * side).
         hidden: size of the state.
-        classes: outputs.
+        classes: number of outputs.
 
     >>> mg.nn.models.RowRNN(side=8, hidden=4)(np.zeros((2, 1, 8, 8))).shape
     (2, 10)
@@ -232,11 +234,11 @@ class RowRNN(Module):
         return self.head(last)
 
 
-def lenet_bn(**words: Any) -> Sequential:
+def lenet_bn(**options: Any) -> Sequential:
     """``lenet(batch_norm=True)``."""
-    return lenet(True, **words)
+    return lenet(True, **options)
 
 
-def mlp_bn(**words: Any) -> Sequential:
+def mlp_bn(**options: Any) -> Sequential:
     """``mlp(batch_norm=True)``."""
-    return mlp(True, **words)
+    return mlp(True, **options)

@@ -1,4 +1,4 @@
-"""Layer, group and instance normalization: statistics of one example instead of the batch."""
+"""Layer, group and instance normalization: statistics of each example, not of the batch."""
 
 from math import prod
 from typing import Any
@@ -15,12 +15,12 @@ from minigrad.ops.normalization import per_channel
 
 
 class LayerNorm(Module):
-    """Each example over its trailing axes: ``gamma * (x - mean) / sqrt(var + eps) + beta``.
+    """Layer normalization over the trailing axes: ``gamma * (x - mean) / sqrt(var + eps) + beta``.
 
     Args:
-        normalized_shape: an int or the trailing shape of x that is averaged over.
+        normalized_shape: lengths of the trailing axes of x that are averaged over; an int for one.
         eps: added to the biased variance.
-        elementwise_affine: whether there are gamma and beta, one per averaged element.
+        elementwise_affine: whether the layer has gamma and beta, of shape ``normalized_shape``.
 
     Source:
         Ba, Kiros, Hinton 2016, arXiv:1607.06450.
@@ -52,7 +52,7 @@ class LayerNorm(Module):
 
 
 def _by_example(x: Any, groups: int, gamma: Any, beta: Any, eps: float) -> Any:
-    """Normalize each group of channels of each example, as one channel of one batch norm."""
+    """Normalize each group of channels of each example: a batch norm with one channel for each."""
     rows = x.shape[0] * groups
     x_hat = ops.reshape(x, shape=(1, rows, prod(x.shape[1:]) // groups))
     x_hat = kernels.batch_norm(x_hat, *ones_and_zeros((rows,), x), eps=eps)
@@ -61,15 +61,15 @@ def _by_example(x: Any, groups: int, gamma: Any, beta: Any, eps: float) -> Any:
 
 
 class GroupNorm(Module):
-    """Each example over the channels of one group and all places.
+    """Group normalization: each example over each group of channels and all positions.
 
-    With one group that is layer normalization of (C, ...), with C groups instance normalization.
+    One group gives layer normalization over (C, ...), C groups give instance normalization.
 
     Args:
         num_groups: must divide ``num_channels``.
         num_channels: C of x, (N, C, ...).
         eps: added to the biased variance.
-        affine: whether there are gamma and beta, one per channel.
+        affine: whether the layer has gamma and beta, one per channel.
 
     Source:
         Wu, He 2018, arXiv:1803.08494.
@@ -104,7 +104,7 @@ class GroupNorm(Module):
 
 
 class _InstanceNorm(StatisticsNorm):
-    """What the three sizes share."""
+    """Instance normalization; subclasses say how many axes x has."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class _InstanceNorm(StatisticsNorm):
         self.check(x)
         if not self.uses_batch:
             return self.with_running_statistics(x, *self.gamma_and_beta(x))
-        places = tuple(range(2, x.ndim))
+        positions = tuple(range(2, x.ndim))
         m = prod(x.shape[2:])
         if m < 2:
             got = f"{m}, in {describe(x)}"
@@ -130,32 +130,33 @@ class _InstanceNorm(StatisticsNorm):
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=got))
         y = _by_example(x, x.shape[1], self.weight, self.bias, self.eps)
         if self.training and self.track_running_stats and x.shape[0]:
-            mean, var = kernels.batch_statistics(x, places)
+            mean, var = kernels.batch_statistics(x, positions)
             var = var * (m / (m - 1)) if self.unbiased else var
             self.average(mean.mean(axis=0), var.mean(axis=0), m * x.shape[0])
         return y
 
 
 class InstanceNorm1d(_InstanceNorm):
-    """Each channel of each example of (N, C, L) by itself; arguments as in ``InstanceNorm2d``."""
+    """Instance normalization of (N, C, L); arguments as in ``InstanceNorm2d``."""
 
     ndims = (3,)
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """Each channel of each example of (N, C, H, W) by itself.
+    """Instance normalization of (N, C, H, W): each channel of each example by itself.
 
     Args:
         num_features: C of x.
         eps: added to the biased variance.
-        momentum: weight of the new statistic, where they are tracked; None averages all batches
-            equally, where PyTorch leaves the statistics as they were.
-        affine: whether there are gamma and beta, one per channel.
-        track_running_stats: keep means over the examples and use them in evaluation.
+        momentum: weight of the new statistic, if statistics are tracked. None averages all batches
+            equally; PyTorch's None leaves the statistics unchanged.
+        affine: whether the layer has gamma and beta, one per channel.
+        track_running_stats: whether to keep running statistics, averaged over the examples of a
+            batch, and to use them in evaluation.
 
     Attributes:
-        running_mean, running_var: (C,), where they are tracked. num_batches_tracked: an integer;
-            PyTorch's stays 0.
+        running_mean, running_var: (C,), if tracked. num_batches_tracked: an integer; PyTorch's
+            stays 0.
 
     Source:
         Ulyanov, Vedaldi, Lempitsky 2016, arXiv:1607.08022.
@@ -169,6 +170,6 @@ class InstanceNorm2d(_InstanceNorm):
 
 
 class InstanceNorm3d(_InstanceNorm):
-    """Each channel of each example of (N, C, D, H, W); arguments as in ``InstanceNorm2d``."""
+    """Instance normalization of (N, C, D, H, W); arguments as in ``InstanceNorm2d``."""
 
     ndims = (5,)

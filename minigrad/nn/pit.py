@@ -12,21 +12,22 @@ from minigrad.tensor import Tensor
 
 
 class ProbabilityIntegralNorm1d(Module):
-    """``y = gamma * sqrt(12) (F(x) - 1/2) + beta`` with F the distribution function of the channel.
+    """``y = gamma * sqrt(12) (F(x) - 1/2) + beta``, F the distribution function of the channel.
 
-    F(x) is uniform on (0, 1) whatever the distribution of x, so y has mean 0 and variance 1, and no
-    outlier reaches beyond ``sqrt(3)``. F is smooth:
-    ``F(x) = mean_k Phi((x - q_k) / (bandwidth * s))`` with K quantiles q_k of the batch at the
-    probabilities ``(k + 1/2) / K``, their spread s and the normal distribution function Phi.
-    Training takes q from the batch and differentiates it; evaluation takes running quantiles.
+    F(x) is uniform on (0, 1) whatever the distribution of x. So ``sqrt(12) (F(x) - 1/2)`` has mean
+    0 and variance 1, and no outlier exceeds ``sqrt(3)``. F is a smooth estimate,
+    ``F(x) = mean_k Phi((x - q_k) / (bandwidth * s))``, with the K quantiles q_k of the channel at
+    the probabilities ``(k + 1/2) / K``, their standard deviation s and the normal distribution
+    function Phi. Training takes the q_k from the batch and differentiates them; evaluation uses
+    running quantiles.
 
     Args:
         num_features: C of x, (N, C).
-        quantiles: how many, K; 2 or more.
-        bandwidth: width of the smoothing in units of the spread.
+        quantiles: their number K, 2 or more.
+        bandwidth: width of the smoothing in units of s.
         momentum: weight of the new quantiles.
         eps: added to the variance of the quantiles.
-        affine: whether there are gamma and beta.
+        affine: whether the layer has gamma and beta.
 
     Raises:
         UsageError: a number out of its range.
@@ -55,14 +56,14 @@ class ProbabilityIntegralNorm1d(Module):
         dtype: Any = "float64",
     ):
         kind = type(self).__name__
-        check_count(f"{kind}: quantiles", quantiles, least=2)  # one has no spread
+        check_count(f"{kind}: quantiles", quantiles, least=2)  # a single one has no spread
         self.num_features, self.quantiles = num_features, quantiles
         self.bandwidth = check_number(f"{kind}: bandwidth", bandwidth, positive=True)
         self.eps, self.momentum = check_number(f"{kind}: eps", eps), check_momentum(self, momentum)
         self.weight, self.bias = affine_parameters((num_features,), dtype, affine)
-        normal = filled((quantiles, num_features), dtype, "quantiles")
-        normal += np.linspace(-1.5, 1.5, quantiles, dtype=normal.dtype)[:, None]
-        self.register_buffer("running_quantiles", normal)
+        initial = filled((quantiles, num_features), dtype, "quantiles")
+        initial += np.linspace(-1.5, 1.5, quantiles, dtype=initial.dtype)[:, None]
+        self.register_buffer("running_quantiles", initial)
 
     def forward(self, x: Any) -> Any:
         if x.ndim != 2 or x.shape[1] != self.num_features or (self.training and x.shape[0] < 2):
@@ -71,23 +72,22 @@ class ProbabilityIntegralNorm1d(Module):
         q = self._quantiles(x) if self.training else self.running_quantiles
         y = self._transform(x, q)
         if self.training:
-            new, array = self.momentum, getattr(q, "array", q)
-            old = self.running_quantiles.array
-            self.update_buffers(running_quantiles=(1 - new) * old + new * array)
+            old, new, weight = self.running_quantiles.array, getattr(q, "array", q), self.momentum
+            self.update_buffers(running_quantiles=(1 - weight) * old + weight * new)
         return y if self.weight is None or self.bias is None else self.weight * y + self.bias
 
     def _quantiles(self, x: Any) -> Any:
-        """(K, C), linear between the order statistics; the order itself is locally constant."""
+        """The quantiles (K, C), linear between order statistics; the order is locally constant."""
         array = getattr(x, "array", x)
         xp = backend.namespace(array)
         n, k = x.shape[0], self.quantiles
         order = xp.argsort(array, axis=0)
-        places = np.clip((np.arange(k) + 0.5) / k * n - 0.5, 0, n - 1)
-        low = np.minimum(places.astype(int), n - 2)
-        low, share = xp.asarray(low), xp.asarray((places - low)[:, None], dtype=array.dtype)
+        ranks = np.clip((np.arange(k) + 0.5) / k * n - 0.5, 0, n - 1)  # fractional, from 0
+        low = np.minimum(ranks.astype(int), n - 2)
+        low, fraction = xp.asarray(low), xp.asarray((ranks - low)[:, None], dtype=array.dtype)
         columns = xp.arange(x.shape[1])
         below, above = x[order[low], columns], x[order[low + 1], columns]
-        return below + (above - below) * share
+        return below + (above - below) * fraction
 
     def _transform(self, x: Any, q: Any) -> Any:
         centred = q - ops.mean(q, axis=0, keepdims=True)

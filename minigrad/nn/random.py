@@ -1,4 +1,4 @@
-"""The random numbers of initialization and dropout, drawn on the host whatever the device."""
+"""Generators for initialization and dropout; numbers are drawn on the host for all devices."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +11,7 @@ _DEFAULT = np.random.default_rng(0)
 
 
 def manual_seed(seed: int) -> None:
-    """Start the default generator over from ``seed``.
+    """Seed the default generator.
 
     >>> mg.nn.manual_seed(7)
     >>> a = mg.nn.Linear(2, 2).weight
@@ -24,7 +24,7 @@ def manual_seed(seed: int) -> None:
 
 
 def generator(rng: np.random.Generator | int | None = None) -> np.random.Generator:
-    """``rng`` itself, a new generator of that seed, or the default one for None."""
+    """``rng`` itself, a new generator with the seed ``rng``, or the default generator for None."""
     if rng is None:
         return _DEFAULT
     if isinstance(rng, np.random.Generator):
@@ -34,7 +34,7 @@ def generator(rng: np.random.Generator | int | None = None) -> np.random.Generat
 
 
 def generators(net: Any) -> dict[str, np.random.Generator]:
-    """The default generator and those that layers of the Module ``net`` have for themselves."""
+    """The default generator, and by path the generators that modules of ``net`` have as ``rng``."""
     found = {"default": _DEFAULT}
     for path, module in net.named_modules():
         own = getattr(module, "rng", None)
@@ -44,11 +44,11 @@ def generators(net: Any) -> dict[str, np.random.Generator]:
 
 
 def states(generators: Iterable[np.random.Generator]) -> list[tuple[np.random.Generator, Any]]:
-    """Each with its state, for ``rewind``."""
+    """Each generator with its present state, for ``rewind``."""
     return [(g, g.bit_generator.state) for g in generators]
 
 
 def rewind(states: list[tuple[np.random.Generator, Any]]) -> None:
-    """Let each draw again what it drew since."""
+    """Restore the states, so that each generator repeats the numbers it has drawn since."""
     for g, state in states:
         g.bit_generator.state = state

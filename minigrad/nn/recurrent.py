@@ -62,13 +62,13 @@ class RNNCell(Module):
                 facts("RNNCell: x", expected=f"(N, {self.input_size})", got=describe(x))
             )
         h = _state(self, x, h)
-        of_x = kernels.matmul(x, ops.transpose(self.weight_ih)) + self.bias_ih
-        of_h = kernels.matmul(h, ops.transpose(self.weight_hh)) + self.bias_hh
-        return self.activation(of_x + of_h)
+        from_x = kernels.matmul(x, ops.transpose(self.weight_ih)) + self.bias_ih
+        from_h = kernels.matmul(h, ops.transpose(self.weight_hh)) + self.bias_hh
+        return self.activation(from_x + from_h)
 
 
 def _state(layer: Any, x: Any, h: Any) -> Any:
-    """``h``, (N, hidden_size); zeros of the library and dtype of ``x``, (N, ...), if None."""
+    """``h``, checked to be (N, hidden_size), or zeros of the library and dtype of ``x`` if None."""
     shape = x.shape[0], layer.hidden_size
     if h is None:
         array = getattr(x, "array", x)
@@ -83,16 +83,16 @@ class RNN(Module):
     """A recurrent layer over a sequence, optionally with sequence-wise batch normalization.
 
     ``h_t = tanh(u_t + W_hh h_{t-1} + b)`` with ``u_t = W_ih x_t``, or, with ``batch_norm=True``,
-    ``u_t = BN(W_ih x_t)`` where mean and variance are taken over all examples and all steps of
-    the batch. Only the input is normalized: the recurrent term is left as it is.
+    ``u_t = BN(W_ih x_t)``, with mean and variance over all examples and all steps of the batch.
+    Only the input term is normalized, not the recurrent one.
 
     Args:
         input_size, hidden_size: lengths of x_t and h_t.
         nonlinearity: ``"tanh"`` or ``"relu"``.
-        batch_norm: normalize as Deep Speech 2 does.
+        batch_norm: whether to normalize the input term, as Deep Speech 2 does.
 
     Attributes:
-        weight_ih: (hidden, input), Glorot's uniform at the start. weight_hh: (hidden, hidden),
+        weight_ih: (hidden, input), Glorot uniform at the start. weight_hh: (hidden, hidden),
             orthogonal at the start. bias: (hidden,), 0 at the start.
         norm: the BatchNorm1d, or None.
 

@@ -1,4 +1,4 @@
-"""Batch renormalization: training and evaluation compute the same function, but for clipping."""
+"""Batch renormalization: except for clipping, training and evaluation compute one function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +11,8 @@ from minigrad.nn.batchnorm import StatisticsNorm
 def clip_schedule(step: int) -> tuple[float, float]:
     """``(r_max, d_max)`` of the paper's schedule after ``step`` batches.
 
-    (1, 0), which is batch normalization, for 5,000 batches; then r_max grows to 3 at 40,000 and
-    d_max to 5 at 25,000.
+    (1, 0), which is batch normalization, for the first 5,000 batches; then both grow linearly,
+    r_max to 3 at batch 40,000 and d_max to 5 at batch 25,000.
 
     >>> mg.nn.clip_schedule(5000), mg.nn.clip_schedule(15000), mg.nn.clip_schedule(10**6)
     ((1.0, 0.0), (1.5714285714285714, 2.5), (3.0, 5.0))
@@ -23,7 +23,7 @@ def clip_schedule(step: int) -> tuple[float, float]:
 
 
 class _BatchRenorm(StatisticsNorm):
-    """What the sizes share."""
+    """Batch renormalization; subclasses say how many axes x has."""
 
     def __init__(
         self,
@@ -65,17 +65,17 @@ class BatchRenorm1d(_BatchRenorm):
     """Batch renormalization of (N, C) or (N, C, L): ``y = gamma * (x_hat * r + d) + beta``.
 
     ``r = std_batch / std_running`` and ``d = (mean_batch - mean_running) / std_running`` are
-    clipped and treated as constants of the gradient; unclipped they turn the batch's statistics
-    into the running ones exactly. They are taken before the running statistics move.
+    clipped and treated as constants in the gradient. Without clipping, ``x_hat * r + d`` is exactly
+    x normalized with the running statistics, those from before this batch.
 
     Args:
         num_features, eps, momentum, affine, dtype: as in ``BatchNorm2d``.
-        clips: number of batches seen -> ``(r_max, d_max)``: r stays in [1 / r_max, r_max], d in
-            [-d_max, d_max].
+        clips: function of the number of batches seen, returns ``(r_max, d_max)``: r is clipped to
+            [1 / r_max, r_max], d to [-d_max, d_max].
 
     Source:
-        Ioffe 2017, arXiv:1702.03275, Algorithm 1. Here the running spread is a running biased
-        variance, whose root with eps is std; the paper averages std itself.
+        Ioffe 2017, arXiv:1702.03275, Algorithm 1. The paper averages std itself; here std_running
+        is the root of a running biased variance plus eps.
 
     >>> layer = mg.nn.BatchRenorm1d(1, clips=lambda step: (10.0, 10.0))
     >>> x = mg.tensor([[1.0], [3.0]])

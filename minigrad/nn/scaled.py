@@ -1,4 +1,4 @@
-"""Scaled weight standardization: what replaces batch normalization in normalizer-free networks."""
+"""Scaled weight standardization, used in place of batch norm in normalizer-free networks."""
 
 from functools import wraps
 from math import prod
@@ -17,8 +17,8 @@ RELU_GAIN = float(np.sqrt(2 / (1 - 1 / np.pi)))  # 1 / the standard deviation of
 def standardized(weight: Any, gain: Any, eps: float = 1e-4) -> Any:
     """``gain * (W - mean) / sqrt(max(var * fan_in, eps))``, statistics per output unit.
 
-    Each unit then has weights of mean 0 and sum of squares ``gain^2``: it keeps the variance of its
-    inputs whatever their mean.
+    The weights of a unit then have mean 0 and sum of squares ``gain^2``: uncorrelated inputs of one
+    mean and variance give an output of mean 0 and ``gain^2`` times that variance.
 
     Args:
         weight: (out, in) or (out, in, \\*kernel).
@@ -41,7 +41,7 @@ def standardized(weight: Any, gain: Any, eps: float = 1e-4) -> Any:
 
 
 class ScaledWSLinear(Linear):
-    """``Linear`` with standardized weights; arguments as there.
+    """``Linear`` with standardized weights; arguments as in ``Linear``.
 
     Attributes:
         gain: (out_features,), learned, 1 at the start.
@@ -68,7 +68,7 @@ class ScaledWSLinear(Linear):
 
 
 class ScaledWSConv2d(Conv2d):
-    """``Conv2d`` with standardized weights; arguments as there.
+    """``Conv2d`` with standardized weights; arguments as in ``Conv2d``.
 
     Attributes:
         gain: (out_channels,), learned, 1 at the start.

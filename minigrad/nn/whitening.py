@@ -1,4 +1,4 @@
-"""Whitening: the full covariance of the features becomes the identity, not only its diagonal."""
+"""Whitening: normalizes the full covariance matrix of the features, not only its diagonal."""
 
 from typing import Any, Literal
 
@@ -15,23 +15,24 @@ from minigrad.tensor import Tensor
 class Whitening1d(Module):
     """``y = gamma * W (x - mean) + beta`` with ``W (cov + eps I) W^T = I``.
 
-    ``method="zca"`` takes the symmetric ``W = (cov + eps I)^(-1/2)``, which moves the features
-    least; ``"cholesky"`` takes ``W = L^-1`` of ``L L^T = cov + eps I``, so feature i is cleaned of
-    the features before it. Training uses the batch's mean and biased (1/N) covariance and
-    differentiates them; evaluation uses running ones.
+    ``method="zca"`` uses the symmetric ``W = (cov + eps I)^(-1/2)``, which changes the features
+    least; ``"cholesky"`` uses ``W = L^-1`` with ``L L^T = cov + eps I``, which removes from feature
+    i its correlation with the features before it. Training uses the batch's mean and biased (1/N)
+    covariance and differentiates through them; evaluation uses running ones.
 
     Args:
         num_features: C of x, (N, C) or (N, C, ...).
         method: ``"zca"`` or ``"cholesky"``.
         eps: added to the diagonal of the covariance.
         momentum: weight of the new statistic.
-        affine: whether there are gamma and beta.
+        affine: whether the layer has gamma and beta.
 
     Attributes:
         running_mean: (C,). running_cov: (C, C), averages the unbiased covariance.
 
     Raises:
-        UsageError: another method. ShapeError: other channels, or one value per channel.
+        UsageError: an unknown method. ShapeError: other channels, or a training batch with fewer
+            than 2 values per channel.
 
     Source:
         Huang, Yang, Lang, Deng 2018, Decorrelated Batch Normalization, arXiv:1804.08450.
@@ -90,16 +91,16 @@ class Whitening1d(Module):
         xc = rows - mean
         cov = ops.matmul(ops.transpose(xc), xc) / m
         y = ops.matmul(xc, self._whitener(cov))
-        new = self.momentum
+        weight = self.momentum
         mean, cov = (getattr(a, "array", a) for a in (mean, cov))
         self.update_buffers(
-            running_mean=(1 - new) * self.running_mean.array + new * mean.reshape(-1),
-            running_cov=(1 - new) * self.running_cov.array + new * (m / (m - 1)) * cov,
+            running_mean=(1 - weight) * self.running_mean.array + weight * mean.reshape(-1),
+            running_cov=(1 - weight) * self.running_cov.array + weight * (m / (m - 1)) * cov,
         )
         return y
 
     def _whitener(self, cov: Any) -> Any:
-        """The transpose of W, which multiplies rows from the right."""
+        """``W^T``, by which rows of features are multiplied from the right."""
         if self.method == "zca":
             return inv(sqrtm(cov, shift=self.eps))
         return ops.transpose(inv(cholesky(cov, shift=self.eps)))
@@ -109,7 +110,7 @@ class Whitening1d(Module):
 
 
 def _as_rows(x: Any) -> tuple[Any, Any]:
-    """(N, C, ...) as (N * ..., C), and the way back."""
+    """``x`` (N, C, ...) as rows (N * ..., C), and the function that restores the axes."""
     if x.ndim == 2:
         return x, lambda y: y
     order = (0, *range(2, x.ndim), 1)
