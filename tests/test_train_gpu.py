@@ -500,7 +500,7 @@ def test_no_step_is_lost_where_memory_does_not_suffice_to_release_them(lr, kerne
     original = RecordedStep._copies
 
     def copies(self, arrays):
-        return lacks_memory(self) if hasattr(self, "shown") else original(self, arrays)
+        return lacks_memory(self) if hasattr(self, "released") else original(self, arrays)
 
     def play(trainer):
         rates = [0.1] * 5 + [lr] * 35

@@ -1,4 +1,4 @@
-"""Steps on a GPU that are queued faster than their results are read."""
+"""Training steps on a GPU that are queued without waiting for their results."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from minigrad.nn.random import generators, rewind, states
 from minigrad.tensor import tensor
 from minigrad.train.recorded import RecordedStep, train_step
 
-EVERY = 32  # steps from one reading of the results to the next
+_SETTLE_AFTER = 32  # unread steps
 
 
 class Ahead:
-    """Runs the steps of ``trainer`` without waiting; ``settle`` reads what they gave.
+    """Queues the steps of ``trainer`` without waiting; ``settle`` reads their results.
 
-    Arrays never change, so the state before the first unread step is kept by references. Where a
-    result is not finite that state is restored, and the steps are repeated one by one with all
-    checks, so that an error names the batch and the op.
+    Arrays never change, so references suffice to keep the state before the first unread step. If a
+    result is not finite, that state is restored and the steps are repeated one by one with all
+    checks, so that the error names the batch and the op.
 
     Args:
         trainer: has ``net``, ``optimizer``, ``device``, ``note``, ``step``, ``check_parameters``.
-        record: whether steps are launched as one graph where that is possible.
+        record: whether to launch each step as one CUDA graph where that is possible.
     """
 
     def __init__(self, trainer: Any, record: bool = False):
@@ -31,22 +31,22 @@ class Ahead:
         self.recorded: RecordedStep | None = None
         self.why_not = ""  # why steps are not recorded
         self.pending: list[tuple] = []  # x, labels, loss, right
-        self.start: tuple = ()
+        self.saved: tuple = ()  # the state before the first pending step
 
     def step(self, x: np.ndarray, labels: np.ndarray) -> None:
         """Queue one step."""
         self.trainer.net.train()
         if not self.pending:
-            self.start = self._state()
+            self.saved = self._state()
         self.pending.append((x, labels, *self._run(x, labels)))
-        if len(self.pending) >= EVERY:
+        if len(self.pending) >= _SETTLE_AFTER:
             self.settle()
 
     def settle(self) -> None:
-        """Read the results of all steps; the host waits for the device.
+        """Read the results of all pending steps; the host waits for the device.
 
         Raises:
-            AnomalyError: a loss or parameter that is not finite.
+            AnomalyError: a loss or parameter is not finite.
         """
         self._release()
         if not self.pending:
@@ -62,7 +62,7 @@ class Ahead:
         self._restore()
         for x, labels, *_ in pending:
             self.trainer.note(*self.trainer.step(x, labels), len(labels))
-        self.trainer.check_parameters()  # the last step may have spoiled them
+        self.trainer.check_parameters()  # no later step checks the last update
 
     def _run(self, x: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
         trainer = self.trainer
@@ -75,29 +75,29 @@ class Ahead:
         return train_step(trainer.net, trainer.optimizer, *batch)
 
     def _has_stepped(self) -> bool:
-        """Whether the optimizer's arrays exist."""
+        """Whether a step has been made, so that the optimizer's arrays exist."""
         return bool(self.recorded or self.pending or self.trainer.progress.seen)
 
     def _recorded(self, x: np.ndarray, labels: np.ndarray) -> RecordedStep | None:
-        """The recording that fits, a new one, or None where there can be none now."""
-        trainer, now = self.trainer, self.recorded
-        of = trainer.net, trainer.optimizer
-        if now is not None and now.fits(*of, x, labels):
-            return now
-        if len(x) != trainer.loader.batch_size or self.why_not:
+        """A recording that fits: the present one, if need be renewed, or a new one; None if there
+        can be none for this step."""
+        arguments = self.trainer.net, self.trainer.optimizer, x, labels
+        if self.recorded is not None and self.recorded.fits(*arguments):
+            return self.recorded
+        if len(x) != self.trainer.loader.batch_size or self.why_not:
             return None  # the last batch of an epoch is smaller
         try:
-            if now is None:
-                self.recorded = RecordedStep(*of, x, labels)
-            elif not now.renew(*of, x, labels):
-                self.recorded = None  # until a step has made the arrays that there are to be now
+            if self.recorded is None:
+                self.recorded = RecordedStep(*arguments)
+            elif not self.recorded.renew(*arguments):
+                self.recorded = None  # a plain step makes new arrays first; the next one records
         except (MemoryError, UsageError) as error:
             self.why_not = str(error)
             self.recorded = None
         return self.recorded
 
     def _release(self) -> None:
-        """Give the net the values of recorded steps; where memory lacks these are the last ones."""
+        """Give the net the values of recorded steps; without memory for that, stop recording."""
         try:
             if self.recorded is not None:
                 self.recorded.release()
@@ -110,13 +110,12 @@ class Ahead:
     def _state(self) -> tuple:
         trainer = self.trainer
         tensors = [*trainer.net.parameters(), *trainer.net.buffers()]
-        state = trainer.optimizer.state_dict()
-        drawn = states(generators(trainer.net).values())
-        return [(t, t.array) for t in tensors], state, drawn
+        random = states(generators(trainer.net).values())
+        return [(t, t.array) for t in tensors], trainer.optimizer.state_dict(), random
 
     def _restore(self) -> None:
-        arrays, state, drawn = self.start
+        arrays, optimizer, random = self.saved
         for t, array in arrays:
             t.data = array
-        self.trainer.optimizer.load_state_dict(state)
-        rewind(drawn)
+        self.trainer.optimizer.load_state_dict(optimizer)
+        rewind(random)

@@ -1,9 +1,11 @@
-"""A training step that is recorded once and launched again and again, as a CUDA graph.
+"""A training step that is recorded once as a CUDA graph and launched for every batch.
 
-Launching the some hundred kernels of a small step one by one costs more time than they compute; a
-graph is one launch. A graph computes with the addresses and numbers it was recorded with. So the
-parameters, the buffers and the optimizer's arrays have a home each, which the graph reads and
-writes, and batches are copied to one place before each launch.
+Launching the hundred or so kernels of a small step one by one takes longer than computing them; a
+graph is one launch. A graph always uses the addresses, and the numbers of the host, with which it
+was recorded. So each parameter, buffer and array of the optimizer has a fixed array, its home,
+which the graph reads and writes; a batch is copied to a fixed place before each launch. The shapes,
+options and attributes that a step reads on the host are compared before each launch: a recording
+fits only while they are unchanged.
 """
 
 import types
@@ -27,12 +29,15 @@ from minigrad.nn.module import statistics_are_frozen
 from minigrad.nn.random import generators, rewind, states
 from minigrad.tensor import Tensor, tensor
 
-_PLAIN = (int, float, str, type(None), np.generic)  # attributes that are compared by value
+_BY_VALUE = (int, float, str, type(None), np.generic)  # types of attributes compared by value
 
 
 def train_step(net: nn.Module, optimizer: optim.Optimizer, x: Tensor, labels: Tensor) -> tuple:
-    """One step on a batch that is on the device: the loss and the number of right answers, as
-    arrays there. Nothing waits for the device."""
+    """One step on a batch on the device, without waiting for it.
+
+    Returns:
+        The loss and the number of right answers before the step, as arrays on the device.
+    """
     optimizer.zero_grad()
     logits = net(x)
     loss = kernels.cross_entropy(logits, labels)
@@ -42,20 +47,20 @@ def train_step(net: nn.Module, optimizer: optim.Optimizer, x: Tensor, labels: Te
 
 
 class RecordedStep:
-    """``train_step`` as a graph: call it with batches of one shape.
+    """``train_step`` as a graph, to be called with batches of one shape.
 
-    While it runs, the tensors of ``net`` keep the values they had: ``release`` gives them the
-    present ones. A tensor that was assigned in between is taken over by the next call.
+    Calls update the homes only. The tensors of ``net`` keep their old values until ``release``
+    gives them the present ones; values assigned to them after that are used by the next call.
 
     Args:
         net, optimizer: on a GPU; the optimizer has stepped at least once, so that its arrays exist.
         x, labels: a batch on the host; its shapes and dtypes are those of all later ones.
 
     Raises:
-        UsageError: the step cannot be recorded; names the reason: the host waits for a result or
-            draws random numbers in it (from the default generator or one that a layer or the
-            optimizer holds), it needs cuBLAS for more than products of two matrices, the
-            optimizer's update depends on the number of steps (Adam), or attributes change in it.
+        UsageError: the step cannot be recorded; the error names the reason. In the step the host
+            waits for a result or draws random numbers (from the default generator or one that a
+            layer or the optimizer holds), attributes change, cuBLAS is needed for more than
+            products of two matrices, or the update depends on the number of steps (Adam).
         MemoryError: the GPU has no room for a second step's arrays.
     """
 
@@ -63,33 +68,36 @@ class RecordedStep:
         self.net, self.optimizer = net, optimizer
         self.tensors = [*net.parameters(), *net.buffers()]
         self.owners = [*net.modules(), *_optimizers(optimizer)]
-        names = [(m._parameters, m._buffers, m._modules) for m in net.modules()]
-        self.known = {*map(id, (*self.tensors, *self.owners, *chain(*names)))}  # see ``_parts``
+        registries = [(m._parameters, m._buffers, m._modules) for m in net.modules()]
+        # attributes that ``_structure`` compares, so that ``_options`` need not
+        self.part_ids = {*map(id, (*self.tensors, *self.owners, *chain(*registries)))}
         device = self.tensors[0].device
         if device == "cpu":
             raise UsageError(facts("RecordedStep: device", expected="a GPU", got=device))
         self.library: Any = backend.library_of(self.tensors[0].array)
-        self.key, self.parts = self._key(x, labels), self._parts()
+        self.key, self.structure = self._key(x, labels), self._structure()
         self.batch = tensor(x, device=device), tensor(labels, device=device)
         self.homes = self._copies(self._state())
-        self.shown: list[Any] = []  # what the tensors held when they were last released
-        self.is_running = False
-        self.recorded: list[Any] = []  # the graph, and the arrays that it leaves its results in
+        self.released: list[Any] = []  # the arrays of the tensors after the last release
+        self.is_running = False  # whether there were launches since
+        self.recorded: list[Any] = []  # the graph and the arrays that receive its results
         xp = self.library.xp
-        self.pool = xp.cuda.MemoryPool(_allocator(xp))  # what a graph uses is given to nobody else
-        self.pool.set_limit(size=0)  # before it refuses to grow it would free blocks, too
+        self.pool = xp.cuda.MemoryPool(_allocator(xp))  # memory that only the graph uses
+        self.pool.set_limit(size=0)  # none: at a limit it would free the graph's blocks
         weakref.finalize(self, _free, self.tensors[0].array.device, self.pool, self.recorded)
         self.stream = xp.cuda.Stream(non_blocking=True)
-        xp.get_default_memory_pool().free_all_blocks()  # left from a step; a graph needs its own
+        xp.get_default_memory_pool().free_all_blocks()  # the graph needs memory of its own
         self._record(is_first=True)
 
     def renew(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any) -> bool:
-        """Record into the same memory with other learning rates; False: more than they changed, or
-        the recording is lost."""
+        """Record again into the same memory, with other learning rates.
+
+        Returns:
+            False if more than the rates changed or the recording is lost; nothing is recorded then.
+        """
         key = self._key(x, labels)
         self.release()
-        is_same = net is self.net and optimizer is self.optimizer and self._parts() == self.parts
-        if not self.recorded or not is_same or key[:-1] != self.key[:-1]:
+        if not self._is_of(net, optimizer) or key[:-1] != self.key[:-1]:
             return False
         self.library.xp.cuda.get_current_stream().synchronize()  # the old graph may still run
         self.key = key
@@ -112,33 +120,38 @@ class RecordedStep:
         return tuple(result.copy() for result in results)
 
     def fits(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any) -> bool:
-        """Whether the recording holds: shapes, dtypes, attributes of layers and of the optimizer.
+        """Whether the recording is valid for these: same shapes, dtypes, options and attributes.
 
-        Of what is no number, sequence or tensor it sees another object, but no change inside it.
+        Attributes that are no numbers, sequences or tensors are compared by identity: a change
+        inside such an object is not seen.
         """
-        is_same = net is self.net and optimizer is self.optimizer
-        is_same = is_same and (self.is_running or self._parts() == self.parts)
-        return bool(self.recorded) and is_same and self._key(x, labels) == self.key
+        return self._is_of(net, optimizer) and self._key(x, labels) == self.key
+
+    def _is_of(self, net: nn.Module, optimizer: optim.Optimizer) -> bool:
+        """Whether there is a recording of these objects, with unchanged parts."""
+        if not self.recorded or net is not self.net or optimizer is not self.optimizer:
+            return False
+        return self.is_running or self._structure() == self.structure
 
     def release(self) -> None:
-        """Give the tensors and the optimizer the present values.
+        """Give the tensors and the optimizer copies of the present values.
 
         Raises:
-            MemoryError: no room for copies; they got the homes, and the recording is lost.
+            MemoryError: no room for copies; they got the homes instead, and the recording is lost.
         """
         if self.is_running:
             try:
-                self.shown = self._copies(self.homes)
+                self.released = self._copies(self.homes)
             except MemoryError:
-                self.recorded.clear()  # the graph would write to what the tensors now hold
+                self.recorded.clear()  # the graph would write to arrays that tensors hold
                 self._assign(self.homes)
                 self.is_running = False
                 raise
-            self._assign(self.shown)
+            self._assign(self.released)
             self.is_running = False
 
     def _key(self, x: Any, labels: Any) -> tuple:
-        """What a step reads on the host: kinds of operands, options, attributes; rates are last."""
+        """What a step reads on the host: shapes, dtypes, options, attributes; last the rates."""
         groups = self.optimizer.state_dict()["param_groups"]
         rates = [group.pop("lr", None) for group in groups]
         trained = [t.requires_grad for t in self.tensors]
@@ -146,25 +159,30 @@ class RecordedStep:
         return *kinds, str(groups), trained, self._options(), str(rates)
 
     def _options(self) -> tuple:
-        """Whether statistics are frozen, and the attributes of layers and of the optimizer but for
-        state, and what ``_parts`` looks at."""
+        """Whether statistics are frozen, and the attributes of layers and optimizers.
+
+        Not compared here are the state of optimizers and the attributes in ``part_ids``.
+        """
         attributes = [
-            value if isinstance(value, _PLAIN) else _mark(value)
+            value if isinstance(value, _BY_VALUE) else _comparable(value)
             for owner in self.owners
             for name, value in vars(owner).items()
-            if id(value) not in self.known and (name != "state" or isinstance(owner, nn.Module))
+            if id(value) not in self.part_ids and (name != "state" or isinstance(owner, nn.Module))
         ]
         return statistics_are_frozen(), attributes
 
-    def _parts(self) -> tuple:
-        """What a recording is of; looked at where it starts to run, for this takes longer."""
-        now = *self.net.modules(), *self.net.parameters(), *self.net.buffers()
-        return [*map(id, now)], [sorted(s) for s in self.optimizer.state_dict()["state"]]
+    def _structure(self) -> tuple:
+        """The identities of modules and tensors, and the names in the optimizer's state.
+
+        Compared only at the first launch after a release, as this takes longer than ``_key``.
+        """
+        parts = *self.net.modules(), *self.net.parameters(), *self.net.buffers()
+        return [*map(id, parts)], [sorted(s) for s in self.optimizer.state_dict()["state"]]
 
     # --- state -----------------------------------------------------------------------------------
 
     def _slots(self, state: dict[str, Any]) -> Iterator[tuple[dict, str]]:
-        """The places of arrays in the optimizer's ``state_dict``."""
+        """``(entries, name)`` of every array in an optimizer's ``state_dict``."""
         for entries in state["state"]:
             for name in sorted(entries):
                 if self._is_array(entries[name]):
@@ -180,24 +198,24 @@ class RecordedStep:
         return arrays + [entries[name] for entries, name in slots]
 
     def _assign(self, arrays: list[Any]) -> None:
+        """Give the tensors and the optimizer ``arrays``, in the order of ``_state``."""
         for t, array in zip(self.tensors, arrays, strict=False):
             t.array, t.node = array, leaf(array, t.requires_grad, t.name)
-        state, rest = self.optimizer.state_dict(), arrays[len(self.tensors) :]
-        for (entries, name), array in zip(self._slots(state), rest, strict=False):
+        state, of_optimizer = self.optimizer.state_dict(), arrays[len(self.tensors) :]
+        for (entries, name), array in zip(self._slots(state), of_optimizer, strict=False):
             entries[name] = array
         self.optimizer.load_state_dict(state)
 
     def _adopt(self) -> None:
-        """Take over what was assigned since the tensors were released."""
+        """Copy to the homes what was assigned since the tensors were released."""
         if not self.is_running:
-            places = zip(self.homes, self._state(), self.shown, strict=True)
-            copy_all(
-                self.library.xp, [(home, now) for home, now, shown in places if now is not shown]
-            )
+            arrays = zip(self.homes, self._state(), self.released, strict=True)
+            pairs = [(home, new) for home, new, released in arrays if new is not released]
+            copy_all(self.library.xp, pairs)
             self.is_running = True
 
-    def _numbers(self) -> list[dict]:
-        """What the optimizer keeps on the host: a graph would repeat the update of one moment."""
+    def _host_state(self) -> list[dict]:
+        """The optimizer's state on the host; if a step changes it, a graph cannot repeat that."""
         states = self.optimizer.state_dict()["state"]
         return [{k: v for k, v in s.items() if not self._is_array(v)} for s in states]
 
@@ -210,15 +228,16 @@ class RecordedStep:
     # --- recording -------------------------------------------------------------------------------
 
     def _record(self, is_first: bool) -> None:
-        xp, before, numbers, stream = self.library.xp, self._state(), self._numbers(), self.stream
-        options, attributes = self._options(), [dict(vars(owner)) for owner in self.owners]
-        optimizer, random = self.optimizer.state_dict(), self._random()
+        xp, stream = self.library.xp, self.stream
+        before, host_state, options = self._state(), self._host_state(), self._options()
+        attributes = [dict(vars(owner)) for owner in self.owners]
+        optimizer, random = self.optimizer.state_dict(), self._random_states()
         xp.cuda.get_current_stream().synchronize()
         with _without_cublas(self.library), xp.cuda.using_allocator(self.pool.malloc), stream:
             try:
                 if is_first:
-                    self._step()  # loads every kernel: that is not done while recording
-                if self._numbers() != numbers or len(self._state()) != len(before):
+                    self._step()  # loads every kernel, which cannot be done while recording
+                if self._host_state() != host_state or len(self._state()) != len(before):
                     raise NotImplementedError(
                         "the optimizer's update depends on the number of steps"
                     )
@@ -228,7 +247,7 @@ class RecordedStep:
                 self.recorded += self._capture(stream)
             except (NotImplementedError, RuntimeError) as error:
                 raise UsageError(f"RecordedStep: the step cannot be recorded: {error}") from error
-            finally:  # also what a step that cannot be recorded changed on the host
+            finally:  # undo what the step changed on the host
                 for owner, values in zip(self.owners, attributes, strict=True):
                     vars(owner).clear()
                     vars(owner).update(values)
@@ -236,18 +255,18 @@ class RecordedStep:
                 self._assign(before)
                 rewind(random)
                 stream.synchronize()
-        self.shown = before
+        self.released = before
 
-    def _random(self) -> list[tuple[np.random.Generator, Any]]:
+    def _random_states(self) -> list[tuple[np.random.Generator, Any]]:
         """The generators that a step may draw from, with their states."""
         held = (value for owner in self.owners for value in vars(owner).values())
         own = [value for value in held if isinstance(value, np.random.Generator)]
         return states([*generators(self.net).values(), *own])
 
     def _step(self) -> tuple[Any, Any]:
-        before = self._random()
+        before = self._random_states()
         results = train_step(self.net, self.optimizer, *self.batch)
-        if any(_listed(g.bit_generator.state) != _listed(state) for g, state in before):
+        if any(_as_lists(g.bit_generator.state) != _as_lists(state) for g, state in before):
             raise NotImplementedError("random numbers are drawn in it")
         return results
 
@@ -264,41 +283,43 @@ class RecordedStep:
 
 
 def _optimizers(optimizer: Any) -> Iterator[Any]:
-    """``optimizer`` and those that it is around."""
+    """``optimizer`` and the optimizers that it wraps."""
     while optimizer is not None:
         yield optimizer
         optimizer = getattr(optimizer, "optimizer", None)
 
 
-class _Same:
-    """Equals another of the same object, which it keeps alive: nothing new gets its address."""
+class _ByIdentity:
+    """Compares ``of`` by identity, and keeps it alive so that no new object gets its address."""
 
     def __init__(self, of: Any):
         self.of = of
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.of is other.of
+        return isinstance(other, _ByIdentity) and self.of is other.of
 
 
-def _mark(value: Any) -> Any:
-    """What tells an attribute from another: values of numbers and sequences, else which object."""
-    if isinstance(value, _PLAIN):
+def _comparable(value: Any) -> Any:
+    """``value`` for ``==``: numbers and sequences by value, everything else by identity."""
+    if isinstance(value, _BY_VALUE):
         return value
     if isinstance(value, (tuple, list, set)):
-        return [*map(_mark, value)]
-    return _Same(value.array if isinstance(value, Tensor) else value)
+        return [*map(_comparable, value)]
+    return _ByIdentity(value.array if isinstance(value, Tensor) else value)
 
 
-def _listed(state: Any) -> Any:
-    """The state of a generator with lists for arrays, so that ``==`` is one answer."""
+def _as_lists(state: Any) -> Any:
+    """The state of a generator with lists in place of arrays, so that ``==`` gives one bool."""
     if isinstance(state, dict):
-        return {key: _listed(value) for key, value in state.items()}
+        return {key: _as_lists(value) for key, value in state.items()}
     return state.tolist() if isinstance(state, np.ndarray) else state
 
 
 def _allocator(xp: Any) -> Callable[[int], Any]:
-    """Memory for a pool: where there is none, the pool must not free what a graph uses and retry,
-    as it does after CuPy's own error."""
+    """An allocator for a pool, which raises MemoryError when memory is short.
+
+    After CuPy's own error the pool would free blocks that a graph still uses, and retry.
+    """
 
     def allocate(size: int) -> Any:
         try:
@@ -310,23 +331,23 @@ def _allocator(xp: Any) -> Callable[[int], Any]:
 
 
 def _free(device: Any, pool: Any, recorded: list[Any]) -> None:
-    """Give back the memory of a recording: CuPy 14 keeps that of a pool that is only dropped."""
+    """Free the memory of a recording: CuPy 14 does not when its pool is merely dropped."""
     recorded.clear()
     with device:
         pool.free_all_blocks()
 
 
 def _abandon(stream: Any) -> None:
-    """End a capture that failed; ending it fails once more."""
+    """End a failed capture, which raises its error once more."""
     with suppress(RuntimeError):
         stream.end_capture()
 
 
 @contextmanager
 def _without_cublas(library: backend.Library) -> Iterator[None]:
-    """Inside the block products of two matrices are kernels of the package.
+    """Inside the block, products of two matrices are computed by kernels of the package.
 
-    CuPy refuses cuBLAS while a stream records (cupy/cupy#6290).
+    CuPy refuses to call cuBLAS while a stream records (cupy/cupy#6290).
     """
     backend.register(replace(library, xp=_with_own_products(library.xp)))
     try:
@@ -337,7 +358,7 @@ def _without_cublas(library: backend.Library) -> Iterator[None]:
 
 @cache
 def _with_own_products(xp: Any) -> types.ModuleType:
-    """``xp`` with another ``matmul``."""
+    """``xp``, but its ``matmul`` uses the kernel of the package where that accepts the operands."""
 
     def product(a: Any, b: Any) -> Any:
         return matmul.product(xp, a, b) if matmul.accepts(a, b) else xp.matmul(a, b)
