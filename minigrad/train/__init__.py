@@ -1,4 +1,4 @@
-"""Training: recipes, the loop, checkpoints and curves; behind ``minigrad train``."""
+"""Training: recipes, the loop, checkpoints and curves; ``minigrad train`` runs ``train``."""
 
 from minigrad.errors import MissingPackageError
 from minigrad.train.checkpoint import load_checkpoint, save_checkpoint

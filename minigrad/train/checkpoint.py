@@ -1,6 +1,6 @@
-"""Checkpoints: arrays in safetensors, all else as JSON in its metadata; nothing is unpickled.
+"""Checkpoints: arrays in a safetensors file, all else as JSON in its metadata; no pickle.
 
-A checkpoint is written beside its name and renamed, so at every moment the file is whole.
+A checkpoint is written to a temporary file and then renamed, so the file is complete at any moment.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy as np
 from minigrad import backend, files
 from minigrad.errors import DataError, MissingPackageError, facts
 
-_KEY, _SUM = "minigrad", "crc32"
+_JSON, _CHECKSUM = "minigrad", "crc32"  # keys in the metadata
 NAME = "checkpoint.safetensors"
 
 
@@ -38,14 +38,14 @@ def save_checkpoint(path: str | Path, arrays: dict[str, Any], meta: dict[str, An
     """Write ``arrays`` (of any library) and ``meta`` to ``path``, whole or not at all."""
     host = {k: np.array(backend.to_host(v), order="C", ndmin=0) for k, v in arrays.items()}
     text = to_json(meta)
-    content = safetensors().save(host, metadata={_KEY: text, _SUM: _checksum(host, text)})
+    content = safetensors().save(host, metadata={_JSON: text, _CHECKSUM: _checksum(host, text)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, content)
 
 
 def to_json(meta: Any) -> str:
-    """``meta`` as JSON; a number of NumPy becomes Python's."""
+    """``meta`` as JSON; NumPy's numbers become Python's."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.generic):
@@ -59,7 +59,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, 
     """The arrays and the JSON part of a checkpoint.
 
     Raises:
-        DataError: no such file, not a safetensors file, truncated, damaged, or not one of ours.
+        DataError: no such file, or one that is damaged or was not written by ``save_checkpoint``.
     """
     path = Path(path)
     module = safetensors()
@@ -68,20 +68,21 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, 
         arrays = module.load(content)
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])
-        words = header["__metadata__"]
-        text = words[_KEY]
-        if len(words) > 1 and words[_SUM] != _checksum(arrays, text):  # older ones have no sum
+        metadata = header["__metadata__"]
+        text = metadata[_JSON]
+        # older checkpoints have no checksum
+        if len(metadata) > 1 and metadata[_CHECKSUM] != _checksum(arrays, text):
             raise ValueError("bytes that changed since they were written")
         meta = json.loads(text)
     except OSError as error:
         raise DataError(facts(f"{path}: no checkpoint", expected="a file", got=error)) from error
-    except Exception as error:  # whatever the parser found: the file is not a checkpoint of ours
+    except Exception as error:  # any error of the parsers means that it is no checkpoint
         raise files.corrupt(path, "a minigrad checkpoint (safetensors)", repr(error)) from error
     return arrays, meta
 
 
 def _checksum(arrays: dict[str, np.ndarray], text: str) -> str:
-    """Of names, dtypes, shapes and bytes, in the order of the names, and of ``text``."""
+    """CRC-32 of ``text`` and of all names, dtypes, shapes and bytes, in the order of the names."""
     checksum = crc32(text.encode())
     for name, array in sorted(arrays.items()):
         checksum = crc32(f"{name} {array.dtype.name} {array.shape}".encode(), checksum)
@@ -94,14 +95,14 @@ def pack_optimizer(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     """An optimizer's ``state_dict`` as arrays by name and a JSON part."""
     arrays, numbers = {}, []
     for i, entries in enumerate(state["state"]):
-        array = {k: v for k, v in entries.items() if hasattr(v, "shape")}
-        arrays.update({f"optimizer.{i}.{k}": v for k, v in array.items()})
-        numbers.append({k: v for k, v in entries.items() if k not in array})
+        own = {k: v for k, v in entries.items() if hasattr(v, "shape")}
+        arrays.update({f"optimizer.{i}.{k}": v for k, v in own.items()})
+        numbers.append({k: v for k, v in entries.items() if k not in own})
     return arrays, {"numbers": numbers, "param_groups": state["param_groups"]}
 
 
 def unpack_optimizer(arrays: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
-    """The ``state_dict`` that ``pack_optimizer`` was given."""
+    """The inverse of ``pack_optimizer``; ``arrays`` may hold other names, too."""
     state = [dict(numbers) for numbers in meta["numbers"]]
     for name, array in arrays.items():
         if name.startswith("optimizer."):

@@ -1,16 +1,16 @@
-"""Training curves as a small SVG, written by hand: no plotting library."""
+"""Training curves as a small SVG, written without a plotting library."""
 
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 480, 300, 52, 130, 28, 40
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # told apart by colour-blind readers, too
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # distinct to colour-blind readers, too
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")  # and in black and white
 
 
 def curves(title: str, x_label: str, series: Mapping[str, Sequence[float]]) -> str:
-    """A line chart, epochs 1, 2, ... to the right.
+    """A line chart over the epochs 1, 2, ...
 
     Args:
         title: above the chart.
@@ -18,7 +18,7 @@ def curves(title: str, x_label: str, series: Mapping[str, Sequence[float]]) -> s
         series: name -> one number per epoch; nan and inf leave a gap.
 
     Returns:
-        SVG text, the same for the same numbers.
+        SVG text; equal arguments give equal text.
 
     >>> svg = mg.train.curves("loss", "epoch", {"train": [2.0, 1.0, 0.5]})
     >>> svg.startswith("<svg") and svg.count("<polyline")
@@ -44,16 +44,16 @@ def curves(title: str, x_label: str, series: Mapping[str, Sequence[float]]) -> s
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers around ``low`` and ``high``, some five steps apart."""
-    least = max(high / 5 - low / 5, 1e-300)
-    power = 10.0 ** math.floor(math.log10(least))
-    step = power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= least * (1 - 1e-9))
+    """Round numbers from at most ``low`` to at least ``high``, in about five steps."""
+    exact = max(high / 5 - low / 5, 1e-300)  # the step before rounding up
+    power = 10.0 ** math.floor(math.log10(exact))
+    step = power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= exact * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [k * step for k in range(first, max(last, first + 1) + 1)]
 
 
 def _point(k: int, v: float, count: int, low: float, high: float) -> str:
-    """``x,y`` of value ``v`` at epoch ``k``, or nothing where it is not finite."""
+    """``x,y`` of value ``v`` at epoch ``k + 1``; empty if ``v`` is not finite."""
     if not math.isfinite(v):
         return ""
     x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (k / max(count - 1, 1))
@@ -62,7 +62,7 @@ def _point(k: int, v: float, count: int, low: float, high: float) -> str:
 
 
 def _runs(points: list[str]) -> list[list[str]]:
-    """The stretches between gaps; a single point is drawn as a short line."""
+    """The stretches of ``points`` between gaps; a single point becomes a short line."""
     runs: list[list[str]] = [[]]
     for point in points:
         if point:

@@ -1,4 +1,4 @@
-"""The training loop: epochs, evaluation, checkpoints; it stops anywhere and goes on bit for bit."""
+"""The training loop: epochs, evaluation, checkpoints; interrupted runs resume bit for bit."""
 
 import json
 import signal
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -33,13 +33,13 @@ from minigrad.train.checkpoint import (
 
 
 def _quiet() -> np.errstate:
-    """No warnings of NumPy: a loss that is not finite is reported by itself."""
+    """Silence NumPy's warnings: a loss that is not finite raises an error of its own."""
     return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave; ``loss`` and ``train_acc`` are running means while it trained."""
+    """Results of one epoch; ``loss`` and ``train_acc`` are means over its steps while training."""
 
     loss: float
     train_acc: float
@@ -55,10 +55,10 @@ class Epoch:
 
 @dataclass
 class Progress:
-    """Where a run stands inside an epoch."""
+    """How far a run has come, and sums over the current epoch."""
 
-    epoch: int = 0  # complete ones
-    batch: int = 0  # complete ones of the next epoch
+    epoch: int = 0  # completed epochs
+    batch: int = 0  # completed batches of the current epoch
     loss_sum: float = 0.0
     correct: int = 0
     seen: int = 0
@@ -66,26 +66,26 @@ class Progress:
     history: list[Epoch] = field(default_factory=list)
 
     def restart(self) -> None:
-        """The next epoch begins."""
+        """Begin an epoch: reset its sums."""
         self.batch = self.correct = self.seen = 0
         self.loss_sum = self.seconds = 0.0
 
 
 class Trainer:
-    """A network, an optimizer and data, with everything that decides how training goes on.
+    """Trains a classifier; checkpoints hold all state that the rest of the training depends on.
 
     Args:
-        net: classifies a batch of inputs, returns logits (N, K).
-        optimizer: of its parameters.
+        net: maps a batch of inputs to logits (N, K).
+        optimizer: of the parameters of ``net``.
         train, test: pairs ``(inputs, labels)`` of host arrays.
         batch_size: samples per step.
         device: where batches are moved.
         seed: of the order of the samples.
         schedule: its ``step()`` is called after each epoch.
         path: the checkpoint file; None: no checkpoints.
-        settings: JSON that a resumed run must share; numbers may be NumPy's.
+        settings: a dict that JSON can hold and a resumed run must repeat; numbers may be NumPy's.
         on_batch: called after each step with the number of samples in it.
-        record: on a GPU, launch steps as one CUDA graph where that is possible.
+        record: on a GPU, launch each step as one CUDA graph where that is possible.
     """
 
     def __init__(
@@ -108,46 +108,46 @@ class Trainer:
         self.test, self.schedule = test, schedule
         self.loader = DataLoader(TensorDataset(*train), batch_size, shuffle=True, seed=seed)
         check_lengths("Trainer: test", test)
-        # a last batch of one sample has no variance: leave out what does not fill a batch then
         n = len(train[0])
         if not n:
             raise UsageError(facts("Trainer: train", expected="1 or more samples", got="none"))
         if record and device == "cpu":
             remedy = "train(..., device='cuda'), or --device cuda"
             raise UsageError(facts("train: record", expected="a GPU", got=device, remedy=remedy))
+        # a last batch of one sample would have no variance
         self.loader.drop_last = n > batch_size and n % batch_size == 1
         self.path = None if path is None else Path(path)
         try:
-            self.settings = json.loads(to_json(settings or {}))  # as it comes back, with no tuples
+            self.settings = json.loads(to_json(settings or {}))  # as a checkpoint returns it
         except (TypeError, ValueError) as error:
             expected = "a dict that JSON can hold"
             raise UsageError(facts("Trainer: settings", expected=expected, got=error)) from error
         self.on_batch = on_batch
         self.progress = Progress()
-        # the host need not wait for a GPU after each step
+        # on a GPU the host need not wait after each step
         self.ahead = None if device == "cpu" else Ahead(self, record)
 
     # --- steps -----------------------------------------------------------------------------------
 
     def fit(self, epochs: int) -> Iterator[Epoch]:
-        """Train until ``epochs`` epochs are complete; yields each.
+        """Train until ``epochs`` epochs are complete; yield the results of each.
 
         Raises:
-            AnomalyError: a loss or gradient that is not finite; names the first op that made it.
-                Or parameters that are not finite at the end of an epoch; nothing is saved then.
+            AnomalyError: a loss or gradient is not finite; the error names the first op that made
+                it. Or a parameter is not finite at the end of an epoch; nothing is saved then.
             KeyboardInterrupt: on Ctrl-C, after the current step is complete and saved.
-            SystemExit: the same on SIGTERM, of a scheduler or ``docker stop``.
+            SystemExit: likewise on SIGTERM, as a scheduler or ``docker stop`` sends it.
         """
         while self.progress.epoch < epochs:
-            with _interruptible() as interrupted:  # not around the yield: that is the caller's time
+            with _interruptible() as interrupted:  # not around the yield: there the caller runs
                 for x, labels in self._batches():
                     self._timed_step(x, labels)
                     if interrupted():
                         self._settle()
                         self.save()
-                        return  # and the block interrupts
+                        return  # leaving the block raises the interrupt
                 self._settle()
-                epoch = self._finish_epoch()  # it is saved
+                epoch = self._finish_epoch()  # saves, too
             yield epoch
 
     def _batches(self) -> Iterator[tuple]:
@@ -165,7 +165,7 @@ class Trainer:
             self.on_batch(len(labels))
 
     def _settle(self) -> None:
-        """Wait for the steps that a GPU has not done yet; what is saved next is finite."""
+        """Wait for queued steps and check that all parameters are finite, before they are saved."""
         if self.ahead is None:
             self.check_parameters()
             return
@@ -182,28 +182,28 @@ class Trainer:
         p.batch += 1
 
     def step(self, x: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-        """One optimizer step; the loss and the number of right answers before it."""
+        """Make one optimizer step; return the loss and the number of right answers before it."""
         self.net.train()
         batch = tensor(x, device=self.device)
         self.optimizer.zero_grad()
         before = {name: buffer.array for name, buffer in self.net.named_buffers()}
-        drawn = states(generators(self.net).values())
+        random = states(generators(self.net).values())
         with _quiet():
             logits = self.net(batch)
             loss = kernels.cross_entropy(logits, labels)
             loss.backward()
             if not (np.isfinite(loss.item()) and self._gradients_are_finite()):
-                self._explain(batch, labels, before, drawn)
+                self._explain(batch, labels, before, random)
             self.optimizer.step()
         return loss.item(), _correct(logits, labels)
 
     def check_parameters(self) -> None:
-        """Raise AnomalyError where the last step made parameters that are not finite."""
+        """Raise AnomalyError if the last step made a parameter that is not finite."""
         for name, p in self.net.named_parameters():
-            lost = backend.count_not_finite(p.array)
-            if lost:
+            count = backend.count_not_finite(p.array)
+            if count:
                 where = f"training: epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
-                got = f"{name} with {lost} of {p.size} elements nan or inf"
+                got = f"{name} with {count} of {p.size} elements nan or inf"
                 remedy = "a smaller learning rate"
                 raise AnomalyError(
                     facts(where, expected="finite parameters after the step", got=got,
@@ -215,13 +215,13 @@ class Trainer:
         return all(bool(backend.namespace(g).isfinite(g).all()) for g in grads)
 
     def _explain(
-        self, batch: Tensor, labels: np.ndarray, buffers: dict[str, Any], drawn: list[tuple]
-    ) -> None:
-        """Repeat the step under ``anomaly_mode``; the state is what it was before the step."""
+        self, batch: Tensor, labels: np.ndarray, buffers: dict[str, Any], random: list[tuple]
+    ) -> NoReturn:
+        """Repeat the step from the state before it, under ``anomaly_mode``, which names the op."""
         where = f"training: epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
         for name, buffer in self.net.named_buffers():
             buffer.data = buffers[name]
-        rewind(drawn)
+        rewind(random)
         try:
             with anomaly_mode(), nn.frozen_statistics():
                 kernels.cross_entropy(self.net(batch), labels).backward()
@@ -248,7 +248,7 @@ class Trainer:
         return epoch
 
     def accuracy(self, inputs: np.ndarray, labels: np.ndarray, batch_size: int = 1000) -> float:
-        """Share of right answers in evaluation mode."""
+        """Fraction of right answers, in evaluation mode."""
         self.net.eval()
         right = 0
         with no_grad(), _quiet():
@@ -260,7 +260,7 @@ class Trainer:
     # --- checkpoints -----------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write everything that decides how training goes on."""
+        """Write a checkpoint, if there is a path for it."""
         if self.path is None:
             return
         arrays = {f"model.{k}": v.array for k, v in self.net.state_dict().items()}
@@ -275,7 +275,7 @@ class Trainer:
         save_checkpoint(self.path, {**arrays, **of_optimizer}, meta)
 
     def resume(self) -> None:
-        """Go on from the checkpoint.
+        """Restore the state that the checkpoint holds.
 
         Raises:
             DataError: it is missing or corrupt.
@@ -292,17 +292,17 @@ class Trainer:
             raise corrupt(self.path, "what Trainer.save writes", repr(error)) from error
 
     def _restore(self, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
-        saved, here = dict(meta["settings"]), self.settings
-        differ = [k for k in {**saved, **here} if saved.get(k) != here.get(k)]
-        if differ:
-            expected = ", ".join(f"{k}={saved.get(k)!r}" for k in differ)
-            got = ", ".join(f"{k}={here.get(k)!r}" for k in differ)
+        saved, present = dict(meta["settings"]), self.settings
+        different = [k for k in {**saved, **present} if saved.get(k) != present.get(k)]
+        if different:
+            expected = ", ".join(f"{k}={saved.get(k)!r}" for k in different)
+            got = ", ".join(f"{k}={present.get(k)!r}" for k in different)
             remedy = "the settings of that run, or a folder of its own for another"
-            reason = ": the learning rates depend on the epochs" if "epochs" in differ else ""
+            reason = ": the learning rates depend on the epochs" if "epochs" in different else ""
             raise UsageError(
                 facts(f"resume: another run{reason}", expected=expected, got=got, remedy=remedy)
             )
-        model = {k[6:]: v for k, v in arrays.items() if k.startswith("model.")}
+        model = {k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")}
         self.net.load_state_dict(model)
         self.optimizer.load_state_dict(unpack_optimizer(arrays, meta["optimizer"]))
         if self.schedule is not None:
@@ -317,12 +317,12 @@ class Trainer:
         self.progress = Progress(**_numbers(Progress, progress), history=history)
         for key, rng in generators(self.net).items():
             rng.bit_generator.state = meta["rng"][key]
-        if self.ahead is not None:  # steps that an error left unread are of the run before
+        if self.ahead is not None:  # forget steps that an error left unread
             self.ahead = Ahead(self, self.ahead.record)
 
 
 def _numbers(kind: type, saved: dict[str, Any]) -> dict[str, Any]:
-    """``saved`` with a number for each field of ``kind``; TypeError or ValueError if it is none."""
+    """``saved`` with the int or float that each field of ``kind`` wants; an error if it is none."""
     return {k: (index if kind.__annotations__[k] is int else float)(v) for k, v in saved.items()}
 
 
@@ -332,31 +332,31 @@ def _correct(logits: Tensor, labels: np.ndarray) -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C or SIGTERM only sets a flag, so that a step ends; the second acts at once.
+    """The first Ctrl-C or SIGTERM only sets a flag, so that a step can end; a second acts at once.
 
-    At the end a flag that is set interrupts: nobody may have seen it. Where SIGINT is ignored, as
-    in a job that a shell started behind ``trap "" INT``, it stays so; a SIGTERM that a caller
-    handles is left to him.
+    Yields a function that returns the flag. If the flag is set, the end of the block raises the
+    interrupt, also if the body never looked. SIGINT stays ignored where it is, as in a job that a
+    shell starts after ``trap "" INT``; a caller's own handler of SIGTERM stays in force.
     """
-    asked: list[int] = []
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # signals reach no other
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        if before[signal.SIGINT] in (signal.SIG_IGN, None):  # None: the handler is none of Python
-            del before[signal.SIGINT]
-        if before[signal.SIGTERM] is not signal.SIG_DFL:
-            del before[signal.SIGTERM]
+    received: list[int] = []
+    handlers: dict[int, Any] = {}  # those that are replaced inside the block
+    if threading.current_thread() is threading.main_thread():  # only there handlers can be set
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        if handlers[signal.SIGINT] in (signal.SIG_IGN, None):  # None: not installed from Python
+            del handlers[signal.SIGINT]
+        if handlers[signal.SIGTERM] is not signal.SIG_DFL:
+            del handlers[signal.SIGTERM]
 
     def note(signum: int, frame: Any) -> None:
-        asked.append(signum)
-        signal.signal(signum, before[signum])
+        received.append(signum)
+        signal.signal(signum, handlers[signum])
 
     try:
-        for number in before:
+        for number in handlers:
             signal.signal(number, note)
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    if asked:
-        raise KeyboardInterrupt if asked[0] == signal.SIGINT else SystemExit(128 + asked[0])
+    if received:
+        raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(128 + received[0])

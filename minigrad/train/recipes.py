@@ -1,4 +1,4 @@
-"""What can be trained: networks with their settings, and data sets ready for them."""
+"""Recipes: networks with their training settings, and data sets in the form they take."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ from minigrad.errors import UsageError, check_count, check_number, facts
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network and how it is trained. ``batch_norm=False`` makes the twin without BN.
+    """A network and its training settings; ``batch_norm=False`` builds it without batch norm.
 
-    ``schedule`` is ``"constant"``, or ``"cosine"``: the rate falls to 0 over the epochs of the run.
+    ``schedule``: the learning rate is ``"constant"``, or falls to 0 over the run as a ``"cosine"``.
     """
 
     model: Callable[..., nn.Module]
@@ -44,8 +44,8 @@ RECIPES = {
     for name, (model, words) in _PAIRS.items()
     for suffix, batch_norm in (("-bn", True), ("", False))
 }
-# The digits are few and small: more and smaller steps than the recipes of the big sets take, and a
-# rate that falls, so that the running statistics settle within so few of them.
+# The digits are a small data set. Smaller batches give it more steps, and a falling learning rate
+# lets the running statistics settle within that few.
 _FOR_DIGITS = {"batch_size": 32, "schedule": "cosine"}
 _DIGITS_LR = {"lenet": 1.0, "mlp": 0.1, "resnet": 0.05, "rnn": 0.1}
 DATASETS = ("digits", "fashion-mnist", "mnist")
@@ -64,15 +64,15 @@ class Images:
 
 
 def variant(model: str, batch_norm: bool | None) -> str:
-    """The name of ``model`` with batch norm or without; as it is for None."""
+    """The recipe name ``model`` with or without ``-bn``; unchanged if ``batch_norm`` is None."""
     return model if batch_norm is None else model.removesuffix("-bn") + "-bn" * bool(batch_norm)
 
 
 def recipe(model: str, data: str = "fashion-mnist", **changes: Any) -> Recipe:
-    """The recipe ``model`` as it is used on ``data``; ``changes`` that are not None override it.
+    """The recipe ``model`` for the data set ``data``; ``changes`` that are not None override it.
 
     Raises:
-        UsageError: there is none, or a number is out of its range.
+        UsageError: no such recipe, or a number out of its range.
 
     >>> spec = mg.train.recipe("lenet-bn")
     >>> spec.batch_norm, spec.lr, spec.batch_size, spec.epochs
@@ -89,9 +89,9 @@ def recipe(model: str, data: str = "fashion-mnist", **changes: Any) -> Recipe:
 
 
 def load_images(name: str, root: str | Path | None = None, dtype: Any = "float32") -> Images:
-    """The data set ``name``; for the two MNISTs ``root`` is passed on.
+    """The data set ``name``; ``root`` is the folder with the files of the two MNISTs.
 
-    The digits are cut at random, seed 0, into 1,437 to train and 360 to test.
+    The digits are split at random, with seed 0, into 1,437 training and 360 test images.
     """
     if name == "digits" and root is not None:
         raise UsageError(facts("train: root", expected="no folder: digits need none", got=root))

@@ -1,4 +1,4 @@
-"""``train``: one call from a recipe's name to a trained network, its curves and its checkpoint."""
+"""``train``: from the name of a recipe to a trained network, its curves and its checkpoint."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from minigrad.train.recipes import Recipe, build, load_images, recipe, variant
 
 @dataclass
 class Trained:
-    """A trained network and how it went."""
+    """A trained network and the results of its epochs."""
 
     net: nn.Module
     history: list[Epoch]
@@ -56,24 +56,24 @@ def train(
     record: bool = False,
     say: Callable[[str], Any] = print,
 ) -> Trained:
-    """Train ``model`` on ``data`` and say how it goes, one line per epoch.
+    """Train ``model`` on ``data`` and report the results, one line per epoch.
 
     Args:
         model: a name in ``RECIPES``: lenet-bn, mlp-bn, resnet-bn, rnn-bn, and without ``-bn``.
         data: digits, fashion-mnist or mnist.
         epochs, batch_size, lr: None: the recipe's.
-        batch_norm: True or False overrides the recipe: the twin with the same everything else.
+        batch_norm: True or False overrides the recipe; all its other settings stay.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
         dtype: of parameters and images, ``"float32"`` or ``"float64"``.
         seed: of initial values and of the order of the samples; ``nn.manual_seed(seed)`` is called.
         root: a folder with the four files of (Fashion-)MNIST; None: the cache.
         out: a folder for the checkpoint (after each epoch, on Ctrl-C and SIGTERM) and the curves.
-        resume: go on from the checkpoint in ``out``, bit for bit as if nothing had happened; starts
-            anew where there is none yet.
-        population: at the end replace running statistics by averages over the training set.
+        resume: continue from the checkpoint in ``out``, bit for bit like an uninterrupted run; if
+            there is none yet, start from the beginning.
+        population: at the end, replace running statistics by averages over the training set.
         progress: show a progress bar; needs rich.
-        record: on a GPU, launch steps as one CUDA graph where that is possible.
-        say: takes the lines.
+        record: on a GPU, launch each step as one CUDA graph where that is possible.
+        say: called with each line.
 
     Returns:
         The network, in evaluation mode, and the history.
@@ -83,7 +83,7 @@ def train(
             a checkpoint of a run with other settings.
         DataError: data or a checkpoint that cannot be read.
         DeviceError: no such device.
-        AnomalyError: a loss that is not finite; names the first op that made it.
+        AnomalyError: a loss is not finite; the error names the first op that made it.
 
     >>> trained = mg.train.train("mlp-bn", "digits", epochs=1, say=lambda line: None)
     >>> trained.history[0].test_acc > 0.85
@@ -94,7 +94,7 @@ def train(
     check_count("train: seed", seed, least=0)
     _check(device, dtype)
     folder = None if out is None else Path(out)
-    if folder is not None:  # better to hear now than after the first epoch
+    if folder is not None:  # fail now, not after the first epoch
         safetensors()
         _prepare(folder)
     images = load_images(data, root, dtype)
@@ -125,7 +125,7 @@ def train(
 
 
 def _settings(spec: Recipe) -> dict[str, Any]:
-    """What a resumed run must share; the number of epochs only where the rate depends on it."""
+    """Settings that a resumed run must repeat; the epochs only if the rate depends on them."""
     fields = ("batch_norm", "batch_size", "lr", "momentum", "schedule")
     epochs = {"epochs": spec.epochs} if spec.schedule != "constant" else {}
     return {**{name: getattr(spec, name) for name in fields}, **epochs}
@@ -142,7 +142,7 @@ def _check(device: str, dtype: str) -> None:
 
 
 def _check_one_sample(net: nn.Module, x: Tensor) -> None:
-    """Raise UsageError where a batch of one leaves a batch norm of ``net`` one value a channel."""
+    """Raise UsageError if a batch of one sample gives a batch norm one value per channel."""
     try:
         with no_grad(), nn.frozen_statistics():
             net(x)
@@ -155,16 +155,16 @@ def _check_one_sample(net: nn.Module, x: Tensor) -> None:
 
 
 def _prepare(folder: Path) -> None:
-    """Make ``folder``, see that it can be written, remove what a run that was killed half wrote.
+    """Make ``folder``, check that it can be written, and remove temporary files of killed runs.
 
-    What is younger than an hour may be what another run writes into that folder at this moment.
+    Files younger than an hour are left alone: another run may be writing them right now.
     """
     files.make_folder(folder, "train: out")
     if (folder / NAME).is_dir():
         expected = "a file, or none yet"
         raise UsageError(facts(f"train: {folder / NAME}", expected=expected, got="a folder"))
     for path in folder.glob(f".{NAME}.*.tmp"):
-        with suppress(FileNotFoundError):  # it has its name by now
+        with suppress(FileNotFoundError):  # it has been renamed
             if time.time() - path.stat().st_mtime > 3600:
                 path.unlink()
 
@@ -191,7 +191,7 @@ def _bar(trainer: Trainer, epochs: int) -> Iterator[None]:
 
 
 def _use_population_statistics(trainer: Trainer, say: Callable[[str], Any]) -> None:
-    trainer.loader.epoch = trainer.progress.epoch  # a run that was resumed takes the same batches
+    trainer.loader.epoch = trainer.progress.epoch  # the same batches after a resume
     nn.set_population_statistics(
         trainer.net, (backend.to_device(x, trainer.device) for x, _ in trainer.loader)
     )
@@ -199,9 +199,9 @@ def _use_population_statistics(trainer: Trainer, say: Callable[[str], Any]) -> N
 
 
 def _report(trained: Trained, title: str, folder: Path | None, say: Callable[[str], Any]) -> None:
-    found = trained.first_batch_norm()
-    if found is not None:
-        for name, values in zip(("gamma", "beta"), found, strict=True):
+    parameters = trained.first_batch_norm()
+    if parameters is not None:
+        for name, values in zip(("gamma", "beta"), parameters, strict=True):
             shown = np.array2string(values, precision=3, threshold=20)
             say(f"{name} of the first batch norm: {shown}")
     if folder is None:
