@@ -1,4 +1,4 @@
-"""The numbered demos: what they share, where they are, how to play and step through one.
+"""The numbered demos: their common code, finding them, playing and stepping through one.
 
 A demo is a script of ``# %%`` cells whose docstring begins with its claim. It runs as a script,
 cell by cell in an editor, through ``minigrad demo`` and, in process, through ``play``.

@@ -1,4 +1,4 @@
-"""Where the demos are, and finding one by what a user types."""
+"""Locating the demos, and finding one by its number or name as a user types it."""
 
 import ast
 import difflib
@@ -8,7 +8,7 @@ from minigrad.errors import UsageError, facts
 
 
 def folder() -> Path:
-    """Where the demos are: inside the installed package, or beside it in a checkout."""
+    """The folder of the demos: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "_demos"
     return installed if installed.is_dir() else package.parent / "demos"
@@ -20,7 +20,7 @@ def listed() -> list[Path]:
 
 
 def claim_of(path: str | Path) -> str:
-    """The first line of a demo's docstring, without running it."""
+    """The first line of a demo's docstring; the demo is not run."""
     doc = ast.get_docstring(ast.parse(Path(path).read_text(encoding="utf-8"))) or ""
     return doc.strip().partition("\n")[0]
 
@@ -32,7 +32,7 @@ def find(name: str) -> Path:
         name: ``3``, ``03``, ``03_standardization``, ``standardization`` or ``stand``.
 
     Raises:
-        UsageError: none or several fit; the text names the near ones.
+        UsageError: no demo or several match; the text lists those, or similar ones.
 
     >>> from minigrad import demo
     >>> demo.find("3").stem
@@ -42,13 +42,13 @@ def find(name: str) -> Path:
     wanted = name.removesuffix(".py").replace("-", "_").lower()
     if wanted.isdecimal():
         wanted = f"{int(wanted):02}_"
-    fits = [s for s in paths if wanted in (s, s[3:])]
-    fits = fits or [s for s in paths if s.startswith(wanted) or s[3:].startswith(wanted)]
-    if len(fits) == 1:
-        return paths[fits[0]]
-    words = {stem[3:]: stem for stem in paths}
-    near = fits or [stem for stem in paths if wanted in stem]
-    near = near or [words[word] for word in difflib.get_close_matches(wanted, words, 3, 0.5)]
-    got = f"{name!r}, which fits {len(fits)} demos" if fits else repr(name)
-    remedy = f"one of {', '.join(near)}" if near else "`minigrad demo --list` shows all"
+    matches = [s for s in paths if wanted in (s, s[3:])]
+    matches = matches or [s for s in paths if s.startswith(wanted) or s[3:].startswith(wanted)]
+    if len(matches) == 1:
+        return paths[matches[0]]
+    stems = {stem[3:]: stem for stem in paths}  # by name without the number
+    similar = matches or [stem for stem in paths if wanted in stem]
+    similar = similar or [stems[s] for s in difflib.get_close_matches(wanted, stems, 3, 0.5)]
+    got = f"{name!r}, which fits {len(matches)} demos" if matches else repr(name)
+    remedy = f"one of {', '.join(similar)}" if similar else "`minigrad demo --list` shows all"
     raise UsageError(facts("demo", expected="the number or name of a demo", got=got, remedy=remedy))

@@ -1,4 +1,4 @@
-"""A demo's cells, and running them in process."""
+"""The cells of a demo, and running them in this process."""
 
 import contextlib
 import io
@@ -22,10 +22,10 @@ class Cell:
     """One ``# %%`` cell.
 
     Attributes:
-        title: what follows ``# %%``; empty for what stands before the first.
-        prose: the comment lines under the title, uncommented.
-        code: the rest.
-        line: the number of the first line of ``code``, from 1.
+        title: the text after ``# %%``; empty for the lines before the first ``# %%``.
+        prose: the comment lines below the title, without their ``#``.
+        code: the remaining lines.
+        line: the line number of the first line of ``code``, from 1.
     """
 
     title: str
@@ -38,14 +38,14 @@ def cells(path: str | Path) -> list[Cell]:
     """The cells of a demo; the first holds its docstring and has no title."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     marks = [i for i, line in enumerate(lines) if line.startswith("# %%")] + [len(lines)]
-    found = [Cell("", "", "\n".join(lines[: marks[0]]), 1)]
+    parts = [Cell("", "", "\n".join(lines[: marks[0]]), 1)]
     for i, j in pairwise(marks):
         prose = list(takewhile(lambda line: line.startswith("#"), lines[i + 1 : j]))
         text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in prose)
         first = i + 1 + len(prose)
         title = lines[i].removeprefix("# %%").strip()
-        found.append(Cell(title, text, "\n".join(lines[first:j]), first + 1))
-    return found
+        parts.append(Cell(title, text, "\n".join(lines[first:j]), first + 1))
+    return parts
 
 
 def play(
@@ -61,20 +61,20 @@ def play(
     Args:
         path: the demo's file.
         fast, seed, out: its options.
-        around: given a cell and the namespace, a context manager around the cell's execution.
+        around: function of a cell and the namespace, whose context manager each cell runs in.
 
     Returns:
         The demo's Run.
 
     Raises:
-        UsageError: the demo never called ``start``.
+        UsageError: the demo did not call ``start``.
     """
     path = Path(path)
     run = Run("", fast, seed, Path(out))
     namespace = {"__name__": "__main__", "__file__": str(path), PLAYED: run}
     with style_restored():
         for cell in cells(path):
-            # the blank lines in front keep the line numbers of a traceback right
+            # blank lines in front, so that tracebacks have the line numbers of the file
             code = compile("\n" * (cell.line - 1) + cell.code, str(path), "exec")
             copy = _Copy(sys.stdout)
             outer = around(cell, namespace) if around else contextlib.nullcontext()
@@ -87,10 +87,10 @@ def play(
 
 
 def graph_of(path: str | Path, *, seed: int = 0) -> Tensor:
-    """The tensor whose graph a demo shows: it is played in its fast size, silently.
+    """The tensor whose graph a demo shows; the demo is played silently, in its fast size.
 
     Raises:
-        UsageError: the demo names none.
+        UsageError: the demo does not set ``run.graph``.
     """
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
         run = play(path, fast=True, seed=seed, out=out)
@@ -103,7 +103,7 @@ def graph_of(path: str | Path, *, seed: int = 0) -> Tensor:
 
 
 class _Copy(io.TextIOBase):
-    """A stream that passes on what it is given and keeps it."""
+    """A stream that writes to another one and keeps a copy of the text."""
 
     def __init__(self, stream: TextIO):
         self._stream, self._parts = stream, []

@@ -1,4 +1,4 @@
-"""One run of a demo: its options, its numbers, its pictures."""
+"""``Run``, one run of a demo with its numbers and pictures, and ``start``, which begins it."""
 
 import argparse
 import importlib
@@ -16,23 +16,23 @@ from minigrad.errors import UsageError, facts
 from minigrad.tensor import Tensor
 
 PLAYED = "__minigrad_run__"  # the name under which ``play`` hands a Run to ``start``
-_IPYTHON = "Automatically created module for"  # how ``__doc__`` begins in its cells
+_IPYTHON = "Automatically created module for"  # so begins ``__doc__`` in IPython's cells
 
 
 @dataclass
 class Run:
-    """One run of a demo: its options, and what it found.
+    """One run of a demo: its options and results.
 
     Attributes:
         claim: the first line of the demo's docstring.
-        about: the rest of it.
-        fast: the size for tests rather than the real one.
+        about: the rest of that docstring.
+        fast: whether to run the size for tests instead of the real one.
         seed: of ``rng``, a NumPy Generator.
-        folder: for files, as given; ``out`` makes it.
-        numbers: name -> value, in the order they were found.
-        keys: the names of those that stand behind the claim.
+        folder: for files, as given; ``out`` creates it.
+        numbers: name -> value, in the order of the calls of ``number``.
+        keys: the names of the numbers that the claim rests on.
         saved: the files written.
-        printed: what each cell printed, in the order of ``cells``; the folder reads ``out``.
+        printed: the output of each cell, in the order of ``cells``, with ``out`` for the folder.
         graph: the tensor whose graph ``minigrad draw`` and ``step`` show, if the demo named one.
     """
 
@@ -52,7 +52,7 @@ class Run:
 
     @property
     def out(self) -> Path:
-        """The folder for files; made on the first use."""
+        """The folder for files; created on first use."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder
 
@@ -60,13 +60,13 @@ class Run:
         """Print ``name: value`` and keep the value in ``numbers``.
 
         Args:
-            name: words and, if there is one, the unit.
+            name: words and, if it has one, the unit.
             value: a number, a string, a list, an array or a Tensor.
             form: the format of floating-point numbers.
-            key: whether it stands behind the claim; the gallery shows these.
+            key: whether the claim rests on it; the gallery shows these numbers.
 
         Returns:
-            ``value``; as a Python number where it is one.
+            ``value``, as a Python number if it is a scalar.
 
         >>> from minigrad import demo
         >>> _ = demo.Run("Halves are smaller.").number("a third", 1 / 3)
@@ -81,7 +81,7 @@ class Run:
         return value
 
     def save(self, name: str, picture: Any) -> Path:
-        """Write a picture to ``out`` and print its path; the cell of a notebook shows an SVG.
+        """Write a picture to ``out`` and print its path; a notebook also shows an SVG.
 
         Args:
             name: the file's name; its suffix chooses the format.
@@ -110,17 +110,17 @@ class Run:
 
 
 def start(doc: str | None, *, minutes: int = 0) -> Run:
-    """Begin a demo: print its claim, read ``--fast``, ``--seed`` and ``--out``.
+    """Begin a demo: print its claim and read ``--fast``, ``--seed`` and ``--out``.
 
-    The options are read only where the demo is the script that runs; in an editor's cells, a
-    notebook or a prompt the defaults hold, and there is no claim: ``__doc__`` is not the demo's.
+    The options are read only if the demo runs as a script. In the cells of an editor, a notebook or
+    a prompt the defaults hold, and there is no claim, because ``__doc__`` is not the demo's.
 
     Args:
         doc: the demo's ``__doc__``; its first line is the claim.
-        minutes: that its real size takes on one core; said before it begins, if not 0.
+        minutes: how long its real size takes on one core; announced first, if not 0.
 
     Raises:
-        UsageError: a file has no docstring.
+        UsageError: the demo's file has no docstring.
     """
     caller = sys._getframe(1).f_globals
     in_cells = PLAYED not in caller and ("__file__" not in caller or _IPYTHON in (doc or ""))

@@ -1,4 +1,4 @@
-"""A demo cell by cell: its prose, its code, what it printed, and what it changed."""
+"""A demo cell by cell: its prose, its code, its output, and the names that it changed."""
 
 import contextlib
 import inspect
@@ -30,23 +30,23 @@ def step(
     out: str | Path = "out",
     pause: Callable[[str], str] = input,
 ) -> Run | None:
-    """Play a demo with a pause after each cell, and show the names it made or changed.
+    """Play a demo with a pause after each cell, and show the names the cell made or changed.
 
     Args:
         path: the demo's file.
         fast, seed, out: its options.
-        pause: shows a hint and returns what was typed; ``q`` stops. Where there is nobody to ask
-            (EOFError) the rest is played without pauses.
+        pause: shows a hint and returns what was typed; ``q`` stops. After an EOFError, when nobody
+            can answer, the rest is played without pauses.
 
     Returns:
         The demo's Run, or None if it was stopped.
     """
     titled = [cell for cell in cells(path) if cell.title]
-    asking = True
+    is_asking = True
 
     @contextlib.contextmanager
     def around(cell: Cell, names: dict) -> Iterator[None]:
-        nonlocal asking
+        nonlocal is_asking
         if not cell.title:  # the docstring
             yield
             print(inspect.cleandoc(names.get("__doc__") or ""))
@@ -55,13 +55,13 @@ def step(
         print(f"\n── {place} of {len(titled)} · {cell.title}")
         prose = [f"   {line}" for line in cell.prose.splitlines()]
         print("\n".join([*prose, cell.code.strip("\n")]))
-        before = _marks(names)
+        before = _fingerprints(names)
         print("──")
         yield
         for line in _changes(before, names):
             print(line)
-        if asking and place < len(titled):
-            asking = _asked(pause)
+        if is_asking and place < len(titled):
+            is_asking = _answers(pause)
 
     try:
         return play(path, fast=fast, seed=seed, out=out, around=around)
@@ -69,8 +69,8 @@ def step(
         return None
 
 
-def _asked(pause: Callable[[str], str]) -> bool:
-    """Whether somebody answered."""
+def _answers(pause: Callable[[str], str]) -> bool:
+    """Pause; whether somebody answered. Raises _Stopped if the answer is to stop."""
     try:
         answer = pause(_HINT)
     except EOFError:
@@ -82,43 +82,43 @@ def _asked(pause: Callable[[str], str]) -> bool:
 
 
 def _changes(before: dict[str, Any], names: dict) -> list[str]:
-    """A line for each name that is new or whose value changed: kind, shape, short value."""
-    after = _marks(names)
+    """A line for each name that is new or has a new value: kind, shape, abbreviated value."""
+    after = _fingerprints(names)
     lines = []
-    for name, mark in after.items():
-        if before.get(name) != mark:
+    for name, fingerprint in after.items():
+        if before.get(name) != fingerprint:
             word = "changed" if name in before else "new"
             lines.append(f"  {word:8}{name}: {_brief(names[name])}")
     return lines
 
 
-def _marks(names: dict) -> dict[str, Any]:
-    """What identifies the present value of each name a demo made."""
+def _fingerprints(names: dict) -> dict[str, Any]:
+    """A fingerprint of the value of each name that the demo made: it differs after a change."""
     hidden = (ModuleType, Run)
     return {
-        name: _mark(value)
+        name: _fingerprint(value)
         for name, value in names.items()
         if not name.startswith("_") and not isinstance(value, hidden)
     }
 
 
-def _mark(value: Any) -> Any:
+def _fingerprint(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.shape, zlib.crc32(np.ascontiguousarray(value).tobytes())
     if isinstance(value, Tensor):
-        grad = None if value.grad is None else _mark(value.grad.numpy())
-        return _mark(value.numpy()), grad
+        grad = None if value.grad is None else _fingerprint(value.grad.numpy())
+        return _fingerprint(value.numpy()), grad
     if hasattr(value, "state_dict"):  # a module or an optimizer changes in place
-        return id(value), repr({k: _mark(v) for k, v in value.state_dict().items()})
+        return id(value), repr({k: _fingerprint(v) for k, v in value.state_dict().items()})
     if isinstance(value, list | tuple):
-        return [_mark(v) for v in value]
+        return [_fingerprint(v) for v in value]
     if isinstance(value, dict):
-        return [(key, _mark(v)) for key, v in value.items()]
+        return [(key, _fingerprint(v)) for key, v in value.items()]
     return value if isinstance(value, int | float | str | bytes) else id(value)
 
 
 def _brief(value: Any) -> str:
-    """One line: the kind, the shape and the first values."""
+    """One line for a value: its kind, its shape and its first elements."""
     if isinstance(value, Tensor):
         grad = "" if value.grad is None else f"; grad {_numbers(value.grad.numpy())}"
         return f"Tensor {value.shape} {_numbers(value.numpy())}{grad}"
@@ -138,6 +138,6 @@ def _brief(value: Any) -> str:
     return " ".join(filter(None, (type(value).__name__, getattr(value, "__name__", ""))))
 
 
-def _numbers(array: np.ndarray, most: int = 4) -> str:
-    shown = " ".join(f"{v:.4g}" if array.dtype.kind == "f" else str(v) for v in array.flat[:most])
-    return shown + " …" * (array.size > most)
+def _numbers(array: np.ndarray, limit: int = 4) -> str:
+    shown = " ".join(f"{v:.4g}" if array.dtype.kind == "f" else str(v) for v in array.flat[:limit])
+    return shown + " …" * (array.size > limit)

@@ -7,7 +7,7 @@ from typing import Any
 
 from minigrad.errors import MissingPackageError, facts
 
-# Okabe and Ito's colours, told apart by colour-blind readers; the curves of training start the same
+# Okabe and Ito's colours, distinct to colour-blind readers; train.curves begins with the same ones
 BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 ORANGE, SKY, BLACK, GREY = "#e69f00", "#56b4e9", "#000000", "#777777"
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
@@ -31,7 +31,7 @@ def figure(
     """A matplotlib Figure in the house style, and its Axes.
 
     Args:
-        rows, columns: of Axes; one Axes if both are 1, otherwise an array of them.
+        rows, columns: numbers of Axes; both 1 give one Axes, otherwise an array of them.
         width, height: of the figure in inches.
         **options: of ``Figure.subplots``, such as ``sharey=True`` or ``width_ratios=[2, 1]``.
 
@@ -49,13 +49,13 @@ def figure(
 
     matplotlib.rcParams.update(_STYLE)
     matplotlib.rcParams["axes.prop_cycle"] = cycler(color=COLOURS)
-    fig = Figure(figsize=(width, height))  # not of pyplot: no window, nothing global to close
+    fig = Figure(figsize=(width, height))  # without pyplot: no window, no global state
     return fig, fig.subplots(rows, columns, **options)
 
 
 @contextlib.contextmanager
 def style_restored() -> Iterator[None]:
-    """matplotlib's settings are the caller's own again afterwards."""
+    """Restore the caller's settings of matplotlib at the end of the block."""
     if importlib.util.find_spec("matplotlib") is None:
         yield
         return
