@@ -22,7 +22,7 @@ PACKAGE = Path(minigrad.__file__).parent
 
 
 def key(path, *, fast=True, seed=0):
-    """Changes with the demo, with its options and with every line of the package."""
+    """A digest of the demo, its options and every line of the package."""
     versions = [metadata.version(name) for name in ("numpy", "matplotlib")]
     digest = hashlib.sha256(repr((fast, seed, versions)).encode())
     sources = (source for suffix in ("py", "cu") for source in PACKAGE.rglob(f"*.{suffix}"))
@@ -34,7 +34,7 @@ def key(path, *, fast=True, seed=0):
 def fresh(path, out, *, fast=True):
     """Play a demo silently: a dictionary of plain data."""
     began = time.perf_counter()
-    # not numba: what one process compiled may round otherwise than what the next one loads
+    # not numba: freshly compiled kernels may round differently from the same ones loaded from cache
     quiet, kernels = contextlib.redirect_stdout(io.StringIO()), fused.use("numpy", "portable")
     with quiet, kernels, mock.patch.dict(os.environ, COLUMNS="100"):  # not as wide as a terminal
         run = demo.play(path, fast=fast, out=out)
@@ -51,7 +51,7 @@ def fresh(path, out, *, fast=True):
 
 
 def recorded(path, folder, *, fast=True):
-    """The run of a demo that ``folder`` holds, if it is still true; otherwise a fresh one.
+    """The run of a demo kept in ``folder``, if it is up to date; otherwise a fresh one.
 
     Args:
         path: the demo's file.

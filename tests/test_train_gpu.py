@@ -231,7 +231,7 @@ def test_a_recorded_run_equals_one_on_the_cpu(n, kernels):
 
 
 def recorded_as_unrecorded(kernels, play, **words):
-    """The trainer that recorded: what ``play`` does with it gives the bits that others give."""
+    """The trainer that recorded, after a check that ``play`` gives the same bits without it."""
     runs = []
     for record in (False, True):
         trainer = small(kernels.device, np.random.default_rng(0), record=record, **words)
@@ -432,7 +432,7 @@ class Carrying(nn.Module):
 
 
 class Jitter(nn.Module):
-    """Draws numbers that no array is made of, from a generator of its own or the default one."""
+    """Multiplies by a random number, from a generator of its own or the default one."""
 
     def __init__(self, seed=None):
         nn.manual_seed(0)
@@ -461,7 +461,7 @@ def test_what_cannot_be_recorded_runs_step_by_step_and_says_why(
     spoil, reason, kernels, monkeypatch
 ):
     if kernels.is_real:
-        reason = "recorded"  # CUDA has its own words
+        reason = "recorded"  # the messages of CUDA differ
 
     def play(trainer):
         spoil(trainer)
@@ -527,7 +527,7 @@ def test_a_recording_that_could_not_be_renewed_fits_no_batch(kernels, rng, monke
 
 
 def test_no_memory_that_a_graph_uses_is_freed_to_make_room(kernels, monkeypatch):
-    """CuPy's pool frees unused blocks and asks again; the graph would go on writing there."""
+    """CuPy's own pool frees unused blocks and retries; the graph would still write to them."""
     if kernels.is_real:
         pytest.skip("a pool asks for more while a step is recorded, or it does not")
     cuda, lacking = kernels.xp.cuda, []
@@ -549,7 +549,7 @@ def test_no_memory_that_a_graph_uses_is_freed_to_make_room(kernels, monkeypatch)
 
 
 def test_a_limit_that_steps_keep_to_frees_nothing_that_a_graph_uses(kernels, monkeypatch):
-    """Each of CuPy's pools has the limit; before it refuses more it frees unused blocks."""
+    """The limit holds for every pool of CuPy; before one refuses memory it frees unused blocks."""
     monkeypatch.setenv("CUPY_GPU_MEMORY_LIMIT", "1024")
     trainer = recorded_as_unrecorded(kernels, lambda trainer: trainer.fit(2))
     assert trainer.ahead.recorded is not None and not trainer.ahead.why_not

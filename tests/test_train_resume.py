@@ -30,7 +30,7 @@ def weights(path):
 
 
 def wait_for_news(path, process):
-    """Until ``path`` is written anew, or the process is over."""
+    """Wait until ``path`` has been written again, or the process has ended."""
     before = path.stat().st_mtime_ns if path.exists() else 0
     while process.is_alive() and not (path.exists() and path.stat().st_mtime_ns != before):
         time.sleep(0.001)
@@ -42,12 +42,12 @@ def test_killed_at_random_moments_a_run_ends_with_the_weights_of_an_undisturbed_
     dice, epochs = random.Random(3), set()
     for life in range(KILLS):
         process = start(killed, EPOCHS)
-        if life % 2:  # every other life gets on before it ends, however busy the machine is
+        if life % 2:  # every other process first saves once, however busy the machine is
             wait_for_news(killed, process)
         time.sleep(dice.uniform(0.0, 0.03))
         process.kill()
         process.join()
-        if killed.exists():  # never half-written: it loads and has all its parts
+        if killed.exists():  # never half-written: it loads and is complete
             arrays, meta = tr.load_checkpoint(killed)
             assert arrays.keys() == tr.load_checkpoint(undisturbed)[0].keys()
             epochs.add(meta["progress"]["epoch"])
@@ -332,7 +332,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path):
 
 @pytest.mark.parametrize("bad", [None, "x", [], -1, 1.5, 10**30], ids=str)
 def test_a_wrong_value_in_a_checkpoint_ends_in_no_raw_error(bad, tmp_path):
-    """It is refused by a clear error, or it is a number that training can go on with."""
+    """Either a clear error refuses it, or it is a number with which training can go on."""
     run = trainer(tmp_path / NAME)
     list(run.fit(1))
     arrays, meta = tr.load_checkpoint(run.path)

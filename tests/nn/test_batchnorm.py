@@ -140,7 +140,7 @@ def test_float32_layers_keep_a_small_spread_at_a_large_mean():
     bn = nn.BatchNorm1d(1, momentum=1.0, dtype="float32")
     bn(mg.tensor(x))
     exact = x.astype(np.float64).var(ddof=1)
-    # x carries 1e4 * 6e-8 = 6e-4 of rounding itself; the mean's own error is of that size, too
+    # rounding x to float32 moves it by 1e4 * 6e-8 = 6e-4; the error of the mean is as large
     assert abs(bn.running_var.item() / exact - 1) < 1e-3
 
 
@@ -150,7 +150,7 @@ def test_float32_statistics_of_many_values_are_right_to_a_rounding():
     assert mean.dtype == var.dtype == np.float32
     eps = np.finfo(np.float32).eps
     np.testing.assert_allclose(mean, x.mean(0, dtype=np.float64), rtol=eps)
-    # the mean's own rounding adds its square, 1000^2 eps^2; each square is rounded twice
+    # the rounding error of the mean adds its square, 1000^2 eps^2; each square is rounded twice
     exact = x.astype(np.float64).var(0)
     np.testing.assert_allclose(var, exact, rtol=0, atol=(1000 * eps) ** 2 + 4 * eps)
 

@@ -37,7 +37,7 @@ def test_every_layer_computes_the_same_elsewhere(specimen, training, gpu, rng):
     for name, expected in here.items():
         if gpu.is_real:
             assert_close(there[name], expected, x, here, name)
-        else:  # the same calls of the same library, behind a wall
+        else:  # the stand-in makes the same NumPy calls
             np.testing.assert_array_equal(there[name], expected, err_msg=name)
 
 
@@ -53,7 +53,7 @@ def test_every_layer_computes_the_same_with_cuda_kernels(specimen, training, ker
 
 
 def assert_close(got, expected, x, results, name):
-    """Within what other orders of summation do: each sum is over elements of y_bar or of x."""
+    """Equal but for another order of summation; each sum is over elements of y_bar or of x."""
     weights = np.concatenate([seed(results["y"].shape).ravel(), np.ravel(x)])
     slope = max(1.0, *(float(np.abs(r).max(initial=0)) for r in results.values()))
     allowed = rounding(np.float64, weights, slope, [x])

@@ -1,4 +1,4 @@
-"""Every layer and loss through the package's own checker, which must leave no trace."""
+"""The gradient checker proves every layer and loss, and leaves their state unchanged."""
 
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ def test_a_functional_call_replaces_a_shared_weight_wherever_it_is(share, rng):
     (net(mg.tensor(x)) * y_bar).sum().backward()
     np.testing.assert_array_equal(mg.grad(f)(w), direct.grad)
     assert net[0].weight is net[2].weight is direct
-    if share == "tensor":  # paths that are both named may part
+    if share == "tensor":  # if both paths are named, each gets its own value
         hidden = np.tanh(x @ (2 * w.numpy()).T)
         both = f(2.0 * w, **{"2.weight": w}).item()
         assert both == pytest.approx(((hidden @ w.numpy().T) * y_bar).sum(), rel=1e-13)

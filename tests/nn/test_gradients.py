@@ -1,4 +1,4 @@
-"""Every layer in both modes: derivatives against differences, and no trace of the check."""
+"""Every layer in both modes: derivatives equal finite differences; its state stays unchanged."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def leaves_of(layer, x):
 
 
 def value(layer, leaves, arrays):
-    """The layer's output at other values of its input and parameters, in their own precision."""
+    """The layer's output with ``arrays``, in their own precision, as the values of ``leaves``."""
     before = [leaf.array for leaf in leaves]
     try:
         for leaf, array in zip(leaves, arrays, strict=True):
@@ -51,9 +51,9 @@ def test_gradients_of_every_layer_equal_differences(specimen, training, rng):
             y_dot, bound = directional(lambda *a: value(layer, leaves, a), points, vs)
             slope = float((weights * y_dot).sum())
             terms = leaf.grad.numpy() * vs[i]
-            # The difference's own bound, plus what float64 does to a rule: some 64 roundings along
-            # a path, each relative to a summand before it cancels. In a normalization summands
-            # exceed their sum by up to 1 / sqrt(eps of the layer) = 300 times.
+            # The bound of the finite difference, plus the rounding of the rule in float64: some 64
+            # roundings along a path, each relative to a summand before cancellation. In a
+            # normalization a summand exceeds the sum up to 1 / sqrt(eps of the layer) = 300 times.
             scale = np.abs(terms).sum() + np.abs(weights * y_dot).sum() + np.abs(weights).sum()
             allowed = float((np.abs(weights) * bound).sum()) + 64 * 300 * EPS * float(scale)
             assert abs(terms.sum() - slope) <= allowed, (leaf.name, terms.sum(), slope, allowed)
@@ -76,8 +76,8 @@ def test_second_derivatives_of_every_layer_equal_differences_of_the_first(specim
         h = 2.0**-11
         rows = [[_central(slope, x, u, h / 2**k)] for k in range(2)]
         estimate = rows[1][0] + (rows[1][0] - rows[0][0]) / 3
-    # Richardson leaves O(h^4) times a fifth derivative, which its own step bounds with room: the
-    # two central differences differ by 3/4 of the term that it removes.
+    # Richardson extrapolation leaves O(h^4) times a fifth derivative. The difference of the two
+    # central differences bounds that with room: it is 3/4 of the h^2 term that is removed.
     spread = abs(rows[1][0] - rows[0][0]) + 1e-7 * (1 + np.abs(v).sum() * np.abs(w).sum())
     assert abs(exact - estimate) <= spread, (exact, estimate, spread)
 
@@ -109,7 +109,7 @@ def test_gradients_of_every_loss_equal_differences(loss, rng):
 
 
 def test_a_wrong_gradient_of_a_layer_is_seen(rng):
-    """The test above is not blind: a mean detached inside the variance fails it at order 2."""
+    """The test of second derivatives is not blind: a mean detached in the variance fails it."""
     x = rng.normal(size=(6, 2))
 
     def detached(z):

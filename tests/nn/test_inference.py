@@ -11,7 +11,7 @@ LIMIT = 1e-12
 
 
 def shared(second):
-    """Linear, batch norm and again the Linear, or one that shares a tensor with it."""
+    """A Linear, a batch norm, and as ``second`` the same Linear or one that shares a tensor."""
     linear = nn.Linear(3, 3)
     return nn.Sequential(linear, nn.BatchNorm1d(3), second(linear))
 
@@ -33,7 +33,7 @@ class Backwards(nn.Sequential):
 
 
 def trained(net, rng, shape):
-    """``net`` with statistics and parameters that are not those it started with."""
+    """``net`` in evaluation, its statistics and parameters changed from the initial values."""
     for _ in range(5):
         net(mg.tensor(rng.normal(1.0, 2.0, shape)))
     for p in net.parameters():
@@ -42,6 +42,7 @@ def trained(net, rng, shape):
     return net.eval()
 
 
+# name -> network, shape of its input, number of batch norms that cannot be folded
 NETS = {
     "lenet": (lambda: nn.models.lenet(side=8), (6, 1, 8, 8), 0),
     "mlp": (lambda: nn.models.mlp(side=4, sizes=(8, 6)), (6, 1, 4, 4), 0),

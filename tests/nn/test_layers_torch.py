@@ -9,7 +9,7 @@ import minigrad as mg
 from minigrad import nn
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what another package's import says is its own affair
+    warnings.simplefilter("ignore")  # warnings from the import of another package
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 tn = torch.nn
 LIMIT = 1e-12  # relative to the largest element: some 4,000 units in the last place of float64
@@ -162,7 +162,7 @@ def test_whole_lenet_equals_torch_over_five_steps(rng):
         loss.backward(), expected.backward()
         here.step(), there.step()
     for key, value in theirs.state_dict().items():
-        # rounding grows by the gradients' sensitivity from step to step: a hundredfold over five
+        # each step amplifies the rounding of the steps before it: a hundredfold over five
         np.testing.assert_allclose(
             ours.state_dict()[key].numpy(), numpy_of(value), rtol=1e-10, atol=1e-10
         )
