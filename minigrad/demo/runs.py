@@ -16,7 +16,7 @@ from minigrad.errors import UsageError, facts
 from minigrad.tensor import Tensor
 
 PLAYED = "__minigrad_run__"  # the name under which ``play`` hands a Run to ``start``
-_IPYTHON = "Automatically created module for"  # so begins ``__doc__`` in IPython's cells
+_IPYTHON = "Automatically created module for"  # start of ``__doc__`` in IPython's cells
 
 
 @dataclass

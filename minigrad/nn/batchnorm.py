@@ -81,7 +81,7 @@ class StatisticsNorm(Module):
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=describe(x)))
 
     def count(self, x: Any) -> int:
-        """The number of values per channel of ``x``; ShapeError below 2: they have no variance."""
+        """The number of values per channel of ``x``; ShapeError below 2, too few for a variance."""
         m = prod(n for i, n in enumerate(x.shape) if i != 1)
         if m < 2:
             raise ShapeError(

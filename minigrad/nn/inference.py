@@ -25,9 +25,9 @@ def set_population_statistics(model: Module, loader: Iterable) -> Module:
 
     Each batch is normalized with its own statistics, as in training, and every batch norm averages
     the means and variances of its batches, weighted by their sizes. The variances are unbiased, or
-    biased in a layer with ``unbiased=False``. For unbiased ones and batches of equal size m, these
-    are the paper's ``E[x] = E_B[mean_B]`` and ``Var[x] = m / (m - 1) E_B[var_B]``. Other layers run
-    in evaluation mode.
+    biased in a layer with ``unbiased=False``. For unbiased ones and batches of equal size m that
+    is ``E[x] = E_B[mean_B]``, ``Var[x] = m / (m - 1) E_B[var_B]`` of the paper. Other layers run in
+    evaluation mode.
 
     Args:
         model: any module; its BatchNorm layers that track statistics are changed.
@@ -129,9 +129,9 @@ def fold_batch_norm(model: Module) -> Module:
 
     A BatchNorm directly after a Linear or Conv in a ``Sequential`` is folded into the weight and
     bias of that layer: ``W' = s W``, ``b' = s (b - mean) + beta`` with
-    ``s = gamma / sqrt(var + eps)``. If the layer or its parameters are shared with another module,
-    and anywhere else, the BatchNorm becomes a ``ChannelAffine``. The outputs equal those of
-    ``model.eval()`` up to rounding, unless a ``forward`` takes that layer or its weight out of the
+    ``s = gamma / sqrt(var + eps)``, unless the layer or its parameters are shared with another
+    module. Any other BatchNorm becomes a ``ChannelAffine``. The outputs equal those of
+    ``model.eval()`` up to rounding, unless a ``forward`` takes a layer or its weight out of a
     ``Sequential`` and uses it alone. A Linear with a folded batch norm takes (N, C) only.
 
     Raises:

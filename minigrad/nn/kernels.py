@@ -54,7 +54,7 @@ SMALL = 2**16  # the most logits that count_right leaves to one thread block of 
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
-    """``fused.cross_entropy``; labels may be on the host, where checking waits for no GPU."""
+    """``fused.cross_entropy``; labels may be on the host, where checking them is free."""
     labels = labels if hasattr(labels, "shape") else np.asarray(labels)
     xp = backend.namespace(getattr(logits, "array", logits))
     return fused.cross_entropy(logits, checked_labels(xp, logits, labels))

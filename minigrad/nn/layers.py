@@ -179,7 +179,7 @@ class Dropout(Module):
         keep = rng.random(x.shape) >= self.p
         rewind(saved)  # if frozen, the next call draws the same mask
         dtype = x.dtype if x.dtype.kind == "f" else np.float64  # integers cannot hold 1 / (1 - p)
-        mask = (keep / (1 - self.p or 1)).astype(dtype)  # at p = 1: 0 / 1
+        mask = (keep / (1 - self.p or 1)).astype(dtype)  # 0 / 1 where p = 1
         mask = backend.to_device(mask, backend.device_of(getattr(x, "array", x)))
         return x * constant(mask, "mask", x)
 

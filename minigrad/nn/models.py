@@ -44,7 +44,7 @@ def lenet(
     """LeNet with sigmoids, as in Dive into Deep Learning 0.17, section 7.5.
 
     Conv 6@5x5, BN, sigmoid, max pool 2; conv 16@5x5, BN, sigmoid, max pool 2; linear 120, BN,
-    sigmoid; linear 84, BN, sigmoid; linear 10. Weights start uniform as in Glorot, biases at 0.
+    sigmoid; linear 84, BN, sigmoid; linear 10. Weights start Glorot uniform, biases at 0.
 
     Args:
         batch_norm: False leaves out every BN.

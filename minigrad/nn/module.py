@@ -66,7 +66,7 @@ class Module:
 
     A leaf tensor with ``requires_grad`` that is assigned to an attribute becomes a parameter, a
     Module a submodule; ``register_buffer`` adds state that is saved but not trained. A registered
-    name may be deleted or assigned None or another value that is saved; any other is refused. A
+    name can be deleted, or assigned None or a value that is saved, too; other values are refused. A
     leaf without ``requires_grad`` that replaces a parameter is a frozen parameter. A call runs in a
     scope named after the class and the attribute, so that drawings show layers as clusters.
 
@@ -98,7 +98,7 @@ class Module:
         self.__dict__.update(state, **own)  # a copy does not share them
 
     def __setattr__(self, name: str, value: Any) -> None:
-        registry = None  # where ``name`` belongs with this value
+        registry = None  # the dictionary that ``name`` enters, if any
         if isinstance(value, Module):
             if any(part is self for part in value.modules()):
                 expected, got = "one that does not hold this module", repr(name)
@@ -171,7 +171,7 @@ class Module:
             except MinigradError as error:
                 error.add_note(f"in {title}")
                 raise
-            except AttributeError as error:  # a forward looks at these first
+            except AttributeError as error:  # a forward usually reads these first
                 is_operand = any(error.obj is arg for arg in (*args, *kwargs.values()))
                 if error.name not in ("ndim", "shape") or not is_operand:
                     raise
@@ -261,7 +261,7 @@ class Module:
     def to(self, device: str | None = None, dtype: Any = None) -> Self:
         """Move parameters and buffers to ``device``; cast the floating ones to ``dtype``.
 
-        So are their gradients. A graph recorded before a change can no longer be swept.
+        Gradients follow them. A graph recorded before a change can no longer be swept.
 
         Raises:
             DTypeError: ``dtype`` is not a floating one.

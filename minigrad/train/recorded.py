@@ -69,7 +69,7 @@ class RecordedStep:
         self.tensors = [*net.parameters(), *net.buffers()]
         self.owners = [*net.modules(), *_optimizers(optimizer)]
         registries = [(m._parameters, m._buffers, m._modules) for m in net.modules()]
-        # attributes that ``_structure`` compares, so that ``_options`` need not
+        # ids of objects that ``_structure`` compares, so that ``_options`` need not
         self.part_ids = {*map(id, (*self.tensors, *self.owners, *chain(*registries)))}
         device = self.tensors[0].device
         if device == "cpu":
@@ -215,7 +215,7 @@ class RecordedStep:
             self.is_running = True
 
     def _host_state(self) -> list[dict]:
-        """The optimizer's state on the host; if a step changes it, a graph cannot repeat that."""
+        """The optimizer's state on the host, as counts of steps: a graph would not update it."""
         states = self.optimizer.state_dict()["state"]
         return [{k: v for k, v in s.items() if not self._is_array(v)} for s in states]
 
