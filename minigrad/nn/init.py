@@ -1,6 +1,6 @@
 """Initial values of parameters. Each function assigns to a tensor and returns it.
 
-A weight has shape (out, in) or (out, in, *kernel). ``fan_in`` is the number of inputs that one
+A weight has shape (out, in) or (out, in, \\*kernel). ``fan_in`` is the number of inputs that one
 output sums, ``fan_out`` the number of outputs that one input reaches; both count every element of
 the kernel.
 """
