@@ -403,21 +403,22 @@ def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwar
     >>> mg.grad(loss)([[2.0]])
     tensor([[3.]])
     """
-    slots = {
-        f"{path}.{name}" if path else name: (owner, name, getattr(owner, name))
+    places = {
+        f"{path}.{name}" if path else name: (owner, name)
         for path, owner in module._paths()
         for name in (*owner._parameters, *owner._buffers)
     }
     for path in state:
-        if path not in slots:
+        if path not in places:
             raise UsageError(f"functional_call: {type(module).__name__} has no state {path!r}")
+    own = {path: getattr(owner, name) for path, (owner, name) in places.items()}
     state = {path: v if isinstance(v, Tensor) else tensor(v) for path, v in state.items()}
-    new = {id(slots[path][2]): value for path, value in state.items()}
-    replaced = {path: slot for path, slot in slots.items() if id(slot[2]) in new}
+    new = {id(own[path]): value for path, value in state.items()}  # by the tensor it replaces
+    replaced = [path for path in places if id(own[path]) in new]
     try:
-        for path, (owner, name, own) in replaced.items():
-            object.__setattr__(owner, name, state.get(path, new[id(own)]))
+        for path in replaced:
+            object.__setattr__(*places[path], state.get(path, new[id(own[path])]))
         return module(*args, **kwargs)
     finally:
-        for owner, name, own in replaced.values():
-            object.__setattr__(owner, name, own)
+        for path in replaced:
+            object.__setattr__(*places[path], own[path])
