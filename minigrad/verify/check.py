@@ -241,7 +241,7 @@ class Point:
         index, expected, got, bound = worst.worst()
         kind = "value"
         try:
-            cause = next((sample.tie for sample in samples if sample.tie), "") or cause_of(
+            cause = next((s.kink_fault for s in samples if s.kink_fault), "") or cause_of(
                 self.subject, k, samples, self.reference.expected, self.followed
             )
         except (BackwardFailed, ForwardFailed):  # of what a fit has tried

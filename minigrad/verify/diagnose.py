@@ -50,7 +50,7 @@ def cause_of(
     expected = np.stack([np.asarray(s.expected, np.float64) for s in random])
     known = np.isfinite(expected)
     got, expected = np.where(known, got, 0), np.where(known, expected, 0)
-    bad = np.any([s.excess_of > 1 for s in random], axis=0)
+    bad = np.any([s.excesses > 1 for s in random], axis=0)
     everywhere, place = _factor(subject, got, expected), _place(subject, bad)
     if place and not everywhere:
         factor = _factor(subject, got[:, bad], expected[:, bad])

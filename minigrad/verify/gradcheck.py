@@ -162,7 +162,7 @@ def _compared(
         sample = reconsidered(sample, k, reference, partial(wide.pulled, k))
         right, bound = sample.expected, sample.bound
         row = compare(name, f"vjp/numeric{label}", x_bar, right, bound, kinks=sample.kinks,
-                      least=sample.least)  # fmt: skip
+                      resolution=sample.resolution)  # fmt: skip
         yield row, _finding(row, x_bar, right)
         smooth = right == expected.values[k]  # past no kink
         x_dot = np.where(smooth, x_dots[k], 0).astype(x_dots[k].dtype)

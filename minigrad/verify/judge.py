@@ -1,17 +1,19 @@
-"""One cotangent, as it was got and as it was expected: is what parts the two rounding?
+"""The judgement of one cotangent: does rounding explain its distance from the expected one?
 
-What a verdict rests on, in the order in which it is asked for, which is that of its cost:
+A wide bound hides faults, a narrow one accuses correct code. So the bound starts narrow, and is
+widened for one cause after the other, the cheapest first, until no element exceeds it:
 
-1. ``expected`` and its error: differences of the forward (numeric.py), or the closed form of batch
-   norm where those confirm it (reference.py),
-2. ``bound``: that error, and what the summands of the cotangent round (rounding.py),
-3. where 0 is expected, terms as large as the steepest derivative, which may cancel there,
-4. what cancels out of sight, if what is out of bounds vanishes in wider numbers,
-5. what the rounding of the inputs does to the cotangent, from differences at points nearby,
-6. subgradients, at kinks (kinks.py).
+1. ``expected`` and its error come from differences of the forward (numeric.py) or, where those
+   confirm it, from the closed form of batch norm (reference.py),
+2. ``bound`` is that error plus the rounding of the cotangent's summands (rounding.py),
+3. where 0 is expected: rounding of terms as large as the steepest derivative, which may cancel,
+4. cancellation inside a summand, invisible in the summands' sizes; but only if the error
+   disappears in wider precision,
+5. the effect of rounding the inputs, from differences at points nearby,
+6. at kinks: any subgradient (kinks.py).
 
-The bounds of 3 to 5 add to that of 2; the first after which nothing is out of bounds decides.
-``least`` is the bound of 2: what exceeds that is seen, and where nothing does, nothing is proven.
+The allowances of 3 to 5 are added to the bound of 2. That one is kept as ``resolution``: an
+expected value below it cannot be told from 0, and a check where all are below it is VACUOUS.
 """
 
 from collections.abc import Callable
@@ -24,21 +26,22 @@ import numpy as np
 from minigrad.verify.reference import Reference
 from minigrad.verify.report import excess, vanished
 
-_LEFT = 0.1  # of an error may be left in wider numbers; of rounding it is a thousandth or less
+_REMAINDER = 0.1  # of an error in wider precision; if it is rounding, a thousandth or less remains
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One cotangent of one input, as it was got and as it was expected.
+    """One cotangent of one input: what was computed, and what was expected.
 
     Attributes:
-        kind: what kind of ``y_bar`` it belongs to.
-        got, expected: nan is expected where nothing is known.
+        kind: the kind of ``y_bar``, such as "random" or "huge".
+        got, expected: ``expected`` is nan where nothing is known.
         error: how far ``expected`` itself may be off.
-        bound: how far ``got`` may be off, which includes that.
-        kinks: elements where any subgradient is accepted.
-        tie: what elements at kinks must not get together, if they do.
-        least: what ``expected`` must exceed to prove anything, where ``bound`` has been widened.
+        bound: how far ``got`` may be from ``expected``; includes ``error``.
+        kinks: the number of elements where any subgradient is accepted.
+        kink_fault: why the elements at kinks belong to no common subgradient; empty if they may.
+        resolution: the bound before it was widened, or None: ``expected`` must exceed it to prove
+            anything.
     """
 
     kind: str
@@ -48,19 +51,20 @@ class Sample:
     error: np.ndarray
     bound: np.ndarray
     kinks: int = 0
-    tie: str = ""
-    least: np.ndarray | None = None
+    kink_fault: str = ""
+    resolution: np.ndarray | None = None
 
     @cached_property
-    def excess_of(self) -> np.ndarray:
-        """Error over bound, per element; 0 where nothing is known."""
-        # what the dtype cannot hold may be infinite, or nan
+    def excesses(self) -> np.ndarray:
+        """Error / bound of each element; 0 where nothing is known."""
+        # a value too large for the dtype may come out as inf or nan: not judged
         known = np.abs(self.expected) <= np.finfo(self.got.dtype).max
         return np.where(known, excess(self.got, self.expected, self.bound), 0)
 
     @cached_property
     def excess(self) -> float:
-        return float(self.excess_of.max(initial=0))
+        """The largest error / bound."""
+        return float(self.excesses.max(initial=0))
 
     @property
     def ok(self) -> bool:
@@ -68,79 +72,82 @@ class Sample:
 
     @property
     def vacuous(self) -> bool:
-        """Whether nothing could have been found wrong: no element known, or none left to differ."""
-        least = self.bound if self.least is None else self.least
-        return not self.kinks and vanished(self.got, self.expected, least)
+        """Whether no expected element can be told from 0, so that a wrong rule could pass."""
+        resolution = self.bound if self.resolution is None else self.resolution
+        return not self.kinks and vanished(self.got, self.expected, resolution)
 
     @property
     def telling(self) -> tuple[bool, bool, float, bool]:
-        """What to sort by: the last one tells most. Random cotangents explain more than others."""
+        """A sort key: the last sample tells most. Random cotangents explain more than others."""
         _, expected, got, _ = self.worst()
-        excess = 0.0 if got == expected else self.excess  # of what is there when rounded alike
+        excess = 0.0 if got == expected else self.excess  # equal once both are rounded to float64
         is_random = self.kind == "random"
         return not self.ok, not self.ok and is_random, excess, is_random
 
     def at_kinks(self, name: str) -> str:
-        """What is accepted of input ``name``, in words."""
+        """A sentence that says how many elements of input ``name`` lie at kinks."""
         return f"{name}: elements at kinks: {self.kinks}; any subgradient is accepted"
 
     def worst(self) -> tuple[tuple[int, ...], float, float, float]:
         """Index, expected, got and bound where the error is largest relative to its bound."""
         if not self.got.size:
             return (), 0.0, 0.0, 0.0
-        index = np.unravel_index(int(np.argmax(self.excess_of)), self.expected.shape)
+        index = np.unravel_index(int(np.argmax(self.excesses)), self.expected.shape)
         at = tuple(int(i) for i in index)
         return at, float(self.expected[at]), float(np.asarray(self.got)[at]), float(self.bound[at])
 
     def vanishes(self, wide: np.ndarray, part: float, bound: Any = 0.0) -> bool:
-        """Whether what is out of bounds is gone in wider numbers: but for this part of it.
+        """Whether the errors that are out of bounds disappear in wider precision.
 
-        Or but for what ``bound``, of what may round in these numbers, comes to in the wider ones.
+        Args:
+            wide: the same cotangent, computed in wider precision.
+            part: how much of an error may remain.
+            bound: of the rounding in this precision; it may remain in proportion to the two eps.
         """
         rounding = bound * float(np.finfo(wide.dtype).eps / np.finfo(self.got.dtype).eps)
         with np.errstate(all="ignore"):
-            left = np.abs(wide - self.expected)
-            most = part * np.abs(self.got - self.expected) + self.error + rounding
-        return bool(((left <= most) | (self.excess_of <= 1)).all())
+            remaining = np.abs(wide - self.expected)
+            allowed = part * np.abs(self.got - self.expected) + self.error + rounding
+        return bool(((remaining <= allowed) | (self.excesses <= 1)).all())
 
 
 def wider(dtype: np.dtype) -> np.dtype:
-    """What shows rounding in ``dtype`` by its absence."""
+    """A dtype of higher precision, in which the rounding errors of ``dtype`` disappear."""
     return np.dtype(np.float64 if dtype.itemsize < 8 else np.longdouble)
 
 
-InWider = Callable[[], np.ndarray | None]  # a cotangent in wider numbers; None if there is none
+InWider = Callable[[], np.ndarray | None]  # -> a cotangent in wider precision, or None
 
 
 def reconsidered(sample: Sample, k: int, reference: Reference, in_wider: InWider) -> Sample:
-    """``sample`` of input ``k``, with a bound for all that rounds and, at kinks, subgradients."""
-    sample = rounded(sample, k, reference, in_wider)
-    if sample.ok or reference.closed:
+    """Steps 3 to 6: ``sample`` of input ``k``, its bound widened for rounding, then for kinks."""
+    sample = allow_rounding(sample, k, reference, in_wider)
+    if sample.ok or reference.is_closed_form:
         return sample
-    accepted, kinks, tie = reference.kinks.between_slopes(
+    accepted, kinks, fault = reference.kinks.between_slopes(
         k, sample.y_bar, sample.got, sample.expected, sample.bound
     )
-    return replace(sample, expected=accepted, kinks=kinks, tie=tie)
+    return replace(sample, expected=accepted, kinks=kinks, kink_fault=fault)
 
 
-def rounded(sample: Sample, k: int, reference: Reference, in_wider: InWider) -> Sample:
-    """``sample``, with a wider bound where what is out of bounds is rounding after all.
+def allow_rounding(sample: Sample, k: int, reference: Reference, in_wider: InWider) -> Sample:
+    """Steps 3 to 5: ``sample``, its bound widened as long as an element is out of bounds.
 
-    What rounds need not be seen in the summands of a cotangent: what cancels within one, and what
-    the rounding of the inputs does to them. The first may be as large as a fault, so it counts for
-    what vanishes in wider numbers, or, where there are none, as far as the steepest element goes.
-    That far it counts where 0 is expected, in any case: what is exactly 0 has no summands, and of
-    cos(pi / 2) wider numbers may leave as much.
+    Two kinds of rounding do not show in the sizes of the summands: cancellation inside a summand,
+    and the effect of rounding the inputs. The first may be as large as a fault. So it is allowed
+    only if the error disappears in wider precision or, where that cannot be computed, no larger
+    than in the steepest element. That much is always allowed where 0 is expected: an exact 0 has no
+    summands, and the error of one like cos(pi / 2) may remain in wider precision.
 
     Args:
         sample: a cotangent of input ``k``.
         k: an input.
-        reference: what is right.
-        in_wider: gives the same cotangent, computed in wider numbers.
+        reference: the expected cotangents, and bounds.
+        in_wider: computes the same cotangent in wider precision.
     """
-    if sample.ok or reference.closed:
+    if sample.ok or reference.is_closed_form:
         return sample
-    sample = replace(sample, least=sample.bound)  # in wider numbers that much is seen
+    sample = replace(sample, resolution=sample.bound)
     y_bar = np.asarray(sample.y_bar, np.longdouble)
     steepest = reference.steepest(k, y_bar)
     vanishing = np.where(np.abs(sample.expected) <= sample.error, steepest, 0)
@@ -149,7 +156,7 @@ def rounded(sample: Sample, k: int, reference: Reference, in_wider: InWider) -> 
         return sample
     wide = in_wider()
     hidden = steepest if wide is None else reference.hidden(k, y_bar)
-    if wide is None or sample.vanishes(wide, _LEFT, hidden):
+    if wide is None or sample.vanishes(wide, _REMAINDER, hidden):
         sample = replace(sample, bound=sample.bound + hidden)
     if sample.ok:
         return sample

@@ -1,8 +1,8 @@
-"""What the cotangents should be, and how far a right backward may be off.
+"""The expected cotangents, and bounds for the distance of a right backward from them.
 
-The reference is the Jacobian of the implementation's *own* forward, by differences. Where that
-forward is batch norm to rounding, the closed form in long double takes over after differences
-have confirmed it: it has no step size and costs the same for any size of input.
+The reference is the Jacobian of the implementation's *own* forward, by differences. If that forward
+equals batch norm up to rounding, the closed form in long double replaces it, once differences have
+confirmed it: it has no step size and takes one evaluation, however large the input.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,11 +24,11 @@ from minigrad.verify.subject import FAILURES, ForwardFailed, Subject
 
 @dataclass(frozen=True)
 class Expected:
-    """Cotangents and bounds of their error."""
+    """The expected cotangents of all inputs for one ``y_bar``."""
 
     values: list[np.ndarray]
-    errors: list[np.ndarray]  # of the values themselves
-    bounds: list[np.ndarray]  # of a right backward's distance from them
+    errors: list[np.ndarray]  # how far the values themselves may be off
+    bounds: list[np.ndarray]  # how far a right backward may be from the values: includes the errors
 
     def of(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Value, error and bound for input ``k``."""
@@ -37,25 +37,25 @@ class Expected:
 
 @dataclass(frozen=True)
 class Function:
-    """What a reference needs of a subject that has no backward of its own."""
+    """A function at a point: the attributes of a ``Subject`` that a reference needs."""
 
     value: Callable[..., np.ndarray]
     inputs: tuple[np.ndarray, ...]
-    dtype: np.dtype  # the coarsest one: what comes of it is rounded in it
+    dtype: np.dtype  # the one of least precision, in which results are rounded
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ShapeChanges(ForwardFailed, ShapeError):
-    """The output has another shape at a point nearby: there is nothing to differentiate."""
+    """The output has another shape at a point nearby, so there is no derivative."""
 
 
 class Reference:
-    """Expected cotangents of one subject for any cotangent of its output.
+    """Gives the expected cotangents of one subject for any cotangent of its output.
 
     Args:
         subject: the function at its point.
         y: its output there.
-        rng: of the direction along which a closed form is confirmed; None: none may take over.
+        rng: of the direction along which the closed form is confirmed; None: it is not used.
 
     Raises:
         ShapeChanges: the shape of the output depends on the values of the inputs.
@@ -65,19 +65,19 @@ class Reference:
         self, subject: Subject | Function, y: np.ndarray, rng: np.random.Generator | None = None
     ):
         self.subject = subject
-        self._nearby: list[list[Jacobian]] = []  # at points nearby, once they are asked for
+        self._nearby: list[list[Jacobian]] = []  # at points nearby, computed on demand
         self.normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
         self.scales = self._scales()
         self.y, self.dtype = y, subject.dtype
         self.wide, self.noise = working_precision(self.value, subject.inputs, self.scales)
-        self.closed = False
+        self.is_closed_form = False
         if rng is not None and self.normalizes and self._is_batch_norm():
-            self.closed = self._confirmed(rng)
-        if not self.closed:
+            self.is_closed_form = self._confirmed(rng)
+        if not self.is_closed_form:
             self.jacobians = differences(self.value, self.wide, self.scales, self.noise)
 
     def value(self, *inputs: np.ndarray) -> np.ndarray:
-        """The output at other inputs, of the shape that it has here."""
+        """The output at other inputs; ShapeChanges if its shape is another one."""
         y = np.asarray(self.subject.value(*inputs))
         if y.shape != self.y.shape:
             here = f"y has shape {self.y.shape} here and {y.shape} nearby"
@@ -86,22 +86,22 @@ class Reference:
 
     @cached_property
     def kinks(self) -> Kinks:
-        """Those of this point, where something is to be held against them."""
+        """The kinks at this point, looked for on demand."""
         return Kinks(self.value, self.wide, self.noise)
 
     @property
     def undefined(self) -> str:
-        """Why nothing is right or wrong here; empty where all derivatives are finite."""
-        known = self.closed or all(np.isfinite(j.value).all() for j in self.jacobians)
-        return "" if known else "the function has no finite derivative at this point"
+        """Why this point cannot be judged; empty if all derivatives are finite."""
+        is_finite = self.is_closed_form or all(np.isfinite(j.value).all() for j in self.jacobians)
+        return "" if is_finite else "the function has no finite derivative at this point"
 
     @property
     def eps(self) -> float:
-        """That of batch norm; its default where forward is given none."""
+        """The eps of batch norm; its default if forward is given none."""
         return self.subject.params.get("eps", 1e-5)
 
     def _is_batch_norm(self) -> bool:
-        """Whether the forward is the textbook one, to rounding in working precision."""
+        """Whether the forward equals the textbook formula up to rounding in working precision."""
         x, gamma, beta = self.wide
         with np.errstate(all="ignore"):
             y = self.subject.value(x, gamma, beta)
@@ -114,106 +114,111 @@ class Reference:
         return bool((np.abs(y - textbook) <= bound).all())
 
     def _scales(self) -> list[np.ndarray]:
-        """Steps of x on the scale of sqrt(var + eps) if that is what the forward varies on."""
+        """Per input, the length on which y varies: for x of a normalization, sqrt(var + eps)."""
         if not self.normalizes:
             return list(map(default_scale, self.subject.inputs))
         x, *parameters = (np.asarray(a, np.float64) for a in self.subject.inputs)
         axes = tuple(i for i in range(x.ndim) if i != 1)
         sigma = np.sqrt(x.var(axis=axes, keepdims=True) + self.eps)
         sigma = np.where(sigma > 0, sigma, 1.0)
-        # gamma and beta enter linearly: a step of their own size has no truncation error
+        # y is linear in gamma and beta: steps of their own size have no truncation error
         return [np.broadcast_to(sigma, x.shape), *map(default_scale, parameters)]
 
     def _confirmed(self, rng: np.random.Generator) -> bool:
         """Whether differences along a random direction v agree: <y_bar, J v> = <x_bar, v>.
 
-        What has the values of batch norm here and other derivatives, such as a part of it with
-        frozen statistics, misses the bound by far, in whatever direction.
+        A forward with the values of batch norm but other derivatives, because it takes some of its
+        statistics as constants, say, exceeds the bound by far in any direction.
         """
-        ways = [scale * rng.normal(size=scale.shape) for scale in self.scales]
+        directions = [scale * rng.normal(size=scale.shape) for scale in self.scales]
 
         def along(t: np.ndarray) -> np.ndarray:
-            moved = [x + t[0] * way for x, way in zip(self.wide, ways, strict=True)]
-            return self.subject.value(*moved)
+            return self.subject.value(
+                *(x + t[0] * v for x, v in zip(self.wide, directions, strict=True))
+            )
 
         origin, unit = [np.zeros(1, self.wide[0].dtype)], [np.ones(1)]
         (jacobian,) = differences(along, origin, unit, self.noise)
         y_bar = rng.normal(size=np.shape(self.subject.inputs[0]))
         value, error, _ = jacobian.pull(y_bar)
-        pairs = list(zip(self._closed_form(y_bar), ways, strict=True))
-        by_hand = sum((exact * way).sum() for exact, way in pairs)
-        bounds = zip(self._textbook(y_bar).bounds(np.float64), ways, strict=True)
-        rounding = sum((bound * np.abs(way)).sum() for bound, way in bounds)
-        return bool(abs(value[0] - by_hand) <= error[0] + rounding)
+        by_formula, rounding = np.longdouble(0), np.longdouble(0)
+        bounds = self._textbook(y_bar).bounds(np.float64)
+        for x_bar, bound, v in zip(self._closed_form(y_bar), bounds, directions, strict=True):
+            by_formula += (x_bar * v).sum()
+            rounding += (bound * np.abs(v)).sum()
+        return bool(abs(value[0] - by_formula) <= error[0] + rounding)
 
     def _closed_form(self, y_bar: np.ndarray) -> list[np.ndarray]:
         wide = [np.asarray(a, np.longdouble) for a in (y_bar, *self.subject.inputs)]
         return list(batch_norm_vjp(np, *wide, eps=self.eps))
 
     def _textbook(self, y_bar: np.ndarray) -> Rounding:
-        """What batch norm rounds, where the forward looks like one."""
+        """The rounding of batch norm's backward pass, for a forward that looks like one."""
         with np.errstate(all="ignore"):
             return normalization(y_bar, self.subject.inputs, eps=self.eps)
 
     def conditioning(self, y_bar: np.ndarray) -> list[np.ndarray]:
-        """Bounds of what the rounding of the inputs does to the cotangents, where that is seen.
+        """Bounds for the effect of rounding the inputs on the cotangents.
 
-        From differences at points nearby, which cost more than the reference itself: only what
-        fails without them asks. A closed form has them in its bounds.
+        The Jacobian J' is computed at 4 points nearby, ``x (1 +- t)`` with random signs and
+        ``t = sqrt(u)``. The size of the effect is the largest ``|J' - J|^T |y_bar| / t``, less the
+        error of the differences. This costs more than the reference itself, so it is asked for
+        last. The bounds of a closed form include it.
         """
-        small = float(np.finfo(self.dtype).eps / 2) ** 0.5
+        t = float(np.finfo(self.dtype).eps / 2) ** 0.5
         if not self._nearby:
             rng = np.random.default_rng(0)
-            for _ in range(4):  # one alone may miss what an element reacts to
+            for _ in range(4):  # at a single point an element may happen not to react
                 signs = [rng.choice([-1, 1], x.shape) for x in self.wide]
-                point = [
-                    np.asarray(x * (1 + small * s)) for x, s in zip(self.wide, signs, strict=True)
-                ]
+                point = [np.asarray(x * (1 + t * s)) for x, s in zip(self.wide, signs, strict=True)]
                 self._nearby.append(differences(self.value, point, self.scales))
         sizes = [np.zeros(x.shape) for x in self.wide]
-        for found in self._nearby:
-            for k, (here, there) in enumerate(zip(self.jacobians, found, strict=True)):
+        for jacobians in self._nearby:
+            for k, (here, there) in enumerate(zip(self.jacobians, jacobians, strict=True)):
                 if here.value.shape != there.value.shape:  # channels mix at one of the points
                     continue
                 change, error = np.abs(here.value - there.value), here.error + there.error
-                # summand by summand: what cancels matters here, too
-                seen, error, _ = Jacobian(change, error, here.shapes).pull(np.abs(y_bar))
-                sizes[k] = np.maximum(sizes[k], np.where(seen > error, (seen - error) / small, 0))
+                effect, error, _ = Jacobian(change, error, here.shapes).pull(np.abs(y_bar))
+                sizes[k] = np.maximum(sizes[k], np.where(effect > error, (effect - error) / t, 0))
         return Rounding(sizes, self._terms).bounds(self.dtype)
 
     def steepest(self, k: int, y_bar: np.ndarray) -> np.ndarray:
-        """A bound of what rounds in an element that is made with what the steepest one needs."""
+        """The rounding of terms as large as the steepest element needs: max|y_bar| max|J|."""
         slopes = np.abs(self.jacobians[k].value)
         steepest = slopes.max(initial=0, where=np.isfinite(slopes))
         return self._bound(np.abs(y_bar).max(initial=0) * steepest)
 
     def hidden(self, k: int, y_bar: np.ndarray) -> np.ndarray:
-        """A bound of what rounds where something large cancels, as in 1 - y^2 where y is all but 1.
+        """The rounding of large terms that cancel inside a summand: in 1 - y^2 where y is nearly 1.
 
-        Of the size of the largest slope here, or between 0 and here, where all elements are
-        saturated; or of y over the length on which it varies; or of what cancels in y, which its
-        noise shows, as 1 and cos x do in the derivative of x - sin x: no backward need be better
-        than forward. An input that is large against the length on which y varies, as beside its
-        mean, brings as much larger rounding.
+        Their size cannot be seen. It is taken to be the largest of these three:
+
+        * the steepest derivative here or, since all elements may be saturated, between 0 and here,
+        * y over the scale on which it varies,
+        * the same for terms that cancel in y, whose size is ``noise / eps``: x and sin x in
+          x - sin x, where 1 and cos x cancel in the derivative. A backward need not be more
+          accurate than its forward.
+
+        All of it is multiplied by ``1 + max|x| / scale``: inputs with a large mean round more.
         """
-        noise = self.noise / np.finfo(self.wide[0].dtype).eps
-        weight = (np.abs(y_bar) * np.maximum(np.abs(self.y), noise)).sum()
+        terms_of_y = self.noise / np.finfo(self.wide[0].dtype).eps
+        weight = (np.abs(y_bar) * np.maximum(np.abs(self.y), terms_of_y)).sum()
         over_scale = weight / np.broadcast_to(self.scales[k], self.wide[k].shape)
-        steep = np.abs(y_bar).max(initial=0) * self._slope
+        steep = np.abs(y_bar).max(initial=0) * self._slope_from_0
         pairs = zip(self.wide, self.scales, strict=True)
         offset = max(float((np.abs(x) / scale).max(initial=0)) for x, scale in pairs)
-        size = np.maximum(self.steepest(k, y_bar), self._bound(np.maximum(over_scale, steep)))
-        return size * (1 + offset)
+        bound = np.maximum(self.steepest(k, y_bar), self._bound(np.maximum(over_scale, steep)))
+        return bound * (1 + offset)
 
     @cached_property
-    def _slope(self) -> float:
-        """The largest one between 0 and here."""
+    def _slope_from_0(self) -> float:
+        """The largest mean slope of f between the points x, x/2, x/4, .. x/128."""
         parts = 2.0 ** -np.arange(8)
         top = max(float(np.abs(x).max(initial=0)) for x in self.wide)
         with np.errstate(all="ignore"):
             try:
                 values = [self.value(*(part * x for x in self.wide)) for part in parts]
-            except FAILURES:  # it is not defined all the way
+            except FAILURES:  # f is not defined at all of them
                 return 0.0
             rises = [np.abs(a - b).max(initial=0) for a, b in pairwise(values)]
             return float(np.nan_to_num(max(rises / (np.abs(np.diff(parts)) * top)), posinf=0))
@@ -223,38 +228,41 @@ class Reference:
 
     @property
     def _terms(self) -> int:
-        """Of the longest sum, as far as shapes tell."""
+        """The number of terms of the longest sum that the shapes allow."""
         return max(self.y.size, *(x.size for x in self.wide))
 
     def all_expected(self, y_bars: list[np.ndarray]) -> Iterator[Expected]:
-        """``expected`` of each: the closed form takes them as more channels, all in one call."""
-        if not self.closed:
+        """``expected`` for each of ``y_bars``; the closed form takes them all in one call.
+
+        There each one is given channels of its own.
+        """
+        if not self.is_closed_form:
             yield from map(self.expected, y_bars)
             return
-        n, one = len(y_bars), self.subject
+        n = len(y_bars)
+        axes = [1, 0, 0]  # of the channels, in x, gamma and beta
+        tiled = [np.concatenate([a] * n, i) for a, i in zip(self.subject.inputs, axes, strict=True)]
         together = copy(self)
-        axes = [1, 0, 0]  # of the channels
-        tiled = [np.concatenate([a] * n, i) for a, i in zip(one.inputs, axes, strict=True)]
-        together.subject = replace(one, inputs=tuple(tiled))
-        found = together.expected(np.concatenate(y_bars, 1))
+        together.subject = replace(self.subject, inputs=tuple(tiled))
+        joint = together.expected(np.concatenate(y_bars, 1))
         split = [
-            [np.split(a, n, i) for a, i in zip(three, axes, strict=True)]
-            for three in (found.values, found.errors, found.bounds)
+            [np.split(a, n, i) for a, i in zip(arrays, axes, strict=True)]
+            for arrays in (joint.values, joint.errors, joint.bounds)
         ]
         for i in range(n):
-            yield Expected(*([part[i] for part in three] for three in split))
+            yield Expected(*([parts[i] for parts in arrays] for arrays in split))
 
     def expected(self, y_bar: np.ndarray) -> Expected:
         """The cotangents for ``y_bar``; nan where they are not finite."""
         y_bar = np.asarray(y_bar, np.longdouble)
         with np.errstate(all="ignore"):
-            if self.closed:
+            if self.is_closed_form:
                 values, sizes = self._closed_form(y_bar), []
                 errors = [np.zeros(x.shape) for x in values]
             else:
                 pulled = [jacobian.pull(y_bar) for jacobian in self.jacobians]
                 values, errors, sizes = map(list, zip(*pulled, strict=True))
-            known = self._textbook(y_bar) if self.normalizes else Rounding(sizes, self._terms)
-            rounding = known.bounds(self.dtype)
+            summands = self._textbook(y_bar) if self.normalizes else Rounding(sizes, self._terms)
+            rounding = summands.bounds(self.dtype)
         bounds = [bound + error for bound, error in zip(rounding, errors, strict=True)]
         return Expected(values, errors, bounds)

@@ -197,12 +197,12 @@ def vanished(got: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> bool:
 
 
 def compare(
-    name: str, pair: str, a: Any, b: Any, bound: Any, *, kinks: int = 0, least: Any = None
+    name: str, pair: str, a: Any, b: Any, bound: Any, *, kinks: int = 0, resolution: Any = None
 ) -> Row:
     """Compare two cotangents element by element; the row tells of the worst element.
 
-    Where ``b`` does not exceed ``least``, or ``bound``, the row is vacuous; but not at ``kinks``,
-    where 0 is one slope of several.
+    The row is vacuous where ``b`` does not exceed ``resolution`` (by default ``bound``); but not at
+    ``kinks``, where 0 is one slope of several.
     """
     a, b = np.asarray(a), np.asarray(b)
     bound = np.broadcast_to(np.asarray(bound, dtype=np.longdouble), a.shape)
@@ -213,7 +213,7 @@ def compare(
     ok = bool(ratio[index] <= 1)
     error = float(np.abs(a[index].astype(np.longdouble) - b[index]))
     error = math.inf if math.isnan(error) else error
-    vacuous = not kinks and vanished(a, b, bound if least is None else least)
+    vacuous = not kinks and vanished(a, b, bound if resolution is None else resolution)
     verdict = "WRONG" if not ok else "VACUOUS" if vacuous else "proven"
     return Row(name, pair, error, float(bound[index]), ok, index, verdict)
 

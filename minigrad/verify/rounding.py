@@ -1,13 +1,15 @@
-"""How much rounding a right backward pass may show.
+"""How much rounding error a right backward pass may show.
 
-A backward-stable algorithm commits a few units in the last place of each *summand*, so what cancels
-matters, not what is left. The bound of an element is
+A backward-stable algorithm is off by a few units in the last place of each *summand* of a
+cotangent, however small their sum is. The bound of an element is
 
     ``(32 + M) * u * conditioning * magnitude``
 
-with u the unit roundoff of the dtype, M the number of terms in the longest sum (an error of M u is
-what adding them one by one may give), 32 the roundings of some dozen operations on each side, the
-magnitude the sum of the absolute summands, and the conditioning what an error u in x does to them.
+* u: the unit roundoff of the dtype, eps / 2,
+* M: the number of terms in the longest sum; adding them one by one may give an error of M u,
+* 32: the roundings of some dozen operations on each side of the comparison,
+* magnitude: the sum of the absolute summands,
+* conditioning: the factor by which the summands amplify a relative error in x.
 """
 
 from collections.abc import Sequence
@@ -22,13 +24,13 @@ from minigrad.verify.subject import are_batch_norms
 
 @dataclass(frozen=True)
 class Rounding:
-    """The summands of each cotangent: magnitude times conditioning, and the length of the sums."""
+    """Magnitude times conditioning of each cotangent's elements; ``terms`` is the M above."""
 
     sizes: list[np.ndarray]
     terms: int
 
     def bounds(self, dtype: Any) -> list[np.ndarray]:
-        """One bound per element of each cotangent for results in ``dtype``."""
+        """The bound of each element of each cotangent, for results in ``dtype``."""
         u = np.finfo(dtype).eps / 2
         return [(32 + self.terms) * u * size for size in self.sizes]
 
@@ -42,44 +44,45 @@ def normalization(
     axis: Any = None,
     eps: float = 1e-5,
 ) -> Rounding:
-    """The summands of batch norm's backward pass.
+    """The rounding of batch norm's backward pass.
 
-    ``x_bar = inv_std (g - mean(g) - x_hat mean(g x_hat))`` has the magnitude
-    ``inv_std (|g| + mean|g| + |x_hat| mean|g x_hat|)``. An error u|x| in a deviation x - mu is
-    an error ``u max|x| / sqrt(var + eps)`` in x_hat, and as large a relative one in inv_std.
+    ``x_bar = inv_std (g - mean(g) - x_hat mean(g x_hat))`` with ``g = gamma y_bar`` has the
+    magnitude ``inv_std (|g| + mean|g| + |x_hat| mean|g x_hat|)``. An error u|x| in a deviation
+    x - mu causes an error ``u max|x| / sqrt(var + eps)`` in x_hat, and a relative error of that
+    size in inv_std.
     """
     x, gamma, beta = (np.asarray(a, dtype=np.longdouble) for a in inputs)
     y_bar = np.abs(np.asarray(y_bar, dtype=np.longdouble))
     axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
-    others = tuple(i for i in range(x.ndim) if i != 1)
+    all_but_1 = tuple(i for i in range(x.ndim) if i != 1)
 
     def aligned(p: Any) -> np.ndarray:
         return np.asarray(p, np.longdouble).reshape((-1,) + (1,) * (x.ndim - 2))
 
-    statistics = mean is None
-    mu = x.mean(axis=axes, keepdims=True) if statistics else aligned(mean)
-    variance = ((x - mu) ** 2).mean(axis=axes, keepdims=True) if statistics else aligned(var)
+    of_batch = mean is None
+    mu = x.mean(axis=axes, keepdims=True) if of_batch else aligned(mean)
+    variance = ((x - mu) ** 2).mean(axis=axes, keepdims=True) if of_batch else aligned(var)
     inv_std = 1 / np.sqrt(variance + eps)
     x_hat = np.abs((x - mu) * inv_std)
-    amplified = (np.abs(x).max(axis=axes, keepdims=True, initial=0) + np.abs(mu)) * inv_std
-    with np.errstate(all="ignore"):  # x_hat may also be taken from y: (y - beta) / gamma
+    amplification = (np.abs(x).max(axis=axes, keepdims=True, initial=0) + np.abs(mu)) * inv_std
+    with np.errstate(all="ignore"):  # x_hat may also be computed from y: (y - beta) / gamma
         shift = np.abs(aligned(beta) / aligned(gamma))
-    amplified = amplified + np.where(np.isfinite(shift), shift, 0)
+    amplification = amplification + np.where(np.isfinite(shift), shift, 0)
     g = y_bar * np.abs(aligned(gamma))
-    x_size = g
-    if statistics:
+    magnitude = g
+    if of_batch:
         variance_path = x_hat * (g * x_hat).mean(axis=axes, keepdims=True)
-        x_size = g + g.mean(axis=axes, keepdims=True) + variance_path
+        magnitude = g + g.mean(axis=axes, keepdims=True) + variance_path
     sizes = [
-        x_size * inv_std * (1 + amplified),
-        (y_bar * (x_hat + amplified)).sum(axis=others),
-        y_bar.sum(axis=others),
+        magnitude * inv_std * (1 + amplification),
+        (y_bar * (x_hat + amplification)).sum(axis=all_but_1),
+        y_bar.sum(axis=all_but_1),
     ]
     return Rounding(sizes, x.size // max(x.shape[1], 1))
 
 
 def looks_like_batch_norm(y: np.ndarray, inputs: Sequence[np.ndarray], params: dict) -> bool:
-    """Whether ``y`` is batch norm of ``(x, gamma, beta)`` up to details, such as where eps goes."""
+    """Whether ``y`` is roughly batch norm of ``(x, gamma, beta)``; eps may be added elsewhere."""
     if not are_batch_norms(inputs) or y.shape != inputs[0].shape or not y.size:
         return False
     x, gamma, beta = (np.asarray(a, dtype=np.longdouble) for a in inputs)

@@ -15,7 +15,7 @@ from minigrad.transforms import vjp
 from minigrad.verify import contract
 from minigrad.verify.check import check_backward
 from minigrad.verify.device import floating, moved, one_or_more
-from minigrad.verify.judge import Sample, reconsidered, rounded, wider
+from minigrad.verify.judge import Sample, allow_rounding, reconsidered, wider
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
@@ -122,7 +122,7 @@ def _compared(
 
     ``each`` are the traced and the analytic cotangent of input ``k``, held against the numeric one.
     """
-    numeric, error, least = each[0].expected, each[0].error, each[0].bound
+    numeric, error, resolution = each[0].expected, each[0].error, each[0].bound
     each = [
         reconsidered(sample, k, reference, partial(wide.pulled, way, k))
         for way, sample in zip(_WAYS, each, strict=False)
@@ -132,12 +132,12 @@ def _compared(
     kinks = np.any([one.expected != numeric for one in each], axis=0) & fit
     both = traced.bound + analytic.bound - 2 * error
     apart = replace(traced, expected=analytic.got, error=0 * error, bound=both, kinks=0)
-    bound = rounded(apart, k, reference, partial(wide.apart, k)).bound
+    bound = allow_rounding(apart, k, reference, partial(wide.apart, k)).bound
     chosen = np.where(kinks, traced.got, analytic.got)
-    rows = [compare(name, "traced/analytic", traced.got, chosen, bound, least=least)]
+    rows = [compare(name, "traced/analytic", traced.got, chosen, bound, resolution=resolution)]
     for way, one in zip(_WAYS, each, strict=False):
         row = compare(name, f"{way}/numeric", one.got, one.expected, one.bound, kinks=one.kinks,
-                      least=least)  # fmt: skip
+                      resolution=resolution)  # fmt: skip
         rows.append(row)
     return rows, int(kinks.sum())
 

@@ -1139,14 +1139,14 @@ FAULTS = {
     "bounds too wide": (rounding.Rounding, "bounds", scaled(1e7), "softmax off by 1e-10"),
     "bounds of zero": (rounding.Rounding, "bounds", scaled(0), "softmax"),
     "cotangents of ones only": (check, "cotangents", only_ones, "huge cotangents clipped"),
-    "the comparison never fails": (diagnose.Sample, "excess_of", property(
+    "the comparison never fails": (diagnose.Sample, "excesses", property(
         lambda self: np.zeros(self.expected.shape)), "softmax off by 1e-10"),
     "the sign of the reference": (reference.Reference, "_closed_form", lambda self, y_bar: [
         -part for part in _closed(self, y_bar)], "closed form"),
     "a reference of zero": (reference.Reference, "expected", lambda self, y_bar: reference.Expected(
         [0 * v for v in _expected(self, y_bar).values], _expected(self, y_bar).bounds), "softmax"),
     "nan is no error": (
-        diagnose.Sample, "excess_of", property(nan_is_nothing), "nan where gamma is 0"),
+        diagnose.Sample, "excesses", property(nan_is_nothing), "nan where gamma is 0"),
     "form is not checked": (contract, "form", no_findings, "beta not summed"),
     "purity is not checked": (contract, "purity", no_findings, "random seed set"),
     "interleaved calls are not made": (
