@@ -17,8 +17,8 @@ from minigrad.verify.subject import (
     are_batch_norms,
     copied,
     default_names,
+    forward_taking,
     is_pair,
-    taking,
 )
 
 _SOAK, _FEW = 1500, 3  # identical calls at one point, and at each of the others
@@ -83,7 +83,7 @@ def _examined(
     names = default_names(inputs, None if are_batch_norms(inputs) else shared[0])
     what = f"campaign: params of the probe {label!r}"
     one, fresh, unseen = (
-        Subject(taking(what, forward, len(inputs), params), backward, inputs, params, names)
+        Subject(forward_taking(what, forward, len(inputs), params), backward, inputs, params, names)
         for forward, backward in (shared, _made(make), _made(make))
     )
     return Point(one, rng, label, fresh, unseen).examine(soak=soak)

@@ -1,11 +1,16 @@
-"""What a backward pass owes its caller besides the right numbers.
+"""The duties of a pair ``forward, backward`` besides the right numbers.
 
-Inputs, cotangent and cache are left alone; results are arrays of the right shape and dtype, new and
-writable; no result depends on earlier calls, on other points, or on what the caller does to arrays
-he was given; no global state is touched.
+* It does not change its inputs, ``y_bar`` or its cache.
+* Its results are arrays of the right shape and dtype, new and writable.
+* No result depends on earlier calls, on calls at other points, or on what the caller writes to an
+  array that was returned to it.
+* It does not change the global state of NumPy or Python.
+
+Each function here checks one of these duties and yields a finding for each violation. A ``Judge``
+tells it whether the cotangents of a call are right.
 """
 
-# ruff: noqa: NPY002 (the legacy random state is what a subject may touch)
+# ruff: noqa: NPY002 (the legacy random state is what a subject may change)
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,16 +28,17 @@ from minigrad.verify.subject import (
     NoPair,
     Subject,
     arrays_in,
+    restoring,
     strided,
-    undone,
 )
 
-Judge = Callable[[list[Any], np.ndarray], tuple[str, str]]  # -> (input, what is wrong), or ("", "")
+# (cotangents, y_bar) -> the name of an input and what is wrong with its cotangent, or ("", "")
+Judge = Callable[[list[Any], np.ndarray], tuple[str, str]]
 
 
 @contextmanager
-def no_trace() -> Iterator[Callable[[], str]]:
-    """Restore NumPy's and Python's global state; the yielded function names what has changed."""
+def restoring_global_state() -> Iterator[Callable[[], str]]:
+    """Restore NumPy's and Python's global state; the yielded function names what is changed."""
     before, state = _global_state(), np.random.get_state()
     try:
         yield lambda: ", ".join(
@@ -54,7 +60,7 @@ def _global_state() -> dict[str, Any]:
 
 
 def form(names: Sequence[str], inputs: Sequence[np.ndarray], grads: Any) -> Iterator[Finding]:
-    """Number, type, shape, dtype and writability of the returned cotangents."""
+    """The cotangents have the right number, type, shape and dtype, and can be written to."""
     if len(grads) != len(inputs):
         message = f"backward returned {len(grads)} cotangents for {len(inputs)} inputs"
         yield Finding("shape", message=message, cause="number of cotangents")
@@ -62,7 +68,7 @@ def form(names: Sequence[str], inputs: Sequence[np.ndarray], grads: Any) -> Iter
     shapes = sorted(x.shape for x in inputs)
     swapped = sorted(getattr(grad, "shape", ()) for grad in grads) == shapes
     for name, x, grad in zip(names, inputs, grads, strict=True):
-        if type(grad) is not np.ndarray and not isinstance(grad, np.generic):  # nor a masked one
+        if type(grad) is not np.ndarray and not isinstance(grad, np.generic):  # e.g. a masked array
             got = type(grad).__name__
             message = f"{name}_bar is {got}, not a plain array"
             yield Finding("shape", name, message=message, cause=got)
@@ -92,27 +98,28 @@ def _shape_cause(grad: Any, x: np.ndarray, swapped: bool) -> str:
 
 
 def forward_purity(subject: Subject, before: list[bytes], touched: str) -> Iterator[Finding]:
-    """A forward call leaves the arrays it is given and global state alone."""
+    """A forward call changes neither the caller's arrays nor global state."""
     if touched:
         yield Finding("purity", message=f"forward changes {touched}", cause="global state")
-    for (name, x), was in zip(subject.owned, before, strict=True):
-        if x.tobytes() != was:
+    for (name, x), old in zip(subject.callers_arrays, before, strict=True):
+        if x.tobytes() != old:
             message = f"forward changed {name} in place"
             yield Finding("purity", name, message=message, cause="mutated input")
 
 
 def undefined(inputs: Sequence[np.ndarray], y: np.ndarray) -> str:
-    """What is not finite at this point, where nothing is right or wrong; empty where all is."""
+    """A sentence on what is not finite, so that the point cannot be judged; empty if all is."""
     if not all(np.isfinite(x).all() for x in inputs):
         return "an input is not finite at this point"
     return "" if np.isfinite(y).all() else "the output is not finite at this point"
 
 
 def unrepeatable(f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> str:
-    """Where equal calls give other values than rounding could make of each other, or nothing.
+    """A sentence on an element by which equal calls differ by more than rounding; empty if none.
 
-    Of such a function differences are noise, whose error bar would let any derivative pass. Sums
-    in another order differ as if the inputs did by units in the last place, ``32 + n`` at most.
+    Differences of such a function are noise, and any derivative would lie within their error bar.
+    Summation in another order is allowed: it changes y by no more than a relative change of y and
+    the inputs by ``(32 + n) u`` would, n the number of elements of the largest input.
     """
     first, *others = (np.array(f(*inputs)) for _ in range(4))
     for other in others:
@@ -121,17 +128,18 @@ def unrepeatable(f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> 
     if all(other.tobytes() == first.tobytes() for other in others):
         return ""
     u = max(float(np.finfo(a.dtype).eps) for a in (first, *inputs)) / 2
-    step, signs = u**0.5, np.random.default_rng(0)  # a noise far below it does not count
+    step, signs = u**0.5, np.random.default_rng(0)  # its effect is far above the rounding of f
     with np.errstate(all="ignore"):
         moved = [x + x * (step * signs.choice([-1, 1], x.shape)).astype(x.dtype) for x in inputs]
-        there = f(*moved)
-        sizes = [np.abs(a, where=np.isfinite(a), out=np.zeros_like(a)).max(initial=0)
-                 for a in (first, there - first)]  # fmt: skip
-        most = (32 + max(x.size for x in inputs)) * (u * sizes[0] + step * sizes[1])
+        change = f(*moved) - first
+        size, effect = (np.abs(a, where=np.isfinite(a), out=np.zeros_like(a)).max(initial=0)
+                        for a in (first, change))  # fmt: skip
+        # a relative change u of the inputs has the effect (u / step) * effect = step * effect
+        bound = (32 + max(x.size for x in inputs)) * (u * size + step * effect)
         for other in others:
-            apart = (np.abs(other - first) > most) | (np.isnan(other) != np.isnan(first))
-            if apart.any():
-                at = tuple(int(i) for i in np.argwhere(apart)[0])
+            differs = (np.abs(other - first) > bound) | (np.isnan(other) != np.isnan(first))
+            if differs.any():
+                at = tuple(int(i) for i in np.argwhere(differs)[0])
                 return (
                     f"y{list(at)} is {first[at]:.9g} in one call, {other[at]:.9g} in an equal one"
                 )
@@ -141,12 +149,12 @@ def unrepeatable(f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> 
 def purity(
     subject: Subject, first: tuple[np.ndarray, Any], y_bar: np.ndarray, judge: Judge
 ) -> Iterator[Finding]:
-    """Nothing the caller owns changes, and results share no memory with it.
+    """A call changes no array of the caller, and its results share no memory with them.
 
-    ``first`` is what the very first forward call returned: nothing was warm yet.
+    ``first`` is ``(y, cache)`` of the very first forward call, when no buffer existed yet.
     """
-    given = [x.tobytes() for _, x in subject.owned]
-    with no_trace() as changed:
+    given = [x.tobytes() for _, x in subject.callers_arrays]
+    with restoring_global_state() as changed:
         y, cache = first
         arrays = [y, *arrays_in(cache)]
         before = [a.tobytes() for a in arrays]
@@ -155,13 +163,13 @@ def purity(
         touched = changed()
     if touched:
         yield Finding("purity", message=f"backward changes {touched}", cause="global state")
-    now = zip((*subject.owned, (None, seed)), (*given, y_bar.tobytes()), strict=True)
-    yield from mutated([name for (name, array), was in now if array.tobytes() != was])
+    then = zip((*subject.callers_arrays, (None, seed)), (*given, y_bar.tobytes()), strict=True)
+    yield from mutated([name for (name, array), old in then if array.tobytes() != old])
     if before[0] != arrays[0].tobytes():
         yield Finding("purity", message="backward changed y in place", cause="mutated output")
     if any(a.tobytes() != b for a, b in zip(arrays[1:], before[1:], strict=True)):
         _, spoiled = judge(subject.backward_of(y_bar.copy(), cache), y_bar)
-        kind = "purity" if spoiled else "scratch"  # what is not read again harms no one
+        kind = "purity" if spoiled else "scratch"  # harmless if a second call is still right
         yield Finding(kind, message="backward changed its cache in place", cause="mutated cache")
     name, wrong = judge(grads, y_bar)
     if wrong:
@@ -174,9 +182,10 @@ def _sharing(
     subject: Subject, y: np.ndarray, grads: list[Any], given: list[bytes], seed: np.ndarray,
     y_bar: np.ndarray,
 ) -> Iterator[Finding]:  # fmt: skip
-    """What a call returned shares no memory with what it was given, or with what the next returns.
+    """Results share no memory with the arguments of the call, or with results of the next call.
 
-    ``seed`` is the copy of ``y_bar`` that backward was given.
+    ``y`` and ``grads`` are the results of the call, ``seed`` is the copy of ``y_bar`` that it was
+    given, and ``given`` the bytes of the caller's arrays before it.
     """
     y2, cache2 = subject.run()
     kept = {"y": y, "y_bar": seed, **dict(zip(subject.names, grads, strict=False))}
@@ -190,12 +199,12 @@ def _sharing(
         message = "y of one call shares memory with y of the next"
         yield Finding("aliasing", message=message, cause="shared with a later call")
     yield from _changed_later(subject, kept, values, given)
-    owned = {"y": y, "y_bar": seed, **dict(zip(subject.names, subject.inputs, strict=True))}
-    yield from _aliasing(subject, grads, owned, later)
+    others = {"y": y, "y_bar": seed, **dict(zip(subject.names, subject.inputs, strict=True))}
+    yield from _aliasing(subject, grads, others, later)
 
 
 def mutated(names: Sequence[str | None], when: str = "") -> Iterator[Finding]:
-    """A finding for each array that a call changed, and for y_bar, which None stands for."""
+    """A finding for each name of an array that a call changed; None stands for y_bar."""
     for name in names:
         message = (
             "backward changed y_bar in place" if name is None else f"{name} was changed in place"
@@ -207,23 +216,24 @@ def mutated(names: Sequence[str | None], when: str = "") -> Iterator[Finding]:
 def _changed_later(
     subject: Subject, kept: dict[str, Any], values: dict[str, bytes], given: list[bytes]
 ) -> Iterator[Finding]:
-    """What one call returned or was given does not change in the next."""
+    """The next call changes neither the results of a call nor the arrays of the caller."""
     for key, array in kept.items():
         if np.array(array).tobytes() != values[key]:
             name = None if key in ("y", "y_bar") else key
             message = f"{key if name is None else f'{key}_bar'} of one call is changed by the next"
             yield Finding("aliasing", name, message=message, cause="shared with a later call")
-    for (name, x), was in zip(subject.owned, given, strict=True):
-        if x.tobytes() != was:
+    for (name, x), old in zip(subject.callers_arrays, given, strict=True):
+        if x.tobytes() != old:
             message = f"{name} of one call is changed by the next"
             yield Finding("purity", name, message=message, cause="mutated input")
 
 
 def _aliasing(
-    subject: Subject, grads: list[Any], owned: dict[str, np.ndarray], later: list[Any]
+    subject: Subject, grads: list[Any], others: dict[str, np.ndarray], later: list[Any]
 ) -> Iterator[Finding]:
+    """A cotangent shares memory with none of ``others``, of ``later``, or of ``grads``."""
     for k, (name, grad) in enumerate(zip(subject.names, grads, strict=False)):
-        for other, array in owned.items():
+        for other, array in others.items():
             if _share(grad, array):
                 message = f"{name}_bar shares memory with {other}"
                 yield Finding(
@@ -244,19 +254,19 @@ def _share(a: Any, b: Any) -> bool:
 
 def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Judge,
           rng: np.random.Generator) -> Iterator[Finding]:  # fmt: skip
-    """No result depends on earlier or other calls, or on what the caller did to arrays."""
+    """No result depends on other calls, or on what the caller writes to returned arrays."""
 
-    def finding(what: str, cause: str, grads: list[Any], seed: Any = y_bar) -> Iterator[Finding]:
+    def finding(when: str, cause: str, grads: list[Any], seed: Any = y_bar) -> Iterator[Finding]:
         name, wrong = judge(grads, seed)
         if wrong:
-            message = f"{name}_bar is wrong {what}: {wrong}"
+            message = f"{name}_bar is wrong {when}: {wrong}"
             yield Finding("state", name, message=message, cause=cause)
 
     y, cache = subject.run()
     first = subject.backward_of(y_bar, cache)
     for grad in first:
         if isinstance(grad, np.ndarray) and grad.flags.writeable:
-            grad[...] = -7.5  # the caller may do with a gradient what he likes
+            grad[...] = -7.5  # as the caller may
     second = subject.backward_of(y_bar, cache)
     yield from finding("in a second call with the same cache", "repeated call", second)
     for name, a, b in zip(subject.names, first, second, strict=False):
@@ -276,9 +286,9 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
         y[...] = 1e3
         try:
             name, wrong = judge(subject.backward_of(y_bar, cache), y_bar)
-        except BackwardFailed as error:  # of what is no y any more
+        except BackwardFailed as error:  # it may refuse such a y
             name, wrong = subject.names[0], str(error)
-        if wrong:  # y is all that tanh or softmax needs, and not what a normalization does
+        if wrong:  # tanh or softmax keep their y for good reason, a normalization does not
             kind = "state" if normalizes else "retained"
             message = f"{name}_bar is read from the y that forward returned: nobody may write to it"
             yield Finding(kind, name, message=message, cause="reads y after returning it")
@@ -293,45 +303,50 @@ def _interleaved(
     _, cache = subject.run()
     try:
         y2, cache2 = other.run()
-    except ForwardFailed:  # the other point is refused, which is no fault
+    except ForwardFailed:  # it may refuse the other point
         return
-    what = f"if a call at x {other.inputs[0].shape} comes between forward and backward"
-    yield from finding(what, "stale buffer", subject.backward_of(y_bar, cache))
+    when = f"if a call at x {other.inputs[0].shape} comes between forward and backward"
+    yield from finding(when, "stale buffer", subject.backward_of(y_bar, cache))
     _, cache = subject.run()
     other.run()
     other.backward_of(rng.normal(size=y2.shape).astype(y2.dtype), cache2)
-    yield from finding(what, "stale buffer", subject.backward_of(y_bar, cache))
+    yield from finding(when, "stale buffer", subject.backward_of(y_bar, cache))
 
 
 def partly_equal(
     subject: Subject, y_bar: np.ndarray, judge: Judge, rng: np.random.Generator
 ) -> Iterator[Finding]:
-    """Points that share a part with this one come first, those that share less before others:
-    what is kept under too short a name is first kept at the point that shares just what is named.
+    """No result is cached under a key that tells only a part of the inputs and params.
 
-    Of code that has been at this point before, only what it keeps by array is asked.
+    The pair is called at points that share a part of them with this point, then at this point
+    itself, in arrays that held other numbers before. Points that share less come first, so a cache
+    entry is made where just its key is shared. A pair that was called at this point before may have
+    the right entry already; then only a cache by the identity of the arrays is found.
     """
-    moved = {k: 2 * v + 1 for k, v in subject.params.items() if isinstance(v, float)}
-    refilled = subject.at([_stirred(x, rng) for x in subject.inputs])
+    other_params = {k: 2 * v + 1 for k, v in subject.params.items() if isinstance(v, float)}
+    refilled = subject.at([_rearranged(x, rng) for x in subject.inputs])
     choices = list(zip(refilled.inputs, subject.inputs, strict=True))
-    choices += [({**subject.params, **moved}, subject.params)] if moved else []
+    choices += [({**subject.params, **other_params}, subject.params)] if other_params else []
     for same in sorted(product((0, 1), repeat=len(choices)), key=sum):
         if sum(same) in (0, 1, 2, len(same) - 1):
             chosen = [pair[i] for pair, i in zip(choices, same, strict=True)]
-            params = chosen.pop() if moved else subject.params
-            with suppress(ForwardFailed, BackwardFailed, NoPair):  # it need not be defined there
+            params = chosen.pop() if other_params else subject.params
+            with suppress(ForwardFailed, BackwardFailed, NoPair):  # it may be undefined there
                 replace(subject, inputs=tuple(chosen), params=params).pull(y_bar)
     for array, x in zip(refilled.inputs, subject.inputs, strict=True):
         array[...] = x
     name, wrong = judge(refilled.pull(y_bar), y_bar)
     if wrong:
-        what = "calls with some of the same numbers, and one with other numbers in the same arrays"
-        message = f"{name}_bar is wrong after {what}: {wrong}"
+        calls = "calls with some of the same numbers, and one with other numbers in the same arrays"
+        message = f"{name}_bar is wrong after {calls}: {wrong}"
         yield Finding("state", name, message=message, cause="stale buffer")
 
 
-def _stirred(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Other values between the same ends, in another order only; random where that is the same."""
+def _rearranged(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """``x`` with its middle half reversed; random numbers if that changes nothing.
+
+    Its ends and its sum stay the same: a cache with such a key takes it for ``x``.
+    """
     other = np.array(x, order="C")
     between = other.reshape(-1)[x.size // 4 : x.size - x.size // 4]
     between[:] = between[::-1].copy()
@@ -339,11 +354,11 @@ def _stirred(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Iterator[Finding]:
-    """Many identical calls: each must be right, and leave alone what the first returned."""
+    """Many identical calls: each must be right, and none may reuse the arrays of the first."""
     first: list[bytes] = []
-    kept: list[Any] = []  # what the first call returned: as long as it lives, it is no one else's
+    kept: list[Any] = []  # the results of the first call: as long as they live, they are not reused
     for call in range(calls):
-        with undone(y_bar, *subject.inputs):
+        with restoring(y_bar, *subject.inputs):
             y, cache = subject.run()
             grads = subject.backward_of(y_bar, cache)
         results = [y, *grads]
@@ -355,7 +370,7 @@ def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Itera
                 return
         kept = kept or results
         now = [np.asarray(grad).tobytes() for grad in grads]
-        if now == first:  # judged before
+        if now == first:  # already judged
             continue
         first = first or now
         name, wrong = judge(grads, y_bar)
@@ -370,8 +385,8 @@ def layouts(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Findi
     for kind, arrange in (("Fortran-ordered", _columns_first), ("strided", strided)):
         moved = subject.at([arrange(x) for x in subject.inputs])
         try:
-            grads, changed = moved.watched(y_bar)
-        except ForwardFailed:  # it refuses this layout, which is no fault
+            grads, changed = moved.pull_watched(y_bar)
+        except ForwardFailed:  # it may refuse this layout
             continue
         yield from mutated(changed, f" where inputs are {kind}")
         name, wrong = judge(grads, y_bar)
@@ -381,4 +396,4 @@ def layouts(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Findi
 
 
 def _columns_first(x: np.ndarray) -> np.ndarray:
-    return np.array(x, order="F")  # np.asfortranarray makes a scalar an array of one axis
+    return np.array(x, order="F")  # np.asfortranarray would give a scalar an axis

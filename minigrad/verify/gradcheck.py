@@ -63,7 +63,7 @@ def gradcheck(
     rng = generator(rng)
     report = Report(f"gradcheck, order {order}" if order > 1 else "gradcheck")
     f = _without_memory(f)
-    with contract.no_trace(), frozen_statistics(), setting(observer=None):
+    with contract.restoring_global_state(), frozen_statistics(), setting(observer=None):
         if apart := contract.unrepeatable(lambda *xs: _value(f, xs), arrays):
             message = f"f is no function of its inputs: {apart}"
             report.findings.append(Finding("nondeterminism", message=message, cause="random"))

@@ -1,4 +1,4 @@
-"""A hand-written pair ``forward, backward`` under examination, at one point."""
+"""The pair ``forward, backward`` that is checked, at one point."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +12,7 @@ import numpy as np
 
 from minigrad.errors import UsageError, describe, facts
 
-FAILURES = (Exception, SystemExit)  # what code under examination may raise: all but an interrupt
+FAILURES = (Exception, SystemExit)  # what checked code may raise: all but an interrupt
 
 
 @dataclass(frozen=True)
@@ -30,149 +30,151 @@ class Subject:
 
         Raises:
             ForwardFailed: whatever ``forward`` raised.
-            NoPair: it returned something else than ``(y, cache)``.
+            NoPair: it did not return ``(y, cache)``.
         """
         return self._call(self.inputs, self.params)
 
     def pull(self, y_bar: np.ndarray) -> list[Any]:
-        """One forward and one backward call; what they change of their arguments is undone."""
-        return self.watched(y_bar)[0]
+        """One forward and one backward call; changes of their arguments are undone."""
+        return self.pull_watched(y_bar)[0]
 
-    def watched(self, y_bar: np.ndarray) -> tuple[list[Any], list[str | None]]:
-        """``pull``, and what of ``owned`` it changed before that was undone; None is y_bar."""
-        names, arrays = zip((None, y_bar), *self.owned, strict=True)
-        with undone(*arrays) as changed:
+    def pull_watched(self, y_bar: np.ndarray) -> tuple[list[Any], list[str | None]]:
+        """``pull``, and the names of the caller's arrays that it changed; None stands for y_bar."""
+        names, arrays = zip((None, y_bar), *self.callers_arrays, strict=True)
+        with restoring(*arrays) as changed:
             grads = self.backward_of(y_bar, self.run()[1])
         return grads, [names[k] for k in changed]
 
     def backward_of(self, y_bar: np.ndarray, cache: Any) -> list[Any]:
-        """One backward call on an existing cache; of a single input its cotangent may come bare.
+        """One backward call on an existing cache; a single cotangent need not be in a tuple.
 
         Raises:
-            BackwardFailed: whatever ``backward`` raised, or it returned one thing for several.
+            BackwardFailed: whatever ``backward`` raised, or it returned one thing for several inputs.
         """
         try:
-            made = self.backward(y_bar, cache)
-            if made is not None and not self._is_bare(made):
-                return list(made)
-            if len(self.inputs) == 1 and hasattr(made, "shape"):
-                return [made]
+            result = self.backward(y_bar, cache)
+            if result is not None and not self._is_single(result):
+                return list(result)
+            if len(self.inputs) == 1 and hasattr(result, "shape"):
+                return [result]
         except FAILURES as error:
-            why = f"{type(error).__name__}: {error}{_owner(y_bar, error)}"
+            why = f"{type(error).__name__}: {error}{_read_only_hint(y_bar, error)}"
             raise BackwardFailed(why) from error
-        returned = "None, perhaps without `return`" if made is None else describe(made)
+        returned = "None, perhaps without `return`" if result is None else describe(result)
         raise BackwardFailed(f"no tuple of cotangents: it returned {returned}")
 
-    def _is_bare(self, made: Any) -> bool:
-        """Whether ``made`` is a dict, or an array but no stack of one cotangent per input."""
-        if isinstance(made, Mapping):  # its keys are none
+    def _is_single(self, result: Any) -> bool:
+        """Whether ``result`` is a dict, or an array that does not stack one cotangent per input."""
+        if isinstance(result, Mapping):
             return True
         stacks = [(len(self.inputs), *x.shape) for x in self.inputs]
-        return hasattr(made, "shape") and tuple(made.shape) not in stacks
+        return hasattr(result, "shape") and tuple(result.shape) not in stacks
 
     def value(self, *inputs: np.ndarray) -> np.ndarray:
-        """Only the output, at other inputs, which stay as they are; raises as ``run`` does."""
+        """The output at other inputs, of which forward gets copies; raises as ``run`` does."""
         return np.asarray(self._call(copied(inputs), copied(self.params))[0])
 
     def _call(self, inputs: Sequence[np.ndarray], params: Mapping[str, Any]) -> tuple[Any, Any]:
         try:
-            made = self.forward(*inputs, **params)
+            result = self.forward(*inputs, **params)
         except FAILURES as error:
             raise ForwardFailed(f"{type(error).__name__}: {error}") from error
-        if not is_pair(made):
-            raise NoPair(f"forward must return (y, cache), got {_counted(made)}")
-        return made[0], made[1]
+        if not is_pair(result):
+            raise NoPair(f"forward must return (y, cache), got {_described(result)}")
+        return result[0], result[1]
 
     def at(self, inputs: Sequence[np.ndarray]) -> "Subject":
         """The same pair at another point."""
         return replace(self, inputs=tuple(inputs))
 
-    def untouched(self) -> "Subject":
-        """The same at copies of all arrays, which no call of this one changes."""
+    def with_copies(self) -> "Subject":
+        """The same pair at the same point, on arrays that it shares with nobody."""
         return replace(self, inputs=copied(self.inputs), params=copied(self.params))
 
     @cached_property
-    def owned(self) -> list[tuple[str, np.ndarray]]:
-        """The arrays of the caller, which nothing may change: inputs, and those in params.
+    def callers_arrays(self) -> list[tuple[str, np.ndarray]]:
+        """Names and arrays that belong to the caller: the inputs, and the arrays in params.
 
-        Arrays that ``forward`` adds to a dictionary in params (running statistics) are
-        its own.
+        Arrays that ``forward`` adds to a dictionary in params (running statistics) are not among
+        them: they are its own.
         """
-        given = [(name, a) for name, value in self.params.items() for a in _held(value)]
+        given = [(name, a) for name, value in self.params.items() for a in _arrays_of(value)]
         return [*zip(self.names, self.inputs, strict=True), *given]
 
     @property
     def dtype(self) -> np.dtype:
-        """The coarsest dtype of the inputs."""
+        """The dtype of the inputs with the least precision."""
         return coarsest(self.inputs)
 
 
 def coarsest(arrays: Sequence[np.ndarray]) -> np.dtype:
-    """The dtype of least precision: what comes of that array is rounded in it."""
+    """The dtype with the least precision: a result of all arrays is rounded in it."""
     return max((x.dtype for x in arrays), key=lambda dtype: np.finfo(dtype).eps)
 
 
 class ForwardFailed(Exception):
-    """The subject's forward raised; never seen outside this package."""
+    """The subject's forward raised; never leaves this package."""
 
 
 class NoPair(Exception):
-    """The subject's forward returned no ``(y, cache)``; never seen outside this package."""
+    """The subject's forward did not return ``(y, cache)``; never leaves this package."""
 
 
 class BackwardFailed(Exception):
-    """The subject's backward raised; never seen outside this package."""
+    """The subject's backward raised; never leaves this package."""
 
 
-def is_pair(made: Any) -> bool:
-    """Whether ``made`` is two things, such as ``(y, cache)``; an array of two rows is one."""
-    return isinstance(made, (tuple, list)) and len(made) == 2
+def is_pair(result: Any) -> bool:
+    """Whether ``result`` is a tuple or list of two, such as ``(y, cache)``; no array is."""
+    return isinstance(result, (tuple, list)) and len(result) == 2
 
 
-def _owner(y_bar: np.ndarray, error: BaseException) -> str:
-    """Whose the array is that could not be written to, where it is ``y_bar``."""
-    written = "read-only" in str(error) and not y_bar.flags.writeable
-    return "; this y_bar is, and it belongs to the caller" * written
+def _read_only_hint(y_bar: np.ndarray, error: BaseException) -> str:
+    """A remark if ``error`` may come from writing to a read-only ``y_bar``."""
+    is_read_only = "read-only" in str(error) and not y_bar.flags.writeable
+    return "; this y_bar is, and it belongs to the caller" * is_read_only
 
 
-def _counted(made: Any) -> str:
-    is_sequence = isinstance(made, (tuple, list))
-    return f"a {type(made).__name__} of {len(made)}" if is_sequence else describe(made)
+def _described(result: Any) -> str:
+    is_sequence = isinstance(result, (tuple, list))
+    return f"a {type(result).__name__} of {len(result)}" if is_sequence else describe(result)
 
 
 @contextmanager
-def undone(*arrays: np.ndarray) -> Iterator[list[int]]:
-    """Restore the values of ``arrays`` afterwards; the list then says which had changed."""
+def restoring(*arrays: np.ndarray) -> Iterator[list[int]]:
+    """Restore ``arrays`` at the end; the list is then filled with the positions of changed ones."""
     before, changed = [a.copy() for a in arrays], []
     try:
         yield changed
     finally:
-        for k, (array, was) in enumerate(zip(arrays, before, strict=True)):
-            if array.flags.writeable and array.tobytes() != was.tobytes():
-                array[...] = was
+        for k, (array, old) in enumerate(zip(arrays, before, strict=True)):
+            if array.flags.writeable and array.tobytes() != old.tobytes():
+                array[...] = old
                 changed.append(k)
 
 
-def taking(what: str, forward: Callable, n: int, params: Mapping[str, Any]) -> Callable:
-    """``forward``, under whose parameters after ``n`` inputs eps may have another name.
+def forward_taking(what: str, forward: Callable, n: int, params: Mapping[str, Any]) -> Callable:
+    """``forward``, adapted so that it can be called with ``n`` inputs and ``**params``.
+
+    An only parameter ``eps`` may have a similar name in ``forward``; ``*args`` take the values.
 
     A dictionary ``bn_param`` after the inputs, as in CS231n, receives the mode and eps.
 
     Raises:
-        UsageError: ``what`` are ``params`` that it does not take.
+        UsageError: ``forward`` does not take ``params``, which the message calls ``what``.
     """
     try:
         parameters = signature(forward).parameters.values()
-    except (TypeError, ValueError):  # it tells none
+    except (TypeError, ValueError):  # a builtin without a signature
         return forward
     kinds, names = {p.kind for p in parameters}, [p.name for p in parameters][n:]
     if Parameter.VAR_KEYWORD in kinds or set(params) <= set(names):
         return forward
     if Parameter.VAR_POSITIONAL in kinds:
         return lambda *inputs, **given: forward(*inputs, *given.values())
-    alike = [name for name in names if "eps" in name.lower()]
-    if list(params) == ["eps"] and len(alike) == 1:
-        return lambda *inputs, eps: forward(*inputs, **{alike[0]: eps})
+    eps_names = [name for name in names if "eps" in name.lower()]
+    if list(params) == ["eps"] and len(eps_names) == 1:
+        return lambda *inputs, eps: forward(*inputs, **{eps_names[0]: eps})
     if list(params) == ["eps"] and names == ["bn_param"]:
         return lambda *inputs, eps: forward(*inputs, {"mode": "train", "eps": eps})
     expected = f"parameters of forward after {n} inputs: {', '.join(names) or 'none'}"
@@ -187,7 +189,7 @@ def are_batch_norms(inputs: Sequence[np.ndarray]) -> bool:
 
 
 def parameter_names(f: Callable | None, n: int) -> tuple[str, ...]:
-    """What ``f`` calls its ``n`` inputs; empty where it does not tell."""
+    """The names of the first ``n`` positional parameters of ``f``; empty if it has fewer."""
     try:
         parameters = signature(f).parameters.values() if f else ()
     except (TypeError, ValueError):
@@ -198,10 +200,10 @@ def parameter_names(f: Callable | None, n: int) -> tuple[str, ...]:
 
 
 def default_names(inputs: Sequence[np.ndarray], forward: Callable | None = None) -> tuple[str, ...]:
-    """What ``forward`` calls its inputs; else ``x, gamma, beta`` where the shapes say so, else
-    ``input 0`` and so on.
+    """The parameter names of ``forward``; else ``x, gamma, beta`` if the shapes are those of a
+    batch norm; else ``input 0`` and so on.
 
-    No input of a pair may be called as its output or the cotangent of that is.
+    An input named ``y`` or ``y_bar`` would be taken for the output or its cotangent.
     """
     names = parameter_names(forward, len(inputs))
     if names and not {"y", "y_bar"} & {*names}:
@@ -212,14 +214,14 @@ def default_names(inputs: Sequence[np.ndarray], forward: Callable | None = None)
 
 
 def check_names(what: str, names: Sequence[str], n: int) -> None:
-    """Raise UsageError unless ``n`` inputs, one or more, have each a name of its own."""
+    """Raise UsageError unless there are ``n`` different names, for one or more inputs."""
     if not n or len(names) != n or len(set(names)) < n:
         expected = f"a name of its own for each of {n}" if n else "one or more inputs"
         raise UsageError(facts(what, expected=expected, got=list(names)))
 
 
 def arrays_in(thing: Any, depth: int = 4) -> Iterator[np.ndarray]:
-    """Every array inside a cache: tuples, lists, dicts and objects are searched."""
+    """Every array inside a cache; tuples, lists, dicts and attributes of objects are searched."""
     if isinstance(thing, np.ndarray):
         yield thing
     elif depth and isinstance(thing, Mapping):
@@ -232,13 +234,13 @@ def arrays_in(thing: Any, depth: int = 4) -> Iterator[np.ndarray]:
         slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
         named = dict(getattr(thing, "__dict__", {}))
         for name in slots:
-            with suppress(AttributeError, TypeError):  # not set yet, or of no use, as __weakref__
+            with suppress(AttributeError, TypeError):  # not set, or special such as __weakref__
                 named[name] = getattr(thing, name)
         yield from arrays_in(named, depth - 1)
 
 
 def copied(value: Any) -> Any:
-    """``value`` with a copy of every array in it, in lists, tuples and dictionaries, too."""
+    """``value`` with a copy of every array in it, also inside lists, tuples and dictionaries."""
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, dict):
@@ -246,19 +248,19 @@ def copied(value: Any) -> Any:
     return type(value)(map(copied, value)) if type(value) in (list, tuple) else value
 
 
-def _held(value: Any) -> Iterator[np.ndarray]:
+def _arrays_of(value: Any) -> Iterator[np.ndarray]:
     """The arrays that ``copied`` copies."""
     if isinstance(value, dict):
         value = tuple(value.values())
     if type(value) in (list, tuple):
         for entry in value:
-            yield from _held(entry)
+            yield from _arrays_of(entry)
     elif isinstance(value, np.ndarray):
         yield value
 
 
 def strided(x: np.ndarray) -> np.ndarray:
-    """A copy in every second element of a larger array; a scalar as it is."""
+    """A copy that occupies every second element of a larger array; a scalar as it is."""
     if not x.ndim:
         return x
     copy = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)[..., ::2]
@@ -267,7 +269,7 @@ def strided(x: np.ndarray) -> np.ndarray:
 
 
 def cotangents(y: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
-    """Kinds of cotangents that show different faults; all but one random one see only some."""
+    """Cotangents of several kinds, with their names: some faults show for one kind only."""
     dtype, shape = y.dtype, y.shape
     normal = rng.normal(size=shape).astype(dtype)
     yield "random", normal
