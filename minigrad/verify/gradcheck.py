@@ -1,4 +1,4 @@
-"""Is the derivative that the engine finds the right one? For any function of tensors."""
+"""Checks of the derivatives that the engine computes, for any function of tensors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ from minigrad.verify.sample import Sample as OpSample
 from minigrad.verify.sample import declared_as, samples
 from minigrad.verify.subject import check_names, coarsest, parameter_names
 
-_COTANGENTS = 3
+_COTANGENTS = 3  # random ones per order; the worst is reported
 
 
 def gradcheck(
@@ -35,9 +35,9 @@ def gradcheck(
     names: Sequence[str] | None = None,
     rng: Any = 0,
 ) -> Report:
-    """Check the derivatives of ``f`` that the engine finds, up to ``order``.
+    """Check the derivatives of ``f`` that the engine computes, up to ``order``.
 
-    Per order two rows for each input: the vjp against differences, and the jvp against the vjp by
+    Each order adds two rows per input: the vjp against differences, and the jvp against the vjp by
     ``<y_bar, J x_dot> = <J^T y_bar, x_dot>``. The second alone would prove nothing where both rules
     come from one expression, as in elementwise ops. Order 2 checks the derivative of the
     first-order pullback in the same way, and so on, up to the first order that is wrong.
@@ -46,11 +46,11 @@ def gradcheck(
         f: tensors -> one Tensor.
         inputs: floating arrays or tensors, or just one.
         order: 1, 2, 3, ...
-        names: what the report calls the inputs; as ``f`` does if not given.
+        names: what the report calls the inputs; by default, as ``f`` calls them.
         rng: seed or ``numpy.random.Generator``.
 
     Returns:
-        A Report. Nothing that ``f`` assigns to tensors (running statistics) outlives the check.
+        A Report. Tensors that ``f`` assigns to (running statistics) are restored.
 
     >>> mg.verify.gradcheck(lambda x: mg.tanh(x) * x, [np.array([0.5, -1.0])], order=2).ok
     True
@@ -85,7 +85,7 @@ def _not_judged(wrong: int, order: int) -> Finding:
 
 
 def _without_memory(f: Callable) -> Callable:
-    """``f``, after each call of which every tensor it assigned has its former value again."""
+    """``f``, but after each call the tensors that it assigned to are restored."""
 
     def call(*args: Tensor) -> Tensor:
         journal: list = []
@@ -111,7 +111,7 @@ def _value(f: Callable, arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _pullback_of(f: Callable, arrays: list[np.ndarray], rng: np.random.Generator) -> Callable:
-    """x -> all cotangents of f at x for one fixed random cotangent, as one vector."""
+    """A function of x: the cotangents of f at x, for a fixed random y_bar, as one vector."""
     y_bar = rng.normal(size=_value(f, arrays).shape)
 
     def pullback(*args: Tensor) -> Tensor:
@@ -127,6 +127,7 @@ def _check_order(
     def on_arrays(*values: np.ndarray) -> np.ndarray:
         return _value(f, values)
 
+    """Add the rows and findings of order ``k``, where ``f`` is the pullback of order ``k - 1``."""
     label = "" if k == 1 else f" (order {k})"
     y = on_arrays(*arrays)
     why = contract.undefined(arrays, y)
@@ -160,51 +161,52 @@ def _compared(
     for k, (name, x_bar) in enumerate(zip(names, x_bars, strict=True)):
         sample = Sample("random", y_bar, x_bar, *expected.of(k))
         sample = reconsidered(sample, k, reference, partial(wide.pulled, k))
-        right, bound = sample.expected, sample.bound
-        row = compare(name, f"vjp/numeric{label}", x_bar, right, bound, kinks=sample.kinks,
-                      resolution=sample.resolution)  # fmt: skip
-        yield row, _finding(row, x_bar, right)
-        smooth = right == expected.values[k]  # past no kink
-        x_dot = np.where(smooth, x_dots[k], 0).astype(x_dots[k].dtype)
+        bound = sample.bound
+        row = compare(name, f"vjp/numeric{label}", x_bar, sample.expected, bound,
+                      kinks=sample.kinks, resolution=sample.resolution)  # fmt: skip
+        yield row, _finding(row, x_bar, sample.expected)
+        is_smooth = sample.expected == expected.values[k]  # no subgradient was chosen
+        x_dot = np.where(is_smooth, x_dots[k], 0).astype(x_dots[k].dtype)
         only_k = [x_dot if i == k else np.zeros_like(d) for i, d in enumerate(x_dots)]
         y_dot = jvp(f, arrays, only_k)[1].numpy()
         products = np.vdot(y_bar, y_dot), np.vdot(x_bar, x_dot)
-        a, b = (np.asarray(p) if x_dot.any() else np.empty(0) for p in products)
-        row = compare(name, f"jvp/vjp{label}", a, b, 2 * (np.abs(x_dot) * bound).sum())
-        if not row.ok and wide.agrees(k, only_k, part=0.1 * row.error):
-            hidden = reference.conditioning(y_bar)[k] + reference.hidden(k, y_bar)
-            row = compare(name, row.pair, a, b, 2 * (np.abs(x_dot) * (bound + hidden)).sum())
-        yield row, _finding(row, a, b)
+        by_jvp, by_vjp = (np.asarray(p) if x_dot.any() else np.empty(0) for p in products)
+        # each of the two products is off by at most |x_dot| . bound
+        row = compare(name, f"jvp/vjp{label}", by_jvp, by_vjp, 2 * (np.abs(x_dot) * bound).sum())
+        if not row.ok and wide.agrees(k, only_k, 0.1 * row.error):
+            bound = bound + (reference.conditioning(y_bar)[k] + reference.hidden(k, y_bar))
+            row = compare(name, row.pair, by_jvp, by_vjp, 2 * (np.abs(x_dot) * bound).sum())
+        yield row, _finding(row, by_jvp, by_vjp)
 
 
 class _Wide:
-    """The same derivatives in wider numbers, for what does not fit."""
+    """The same derivatives in wider precision than ``dtype``, computed on demand."""
 
-    def __init__(self, f: Callable, arrays: list, y_bar: np.ndarray, judged: np.dtype):
-        dtype = wider(judged)
+    def __init__(self, f: Callable, arrays: list, y_bar: np.ndarray, dtype: np.dtype):
+        dtype = wider(dtype)
         self.f, self.y_bar = f, y_bar.astype(dtype)
         self.arrays = [x.astype(dtype) for x in arrays]
 
     @cached_property
     def x_bars(self) -> list[np.ndarray]:
-        """The cotangents; none where ``f`` takes nothing wider, or makes less of it."""
+        """The cotangents; none if ``f`` does not take, or does not keep, the wider dtype."""
         try:
             y, pull = vjp(self.f, *self.arrays)
-            found = [x_bar.numpy() for x_bar in pull(self.y_bar.astype(y.dtype))]
-        except Exception:  # whatever it is that a library says, as on a GPU
+            x_bars = [x_bar.numpy() for x_bar in pull(self.y_bar.astype(y.dtype))]
+        except Exception:  # libraries raise various types, as on a GPU
             return []
-        return found if coarsest([y.numpy(), *found]) == self.y_bar.dtype else []
+        return x_bars if coarsest([y.numpy(), *x_bars]) == self.y_bar.dtype else []
 
     def pulled(self, k: int) -> np.ndarray | None:
         return self.x_bars[k] if self.x_bars else None
 
-    def agrees(self, k: int, x_dots: list[np.ndarray], part: float) -> bool:
-        """Whether jvp and vjp of input k differ by no more than ``part``."""
+    def agrees(self, k: int, x_dots: list[np.ndarray], tolerance: float) -> bool:
+        """Whether jvp and vjp of input k differ by no more than ``tolerance``."""
         if not self.x_bars:
             return False
         y_dot = jvp(self.f, self.arrays, x_dots)[1].numpy()
         products = np.vdot(self.y_bar, y_dot), np.vdot(self.x_bars[k], x_dots[k])
-        return bool(abs(np.subtract(*products)) <= part)
+        return bool(abs(np.subtract(*products)) <= tolerance)
 
 
 def _finding(row: Row, got: Any, expected: Any) -> Finding | None:
@@ -233,7 +235,7 @@ def check_op(
         order: of derivatives.
         dtype: ``"float64"`` or ``"float32"``.
         rng: seed or ``numpy.random.Generator``.
-        device: where the op runs; the differences that it is held against are taken of it, too.
+        device: where the op runs, also for the differences.
 
     Raises:
         UsageError: no such op. DeviceError: no such device.
@@ -247,16 +249,18 @@ def check_op(
         arrays = [sample.inputs[i] for i in sample.real]
         names = [f"input {i} of {declared.name}({sample})" for i in sample.real]
         call = elsewhere(_call(declared, sample, device), device)
-        one = gradcheck(call, arrays, order=order, names=names, rng=rng)
-        # drawn where nothing vanishes by chance: a 0 that is found twice is the op's derivative
-        report.rows += [replace(r, verdict="proven") if r.ok and r.bound else r for r in one.rows]
-        report.findings += one.findings
-        report.notes += [note for note in one.notes if note not in report.notes]
+        at_point = gradcheck(call, arrays, order=order, names=names, rng=rng)
+        # at points drawn at random nothing vanishes by chance: a 0 in both ways is the derivative
+        report.rows += [
+            replace(row, verdict="proven") if row.ok and row.bound else row for row in at_point.rows
+        ]
+        report.findings += at_point.findings
+        report.notes += [note for note in at_point.notes if note not in report.notes]
     return report
 
 
 def _call(declared: Declared, sample: OpSample, device: str) -> Callable[..., Tensor]:
-    """The op as a function of its differentiable inputs, with one result."""
+    """The op as a function of its differentiable inputs, several results joined into one."""
     inputs, params = moved((tuple(sample.inputs), sample.params), device)
 
     def call(*real: Tensor) -> Tensor:

@@ -1,4 +1,12 @@
-"""What a check found: rows that were compared, findings that failed, notes on the rest."""
+"""The outcome of a check: rows that were compared, findings that failed, notes on the rest.
+
+Verdicts, of a row and of a report:
+
+* PROVEN: some expected value differs from 0 by more than rounding, and nothing is wrong,
+* WRONG: an element is out of bounds, or a backward pass violates its contract,
+* VACUOUS: nothing is wrong, but a wrong rule might pass: no expected value differs from 0 by more
+  than rounding, or nothing was compared.
+"""
 
 import json
 import math
@@ -17,12 +25,12 @@ from rich.text import Text
 
 from minigrad.errors import VerificationError
 
-_MOST = 100  # columns of a report
+_MAX_COLUMNS = 100
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or (in ``Report.notes``) that could not be judged.
+    """One thing that is wrong, or (in ``Report.notes``) could not be judged.
 
     Attributes:
         kind: ``"value"``, ``"shape"``, ``"dtype"``, ``"state"``, ``"aliasing"``, ``"purity"``,
@@ -32,9 +40,9 @@ class Finding:
         input: the name of the input whose cotangent it is, or None.
         index: the worst element of that cotangent.
         expected, got, bound: the numbers there.
-        message: all of it in words, with the likely cause.
-        cause: the likely cause alone; empty where none fits.
-        label: which probe of a campaign showed it.
+        message: a sentence with all of this and the likely cause.
+        cause: the likely cause alone; empty if none is found.
+        label: the probe of a campaign that showed it.
     """
 
     kind: str
@@ -62,7 +70,7 @@ class Row:
 
     @property
     def telling(self) -> tuple[bool, bool, float]:
-        """What to sort by: the last one tells most."""
+        """A sort key: the last row tells most."""
         excess = self.error / self.bound if self.bound else self.error
         return not self.ok, self.verdict != "VACUOUS", excess
 
@@ -71,7 +79,7 @@ class Row:
 class Report:
     """The outcome of a check. ``ok`` only if something was proven and nothing was found wrong.
 
-    ``ops`` are the reports on the single ops of a recorded graph, by node, where that was checked.
+    ``ops`` are the reports of ``check_graph`` on the single ops of a recorded graph, by node.
     """
 
     title: str
@@ -83,13 +91,13 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether something was proven and nothing found wrong; single rows may be VACUOUS."""
+        """Whether something was proven and nothing found wrong; some rows may be VACUOUS."""
         proven = any(row.verdict == "proven" for row in self.rows)
         return proven and not self.findings and all(row.ok for row in self.rows)
 
     @property
     def verdict(self) -> str:
-        """``"PROVEN"``, ``"WRONG"``, or ``"VACUOUS"``: nothing was compared, or all vanished."""
+        """``"PROVEN"``, ``"WRONG"``, or ``"VACUOUS"``: nothing was compared, or all was 0."""
         if self.ok:
             return "PROVEN"
         return "WRONG" if self.findings or any(not row.ok for row in self.rows) else "VACUOUS"
@@ -113,19 +121,19 @@ class Report:
             raise VerificationError(str(self))
         return self
 
-    def __repr__(self) -> str:  # what a prompt shows is what `print` shows
+    def __repr__(self) -> str:  # a prompt shows the same as `print`
         text = _Text()
-        # in a notebook rich would show the table itself and write nothing
+        # by default, in a notebook, rich displays the table by itself and writes nothing
         Console(file=text, width=columns(), color_system=None, force_jupyter=False).print(self)
         return text.getvalue().rstrip()
 
     def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
         def line(text: str) -> Any:
-            return console.render_str(text, markup=False, emoji=False)  # names may hold brackets
+            return console.render_str(text, markup=False, emoji=False)  # names may have brackets
 
         proven = {row.input for row in self.rows if row.verdict == "proven"}
-        rest = dict.fromkeys(row.input for row in self.rows if row.input not in proven)
-        but = f", but VACUOUS for {', '.join(rest)}" if self.ok and rest else ""
+        vacuous = dict.fromkeys(row.input for row in self.rows if row.input not in proven)
+        but = f", but VACUOUS for {', '.join(vacuous)}" if self.ok and vacuous else ""
         yield line(f"{self.title}: {self.verdict}{but}")
         if self.rows:
             yield self._table()
@@ -156,7 +164,7 @@ class Report:
 
 
 class _Text(StringIO):
-    """Text in the characters that the terminal has: rich draws lines of ASCII where it must."""
+    """Text with the encoding of the terminal, so that rich draws lines in ASCII where needed."""
 
     @property
     def encoding(self) -> str:
@@ -164,25 +172,25 @@ class _Text(StringIO):
 
 
 def columns() -> int:
-    """How wide a report is: as the terminal, 100 at most; 100 where there is none.
+    """The width of a report: that of the terminal, at most 100; 100 if there is none.
 
     The variable ``COLUMNS`` counts as a terminal.
     """
-    return min(shutil.get_terminal_size((_MOST, 24)).columns, _MOST)
+    return min(shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns, _MAX_COLUMNS)
 
 
 def folding(*heads: str) -> Table:
-    """A table with these heads; on a narrow terminal its cells are folded, and nothing is cut."""
+    """A table with these heads, whose cells are folded on a narrow terminal, not cut."""
     return Table(*(Column(head, overflow="fold") for head in heads))
 
 
 def _underflow(dtype: np.dtype) -> np.floating:
-    """What is lost, or left, where a product is too small for ``dtype``."""
+    """The absolute error that is allowed for underflow in ``dtype``."""
     return 64 * np.finfo(dtype).tiny
 
 
 def excess(got: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    """Error over bound, per element: an underflow is no error, and nan an infinite one."""
+    """Error / bound of each element; underflow is no error, and nan an infinite one."""
     with np.errstate(all="ignore"):
         error = np.abs(got.astype(np.longdouble) - expected)
         ratio = np.where(error == 0, 0, error / (bound + _underflow(got.dtype)))
@@ -190,16 +198,16 @@ def excess(got: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> np.ndarr
 
 
 def vanished(got: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> bool:
-    """Whether no element is known to differ from 0: what is held against it proves nothing."""
+    """Whether no expected element differs from 0 by more than the bound: nothing is proven then."""
     with np.errstate(all="ignore"):
-        known = np.abs(expected) > bound + _underflow(got.dtype)
-        return not bool((np.isfinite(expected) & known).any())
+        differs = np.abs(expected) > bound + _underflow(got.dtype)
+        return not bool((np.isfinite(expected) & differs).any())
 
 
 def compare(
     name: str, pair: str, a: Any, b: Any, bound: Any, *, kinks: int = 0, resolution: Any = None
 ) -> Row:
-    """Compare two cotangents element by element; the row tells of the worst element.
+    """Compare two cotangents element by element; the row describes the worst element.
 
     The row is vacuous where ``b`` does not exceed ``resolution`` (by default ``bound``); but not at
     ``kinks``, where 0 is one slope of several.
@@ -219,7 +227,7 @@ def compare(
 
 
 def to_json(document: dict) -> str:
-    """``document`` as JSON for a reader."""
+    """``document`` as indented JSON."""
     return json.dumps(document, indent=2, allow_nan=False)
 
 

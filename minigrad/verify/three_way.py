@@ -1,4 +1,4 @@
-"""The same derivative found three ways that share no code: traced, analytic, numeric."""
+"""The same derivative by three ways that share no code: traced, analytic, numeric."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -41,11 +41,11 @@ def three_way(
     device: str = "cpu",
     **params: Any,
 ) -> Report:
-    """Hold the traced cotangents of ``f`` against the analytic and the numeric ones.
+    """Compare the traced, the analytic and the numeric cotangents of ``f`` with each other.
 
     * traced: the engine sweeps the graph that ``f`` recorded,
     * analytic: ``analytic_vjp(xp, y_bar, *inputs, **params)``, written by hand,
-    * numeric: differences of ``f`` on plain arrays, which neither of the others looks at.
+    * numeric: differences of ``f`` on plain arrays, which neither of the others uses.
 
     The cotangent of the result is random: with ones the true x_bar of a normalization is 0.
 
@@ -53,7 +53,7 @@ def three_way(
         f: ``f(*inputs, **params)`` on tensors and on plain arrays.
         analytic_vjp: the hand-written pullback, one cotangent per input.
         inputs: floating arrays of one dtype, or just one.
-        names: what the report calls them; as ``f`` does if not given.
+        names: what the report calls the inputs; by default, as ``f`` calls them.
         rng: seed or ``numpy.random.Generator`` of the cotangent.
         device: where the traced and the analytic way run.
         **params: passed to ``f`` and ``analytic_vjp``.
@@ -80,7 +80,7 @@ def three_way(
         if finding.kind == "shape":
             message = f"the analytic way: {finding.message}"
             report.findings.append(replace(finding, message=message, cause="analytic"))
-    if report.findings:  # there is nothing to compare
+    if report.findings:  # shapes that cannot be compared
         return report
 
     def on_arrays(*arrays: np.ndarray) -> Any:
@@ -96,14 +96,14 @@ def three_way(
         report.notes.append(Finding("undefined", message=why))
         return report
     expected = reference.expected(y_bar)
-    known = _normalization(y, y_bar, hosts, params)
+    norm_bounds = _normalization_bounds(y, y_bar, hosts, params)
     wide = _Wide(f, analytic_vjp, hosts, y_bar, device, params, by_hand)
     for k, name in enumerate(names):
         value, error, bound = expected.of(k)
-        bound = bound if known is None else known[k] + error
+        bound = bound if norm_bounds is None else norm_bounds[k] + error
         ways = {"traced": cotangents[k], "analytic": by_hand[k], "numeric": value}
-        each = [Sample("random", y_bar, ways[way], value, error, bound) for way in _WAYS[:2]]
-        rows, kinks = _compared(name, k, each, reference, wide)
+        samples = [Sample("random", y_bar, ways[way], value, error, bound) for way in _WAYS[:2]]
+        rows, kinks = _compared(name, k, samples, reference, wide)
         report.rows += rows
         report.findings += _odd_one_out(rows, ways)
         if kinks:
@@ -116,59 +116,60 @@ def three_way(
 
 
 def _compared(
-    name: str, k: int, each: list[Sample], reference: Reference, wide: "_Wide"
+    name: str, k: int, samples: list[Sample], reference: Reference, wide: "_Wide"
 ) -> tuple[list[Row], int]:
-    """A row for each pair of ways, and how many elements lie at kinks, where each way may choose.
+    """A row for each pair of ways, and the number of elements at kinks.
 
-    ``each`` are the traced and the analytic cotangent of input ``k``, held against the numeric one.
+    ``samples`` are the traced and the analytic cotangent of input ``k``, each with the numeric one
+    as the expected. At kinks they may choose different subgradients.
     """
-    numeric, error, resolution = each[0].expected, each[0].error, each[0].bound
-    each = [
+    numeric, error, resolution = samples[0].expected, samples[0].error, samples[0].bound
+    samples = [
         reconsidered(sample, k, reference, partial(wide.pulled, way, k))
-        for way, sample in zip(_WAYS, each, strict=False)
+        for way, sample in zip(_WAYS, samples, strict=False)
     ]
-    traced, analytic = each
-    fit = np.all([np.abs(one.got - one.expected) <= one.bound for one in each], axis=0)
-    kinks = np.any([one.expected != numeric for one in each], axis=0) & fit
-    both = traced.bound + analytic.bound - 2 * error
-    apart = replace(traced, expected=analytic.got, error=0 * error, bound=both, kinks=0)
-    bound = allow_rounding(apart, k, reference, partial(wide.apart, k)).bound
-    chosen = np.where(kinks, traced.got, analytic.got)
+    traced, analytic = samples
+    fits = np.all([np.abs(s.got - s.expected) <= s.bound for s in samples], axis=0)
+    at_kinks = np.any([s.expected != numeric for s in samples], axis=0) & fits
+    bounds = traced.bound + analytic.bound - 2 * error  # no differences between these two
+    both = replace(traced, expected=analytic.got, error=0 * error, bound=bounds, kinks=0)
+    bound = allow_rounding(both, k, reference, partial(wide.traced_beside_analytic, k)).bound
+    chosen = np.where(at_kinks, traced.got, analytic.got)
     rows = [compare(name, "traced/analytic", traced.got, chosen, bound, resolution=resolution)]
-    for way, one in zip(_WAYS, each, strict=False):
-        row = compare(name, f"{way}/numeric", one.got, one.expected, one.bound, kinks=one.kinks,
+    for way, s in zip(_WAYS, samples, strict=False):
+        row = compare(name, f"{way}/numeric", s.got, s.expected, s.bound, kinks=s.kinks,
                       resolution=resolution)  # fmt: skip
         rows.append(row)
-    return rows, int(kinks.sum())
+    return rows, int(at_kinks.sum())
 
 
 def _traced(
     f: Callable, hosts: Sequence[np.ndarray], device: str, params: dict
 ) -> tuple[np.ndarray, Callable[[np.ndarray], list[np.ndarray]]]:
-    """The result and the engine's pullback, on arrays of the host."""
+    """The result and the engine's pullback, both on arrays of the host."""
     tensors = [tensor(x, requires_grad=True, device=device) for x in hosts]
-    there = moved(params, device)
-    y, pullback = vjp(lambda *args: f(*args, **there), *tensors)
+    params = moved(params, device)
+    y, pullback = vjp(lambda *args: f(*args, **params), *tensors)
     return y.numpy(), lambda y_bar: [x_bar.numpy() for x_bar in pullback(to_device(y_bar, device))]
 
 
 def _by_hand(
     analytic_vjp: Callable, arrays: Sequence[np.ndarray], device: str, params: dict
 ) -> list[Any]:
-    """The analytic cotangents on the host; what they overwrite is not what the others are given."""
-    there = moved(tuple(array.copy() for array in arrays), device)
-    x_bars = analytic_vjp(namespace(*there), *there, **moved(params, device))
+    """The analytic cotangents on the host; ``analytic_vjp`` gets copies, which it may overwrite."""
+    copies = moved(tuple(array.copy() for array in arrays), device)
+    x_bars = analytic_vjp(namespace(*copies), *copies, **moved(params, device))
     x_bars = x_bars if isinstance(x_bars, (tuple, list)) else [x_bars]
     return [to_host(x_bar) if hasattr(x_bar, "shape") else x_bar for x_bar in x_bars]
 
 
-def _normalization(
+def _normalization_bounds(
     y: np.ndarray, y_bar: np.ndarray, hosts: list, params: dict
 ) -> list[np.ndarray] | None:
-    """What a batch norm may round, over any axes and with given statistics; None of another f."""
+    """The bounds for a batch norm, over any axes or with given statistics; None for another f."""
     given = {k: v for k, v in params.items() if k in ("mean", "var", "axis", "eps")}
-    named = are_batch_norms(hosts) and y.shape == hosts[0].shape and {"mean", "axis"} & given.keys()
-    if named or looks_like_batch_norm(y, hosts, params):
+    fits = are_batch_norms(hosts) and y.shape == hosts[0].shape and {"mean", "axis"} & given.keys()
+    if fits or looks_like_batch_norm(y, hosts, params):
         return normalization(y_bar, hosts, **given).bounds(y.dtype)
     return None
 
@@ -176,7 +177,7 @@ def _normalization(
 def _causes(
     f: Callable, analytic_vjp: Callable, hosts: list, names: list[str], params: dict
 ) -> dict[str | None, str]:
-    """The likely cause per input, of the analytic way as a backward of ``f``."""
+    """The likely cause per input, from ``check_backward`` of ``f`` with ``analytic_vjp``."""
 
     def forward(*xs: Any) -> tuple[Any, Any]:
         return f(*xs, **params), xs
@@ -184,8 +185,8 @@ def _causes(
     def backward(y_bar: np.ndarray, xs: Any) -> Sequence[Any]:
         return analytic_vjp(np, y_bar, *xs, **params)
 
-    found = check_backward(forward, backward, hosts, names=names).findings
-    return {finding.input: finding.cause for finding in reversed(found)}
+    findings = check_backward(forward, backward, hosts, names=names).findings
+    return {finding.input: finding.cause for finding in reversed(findings)}
 
 
 def _with_cause(finding: Finding, causes: dict[str | None, str]) -> Finding:
@@ -195,7 +196,7 @@ def _with_cause(finding: Finding, causes: dict[str | None, str]) -> Finding:
 
 
 class _Wide:
-    """The traced and the analytic way in wider numbers, for what does not fit."""
+    """The traced and the analytic cotangents in wider precision, computed on demand."""
 
     def __init__(
         self, f: Callable, analytic_vjp: Callable, hosts: list, y_bar: np.ndarray, device: str,
@@ -204,25 +205,26 @@ class _Wide:
         dtype = wider(y_bar.dtype)
         self.wide, self.y_bar = [x.astype(dtype) for x in hosts], y_bar.astype(dtype)
         self.f, self.analytic_vjp, self.device, self.params = f, analytic_vjp, device, params
-        self.narrow = narrow  # the analytic way as it was
+        self.narrow = narrow  # the analytic cotangents in the original precision
 
     @cached_property
     def x_bars(self) -> dict[str, list[Any]]:
-        """The cotangents; none of a way that takes nothing wider."""
-        found: dict[str, list[Any]] = {}
-        with suppress(Exception):  # whatever it is that a library says
-            found["traced"] = _traced(self.f, self.wide, self.device, self.params)[1](self.y_bar)
+        """The cotangents; a way that does not take the wider dtype is left out."""
+        x_bars: dict[str, list[Any]] = {}
+        with suppress(Exception):  # libraries raise various types
+            x_bars["traced"] = _traced(self.f, self.wide, self.device, self.params)[1](self.y_bar)
         with suppress(Exception):
             arrays = (self.y_bar, *self.wide)
-            found["analytic"] = _by_hand(self.analytic_vjp, arrays, self.device, self.params)
-        return found
+            x_bars["analytic"] = _by_hand(self.analytic_vjp, arrays, self.device, self.params)
+        return x_bars
 
-    def apart(self, k: int) -> np.ndarray | None:
-        """The analytic cotangent, off by as much as the two ways are."""
+    def traced_beside_analytic(self, k: int) -> np.ndarray | None:
+        """``narrow`` plus the difference of the two ways in wider precision."""
         traced, analytic = (self.pulled(way, k) for way in _WAYS[:2])
         return None if traced is None or analytic is None else self.narrow[k] + traced - analytic
 
     def pulled(self, way: str, k: int) -> np.ndarray | None:
+        """The cotangent of input ``k`` by one way; None if it is not in the wider dtype."""
         x_bar = np.asarray(self.x_bars[way][k]) if way in self.x_bars else None
         return x_bar if x_bar is not None and x_bar.dtype == self.y_bar.dtype else None
 
@@ -232,13 +234,16 @@ def _odd_one_out(rows: list, ways: dict) -> list[Finding]:
     wrong = [row for row in rows if not row.ok]
     if not wrong:
         return []
-    votes = {way: sum(way in row.pair.split("/") for row in wrong) for way in _WAYS}
-    odd = [way for way in _WAYS if votes[way] == 2] if len(wrong) == 2 else []
-    worst = wrong[0]
-    suspect = f"the {odd[0]} way is the odd one out" if odd else "no way agrees with another"
+    first, odd = wrong[0], ""
     if len(wrong) == 1:
         suspect = "the third way lies between them"
-    numbers = ", ".join(f"{way} {float(ways[way][worst.index]):.6g}" for way in _WAYS)
-    message = f"{worst.input}{list(worst.index)}: {suspect}: {numbers} (bound {worst.bound:.1e})"
-    return [Finding("value", worst.input, worst.index, bound=worst.bound, message=message,
-                    cause=odd[0] if odd else "")]  # fmt: skip
+    elif len(wrong) == 2:
+        (odd,) = (way for way in _WAYS if all(way in row.pair.split("/") for row in wrong))
+        suspect = f"the {odd} way is the odd one out"
+    else:
+        suspect = "no way agrees with another"
+    numbers = ", ".join(f"{way} {float(ways[way][first.index]):.6g}" for way in _WAYS)
+    message = f"{first.input}{list(first.index)}: {suspect}: {numbers} (bound {first.bound:.1e})"
+    return [
+        Finding("value", first.input, first.index, bound=first.bound, message=message, cause=odd)
+    ]
