@@ -1,4 +1,4 @@
-"""Proofs of gradients: three ways that share no code, and a checker that bounds its own error."""
+"""Proofs of gradients: three ways that share no code, and a checker with derived error bounds."""
 
 from minigrad.verify import probes
 from minigrad.verify.campaign import campaign

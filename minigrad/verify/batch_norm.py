@@ -1,4 +1,4 @@
-"""The main job: batch norm on real images, differentiated three ways."""
+"""Batch norm on real images, differentiated three ways: the main target of ``minigrad verify``."""
 
 from dataclasses import dataclass
 from math import prod
@@ -15,12 +15,13 @@ from minigrad.verify.report import Report
 from minigrad.verify.three_way import three_way
 
 NAMES = ("x", "gamma", "beta")
-_LEAST = 1e-20  # variance + eps; pixels move by parts of its root, and their digits must show it
+# where the variance is 0: x moves by parts of sqrt(eps), and the digits of a pixel must show that
+_MIN_EPS = 1e-20
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Batch norm of a mini-batch: its inputs, its parameters and the cotangent of its output."""
+    """Batch norm of a mini-batch: inputs, parameters, and the seed of its output's cotangent."""
 
     inputs: tuple[np.ndarray, np.ndarray, np.ndarray]
     params: dict[str, Any]
@@ -30,7 +31,7 @@ class Problem:
         """Prove the gradient three ways.
 
         Raises:
-            UsageError: differences would take hours, or all of the memory.
+            UsageError: the differences would take hours, or all of the memory.
         """
         report = three_way(
             ops.batch_norm,
@@ -85,7 +86,7 @@ def problem(
     Args:
         shape: (N, C) or (N, C, ...); pixels are taken in order, image by image.
         axes: the axes that are averaged; None means every axis but 1.
-        mode: ``"train"`` uses the statistics of the batch; ``"eval"`` those of the whole data.
+        mode: ``"train"`` uses the statistics of the batch, ``"eval"`` those of all images.
         dtype: ``"float64"`` or ``"float32"``.
         eps: added to the variance.
         gamma: one value for every channel; random where None.
@@ -97,10 +98,10 @@ def problem(
     _check(shape, axes, mode, dtype, eps, gamma)
     images, _ = digits()
     x = np.empty(shape, dtype)
-    x.flat[:] = images  # begins again where they end
+    x.flat[:] = images  # repeated as often as needed
     averaged = tuple(i for i in range(len(shape)) if i != 1) if axes is None else axes
-    if eps < _LEAST and mode == "train" and (x.min(averaged) == x.max(averaged)).any():
-        remedy = f"an eps of {_LEAST} or more, or a shape whose channels all vary, such as 64,4"
+    if eps < _MIN_EPS and mode == "train" and (x.min(averaged) == x.max(averaged)).any():
+        remedy = f"an eps of {_MIN_EPS} or more, or a shape whose channels all vary, such as 64,4"
         got = f"eps {eps:g}, and constant channels in x {shape}"
         expected = "a variance + eps that differences can tell from 0"
         raise UsageError(facts("batch_norm", expected=expected, got=got, remedy=remedy))
@@ -123,16 +124,16 @@ def _are_axes(axes: tuple, ndim: int) -> bool:
 def _check(
     shape: tuple, axes: tuple | None, mode: str, dtype: str, eps: float, gamma: float | None
 ) -> None:
-    most = float(np.finfo("float32" if dtype == "float32" else "float64").max)
+    largest = float(np.finfo("float32" if dtype == "float32" else "float64").max)
     wrong = {
         "a shape of at least two positive lengths": len(shape) < 2 or min(shape) < 1,
-        "fewer than 2**60 elements": prod(shape) >= 2**60,  # NumPy cannot count the bytes of more
+        "fewer than 2**60 elements": prod(shape) >= 2**60,  # NumPy's limit, in bytes, is 2**63
         "axes of the shape, each once": axes is not None and not _are_axes(axes, len(shape)),
         "mode train or eval": mode not in ("train", "eval"),
         "train mode where axes are given": axes is not None and mode == "eval",
         "dtype float64 or float32": dtype not in ("float64", "float32"),
-        f"a finite eps of at least 0 in {dtype}": not 0 <= eps <= most,
-        f"a finite gamma in {dtype}": gamma is not None and not abs(gamma) <= most,
+        f"a finite eps of at least 0 in {dtype}": not 0 <= eps <= largest,
+        f"a finite gamma in {dtype}": gamma is not None and not abs(gamma) <= largest,
     }
     for expected, is_wrong in wrong.items():
         if is_wrong:

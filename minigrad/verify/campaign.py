@@ -1,4 +1,4 @@
-"""Many points, one implementation: what a single point cannot show."""
+"""One implementation at many points: finds faults that a single point cannot show."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -21,14 +21,14 @@ from minigrad.verify.subject import (
     is_pair,
 )
 
-_SOAK, _FEW = 1500, 3  # identical calls at one point, and at each of the others
+_SOAK, _FEW = 1500, 3  # identical calls at the first point, and at each of the others
 
 
 def campaign(make: Callable[[], tuple[Callable, Callable]], probes: Any, *, rng: Any = 0) -> Report:
     """Check an implementation at many points.
 
-    One instance lives through all points, as it would in a program; a fresh one gives the reference
-    at each, so what an instance keeps from earlier calls shows as a difference.
+    One instance is called at all points, as it would be in a program. At each point a fresh one
+    gives the reference, so values that the first keeps from earlier calls show as a difference.
 
     Args:
         make: ``make() -> (forward, backward)``, fresh each time.
@@ -37,8 +37,8 @@ def campaign(make: Callable[[], tuple[Callable, Callable]], probes: Any, *, rng:
         rng: seed or ``numpy.random.Generator``.
 
     Returns:
-        A Report with one finding per fault, at the smallest point that shows it, with the number of
-        points that do; and a row per input, at that point or, where it is right, at its worst.
+        A Report with one finding per fault, at the smallest point that shows it, and the number of
+        points that do; and a row per input: at that point or, if it is right, at its worst point.
     """
     rng = generator(rng)
     shared = _made(make)
@@ -53,13 +53,13 @@ def campaign(make: Callable[[], tuple[Callable, Callable]], probes: Any, *, rng:
 
 
 def _made(make: Callable) -> tuple[Callable, Callable]:
-    """One instance of the pair; UsageError where ``make`` makes none."""
-    made = make() if callable(make) else make
-    if not callable(make) or not is_pair(made) or not all(map(callable, made)):
+    """A new instance of the pair; UsageError if ``make`` does not return one."""
+    pair = make() if callable(make) else make
+    if not callable(make) or not is_pair(pair) or not all(map(callable, pair)):
         expected = "a function without arguments that returns two, forward and backward"
-        got = describe(make) if not callable(make) else f"one that returns {describe(made)}"
+        got = describe(make) if not callable(make) else f"one that returns {describe(pair)}"
         raise UsageError(facts("campaign: make", expected=expected, got=got))
-    return made[0], made[1]
+    return pair[0], pair[1]
 
 
 def _of_arrays(probe: Probe) -> Probe:
@@ -79,40 +79,43 @@ def _examined(
     rng: np.random.Generator,
 ) -> tuple[list[Row], list[Finding], list[Finding]]:
     label, inputs, params = probe
-    # points of a batch norm name its operands, whatever forward calls them
+    # at points of a batch norm the inputs are x, gamma, beta, whatever forward calls them
     names = default_names(inputs, None if are_batch_norms(inputs) else shared[0])
     what = f"campaign: params of the probe {label!r}"
-    one, fresh, unseen = (
+    subject, fresh, unseen = (
         Subject(forward_taking(what, forward, len(inputs), params), backward, inputs, params, names)
         for forward, backward in (shared, _made(make), _made(make))
     )
-    return Point(one, rng, label, fresh, unseen).examine(soak=soak)
+    return Point(subject, rng, label, fresh, unseen).examine(soak=soak)
 
 
 def _summary(outcomes: list[tuple[Probe, tuple]]) -> Report:
+    """One report on all points; dictionaries map the number of a point to its result there."""
     report = Report("campaign", facts={"probes": len(outcomes)})
     if not outcomes:
         raise UsageError(facts("campaign: probes", expected="at least one", got="none"))
     rows: dict[str, dict[int, Row]] = {}
-    faults: dict[tuple, dict[int, Finding]] = {}  # at most one of its kind per probe
+    faults: dict[tuple, dict[int, Finding]] = {}  # at most one of each kind per point
     notes: dict[tuple, dict[int, Finding]] = {}
-    for i, (found_rows, found_faults, found_notes) in enumerate(outcome for _, outcome in outcomes):
-        for row in found_rows:
+    judged: dict[int, Probe] = {}
+    for i, (probe, (rows_here, faults_here, notes_here)) in enumerate(outcomes):
+        for row in rows_here:
             rows.setdefault(row.input, {})[i] = row
-        for finding in found_faults:
-            faults.setdefault((finding.kind, finding.input), {}).setdefault(i, finding)
-        for note in found_notes:
+        for fault in faults_here:
+            faults.setdefault((fault.kind, fault.input), {}).setdefault(i, fault)
+        for note in notes_here:
             notes.setdefault((note.kind, note.cause), {}).setdefault(i, note)
+        if rows_here or faults_here:
+            judged[i] = probe
     probes = dict(enumerate(probe for probe, _ in outcomes))
-    report.rows = [_telling(found, probes) for found in rows.values()]
-    judged = {i: probes[i] for i, (_, (found, wrong, _)) in enumerate(outcomes) if found or wrong}
-    report.findings = [_merged(found, judged) for found in faults.values()]
-    report.notes = [_merged(found, probes) for found in notes.values()]
+    report.rows = [_shown_row(by_point, probes) for by_point in rows.values()]
+    report.findings = [_merged(by_point, judged) for by_point in faults.values()]
+    report.notes = [_merged(by_point, probes) for by_point in notes.values()]
     return report
 
 
-def _telling(rows: dict[int, Row], probes: dict[int, Probe]) -> Row:
-    """The row of the point that a finding would name, or the worst of those that are right."""
+def _shown_row(rows: dict[int, Row], probes: dict[int, Probe]) -> Row:
+    """The row of the smallest point that is wrong; the worst row if all are right."""
     wrong = {i: row for i, row in rows.items() if not row.ok}
     wrong = {i: row for i, row in wrong.items() if not row.error <= row.bound} or wrong
     if wrong:
@@ -120,46 +123,46 @@ def _telling(rows: dict[int, Row], probes: dict[int, Probe]) -> Row:
     return max(rows.values(), key=lambda row: row.telling)
 
 
-def _smallest(found: Iterable[int], probes: dict[int, Probe]) -> int:
-    return min(found, key=lambda i: _size(probes[i]))
+def _smallest(points: Iterable[int], probes: dict[int, Probe]) -> int:
+    return min(points, key=lambda i: _size(probes[i]))
 
 
 def _size(probe: Probe) -> int:
     return probe[1][0].size
 
 
-def _merged(found: dict[int, Finding], everywhere: dict[int, Probe]) -> Finding:
-    """One finding for a fault that shows at several points: its smallest point, its extent."""
-    finding = found[_smallest(found, everywhere)]
-    causes = [f.cause for f in found.values()]
-    # what fits at most points; where nothing does, what fits a few of them by chance misleads
+def _merged(findings: dict[int, Finding], probes: dict[int, Probe]) -> Finding:
+    """The finding at the smallest of the points that show a fault, and at which points it shows."""
+    finding = findings[_smallest(findings, probes)]
+    causes = [f.cause for f in findings.values()]
+    # the most frequent cause, even if it is none: one that fits a few points by chance misleads
     common = max(dict.fromkeys(causes), key=lambda cause: (causes.count(cause), bool(cause)))
-    only = _only([everywhere[i] for i in found], list(everywhere.values()))
+    only = _only([probes[i] for i in findings], list(probes.values()))
     cause = "; ".join(part for part in (common, only) if part)
     message, likely = finding.message, f"; likely cause: {common}"
     if finding.cause != common:  # the smallest point may be too small to tell
         message = message.removesuffix(f"; likely cause: {finding.cause}")
-        message += likely * any(f.message.endswith(likely) for f in found.values())
-    extent = f"{finding.label}: {message} [{len(found)} of {len(everywhere)} points"
+        message += likely * any(f.message.endswith(likely) for f in findings.values())
+    extent = f"{finding.label}: {message} [{len(findings)} of {len(probes)} points"
     return replace(finding, cause=cause, message=f"{extent}{', ' + only if only else ''}]")
 
 
-def _only(bad: list[Probe], everywhere: list[Probe]) -> str:
-    """A property that all failing points have and most points with it fail."""
-    if any(probe[1][0].ndim < 2 for probe in everywhere):  # there is no channel to speak of
+def _only(bad: list[Probe], probes: list[Probe]) -> str:
+    """A property of all failing points that at most as many other points have; empty if none."""
+    if any(probe[1][0].ndim < 2 for probe in probes):  # the properties speak of channels
         return ""
     labels = {probe[0] for probe in bad}
-    good = [probe for probe in everywhere if probe[0] not in labels]
-    shared = {
+    good = [probe for probe in probes if probe[0] not in labels]
+    shared_by = {
         name: sum(map(holds, good)) for name, holds in _PROPERTIES.items() if all(map(holds, bad))
     }
-    shared = {name: count for name, count in shared.items() if count < len(good)}
-    if not shared:
+    shared_by = {name: count for name, count in shared_by.items() if count < len(good)}
+    if not shared_by:
         return ""
-    name = min(shared, key=lambda key: shared[key])
-    if shared[name] > len(bad):
+    name = min(shared_by, key=lambda key: shared_by[key])
+    if shared_by[name] > len(bad):
         return ""
-    return f"only {name}" if not shared[name] else f"only {name}, not always"
+    return f"only {name}" if not shared_by[name] else f"only {name}, not always"
 
 
 _PROPERTIES: dict[str, Callable[[Probe], bool]] = {
@@ -188,7 +191,7 @@ _PROPERTIES: dict[str, Callable[[Probe], bool]] = {
 
 
 def _searched(make: Callable, strategy: Any, rng: np.random.Generator) -> Report:
-    """Let hypothesis draw points; report the smallest that fails."""
+    """Let hypothesis draw points, and report on the smallest that fails."""
     from hypothesis import HealthCheck, Phase, given, settings
 
     outcomes: list[tuple[Probe, tuple]] = []
@@ -218,5 +221,5 @@ def _searched(make: Callable, strategy: Any, rng: np.random.Generator) -> Report
         every_point_is_right()
         assert not examined(max((probe for probe, _ in outcomes), key=_size), _SOAK)
     except AssertionError:
-        return _summary(outcomes[-1:])  # of those that fail, hypothesis ends with the smallest
+        return _summary(outcomes[-1:])  # hypothesis ends with the smallest failing point
     return _summary(outcomes)

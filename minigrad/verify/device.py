@@ -1,4 +1,4 @@
-"""Checks on another device: what is checked runs there, what it is checked by stays on the host."""
+"""Checks on another device: the checked functions run there, everything else on the host."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -13,10 +13,10 @@ from minigrad.verify.subject import is_pair
 
 
 def floating(what: str, x: Any) -> np.ndarray:
-    """A copy of an input on the host, in the byte order that every result has.
+    """A copy of an input on the host, in native byte order, as results have it.
 
     Raises:
-        DTypeError: ``what`` must be floating arrays.
+        DTypeError: ``x`` is not floating; the message names it as ``what``.
     """
     array = np.array(to_host(getattr(x, "array", x)) if hasattr(x, "shape") else x)
     if array.dtype.kind != "f":
@@ -26,10 +26,10 @@ def floating(what: str, x: Any) -> np.ndarray:
 
 
 def one_or_more(inputs: Any) -> list[Any]:
-    """A sequence of inputs as a list; an array, a tensor or a number is one input.
+    """The inputs as a list; a single array, tensor or number is one input.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: ``inputs`` is neither that nor iterable.
     """
     if hasattr(inputs, "shape") or np.isscalar(inputs):
         return [inputs]
@@ -40,7 +40,7 @@ def one_or_more(inputs: Any) -> list[Any]:
 
 
 def moved(value: Any, device: str) -> Any:
-    """``value`` with every array in it (tuples and dictionaries, too) on ``device``."""
+    """``value`` with every array in it, also in tuples and dictionaries, on ``device``."""
     if isinstance(value, dict):
         return {key: moved(entry, device) for key, entry in value.items()}
     if isinstance(value, tuple):
@@ -49,7 +49,7 @@ def moved(value: Any, device: str) -> Any:
 
 
 def elsewhere(f: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
-    """``f`` of tensors on the host, computed on ``device``; the moves are part of the graph."""
+    """``f`` for tensors on the host, computed on ``device``; the transfers are in the graph."""
     if device == "cpu":
         return f
     return lambda *xs: f(*(x.to(device) for x in xs)).to("cpu")
@@ -59,23 +59,23 @@ def pairs_elsewhere(make: Callable, device: str) -> Callable:
     """``make() -> (forward, backward)`` for arrays on the host, computed on ``device``.
 
     Raises:
-        DeviceError: it is not there, which is no fault of the functions.
+        DeviceError: there is no such device.
     """
     if device == "cpu":
         return make
-    to_device(np.zeros(1), device)
+    to_device(np.zeros(1), device)  # raises here, else the functions would be blamed
 
     def make_moved() -> tuple[Callable, Callable]:
         forward, backward = make()
 
         @wraps(forward)
         def forward_moved(*inputs: np.ndarray, **params: Any) -> Any:
-            made = forward(*moved(inputs, device), **moved(params, device))
-            return (to_host(made[0]), made[1]) if is_pair(made) else made
+            result = forward(*moved(inputs, device), **moved(params, device))
+            return (to_host(result[0]), result[1]) if is_pair(result) else result
 
         def backward_moved(y_bar: np.ndarray, cache: Any) -> tuple:
-            bars = backward(to_device(y_bar, device), cache)
-            return tuple(None if bar is None else to_host(bar) for bar in bars)
+            x_bars = backward(to_device(y_bar, device), cache)
+            return tuple(None if x_bar is None else to_host(x_bar) for x_bar in x_bars)
 
         return forward_moved, backward_moved
 

@@ -1,8 +1,8 @@
-r"""The derived gradient as a formula: the engine run on SymPy expressions.
+r"""The gradient as a formula: the engine run on SymPy expressions.
 
-Arrays of expressions are one more array library to the engine: the same ops, rules and sweep that
-work on numbers work on symbols. For batch norm of N values the result is compared with the closed
-form by exact rational arithmetic, with ``R = sqrt(var + eps)`` as a symbol of its own.
+To the engine, arrays of expressions are one more array library: the ops, rules and sweep that
+compute with numbers also compute with symbols. For batch norm of N values the result is compared
+with the closed form by exact rational arithmetic, with ``R = sqrt(var + eps)`` as a symbol.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Expressions(np.ndarray):
 
 
 class _Namespace:
-    """NumPy's functions for expressions: what has a symbolic form of its own, and the rest."""
+    """NumPy's functions for arrays of expressions; a few are replaced by symbolic ones."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
@@ -101,21 +101,21 @@ def prove_batch_norm(n: int) -> Proof:
     differences = [
         (a - b).reshape(-1) for a, b in zip((traced[t.node] for t in inputs), by_hand, strict=True)
     ]
-    flat = [_rational(d, sympy, eps, root) for part in differences for d in part]
-    first = _rational(traced[inputs[0].node][0, 0], sympy, eps, root)
-    return Proof(n, all(d == 0 for d in flat), sympy.latex(sympy.factor(first)), _steps(y.node))
+    remainders = [_rational(d, sympy, eps, root) for part in differences for d in part]
+    x_bar = sympy.factor(_rational(traced[inputs[0].node][0, 0], sympy, eps, root))
+    return Proof(n, all(r == 0 for r in remainders), sympy.latex(x_bar), _steps(y.node))
 
 
 def _rational(expression: Any, sympy: Any, eps: Any, root: Any) -> Any:
-    """``expression`` with eps replaced so that sqrt(var + eps) is the symbol R."""
+    """``expression`` with ``eps = R^2 - var``, so that sqrt(var + eps) becomes the symbol R."""
     replaced = sympy.sympify(expression).subs(sympy.Symbol("eps", positive=True), eps)
     return sympy.cancel(sympy.powdenest(sympy.simplify(replaced), force=True))
 
 
 def _steps(root: Any) -> list[str]:
-    """One line per op, newest first: what it computed and how its cotangent is pulled back."""
+    """One line per op, newest first: the formulas of its value and of its pullback."""
     order = [node for node in ancestors(root) if node.op is not None]
-    names = {None: "eps", root: "y"}  # the one operand that has no node
+    names = {None: "eps", root: "y"}  # eps is the only operand without a node
     for node in ancestors(root):
         names.setdefault(node, node.name or f"v{order.index(node) + 1}")
     return [

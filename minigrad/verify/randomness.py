@@ -1,4 +1,4 @@
-"""Random numbers of a check."""
+"""The random numbers of a check."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ _STREAM = 0x6D67
 
 
 def generator(rng: Any) -> np.random.Generator:
-    """A Generator as it is; a seed as a stream of its own; without one, another each time.
+    """``rng`` itself if it is a Generator; else a new one from the seed; None: from the system.
 
-    Inputs are often drawn with the same small seed. A cotangent equal to x would be as good as a
-    seed of ones: the true x_bar of a normalization nearly vanishes on it.
+    Its stream differs from ``default_rng(seed)``, with which users often draw the inputs. A
+    cotangent equal to x is a bad one: the true x_bar of a normalization nearly vanishes for it.
     """
     if isinstance(rng, np.random.Generator):
         return rng

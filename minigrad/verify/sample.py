@@ -10,12 +10,12 @@ from minigrad.declaration import REGISTRY, Case, Declared, Domain
 from minigrad.errors import UsageError
 
 _ELEMENTWISE = (((2, 3), (3,), (1,)), ((4,), (4,), (4,)))  # shapes of up to three inputs
-_DIMENSIONS = {"m": 2, "k": 3, "n": 4}
+_DIMENSIONS = {"m": 2, "k": 3, "n": 4}  # lengths for the letters of a signature
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs and parameters of one call; ``real`` are the positions with a derivative."""
+    """Inputs and parameters of one call; ``real`` are the positions of differentiable inputs."""
 
     inputs: list[np.ndarray]
     params: dict[str, Any]
@@ -27,14 +27,14 @@ class Sample:
 
 
 def declared_as(op: Declared | str) -> Declared:
-    """``op``, or the op or composite of that name; UsageError where there is none."""
+    """``op`` itself, or the op or composite of that name; UsageError if there is none."""
     if isinstance(op, str) and op not in REGISTRY:
         raise UsageError(f"no op {op!r}; `minigrad ops` lists them")
     return REGISTRY[op] if isinstance(op, str) else op
 
 
 def samples(declared: Declared, dtype: Any, rng: np.random.Generator) -> Iterator[Sample]:
-    """One sample per case, or two where only a signature says which shapes fit."""
+    """One sample per case; two if the case names no shapes, so that the signature gives them."""
     for case in declared.cases:
         for shapes in _shapes(declared, case):
             domains = [declared.domain_of(i) for i in range(len(shapes))]
@@ -52,15 +52,15 @@ def _shapes(declared: Declared, case: Case) -> list[tuple]:
     if signature == "()":
         return [shapes[: declared.arity] for shapes in _ELEMENTWISE]
     inputs = signature.partition("->")[0].replace("?", "").strip("()").split("),(")
-    core = [tuple(_DIMENSIONS[letter] for letter in one.split(",")) for one in inputs]
-    return [tuple(core), ((5, *core[0]), *core[1:])]
+    core = [tuple(_DIMENSIONS[letter] for letter in letters.split(",")) for letters in inputs]
+    return [tuple(core), ((5, *core[0]), *core[1:])]  # the second with a batch axis
 
 
 def values(
     shapes: tuple, domains: list[Domain], dtype: Any, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """Random values inside the domains, away from kinks and ties."""
-    pool = iter(_distinct(sum(int(np.prod(s)) for s in shapes), rng))
+    distinct = iter(_distinct(sum(int(np.prod(s)) for s in shapes), rng))
     arrays = []
     for shape, domain in zip(shapes, domains, strict=True):
         if domain.kind == "bool":
@@ -69,19 +69,19 @@ def values(
             arrays.append(rng.integers(0, 2, size=shape))
         else:
             size = int(np.prod(shape))
-            unit = rng.random(size) if not domain.distinct else [next(pool) for _ in range(size)]
+            unit = [next(distinct) for _ in range(size)] if domain.distinct else rng.random(size)
             x = domain.low + (domain.high - domain.low) * np.asarray(unit)
-            arrays.append(_away_from(domain, x).reshape(shape).astype(dtype))
+            arrays.append(_off_kinks(domain, x).reshape(shape).astype(dtype))
     return arrays
 
 
 def _distinct(n: int, rng: np.random.Generator) -> np.ndarray:
-    """n numbers in (0, 1) of which no two are closer than 1/(3 n)."""
+    """n numbers in (0, 1), no two closer than 1/(3 n)."""
     return rng.permutation((np.arange(n) + rng.uniform(0.33, 0.66, size=n)) / max(n, 1))
 
 
-def _away_from(domain: Domain, x: np.ndarray) -> np.ndarray:
-    """Move what is close to a kink to a tenth of the domain beside it."""
+def _off_kinks(domain: Domain, x: np.ndarray) -> np.ndarray:
+    """``x``, its elements kept away from kinks by at least a twentieth of the domain."""
     margin = 0.1 * (domain.high - domain.low) / 2
     for kink in domain.kinks:
         x = np.where(np.abs(x - kink) < margin, kink + np.where(x < kink, -margin, margin), x)

@@ -1,4 +1,4 @@
-"""What ``minigrad verify TARGET`` can name besides the main job."""
+"""The targets of ``minigrad verify TARGET`` besides the main one, batch norm."""
 
 import importlib
 import sys
@@ -31,16 +31,14 @@ def check_all(
     report = Report(f"every op, {' and '.join(dtypes)}, orders 1 to {order}")
     for dtype in dtypes:
         for name in sorted(REGISTRY):
-            found = check_op(name, order=order, dtype=dtype, device=device)
-            report.rows.append(_one_row(f"{name} {dtype}", found))
-            report.findings += found.findings
+            of_op = check_op(name, order=order, dtype=dtype, device=device)
+            report.rows.append(_worst_row(f"{name} {dtype}", of_op))
+            report.findings += of_op.findings
     return report
 
 
-def _one_row(name: str, report: Report) -> Row:
-    if not report.rows:  # no differentiable input, no case: explained rather than proven
-        note = Finding("vacuous", name, message=f"{name}: nothing to differentiate")
-        report.notes.append(note)
+def _worst_row(name: str, report: Report) -> Row:
+    if not report.rows:  # no differentiable input, or no case
         return Row(name, "-", 0.0, 0.0, ok=True, verdict="VACUOUS")
     worst = max(report.rows, key=lambda row: row.telling)
     pair = f"{worst.pair}, worst of {len(report.rows)}"
@@ -55,32 +53,32 @@ def check_code(
     Args:
         target: an importable module (the current folder counts) and the names in it: a pair, or a
             function without arguments that makes one.
-        probes: the name of the points, ``"batch_norm"``; of one layout, ``"batch_norm:NC"``.
-        dtype: only the points whose inputs have this one; None: all.
-        device: where the arrays lie that the functions get.
+        probes: the name of the points: ``"batch_norm"``, or for one layout ``"batch_norm:NC"``.
+        dtype: only points whose inputs have this dtype; None: all.
+        device: where the arrays are that the functions get.
 
     Raises:
-        UsageError: a module, name or set of probes that does not exist; code that fails when it is
-            imported; no pair of functions.
+        UsageError: a module, name or set of probes that does not exist; code that fails on import;
+            no pair of functions.
     """
     if probes not in PROBES:
         expected = " or ".join(PROBES)
         raise UsageError(facts("verify: --probes", expected=expected, got=repr(probes)))
     points = [p for p in PROBES[probes]() if dtype is None or p[1][0].dtype == dtype]
     make = _maker(target)
-    make()  # what is wrong with it has nothing to do with the points
+    make()  # outside the try below: its errors have nothing to do with the points
     try:
         report = campaign(pairs_elsewhere(make, device), points)
     except UsageError as error:
-        error.add_note(_OTHERS)
+        error.add_note(_OTHER_FUNCTIONS)
         raise
     if report.verdict == "VACUOUS":
-        report.notes.append(Finding("refused", message=_OTHERS))
+        report.notes.append(Finding("refused", message=_OTHER_FUNCTIONS))
     report.title = f"{target} over {report.facts['probes']} points"
     return report
 
 
-_OTHERS = (
+_OTHER_FUNCTIONS = (
     "the points are those of a batch norm: x, gamma, beta and eps; "
     "MODULE:forward,backward,inputs checks any function, at the arrays that inputs gives"
 )
@@ -92,19 +90,19 @@ def check_code_at(target: str, *, dtype: str | None = None, device: str = "cpu")
     Args:
         target: an importable module (the current folder counts) and the names in it: a pair, and
             its inputs or a function without arguments that makes them.
-        dtype: what the inputs are cast to; None: as they are.
-        device: where the arrays lie that the functions get.
+        dtype: the inputs are cast to it; None: they keep theirs.
+        device: where the arrays are that the functions get.
 
     Raises:
-        UsageError: as ``check_code`` does; inputs that are no floating arrays.
+        UsageError: as for ``check_code``; inputs that are not floating arrays.
     """
     module, _, names = target.partition(":")
     *pair, given = names.split(",")
     make = pairs_elsewhere(_maker(f"{module}:{','.join(pair)}"), device)
-    (found,) = _named(f"{module}:{given}")
+    (source,) = _named(f"{module}:{given}")
     try:
-        made = one_or_more(found() if callable(found) else found)
-        inputs = [floating(f"verify {target}", x) for x in made]
+        values = one_or_more(source() if callable(source) else source)
+        inputs = [floating(f"verify {target}", x) for x in values]
     except DTypeError as error:
         raise UsageError(str(error)) from error
     except FAILURES as error:
@@ -117,7 +115,7 @@ def check_code_at(target: str, *, dtype: str | None = None, device: str = "cpu")
 
 
 def _named(target: str) -> list:
-    """What the names of ``module:name,name`` stand for."""
+    """The objects that ``module:name,name`` refers to."""
     module_name, _, names = target.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -130,17 +128,18 @@ def _named(target: str) -> list:
 
 
 def _maker(target: str) -> Callable[[], tuple[Callable, Callable]]:
-    found = _named(target)
+    """A function that makes the pair of ``module:forward,backward`` or ``module:make``."""
+    functions = _named(target)
 
     def make() -> tuple[Callable, Callable]:
         expected = "two functions, forward and backward, or one without arguments that makes them"
         try:
-            made = found[0]() if len(found) == 1 else tuple(found)
+            pair = functions[0]() if len(functions) == 1 else tuple(functions)
         except FAILURES as error:
             raise _unusable(target, expected, error) from error
-        if not is_pair(made) or not all(map(callable, made)):
-            raise _unusable(target, expected, describe(made))
-        return made[0], made[1]
+        if not is_pair(pair) or not all(map(callable, pair)):
+            raise _unusable(target, expected, describe(pair))
+        return pair[0], pair[1]
 
     return make
 

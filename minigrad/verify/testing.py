@@ -28,7 +28,7 @@ def calls(declared: Declared | str, *, dtype: Any = "float64") -> Any:
     """A hypothesis strategy of calls of an op, from its signature, domains and cases.
 
     Returns:
-        A strategy of ``Sample`` (``inputs``, ``params``, positions of ``real`` inputs).
+        A strategy of ``Sample``: ``inputs``, ``params``, positions of ``real`` inputs.
 
     Raises:
         UsageError: no such op. MissingPackageError: hypothesis is not installed.
@@ -39,8 +39,8 @@ def calls(declared: Declared | str, *, dtype: Any = "float64") -> Any:
         raise MissingPackageError("strategies need hypothesis: pip install hypothesis") from error
     op = declared_as(declared)
 
-    def at(seed: int, which: int) -> Sample:
-        found = list(samples(op, dtype, np.random.default_rng(seed)))
-        return found[which % len(found)]
+    def sample(seed: int, i: int) -> Sample:
+        drawn = list(samples(op, dtype, np.random.default_rng(seed)))
+        return drawn[i % len(drawn)]
 
-    return st.builds(at, st.integers(0, 2**32 - 1), st.integers(0, 99))
+    return st.builds(sample, st.integers(0, 2**32 - 1), st.integers(0, 99))
