@@ -33,7 +33,7 @@ from minigrad.verify.subject import (
 )
 
 _SOAK = 100  # identical calls in a check of one point
-_KNOWN = 1e-3  # relative to the largest cotangent: an error below it rules out an infinite value
+_MAX_ERROR = 1e-3  # of a value known to be finite, relative to the largest of the cotangent
 _NOTES = ("retained", "scratch")  # kinds of findings that are no faults, but worth knowing
 
 
@@ -106,8 +106,8 @@ class Point:
         subject: the pair to check.
         rng: of the cotangents and other points.
         label: of the findings.
-        fresh: a pair that has seen no other calls; its forward is differenced.
-        unseen: a pair that was never called at this point; ``contract.partly_equal`` uses it.
+        fresh: a new instance of the pair, whose forward is differenced; ``subject`` if None.
+        unseen: one that was never called at this point, for ``contract.partly_equal``; likewise.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Point:
                 with self._restoring_arrays():
                     y = self._first_run()
                 if self._can_be_judged(y):
-                    self.here = self.fresh.with_copies(), y
+                    self.here = self.fresh.with_copies(), y  # for the reference
                     self._run_parts(y, soak)
             except (ForwardFailed, Refused) as error:
                 message = f"forward refuses this point{self._only_narrow()}: {error}"
@@ -151,7 +151,7 @@ class Point:
         distinct: dict[tuple, Finding] = {}
         for f in self.findings:
             distinct.setdefault((f.kind, f.input, f.cause), f)
-        findings = sorted(distinct.values(), key=lambda f: f.kind == "aliasing")  # these last
+        findings = sorted(distinct.values(), key=lambda f: f.kind == "aliasing")  # those last
         return self._rows(), [self._labelled(f) for f in findings], self.notes
 
     def _can_be_judged(self, y: Any) -> bool:
@@ -224,6 +224,7 @@ class Point:
     # --- the numbers -----------------------------------------------------------------------------
 
     def _values(self, y: np.ndarray) -> None:
+        """Compare the cotangents for all kinds of ``y_bar`` with the expected ones."""
         y_bars = list(cotangents(y, self.rng))
         all_expected: Iterator[Expected] | None = None
         for kind, y_bar in y_bars:
@@ -251,6 +252,7 @@ class Point:
             yield sample
 
     def _judged(self, k: int, name: str) -> Iterator[Finding]:
+        """A finding with the likely cause if a sample of input k is wrong."""
         samples = self.samples[name]
         worst = max(samples, key=lambda sample: sample.telling, default=None)
         if worst is None or worst.ok:
@@ -259,7 +261,8 @@ class Point:
         kind, cause = "value", self._cause(k, samples)
         if not np.isfinite(got):
             kind, cause = "domain", f"{got} where the value is finite"
-            if worst.error[index] > max(abs(expected), _KNOWN * np.nanmax(np.abs(worst.expected))):
+            largest = np.nanmax(np.abs(worst.expected))
+            if worst.error[index] > max(abs(expected), _MAX_ERROR * largest):
                 cause = f"{got} where differences find no finite derivative"
         elif not any(np.any(sample.expected) for sample in samples) and self._is_ignored(k):
             cause = f"forward gives the same y at other {name}"

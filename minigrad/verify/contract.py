@@ -108,17 +108,17 @@ def forward_purity(subject: Subject, before: list[bytes], touched: str) -> Itera
 
 
 def undefined(inputs: Sequence[np.ndarray], y: np.ndarray) -> str:
-    """A sentence on what is not finite, so that the point cannot be judged; empty if all is."""
+    """Why the point cannot be judged: an input or the output is not finite; else empty."""
     if not all(np.isfinite(x).all() for x in inputs):
         return "an input is not finite at this point"
     return "" if np.isfinite(y).all() else "the output is not finite at this point"
 
 
 def unrepeatable(f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> str:
-    """A sentence on an element by which equal calls differ by more than rounding; empty if none.
+    """Where equal calls differ by more than rounding, in words; empty if they do not.
 
     Differences of such a function are noise, and any derivative would lie within their error bar.
-    Summation in another order is allowed: it changes y by no more than a relative change of y and
+    Summation in another order is allowed: it changes y by no more than relative changes of y and of
     the inputs by ``(32 + n) u`` would, n the number of elements of the largest input.
     """
     first, *others = (np.array(f(*inputs)) for _ in range(4))
@@ -151,7 +151,7 @@ def purity(
 ) -> Iterator[Finding]:
     """A call changes no array of the caller, and its results share no memory with them.
 
-    ``first`` is ``(y, cache)`` of the very first forward call, when no buffer existed yet.
+    ``first`` is ``(y, cache)`` of the very first forward call, before any buffer can be reused.
     """
     given = [x.tobytes() for _, x in subject.callers_arrays]
     with restoring_global_state() as changed:
@@ -316,12 +316,12 @@ def _interleaved(
 def partly_equal(
     subject: Subject, y_bar: np.ndarray, judge: Judge, rng: np.random.Generator
 ) -> Iterator[Finding]:
-    """No result is cached under a key that tells only a part of the inputs and params.
+    """No result is cached under a key that holds only a part of the inputs and params.
 
     The pair is called at points that share a part of them with this point, then at this point
-    itself, in arrays that held other numbers before. Points that share less come first, so a cache
-    entry is made where just its key is shared. A pair that was called at this point before may have
-    the right entry already; then only a cache by the identity of the arrays is found.
+    itself, in arrays that held other numbers before. Points that share less come first, so that an
+    entry is made at a point that shares its key and nothing else. A pair that was called at this
+    point before may hold the right entry; then only a cache by identity of the arrays is found.
     """
     other_params = {k: 2 * v + 1 for k, v in subject.params.items() if isinstance(v, float)}
     refilled = subject.at([_rearranged(x, rng) for x in subject.inputs])

@@ -101,8 +101,9 @@ class Sample:
 
         Args:
             wide: the same cotangent, computed in wider precision.
-            part: how much of an error may remain.
-            bound: of the rounding in this precision; it may remain in proportion to the two eps.
+            part: of an error may remain.
+            bound: rounding allowed in this precision; scaled by the ratio of the two eps, it may
+                remain, too.
         """
         rounding = bound * float(np.finfo(wide.dtype).eps / np.finfo(self.got.dtype).eps)
         with np.errstate(all="ignore"):
