@@ -139,16 +139,17 @@ def _merged(findings: dict[int, Finding], probes: dict[int, Probe]) -> Finding:
     common = max(dict.fromkeys(causes), key=lambda cause: (causes.count(cause), bool(cause)))
     only = _only([probes[i] for i in findings], list(probes.values()))
     cause = "; ".join(part for part in (common, only) if part)
-    message, likely = finding.message, f"; likely cause: {common}"
-    if finding.cause != common:  # the smallest point may be too small to tell
+    message, common_ending = finding.message, f"; likely cause: {common}"
+    if finding.cause != common:  # the smallest point may be too small to show the cause
         message = message.removesuffix(f"; likely cause: {finding.cause}")
-        message += likely * any(f.message.endswith(likely) for f in findings.values())
+        if any(f.message.endswith(common_ending) for f in findings.values()):
+            message += common_ending
     extent = f"{finding.label}: {message} [{len(findings)} of {len(probes)} points"
     return replace(finding, cause=cause, message=f"{extent}{', ' + only if only else ''}]")
 
 
 def _only(bad: list[Probe], probes: list[Probe]) -> str:
-    """A property of all failing points that at most as many other points have; empty if none."""
+    """A property of all failing points, and of at most as many but not all of the others."""
     if any(probe[1][0].ndim < 2 for probe in probes):  # the properties speak of channels
         return ""
     labels = {probe[0] for probe in bad}

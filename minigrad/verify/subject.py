@@ -49,7 +49,7 @@ class Subject:
         """One backward call on an existing cache; a single cotangent need not be in a tuple.
 
         Raises:
-            BackwardFailed: whatever ``backward`` raised, or it returned one thing for several inputs.
+            BackwardFailed: whatever ``backward`` raised, or it returned no cotangent per input.
         """
         try:
             result = self.backward(y_bar, cache)
@@ -156,9 +156,8 @@ def restoring(*arrays: np.ndarray) -> Iterator[list[int]]:
 def forward_taking(what: str, forward: Callable, n: int, params: Mapping[str, Any]) -> Callable:
     """``forward``, adapted so that it can be called with ``n`` inputs and ``**params``.
 
-    An only parameter ``eps`` may have a similar name in ``forward``; ``*args`` take the values.
-
-    A dictionary ``bn_param`` after the inputs, as in CS231n, receives the mode and eps.
+    ``*args`` take the values of params. If eps is the only one, its name in ``forward`` may only
+    contain "eps", or a dictionary ``bn_param``, as in CS231n, takes it and the mode.
 
     Raises:
         UsageError: ``forward`` does not take ``params``, which the message calls ``what``.
