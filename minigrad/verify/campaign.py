@@ -21,7 +21,7 @@ from minigrad.verify.subject import (
     is_pair,
 )
 
-_SOAK, _FEW = 1500, 3  # identical calls at the first point, and at each of the others
+_SOAK, _FEW = 1500, 3  # identical calls at one point, and at each of the others
 
 
 def campaign(make: Callable[[], tuple[Callable, Callable]], probes: Any, *, rng: Any = 0) -> Report:

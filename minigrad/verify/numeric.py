@@ -11,9 +11,10 @@ Each column of a Jacobian is found in four steps:
 
    where ``noise`` is the rounding error of the function values, which is measured, and ``A[m]``
    the factor by which the tableau amplifies it. The entry with the least truncation is taken.
-3. A column that did not converge is tried again with steps 16 times smaller, and the result with
-   the smallest error counts. A step must suit the function, not the size of the data: a
-   normalization, for example, varies on the scale of the deviations from the mean.
+3. As long as the error exceeds both ``1e3 eps^(3/4) |value|`` and the rounding at smaller steps,
+   the column is tried again with steps 16 times smaller; the smallest error counts. A step must
+   suit the function, not the size of the data: a normalization varies on the scale of the
+   deviations from the mean.
 4. A column may have converged to the slope of something else: between the crests of a wave, on both
    sides of a pole, or past a narrow bump. So tiny steps of several sizes, in all elements of x at
    once, must change y as the columns predict; if not, the columns are redone with such steps.
