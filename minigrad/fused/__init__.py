@@ -1,7 +1,7 @@
-"""Fused ops: one kernel each, with the signature of the composite it stands for.
+"""Fused ops: each runs one kernel in place of a composite, with the composite's signature.
 
-``nn`` computes with them. ``use`` chooses the kernels: numba where it is installed (the ``fast``
-extra), NumPy otherwise, CUDA on a GPU.
+The layers of ``nn`` call them. By default the kernels are numba's where it is installed (the
+``fast`` extra), NumPy's otherwise, and CUDA's on a GPU; ``use`` restricts the choice.
 """
 
 from minigrad.fused.activation import fused_elu as elu

@@ -1,4 +1,8 @@
-"""Activations, block by block: some find their slope in the backward, others with the value."""
+"""Activations; for NumPy block by block, so that a block stays in cache from step to step.
+
+Sigmoid and tanh keep x and compute their slope (derivative) in the backward. The others compute it
+with the value and keep it instead of x: ``with_slope``.
+"""
 
 import functools
 from math import pi
@@ -36,47 +40,49 @@ def _accepts(x, **_):
 
 
 def _blocks(size):
-    """Slices of a row that stay in cache."""
+    """Slices of a row of ``size`` elements, each small enough to stay in cache."""
     return [slice(start, start + BLOCK) for start in range(0, size, BLOCK)]
 
 
-def _smaller(z, s, spare):
-    """``s = e^-|z| / (1 + e^-|z|)``."""
+def _smaller_sigmoid(z, s, spare):
+    """Set s to the smaller of sigma(z) and sigma(-z), ``e^-|z| / (1 + e^-|z|)``."""
     np.abs(z, out=s)
     np.exp(np.negative(s, out=s), out=s)
     s /= np.add(s, 1, out=spare)
     return s
 
 
-def _forward(xp, x):
+def _sigmoid_by_blocks(xp, x):
     axes = axes_in_memory(x)
     row = flat(x, axes)
     y, small = empty_like(row), np.empty_like(row[:BLOCK])
     for part in _blocks(row.size):
         z, out = row[part], y[part]
-        s = _smaller(z, small[: z.size], out)
-        # |[z > 0] - small| is small or 1 - small, several times as fast as a choice by mask
+        s = _smaller_sigmoid(z, small[: z.size], out)
+        # y is 1 - s where z > 0, else s: as |[z > 0] - s| several times as fast as by a mask
         np.subtract(z > 0, s, out=out, dtype=z.dtype)
         np.abs(out, out=out)
     return unflat(y, x.shape, axes), (row, axes)
 
 
-def _backward(xp, y_bar, cache, own=False):
-    """The exponential again: keeping it would take as much memory as x."""
+def _sigmoid_backward_by_blocks(xp, y_bar, cache, own=False):
+    """Computes the exponential again: keeping it would take as much memory as x."""
     row, axes = cache
     g = flat(y_bar, axes)
     x_bar = g if own else empty_like(row)
     small, slope = np.empty((2, min(BLOCK, row.size)), row.dtype)
     for part in _blocks(row.size):
         z = row[part]
-        s = _smaller(z, small[: z.size], slope[: z.size])
+        s = _smaller_sigmoid(z, small[: z.size], slope[: z.size])
         out = np.subtract(1, s, out=slope[: z.size])
         out *= s
         np.multiply(g[part], out, out=x_bar[part])
     return (unflat(x_bar, y_bar.shape, axes),)
 
 
-fused_sigmoid.pairs["numpy"] = Pair(_forward, _backward, _accepts, reuses=True)
+fused_sigmoid.pairs["numpy"] = Pair(
+    _sigmoid_by_blocks, _sigmoid_backward_by_blocks, _accepts, reuses=True
+)
 
 
 @fused(tanh, pullback=tanh.pullback, large_only=True)
@@ -96,7 +102,7 @@ def tanh_backward(xp, y_bar, x):
     return (y_bar * (4 * small / (1 + small) ** 2),)
 
 
-def _tanh_backward(xp, y_bar, x, own=False):
+def _tanh_backward_by_blocks(xp, y_bar, x, own=False):
     axes = axes_in_memory(x)
     row, g = flat(x, axes), flat(y_bar, axes)
     x_bar = g if own else empty_like(row)
@@ -105,11 +111,13 @@ def _tanh_backward(xp, y_bar, x, own=False):
     return (unflat(x_bar, y_bar.shape, axes),)
 
 
-fused_tanh.pairs["numpy"] = Pair(fused_tanh.portable, _tanh_backward, _accepts, reuses=True)
+fused_tanh.pairs["numpy"] = Pair(
+    fused_tanh.portable, _tanh_backward_by_blocks, _accepts, reuses=True
+)
 
 
 def pull_slope(xp, y_bar, cache, own=False):
-    """The cotangent times the slope, a row as of ``flat``."""
+    """``x_bar = y_bar * slope``; the slope is kept as a row, see ``flat``."""
     slope, axes = cache
     g = flat(y_bar, axes)
     x_bar = np.multiply(g, slope, out=g if own else empty_like(slope))
@@ -117,7 +125,7 @@ def pull_slope(xp, y_bar, cache, own=False):
 
 
 def with_slope(op: Fused) -> Fused:
-    """Declare the backward of a forward ``(xp, x, **params) -> (y, slope)``, and both for NumPy."""
+    """Declare the backward of a forward ``(xp, x, **params) -> (y, slope)``, and a NumPy kernel."""
 
     @functools.wraps(op.portable)
     def forward(xp, x, **params):
@@ -148,26 +156,26 @@ def fused_gelu(xp, x):
 @with_slope
 @fused(leaky_relu, pullback=leaky_relu.pullback, large_only=True)
 def fused_leaky_relu(xp, x, *, alpha=0.01):
-    """``ops.leaky_relu`` without a choice by mask.
+    """``ops.leaky_relu`` by products instead of a mask.
 
     >>> mg.fused.leaky_relu(mg.tensor([-2.0, 3.0]), alpha=0.1)
     tensor([-0.2,  3. ])
     """
     x = floating(x)
-    slope = _either(x, alpha)
+    slope = _one_or(x, alpha)
     return x * slope, slope
 
 
 @with_slope
 @fused(elu, pullback=elu.pullback, large_only=True)
 def fused_elu(xp, x, *, alpha=1.0):
-    """``ops.elu`` without a choice by mask.
+    """``ops.elu`` by products instead of a mask.
 
     >>> mg.fused.elu(mg.tensor([-1.0, 2.0]))
     tensor([-0.63212056,  2.        ])
     """
     left = xp.minimum(x := floating(x), 0)
-    return xp.maximum(x, 0) + alpha * xp.expm1(left), _either(x, alpha * xp.exp(left))
+    return xp.maximum(x, 0) + alpha * xp.expm1(left), _one_or(x, alpha * xp.exp(left))
 
 
 @with_slope
@@ -182,7 +190,7 @@ def fused_softplus(xp, x):
     return xp.maximum(x, 0) + xp.log1p(small), xp.abs((x > 0) - small / (1 + small))
 
 
-def _either(x, left):
-    """1 where ``x > 0``, else ``left``: products are several times as fast as a choice by mask."""
+def _one_or(x, left):
+    """1 where ``x > 0``, else ``left``; products are several times as fast as a mask."""
     right = (x > 0).astype(x.dtype)
     return right + (1 - right) * left

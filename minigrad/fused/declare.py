@@ -1,10 +1,11 @@
 """Fused ops: one kernel where a composite runs many ops, with the composite's signature.
 
-A kernel is a pair of functions on plain arrays, the pair that ``verify.check_backward`` takes with
-the array module in front: ``forward(xp, *arrays, **params) -> (y, cache)`` and
-``backward(xp, y_bar, cache) -> one cotangent per array``, or functions that compute them where
-one may not be needed. Its backward is first order only. A recorded sweep, and every tangent, goes
-through the composite instead, so higher orders are right without a second hand-written rule.
+A kernel is a pair of functions on plain arrays, like the pair that ``verify.check_backward`` takes
+but with the array module first: ``forward(xp, *arrays, **params) -> (y, cache)`` and
+``backward(xp, y_bar, cache) -> one cotangent per array``. In place of a cotangent that may not be
+needed, a backward may return a function that computes it. The backward is first order only:
+recorded sweeps and tangents use the composite instead, so higher orders are right without a second
+hand-written rule.
 """
 
 import importlib
@@ -29,20 +30,20 @@ from minigrad.errors import MinigradError, UsageError, from_operands
 from minigrad.ops.shape import reshape
 from minigrad.protocol import tracked
 
-LEAST = 4096  # elements of the largest operand from which compiled kernels are used
+MIN_COMPILED = 4096  # elements of the largest operand from which compiled kernels are used
 KINDS = ("numba", "cuda", "numpy", "portable")  # the order of preference
 _FLOATS = {np.dtype("float32"), np.dtype("float64")}
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("kernels", default=KINDS)
-_forked = False  # a thread pool does not survive a fork: children compute without numba
+_is_fork = False  # numba's thread pool does not survive a fork: a child computes without numba
 
 
-def _in_child() -> None:
-    global _forked
-    _forked = True
+def _note_fork() -> None:
+    global _is_fork
+    _is_fork = True
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 @contextmanager
@@ -50,8 +51,8 @@ def use(*kinds: str) -> Iterator[None]:
     """Choose which kernels fused ops may use inside a ``with`` block.
 
     Args:
-        kinds: of ``"numba"``, ``"cuda"``, ``"numpy"`` and ``"portable"``; none of them: every fused
-            op runs its composite, and a drawing shows what is inside.
+        kinds: any of ``"numba"``, ``"cuda"``, ``"numpy"`` and ``"portable"``. With none of them,
+            every fused op runs its composite, and a drawing shows the ops inside.
 
     >>> with mg.fused.use("numpy"):
     ...     mg.fused.sigmoid(mg.tensor([0.0]))
@@ -67,10 +68,10 @@ def use(*kinds: str) -> Iterator[None]:
 
 
 class Pair(NamedTuple):
-    """A forward and its backward; ``accepts(*arrays, **params)``: which calls they can serve.
+    """A forward and its backward; ``accepts(*arrays, **params)`` says whether they serve a call.
 
-    A backward returns arrays that nobody else holds. One that ``reuses`` takes ``own=True``, too:
-    it may write x_bar where y_bar is.
+    The arrays that a backward returns are referenced nowhere else. A backward that ``reuses`` also
+    takes ``own=True``: y_bar is then its own, and it may write x_bar over it.
     """
 
     forward: Callable
@@ -79,22 +80,23 @@ class Pair(NamedTuple):
     reuses: bool = False
 
 
-_LAZY = {"numba": "minigrad.fused.compiled", "cuda": "minigrad.fused.cuda"}  # each has PAIRS
+# modules imported at first use; each has a table PAIRS: name of a composite -> Pair
+_LAZY = {"numba": "minigrad.fused.compiled", "cuda": "minigrad.fused.cuda"}
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Fused(Op):
-    """An op whose rule is a kernel; ``composite`` is what it computes, as a graph of ops."""
+    """An op that runs a kernel; ``composite`` computes the same as a graph of ops."""
 
     composite: Any  # a Composite, or an Op with another rule
-    large_only: bool = False  # its composite is as fast on small arrays, and on a GPU
-    box: ClassVar[type[Box]] = Box  # Tensor, which defines the operators that composites need
+    large_only: bool = False  # small arrays, and a GPU's, go to the composite, which is as fast
+    box: ClassVar[type[Box]] = Box  # becomes Tensor, whose operators the composites need
 
     def __post_init__(self):
         super().__post_init__()
         self.portable, self.forward = self.forward, self._forward
         self.pull, self.vjp, self.jvp = self._pull, self._vjp, self._jvp
-        self.pairs: dict[str, Any] = {}  # kind -> kernels; None: it has none of this kind
+        self.pairs: dict[str, Any] = {}  # kind -> Pair, or None where there is no such kernel
 
     def defbackward(self, rule: Callable) -> Callable:
         """Declare ``rule(xp, y_bar, cache)``, the backward of the declared forward."""
@@ -110,7 +112,7 @@ class Fused(Op):
             return self.composite(*args, **params)
         boxes = [arg for arg in args if isinstance(arg, Box)]
         if len(boxes) < len(args) and CURRENT.get().recording and any(map(tracked, boxes)):
-            # a cache must not hold arrays that their owner may still change
+            # the cache would hold arrays that the caller may still change
             box = type(boxes[0])
             try:
                 args = tuple(a if isinstance(a, Box) else box(frozen(as_array(a))) for a in args)
@@ -119,7 +121,7 @@ class Fused(Op):
         return super().__call__(*args, **params)
 
     def choose(self, xp: Any, arrays: tuple, params: dict) -> Pair:
-        """The first of the allowed kernels that accepts the call."""
+        """The pair of the first allowed kind that accepts the call; the portable one if none."""
         try:
             size = max([array.size for array in arrays])
         except AttributeError:
@@ -127,8 +129,8 @@ class Fused(Op):
         for kind in _allowed.get():
             if _runs_on(kind, xp, size):
                 if kind in _LAZY and kind not in self.pairs:
-                    found = importlib.import_module(_LAZY[kind]).PAIRS
-                    self.pairs[kind] = found.get(self.composite.name)
+                    pairs = importlib.import_module(_LAZY[kind]).PAIRS
+                    self.pairs[kind] = pairs.get(self.composite.name)
                 pair = self.pairs.get(kind)
                 if pair is not None and pair.accepts(*arrays, **params):
                     return pair
@@ -136,34 +138,34 @@ class Fused(Op):
 
     def _forward(self, xp: Any, *arrays: Any, **params: Any) -> tuple[Any, Any]:
         pair = self.choose(xp, arrays, params)
-        if pair is self.pairs["portable"] and (alike := _widened(arrays)):
-            arrays, pair = alike, self.choose(xp, alike, params)
+        if pair is self.pairs["portable"] and (widened := _widened(arrays)):
+            arrays, pair = widened, self.choose(xp, widened, params)
         y, cache = pair.forward(xp, *arrays, **params)
         return y, (pair, cache)
 
     def _pull(self, y_bar: Any, cache: tuple, own: bool) -> tuple:
-        pair, kept = cache
-        words = {"own": True} if own and pair.reuses else {}
-        return pair.backward(namespace(y_bar), y_bar, kept, **words)
+        pair, saved = cache
+        options = {"own": True} if own and pair.reuses else {}
+        return pair.backward(namespace(y_bar), y_bar, saved, **options)
 
     def _vjp(self, y_bar: Any, y: Any, *xs: Any, **params: Any) -> tuple:
         copies, y = self._composed(xs, params)
-        if y.node is None:  # nothing but constants
+        if y.node is None:  # all operands are constants
             return (None,) * len(xs)
         targets = [copy.node for copy in copies if copy.node is not None]
-        found = backward_sweep(y.node, y_bar, targets, record=True)
-        return tuple(found.get(copy.node) for copy in copies)
+        cotangents = backward_sweep(y.node, y_bar, targets, record=True)
+        return tuple(cotangents.get(copy.node) for copy in copies)
 
     def _jvp(self, x_dots: tuple, y: Any, *xs: Any, **params: Any) -> Any:
-        known = [x_dot for x_dot in x_dots if x_dot is not None]
         with setting(recording=True):
             copies, y = self._composed(xs, params)
         pairs = zip(copies, x_dots, strict=True)
-        dots = {copy.node: x_dot for copy, x_dot in pairs if x_dot is not None}
-        return forward_sweep(y.node, dots, record=isinstance(known[0], Box))
+        tangents = {copy.node: x_dot for copy, x_dot in pairs if x_dot is not None}
+        is_recorded = isinstance(next(iter(tangents.values())), Box)
+        return forward_sweep(y.node, tangents, record=is_recorded)
 
     def _composed(self, xs: tuple, params: dict) -> tuple[list, Any]:
-        """The composite on fresh nodes, so that a sweep over it ends at the operands."""
+        """Copies of the operands on fresh nodes, where a sweep ends, and the composite of them."""
         boxes = [x if isinstance(x, Box) else self.box(x, leaf(x, True)) for x in xs]
         copies = [reshape(x, shape=x.shape) for x in boxes]
         return copies, self.composite(*copies, **params)
@@ -192,9 +194,9 @@ def fused(
 
 
 def same_floats(*arrays: Any) -> bool:
-    """Whether all are arrays (a statistic may be a list) of one dtype, float32 or float64.
+    """Whether all are arrays of one dtype, float32 or float64; a list, as of statistics, is none.
 
-    An operand that was left out may be None.
+    None stands for an operand that was left out, and does not count.
     """
     dtype = arrays[0].dtype
     others = [a for a in arrays if a is not None and getattr(a, "dtype", None) != dtype]
@@ -202,7 +204,7 @@ def same_floats(*arrays: Any) -> bool:
 
 
 def _widened(arrays: tuple) -> tuple | None:
-    """float32 and float64 together, of which kernels take one, in float64; None if they are not."""
+    """All floats in float64 if float32 and float64 are mixed, which no kernel takes; else None."""
     if {a.dtype for a in arrays if a.dtype.kind == "f"} != _FLOATS:
         return None
     wide = np.float64
@@ -210,14 +212,15 @@ def _widened(arrays: tuple) -> tuple | None:
 
 
 def _is_large(x: Any) -> bool:
-    """Whether ``x`` is, or holds, an array of NumPy of which blocks are faster than the whole."""
+    """Whether ``x`` is, or holds, a NumPy array so large that working block by block pays."""
     array = x.array if isinstance(x, Box) else x
-    return array.__class__ is np.ndarray and array.size >= 2 * LEAST
+    return array.__class__ is np.ndarray and array.size >= 2 * MIN_COMPILED
 
 
 def _runs_on(kind: str, xp: Any, size: int) -> bool:
-    if kind == "numba":  # small arrays need not wait for its import, nor for its threads
-        return xp is np and size >= LEAST and not _forked and has_numba()
+    """Whether kernels of ``kind`` can take arrays of ``xp``, the largest of ``size`` elements."""
+    if kind == "numba":  # small arrays are not worth its import and its threads
+        return xp is np and size >= MIN_COMPILED and not _is_fork and has_numba()
     if kind == "cuda":
         return xp.__name__ == "cupy"
     return kind == "portable" or xp is np

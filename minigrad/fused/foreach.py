@@ -1,4 +1,4 @@
-"""Sums of several arrays at once: on a GPU they are one launch."""
+"""Operations on many arrays at once; on a GPU each is one launch instead of one per array."""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -8,7 +8,7 @@ from minigrad.backend import namespace
 
 
 def axpby(terms: list[tuple[float, Any, float, Any]]) -> list[Any]:
-    """``a * x + b * y`` for each ``(a, x, b, y)``: two numbers, two arrays of one shape."""
+    """``a * x + b * y`` for each ``(a, x, b, y)``: a, b are numbers, x, y arrays of one shape."""
     xs = [x for _, x, _, _ in terms]
     if not on_gpu(xs):
         return [a * x + b * y for a, x, b, y in terms]
@@ -18,22 +18,22 @@ def axpby(terms: list[tuple[float, Any, float, Any]]) -> list[Any]:
 def track(
     running: tuple[Any, Any, Any], mean: Any, var: Any, weight: float, factor: float
 ) -> tuple[Any, Any, Any]:
-    """``running``, a mean, a variance and a number of batches, after one more batch.
+    """The ``running`` mean, variance and number of batches after one more batch.
 
-    ``(1 - weight) * old + weight * new``, of ``mean`` and of ``factor * var``.
+    A statistic becomes ``(1 - weight) * old + weight * new``; new is ``mean`` or ``factor * var``.
     """
     xp = namespace(*running[:2])
     if xp.__name__ == "cupy":
-        found = _launches().track(xp, running, mean, var, weight, factor)
-        if found is not None:
-            return found
+        updated = _launches().track(xp, running, mean, var, weight, factor)
+        if updated is not None:
+            return updated
     old_mean, old_var, batches = running
     old, new = 1 - weight, weight * factor
     return old * old_mean + weight * mean, old * old_var + new * var, batches + 1
 
 
 def all_finite(arrays: list[Any]) -> bool:
-    """Whether no element is nan or infinite; the host waits for a GPU."""
+    """Whether no element is nan or infinite; on a GPU, the host waits for the answer."""
     if not arrays:
         return True
     xp = namespace(*arrays)
@@ -43,11 +43,11 @@ def all_finite(arrays: list[Any]) -> bool:
 
 
 def _launches() -> Any:
-    """The launchers, imported when a GPU needs them."""
+    """The module of CUDA launches, imported when a GPU first needs it."""
     return import_module("minigrad.fused.cuda.foreach")
 
 
 def on_gpu(arrays: Iterable[Any]) -> bool:
-    """Whether there are arrays, and every one is CuPy's."""
-    kinds = {array.__class__: array for array in arrays}  # one of each
-    return bool(kinds) and all(namespace(array).__name__ == "cupy" for array in kinds.values())
+    """Whether there are arrays, and all are CuPy's."""
+    by_class = {array.__class__: array for array in arrays}  # one array of each class
+    return bool(by_class) and all(namespace(a).__name__ == "cupy" for a in by_class.values())

@@ -1,18 +1,21 @@
-"""How arrays (N, C, ...) lie in memory, as three axes that a kernel can walk without copies."""
+"""Views of arrays that follow their order in memory, so that kernels walk them without copies.
+
+``to_blocks`` gives (N, C, ...) three axes (P, C, S), ``flat`` gives any array a single axis.
+"""
 
 from math import prod
 from typing import Any
 
 
 def is_batch_last(x: Any) -> bool:
-    """Whether N is the fastest axis in memory, as convolution leaves it; C order otherwise."""
+    """Whether N is the fastest axis in memory, as in results of convolution."""
     return not x.flags.c_contiguous and x.transpose(*range(1, x.ndim), 0).flags.c_contiguous
 
 
 def to_blocks(x: Any, batch_last: bool) -> Any:
-    """(N, C, \\*sizes) as (P, C, S) in C order: (N, C, prod(sizes)), or (1, C, prod(sizes) * N).
+    """(N, C, \\*sizes) as (N, C, prod(sizes)), or (1, C, prod(sizes) * N) if the batch is last.
 
-    A view where ``x`` lies in memory that way, a copy otherwise.
+    A view where ``x`` already has this order in memory, a copy otherwise.
     """
     if batch_last:
         x = x.transpose(*range(1, x.ndim), 0)
@@ -21,7 +24,7 @@ def to_blocks(x: Any, batch_last: bool) -> Any:
 
 
 def from_blocks(blocks: Any, shape: tuple[int, ...], batch_last: bool) -> Any:
-    """The view of shape (N, C, \\*sizes) of what ``to_blocks`` made of such an array."""
+    """The inverse of ``to_blocks``: a view of shape (N, C, \\*sizes)."""
     if batch_last:
         folded = blocks.reshape(*shape[1:], shape[0])
         return folded.transpose(len(shape) - 1, *range(len(shape) - 1))
@@ -29,16 +32,16 @@ def from_blocks(blocks: Any, shape: tuple[int, ...], batch_last: bool) -> Any:
 
 
 def axes_in_memory(x: Any) -> tuple[int, ...]:
-    """The axes of ``x``, the one with the longest steps first."""
+    """The axes of ``x`` in the order of their strides, the largest first."""
     return tuple(sorted(range(x.ndim), key=lambda i: -x.strides[i]))
 
 
 def flat(x: Any, axes: tuple[int, ...]) -> Any:
-    """``x`` as one row, its axes in this order; a view where ``x`` lies in memory that way."""
+    """``x`` as one row, with its axes in this order; a view where memory has this order."""
     return x.transpose(axes).reshape(-1)
 
 
 def unflat(row: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
-    """The view of shape ``shape`` of what ``flat`` made of such an array."""
+    """The inverse of ``flat``: a view of shape ``shape``."""
     folded = row.reshape([shape[i] for i in axes])
     return folded.transpose([axes.index(i) for i in range(len(axes))])

@@ -1,4 +1,4 @@
-"""Softmax, its logarithm and cross entropy as one op each, with what a backward needs kept."""
+"""Softmax, log-softmax and cross entropy as one op each, with hand-written backwards."""
 
 from minigrad.fused.declare import fused
 from minigrad.ops.loss import checked_labels, cross_entropy, log_softmax, softmax, with_nan_rows

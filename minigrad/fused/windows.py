@@ -19,7 +19,7 @@ from minigrad.ops.window import window
     r"\bar b_a = \sum_{n,o} \bar y_{n,a,o}",
 )
 def fused_conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
-    """``ops.conv`` that keeps no columns: the backward lays them out anew.
+    """``ops.conv`` that does not keep the columns of ``im2col``: the backward makes them again.
 
     Args:
         x: (N, C, \\*sizes), with one, two, three ... axes of ``sizes``.
@@ -38,8 +38,8 @@ def fused_conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     tensor([[[1., 2.]]])
     """
     check_conv(x, w, b, groups)
-    words = {"stride": stride, "padding": padding, "dilation": dilation}
-    geometry = {"kernel_size": tuple(w.shape[2:]), **words}
+    geometry = {"kernel_size": tuple(w.shape[2:])}
+    geometry |= {"stride": stride, "padding": padding, "dilation": dilation}
     outputs = window(x.shape, **geometry).outputs
     columns = im2col(x, **geometry)
     rows = _rows(w, groups)
@@ -78,7 +78,7 @@ fused_conv.pairs["numpy"] = ring.conv
 
 @fused(max_pool, pullback=max_pool.pullback)
 def fused_max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
-    """``ops.max_pool`` with a kernel for its backward; ties as there.
+    """``ops.max_pool`` with a kernel for its backward; ties are broken as in ``ops.max_pool``.
 
     Args:
         x: (N, C, \\*sizes).
@@ -106,8 +106,8 @@ def max_pool_backward(xp, y_bar, cache):
     return (max_unpool(y_bar, winners=winners, shape=shape, **geometry),)
 
 
-def _unpool(xp, y_bar, cache):
-    """As above, in memory that was used before."""
+def _max_pool_backward(xp, y_bar, cache):
+    """``max_pool_backward`` into memory of the arena."""
     winners, shape, geometry = cache
     windows = pool_window(shape, **geometry)
     total = empty((shape[1], *windows.padded_sizes, shape[0]), y_bar.dtype)
@@ -116,4 +116,4 @@ def _unpool(xp, y_bar, cache):
     return (put_winners(np, y_bar, winners, windows, total),)
 
 
-fused_max_pool.pairs["numpy"] = Pair(fused_max_pool.portable, _unpool)
+fused_max_pool.pairs["numpy"] = Pair(fused_max_pool.portable, _max_pool_backward)
