@@ -1,8 +1,8 @@
-"""Results of kernels in memory that is used again and again: mapping fresh pages takes longer than
-filling them.
+"""An arena for large results of kernels: mapping fresh pages takes longer than filling them.
 
-One arena, of which only what was ever written takes memory. A block is free again when the last
-array in it is gone. The first gap that is large enough is taken, so that the arena stays dense.
+The arena is one range of addresses, whose pages take memory once they are written. Each array gets
+the first gap that is large enough (first fit), which keeps the used part dense. Its block is free
+again when the array and all views of it are gone.
 """
 
 import mmap
@@ -16,79 +16,82 @@ from typing import Any
 
 import numpy as np
 
-SIZE = 1 << 29  # bytes of address space
-LEAST = 1 << 20  # bytes; the allocator of C keeps smaller ones, lest they split the gaps
-PAGE = 4096  # bytes; each block takes whole pages, and a shift more:
-SHIFT = 1088  # arrays that start at the same place of a page compete for the same lines of a cache
+ARENA = 1 << 29  # bytes of address space
+MIN_BLOCK = 1 << 20  # bytes; smaller arrays are left to malloc: they would fragment the arena
+PAGE = 4096  # bytes; a block takes whole pages, and some more, so that starts of arrays differ:
+SHIFT = 1088  # arrays that start at the same offset in a page compete for the same cache lines
 
-# The allocator of C (glibc) maps an array anew if it is larger than all that were freed so far, as
-# temporaries are in a fresh process, up to 32 MiB; nobody writes to this one.
+# glibc's malloc maps fresh pages for an array that is larger than all arrays freed so far, as most
+# temporaries of a new process are, up to 32 MiB. This array, freed at once and never written, sets
+# that mark.
 np.empty((1 << 25) - (1 << 16), np.uint8)
 
 _lock = threading.Lock()
-_ends: dict[int, int] = {}  # first byte of each block in use -> first byte after it
-_watched: dict[int, weakref.ref] = {}  # first byte -> the array that all others in it are views of
-_dead: deque[int] = deque()  # blocks to be freed: an array may die anywhere, even while we count
+_ends: dict[int, int] = {}  # start of each block in use -> its end, as offsets into the arena
+_owners: dict[int, weakref.ref] = {}  # start of each block -> its array, the base of all views
+_dead: deque[int] = deque()  # starts of blocks to free: an array may die while the lock is held
 
 
-def _in_child() -> None:
+def _renew_lock() -> None:
     global _lock
-    _lock = threading.Lock()  # the one who held it is not in this process
+    _lock = threading.Lock()  # a thread that held it during the fork does not exist in the child
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @cache
 def _arena() -> mmap.mmap | None:
-    """The address space; private to a process, so that a fork shares nothing that is written."""
+    """The arena, mapped at first use; private, so that a fork shares nothing that is written."""
     try:
-        return mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return mmap.mmap(-1, ARENA, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (AttributeError, OSError):  # Windows has no such flags
         return None
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """``numpy.empty``, in C order; large arrays lie in the arena while there is room."""
+    """``numpy.empty`` in C order; a large array lies in the arena if that has room."""
     dtype = np.dtype(dtype)
     size = -(-prod(shape) * dtype.itemsize // PAGE) * PAGE + SHIFT
-    arena = _arena() if size >= LEAST and not dtype.hasobject else None
+    arena = _arena() if size >= MIN_BLOCK and not dtype.hasobject else None
     if arena is None:
         return np.empty(shape, dtype)
     with _lock:
         if _dead:
-            _bury()
-        first = 0
+            _free_dead()
+        gap = 0  # where the gap before the next block starts
         for start in sorted(_ends):
-            if start - first >= size:
+            if start - gap >= size:
                 break
-            first = _ends[start]
-        if first + size > SIZE:
+            gap = _ends[start]
+        if gap + size > ARENA:
             return np.empty(shape, dtype)
-        array = np.ndarray(shape, dtype, arena, first)
-        _ends[first] = first + size
-        _watched[first] = weakref.ref(array, lambda _: _dead.append(first))
+        array = np.ndarray(shape, dtype, arena, gap)
+        _ends[gap] = gap + size
+        _owners[gap] = weakref.ref(array, lambda _: _dead.append(gap))
     return array
 
 
-def _bury() -> None:
+def _free_dead() -> None:
+    """Free the blocks of dead arrays; the caller holds the lock."""
     while _dead:
         start = _dead.popleft()
-        del _ends[start], _watched[start]
+        del _ends[start], _owners[start]
 
 
 def release_memory() -> None:
-    """Give the memory behind the last array in use back to the system; the next step maps it anew.
+    """Return memory that fused ops keep for later results, up to 512 MiB, to the system.
 
-    What large results of fused ops on the CPU took, up to 512 MiB, is kept for the next ones.
+    Large results on the CPU share one range of memory; all of it behind the last array in use is
+    returned. The next step maps it again.
     """
     with _lock:
-        _bury()
+        _free_dead()
         top = -(-max(_ends.values(), default=0) // mmap.PAGESIZE) * mmap.PAGESIZE
         arena = _arena() if _arena.cache_info().currsize else None
-        if arena is not None and top < SIZE and hasattr(mmap, "MADV_DONTNEED"):
-            arena.madvise(mmap.MADV_DONTNEED, top, SIZE - top)
+        if arena is not None and top < ARENA and hasattr(mmap, "MADV_DONTNEED"):
+            arena.madvise(mmap.MADV_DONTNEED, top, ARENA - top)
 
 
 def empty_like(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,9 @@
-"""Batch norm and layer norm as one op each: no graph between the statistics and the result."""
+"""Batch norm and layer norm as one op each: no graph between the statistics and the result.
+
+Batch norm has a kernel for NumPy. It works on a (P, C, S) view in pieces that stay in cache: one
+pass for the sums of x and x^2, one that writes ``y = x * a + b``. Only where a mean is so large
+that ``E[x^2] - E[x]^2`` would cancel does it subtract the mean first and sum the deviations.
+"""
 
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,25 +21,25 @@ from minigrad.ops.normalization import (
 )
 from minigrad.ops.reduce import narrow, wide
 
-SMALL = 16384  # elements up to which the portable version is as fast
-PIECE = 131072  # elements that NumPy works on at a time
-RUN = 8192  # values of a product that BLAS sums at once; of longer ones it makes threads
-FAR = 4  # a mean whose square is no more variances than this is not subtracted: it hides few digits
+MIN_SIZE = 16384  # elements below which the portable version is as fast
+PIECE = 131072  # elements of a piece
+RUN = 8192  # terms of a dot product: for longer ones BLAS starts threads
+NEAR_ZERO = 4  # the mean is not subtracted where mean^2 <= 4 var: cancellation costs few digits
 BUFFER = 512  # elements of a row from which NumPy is faster without buffers
-ROWS = 128  # rows that are summed in the array's own precision before float64 takes over
+ROWS = 128  # rows summed in the array's own precision; such partial sums are added in float64
 
 
 class Cache(NamedTuple):
-    """What a backward needs; ``mean`` and biased ``var``, each (C,), are what layers read."""
+    """The values a backward needs; layers read ``mean`` and the biased ``var``, each (C,)."""
 
     mean: Any
     var: Any
     x: Any  # or its deviations from the mean
     gamma: Any
     inv_std: Any
-    layout: Any  # axes, or whether the batch is the last axis in memory
+    layout: Any  # the averaged axes (portable), or whether the batch is the last axis in memory
     is_fixed: bool  # evaluation: mean and var were given and are constants
-    slip: Any = 0  # the mean of the deviations, where they are not from the mean itself
+    x_mean: Any = 0  # of the kept ``x``: deviations from a rounded mean have a mean, too
 
 
 @fused(
@@ -88,7 +93,7 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
 
 
 def _mean(xp, x, axes):
-    """Summed in float64: along a leading axis NumPy adds one by one."""
+    """The mean over ``axes``, summed in float64: NumPy adds along a leading axis one by one."""
     dtype = xp.result_type(x.dtype, xp.float64)
     mean = x.mean(axis=axes, keepdims=True, dtype=dtype)
     return mean.astype(x.dtype) if x.dtype.kind == "f" else mean
@@ -107,57 +112,62 @@ def batch_norm_backward(xp, y_bar, cache):
 
 
 def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
-    """Piece by piece, over (P, C, S) views: what one pass leaves in cache the next one finds."""
+    """One pass for the moments, one for ``y = x * a + b``; two more if the mean is subtracted."""
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     batch_last, is_fixed = is_batch_last(x), mean is not None
     xc = to_blocks(x, batch_last)
     pieces = _pieces(xc)
-    with np.errstate(over="ignore", invalid="ignore"):  # squares, but not those of deviations
+    # where x^2 overflows the limit is not finite, and the mean is subtracted
+    with np.errstate(over="ignore", invalid="ignore"):
         mean, var = np.asarray([mean, var], np.float64) if is_fixed else _moments(xc, pieces)
-        limit = FAR * var
-        is_near = ((mean * mean <= limit) & (limit < np.inf)).all()
-    slip = mean  # the mean of xc
-    if not is_near:
+        limit = NEAR_ZERO * var
+        is_near_zero = ((mean * mean <= limit) & (limit < np.inf)).all()
+    xc_mean = mean
+    if not is_near_zero:
         blocks, xc, centre = xc, empty(xc.shape, x.dtype), mean.astype(x.dtype)
         for p, c in pieces:
             np.subtract(blocks[p, c], centre[c, None], out=xc[p, c])
-        slip = mean - centre
+        xc_mean = mean - centre
         if not is_fixed:
-            slip, var = _moments(xc, pieces)
-            mean = centre + slip
+            xc_mean, var = _moments(xc, pieces)
+            mean = centre + xc_mean
     inv_std = 1 / np.sqrt(var + eps)
     scale = gamma * inv_std
     y = empty(xc.shape, x.dtype)
-    a, b = (v.astype(x.dtype)[:, None] for v in (scale, beta - slip * scale))
+    a, b = (v.astype(x.dtype)[:, None] for v in (scale, beta - xc_mean * scale))
     with _unbuffered(xc):
         for p, c in pieces:
             out = np.multiply(xc[p, c], a[c], out=y[p, c])
             out += b[c]
-    cache = Cache(mean, var, xc, gamma, inv_std, batch_last, is_fixed, slip)
+    cache = Cache(mean, var, xc, gamma, inv_std, batch_last, is_fixed, xc_mean)
     return from_blocks(y, x.shape, batch_last), cache
 
 
 def _backward(xp, y_bar, cache, own=False):
-    _, _, xc, gamma, inv_std, batch_last, is_fixed, slip = cache
+    """One pass for the sums, one for ``x_bar = a * (y_bar - (k * xc + b))``.
+
+    b is the mean path and k the variance path; in evaluation both are absent.
+    """
+    _, _, xc, gamma, inv_std, batch_last, is_fixed, xc_mean = cache
     g, pieces = to_blocks(y_bar, batch_last), _pieces(xc)
     gamma_bar, beta_bar = np.zeros((2, xc.shape[1]))
     for p, c in pieces:
         _add_sum(beta_bar[c], g[p, c])
         _add_sum(gamma_bar[c], g[p, c], xc[p, c])
-    gamma_bar -= slip * beta_bar
+    gamma_bar -= xc_mean * beta_bar
     gamma_bar *= inv_std
     count = max(xc.shape[0] * xc.shape[2], 1)
     k = gamma_bar * inv_std / count
-    numbers = gamma * inv_std, beta_bar / count - slip * k, k
-    a, b, k = (number.astype(xc.dtype)[:, None] for number in numbers)
+    coefficients = gamma * inv_std, beta_bar / count - xc_mean * k, k
+    a, b, k = (v.astype(xc.dtype)[:, None] for v in coefficients)
     x_bar = g if own else empty(xc.shape, xc.dtype)
     spare = empty(xc[pieces[0]].shape, xc.dtype) if own and pieces and not is_fixed else None
     with _unbuffered(xc):
         for p, c in pieces:
             bars, part, out = g[p, c], xc[p, c], x_bar[p, c]
             if not is_fixed:
-                place = out if spare is None else spare[: len(part), : part.shape[1]]
-                paths = np.multiply(part, k[c], out=place)
+                target = out if spare is None else spare[: len(part), : part.shape[1]]
+                paths = np.multiply(part, k[c], out=target)
                 paths += b[c]
                 bars = np.subtract(bars, paths, out=out)
             np.multiply(bars, a[c], out=out)
@@ -166,7 +176,7 @@ def _backward(xp, y_bar, cache, own=False):
 
 
 def _pieces(blocks):
-    """Pairs of slices, of the first axis or of the channels, that stay in cache between passes."""
+    """Slices of the first axis and of the channels, as pairs; each cuts out some PIECE elements."""
     outer, channels, inner = blocks.shape
     if outer == 1:
         step = max(PIECE // max(inner, 1), 1)
@@ -177,7 +187,7 @@ def _pieces(blocks):
 
 @contextmanager
 def _unbuffered(blocks):
-    """NumPy copies what is broadcast into buffers of 8192 elements, which long rows do not need."""
+    """NumPy copies broadcast operands into buffers of 8192 elements; long rows need none."""
     row = blocks.shape[2] if blocks.shape[2] > 1 else blocks.shape[1]
     before = np.setbufsize(BUFFER) if row >= BUFFER else np.getbufsize()
     try:
@@ -201,11 +211,11 @@ def _moments(blocks, pieces):
 
 
 def _add_sum(total, a, b=None):
-    """Add ``a``, or ``a * b``, summed over the first and last of three axes, in float64 at the end.
+    """Add to ``total`` the sums of ``a``, or of ``a * b``, over the first and last of three axes.
 
-    Few rows are summed in the array's own precision, long ones by BLAS, no more than RUN of them at
-    a time, so an error does not grow with their length. A product with ones takes half as long as
-    a sum.
+    At most ROWS rows, or RUN terms of a row, are summed in the array's own precision, and these
+    partial sums in float64, so the error does not grow with the size. A plain sum is a product with
+    ones, which takes half as long.
     """
     if a.shape[2] == 1:
         a, b = a[:, :, 0], None if b is None else b[:, :, 0]
@@ -223,18 +233,18 @@ def _add_sum(total, a, b=None):
 
 
 def accepts(x, gamma, beta, *, mean=None, var=None, axis=None, **_):
-    """One floating dtype of at least 32 bits, and every axis but 1 averaged."""
+    """Whether all operands are of one dtype, float32 or float64, and every axis but 1 averaged."""
     if x.ndim < 2 or not same_floats(x, gamma, beta, mean, var):
         return False
     if axis is None:
         return True
     axes = np.atleast_1d(axis)
-    known = all(-x.ndim <= i < x.ndim for i in axes)
-    return known and sorted(i % x.ndim for i in axes) == [0, *range(2, x.ndim)]
+    exist = all(-x.ndim <= i < x.ndim for i in axes)
+    return exist and sorted(i % x.ndim for i in axes) == [0, *range(2, x.ndim)]
 
 
 def _accepts(x, *parameters, **params):
-    return x.size >= SMALL and accepts(x, *parameters, **params)
+    return x.size >= MIN_SIZE and accepts(x, *parameters, **params)
 
 
 fused_batch_norm.pairs["numpy"] = Pair(_forward, _backward, _accepts, reuses=True)

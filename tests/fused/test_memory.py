@@ -17,12 +17,12 @@ import minigrad as mg
 from minigrad.fused import memory
 
 pytestmark = pytest.mark.skipif(memory._arena() is None, reason="no private mapping here")
-LARGE = memory.LEAST // 8  # float64 elements that just go into the arena
+LARGE = memory.MIN_BLOCK // 8  # float64 elements of the smallest arrays that lie in the arena
 
 
 def in_use():
     with memory._lock:
-        memory._bury()
+        memory._free_dead()
     return dict(memory._ends)
 
 
@@ -41,14 +41,14 @@ def test_memory_is_used_again_when_the_last_view_is_gone():
 
 def test_small_arrays_and_what_does_not_fit_are_ordinary():
     before = in_use()
-    for shape in ((3, 4), (0,), (), (memory.SIZE,)):
+    for shape in ((3, 4), (0,), (), (memory.ARENA,)):
         array = memory.empty(shape, np.float32)
         assert array.shape == shape and array.dtype == np.float32
     assert in_use() == before
 
 
 def test_objects_lie_in_memory_that_python_knows():
-    """Their array holds pointers: what an arena has of old numbers would be none."""
+    """An array of objects holds pointers; old numbers in the arena are not valid ones."""
     memory.empty((1 << 18,), "float64")[...] = 0.1
     assert memory.empty((1 << 18,), object)[7] is None
 
@@ -127,7 +127,7 @@ def test_a_child_does_not_wait_for_a_thread_that_it_has_not():
 
 
 def test_a_training_step_maps_no_new_memory():
-    """After a first step the arena is as long as it ever gets."""
+    """The used part of the arena does not grow after the first step."""
     rng = np.random.default_rng(0)
     net = mg.nn.models.lenet_bn(dtype="float32", rng=0)
     x, labels = rng.normal(size=(128, 1, 28, 28)).astype("float32"), rng.integers(0, 10, 128)

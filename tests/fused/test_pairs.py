@@ -29,11 +29,11 @@ def pair_of(name, kind):
 
 
 def at_any_size(patch, kind):
-    """Let kernels accept what is too small to be worth while."""
-    for constant in ("normalization.SMALL", "ring.LEAST", "ring.PER_WEIGHT"):
+    """Let kernels accept arrays that are too small for them to pay."""
+    for constant in ("normalization.MIN_SIZE", "ring.MIN_VALUES", "ring.MIN_PER_WEIGHT"):
         patch.setattr(f"minigrad.fused.{constant}", 0)
     if kind == "numba":
-        patch.setattr("minigrad.fused.compiled.windows.SHORT", 0)
+        patch.setattr("minigrad.fused.compiled.windows.MIN_RUN", 0)
         patch.setattr("minigrad.fused.compiled.products.get_num_threads", lambda: 2)
 
 

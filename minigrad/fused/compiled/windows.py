@@ -20,7 +20,7 @@ from minigrad.ops.pool import check_max_pool
 from minigrad.ops.window import Window, per_axis, window
 
 RUN = 1024  # elements of an output row at a time: four input runs and two outputs fit in L1
-SHORT = 64  # elements of a run from which direct loops are used
+MIN_RUN = 64  # elements of a run from which direct loops are used
 TAPS = 4  # places of the window that one pass over a run adds up
 FEW = 8192  # weights up to which direct loops are faster than matrix products (measured)
 
@@ -267,7 +267,7 @@ def _accepts_conv(x, w, b=None, *, stride=1, groups=1, **_):
         return False
     step = per_axis("stride", stride, x.ndim - 2, least=1)[-1]
     run = x.shape[0] * (x.shape[-1] if step == 1 else 1)
-    return w.size < FEW and w.shape[2:] != (1,) * (w.ndim - 2) and run >= SHORT
+    return w.size < FEW and w.shape[2:] != (1,) * (w.ndim - 2) and run >= MIN_RUN
 
 
 def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
