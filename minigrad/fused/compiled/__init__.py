@@ -1,4 +1,4 @@
-"""Kernels compiled by numba (the ``fast`` extra); imported by the first call that wants one."""
+"""Kernels compiled by numba (the ``fast`` extra); imported by the first call that can use one."""
 
 from minigrad.fused.compiled import channels, products, rows, windows
 

@@ -1,4 +1,9 @@
-"""Batch norm of (N, C, ...): a task is a channel, whose rows are long enough to be walked each."""
+"""Batch norm of (N, C, ...) as (P, C, S): a task is a channel, its P rows of S values walked alone.
+
+The forward reads a channel twice: for its statistics, and to write y. The backward reads x and
+y_bar twice: for their sums, and to write x_bar. Chunks are summed in the precision of the array,
+their sums added in float64. (N, C) has rows of one value: see ``columns``.
+"""
 
 import numpy as np
 from numba import prange
@@ -29,14 +34,14 @@ def row_affine(row, out, centre, a, b):
 
 
 @inner
-def row_back(g, row, out, centre, a, b, k):
+def row_x_bar(g, row, out, centre, a, b, k):
     for i in range(row.size):
         out[i] = a * (g[i] - b - (row[i] - centre) * k)
 
 
 @inner
-def row_back_over(g, row, centre, a, b, k):
-    """``row_back`` in place: a loop over two names of one array would not vectorize."""
+def row_x_bar_in_place(g, row, centre, a, b, k):
+    """``row_x_bar`` in place: with two names for one array its loop would not vectorize."""
     for i in range(row.size):
         g[i] = a * (g[i] - b - (row[i] - centre) * k)
 
@@ -45,8 +50,9 @@ def row_back_over(g, row, centre, a, b, k):
 def statistics(x, c):
     """Mean and biased variance of ``x[:, c]``; chunks are merged by Chan's formula.
 
-    A chunk is a part of a long row, or some short rows. Deviations are those from the mean so far.
-    None is larger than the first, so what a chunk's squares lose by that, the formula adds again.
+    A chunk is a part of a long row, or some short rows. Its deviations are taken from the mean of
+    the chunks before it, and ``n * offset^2`` is subtracted from their squares. As no chunk is
+    larger than the first, merging adds at least half of that again: the cancellation is harmless.
     """
     rows, size = x.shape[0], x.shape[2]
     step = max(1, CHUNK // max(size, 1))
@@ -56,24 +62,25 @@ def statistics(x, c):
         for start in range(0, size, CHUNK):
             stop = min(start + CHUNK, size)
             n = (last - p) * (stop - start)
-            rest, squares = 0.0, 0.0
+            total, squares = 0.0, 0.0
             if not count:
                 for q in range(p, last):
                     mean += row_sum(x[q, c, start:stop]) / n
             centre = x.dtype.type(mean)
             for q in range(p, last):
-                row_rest, row_squares = row_deviations(x[q, c, start:stop], centre)
-                rest += row_rest
+                row_total, row_squares = row_deviations(x[q, c, start:stop], centre)
+                total += row_total
                 squares += row_squares
-            slip = rest / n  # from the mean so far, rounded, to that of the chunk
-            its_m2 = squares - n * slip * slip
-            mean, m2 = merged(count, mean, m2, n, np.float64(centre) + slip, its_m2)
+            offset = total / n  # of the mean of the chunk from the centre
+            m2_b = squares - n * offset * offset
+            mean, m2 = merged(count, mean, m2, n, np.float64(centre) + offset, m2_b)
             count += n
     return mean, max(m2, 0.0) / max(count, 1)
 
 
 @kernel
 def forward_blocks(x, gamma, beta, eps, is_fixed, mean, var, y):
+    """As ``forward_columns``, channel by channel."""
     for c in prange(x.shape[1]):
         if not is_fixed:
             mean[c], var[c] = statistics(x, c)
@@ -87,7 +94,7 @@ def forward_blocks(x, gamma, beta, eps, is_fixed, mean, var, y):
 
 @kernel
 def backward_blocks(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar, own):
-    """Where ``own`` is true, ``x_bar`` is ``y_bar`` under a name that may be written."""
+    """As ``backward_columns``, channel by channel."""
     count = max(x.shape[0] * x.shape[2], 1)
     for c in prange(x.shape[1]):
         inv_std = 1 / np.sqrt(var[c] + eps)
@@ -99,20 +106,20 @@ def backward_blocks(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar,
                 t, q = row_products(g, row, centre)
                 total += t
                 products += q
-        slip = mean[c] - np.float64(centre)
-        products -= slip * total
+        offset = mean[c] - np.float64(centre)
+        products -= offset * total
         gamma_bar[c], beta_bar[c] = products * inv_std, total
         k = products * inv_std * inv_std / count
-        b = 0.0 if is_fixed else total / count - slip * k
-        one = x.dtype.type
-        a, b_, k_ = one(gamma[c] * inv_std), one(b), one(k)
+        b = 0.0 if is_fixed else total / count - offset * k
+        cast = x.dtype.type
+        a, b_, k_ = cast(gamma[c] * inv_std), cast(b), cast(k)
         for p in range(x.shape[0]):
-            if is_fixed:  # x has no part in it, not even where it is infinite
+            if is_fixed:  # x_bar does not depend on x, not even where x is infinite
                 row_affine(y_bar[p, c], x_bar[p, c], b_, a, b_)
             elif own:
-                row_back_over(x_bar[p, c], x[p, c], centre, a, b_, k_)
+                row_x_bar_in_place(x_bar[p, c], x[p, c], centre, a, b_, k_)
             else:
-                row_back(y_bar[p, c], x[p, c], x_bar[p, c], centre, a, b_, k_)
+                row_x_bar(y_bar[p, c], x[p, c], x_bar[p, c], centre, a, b_, k_)
 
 
 def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
@@ -125,12 +132,12 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
         mu, variance = np.empty(x.shape[1]), np.empty(x.shape[1])
     y = empty(blocks.shape, x.dtype)
     blocks, gamma, beta = read(blocks), read(gamma), read(beta)
-    known = gamma, beta, float(eps), is_fixed
+    given = gamma, beta, float(eps), is_fixed
     if blocks.shape[2] == 1:
-        forward_columns(blocks[:, :, 0], *known, mu, variance, y[:, :, 0])
+        forward_columns(blocks[:, :, 0], *given, mu, variance, y[:, :, 0])
     else:
-        forward_blocks(blocks, *known, mu, variance, y)
-    # x itself, which the graph holds anyway; no deviations are kept
+        forward_blocks(blocks, *given, mu, variance, y)
+    # keeps x itself, which the graph holds anyway, instead of deviations
     cache = vectorized.Cache(mu, variance, blocks, gamma, float(eps), batch_last, is_fixed)
     return from_blocks(y, x.shape, batch_last), cache
 
@@ -141,11 +148,11 @@ def _backward(xp, y_bar, cache, own=False):
     own = own and g.flags.c_contiguous
     x_bar = g if own else empty(x.shape, x.dtype)
     gamma_bar, beta_bar = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
-    known, found = (gamma, eps, is_fixed, mean, var), (gamma_bar, beta_bar, own)
+    given, results = (gamma, eps, is_fixed, mean, var), (gamma_bar, beta_bar, own)
     if x.shape[2] == 1:
-        backward_columns(read(g[:, :, 0]), x[:, :, 0], *known, x_bar[:, :, 0], *found)
+        backward_columns(read(g[:, :, 0]), x[:, :, 0], *given, x_bar[:, :, 0], *results)
     else:
-        backward_blocks(read(g), x, *known, x_bar, *found)
+        backward_blocks(read(g), x, *given, x_bar, *results)
     return from_blocks(x_bar, y_bar.shape, batch_last), gamma_bar, beta_bar
 
 

@@ -1,7 +1,12 @@
-"""Batch norm of (N, C): tasks are blocks of rows and, of long rows, tiles of columns.
+"""Batch norm of (N, C): a task is a block of rows and, where rows are long, a tile of columns.
 
-Parts of columns alone would fall on the same few lines of a cache where C is a power of 2. Rows are
-cut from the whole array: of a part of it numba would not know that they are contiguous.
+The forward reads x twice: once for the mean and the squared deviations of each block, which are
+merged, once to write y. The backward reads x and y_bar twice: once for the sums of each block, once
+to write x_bar. ROWS rows at a time are summed in the precision of the array, the rest in float64.
+
+Tasks of columns alone would compete for the same few cache lines where C is a power of 2. Helpers
+take the whole array and the bounds of a task: numba knows that rows of the array are contiguous,
+but would not know it of rows of a slice.
 """
 
 import numpy as np
@@ -10,21 +15,21 @@ from numba import prange
 from minigrad.fused.compiled.jit import inner, kernel
 from minigrad.fused.compiled.products import merged
 
-ROWS = 64  # rows that are summed in their own precision before float64 takes over
-FEW = 4  # rows whose mean is subtracted from those
-TASKS = 16  # parts of the rows, at most
-WIDE = 1024  # columns of one task: their sums stay in the first-level cache
+ROWS = 64  # rows of a partial sum in the array's own precision
+FEW = 4  # the first of these rows, whose mean is subtracted from all of them
+TASKS = 16  # blocks of rows, at most
+WIDE = 1024  # columns of a task: their sums stay in the first-level cache
 
 
 @inner
 def height_of(x):
-    """Rows of one task; the number of threads has no influence on it, and so none on a sum."""
+    """Rows of a block. It does not depend on the number of threads, so sums do not, either."""
     return max(-(-x.shape[0] // (TASKS * ROWS)), 1) * ROWS
 
 
 @inner
 def part_of(x, task):
-    """Which block of rows, its first and last row, and the first and last column of a task."""
+    """The block of a task, and the bounds of its rows and of its columns."""
     height, tiles = height_of(x), -(-x.shape[1] // WIDE)
     block, start = task // tiles, task % tiles * WIDE
     first = block * height
@@ -33,7 +38,7 @@ def part_of(x, task):
 
 @inner
 def vector(x, size):
-    """An empty row; rows of one larger array would not be known as contiguous."""
+    """An uninitialized row; numba would not know that a row of a larger array is contiguous."""
     return np.empty(size, x.dtype)
 
 
@@ -65,11 +70,12 @@ def add_4_deviations(x, r, start, stop, centre, total, squares):
 
 @inner
 def block_statistics(x, first, last, start, stop, mean, m2):
-    """Mean and sum of squared deviations of some rows of some columns, read once.
+    """Mean and m2, the sum of squared deviations, of each column of a task, read once.
 
-    They are taken ``ROWS`` at a time, about the mean of the first ``FEW``, and merged by Chan's
-    formula. No FEW of n values have a mean farther than sqrt((n - FEW) / FEW) standard deviations
-    from that of all (Samuelson): no more than 16 times the squares are added than are left.
+    ROWS rows at a time are summed as deviations from the mean of the first FEW, and merged by
+    Chan's formula. The mean of FEW of n values is at most sqrt((n - FEW) / FEW) standard deviations
+    from the mean of all (Samuelson's inequality), so that the sum of squares is at most n / FEW =
+    16 times the m2 that is left of it: cancellation costs no more than that factor.
     """
     centre, total, squares = vector(x, mean.size), vector(x, mean.size), vector(x, mean.size)
     mean[:] = 0
@@ -77,12 +83,12 @@ def block_statistics(x, first, last, start, stop, mean, m2):
     for p in range(first, last, ROWS):
         n = min(last - p, ROWS)
         few = min(n, FEW)
-        part = x.dtype.type(1 / few)
+        share = x.dtype.type(1 / few)
         total[:] = 0
         for r in range(p, p + few):
             add(x[r, start:stop], total)
         for j in range(centre.size):
-            centre[j] = part * total[j]
+            centre[j] = share * total[j]
         total[:] = 0
         squares[:] = 0
         whole = p + n // 4 * 4
@@ -91,25 +97,25 @@ def block_statistics(x, first, last, start, stop, mean, m2):
         for r in range(whole, p + n):
             add_deviations(x, r, start, stop, centre, total, squares)
         before = p - first
-        one = 1 / n
+        inverse = 1 / n
         for j in range(centre.size):
-            slip = np.float64(total[j]) * one
-            its_m2 = squares[j] - n * slip * slip
-            mean[j], m2[j] = merged(before, mean[j], m2[j], n, centre[j] + slip, its_m2)
+            offset = np.float64(total[j]) * inverse  # of the mean of these rows from their centre
+            m2_b = squares[j] - n * offset * offset
+            mean[j], m2[j] = merged(before, mean[j], m2[j], n, centre[j] + offset, m2_b)
 
 
 @inner
 def merged_statistics(x, means, m2s, mean, m2):
-    """Mean and biased variance of all rows from those of blocks; ``m2`` becomes the variance."""
+    """Mean and biased variance of all rows from mean and m2 of the blocks; set in mean and m2."""
     rows, height = x.shape[0], height_of(x)
     mean[:] = 0
     m2[:] = 0
     for i in range(means.shape[0]):
         before = i * height
         n = min(rows - before, height)
-        its_mean, its_m2 = means[i], m2s[i]
+        mean_b, m2_b = means[i], m2s[i]
         for c in range(mean.size):
-            mean[c], m2[c] = merged(before, mean[c], m2[c], n, its_mean[c], its_m2[c])
+            mean[c], m2[c] = merged(before, mean[c], m2[c], n, mean_b[c], m2_b[c])
     for c in range(mean.size):
         m2[c] = max(m2[c], 0.0) / max(rows, 1)
 
@@ -122,6 +128,10 @@ def column_affine(row, out, centre, a, b):
 
 @kernel
 def forward_columns(x, gamma, beta, eps, is_fixed, mean, var, y):
+    """Statistics, unless they are given, then ``y = (x - centre) * a + b``.
+
+    ``centre`` is the mean in the precision of x; b corrects its rounding.
+    """
     rows, columns = x.shape
     blocks = max(-(-rows // height_of(x)), 1)
     tasks = blocks * -(-columns // WIDE)
@@ -130,8 +140,8 @@ def forward_columns(x, gamma, beta, eps, is_fixed, mean, var, y):
         means, m2s = np.empty((blocks, columns)), np.empty((blocks, columns))
         for task in prange(tasks):
             block, first, last, start, stop = part_of(x, task)
-            its = means[block, start:stop], m2s[block, start:stop]
-            block_statistics(x, first, last, start, stop, *its)
+            results = means[block, start:stop], m2s[block, start:stop]
+            block_statistics(x, first, last, start, stop, *results)
         merged_statistics(x, means, m2s, mean, var)
     for c in range(columns):
         centre[c] = mean[c]
@@ -139,9 +149,9 @@ def forward_columns(x, gamma, beta, eps, is_fixed, mean, var, y):
         a[c], b[c] = scale, beta[c] - (mean[c] - np.float64(centre[c])) * scale
     for task in prange(tasks):
         _, first, last, start, stop = part_of(x, task)
-        known = centre[start:stop], a[start:stop], b[start:stop]
+        coefficients = centre[start:stop], a[start:stop], b[start:stop]
         for r in range(first, last):
-            column_affine(x[r, start:stop], y[r, start:stop], *known)
+            column_affine(x[r, start:stop], y[r, start:stop], *coefficients)
 
 
 @inner
@@ -155,7 +165,7 @@ def add_2_products(y_bar, x, r, start, stop, centre, total, products):
 
 @inner
 def block_products(y_bar, x, first, last, start, stop, centre, total, products):
-    """Sums over some rows of ``y_bar`` and of ``y_bar (x - centre)``, of some columns."""
+    """The sums of y_bar and of y_bar * (x - centre) in each column of a task."""
     part, part_products = vector(x, centre.size), vector(x, centre.size)
     total[:] = 0
     products[:] = 0
@@ -176,19 +186,23 @@ def block_products(y_bar, x, first, last, start, stop, centre, total, products):
 
 
 @inner
-def column_back(g, row, out, centre, a, b, k):
+def column_x_bar(g, row, out, centre, a, b, k):
     for j in range(out.size):
         out[j] = a[j] * (g[j] - b[j] - (row[j] - centre[j]) * k[j])
 
 
 @inner
-def column_back_over(g, row, centre, a, b, k):
+def column_x_bar_in_place(g, row, centre, a, b, k):
     for j in range(g.size):
         g[j] = a[j] * (g[j] - b[j] - (row[j] - centre[j]) * k[j])
 
 
 @kernel
 def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar, own):
+    """``x_bar = a * (y_bar - b - k * (x - centre))``: b is the mean path, k the variance path.
+
+    If ``own`` is true, ``x_bar`` is ``y_bar`` itself, writable.
+    """
     rows, columns = x.shape
     blocks = max(-(-rows // height_of(x)), 1)
     tasks = blocks * -(-columns // WIDE)
@@ -200,29 +214,29 @@ def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar
         centre[c] = mean[c]
     for task in prange(tasks):
         block, first, last, start, stop = part_of(x, task)
-        its = centre[start:stop], totals[block, start:stop], products[block, start:stop]
-        block_products(y_bar, x, first, last, start, stop, *its)
+        sums = totals[block, start:stop], products[block, start:stop]
+        block_products(y_bar, x, first, last, start, stop, centre[start:stop], *sums)
     for block in range(1, blocks):
         add(totals[block], totals[0])
         add(products[block], products[0])
     for c in range(columns):
         inv_std = 1 / np.sqrt(var[c] + eps)
-        slip = mean[c] - np.float64(centre[c])
+        offset = mean[c] - np.float64(centre[c])
         total = totals[0, c]
-        product = products[0, c] - slip * total
+        product = products[0, c] - offset * total
         gamma_bar[c], beta_bar[c] = product * inv_std, total
         k_c = share * product * inv_std * inv_std
-        b_c = 0.0 if is_fixed else share * total - slip * k_c
+        b_c = 0.0 if is_fixed else share * total - offset * k_c
         a[c], b[c], k[c] = gamma[c] * inv_std, b_c, k_c
     for task in prange(tasks):
         _, first, last, start, stop = part_of(x, task)
-        its_a, its_b = a[start:stop], b[start:stop]
-        known = centre[start:stop], its_a, its_b, k[start:stop]
+        a_part, b_part = a[start:stop], b[start:stop]
+        coefficients = centre[start:stop], a_part, b_part, k[start:stop]
         for r in range(first, last):
             row, out = x[r, start:stop], x_bar[r, start:stop]
-            if is_fixed:  # x has no part in it, not even where it is infinite
-                column_affine(y_bar[r, start:stop], out, its_b, its_a, its_b)
+            if is_fixed:  # x_bar does not depend on x, not even where x is infinite
+                column_affine(y_bar[r, start:stop], out, b_part, a_part, b_part)
             elif own:
-                column_back_over(out, row, *known)
+                column_x_bar_in_place(out, row, *coefficients)
             else:
-                column_back(y_bar[r, start:stop], row, out, *known)
+                column_x_bar(y_bar[r, start:stop], row, out, *coefficients)

@@ -1,8 +1,11 @@
-"""Sums of products of rows: the inner loops of convolution, and the linear layer.
+"""Loops over rows that convolution and the norms share, and the linear layer.
 
-The linear layer has kernels of its own so that a small network never calls BLAS, whose threads spin
-for some milliseconds after each product on the cores that these kernels are about to use. A single
-thread leaves it to BLAS, which is twice as fast there.
+The loops of convolution take two output rows and four input rows at a time, so that each value in
+a register serves several products. They sum in the precision of the rows; callers keep rows short.
+
+The linear layer is a product of matrices, two rows of the result per task. It has a kernel of its
+own so that a small network never calls BLAS, whose threads spin for some milliseconds after each
+product on the cores that the next kernels need. With a single thread BLAS does it, twice as fast.
 """
 
 import numpy as np
@@ -13,12 +16,12 @@ from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty
 from minigrad.ops.linalg import check_linear
 
-MOST = 1 << 27  # products up to which BLAS saves less than its threads cost the next kernels
+MAX_PRODUCTS = 1 << 27  # above it, BLAS saves more than its threads cost the next kernels
 
 
 @inner
 def add_4(out, other, r0, r1, r2, r3, w, v):
-    """``out += sum w_i r_i`` and ``other += sum v_i r_i``: two outputs share what is read."""
+    """``out += sum_i w_i r_i`` and ``other += sum_i v_i r_i``: two outputs share the reads."""
     w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
     v0, v1, v2, v3 = v[0], v[1], v[2], v[3]
     for i in range(out.size):
@@ -35,7 +38,7 @@ def add_1(out, row, w):
 
 @inner
 def dot_4(g, h, r0, r1, r2, r3, sums, others):
-    """Add the products of two cotangent runs with four input runs to two rows of sums."""
+    """Add the dot products of g and of h with four rows to ``sums`` and ``others``."""
     zero = g.dtype.type(0)
     g0, g1, g2, g3, h0, h1, h2, h3 = zero, zero, zero, zero, zero, zero, zero, zero
     for i in range(g.size):
@@ -76,7 +79,7 @@ def row_sum(row):
 
 @inner
 def row_deviations(row, centre):
-    """Sums of the deviations from ``centre`` and of their squares."""
+    """The sum of the deviations from ``centre``, and that of their squares."""
     total, squares = row.dtype.type(0), row.dtype.type(0)
     for i in range(row.size):
         d = row[i] - centre
@@ -86,29 +89,29 @@ def row_deviations(row, centre):
 
 
 @inner
-def merged(before, mean, m2, n, its_mean, its_m2):
-    """Mean and squared deviations of two groups together, of ``before`` and ``n`` values (Chan)."""
-    delta, share = its_mean - mean, n / (before + n)
-    return mean + delta * share, m2 + its_m2 + delta * delta * before * share
+def merged(count_a, mean_a, m2_a, count_b, mean_b, m2_b):
+    """Mean and m2, the sum of squared deviations, of two groups together (Chan's formula)."""
+    delta, share = mean_b - mean_a, count_b / (count_a + count_b)
+    return mean_a + delta * share, m2_a + m2_b + delta * delta * count_a * share
 
 
 @kernel
 def combine(weights, rows, start, out):
-    """``out[i] = start + sum_j weights[i, j] rows[j]``: a matrix product, two rows a task."""
+    """``out[i] = start + sum_j weights[i, j] rows[j]``, a matrix product; a task is two i."""
     for task in prange((out.shape[0] + 1) // 2):
         i = 2 * task
         k = min(i + 1, out.shape[0] - 1)  # an odd last row is computed twice
-        one = out[i]
-        other = out[k] if k > i else np.empty_like(one)
-        one[:] = start
-        other[:] = start
+        first = out[i]
+        second = out[k] if k > i else np.empty_like(first)
+        first[:] = start
+        second[:] = start
         whole = rows.shape[0] // 4 * 4
         for j in range(0, whole, 4):
             r0, r1, r2, r3 = rows[j], rows[j + 1], rows[j + 2], rows[j + 3]
-            add_4(one, other, r0, r1, r2, r3, weights[i, j:], weights[k, j:])
+            add_4(first, second, r0, r1, r2, r3, weights[i, j:], weights[k, j:])
         for j in range(whole, rows.shape[0]):
-            add_1(one, rows[j], weights[i, j])
-            add_1(other, rows[j], weights[k, j])
+            add_1(first, rows[j], weights[i, j])
+            add_1(second, rows[j], weights[k, j])
 
 
 def _product(weights, rows, start=None):
@@ -138,7 +141,7 @@ def _linear_backward(xp, y_bar, cache):
 
 def _accepts(x, w, b=None):
     is_usual = x.ndim > 0 and w.ndim == 2 and same_floats(x, w, b)
-    return is_usual and 0 < x.size * w.shape[0] <= MOST and get_num_threads() > 1
+    return is_usual and 0 < x.size * w.shape[0] <= MAX_PRODUCTS and get_num_threads() > 1
 
 
 linear = Pair(_linear, _linear_backward, _accepts)

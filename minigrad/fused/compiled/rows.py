@@ -1,4 +1,10 @@
-"""Kernels that walk rows: the logistic sigmoid, GELU, layer norm, softmax with cross entropy."""
+"""Kernels that walk rows: the logistic sigmoid, GELU, layer norm, softmax with cross entropy.
+
+Sigmoid and GELU see an array as one row; a task is a chunk of it, read and written once. For layer
+norm and cross entropy a task is a row, which is walked several times: sums, then results. The
+cotangents of gamma and beta are sums over all rows; there a task is a tile of columns. A partial
+sum of CHUNK elements, or of ROWS rows, has the precision of the array; these are added in float64.
+"""
 
 from math import pi
 from typing import Any
@@ -18,10 +24,11 @@ from minigrad.fused.memory import empty_like
 from minigrad.ops.loss import checked_labels
 from minigrad.ops.normalization import check_layer_norm
 
-TILE, ROWS = 64, 64  # features per task; rows summed in the array's precision before float64
+TILE, ROWS = 64, 64  # columns of a task; rows of a partial sum in the array's own precision
 
-# e^t = 2^n e^r with n integer and |r| <= ln(2) / 2; ln(2) in two parts, the first with trailing
-# zeros, so that n times it is exact. Polynomial and split: Cephes expf (Moshier 1989).
+# e^t = 2^n e^r with an integer n and r = t - n ln(2), |r| <= ln(2) / 2. ln(2) is the sum of two
+# parts; the first has trailing zeros, so that n times it is exact. e^r is 1 + r + r^2 times a
+# polynomial. Polynomial and parts: Cephes expf (Moshier 1989).
 _LOG2_E, _LN2_HIGH, _LN2_LOW = (
     np.float32(c) for c in (1.44269504088896341, 0.693359375, -2.12194440e-4)
 )
@@ -36,7 +43,7 @@ _SCALE, _PEAK = np.float32(0.5**1.5), np.float32((2 * pi) ** -0.5)
 
 
 def _float_of(context, bits):
-    """The float32 that has these bits."""
+    """The float32 with the bits of an int32."""
 
     def bitcast(context, builder, signature, args):
         return builder.bitcast(args[0], context.get_value_type(types.float32))
@@ -56,16 +63,16 @@ def power_of_2(n):
 @inner
 def power_of_e(t):
     """``e^t`` for float32, ``t <= 0``."""
-    t = _LOWEST if t < _LOWEST else t  # nan stays
-    n = np.int32((t if t == t else _ZERO) * _LOG2_E - _HALF)  # to the nearest, since t <= 0
+    t = _LOWEST if t < _LOWEST else t  # nan stays nan
+    n = np.int32((t if t == t else _ZERO) * _LOG2_E - _HALF)  # rounds to nearest, since t <= 0
     r = t - np.float32(n) * _LN2_HIGH - np.float32(n) * _LN2_LOW
     p = ((((_P0 * r + _P1) * r + _P2) * r + _P3) * r + _P4) * r + _P5
-    half = n >> 1  # 2^-150 in two steps
+    half = n >> 1  # 2^n as a product of two: n may be -150
     return (p * r * r + r + _ONE) * power_of_2(half) * power_of_2(n - half)
 
 
 def power(t):
-    """``e^t`` for ``t <= 0``, of either precision."""
+    """``e^t`` for ``t <= 0`` in float32 or float64."""
 
 
 @overload(power)
@@ -91,10 +98,10 @@ def forward_sigmoid(x, y):
 
 @kernel
 def backward_sigmoid(y_bar, x, x_bar, own):
-    """The exponential again: it takes less time than the memory to keep it in.
+    """Computes the exponential again, which takes less time than to write and read it.
 
-    Where ``own`` is true, ``x_bar`` is ``y_bar`` under a name that may be written: a loop over two
-    names of one array would not vectorize.
+    If ``own`` is true, ``x_bar`` is ``y_bar`` itself, writable. It has a loop of its own: one over
+    two names of the same array would not vectorize.
     """
     for chunk in prange((x.size + CHUNK - 1) // CHUNK):
         part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
@@ -127,7 +134,7 @@ def _sigmoid_backward(xp, y_bar, cache, own=False):
 
 @kernel
 def forward_gelu(x, y, slope):
-    """Value and slope, by the formulas of ``special.normal``."""
+    """Value and slope (derivative), by the formulas of ``special.normal``."""
     for chunk in prange((x.size + CHUNK - 1) // CHUNK):
         part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
         row, out, slopes = x[part], y[part], slope[part]
@@ -152,45 +159,51 @@ def _gelu(xp, x):
 
 @kernel
 def forward_layer(x, gamma, beta, eps, mean, inv_std, y):
+    """Two passes over a row for mean and variance, a third for y.
+
+    The second sums deviations from the rounded mean. Their mean, ``offset``, corrects the mean, and
+    its square the variance. Likewise y is found from the rounded mean and the rest of it.
+    """
     for r in prange(x.shape[0]):
         row, out = x[r], y[r]
-        n, one = row.size, row.dtype.type
+        n, cast = row.size, row.dtype.type
         total = 0.0
         for start in range(0, n, CHUNK):
             total += row_sum(row[start : start + CHUNK])
-        centre = one(total / n)
-        rest, squares = 0.0, 0.0  # what was lost in the sum is what is left of the deviations
+        centre = cast(total / n)
+        deviations, squares = 0.0, 0.0
         for start in range(0, n, CHUNK):
             part, part_squares = row_deviations(row[start : start + CHUNK], centre)
-            rest += part
+            deviations += part
             squares += part_squares
-        slip = rest / n
-        mean[r] = np.float64(centre) + slip
-        inv_std[r] = 1 / np.sqrt(max(squares / n - slip * slip, 0.0) + eps)
-        centre = one(mean[r])
-        slip = mean[r] - np.float64(centre)
-        scale, shift = one(inv_std[r]), one(slip * inv_std[r])
+        offset = deviations / n
+        mean[r] = np.float64(centre) + offset
+        inv_std[r] = 1 / np.sqrt(max(squares / n - offset * offset, 0.0) + eps)
+        centre = cast(mean[r])
+        offset = mean[r] - np.float64(centre)
+        scale, shift = cast(inv_std[r]), cast(offset * inv_std[r])
         for i in range(n):
             out[i] = ((row[i] - centre) * scale - shift) * gamma[i] + beta[i]
 
 
 @kernel
 def backward_layer(y_bar, x, gamma, mean, inv_std, x_bar):
+    """``x_bar = inv_std * (g - mean(g) - x_hat * mean(g * x_hat))`` with ``g = gamma * y_bar``."""
     for r in prange(x.shape[0]):
         g, row, out = y_bar[r], x[r], x_bar[r]
-        n, one = row.size, row.dtype.type
-        centre, scale = one(mean[r]), one(inv_std[r])
-        shift = one((mean[r] - np.float64(centre)) * inv_std[r])
+        n, cast = row.size, row.dtype.type
+        centre, scale = cast(mean[r]), cast(inv_std[r])
+        shift = cast((mean[r] - np.float64(centre)) * inv_std[r])
         total, products = 0.0, 0.0
         for start in range(0, n, CHUNK):
             stop = min(start + CHUNK, n)
-            part, part_products = one(0), one(0)
+            part, part_products = cast(0), cast(0)
             for i in range(start, stop):
                 part += g[i] * gamma[i]
                 part_products += g[i] * gamma[i] * ((row[i] - centre) * scale - shift)
             total += part
             products += part_products
-        b, k = one(total / n), one(products / n)
+        b, k = cast(total / n), cast(products / n)
         for i in range(n):
             x_hat = (row[i] - centre) * scale - shift
             out[i] = scale * (g[i] * gamma[i] - b - x_hat * k)
@@ -198,6 +211,7 @@ def backward_layer(y_bar, x, gamma, mean, inv_std, x_bar):
 
 @kernel
 def backward_layer_parameters(y_bar, x, mean, inv_std, gamma_bar, beta_bar):
+    """Sums over the rows: of ``y_bar * x_hat`` for gamma, and of ``y_bar`` for beta."""
     for tile in prange((x.shape[1] + TILE - 1) // TILE):
         start, stop = tile * TILE, min(tile * TILE + TILE, x.shape[1])
         total, products = np.zeros(stop - start), np.zeros(stop - start)
@@ -244,7 +258,7 @@ def _accepts_layer_norm(x, gamma, beta, **_):
 
 @inner
 def largest(row):
-    """The largest value; four at a time, since each waits for the last."""
+    """The largest value, by four running maxima: a single one would wait for itself."""
     a = b = c = d = row[0]
     whole = row.size // 4 * 4
     for i in range(0, whole, 4):
@@ -257,6 +271,7 @@ def largest(row):
 
 @kernel
 def forward_cross_entropy(logits, labels, losses, probabilities):
+    """The loss and the softmax of each row: its maximum, then the exponentials, then a division."""
     for r in prange(logits.shape[0]):
         row, out = logits[r], probabilities[r]
         top = largest(row)

@@ -1,8 +1,14 @@
 """Convolution by direct loops and max pooling, on images with the batch as the last axis in memory.
 
-All images of one output row are then one long contiguous run, whatever the size of an image: loops
+One output row of all images is then one long contiguous run, whatever the size of an image: loops
 over it vectorize, and a shift by one place in the window is a shift by N elements. Where channels
 are many, matrix products (``fused.windows``) are faster.
+
+A task is an output row of all channels (``correlate``, ``correlate_weights``) or a row of two input
+channels (``spread``). It works on RUN elements of the rows at a time, which stay in cache while
+two outputs and TAPS inputs at a time are combined. The cotangent of the weights sums RUN elements
+in the precision of the array and adds these sums in float64, for each output row separately, so
+that tasks share no sums. Pooling: a task is an output row of a channel, in the backward a channel.
 """
 
 from functools import cache
@@ -22,16 +28,18 @@ from minigrad.ops.window import Window, per_axis, window
 RUN = 1024  # elements of an output row at a time: four input runs and two outputs fit in L1
 MIN_RUN = 64  # elements of a run from which direct loops are used
 TAPS = 4  # places of the window that one pass over a run adds up
-FEW = 8192  # weights up to which direct loops are faster than matrix products (measured)
+MAX_WEIGHTS = 8192  # weights from which matrix products are faster than direct loops (measured)
 
 
 @kernel
 def correlate(x, w, bias, rows, columns, step, runs, y):
-    """``y[a, o] = bias[a] + sum_k w[a, k] x[rows[k] + o * step]``, shifted along the row by
-    ``columns[k]``.
+    """``y[a, o] = bias[a] + sum_k w[a, k] * x[rows[k] + o * step, columns[k] :]`` for output row o.
 
-    ``runs``: how many contiguous runs make up an output row, how far each starts after the one
-    before in x and in y, and their length.
+    Args:
+        rows, columns: where tap k of the first window lies in x.
+        step: rows of x from one output row to the next.
+        runs: the number of contiguous runs in an output row, the distance between the starts of two
+            runs in x and in y, and their length.
     """
     count, shift_x, shift_y, length = runs
     for o in prange(y.shape[1]):
@@ -62,8 +70,8 @@ def correlate(x, w, bias, rows, columns, step, runs, y):
 
 @kernel
 def correlate_weights(y_bar, x, rows, columns, step, runs, parts):
-    """``parts[o, a, k]``: what output row o adds to the cotangent of ``w[a, k]``; of the bias where
-    k is the last."""
+    """Set ``parts[o, a, k]`` to the share of output row o in the cotangent of ``w[a, k]``, or of
+    the bias for the last k."""
     count, shift_x, shift_y, length = runs
     for o in prange(y_bar.shape[1]):
         sums = parts[o]
@@ -93,9 +101,10 @@ def correlate_weights(y_bar, x, rows, columns, step, runs, parts):
 
 @kernel
 def spread(y_bar, w, height, dilation, step, columns, runs, x_bar):
-    """The cotangent of x: every output adds ``w`` times its own to what its window read.
+    """The cotangent of x: each output's cotangent times the weights, added up over its window.
 
-    ``w`` is (C, KH, KW, A); each task owns one row of two channels of ``x_bar``.
+    ``w`` is (C, KH, KW, A). A task owns one row of two channels of ``x_bar``, and gathers what the
+    output rows that read it contribute.
     """
     count, shift_x, shift_y, length = runs
     channels, kernel_height, kernel_width, outputs = w.shape
@@ -103,9 +112,9 @@ def spread(y_bar, w, height, dilation, step, columns, runs, x_bar):
         c, i = task // height * 2, task % height
         d = min(c + 1, channels - 1)
         row = x_bar[c * height + i]
-        pair = x_bar[d * height + i] if d > c else np.empty_like(row)
+        other_row = x_bar[d * height + i] if d > c else np.empty_like(row)
         row[:] = 0
-        pair[:] = 0
+        other_row[:] = 0
         for kh in range(kernel_height):
             o = (i - kh * dilation) // step
             if i - kh * dilation != o * step or o < 0 or o >= y_bar.shape[1]:
@@ -116,7 +125,7 @@ def spread(y_bar, w, height, dilation, step, columns, runs, x_bar):
                     y0 = s * shift_y + start
                     for kw in range(kernel_width):
                         x0 = columns[kw] + s * shift_x + start
-                        out, other = row[x0 : x0 + n], pair[x0 : x0 + n]
+                        out, other = row[x0 : x0 + n], other_row[x0 : x0 + n]
                         whole = outputs // TAPS * TAPS
                         for a in range(0, whole, TAPS):
                             g0, g1 = y_bar[a, o, y0:][:n], y_bar[a + 1, o, y0:][:n]
@@ -129,32 +138,33 @@ def spread(y_bar, w, height, dilation, step, columns, runs, x_bar):
 
 
 @inner
-def take_larger(row, best, code, k):
-    """Where ``row`` is larger than ``best`` so far, it and its place k take over; nan stays."""
+def take_larger(row, best, winner, k):
+    """Where ``row`` exceeds ``best``, or is nan, it replaces it; ``winner`` becomes its place k."""
     for q in range(row.size):
         wins = row[q] > best[q] or row[q] != row[q]
         best[q] = row[q] if wins else best[q]
-        code[q] = k if wins else code[q]
+        winner[q] = k if wins else winner[q]
 
 
 @inner
-def add_where(g, code, k, row):
+def add_where(g, winner, k, row):
     for q in range(row.size):
-        row[q] += g[q] if code[q] == k else 0
+        row[q] += g[q] if winner[q] == k else 0
 
 
 @kernel
-def pool(x, n, kernel_size, stride, padding, dilation, y, codes):
-    """Largest value of each window, and the place in the window that it came from.
+def pool(x, n, kernel_size, stride, padding, dilation, y, winners):
+    """The largest value of each window, and its place in the window.
 
-    Places are found as integers of the width of a value, so that loops vectorize, then narrowed.
+    While a window is searched, places are integers as wide as a float32, so that loops vectorize;
+    then they are narrowed to bytes.
     """
     height, width = x.shape[1], x.shape[2] // n
     for task in prange(y.shape[0] * y.shape[1]):
         c, o = task // y.shape[1], task % y.shape[1]
         places = np.empty(n, np.int32)
         for p in range(y.shape[2] // n):
-            best, code = y[c, o, p * n :][:n], codes[c, o, p * n :][:n]
+            best, winner = y[c, o, p * n :][:n], winners[c, o, p * n :][:n]
             best[:] = -np.inf
             places[:] = 0
             for k in range(kernel_size[0] * kernel_size[1]):
@@ -163,21 +173,21 @@ def pool(x, n, kernel_size, stride, padding, dilation, y, codes):
                 if 0 <= i < height and 0 <= j < width:
                     take_larger(x[c, i, j * n :][:n], best, places, np.int32(k))
             for q in range(n):
-                code[q] = places[q] if best[q] == best[q] else 0  # a window of nan has no maximum
+                winner[q] = places[q] if best[q] == best[q] else 0  # a window of nan has no maximum
 
 
 @kernel
-def unpool(y_bar, codes, n, kernel_size, stride, padding, dilation, x_bar):
-    """Put each cotangent at the place that won."""
+def unpool(y_bar, winners, n, kernel_size, stride, padding, dilation, x_bar):
+    """Add each cotangent to x_bar at the place that won."""
     height, width = x_bar.shape[1], x_bar.shape[2] // n
     for c in prange(x_bar.shape[0]):
         x_bar[c] = 0
         places = np.empty(n, np.int32)
         for o in range(y_bar.shape[1]):
             for p in range(y_bar.shape[2] // n):
-                g, code = y_bar[c, o, p * n :][:n], codes[c, o, p * n :][:n]
+                g, winner = y_bar[c, o, p * n :][:n], winners[c, o, p * n :][:n]
                 for q in range(n):
-                    places[q] = code[q]
+                    places[q] = winner[q]
                 for k in range(kernel_size[0] * kernel_size[1]):
                     i = o * stride[0] - padding[0] + k // kernel_size[1] * dilation[0]
                     j = p * stride[1] - padding[1] + k % kernel_size[1] * dilation[1]
@@ -186,7 +196,7 @@ def unpool(y_bar, codes, n, kernel_size, stride, padding, dilation, x_bar):
 
 
 def _images(x, windows: Window, fill_padding: bool):
-    """(N, C, \\*sizes) as (C, H, W * N); with zeros around where padding is asked for."""
+    """(N, C, \\*sizes) as (C, H, W * N), padded with zeros if ``fill_padding``."""
     if fill_padding:
         folded = np.ascontiguousarray(windows.pad(np, x))
     else:
@@ -196,12 +206,12 @@ def _images(x, windows: Window, fill_padding: bool):
 
 
 def _plane(values, least=1):
-    """Sizes or parameters of one or two axes as those of an image, (height, width)."""
+    """Sizes or parameters of one or two axes as (height, width); one axis is the width."""
     return values if len(values) == 2 else (least, *values)
 
 
 def _geometry(x, w, kwargs):
-    """Offsets of the window's places in the rows of ``_images``, and the runs of an output row."""
+    """The windows, and the arguments ``rows, columns, step, runs`` of the kernels."""
     windows = window(x.shape, tuple(w.shape[2:]), **kwargs)
     n, channels = x.shape[:2]
     kernel_size, dilation = _plane(windows.kernel), _plane(windows.dilation)
@@ -209,7 +219,7 @@ def _geometry(x, w, kwargs):
     width = windows.outputs[-1]
     c, i, j = np.indices((channels, *kernel_size)).reshape(3, -1)
     rows, columns = c * height + i * dilation[0], j * dilation[1] * n
-    # with stride 1 the images of a whole output row are one run, otherwise those of one place
+    # with stride 1 a whole output row of all images is one run, otherwise one place of all images
     runs = (1, 0, 0, width * n) if stride[1] == 1 else (width, stride[1] * n, n, n)
     return windows, rows, columns, stride[0], runs
 
@@ -229,27 +239,27 @@ def _conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     return y, (x, w, b is not None, kwargs)
 
 
-def _conv_backward(xp, y_bar, kept):
-    x, w, has_bias, kwargs = kept
+def _conv_backward(xp, y_bar, saved):
+    x, w, has_bias, kwargs = saved
     shape = x.shape
     windows, rows, columns, step, runs = _geometry(x, w, kwargs)
     g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1))
     g = g.reshape(w.shape[0], _plane(windows.outputs)[0], -1)
 
     def x_bar():
-        flipped = np.moveaxis(w, 0, -1)
+        by_input = np.moveaxis(w, 0, -1)
         if len(shape) == 3:
-            flipped = flipped[:, None]
+            by_input = by_input[:, None]
         height, width = _plane(windows.padded_sizes)
         out = empty((shape[1] * height, width * shape[0]), x.dtype)
-        dilation, kernel_width = _plane(windows.dilation)[0], flipped.shape[2]
-        spread(read(g), read(flipped), height, dilation, step, columns[:kernel_width], runs, out)
+        dilation, kernel_width = _plane(windows.dilation)[0], by_input.shape[2]
+        spread(read(g), read(by_input), height, dilation, step, columns[:kernel_width], runs, out)
         out = out.reshape(shape[1], *windows.padded_sizes, shape[0])
         return windows.crop(np, out)
 
     @cache
     def sums():
-        images = _images(x, windows, fill_padding=True)  # again: they are not kept
+        images = _images(x, windows, fill_padding=True)  # made again, not kept
         planes = images.reshape(-1, images.shape[2])
         parts = np.zeros((g.shape[1], w.shape[0], len(rows) + 1))
         correlate_weights(read(g), read(planes), rows, columns, step, runs, parts)
@@ -262,12 +272,13 @@ def _conv_backward(xp, y_bar, kept):
 
 
 def _accepts_conv(x, w, b=None, *, stride=1, groups=1, **_):
-    """Few weights, real windows and long runs; with more of them matrix products win (measured)."""
+    """Whether weights are few, windows not single places, and runs long; else matrix products win
+    (measured)."""
     if groups != 1 or x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(x, w, b):
         return False
     step = per_axis("stride", stride, x.ndim - 2, least=1)[-1]
     run = x.shape[0] * (x.shape[-1] if step == 1 else 1)
-    return w.size < FEW and w.shape[2:] != (1,) * (w.ndim - 2) and run >= MIN_RUN
+    return w.size < MAX_WEIGHTS and w.shape[2:] != (1,) * (w.ndim - 2) and run >= MIN_RUN
 
 
 def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
@@ -277,24 +288,25 @@ def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
     images = _images(x, windows, fill_padding=False)
     height, width = _plane(windows.outputs)
     y = empty((x.shape[1], height, width * x.shape[0]), x.dtype)
-    codes = np.empty(y.shape, np.uint8)
-    pool(read(images), x.shape[0], *plane, y, codes)
+    winners = np.empty(y.shape, np.uint8)
+    pool(read(images), x.shape[0], *plane, y, winners)
     y = np.moveaxis(y.reshape(x.shape[1], *windows.outputs, x.shape[0]), -1, 0)
-    return y, (codes, x.shape, images.shape, plane)
+    return y, (winners, x.shape, images.shape, plane)
 
 
 def _max_pool_backward(xp, y_bar, cache):
-    codes, shape, folded, plane = cache
-    g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1)).reshape(codes.shape)
+    winners, shape, folded, plane = cache
+    g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1)).reshape(winners.shape)
     x_bar = empty(folded, y_bar.dtype)
-    unpool(read(g), codes, shape[0], *plane, x_bar)
+    unpool(read(g), winners, shape[0], *plane, x_bar)
     return (np.moveaxis(x_bar.reshape(*shape[1:], shape[0]), -1, 0),)
 
 
 def _accepts_pool(x, *, kernel_size, **_):
     if x.ndim not in (3, 4) or not same_floats(x):
         return False
-    return prod(per_axis("kernel_size", kernel_size, x.ndim - 2, least=1)) < 256  # a code is a byte
+    places = prod(per_axis("kernel_size", kernel_size, x.ndim - 2, least=1))
+    return places < 256  # winners are bytes
 
 
 conv = Pair(_conv, _conv_backward, _accepts_conv)
