@@ -1,8 +1,7 @@
 """Fused ops as CUDA kernels for CuPy; importing this needs neither CuPy nor a GPU.
 
-``PAIRS`` holds, under the name of its op, each pair of launchers: ``forward(xp, *arrays, **params)
--> (y, cache)``, ``backward(xp, y_bar, cache) -> one cotangent per array``, and which calls they
-serve. ``SOURCES`` names the template instances of each ``.cu`` file.
+``PAIRS``: name of an op -> the ``Pair`` that launches its kernels. ``SOURCES``: name of a ``.cu``
+file -> its template instances. Each file begins with its algorithm.
 """
 
 from minigrad.fused.cuda import (

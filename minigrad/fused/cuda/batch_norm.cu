@@ -1,93 +1,103 @@
 // Batch norm, forward and backward, in one launch each.
 //
-// A block works on slices of channels, one after the other. It keeps a slice in shared memory where
-// that fits (HOLD), takes two sums and leaves them for the channel's other blocks; then it writes
-// its part of the result of the slice before, whose sums the others have left by now; and into the
-// place of each pack that it has used it loads one of its next slice. So x is read once from
-// memory, and nobody waits for long. What is not held is read twice.
+// The values of a channel are cut into slices; a block works on one slice after another. Where a
+// slice fits into shared memory it is kept there (HOLD), and a step of a block is this:
+//
+//   1. It takes the two sums of slice `now`, and publishes them for other blocks of the channel.
+//   2. It adds up the sums of all slices of the channel of slice `before`, which other blocks have
+//      mostly published by now, so that it does not wait for long.
+//   3. It writes the result of slice `before`, and loads slice `next` into the places that this
+//      frees, pack by pack.
+//
+// So every array is read once from memory. A slice that is not held is read twice: its result is
+// written in the step that takes its sums. Precision: see moments.cuh; slices are added in double,
+// always in the same order.
 
-// What a block has in its memory before the values that it holds.
+// The shared memory of a block.
 template <class L>
-struct Desk {
+struct SharedMemory {
     using T = typename L::Value;
-    double* sums;
-    T* numbers;      // four per channel
-    unsigned* turn;  // the number of the slice that comes next
+    double* sums;           // scratch
+    T* numbers;             // four per channel, from one thread for all
+    unsigned* next_number;  // of the slice to be worked on after `now`
     Values<L>* held;
 
-    __device__ explicit Desk(Integer held_at) {
+    __device__ explicit SharedMemory(Integer held_at) {
         sums = reinterpret_cast<double*>(block_memory());
         double* const end = sums + 2 * L::room_of_sums();
         numbers = reinterpret_cast<T*>(end) + (L::tile > 1 ? threadIdx.x % 32 * 4 : 0);
-        turn = reinterpret_cast<unsigned*>(end + 4 * L::tile);
+        next_number = reinterpret_cast<unsigned*>(end + 4 * L::tile);
         held = reinterpret_cast<Values<L>*>(block_memory() + held_at);
     }
 };
 
-// The slices of M arrays that a block works on. `now` is read into one half of the held memory,
-// `before` is written from the other, and `next` is loaded there. Blocks take numbers in the order
-// in which they ask, and they ask when nobody waits for them. So whoever waits, waits for blocks
-// that run, and the launcher cuts channels into no more slices than running blocks can hold.
+// The numbers of the slices, of M arrays, that a block works on. `now` is held in one half of the
+// memory for held values, `before` in the other, into which `next` is loaded. Blocks get numbers in
+// the order in which they ask, and a block asks only when no other waits for its sums. So a block
+// waits only for blocks that run, as the launcher cuts a channel into no more slices than running
+// blocks can have in hand.
 template <class L, bool HOLD, int M>
-struct Turns {
-    const Desk<L>& desk;
-    unsigned* const tickets;  // how many were taken; null where the block's own number will do
-    const unsigned count;     // of the slices of all channels; what is not below it is none
-    const bool has_more;      // else one each, without a second half
+struct SliceQueue {
+    const SharedMemory<L>& shared;
+    unsigned* const tickets;  // how many numbers were taken; null: a block takes its own number
+    const unsigned count;     // slices of all channels; larger numbers mean: no slice
+    const bool more_than_blocks;  // else each block has one slice, and no second half
     unsigned before, now, next;
-    Values<L>*here, *there;
+    Values<L>*half, *other_half;
 
-    __device__ Turns(const Shape& g, const Desk<L>& desk, unsigned* tickets,
+    __device__ SliceQueue(const Shape& g, const SharedMemory<L>& shared, unsigned* tickets,
                      const typename L::Value* const (&arrays)[M])
-        : desk(desk), tickets(tickets),
+        : shared(shared), tickets(tickets),
           count(static_cast<unsigned>((g.c + L::tile - 1) / L::tile * g.slices)),
-          has_more(HOLD && count > gridDim.x), before(count), now(take()), next(count),
-          here(desk.held), there(here + M * L(g, 0, desk.sums).room()) {
-        if (has_more) next = take();
-        if (HOLD && now < count) fetch<M>(L(g, now, desk.sums), arrays, here);
-        if (HOLD && next < count) fetch<M>(L(g, next, desk.sums), arrays, there);
+          more_than_blocks(HOLD && count > gridDim.x), before(count), now(take()), next(count),
+          half(shared.held), other_half(half + M * L(g, 0, shared.sums).room()) {
+        if (more_than_blocks) next = take();
+        if (HOLD && now < count) fetch<M>(L(g, now, shared.sums), arrays, half);
+        if (HOLD && next < count) fetch<M>(L(g, next, shared.sums), arrays, other_half);
     }
 
     __device__ unsigned take() const {
-        if (threadIdx.x == 0) *desk.turn = tickets == nullptr ? blockIdx.x : atomicAdd(tickets, 1u);
+        if (threadIdx.x == 0)
+            *shared.next_number = tickets == nullptr ? blockIdx.x : atomicAdd(tickets, 1u);
         __syncthreads();
-        const unsigned turn = *desk.turn;
+        const unsigned number = *shared.next_number;
         __syncthreads();
-        return turn;
+        return number;
     }
 
-    // The same in two steps, with a barrier between them, and one before the next time.
-    __device__ void ask() const {
-        if (HOLD && threadIdx.x == 0) *desk.turn = has_more ? atomicAdd(tickets, 1u) : count;
+    // As take(), in two steps: callers need a barrier after each of them.
+    __device__ void request() const {
+        if (HOLD && threadIdx.x == 0)
+            *shared.next_number = more_than_blocks ? atomicAdd(tickets, 1u) : count;
     }
-    __device__ void hear() {
-        if (HOLD) next = *desk.turn;
+    __device__ void receive() {
+        if (HOLD) next = *shared.next_number;
     }
 
-    // Of which slice the result is written: one that is not held is not left for later.
-    __device__ unsigned written() const { return HOLD ? before : now; }
+    // The slice whose result is written in this step.
+    __device__ unsigned to_write() const { return HOLD ? before : now; }
 
-    __device__ bool are_left() const { return now < count || before < count; }
+    __device__ bool has_work() const { return now < count || before < count; }
 
     __device__ void advance() {
-        Values<L>* const free = there;
-        there = here;
-        here = free;
+        Values<L>* const free = other_half;
+        other_half = half;
+        half = free;
         before = HOLD ? now : count;
-        now = HOLD ? next : count;  // there is a block for each slice that is not held
+        now = HOLD ? next : count;  // without HOLD there is a block for each slice
     }
 };
 
-// Leaves the sums over this slice for the other blocks of the channel. `slots`: (C, slices, 2).
+// Leaves the sums of this slice for the other blocks of the channel. `slots`: (C, slices, 2).
 template <class L>
-__device__ void leave_sums(const L& own, const double (&sums)[2], Slot* slots) {
+__device__ void publish_sums(const L& own, const double (&sums)[2], Slot* slots) {
     if (own.rank > 0 || !own.valid) return;
     Slot* const to = slots + (own.channel * own.shape.slices + own.slice) * 2;
     publish(to, sums[0]);
     publish(to + 1, sums[1]);
 }
 
-// The sums over the channel from those over its slices, always in the same order.
+// Adds up the sums of all slices of the channel, always in the same order; rank 0 gets the result.
 template <class L>
 __device__ void channel_sums(const L& own, double (&sums)[2], Slot* slots) {
     sums[0] = sums[1] = 0;
@@ -104,7 +114,7 @@ __device__ void channel_sums(const L& own, double (&sums)[2], Slot* slots) {
 
 // x: (N, C, S). statistics: (2, C), mean and 1/sqrt(var + eps). In training mean and var (C,) are
 // written, else read. slots: a counter, then (C, slices, 2), all 0; not touched in evaluation.
-// y = (x - mean) scale + shift with the mean as high + low: low is in the shift.
+// y = (x - high) scale + shift; high is the mean rounded to T, and the rest of it is in the shift.
 template <class L, bool HOLD, bool TRAIN>
 __global__ void __launch_bounds__(512, 2)
 batch_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
@@ -114,37 +124,38 @@ batch_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
                    double eps) {
     using T = typename L::Value;
     const Shape shape{n, c, s, slices, length};
-    const Desk<L> desk(held_at);
+    const SharedMemory<L> shared(held_at);
     unsigned* const tickets = TRAIN ? reinterpret_cast<unsigned*>(slots) : nullptr;
-    for (Turns<L, HOLD, 1> turns(shape, desk, tickets, {x}); turns.are_left(); turns.advance()) {
-        if (TRAIN && turns.now < turns.count) {
-            const L own(shape, turns.now, desk.sums);
+    SliceQueue<L, HOLD, 1> queue(shape, shared, tickets, {x});
+    for (; queue.has_work(); queue.advance()) {
+        if (TRAIN && queue.now < queue.count) {
+            const L own(shape, queue.now, shared.sums);
             const T centre = own.valid ? x[own.channel * s] : T(0);
             double sums[2];
-            slice_sums<HOLD>(own, x, turns.here, centre, sums);
-            leave_sums(own, sums, slots + 1);
+            slice_sums<HOLD>(own, x, queue.half, centre, sums);
+            publish_sums(own, sums, slots + 1);
         }
-        if (turns.written() < turns.count) {
-            const L own(shape, turns.written(), desk.sums);
+        if (queue.to_write() < queue.count) {
+            const L own(shape, queue.to_write(), shared.sums);
             const Integer i = own.channel;
-            const bool shares = own.rank == 0 && own.valid;
+            const bool leads = own.rank == 0 && own.valid;
             T scale = 0, shift = 0, centre = 0;
-            if (shares) {  // early: they are needed where everybody waits
+            if (leads) {  // loaded early: later the whole block would wait for them
                 scale = gamma[i];
                 shift = beta[i];
                 centre = x[i * s];
             }
             double sums[2] = {0, 0};
             if (TRAIN) channel_sums(own, sums, slots + 1);
-            turns.ask();
-            if (shares) {
+            queue.request();
+            if (leads) {
                 const Moments all = TRAIN ? moments_of(sums, static_cast<double>(n) * s, centre)
                                           : Moments{mean[i], var[i]};
                 const double inv_std = rsqrt(all.var + eps);
                 const T high = static_cast<T>(all.mean);
-                desk.numbers[0] = high;
-                desk.numbers[1] = static_cast<T>(inv_std * scale);
-                desk.numbers[2] = static_cast<T>(shift - (all.mean - high) * inv_std * scale);
+                shared.numbers[0] = high;
+                shared.numbers[1] = static_cast<T>(inv_std * scale);
+                shared.numbers[2] = static_cast<T>(shift - (all.mean - high) * inv_std * scale);
                 if (own.slice == 0) {
                     statistics[i] = all.mean;
                     statistics[c + i] = inv_std;
@@ -153,12 +164,12 @@ batch_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
                 }
             }
             __syncthreads();
-            const T high = own.valid ? desk.numbers[0] : T(0);
-            scale = own.valid ? desk.numbers[1] : T(0);
-            shift = own.valid ? desk.numbers[2] : T(0);
-            turns.hear();
-            write<HOLD, 1>(own, L(shape, turns.next, desk.sums), turns.next < turns.count, {x},
-                           turns.there, y, [&](Values<L>(&packs)[1]) {
+            const T high = own.valid ? shared.numbers[0] : T(0);
+            scale = own.valid ? shared.numbers[1] : T(0);
+            shift = own.valid ? shared.numbers[2] : T(0);
+            queue.receive();
+            write_packs<HOLD, 1>(own, L(shape, queue.next, shared.sums), queue.next < queue.count,
+                                 {x}, queue.other_half, y, [&](Values<L>(&packs)[1]) {
                 for (T& value : packs[0].at) value = (value - high) * scale + shift;
                 return packs[0];
             });
@@ -166,8 +177,9 @@ batch_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
     }
 }
 
-// y_bar, x, x_bar: (N, C, S); statistics as the forward wrote them; slots as there. In evaluation
-// only the block of a channel's last slice needs the sums of the others, which came before it.
+// y_bar, x, x_bar: (N, C, S); statistics as the forward wrote them; slots as in the forward. In
+// evaluation the sums are needed for gamma_bar and beta_bar only: the block of a channel's last
+// slice adds them up, since all other slices were taken before it.
 // x_bar = scale (y_bar - mean path - x_hat variance path) = scale y_bar + slope (x - high) + shift.
 template <class L, bool HOLD, bool TRAIN>
 __global__ void __launch_bounds__(512, 2)
@@ -178,12 +190,12 @@ batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
                     Integer slices, Integer length, Integer held_at) {
     using T = typename L::Value;
     const Shape shape{n, c, s, slices, length};
-    const Desk<L> desk(held_at);
+    const SharedMemory<L> shared(held_at);
     unsigned* const tickets = reinterpret_cast<unsigned*>(slots);
-    Turns<L, HOLD, 2> turns(shape, desk, tickets, {y_bar, x});
-    for (; turns.are_left(); turns.advance()) {
-        if (turns.now < turns.count) {
-            const L own(shape, turns.now, desk.sums);
+    SliceQueue<L, HOLD, 2> queue(shape, shared, tickets, {y_bar, x});
+    for (; queue.has_work(); queue.advance()) {
+        if (queue.now < queue.count) {
+            const L own(shape, queue.now, shared.sums);
             const T high = own.valid ? static_cast<T>(statistics[own.channel]) : T(0);
             T lanes[4] = {0, 0, 0, 0}, products[4] = {0, 0, 0, 0};
             double sums[2] = {0, 0};  // of y_bar and of y_bar (x - high)
@@ -193,20 +205,20 @@ batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
                     products[lane + v] += packs[0].at[v] * (packs[1].at[v] - high);
                 }
             };
-            over<HOLD, 2>(own, {y_bar, x}, turns.here, add, [&] {
-                pour(lanes, sums[0]);
-                pour(products, sums[1]);
+            for_each_pack<HOLD, 2>(own, {y_bar, x}, queue.half, add, [&] {
+                drain(lanes, sums[0]);
+                drain(products, sums[1]);
             });
             own.sum(sums);
-            leave_sums(own, sums, slots + 1);
+            publish_sums(own, sums, slots + 1);
         }
-        if (turns.written() < turns.count) {
-            const L own(shape, turns.written(), desk.sums);
+        if (queue.to_write() < queue.count) {
+            const L own(shape, queue.to_write(), shared.sums);
             const Integer i = own.channel;
             const T high = own.valid ? static_cast<T>(statistics[i]) : T(0);
-            const bool shares = own.rank == 0 && own.valid;
+            const bool leads = own.rank == 0 && own.valid;
             double low = 0, inv_std = 0, scale_ = 0;
-            if (shares) {  // early: they are needed where everybody waits
+            if (leads) {  // loaded early: later the whole block would wait for them
                 low = statistics[i] - high;
                 inv_std = statistics[c + i];
                 scale_ = gamma[i] * inv_std;
@@ -214,24 +226,24 @@ batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
             const bool is_last = own.slice == slices - 1;
             double sums[2] = {0, 0};
             if (TRAIN || is_last) channel_sums(own, sums, slots + 1);
-            turns.ask();
-            if (shares) {
+            queue.request();
+            if (leads) {
                 const double along_x_hat = (sums[1] - low * sums[0]) * inv_std;
                 const double values = static_cast<double>(n) * s;
                 const double slope_ = -scale_ * inv_std * along_x_hat / values;
-                desk.numbers[0] = static_cast<T>(scale_);
-                desk.numbers[1] = static_cast<T>(slope_);
-                desk.numbers[2] = static_cast<T>(-scale_ * sums[0] / values - slope_ * low);
+                shared.numbers[0] = static_cast<T>(scale_);
+                shared.numbers[1] = static_cast<T>(slope_);
+                shared.numbers[2] = static_cast<T>(-scale_ * sums[0] / values - slope_ * low);
                 if (is_last) beta_bar[i] = static_cast<T>(sums[0]);
                 if (is_last) gamma_bar[i] = static_cast<T>(along_x_hat);
             }
             __syncthreads();
-            const T scale = own.valid ? desk.numbers[0] : T(0);
-            const T slope = own.valid ? desk.numbers[1] : T(0);
-            const T shift = own.valid ? desk.numbers[2] : T(0);
-            turns.hear();
-            write<HOLD, 2>(own, L(shape, turns.next, desk.sums), turns.next < turns.count,
-                           {y_bar, x}, turns.there, x_bar, [&](Values<L>(&packs)[2]) {
+            const T scale = own.valid ? shared.numbers[0] : T(0);
+            const T slope = own.valid ? shared.numbers[1] : T(0);
+            const T shift = own.valid ? shared.numbers[2] : T(0);
+            queue.receive();
+            write_packs<HOLD, 2>(own, L(shape, queue.next, shared.sums), queue.next < queue.count,
+                                 {y_bar, x}, queue.other_half, x_bar, [&](Values<L>(&packs)[2]) {
                 for (int v = 0; v < L::width; ++v) {
                     T& value = packs[0].at[v];
                     value *= scale;

@@ -13,8 +13,8 @@ _LAYOUTS = {"float": ("Planes<float, 4>", "Planes<float, 1>", "Columns<float>"),
             "double": ("Planes<double, 2>", "Planes<double, 1>", "Columns<double>")}  # fmt: skip
 _MODES = ("true, true", "false, true", "false, false")  # held, training
 INSTANCES = tuple(
-    f"batch_norm_{way}<{layout}, {mode}>"
-    for way in ("forward", "backward")
+    f"batch_norm_{direction}<{layout}, {mode}>"
+    for direction in ("forward", "backward")
     for layouts in _LAYOUTS.values()
     for layout in layouts
     for mode in _MODES
@@ -22,7 +22,7 @@ INSTANCES = tuple(
 
 
 class Cache(NamedTuple):
-    """What the backward needs; ``mean`` and biased (1/N) ``var`` are for running statistics."""
+    """The values the backward needs; layers read ``mean`` and the biased (1/N) ``var``."""
 
     mean: Any  # (C,)
     var: Any  # (C,)
@@ -41,7 +41,7 @@ def accepts(x: Any, gamma: Any, beta: Any, *, mean=None, var=None, axis=None, ep
 def forward(
     xp: Any, x: Any, gamma: Any, beta: Any, *, mean=None, var=None, axis=None, eps=1e-5
 ) -> tuple[Any, Cache]:
-    """``ops.batch_norm`` in one launch; see there."""
+    """``ops.batch_norm`` in one launch."""
     mean, var = (s if s is None else xp.asarray(s) for s in (mean, var))
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     x, gamma, beta = map(xp.ascontiguousarray, (x, gamma, beta))
@@ -75,13 +75,13 @@ def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any, Any, Any]:
 
 
 def _run(
-    xp: Any, way: str, plan: Slices, x: Any, arrays: tuple, *last: float, training: bool
+    xp: Any, direction: str, plan: Slices, x: Any, arrays: tuple, *last: float, training: bool
 ) -> None:
     type_ = kernels.real(x)
     width = f", {plan.width}" if plan.layout == "Planes" else ""
     held, trains = (str(flag).lower() for flag in (plan.held, training))
-    instance = f"batch_norm_{way}<{plan.layout}<{type_}{width}>, {held}, {trains}>"
-    meets = training or way == "backward"  # else slots are never touched
-    slots = xp.zeros(plan.slots, "uint64") if meets else arrays[0]
+    instance = f"batch_norm_{direction}<{plan.layout}<{type_}{width}>, {held}, {trains}>"
+    exchanges = training or direction == "backward"  # of sums; else any pointer will do for slots
+    slots = xp.zeros(plan.slots, "uint64") if exchanges else arrays[0]
     numbers = (*flattened(x.shape), plan.slices, plan.length, plan.held_at, *last)
     kernels.run(xp, FILE, instance, plan.launch, *arrays, slots, *numbers)

@@ -1,24 +1,26 @@
-// What all kernels share: shared memory, vectors of values, sums and meetings of threads.
+// Used by all kernels: shared memory, packs of values, sums over a block, numbers passed between
+// blocks.
 //
 // The text is CUDA C++17 without headers. It also compiles as plain C++20 where MINIGRAD_HOST is
-// defined and a header supplies the words of CUDA (threadIdx, __syncthreads, ...): tests run it so.
+// defined and a header supplies CUDA's names (threadIdx, __syncthreads, ...): so tests run it on
+// the CPU.
 
 using Integer = long long;  // what the launcher passes for every integer
 using Slot = unsigned long long;
 
 #ifndef MINIGRAD_HOST
 __device__ inline char* block_memory() {
-    extern __shared__ __align__(16) char pool[];  // packs are put into it
+    extern __shared__ __align__(16) char pool[];  // aligned for packs
     return pool;
 }
-__device__ inline void doze() { __nanosleep(32); }
+__device__ inline void back_off() { __nanosleep(32); }
 __device__ inline Slot bits_of(double value) { return __double_as_longlong(value); }
 __device__ inline double number_of(Slot bits) { return __longlong_as_double(bits); }
-// What other blocks write and read meanwhile.
+// Access to memory that other blocks write and read at the same time.
 __device__ inline Slot peek(const Slot* slot) { return *static_cast<const volatile Slot*>(slot); }
 __device__ inline void put(Slot* slot, Slot bits) { *static_cast<volatile Slot*>(slot) = bits; }
 
-// Starts a copy from memory to shared memory; `await_copies` ends those that this thread started.
+// Starts a copy to shared memory; `await_copies` waits for all that this thread has started.
 template <class P>
 __device__ inline void copy_async(P* to, const P* from) {
 #if __CUDA_ARCH__ >= 800
@@ -41,7 +43,7 @@ __device__ inline void await_copies() {
 }
 #endif
 
-// N consecutive values that one instruction moves; the address must be a multiple of its size.
+// N consecutive values that one instruction moves; the address must be a multiple of their size.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Pack {
     T at[N];
@@ -57,7 +59,7 @@ __device__ inline void store(T* address, const Pack<T, N>& pack) {
     *reinterpret_cast<Pack<T, N>*>(address) = pack;
 }
 
-// Without headers there are no names for these.
+// Constants whose names are in headers.
 template <class T>
 __device__ inline T minus_infinity() {
     return log(T(0));
@@ -68,8 +70,8 @@ __device__ inline T not_a_number() {
     return sqrt(T(-1));
 }
 
-// The sum of each value over all threads of a block of whole warps, in thread 0. The order of the
-// additions depends on nothing but the size of the block. `scratch`: M doubles per warp.
+// Sums each value over all threads of a block of whole warps; thread 0 gets the sums. The order of
+// the additions depends on nothing but the size of the block. `scratch`: M doubles per warp.
 template <int M>
 __device__ inline void block_sum(double (&values)[M], double* scratch) {
     const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
@@ -85,14 +87,14 @@ __device__ inline void block_sum(double (&values)[M], double* scratch) {
     __syncthreads();  // `scratch` is free again
 }
 
-// Blocks leave numbers for each other in slots, which start as 0. A number is kept as the
-// complement of its bits, and those of nan are always the same: no number leaves 0. So whoever
-// reads a slot sees whether it was written, and needs no order among other reads and writes.
+// Blocks pass numbers to each other in slots, which start as 0. A number is stored as the
+// complement of its bits, and every nan with the same bits, so that no number is stored as 0. The
+// slot itself thus shows whether it was written: no order of other reads and writes is needed.
 __device__ inline void publish(Slot* slot, double value) {
     put(slot, ~bits_of(value == value ? value : not_a_number<double>()));
 }
 
-// Waits until all slots are written.
+// Reads M numbers from slots, and waits until all are written.
 template <int M>
 __device__ inline void await(const Slot* const (&slots)[M], double (&values)[M]) {
     for (bool is_waiting = true; is_waiting;) {
@@ -102,6 +104,6 @@ __device__ inline void await(const Slot* const (&slots)[M], double (&values)[M])
             values[m] = number_of(~bits);
             is_waiting |= bits == 0;
         }
-        if (is_waiting) doze();
+        if (is_waiting) back_off();
     }
 }

@@ -1,6 +1,12 @@
-// Direct convolution of small images: a block holds what it needs of them in shared memory, and a
-// thread computes 8 channels (or taps) at several places at once, since reading shared memory takes
-// longer than multiplying. Larger images go through im2col and cuBLAS.
+// Direct convolution of small images. Larger images go through im2col and cuBLAS.
+//
+// A block works on a tile of 8 channels for some of the images, one image after another, which it
+// copies to shared memory. Reading that takes longer than multiplying, so a thread keeps 8 channels
+// at one or two places (or taps) as sums in registers: each value it reads serves 8 products, and
+// each weight one per place.
+//
+// A sum over one image has the type of the arrays. The cotangents of the weights are sums over the
+// images, too: a block adds those of its images in double, and sum_rows adds the blocks.
 
 constexpr int CHANNELS = 8;
 
@@ -9,7 +15,7 @@ struct Conv {
     Window at;
 };
 
-// Which 8 of `channels` channels per group are those of `tile`.
+// The channels of one tile, at most 8 channels of one group, out of all `channels`.
 struct Tile {
     int group, first, count;
 
@@ -22,8 +28,8 @@ struct Tile {
     }
 };
 
-// Adds each of P values times each of the 8 numbers at `from`, which is aligned: shared memory
-// begins with groups of 8, so that two instructions read what eight would.
+// Adds to sums[p] the product of values[p] with each of the 8 numbers at `from`. These start at a
+// multiple of 16 bytes, so that they are loaded as packs.
 template <int P, class T>
 __device__ void add_products(T (&sums)[P][CHANNELS], const T (&values)[P], const T* from) {
     constexpr int width = 16 / sizeof(T);
@@ -37,8 +43,8 @@ __device__ void add_products(T (&sums)[P][CHANNELS], const T (&values)[P], const
     }
 }
 
-// write(i, read(i)) for all i < size, four at a time per thread: their reads wait for memory
-// together.
+// Calls write(i, read(i)) for all i < size. A thread reads four values before it writes them, to
+// wait for memory once.
 template <class Read, class Write>
 __device__ void copy(int size, Read read, Write write) {
     const int step = static_cast<int>(blockDim.x);
@@ -53,7 +59,7 @@ __device__ void copy(int size, Read read, Write write) {
     }
 }
 
-// `size` values to shared memory, 16 bytes at a time where they are aligned.
+// Copies `size` values to shared memory, 16 bytes at a time if they are aligned.
 template <class T>
 __device__ void copy_values(const T* from, T* to, int size) {
     constexpr int pack = 16 / sizeof(T);
@@ -64,7 +70,7 @@ __device__ void copy_values(const T* from, T* to, int size) {
         copy(size, [&](int i) { return from[i]; }, [&](int i, T value) { to[i] = value; });
 }
 
-// `planes` planes and their borders of zeros, so that whoever reads them need not ask where he is.
+// Copies `planes` planes with borders of zeros, so that windows need not be checked against edges.
 template <class T>
 __device__ void copy_padded(const T* from, T* to, int planes, const Window& g) {
     const int w = g.w + 2 * g.pw, h = g.h + 2 * g.ph, size = planes * h * w;
@@ -77,11 +83,12 @@ __device__ void copy_padded(const T* from, T* to, int planes, const Window& g) {
     copy(size, read, [&](int i, T value) { to[i] = value; });
 }
 
-// The sums over all channels of what the windows at two corners see times the weights. KW: the
-// width of the windows where it is known when this is compiled, else 0.
+// Adds to sums[0] and sums[1] the products of the weights with the windows whose corners are `one`
+// and `other`, over all channels. KW: the width of the windows if it is known at compile time, else
+// 0.
 template <int KW, class T>
-__device__ void see(T (&sums)[2][CHANNELS], const T* one, const T* other, const T* weight,
-                    int channels, const Window& g, int plane, int width) {
+__device__ void add_windows(T (&sums)[2][CHANNELS], const T* one, const T* other, const T* weight,
+                            int channels, const Window& g, int plane, int width) {
     const int kw = KW > 0 ? KW : g.kw;
     for (int c = 0; c < channels; ++c)
         for (int ky = 0; ky < g.kh; ++ky) {
@@ -127,15 +134,15 @@ conv_forward(const T* __restrict__ x, const T* __restrict__ w, const T* __restri
             const int other = o + static_cast<int>(blockDim.x) < outputs ? o + blockDim.x : o;
             T sums[2][CHANNELS];
             for (int a = 0; a < CHANNELS; ++a) sums[0][a] = sums[1][a] = biases[a];
-            const auto look = [&](auto see) {
-                see(sums, corner(o), corner(other), weights, channels, g.at, plane, width);
+            const auto sum_windows = [&](auto add) {
+                add(sums, corner(o), corner(other), weights, channels, g.at, plane, width);
             };
             if (g.at.kw == 5)
-                look(see<5, T>);
+                sum_windows(add_windows<5, T>);
             else if (g.at.kw == 3)
-                look(see<3, T>);
+                sum_windows(add_windows<3, T>);
             else
-                look(see<0, T>);
+                sum_windows(add_windows<0, T>);
             T* own = y + (n * g.a + tile.first) * outputs;
 #pragma unroll
             for (int a = 0; a < CHANNELS; ++a, own += outputs) {
@@ -152,8 +159,8 @@ template <class T>
 __global__ void __launch_bounds__(512)
 conv_backward_x(const T* __restrict__ y_bar, const T* __restrict__ w, T* __restrict__ x_bar,
                 Conv g, Integer tiles, Integer slices) {
-    const int which = static_cast<int>(blockIdx.x % static_cast<unsigned>(tiles));
-    const Tile tile(which, g.groups, g.c);
+    const int index = static_cast<int>(blockIdx.x % static_cast<unsigned>(tiles));
+    const Tile tile(index, g.groups, g.c);
     const int channels = g.c / g.groups, kernels = g.a / g.groups, places = g.at.kh * g.at.kw;
     const int inputs = g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
     T* weights = reinterpret_cast<T*>(block_memory());  // (kernels, places, CHANNELS)
@@ -189,10 +196,10 @@ conv_backward_x(const T* __restrict__ y_bar, const T* __restrict__ w, T* __restr
     }
 }
 
-// The cotangents of w and b, first stage: partials (slices, A * C / groups * KH * KW + A). For b
-// there is one more tap, which sees ones. A block takes one tile of output channels, some taps and
-// every `slices`-th image; a thread takes two taps, `width` apart, and one of `parts` shares of the
-// outputs. Sums over one image are of type T, over images double.
+// The cotangents of w and b, first stage: partials (slices, A * C / groups * KH * KW + A). b is the
+// weight of one more tap, which reads ones. A block takes one tile of output channels, some taps
+// and every `slices`-th image; a thread takes two of these taps, `lanes` apart, and one of `parts`
+// shares of the outputs.
 template <class T>
 __global__ void __launch_bounds__(256, 3)
 conv_backward_w(const T* __restrict__ y_bar, const T* __restrict__ x,
@@ -200,21 +207,21 @@ conv_backward_w(const T* __restrict__ y_bar, const T* __restrict__ x,
                 Integer slices, Integer taps_per_block) {
     const int lanes = static_cast<int>(taps_per_block) / 2;
     const unsigned blocks = static_cast<unsigned>(tiles * chunks);
-    const int which = static_cast<int>(blockIdx.x % blocks);
-    const Tile tile(which % static_cast<int>(tiles), g.groups, g.a);
+    const int index = static_cast<int>(blockIdx.x % blocks);
+    const Tile tile(index % static_cast<int>(tiles), g.groups, g.a);
     const int channels = g.c / g.groups, places = g.at.kh * g.at.kw, taps = channels * places;
     const int inputs = channels * g.at.h * g.at.w, outputs = g.at.oh * g.at.ow;
     const int width = g.at.w + 2 * g.at.pw, plane = (g.at.h + 2 * g.at.ph) * width;
     const int lane = threadIdx.x % lanes, part = threadIdx.x / lanes, parts = blockDim.x / lanes;
-    const int first = which / static_cast<int>(tiles) * 2 * lanes;
+    const int first = index / static_cast<int>(tiles) * 2 * lanes;
     const int step_y = parts / g.at.ow, step_x = parts % g.at.ow;
     T* bars = reinterpret_cast<T*>(block_memory());  // (outputs, CHANNELS)
     T* image = bars + outputs * CHANNELS;
     const T* own[2];
-    bool sees_ones[2];
+    bool is_bias[2];
     for (int p = 0; p < 2; ++p) {
         const int tap = first + lane + p * lanes, k = tap % places;
-        sees_ones[p] = tap >= taps;  // taps behind that of b are not written
+        is_bias[p] = tap >= taps;  // taps beyond that of b do not exist, and are not written
         own[p] = image;
         if (tap < taps)
             own[p] += tap / places * plane + k / g.at.kw * g.at.dh * width + k % g.at.kw * g.at.dw;
@@ -239,8 +246,8 @@ conv_backward_w(const T* __restrict__ y_bar, const T* __restrict__ x,
 #pragma unroll 4
         for (int o = part; part < parts && o < outputs; o += parts) {
             const int place = oy * g.at.sh * width + ox * g.at.sw;
-            const T values[2] = {sees_ones[0] ? T(1) : own[0][place],
-                                 sees_ones[1] ? T(1) : own[1][place]};
+            const T values[2] = {is_bias[0] ? T(1) : own[0][place],
+                                 is_bias[1] ? T(1) : own[1][place]};
             add_products<2>(sums, values, bars + o * CHANNELS);
             oy += step_y;
             ox += step_x;
@@ -252,7 +259,7 @@ conv_backward_w(const T* __restrict__ y_bar, const T* __restrict__ x,
         for (int p = 0; p < 2; ++p)
             for (int a = 0; a < CHANNELS; ++a) totals[p][a] += sums[p][a];
     }
-    // the memory of images serves for the sums over the parts
+    // the shared memory of the images is used again, to add up the parts
     double* shared = reinterpret_cast<double*>(block_memory());  // (CHANNELS, threads)
     double* row = partials + slice * (static_cast<Integer>(g.a) * taps + (g.biased ? g.a : 0));
 #pragma unroll

@@ -1,6 +1,9 @@
 // Softmax and cross entropy: mean over the rows of log(sum_j e^x_j) - x_label, and its backward.
 //
-// Labels are not read back to be checked: one that is outside of 0 .. K - 1 makes its row, and so
+// Forward: a warp per row reads it for its maximum and again for the sum of exponentials, in the
+// type of the logits; then one block averages the losses in double. Backward: a thread per logit.
+//
+// Labels are not copied to the host for a check: one outside of 0 .. K - 1 makes its row, and so
 // the loss, nan.
 
 template <class T>
@@ -20,7 +23,7 @@ __device__ T warp_sum(T value) {
 }
 
 // logits: (N, K), labels: (N,); rows: (N, 2), the maximum and log(sum_j e^(x_j - maximum)); losses:
-// (N,). One warp per row.
+// (N,).
 template <class T, class I>
 __global__ void cross_entropy_rows(const T* logits, const I* labels, T* rows, double* losses,
                                    Integer n, Integer k) {
@@ -29,17 +32,17 @@ __global__ void cross_entropy_rows(const T* logits, const I* labels, T* rows, do
     const int lane = threadIdx.x % 32;
     for (Integer row = first; row < n; row += warps) {
         const T* x = logits + row * k;
-        T most = x[lane < k ? lane : 0];
-        for (Integer j = lane; j < k; j += 32) most = x[j] > most || x[j] != x[j] ? x[j] : most;
-        most = warp_max(most);
+        T top = x[lane < k ? lane : 0];
+        for (Integer j = lane; j < k; j += 32) top = x[j] > top || x[j] != x[j] ? x[j] : top;
+        top = warp_max(top);
         T sum = 0;
-        for (Integer j = lane; j < k; j += 32) sum += exp(x[j] - most);
+        for (Integer j = lane; j < k; j += 32) sum += exp(x[j] - top);
         const T logarithm = log(warp_sum(sum));
         if (lane > 0) continue;
         const Integer label = static_cast<Integer>(labels[row]);
-        rows[2 * row] = most;
+        rows[2 * row] = top;
         rows[2 * row + 1] = logarithm;
-        losses[row] = 0 <= label && label < k ? static_cast<double>((most - x[label]) + logarithm)
+        losses[row] = 0 <= label && label < k ? static_cast<double>((top - x[label]) + logarithm)
                                               : not_a_number<double>();
     }
 }
@@ -68,8 +71,8 @@ __global__ void cross_entropy_backward(const T* y_bar, const T* logits, const I*
     }
 }
 
-// right: how many rows have their largest logit, the first of several, at their label; nan is the
-// largest of all. One block, a row per thread; shared memory: a double per warp.
+// right: in how many rows the largest logit, the first of equal ones, is at the label; nan counts
+// as the largest. One block, a row per thread; shared memory: a double per warp.
 template <class T, class I>
 __global__ void count_right(const T* logits, const I* labels, Integer* right, Integer n,
                             Integer k) {

@@ -1,4 +1,5 @@
-// One launch for many arrays; of those in a table, `blocks` blocks work on each.
+// One launch for many arrays. A table, passed by value, has a row for each array; `blocks` blocks
+// work on each row. Every element is read and written once.
 
 constexpr int MOST = 64;
 using Address = unsigned long long;
@@ -45,20 +46,20 @@ __global__ void axpby_all(Table<Sum> all, Integer blocks) {
         out[i] = a * x[i] + b * y[i];
 }
 
-// Sets `lost`, which is 0, to another number where an element is nan or infinite.
+// Makes `flag`, which is 0, positive if an element is nan or infinite.
 template <typename T>
-__global__ void find_lost(Table<Run> all, unsigned* lost, Integer blocks) {
+__global__ void find_nonfinite(Table<Run> all, unsigned* flag, Integer blocks) {
     const Integer which = blockIdx.x / blocks, first = blockIdx.x % blocks * blockDim.x;
     const Run& own = all.of[which];
     const T* from = reinterpret_cast<const T*>(own.from);
     bool found = false;
     for (Integer i = first + threadIdx.x; i < own.size; i += blocks * blockDim.x)
         found = found || !(from[i] - from[i] == T(0));
-    if (found) atomicAdd(lost, 1u);
+    if (found) atomicAdd(flag, 1u);
 }
 
-// The running statistics of C channels after one more batch: old + weight (new - old), as a sum of
-// two products; the variance of the batch counts `factor` times.
+// The running statistics of C channels after one more batch: (1 - weight) old + weight new. The
+// variance of the batch is multiplied by `factor` first.
 template <typename T>
 __global__ void track(const T* mean, const T* var, const Integer* batches, const T* new_mean,
                       const T* new_var, T* mean_out, T* var_out, Integer* batches_out, Integer c,

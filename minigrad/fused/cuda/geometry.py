@@ -1,6 +1,6 @@
-"""How kernels are launched: blocks, threads and shared memory, from shapes and the device alone.
+"""Launch geometry: blocks, threads and shared memory, computed from shapes and the device.
 
-Pure functions of numbers, so that tests hold them on a machine without a GPU.
+Pure functions of numbers, so that they are tested without a GPU.
 """
 
 from dataclasses import dataclass, replace
@@ -11,14 +11,14 @@ RESERVED = 1024  # bytes of shared memory that the system takes from each block
 
 @dataclass(frozen=True)
 class Device:
-    """What a launch depends on.
+    """The properties of a GPU on which a launch depends.
 
     Args:
         multiprocessors: how many there are.
-        shared_per_multiprocessor: bytes of shared memory that its blocks divide.
-        shared_per_block: bytes that one block can ask for.
+        shared_per_multiprocessor: bytes of shared memory for all blocks on one of them.
+        shared_per_block: bytes of shared memory that one block can get.
         threads: per block, for kernels that fill the device; a multiple of 32.
-        together: how many blocks of so many threads run at once on one multiprocessor.
+        together: how many blocks of ``threads`` threads run at once on one multiprocessor.
     """
 
     multiprocessors: int
@@ -34,27 +34,27 @@ class Device:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory that each of them can have."""
+        """Bytes of shared memory that each of these blocks can have."""
         return min(
             self.shared_per_block, self.shared_per_multiprocessor // self.together - RESERVED
         )
 
     def halved(self) -> "Device":
-        """The same device with twice as many blocks of half as many threads, of 32 at least."""
+        """The same device with twice as many blocks of half as many threads, but at least 32."""
         half = self.threads // 2 // 32 * 32
         return replace(self, threads=half, together=2 * self.together) if half else self
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How many blocks of what.
+    """The geometry of a launch.
 
     Args:
         grid: blocks.
         block: threads per block.
         shared: bytes of dynamic shared memory per block.
-        needs_all: whether more blocks wait for each other than there are multiprocessors: none of
-            the memory that they share may then serve as a cache.
+        needs_all: whether more blocks wait for each other than there are multiprocessors. They must
+            all run at once, so no part of the shared memory may be used as a cache.
     """
 
     grid: int
@@ -73,8 +73,8 @@ class Slices:
         tiles: groups of channels that share blocks: 1 or 32 channels.
         slices: parts that each tile is cut into.
         length: values of a channel in each slice but the last.
-        held_at: bytes of scratch, after which values are held.
-        held: whether the values of a slice stay in shared memory.
+        held_at: bytes of scratch in shared memory; the held values lie behind it.
+        held: whether the values of a slice are kept in shared memory.
     """
 
     layout: str
@@ -103,16 +103,20 @@ def slices(
 ) -> Slices:
     """Cut the channels of (N, C, S) into slices that keep every multiprocessor busy.
 
-    As many slices as keep all blocks busy in as few turns as there must be, each of two packs per
-    thread or more; more where they must be small enough to be held, two at a time unless each block
-    has but one. Blocks of a tile wait for each other, and two streams may run such a kernel at the
-    same time: so a tile has no more slices than half of the blocks that run at once have in hand.
+    The number of slices per tile has three bounds:
+
+    * A slice should be small enough to be held; two at a time, unless each block gets only one.
+    * Blocks of a tile wait for each other, and two streams may run such a kernel at the same time:
+      a tile has no more slices than half of the blocks that run at once can work on. If these are
+      too few to hold the slices, nothing is held.
+    * Within these bounds, as many as fill all blocks in the fewest possible turns, unless a slice
+      would then have less than two packs per thread.
 
     Args:
         shape: N, C, S in C order; none of them 0.
         itemsize: bytes of a value.
         arrays: how many arrays are read, and held together.
-        holds: whether values are needed twice at all.
+        holds: whether values are needed twice, so that holding them pays.
         aligned: whether the arrays start at multiples of 16 bytes.
     """
     n, c, s = shape
@@ -120,7 +124,7 @@ def slices(
     width = per_pack if aligned and s % per_pack == 0 else 1
     layout, tile = ("Columns", 32) if s == 1 else ("Planes", 1)
     values, tiles, each = n * s, -(-c // tile), itemsize * arrays * tile
-    if layout == "Planes":  # more blocks hide more of each other's waits
+    if layout == "Planes":  # more blocks hide each other's waits better
         device = device.halved()
         small = device.halved()  # for many small channels
         fits = _scratch(small, 1) + 2 * values * each <= small.shared
@@ -129,14 +133,14 @@ def slices(
     ranks = device.threads // tile  # threads that share a channel
     held_at = _scratch(device, tile)
 
-    def fewest(halves: int) -> int:
-        """Slices that are small enough for one of so many parts of a block's memory."""
-        capacity = (device.shared - held_at) // halves // each // width * width
+    def fewest(per_block: int) -> int:
+        """The fewest slices of which ``per_block`` fit into the memory of a block at once."""
+        capacity = (device.shared - held_at) // per_block // each // width * width
         return -(-values // capacity) if capacity > 0 else device.blocks + 1
 
     half = max(1, device.blocks // 2)
-    halves = 1 if fewest(1) <= half and tiles * fewest(1) <= device.blocks else 2
-    least, most = fewest(halves), halves * half
+    per_block = 1 if fewest(1) <= half and tiles * fewest(1) <= device.blocks else 2
+    least, most = fewest(per_block), per_block * half
     held = holds and least <= most
     if not held:
         least, most = 1, half
@@ -145,22 +149,22 @@ def slices(
     count = min(most, max(wanted, least))
     length = _multiple(-(-values // count), width)
     count = -(-values // length)
-    shared = held_at + (halves * length * each if held else 0)
+    shared = held_at + (per_block * length * each if held else 0)
     grid = min(tiles * count, device.blocks) if held else tiles * count
-    needs_all = held and count > device.multiprocessors  # one block fits into each in any case
+    needs_all = held and count > device.multiprocessors  # each of these has room for one block
     launch = Launch(grid, device.threads, shared, needs_all)
     return Slices(layout, width, tiles, count, length, held_at, held, launch)
 
 
 def _scratch(device: Device, tile: int) -> int:
-    """Bytes that a block needs for sums, four numbers per channel and the number of a slice."""
+    """Bytes of a block for two sums, four numbers per channel and the number of a slice."""
     sums = 2 * (device.threads if tile > 1 else device.threads // 32)
     return _multiple(8 * (sums + 4 * tile + 1), 16)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One block per row of a matrix; the words are those of ``Slices``."""
+    """One block per row of a matrix; the attributes are those of ``Slices``."""
 
     width: int
     held_at: int
@@ -182,7 +186,7 @@ def rows(
 
 
 def row_slices(shape: tuple[int, int], device: Device) -> tuple[int, int]:
-    """How many slices the rows of (R, F) are cut into, and how long they are, for column sums."""
+    """The number and the length of slices of the rows of (R, F), for sums of columns."""
     tiles, ranks = -(-shape[1] // 32), device.threads // 32
     count = max(1, min(-(-device.blocks // tiles), -(-shape[0] // (4 * ranks))))
     length = -(-shape[0] // count)
@@ -190,7 +194,7 @@ def row_slices(shape: tuple[int, int], device: Device) -> tuple[int, int]:
 
 
 def elementwise(size: int, device: Device) -> Launch:
-    """One thread per element, in blocks of 256; each thread takes more where there are too many."""
+    """A thread per element, in blocks of 256, up to 32 blocks per multiprocessor; then several."""
     threads = min(256, device.threads)
     return Launch(max(1, min(-(-size // threads), 32 * device.multiprocessors)), threads)
 

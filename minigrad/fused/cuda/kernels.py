@@ -1,8 +1,8 @@
-"""Kernels from ``.cu`` text: compiled by CuPy at the first call of each instance, then kept.
+"""Compile and launch kernels from ``.cu`` files: CuPy compiles each instance at its first call.
 
-CuPy caches what it compiled on disk, so later processes only load it; before 14.2 it left templates
-out, or did with an old driver. CuPy compiles with ``-ftz=true``: float32 results below 1.2e-38
-become 0.
+CuPy also caches compiled kernels on disk, for later processes. Versions before 14.2 do not cache
+templates, or not with an old driver. CuPy compiles with ``-ftz=true``: float32 results below
+1.2e-38 become 0.
 """
 
 from functools import cache, lru_cache
@@ -17,40 +17,41 @@ from minigrad.fused.cuda.geometry import Device, Launch
 HERE = Path(__file__).parent
 HEADERS = ("common.cuh", "layouts.cuh", "moments.cuh", "sums.cuh", "windows.cuh")
 OPTIONS = ("--std=c++17",)
-LARGE = 48 * 1024  # bytes of shared memory that need no asking
+DEFAULT_SHARED = 48 * 1024  # bytes of shared memory that a kernel gets without opting in
 
 
 @cache
 def source(name: str) -> str:
-    """The text of ``name`` with the headers before it; CuPy's cache then knows all of it."""
+    """The text of all headers and of ``name`` together: CuPy's cache then depends on all of it."""
     return "\n".join((HERE / part).read_text(encoding="utf-8") for part in (*HEADERS, name))
 
 
 @cache
 def _kernel(xp: Any, name: str, instance: str, number: int, needs_all: bool) -> Any:
     """One instance of a template in file ``name``, such as ``sigmoid_forward<float>``."""
-    options = (*OPTIONS, "-DNEEDS_ALL") if needs_all else OPTIONS  # another kernel
+    # the macro makes it another kernel, whose attributes do not change those of the first
+    options = (*OPTIONS, "-DNEEDS_ALL") if needs_all else OPTIONS
     module = xp.RawModule(code=source(name), options=options, name_expressions=(instance,))
     kernel = module.get_function(instance)
-    if needs_all:  # both are set for the current device only, and stay
+    if needs_all:  # both attributes hold for the current device, and stay set
         kernel.max_dynamic_shared_size_bytes = _device(xp, number).shared_per_block
-        kernel.preferred_shared_memory_carveout = 100  # per cent, the rest is a cache
+        kernel.preferred_shared_memory_carveout = 100  # per cent; the rest would be a cache
     return kernel
 
 
 @cache
 def _device(xp: Any, number: int) -> Device:
-    found = xp.cuda.Device(number).attributes
+    attributes = xp.cuda.Device(number).attributes
     return Device(
-        multiprocessors=found["MultiProcessorCount"],
-        shared_per_multiprocessor=found["MaxSharedMemoryPerMultiprocessor"],
-        shared_per_block=found["MaxSharedMemoryPerBlockOptin"],
-        threads=min(512, found["MaxThreadsPerMultiProcessor"] // 2),
+        multiprocessors=attributes["MultiProcessorCount"],
+        shared_per_multiprocessor=attributes["MaxSharedMemoryPerMultiprocessor"],
+        shared_per_block=attributes["MaxSharedMemoryPerBlockOptin"],
+        threads=min(512, attributes["MaxThreadsPerMultiProcessor"] // 2),
     )
 
 
 def device_of(xp: Any, array: Any) -> Device:
-    """What a launch on the GPU that holds ``array`` depends on."""
+    """The properties of the GPU that holds ``array``."""
     return _device(xp, array.device.id)
 
 
@@ -58,12 +59,12 @@ def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any, on: Any =
     """Launch ``instance`` of file ``name`` on the GPU of its arrays.
 
     Args:
-        args: arrays in C order; ints, which the kernel gets as 64-bit integers; floats, as double;
-            what ``by_value`` made.
-        on: an array on that GPU, where no argument is one.
+        args: arrays in C order; ints, passed as 64-bit integers; floats, passed as double; results
+            of ``by_value``.
+        on: an array on that GPU, if no argument is an array.
 
     Raises:
-        DeviceError: an array is not on CuPy's current GPU, on which results were allocated.
+        DeviceError: an array is not on CuPy's current GPU, where the results were allocated.
     """
     current, kind = xp.cuda.runtime.getDevice(), xp.ndarray
     for array in (*args, on):
@@ -74,14 +75,14 @@ def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any, on: Any =
                       remedy=f"with cupy.cuda.Device({number}): around it, if all are there; "
                       f"else x.to('cuda:{current}')")
             )  # fmt: skip
-    needs_all = launch.needs_all or launch.shared > LARGE
+    needs_all = launch.needs_all or launch.shared > DEFAULT_SHARED
     kernel = _kernel(xp, name, instance, current, needs_all)
     kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared)
 
 
 @cache
 def struct(size: int) -> np.dtype:
-    """The dtype of a struct of ``size`` bytes; one field, for CuPy lists them at each launch."""
+    """The dtype of a struct of ``size`` bytes; of one field, as CuPy lists them at each launch."""
     return np.dtype([("all", f"V{size}")])
 
 
@@ -92,7 +93,7 @@ def by_value(numbers: tuple[int, ...]) -> np.ndarray:
 
 
 def sum_rows(xp: Any, name: str, partials: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """The sums over the rows of a matrix of doubles, always in the same order."""
+    """The rows of ``partials``, a matrix of doubles, added up; always in the same order."""
     threads = min(256, device_of(xp, partials).threads)
     sums = xp.empty(shape, dtype)
     launch = Launch(-(-sums.size // 8), threads, 8 * threads)
@@ -106,5 +107,5 @@ def real(array: Any) -> str:
 
 
 def is_aligned(*arrays: Any) -> bool:
-    """Whether all arrays start at a multiple of 16 bytes, so that packs can be loaded."""
+    """Whether all arrays start at a multiple of 16 bytes, as loads of packs require."""
     return all(a.data.ptr % 16 == 0 for a in arrays)

@@ -1,9 +1,14 @@
-// Layer norm of (R, F): each row by itself, gamma and beta per position in the row. A row is the
-// one channel of a block; see batch_norm.cu for the rest.
+// Layer norm of (R, F): each row by itself, gamma and beta per position in the row.
+//
+// A block works on one row, as the only slice of a channel (layouts.cuh). A row that fits is held
+// in shared memory (HOLD), so that each array is read once from memory, else twice. Precision of
+// the forward: see moments.cuh; in the backward each pack is summed in T, and these sums in double.
+// The cotangents of gamma and beta are sums over the rows, in double: layer_norm_columns reads
+// y_bar and x once more to sum slices of the rows, and sum_rows adds these.
 
-// Thread 0 computes M numbers for all threads.
+// Thread 0 computes M numbers, which all threads get.
 template <int M, class L, class F>
-__device__ void share(const L& own, F compute, typename L::Value (&numbers)[M]) {
+__device__ void broadcast(const L& own, F compute, typename L::Value (&numbers)[M]) {
     auto* shared = reinterpret_cast<typename L::Value*>(own.scratch);
     if (threadIdx.x == 0) compute(shared);
     __syncthreads();
@@ -26,7 +31,7 @@ layer_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
     if (HOLD) fetch<1>(own, {x}, held);
     slice_sums<HOLD>(own, x, held, centre, sums);
     T numbers[3];
-    share(own, [&](T* to) {
+    broadcast(own, [&](T* to) {
         const Moments all = moments_of(sums, static_cast<double>(features), centre);
         const double inv_std = rsqrt(all.var + eps);
         to[0] = static_cast<T>(all.mean);
@@ -48,7 +53,8 @@ layer_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
     }
 }
 
-// g = gamma y_bar: sums of g and g * x_hat over the row, then x_bar; holds g, then x_hat.
+// With g = gamma y_bar: the sums of g and of g x_hat over the row, then
+// x_bar = inv_std (g - mean(g) - x_hat mean(g x_hat)). Holds g, and behind it x_hat.
 template <class L, bool HOLD>
 __global__ void __launch_bounds__(512, 2)
 layer_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
@@ -59,12 +65,12 @@ layer_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
     Values<L>* held = reinterpret_cast<Values<L>*>(block_memory() + held_at);
     const L own(Shape{1, rows, features, 1, features}, blockIdx.x, scratch);
     T numbers[3];
-    share(own, [&](T* to) {
+    broadcast(own, [&](T* to) {
         to[0] = static_cast<T>(statistics[own.channel]);
         to[1] = static_cast<T>(statistics[own.channel] - to[0]);
         to[2] = static_cast<T>(statistics[rows + own.channel]);
     }, numbers);
-    const auto pair = [&](const Walk& at, Values<L>& g, Values<L>& hat) {
+    const auto load_pair = [&](const Walk& at, Values<L>& g, Values<L>& hat) {
         g = load<T, L::width>(y_bar + at.address);
         hat = load<T, L::width>(x + at.address);
         const Values<L> scales = load<T, L::width>(gamma + at.s);
@@ -77,7 +83,7 @@ layer_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
     Walk at = own.walk();
     for (int i = own.rank; i < own.count; i += own.ranks, at.advance()) {
         Values<L> g, hat;
-        pair(at, g, hat);
+        load_pair(at, g, hat);
         T sum = 0, products = 0;
         for (int v = 0; v < L::width; ++v) {
             sum += g.at[v];
@@ -89,10 +95,10 @@ layer_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
         if (HOLD) held[own.room() + own.place(i)] = hat;
     }
     own.sum(sums);
-    T paths[2];
-    share(own, [&](T* to) {
+    T means[2];
+    broadcast(own, [&](T* to) {
         for (int i = 0; i < 2; ++i) to[i] = static_cast<T>(sums[i] / static_cast<double>(features));
-    }, paths);
+    }, means);
     at = own.walk();
     for (int i = own.rank; i < own.count; i += own.ranks, at.advance()) {
         Values<L> g, hat;
@@ -100,15 +106,15 @@ layer_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
             g = held[own.place(i)];
             hat = held[own.room() + own.place(i)];
         } else {
-            pair(at, g, hat);
+            load_pair(at, g, hat);
         }
         for (int v = 0; v < L::width; ++v)
-            g.at[v] = numbers[2] * (g.at[v] - paths[0] - hat.at[v] * paths[1]);
+            g.at[v] = numbers[2] * (g.at[v] - means[0] - hat.at[v] * means[1]);
         store<T, L::width>(x_bar + at.address, g);
     }
 }
 
-// The sums over slices of the rows, of y_bar * x_hat and of y_bar: partials (slices, 2, F).
+// Sums over slices of the rows, of y_bar x_hat and of y_bar: partials (slices, 2, F).
 template <class T>
 __global__ void layer_norm_columns(const T* y_bar, const T* x, const double* statistics,
                                    double* partials, Integer rows, Integer features,

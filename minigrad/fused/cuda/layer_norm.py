@@ -10,7 +10,7 @@ from minigrad.fused.declare import same_floats
 
 FILE = "layer_norm.cu"
 INSTANCES = (
-    *(f"layer_norm_{way}<Planes<{layout}>, {held}>" for way in ("forward", "backward")
+    *(f"layer_norm_{direction}<Planes<{layout}>, {held}>" for direction in ("forward", "backward")
       for layout in ("float, 4", "float, 1", "double, 2", "double, 1")
       for held in ("true", "false")),
     "layer_norm_columns<float>", "layer_norm_columns<double>",
@@ -19,7 +19,7 @@ INSTANCES = (
 
 
 class Cache(NamedTuple):
-    """What the backward needs."""
+    """The values the backward needs."""
 
     x: Any
     gamma: Any
@@ -27,7 +27,7 @@ class Cache(NamedTuple):
 
 
 def accepts(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> bool:
-    """Whether the kernels serve this call; what is malformed is left to the op's own errors."""
+    """Whether the kernels serve this call; malformed operands are left to the op's own errors."""
     trailing = x.shape[x.ndim - gamma.ndim :]
     is_shaped = 0 < gamma.ndim <= x.ndim and gamma.shape == beta.shape == trailing
     is_small = is_shaped and x.size > 0 and max(2 * gamma.size, x.size // gamma.size) < LIMIT
@@ -35,7 +35,7 @@ def accepts(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> bool:
 
 
 def forward(xp: Any, x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> tuple[Any, Cache]:
-    """``ops.layer_norm``; see there."""
+    """``ops.layer_norm`` in one launch."""
     x, gamma, beta = map(xp.ascontiguousarray, (x, gamma, beta))
     y = xp.empty(x.shape, x.dtype)
     shape = (x.size // gamma.size, gamma.size)
@@ -65,10 +65,10 @@ def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any, Any, Any]:
 
 
 def _run(
-    xp: Any, way: str, count: int, shape: tuple, aligned: bool, arrays: tuple, *last: float
+    xp: Any, direction: str, count: int, shape: tuple, aligned: bool, arrays: tuple, *last: float
 ) -> None:
     x = arrays[0]
     plan = rows(shape, x.dtype.itemsize, kernels.device_of(xp, x), arrays=count, aligned=aligned)
     layout = f"Planes<{kernels.real(x)}, {plan.width}>"
-    instance = f"layer_norm_{way}<{layout}, {str(plan.held).lower()}>"
+    instance = f"layer_norm_{direction}<{layout}, {str(plan.held).lower()}>"
     kernels.run(xp, FILE, instance, plan.launch, *arrays, *shape, plan.held_at, *last)

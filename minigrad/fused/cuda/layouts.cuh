@@ -1,15 +1,16 @@
-// Which values of a channel a thread owns. Both layouts offer the same names:
+// Which values of a channel a thread owns. The values of a channel are cut into slices, one for a
+// block at a time. Both layouts have the same members:
 //
 //   channel, valid   the channel of this thread, and whether there is one
-//   slice, slices    the values of a channel are cut into slices, each for one block
+//   slice            which slice of the channel this is
 //   rank, ranks      the number of this thread among those of its channel in this block
 //   count            packs of `width` values in this slice; thread `rank` owns every `ranks`-th
-//   walk()           their places in memory, one after the other
+//   walk()           the addresses of the packs that this thread owns, one after the other
 //   place(i)         where pack i is held in shared memory; below room()
-//   sum(values)      over the threads of this channel in this block, for its first (rank 0)
+//   sum(values)      sums over the threads of this channel in this block, for the one of rank 0
 //   room_of_sums()   doubles of scratch that `sum` of one value takes
 
-// How long a step through memory is; `s` is the position inside a row of S consecutive values.
+// An address and the steps to the next ones; `s` is the position in a row of S consecutive values.
 struct Walk {
     Integer address, step, wrap;
     int s, step_s, length;  // 32 bits: registers are scarce
@@ -34,13 +35,13 @@ template <class T, int V>
 struct Planes {
     using Value = T;
     static constexpr int width = V;
-    // packs that are loaded before the first is used: as many as 64 registers leave room for
+    // packs loaded before the first is used: as many as 64 registers have room for
     static constexpr int depth = sizeof(T) == 8 ? 4 / V : V > 1 ? 4 : 8;
     static constexpr int tile = 1;  // channels per block
 
     const Shape shape;
     double* const scratch;
-    unsigned first;  // 32 bits count the values of a channel
+    unsigned first;  // value of the channel; 32 bits are enough to count them
     int channel, slice;
     int rank, ranks, count;
     static constexpr bool valid = true;
@@ -79,7 +80,7 @@ struct Planes {
     }
 };
 
-// (N, C): a warp reads 32 neighbouring channels of one row, so that its reads are one piece.
+// (N, C): a warp reads 32 neighbouring channels of one row, which lie next to each other.
 template <class T>
 struct Columns {
     using Value = T;
@@ -115,7 +116,7 @@ struct Columns {
 
     static __device__ int room_of_sums() { return blockDim.x; }
 
-    // In the order of the warps.
+    // Adds in the order of the warps, always the same.
     template <int M>
     __device__ void sum(double (&values)[M]) const {
         const int column = threadIdx.x % 32;

@@ -1,4 +1,4 @@
-"""The linear layer by ``matmul.cu``: products that add the bias, and that sum its cotangent."""
+"""The linear layer by ``matmul.cu``, which also adds the bias and sums the cotangent of it."""
 
 from collections.abc import Callable
 from functools import cache
@@ -9,7 +9,7 @@ from minigrad.fused.cuda.matmul import FILE, INSTANCES
 from minigrad.fused.declare import same_floats
 
 __all__ = ["FILE", "INSTANCES", "accepts", "backward", "forward"]
-_MOST = 1 << 24  # multiplications, above which cuBLAS is faster
+_MAX_PRODUCTS = 1 << 24  # with more multiplications cuBLAS is faster
 
 
 def accepts(x: Any, w: Any, b: Any = None) -> bool:
@@ -17,17 +17,17 @@ def accepts(x: Any, w: Any, b: Any = None) -> bool:
     if x.ndim != 2 or w.ndim != 2 or not same_floats(x, w, b):
         return False
     fits = x.shape[1] == w.shape[1] and (b is None or b.shape == w.shape[:1])
-    return fits and 0 < x.shape[0] * w.size <= _MOST
+    return fits and 0 < x.shape[0] * w.size <= _MAX_PRODUCTS
 
 
 def forward(xp: Any, x: Any, w: Any, b: Any = None) -> tuple[Any, tuple]:
-    """``ops.linear``; see there."""
+    """``ops.linear`` in one product."""
     return matmul.product(xp, x, w.T, b), (x, w, b is not None)
 
 
-def backward(xp: Any, y_bar: Any, kept: tuple) -> tuple[Callable, ...]:
+def backward(xp: Any, y_bar: Any, saved: tuple) -> tuple[Callable, ...]:
     """Functions that compute the cotangents of x, w and b, each only where it is needed."""
-    x, w, has_bias = kept
+    x, w, has_bias = saved
 
     @cache
     def both() -> tuple[Any, Any]:

@@ -1,30 +1,34 @@
 // C = A B by tiles, for small products, and for recorded steps, where CuPy refuses cuBLAS. Any
-// strides, so that transposed operands need no copy. A small product is one of small tiles, so that
-// many multiprocessors wait for memory at once; where k is long, too, the sum over it is cut into
-// slices.
-
-// A thread computes 4 x 4 elements of a tile. The tile is SIDE x SIDE threads wide; where these are
-// fewer than 256, groups of them share the sum over k. A step along k takes DEPTH places, which lie
-// in shared memory as rows along k, those of a group 16 bytes at a time.
+// strides, so that transposed operands need no copy.
+//
+// A block computes one tile of C. It walks along k in steps of DEPTH: the rows of A and the columns
+// of B in this step are copied to shared memory, and those of the next step are loaded into
+// registers meanwhile. A small product has small tiles, so that more multiprocessors take part; if
+// they are still too few and k is long, the sum over k is cut into slices, each for other blocks,
+// which sum_rows adds in double. Within a slice sums have the type of the operands.
+//
+// A tile has SIDE x SIDE threads, each with 4 x 4 elements. If these are fewer than 256 threads,
+// several such groups share a tile: each sums over its share of the DEPTH places. In shared memory
+// places along k are adjacent, and are read 16 bytes at a time.
 constexpr int THREADS = 256, EACH = 4;
 
 template <class T, int SIDE>
 struct Sizes {
     static constexpr int TILE = EACH * SIDE, GROUPS = THREADS / (SIDE * SIDE);
-    static constexpr int DEPTH = GROUPS > 1 ? 128 : 16, OWN = DEPTH / GROUPS;
+    static constexpr int DEPTH = GROUPS > 1 ? 128 : 16, SHARE = DEPTH / GROUPS;
     static constexpr int PACK = 16 / sizeof(T);
-    static constexpr int ROW = DEPTH + (GROUPS > 1 ? 2 : 1) * PACK;  // rows start in other banks
-    static constexpr int VALUES = TILE * DEPTH / THREADS;  // of an operand that a thread reads
+    static constexpr int ROW = DEPTH + (GROUPS > 1 ? 2 : 1) * PACK;  // starts in different banks
+    static constexpr int VALUES = TILE * DEPTH / THREADS;  // that a thread copies, per operand
 };
 
-// What a thread reads of an operand, (rows, k), in each step.
+// The values of an operand, (rows, k), that a thread copies to shared memory in each step.
 template <class T, int SIDE>
 struct Operand {
     using S = Sizes<T, SIDE>;
     const T* at;
     Integer step, next;            // to its next value, and to the next step
     int row, d, step_row, step_d;  // where its values lie in the tile
-    int rows, one;                 // of the tile: how many exist, and which is one of ones
+    int rows, ones_row;            // how many rows of the tile exist; the row of ones, or -1
     T values[S::VALUES];
 
     __device__ Operand(const T* from, Integer all_rows, bool ones, Integer row0, Integer k0,
@@ -36,13 +40,13 @@ struct Operand {
         step_row = along ? THREADS / S::DEPTH : 0;
         step_d = along ? 0 : THREADS / S::TILE;
         rows = static_cast<int>(all_rows - row0 < S::TILE ? all_rows - row0 : S::TILE);
-        one = ones ? rows : -1;
+        ones_row = ones ? rows : -1;
         at = from + (row0 + row) * stride + (k0 + d) * stride_k;
         step = step_row * stride + step_d * stride_k;
         next = S::DEPTH * stride_k;
     }
 
-    // `left`: how many of the next step's places along k there are.
+    // Loads the values of the next step; `left` places along k are left.
     __device__ void fetch(Integer left) {
         const int depth = static_cast<int>(left < S::DEPTH ? left : S::DEPTH);
         const T* from = at;
@@ -51,7 +55,7 @@ struct Operand {
             if (d + i * step_d < depth && row + i * step_row < rows)
                 values[i] = *from;
             else
-                values[i] = d + i * step_d < depth && row + i * step_row == one ? T(1) : T(0);
+                values[i] = d + i * step_d < depth && row + i * step_row == ones_row ? T(1) : T(0);
         at += next;
     }
 
@@ -64,7 +68,7 @@ struct Operand {
 
 // a: (M, K), b: (K, N) with strides in elements; bias: (N,), added to each row where the product is
 // `biased`; partials: (slices, M * N), and with `ones` M more: the sums of the rows of a, as if b
-// had one more column. 256 threads; shared memory: 2 * TILE * ROW values.
+// had one more column, of ones. 256 threads; shared memory: 2 * TILE * ROW values.
 template <class T, class Out, int SIDE>
 __global__ void __launch_bounds__(THREADS, 2)
 matmul(const T* __restrict__ a, const T* __restrict__ b, const T* __restrict__ bias,
@@ -93,8 +97,8 @@ matmul(const T* __restrict__ a, const T* __restrict__ b, const T* __restrict__ b
         rows.fetch(rest - S::DEPTH);  // arrives while this step is computed
         columns.fetch(rest - S::DEPTH);
 #pragma unroll 1
-        for (int d = 0; d < S::OWN; d += S::PACK) {  // not unrolled: registers are scarce
-            const int place = group * S::OWN + d;
+        for (int d = 0; d < S::SHARE; d += S::PACK) {  // not unrolled: registers are scarce
+            const int place = group * S::SHARE + d;
             Pack<T, S::PACK> x[EACH], y[EACH];
 #pragma unroll
             for (int i = 0; i < EACH; ++i) {
@@ -124,7 +128,7 @@ matmul(const T* __restrict__ a, const T* __restrict__ b, const T* __restrict__ b
                 write(row0 + ty + SIDE * i, column0 + tx + SIDE * j, sums[i][j]);
         return;
     }
-    // two groups of a warp, then the warps in their order; a tile has an element per thread
+    // adds the two groups of a warp, then the warps in order; the tile has 256 elements
     T* tiles_of_warps = left;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll

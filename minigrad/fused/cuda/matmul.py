@@ -1,4 +1,5 @@
-"""Launches of ``matmul.cu``: small products, and any of recorded steps, which have no cuBLAS."""
+"""Launches of ``matmul.cu``: small products, and all products of recorded steps, which cannot use
+cuBLAS."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ INSTANCES = (
     *("sum_rows<float>", "sum_rows<double>"),
 )
 _THREADS = 256
-_LENGTH = 512  # of a slice at least: the sum of slices is one launch more
+_MIN_LENGTH = 512  # of a slice along k: adding up slices takes another launch
 
 
 def accepts(a: Any, b: Any) -> bool:
@@ -36,7 +37,7 @@ def backward(xp: Any, y_bar: Any, cache: tuple) -> tuple[Callable, Callable]:
 
 
 def product(xp: Any, a: Any, b: Any, bias: Any = None) -> Any:
-    """``a @ b`` for matrices with any strides; plus ``bias`` in each row."""
+    """``a @ b``, for any strides; ``bias`` is added to each row."""
     return _product(xp, a, b, bias, ones=False).reshape(a.shape[0], b.shape[1])
 
 
@@ -48,16 +49,20 @@ def product_and_sums(xp: Any, a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def _product(xp: Any, a: Any, b: Any, bias: Any, *, ones: bool) -> Any:
-    """The product in one row, sums behind it; where tiles are few its sums are cut into slices."""
+    """The product as one row; with ``ones``, ``a.sum(axis=1)`` behind it.
+
+    If there are too few tiles to keep the GPU busy, sums over k are cut into slices.
+    """
     (m, k), n = a.shape, b.shape[1]
     wanted = kernels.device_of(xp, a).multiprocessors
     side = 16 if _tiles(m, n + ones, 16) >= wanted else 4  # of a tile, in threads
     tiles, depth = _tiles(m, n + ones, side), 16 if side == 16 else 128
-    slices = max(1, min(2 * wanted // tiles, k // _LENGTH))
+    slices = max(1, min(2 * wanted // tiles, k // _MIN_LENGTH))
     length = -(-k // (slices * depth)) * depth
     slices = -(-k // length)
     real = kernels.real(a)
     result = xp.empty((slices, m * (n + ones)), a.dtype if slices == 1 else "float64")
+    # two tiles of 4 * side padded rows, as in struct Sizes
     size = 2 * 4 * side * (depth * a.dtype.itemsize + (16 if side == 16 else 32))
     strides = [step // a.dtype.itemsize for step in (*a.strides, *b.strides)]
     instance = f"matmul<{real}, {real if slices == 1 else 'double'}, {side}>"

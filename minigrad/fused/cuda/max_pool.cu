@@ -1,5 +1,9 @@
 // Max pooling. `winners` keeps the row-major place of the first maximum of each window; a window
 // that holds nan has none and gets place 0, as in minigrad/ops/pool.py.
+//
+// A thread works on one place in many planes (struct Place): in the forward on an output, which it
+// finds in the window; in the backward on an input, for which it adds up the cotangents of the
+// outputs that it won. So no two threads write to the same place, and sums have a fixed order.
 
 template <class T, class I>
 __global__ void max_pool_forward(const T* __restrict__ x, T* __restrict__ y,
@@ -28,7 +32,6 @@ __global__ void max_pool_forward(const T* __restrict__ x, T* __restrict__ y,
     }
 }
 
-// Each thread gathers what the windows around one element give it: no two write to one place.
 template <class T, class I>
 __global__ void max_pool_backward(const T* __restrict__ y_bar, const I* __restrict__ winners,
                                   T* __restrict__ x_bar, Integer planes, Window g,
@@ -45,7 +48,7 @@ __global__ void max_pool_backward(const T* __restrict__ y_bar, const I* __restri
 #pragma unroll 1
             for (int ox = columns.last; ky >= 0 && ox >= columns.first; --ox) {
                 const int kx = columns.place_in(ox);
-                const T bar = y_bar[row + ox];  // read along with the winner, not after it
+                const T bar = y_bar[row + ox];  // loaded together with the winner, not after it
                 const int winner = winners[row + ox];
                 sum += kx >= 0 && winner == ky * g.kw + kx ? bar : T(0);
             }

@@ -11,15 +11,15 @@ from minigrad.ops.pool import check_max_pool
 FILE = "max_pool.cu"
 _PLACES = {"unsigned char": "uint8", "int": "int32"}
 INSTANCES = tuple(
-    f"max_pool_{way}<{real}, {place}>"
-    for way in ("forward", "backward")
+    f"max_pool_{direction}<{real}, {place}>"
+    for direction in ("forward", "backward")
     for real in ("float", "double")
     for place in _PLACES
 )
 
 
 class Cache(NamedTuple):
-    """What the backward needs."""
+    """The values the backward needs."""
 
     winners: Any  # the row-major place of the maximum in each window
     geometry: Any
@@ -38,12 +38,12 @@ def forward(
     """``ops.max_pool`` and the place of each maximum."""
     check_max_pool(x, kernel_size, stride, padding, dilation)
     stride = kernel_size if stride is None else stride
-    found = windows(x.shape, kernel_size, stride, padding, dilation)
+    window = windows(x.shape, kernel_size, stride, padding, dilation)
     x = xp.ascontiguousarray(x)
-    shape = (*x.shape[:2], *found.outputs[-(x.ndim - 2) :])
-    place = "unsigned char" if found.count <= 256 else "int"
+    shape = (*x.shape[:2], *window.outputs[-(x.ndim - 2) :])
+    place = "unsigned char" if window.count <= 256 else "int"
     y, winners = xp.empty(shape, x.dtype), xp.empty(shape, _PLACES[place])
-    geometry = kernels.by_value(record(found))
+    geometry = kernels.by_value(record(window))
     _run(xp, "forward", place, (x, y, winners), y.shape, geometry)
     return y, Cache(winners, geometry, x.shape, place)
 
@@ -56,10 +56,10 @@ def backward(xp: Any, y_bar: Any, cache: Cache) -> tuple[Any]:
     return (x_bar,)
 
 
-def _run(xp: Any, way: str, place: str, arrays: tuple, shape: tuple, geometry: Any) -> None:
+def _run(xp: Any, direction: str, place: str, arrays: tuple, shape: tuple, geometry: Any) -> None:
     """Launch a thread per element of ``shape``."""
     planes = prod(shape[:2])
     device = kernels.device_of(xp, arrays[0])
     launch, together, parts = spread(planes, prod(shape[2:]), device)
-    instance = f"max_pool_{way}<{kernels.real(arrays[0])}, {place}>"
+    instance = f"max_pool_{direction}<{kernels.real(arrays[0])}, {place}>"
     kernels.run(xp, FILE, instance, launch, *arrays, planes, geometry, together, parts)

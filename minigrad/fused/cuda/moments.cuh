@@ -1,16 +1,16 @@
-// Sums over the values of a slice, and what is written from them, with each value read once from
-// memory where the slice is held in shared memory.
+// Sums over the values of a slice, and results written from them. Each value is read once from
+// memory if the slice is held in shared memory (HOLD), else twice.
 //
-// A mean of 1e4 with a deviation of 1 must not cost digits: a thread sums x - x0, with the first of
-// its values as x0, and the squares of that; across threads and blocks sums are in double, of
-// x - centre with one value of the channel as centre. Both shifts are among the values: squares of
-// n values are then no more than n + 1 times their squared deviations (typically twice), so what
-// cancels is known (Chan, Golub, LeVeque 1983).
+// A mean of 1e4 with a deviation of 1 must not cost digits. So a thread sums x - x0 and its square,
+// where x0 is the first of its values; threads and blocks add their sums in double, shifted to sums
+// of x - centre, where centre is one value of the channel. With a shift that is one of n values,
+// the sum of squares is at most n + 1 times the sum of squared deviations (typically twice), which
+// bounds the cancellation (Chan, Golub, LeVeque 1983).
 
 template <class L>
 using Values = Pack<typename L::Value, L::width>;
 
-// Starts copies of the packs of M arrays that this thread owns into shared memory.
+// Starts to copy the packs that this thread owns, of M arrays, into shared memory.
 template <int M, class L>
 __device__ void fetch(const L& own, const typename L::Value* const (&arrays)[M],
                       Values<L>* held) {
@@ -21,11 +21,12 @@ __device__ void fetch(const L& own, const typename L::Value* const (&arrays)[M],
                        reinterpret_cast<const Values<L>*>(arrays[m] + at.address));
 }
 
-// Calls f(packs, lane) for the packs of this thread, which were fetched (HOLD) or are read. Value v
-// of a pack belongs to lane + v of four sums. Calls pause() when each has some 18 terms at most.
+// Calls f(packs, lane) for the packs of this thread, which were fetched (HOLD) or are read now.
+// Value v of a pack belongs to number lane + v of four running sums; flush() is called before these
+// have more than some 18 terms each.
 template <bool HOLD, int M, class L, class F, class P>
-__device__ void over(const L& own, const typename L::Value* const (&arrays)[M],
-                     const Values<L>* held, F f, P pause) {
+__device__ void for_each_pack(const L& own, const typename L::Value* const (&arrays)[M],
+                              const Values<L>* held, F f, P flush) {
     constexpr int depth = HOLD ? 4 / L::width : L::depth / M;  // loads in flight
     Walk at = own.walk();
     if (HOLD) await_copies();
@@ -43,19 +44,19 @@ __device__ void over(const L& own, const typename L::Value* const (&arrays)[M],
 #pragma unroll
         for (int u = 0; u < depth; ++u)
             if (i + u * own.ranks < own.count) f(packs[u], u * L::width % 4);
-        if (!HOLD) pause();  // there may be any number of packs
+        if (!HOLD) flush();  // the number of packs has no bound
     }
-    if (HOLD) pause();
+    if (HOLD) flush();
 }
 
-// Adds the four lanes to a sum in double, and clears them.
+// Adds four running sums to a sum in double, and clears them.
 template <class T>
-__device__ void pour(T (&lanes)[4], double& sum) {
+__device__ void drain(T (&lanes)[4], double& sum) {
     sum += (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
     for (T& lane : lanes) lane = 0;
 }
 
-// The sums of x - centre and of its squares over this thread's channel in this block's slice.
+// The sums of x - centre and of its square over the slice of this block.
 template <bool HOLD, class L>
 __device__ void slice_sums(const L& own, const typename L::Value* x, const Values<L>* held,
                            typename L::Value centre, double (&sums)[2]) {
@@ -72,18 +73,18 @@ __device__ void slice_sums(const L& own, const typename L::Value* x, const Value
             squares[lane + v] += d * d;
         }
     };
-    over<HOLD, 1>(own, {x}, held, add, [&] {
-        pour(lanes, sum);
-        pour(squares, sum_of_squares);
+    for_each_pack<HOLD, 1>(own, {x}, held, add, [&] {
+        drain(lanes, sum);
+        drain(squares, sum_of_squares);
     });
-    const double d = static_cast<double>(x0) - centre;
+    const double d = static_cast<double>(x0) - centre;  // x - centre is x - x0 + d
     sums[0] = sum + n * d;
     sums[1] = sum_of_squares + (sum + sums[0]) * d;
     own.sum(sums);
 }
 
 struct Moments {
-    double mean, var;  // biased: over n
+    double mean, var;  // biased: divided by n
 };
 
 __device__ inline Moments moments_of(const double (&sums)[2], double n, double centre) {
@@ -91,16 +92,16 @@ __device__ inline Moments moments_of(const double (&sums)[2], double n, double c
     return {centre + mean, var < 0 ? 0 : var};
 }
 
-// Writes f(packs) for the packs of this thread. With HOLD it starts to load those of `next`, if
-// that is `coming`, into the places that become free: no other thread reads them.
+// Writes f(packs) for the packs of this thread. If there is a next slice, it starts to load the
+// packs of that into the places that become free, which only this thread reads.
 template <bool HOLD, int M, class L, class F>
-__device__ void write(const L& own, const L& next, bool coming,
-                      const typename L::Value* const (&arrays)[M], Values<L>* held,
-                      typename L::Value* out, F f) {
+__device__ void write_packs(const L& own, const L& next, bool has_next,
+                            const typename L::Value* const (&arrays)[M], Values<L>* held,
+                            typename L::Value* out, F f) {
     using T = typename L::Value;
     constexpr int depth = HOLD ? 1 : L::depth / 2;  // only memory needs loads in advance
     Walk at = own.walk(), from = next.walk();
-    const int loads = coming ? next.count : 0;
+    const int loads = has_next ? next.count : 0;
     for (int i = own.rank; i < own.count || i < loads; i += depth * own.ranks) {
         Values<L> packs[depth][M];
         T* places[depth];

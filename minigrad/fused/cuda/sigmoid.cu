@@ -1,5 +1,6 @@
 // Logistic sigmoid. With t = e^-|x|, which never overflows: y is 1 / (1 + t) or t / (1 + t), and
-// dy/dx = t / (1 + t)^2, which y (1 - y) would round to 0 in the tail.
+// dy/dx = t / (1 + t)^2, which y (1 - y) would round to 0 in the tail. Every value is read and
+// written once.
 
 template <class T>
 __device__ T sigmoid_of(T x) {
@@ -13,7 +14,8 @@ __device__ T slope_of(T x) {
     return t / ((1 + t) * (1 + t));
 }
 
-// x, y: `size` values. V of them are moved at once; what is left over is done one by one.
+// x, y: `size` values. A thread takes packs of V values; the first threads also take one of the
+// values that are left over.
 template <class T, int V>
 __global__ void sigmoid_forward(const T* x, T* y, Integer size) {
     const Integer first = static_cast<Integer>(blockIdx.x) * blockDim.x + threadIdx.x;

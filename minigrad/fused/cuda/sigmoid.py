@@ -8,8 +8,8 @@ from minigrad.fused.declare import same_floats
 
 FILE = "sigmoid.cu"
 INSTANCES = tuple(
-    f"sigmoid_{way}<{layout}>"
-    for way in ("forward", "backward")
+    f"sigmoid_{direction}<{layout}>"
+    for direction in ("forward", "backward")
     for layout in ("float, 4", "float, 1", "double, 2", "double, 1")
 )
 
@@ -35,9 +35,9 @@ def backward(xp: Any, y_bar: Any, cache: tuple) -> tuple[Any]:
     return (x_bar,)
 
 
-def _run(xp: Any, way: str, *arrays: Any) -> None:
+def _run(xp: Any, direction: str, *arrays: Any) -> None:
     x = arrays[0]
     width = 16 // x.dtype.itemsize if kernels.is_aligned(*arrays) else 1
     launch = elementwise(-(-x.size // width), kernels.device_of(xp, x))
-    instance = f"sigmoid_{way}<{kernels.real(x)}, {width}>"
+    instance = f"sigmoid_{direction}<{kernels.real(x)}, {width}>"
     kernels.run(xp, FILE, instance, launch, *arrays, x.size)

@@ -1,4 +1,4 @@
-// The columns of a matrix of doubles, summed: the second stage of sums that blocks began.
+// Adds up partial sums, a row from each block of another kernel, in double.
 
 // partials: (rows, columns); sums: (columns,). A block sums 8 columns, so that many blocks read at
 // once; its threads share the rows. Always in the same order. Shared memory: a double per thread.
@@ -10,7 +10,7 @@ __global__ void sum_rows(const double* __restrict__ partials, T* __restrict__ su
     const int ranks = blockDim.x / 8;
     double total = 0;
     for (Integer row = threadIdx.x / 8; row < rows; row += 8 * ranks) {
-        double values[8];  // whose reads wait for memory together
+        double values[8];  // loaded together, to wait for memory once
 #pragma unroll
         for (int u = 0; u < 8; ++u) {
             const bool has = row + u * ranks < rows && column < columns;

@@ -1,4 +1,4 @@
-// Windows that slide over images (planes, H, W); see minigrad/ops/window.py for the words.
+// Windows that slide over images (planes, H, W); minigrad/ops/window.py defines the terms.
 
 struct Window {
     int h, w;    // the image
@@ -7,9 +7,9 @@ struct Window {
     int sh, sw, ph, pw, dh, dw;  // stride, padding, dilation
 };
 
-// The place of a plane that a thread works on, in every `step`-th plane from `first` on: where its
-// windows lie is computed once, with 32 bits. `parts` blocks share a plane of many places, and one
-// block works on `together` planes of few.
+// The place in a plane that a thread works on, in every `step`-th plane from `first` on: it
+// computes once, in 32 bits, where the windows of that place lie. Planes of many places are shared
+// by `parts` blocks; of planes of few places a block works on `together` at once.
 struct Place {
     Integer first, step;
     int at;
@@ -25,7 +25,7 @@ struct Place {
     }
 };
 
-// Which windows read input `i`, along one axis: `last`, the one before it, ... down to `first`.
+// The windows that read input `i`, along one axis: `first` to `last`. `t` is `i` when padded.
 struct Readers {
     int first, last, t, stride, dilation;
 
@@ -36,7 +36,7 @@ struct Readers {
         last = t / s < outputs ? t / s : outputs - 1;
     }
 
-    // As which of its places window `o` reads the input; -1 where the input lies between places.
+    // The place of window `o` at which it reads the input; -1 if the input lies between places.
     __device__ int place_in(int o) const {
         const int offset = t - o * stride;
         if (dilation == 1) return offset;

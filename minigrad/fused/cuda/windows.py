@@ -1,11 +1,11 @@
-"""Sliding windows as kernels take them; see ``windows.cuh``."""
+"""Sliding windows in the form that kernels take; see ``windows.cuh``."""
 
 from typing import Any
 
 from minigrad.fused.cuda.geometry import Device, Launch
 from minigrad.ops.window import Window, window
 
-LIMIT = 2**31  # kernels count planes, channels and rows, and what is in one, with 32 bits
+LIMIT = 2**31  # kernels count planes, channels and rows, and the values of one, with 32 bits
 
 
 def windows(
@@ -29,9 +29,10 @@ def record(found: Window) -> tuple[int, ...]:
 
 
 def spread(planes: int, places: int, device: Device) -> tuple[Launch, int, int]:
-    """A launch of a thread per place, in no more planes at once than the device has room for.
+    """A launch with a thread per place, in as many planes at once as the device has room for.
 
-    Also the planes that one block works on, and the blocks of one plane; see ``struct Place``.
+    Also ``together``, the planes that a block works on, and ``parts``, the blocks that share a
+    plane; see ``struct Place``.
     """
     threads = min(256, device.threads)
     together, parts = max(1, threads // places), -(-places // threads)

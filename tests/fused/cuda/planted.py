@@ -1,7 +1,7 @@
-"""Errors to plant into the text of kernels, each with what must notice it.
+"""Errors to plant into the text of kernels, each with the check that must notice it.
 
 ``compare``: results differ from the reference. ``address``: memory outside of an array or of shared
-memory is touched. ``thread``: two threads touch one place, one of them writing, in no order.
+memory is accessed. ``thread``: two threads access one place in no order, one of them writing.
 """
 
 import numpy as np
@@ -74,7 +74,7 @@ def add_two(gpu):
     np.testing.assert_array_equal([gpu.host(out) for out in sums], [[5] * 3, [9] * 3])
 
 
-# file, what stands there, what is planted, who notices, with which call
+# name, file, text of the file, text planted instead, check that notices it, call it is made with
 ERRORS = [
     ("the sums of a block are read before all warps wrote theirs", "common.cuh",
      "scratch[m * warps + warp] = values[m];\n    __syncthreads();",
@@ -87,10 +87,10 @@ ERRORS = [
     ("values are used before their copies have ended", "moments.cuh",
      "if (HOLD) await_copies();", "", "compare", train((3, 2, 8))),
     ("the next slice is not loaded", "moments.cuh",
-     "loads = coming ? next.count : 0;", "loads = coming ? 0 * next.count : 0;", "compare",
+     "loads = has_next ? next.count : 0;", "loads = has_next ? 0 * next.count : 0;", "compare",
      train((40, 9, 40))),
     ("a slice is written from the half of another", "batch_norm.cu",
-     "there = here;", "there = free;", "compare", train((40, 9, 40))),
+     "other_half = half;", "other_half = free;", "compare", train((40, 9, 40))),
     ("the last slice reads beyond the channel", "layouts.cuh",
      "(rest < most ? rest : most)", "(rest > 0 ? most : 0)", "address", train((3, 1, 1001))),
     ("a tile of columns reads beyond the last channel", "layouts.cuh",
@@ -137,8 +137,8 @@ ERRORS = [
     ("cotangents of outputs are overwritten while they are read", "conv.cu",
      "__syncthreads();  // the cotangents before are used up", "", "thread",
      equal("conv", [(70, 1, 6, 6), (1, 1, 3, 3)])),
-    ("the bias sees what a tap sees", "conv.cu",
-     "sees_ones[p] = tap >= taps;", "sees_ones[p] = tap > taps;", "compare",
+    ("the bias is multiplied with what a tap reads", "conv.cu",
+     "is_bias[p] = tap >= taps;", "is_bias[p] = tap > taps;", "compare",
      equal("conv", [(1, 1, 5, 5), (3, 1, 2, 2), (3,)])),
     ("a last tile of channels writes eight", "conv.cu",
      "count = rest < CHANNELS ? rest : CHANNELS;", "count = rest > 0 ? CHANNELS : 0;", "address",

@@ -120,7 +120,7 @@ inline thread_local shim::Index threadIdx, blockIdx, blockDim, gridDim;
 
 inline void __syncthreads() { shim::current->gate.arrive_and_wait(); }
 
-inline void doze() {
+inline void back_off() {
 #ifdef SHIM_THREADS
     std::this_thread::yield();
 #else
