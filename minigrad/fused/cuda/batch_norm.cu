@@ -40,13 +40,13 @@ template <class L, bool HOLD, int M>
 struct SliceQueue {
     const SharedMemory<L>& shared;
     unsigned* const tickets;  // how many numbers were taken; null: a block takes its own number
-    const unsigned count;     // slices of all channels; larger numbers mean: no slice
+    const unsigned count;     // slices of all channels; a number not below it stands for none
     const bool more_than_blocks;  // else each block has one slice, and no second half
     unsigned before, now, next;
     Values<L>*half, *other_half;
 
     __device__ SliceQueue(const Shape& g, const SharedMemory<L>& shared, unsigned* tickets,
-                     const typename L::Value* const (&arrays)[M])
+                          const typename L::Value* const (&arrays)[M])
         : shared(shared), tickets(tickets),
           count(static_cast<unsigned>((g.c + L::tile - 1) / L::tile * g.slices)),
           more_than_blocks(HOLD && count > gridDim.x), before(count), now(take()), next(count),
