@@ -1,6 +1,6 @@
-"""Benchmarks: ratios against peers, measured by turns in one run. ``python -m tests.bench``.
+"""Benchmarks: ratios against peers that take turns in one run. ``python -m tests.bench``.
 
-Every contestant (minigrad with and without numba, and each peer) lives in a process of its own, so
-that no one's threads, allocator or garbage disturb another's clock. ``measure`` lets them run by
-turns; ``test_harness`` proves that they compute the same thing.
+Every contestant (minigrad with and without numba, and each peer) has a process of its own, so that
+its threads, allocator and garbage do not disturb the times of the others. ``measure`` lets them
+take turns; ``test_harness`` proves that they compute the same numbers.
 """

@@ -1,4 +1,4 @@
-"""Batch norm, forward and backward, as one layer of a network meets it."""
+"""Batch norm, forward and backward, of random inputs and a random cotangent."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +12,7 @@ EPS = 1e-5
 
 
 def operands(shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, ...]:
-    """``x, gamma, beta, y_bar``, the same for all."""
+    """``x, gamma, beta, y_bar``, the same for all contestants."""
     rng = np.random.default_rng(0)
     c = shape[1]
     arrays = (
@@ -105,7 +105,7 @@ def jax(shape: tuple[int, ...], dtype: str) -> Contestant:
 
 
 def copy(shape: tuple[int, ...], dtype: str) -> Contestant:
-    """Move five arrays of the size of ``x``, as the least that BN can do, by two threads.
+    """Move five arrays of the size of ``x`` by two threads: batch norm cannot move less.
 
     Forward reads x and writes y, backward reads x and y_bar and writes x_bar. A copy reads one
     array and writes one, so five moves are two and a half copies.

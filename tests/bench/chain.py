@@ -15,7 +15,7 @@ def _steps(x: Any, c: Any, ops: int) -> Any:
 
 
 def _by_backward(make_leaf: Any, c: Any, ops: int) -> Contestant:
-    """For libraries with leaves and ``backward()``."""
+    """The chain for libraries that have leaves and ``backward()``."""
     last: dict[str, Any] = {}
 
     def step() -> None:
@@ -40,7 +40,7 @@ def torch(ops: int, dtype: str) -> Contestant:
 
 def mygrad(ops: int, dtype: str) -> Contestant:
     my = load("mygrad")
-    # times a Python float it would go on in float64
+    # multiplied with a Python float it would become float64
     return _by_backward(lambda: my.tensor(0.5, dtype=dtype), np.dtype(dtype).type(0.999), ops)
 
 

@@ -13,7 +13,7 @@ from .machine import pin
 
 
 def main() -> None:
-    """Serve until the input ends. What libraries print goes to stderr."""
+    """Serve until the input ends. Whatever libraries print goes to stderr."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     pin()
@@ -37,7 +37,7 @@ def _answer(worker: "_Worker", command: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Worker:
-    """What a parent may ask for; each method is one command."""
+    """The commands that the parent process sends, one per method."""
 
     def __init__(self, name: str):
         self.name = name
@@ -49,11 +49,11 @@ class _Worker:
         from .works import MAKERS
 
         if self.name == "minigrad":
-            load("numba")  # or its times would pass for times with numba
+            load("numba")  # raises Missing: times without numba must not pass for times with it
         self.contestants[key] = MAKERS[work][self.name](**_tuples(size))
 
     def can_import(self, name: str) -> bool:
-        """Whether the module ``name`` can be had in this process."""
+        """Whether the module ``name`` can be imported in this process."""
         from .contestant import Missing, load
 
         try:
@@ -62,7 +62,7 @@ class _Worker:
             return False
 
     def forget(self, key: str) -> None:
-        """Free a contestant and all that it took."""
+        """Free a contestant and all memory that it took."""
         from .contestant import load
 
         del self.contestants[key]
@@ -71,23 +71,23 @@ class _Worker:
             load("minigrad.fused").release_memory()
 
     def burst(self, key: str, seconds: float, least: int = 3) -> list[float]:
-        """Seconds per piece of work, of calls in a row for about ``seconds``.
+        """Time calls in a row for about ``seconds``; returns the seconds per work of each call.
 
-        One call before them is not timed: it brings caches and threads back to where they were
-        before the others had their turn. The cycle collector is on as by default, in all.
+        A first call is not timed: after the turns of other contestants it warms up caches and
+        threads again. Python's cycle collector is on, as by default.
         """
-        one = self.contestants[key]
+        contestant = self.contestants[key]
         gc.collect()
-        one.step()
+        contestant.step()
         times: list[float] = []
         while sum(times) < seconds or len(times) < least:
             start = time.perf_counter()
-            one.step()
+            contestant.step()
             times.append(time.perf_counter() - start)
-        return [t / one.inner for t in times]
+        return [t / contestant.inner for t in times]
 
     def result(self, key: str, steps: int, path: str) -> None:
-        """Run ``steps`` steps and write the numbers of the last to ``path``."""
+        """Run ``steps`` steps and save the numbers of the last one at ``path``."""
         import numpy as np
 
         for _ in range(steps):
@@ -95,7 +95,7 @@ class _Worker:
         np.savez(path, **self.contestants[key].result())
 
     def peak(self, key: str, steps: int) -> int:
-        """Bytes by which resident memory rises over its level now, at its highest in ``steps``."""
+        """By how many bytes resident memory rises above its present level in ``steps`` steps."""
         gc.collect()
         _reset_peak()
         before = _status("VmRSS")
@@ -109,7 +109,7 @@ def _tuples(size: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reset_peak() -> None:
-    """Make the highest resident memory so far the present one (Linux)."""
+    """Let the peak of resident memory (VmHWM) start again at its present level (Linux)."""
     from .contestant import Missing
 
     try:

@@ -25,18 +25,18 @@ def main(arguments: list[str] | None = None) -> int:
     def report(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    found: list[Row] = []
+    measured: list[Row] = []
     for name in options.works or WORKS:
         for work in WORKS[name]:
-            found += rows(work, options.rounds, options.seconds, report)
+            measured += rows(work, options.rounds, options.seconds, report)
     if options.json:
-        print(json.dumps(as_json(found, options.rounds), indent=1))
+        print(json.dumps(as_json(measured, options.rounds), indent=1))
     else:
-        print(table(found))
+        print(table(measured))
     if options.write:
         path = Path(options.write)
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        text = page(text, found, options.rounds, options.seconds)
+        text = page(text, measured, options.rounds, options.seconds)
         path.write_text(text, encoding="utf-8")
     return 0
 
@@ -48,14 +48,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.2, help="length of a turn")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument(
-        "--write", nargs="?", const=str(PAGE), metavar="FILE", help="into docs/benchmarks.md, too"
+        "--write", nargs="?", const=str(PAGE), metavar="FILE", help="also into docs/benchmarks.md"
     )
     options = parser.parse_args(arguments)
     for name in options.works:
         if name not in WORKS:
             parser.error(f"no work {name!r}; there are {', '.join(WORKS)}")
     if options.write and options.works not in ([], ["gpu"]):
-        parser.error("--write: a part of the page holds all its works: name none, or gpu")
+        parser.error("--write replaces whole parts of the page: name no work, or gpu")
     if options.rounds < 1:
         parser.error(f"--rounds: expected 1 or more, got {options.rounds}")
     return options

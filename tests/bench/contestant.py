@@ -1,4 +1,4 @@
-"""What takes part: one work of one contestant, ready to run, and what may be missing for it."""
+"""Contestants: the work of one library, ready to run, or the reason why it cannot."""
 
 import importlib
 from collections.abc import Callable
@@ -28,11 +28,11 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Contestant:
-    """One work of one contestant.
+    """One work, done by one library.
 
     Args:
-        step: what is timed; returns when all of it is done, on a GPU too.
-        result: the numbers of the last step, to compare with the others'.
+        step: the function that is timed; returns when all work is done, on a GPU too.
+        result: the numbers of the last step, to compare with those of the other contestants.
         inner: how many times ``step`` does the work in one call.
     """
 
@@ -67,12 +67,12 @@ def load_jax(dtype: str) -> Any:
 
 
 def host(**values: Any) -> dict[str, np.ndarray]:
-    """Values of any library as arrays of NumPy."""
+    """Values of any library as NumPy arrays."""
     return {name: _host(value) for name, value in values.items()}
 
 
 def value_of(y: Any) -> Any:
-    """The value of ``y`` without its graph, which would hold memory until the next step."""
+    """The value of ``y`` without its graph, which would keep memory until the next step."""
     return y.detach() if hasattr(y, "detach") else y.data
 
 

@@ -1,4 +1,4 @@
-"""Blocks of batch norm one after another: what grows with the depth of a graph."""
+"""Layers of batch norm in a row: how time grows with the depth of a graph."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The works on a GPU; where there is none, each says why."""
+"""The works on a GPU; without one, each raises Missing with the reason."""
 
 import subprocess
 from collections.abc import Callable
@@ -14,7 +14,7 @@ INNER = 10  # steps between two waits for the device, as in a training loop
 
 
 def _cupy() -> Any:
-    """CuPy, where minigrad's probe finds that a GPU computes."""
+    """CuPy, if minigrad's probe finds a GPU that works."""
     load("minigrad")
     reason = load("minigrad.backend").unavailable("cuda")
     if reason:
@@ -23,7 +23,7 @@ def _cupy() -> Any:
 
 
 def card() -> dict[str, str]:
-    """The GPU in words; empty where there is none."""
+    """Name, CUDA version and driver of the GPU; empty if there is none."""
     try:
         runtime = _cupy().cuda.runtime
     except Missing:
@@ -44,15 +44,15 @@ def _torch() -> Any:
     return torch
 
 
-def _awaited(one: Contestant, wait: Callable[[], Any], calls: int) -> Contestant:
-    """``one``, called ``calls`` times before the device is awaited."""
+def _awaited(contestant: Contestant, wait: Callable[[], Any], calls: int) -> Contestant:
+    """The same contestant, which waits for the device after every ``calls`` steps."""
 
     def step() -> None:
         for _ in range(calls):
-            one.step()
+            contestant.step()
         wait()
 
-    return Contestant(step, one.result, calls * one.inner)
+    return Contestant(step, contestant.result, calls * contestant.inner)
 
 
 def batch_norm_minigrad(shape: tuple[int, ...], dtype: str) -> Contestant:

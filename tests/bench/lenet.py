@@ -12,7 +12,7 @@ import numpy as np
 from .contestant import Contestant, host, load, load_jax, load_torch, value_of
 
 LR, EPS, MOMENTUM = 0.1, 1e-5, 0.1
-# layers by their place in the net; what stands between them has no parameters
+# layers by their index in the net; those between them have no parameters
 CONVOLUTIONS = {0: (6, 1, 5, 5), 4: (16, 6, 5, 5)}
 LINEARS = {9: (120, 256), 12: (84, 120), 15: (10, 84)}
 NORMS = {1: 6, 5: 16, 10: 120, 13: 84}

@@ -1,4 +1,4 @@
-"""The same two threads for everybody, and the machine in words."""
+"""Keeps all contestants on the same two cores, and describes the machine."""
 
 import os
 import platform
@@ -30,7 +30,7 @@ def pin() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Installed packages that take part -> their versions."""
+    """Python and the packages that take part -> their versions."""
     found = {"python": platform.python_version()}
     for name in (*_PACKAGES, *_CUPY):
         try:
@@ -41,7 +41,7 @@ def versions() -> dict[str, str]:
 
 
 def describe() -> dict[str, str]:
-    """Processor, memory and system in words, as far as the system tells."""
+    """Processor, memory and system, as far as the system reports them."""
     cpu = _read("/proc/cpuinfo", r"model name\s*:\s*(.+)") or platform.processor() or "unknown"
     memory = _read("/proc/meminfo", r"MemTotal:\s*(\d+) kB")
     flags = _read("/proc/cpuinfo", r"flags\s*:\s*(.+)").split()

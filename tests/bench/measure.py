@@ -1,4 +1,4 @@
-"""Contestants in processes of their own, run by turns: A B A B ..., and what their times say."""
+"""Runs contestants in their own processes, by turns: A B A B ..., and compares their times."""
 
 import json
 import statistics
@@ -99,5 +99,5 @@ def by_turns(
 
 
 def ratio(ours: list[float], theirs: list[float]) -> Spread:
-    """Median and quartiles of the ratios of rounds: what slows a round slows both."""
+    """Median and quartiles of the ratios within a round: a disturbance then slows both."""
     return Spread.of([a / b for a, b in zip(ours, theirs, strict=True)])

@@ -11,7 +11,7 @@ _HEAD = ("work", "minigrad", "against", "ratio", "quartiles", "aim", "met", "our
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as an aligned table; where something is missing, its reason follows."""
+    """The rows as an aligned table, followed by the reasons for what was not measured."""
     cells = [_HEAD, *(_cells(row) for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(_HEAD))]
     lines = [
@@ -53,7 +53,7 @@ def _amount(row: Row, value: float | None) -> str:
 
 
 def as_json(rows: list[Row], rounds: int) -> dict[str, Any]:
-    """Everything that was measured, and where."""
+    """All figures, and the machine and versions they belong to."""
     return {
         "machine": {**describe(), **card()},
         "versions": versions(),
@@ -80,20 +80,20 @@ def as_json(rows: list[Row], rounds: int) -> dict[str, Any]:
 _PAGE = """# Benchmarks
 
 Written by `python -m tests.bench --write`, which replaces the figures of its processor and of its
-GPU; `python -m tests.bench gpu --write` replaces those of the GPU alone. Ratios are worth more than
-times, and only ratios from one run: a figure below 1 means that minigrad needs less.
+GPU; `python -m tests.bench gpu --write` replaces those of the GPU alone. Compare ratios rather than
+times, and only ratios of one run. A ratio below 1 means that minigrad needs less.
 
 ## How it is measured
 
-* Each contestant has a process of its own. They run by turns, A B A B ..., in some rounds, the
-  order reversed every other round. A turn is one call that is not timed, then calls for a while;
-  the median of its calls counts. A ratio is the median over the rounds of ours divided by theirs in
-  the same round; its quartiles stand beside it.
+* Each contestant has a process of its own. They take turns, A B A B ..., for several rounds; the
+  order is reversed every other round. A turn is one call that is not timed, then timed calls for a
+  while; their median is the time of the turn. A ratio is the median over the rounds of ours divided
+  by theirs in the same round; its quartiles stand beside it.
 * Everything is float32, with {threads} threads for everybody: the processes are kept on {threads}
   cores, and the pools of OpenBLAS, OpenMP and numba are set to {threads}.
 * Python's cycle collector runs as by default in all; it is called once before each turn.
 * *minigrad without numba* is minigrad where numba cannot be imported.
-* A batch norm gets its operands as leaves and a random cotangent; its gradients are cleared before.
+* A batch norm gets its operands as leaves and a random cotangent; gradients are cleared first.
 * *copy* moves as much memory as batch norm must: five arrays of the size of x, for forward reads x
   and writes y, backward reads x and y_bar and writes x_bar. A copy reads one array and writes one,
   so these are two and a half copies, by {threads} threads, between buffers that exist already.
@@ -103,9 +103,9 @@ times, and only ratios from one run: a figure below 1 means that minigrad needs 
 * *copy on the GPU* moves those five arrays inside the device. A ratio of 1.25 to it is 80 % of the
   bandwidth of a copy.
 * Memory: how far the resident memory of a fresh process rises in {steps} steps of batch 256 over
-  its level before them, after steps of batch 64 have loaded and compiled everything. What those
-  took is given back: the C allocator is told to (`MALLOC_MMAP_THRESHOLD_`,
-  `MALLOC_TRIM_THRESHOLD_`), and so is minigrad (`fused.release_memory`).
+  its level before them, after steps of batch 64 have loaded and compiled everything. The memory of
+  those is returned to the system first, by the C allocator (`MALLOC_MMAP_THRESHOLD_`,
+  `MALLOC_TRIM_THRESHOLD_`) and by minigrad (`fused.release_memory`).
 * Growth: the slope of the straight line through log time against log size. 1 is linear.
 * `tests/bench/test_harness.py` proves that all contestants compute the same numbers.
 
@@ -120,7 +120,7 @@ times, and only ratios from one run: a figure below 1 means that minigrad needs 
 
 
 def page(text: str, rows: list[Row], rounds: int, seconds: float) -> str:
-    """``docs/benchmarks.md``, so far ``text``: the part of this machine is replaced."""
+    """``docs/benchmarks.md``, which now has ``text``, with the part of this machine replaced."""
     cpus, cards = _parts(text, "CPU"), _parts(text, "GPU")
     gpu = [row for row in rows if row.work.maker.startswith("gpu")]
     if len(gpu) < len(rows):
@@ -148,7 +148,7 @@ def _joined(parts: dict[str, str]) -> str:
 
 
 def _part(rows: list[Row], rounds: int, seconds: float, more: dict[str, str] | None = None) -> str:
-    """Where and how it was measured, and the table."""
+    """Machine, versions and rounds, then the table."""
     facts = {
         **describe(),
         **(more or {}),

@@ -1,4 +1,4 @@
-"""Measure works: a row per pair."""
+"""Measures works: a row of the table for each pair of contestants."""
 
 import math
 import statistics
@@ -10,17 +10,17 @@ from .contestant import Missing
 from .measure import Child, Spread, by_turns, ratio
 from .works import Pair, Work
 
-# memory is given back when it is freed, so that what is resident is what is in use
+# malloc returns freed memory to the system at once, so that resident memory is memory in use
 _TIGHT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-STEPS = 5  # of which the highest memory is taken
+STEPS = 5  # whose peak memory is measured
 
 
 @dataclass(frozen=True)
 class Row:
     """One line of the table; ``missing`` says why there is no figure.
 
-    ``ours`` and ``theirs`` are medians: seconds, bytes, or examples per second. A figure of growth
-    is a slope; they are the times of the least and of the largest size then.
+    ``ours`` and ``theirs`` are medians: seconds, bytes, or examples per second. For growth the
+    figure is a slope, and they are the times of the smallest and of the largest size.
     """
 
     work: Work
@@ -32,7 +32,7 @@ class Row:
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the median is within the figure aimed at; None without one, or not measured."""
+        """Whether the median meets the limit; None without a limit or a figure."""
         if self.figure is None or self.pair.limit is None:
             return None
         if self.work.kind == "rate":
@@ -41,7 +41,7 @@ class Row:
 
 
 def rows(work: Work, rounds: int, seconds: float, report: Callable[[str], None]) -> Iterator[Row]:
-    """Measure ``work``; ``report`` hears what is being done."""
+    """Measure ``work``; ``report`` gets messages about the progress."""
     report(work.title)
     if work.kind == "growth":
         for pair in work.pairs:
@@ -81,7 +81,8 @@ def _times(work: Work, rounds: int, seconds: float) -> tuple[dict, dict[str, str
 
 
 def _peaks(work: Work, repeats: int) -> tuple[dict, dict[str, str]]:
-    """Bytes that steps add to the memory of a fresh process, of every contestant."""
+    """Bytes that steps add to the memory of fresh processes of every contestant, and why some are
+    missing."""
     found: dict[str, list[float]] = {name: [] for name in work.names}
     missing: dict[str, str] = {}
     for _ in range(repeats):

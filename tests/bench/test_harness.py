@@ -1,4 +1,4 @@
-"""The benchmarks compare equal things, and say why where they cannot."""
+"""All contestants of a benchmark compute the same numbers, or say why they cannot take part."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ TINY = {
 }
 TINY |= {f"gpu_{maker}": TINY[maker] for maker in ("batch_norm", "lenet")}
 CASES = [(maker, name) for maker in TINY for name in MAKERS[maker] if not name.startswith("copy")]
-# of training, so that the update and what is kept between steps are compared, too
+# several training steps: updates, and state kept between steps, are compared, too
 STEPS = gpu.INNER  # a GPU makes so many in one call
 
 
@@ -46,7 +46,7 @@ def children():
 
 @pytest.fixture(scope="module")
 def numbers(children, tmp_path_factory):
-    """``(maker, name)`` -> what this contestant computes."""
+    """``(maker, name)`` -> the numbers that this contestant computes."""
     known: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
     def compute(maker: str, name: str) -> dict[str, np.ndarray]:
@@ -232,7 +232,7 @@ def test_the_command_prints_json(capsys, monkeypatch):
     ("arguments", "message"),
     [
         (["nonsense"], "no work 'nonsense'; there are chain, batch_norm"),
-        (["chain", "--write"], "a part of the page holds all its works"),
+        (["chain", "--write"], "--write replaces whole parts of the page"),
         (["--rounds", "0"], "--rounds: expected 1 or more, got 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is measured, against whom, and the figure that is aimed at."""
+"""The works to be measured, the contestants to be compared, and the limits to be met."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,7 +17,7 @@ MAKERS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Pair:
-    """Two contestants and the ratio aimed at; ``theirs`` is empty where the figure is absolute."""
+    """Two contestants and the limit of their ratio; without ``theirs`` the figure is absolute."""
 
     ours: str
     theirs: str = ""
@@ -32,7 +32,7 @@ class Work:
         title: what a table calls it.
         maker: key of ``MAKERS``.
         size: arguments of the maker.
-        pairs: who is compared with whom.
+        pairs: the contestants to be compared.
         kind: ``"time"``, ``"rate"`` (examples per second, no less than the limit), ``"memory"``
             (peak of some steps), ``"growth"`` (slope of log time against log size).
         vary: for ``"growth"``: the argument that varies, and its values.
@@ -73,7 +73,7 @@ def _gpu_batch_norm(shape: tuple[int, ...], limit: float | None, *more: Pair) ->
 
 
 _LENET = {"batch": 256, "dtype": "float32"}
-_SMALL = {"batch": 64, "dtype": "float32"}  # large enough for the kernels of large ones
+_SMALL = {"batch": 64, "dtype": "float32"}  # large enough to use the kernels of large batches
 _BOTH = (Pair("minigrad", limit=1.05), Pair("minigrad-plain", limit=1.05), Pair("torch"))
 
 WORKS: dict[str, tuple[Work, ...]] = {
