@@ -30,7 +30,7 @@ from minigrad.errors import MinigradError, UsageError, from_operands
 from minigrad.ops.shape import reshape
 from minigrad.protocol import tracked
 
-MIN_COMPILED = 4096  # elements of the largest operand from which compiled kernels are used
+MIN_COMPILED = 4096  # compiled kernels are used if the largest operand has as many elements or more
 KINDS = ("numba", "cuda", "numpy", "portable")  # the order of preference
 _FLOATS = {np.dtype("float32"), np.dtype("float64")}
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("kernels", default=KINDS)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-ARENA = 1 << 29  # bytes of address space
+ARENA_SIZE = 1 << 29  # bytes of address space
 MIN_BLOCK = 1 << 20  # bytes; smaller arrays are left to malloc: they would fragment the arena
 PAGE = 4096  # bytes; a block takes whole pages, and some more, so that starts of arrays differ:
 SHIFT = 1088  # arrays that start at the same offset in a page compete for the same cache lines
@@ -45,7 +45,7 @@ if hasattr(os, "register_at_fork"):
 def _arena() -> mmap.mmap | None:
     """The arena, mapped at first use; private, so that a fork shares nothing that is written."""
     try:
-        return mmap.mmap(-1, ARENA, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return mmap.mmap(-1, ARENA_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (AttributeError, OSError):  # Windows has no such flags
         return None
 
@@ -65,7 +65,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
             if start - gap >= size:
                 break
             gap = _ends[start]
-        if gap + size > ARENA:
+        if gap + size > ARENA_SIZE:
             return np.empty(shape, dtype)
         array = np.ndarray(shape, dtype, arena, gap)
         _ends[gap] = gap + size
@@ -90,8 +90,8 @@ def release_memory() -> None:
         _free_dead()
         top = -(-max(_ends.values(), default=0) // mmap.PAGESIZE) * mmap.PAGESIZE
         arena = _arena() if _arena.cache_info().currsize else None
-        if arena is not None and top < ARENA and hasattr(mmap, "MADV_DONTNEED"):
-            arena.madvise(mmap.MADV_DONTNEED, top, ARENA - top)
+        if arena is not None and top < ARENA_SIZE and hasattr(mmap, "MADV_DONTNEED"):
+            arena.madvise(mmap.MADV_DONTNEED, top, ARENA_SIZE - top)
 
 
 def empty_like(x: np.ndarray) -> np.ndarray:

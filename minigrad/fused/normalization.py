@@ -23,9 +23,9 @@ from minigrad.ops.reduce import narrow, wide
 
 MIN_SIZE = 16384  # elements below which the portable version is as fast
 PIECE = 131072  # elements of a piece
-RUN = 8192  # terms of a dot product: for longer ones BLAS starts threads
-NEAR_ZERO = 4  # the mean is not subtracted where mean^2 <= 4 var: cancellation costs few digits
-BUFFER = 512  # elements of a row from which NumPy is faster without buffers
+RUN = 8192  # terms of a dot product: BLAS starts threads for longer ones
+NEAR_ZERO = 4  # where mean^2 <= 4 var the mean is not subtracted: cancellation costs few digits
+BUFFER = 512  # elements of a row; NumPy is faster without buffers if rows are as long or longer
 ROWS = 128  # rows summed in the array's own precision; such partial sums are added in float64
 
 
@@ -34,12 +34,12 @@ class Cache(NamedTuple):
 
     mean: Any
     var: Any
-    x: Any  # or its deviations from the mean
+    x: Any  # or its deviations from the mean, exact or rounded
     gamma: Any
     inv_std: Any
     layout: Any  # the averaged axes (portable), or whether the batch is the last axis in memory
     is_fixed: bool  # evaluation: mean and var were given and are constants
-    x_mean: Any = 0  # of the kept ``x``: deviations from a rounded mean have a mean, too
+    x_mean: Any = 0  # the mean of ``x`` as kept: that of deviations from a rounded mean is not 0
 
 
 @fused(
@@ -187,7 +187,8 @@ def _pieces(blocks):
 
 @contextmanager
 def _unbuffered(blocks):
-    """NumPy copies broadcast operands into buffers of 8192 elements; long rows need none."""
+    """Keep NumPy from copying broadcast operands into its buffers of 8192 elements, if rows are
+    long: they need no buffers."""
     row = blocks.shape[2] if blocks.shape[2] > 1 else blocks.shape[1]
     before = np.setbufsize(BUFFER) if row >= BUFFER else np.getbufsize()
     try:

@@ -4,11 +4,11 @@ The product for one output row needs the columns (as in ``im2col``) of as many i
 kernel has. They are kept in a ring of that many slots. Image row r always has the same slot, r
 modulo the number of slots, so most rows are there already when the next output row needs them. The
 rows in the ring are thus rotated against those of the kernel; instead of moving them, the product
-takes weights rotated alike.
+takes weights that are rotated alike.
 
-The kernel sees "rows" along the first axis of the images, and the columns spread out the other
-axes. Of a kernel with dilation d, one product reads every d-th image row: the d interleaved sets of
-rows pass through the ring one set after the other.
+Rows lie along the first axis of the images; the columns of a row cover the other axes. With a
+dilation of d, one product reads every d-th image row. The d interleaved sets of rows then pass
+through the ring one after another, row r in slot r // d modulo the number of slots.
 """
 
 from math import prod
@@ -21,7 +21,7 @@ from minigrad.ops.conv import check_conv
 from minigrad.ops.window import window
 
 MIN_VALUES = 1 << 14  # in the ring; with fewer, a product takes less time than its call
-MIN_PER_WEIGHT = 4  # values laid out per rotated weight, from which the rotations pay
+MIN_PER_WEIGHT = 4  # values of columns per rotated weight; with fewer, the rotations do not pay
 
 
 def _forward(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):

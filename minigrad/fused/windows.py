@@ -83,7 +83,7 @@ def fused_max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
     Args:
         x: (N, C, \\*sizes).
         kernel_size, padding, dilation: an int, or one per axis of ``sizes``.
-        stride: likewise; None means ``kernel_size``.
+        stride: an int, or one per axis; None means ``kernel_size``.
 
     Returns:
         (N, C, \\*outputs).

@@ -55,35 +55,35 @@ float_of: Any = intrinsic(_float_of)
 
 
 @inner
-def power_of_2(n):
+def pow2(n):
     """``2^n`` for -126 <= n <= 127."""
     return float_of(np.int32(n + 127) << 23)
 
 
 @inner
-def power_of_e(t):
+def exp32(t):
     """``e^t`` for float32, ``t <= 0``."""
     t = _LOWEST if t < _LOWEST else t  # nan stays nan
     n = np.int32((t if t == t else _ZERO) * _LOG2_E - _HALF)  # rounds to nearest, since t <= 0
     r = t - np.float32(n) * _LN2_HIGH - np.float32(n) * _LN2_LOW
     p = ((((_P0 * r + _P1) * r + _P2) * r + _P3) * r + _P4) * r + _P5
     half = n >> 1  # 2^n as a product of two: n may be -150
-    return (p * r * r + r + _ONE) * power_of_2(half) * power_of_2(n - half)
+    return (p * r * r + r + _ONE) * pow2(half) * pow2(n - half)
 
 
-def power(t):
+def exp(t):
     """``e^t`` for ``t <= 0`` in float32 or float64."""
 
 
-@overload(power)
-def _power(t):
-    return (lambda t: power_of_e(t)) if t == types.float32 else (lambda t: np.exp(t))
+@overload(exp)
+def _exp(t):
+    return (lambda t: exp32(t)) if t == types.float32 else (lambda t: np.exp(t))
 
 
 @inner
-def small_sigmoid(x):
+def smaller_sigmoid(x):
     """The smaller of sigma(x) and sigma(-x), for float32: ``e^-|x| / (1 + e^-|x|)``."""
-    e = power_of_e(-abs(x))
+    e = exp32(-abs(x))
     return e / (_ONE + e)
 
 
@@ -92,7 +92,7 @@ def forward_sigmoid(x, y):
     for chunk in prange((x.size + CHUNK - 1) // CHUNK):
         row, out = x[chunk * CHUNK :][:CHUNK], y[chunk * CHUNK :][:CHUNK]
         for i in range(row.size):
-            small = small_sigmoid(row[i])
+            small = smaller_sigmoid(row[i])
             out[i] = _ONE - small if row[i] > 0 else small
 
 
@@ -108,11 +108,11 @@ def backward_sigmoid(y_bar, x, x_bar, own):
         g, row, out = y_bar[part], x[part], x_bar[part]
         if own:
             for i in range(row.size):
-                small = small_sigmoid(row[i])
+                small = smaller_sigmoid(row[i])
                 out[i] *= small * (_ONE - small)
         else:
             for i in range(row.size):
-                small = small_sigmoid(row[i])
+                small = smaller_sigmoid(row[i])
                 out[i] = g[i] * (small * (_ONE - small))
 
 
@@ -140,7 +140,7 @@ def forward_gelu(x, y, slope):
         row, out, slopes = x[part], y[part], slope[part]
         for i in range(row.size):
             z = row[i]
-            gauss = power_of_e(-_HALF * z * z)
+            gauss = exp32(-_HALF * z * z)
             t = _ONE / (_ONE + abs(z) * _SCALE)
             p = ((_E0 * t + _E1) * t + _E2) * t + _E3
             p = ((((p * t + _E4) * t + _E5) * t + _E6) * t + _E7) * t + _E8
@@ -162,7 +162,7 @@ def forward_layer(x, gamma, beta, eps, mean, inv_std, y):
     """Two passes over a row for mean and variance, a third for y.
 
     The second sums deviations from the rounded mean. Their mean, ``offset``, corrects the mean, and
-    its square the variance. Likewise y is found from the rounded mean and the rest of it.
+    its square the variance. The third subtracts the mean as a rounded part and its remainder.
     """
     for r in prange(x.shape[0]):
         row, out = x[r], y[r]
@@ -279,7 +279,7 @@ def forward_cross_entropy(logits, labels, losses, probabilities):
         for start in range(0, row.size, CHUNK):
             part = row.dtype.type(0)
             for k in range(start, min(start + CHUNK, row.size)):
-                out[k] = power(row[k] - top)
+                out[k] = exp(row[k] - top)
                 part += out[k]
             total += part
         losses[r] = np.log(total) - (row[labels[r]] - top)

@@ -5,7 +5,7 @@
 // defined and a header supplies CUDA's names (threadIdx, __syncthreads, ...): so tests run it on
 // the CPU.
 
-using Integer = long long;  // what the launcher passes for every integer
+using Integer = long long;  // the type in which the launcher passes integers
 using Slot = unsigned long long;
 
 #ifndef MINIGRAD_HOST
