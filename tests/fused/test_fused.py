@@ -1,4 +1,4 @@
-"""What fused ops promise besides numbers: choice of kernels, higher orders, no need of numba."""
+"""Fused ops apart from their numbers: choice of kernels, higher orders, memory, without numba."""
 
 import gc
 import importlib.util
@@ -304,12 +304,12 @@ for thread in threads:
 for thread in threads:
     thread.join()
 print(len(results), all(np.array_equal(r, expected) for r in results))"""
-    # the layer of last resort, which kills a process that enters it twice
+    # the threading layer that is always there; it kills a process whose threads enter it together
     assert run(code, NUMBA_THREADING_LAYER="workqueue") == "60 True"
 
 
 def test_a_graph_of_fused_ops_keeps_only_what_their_rules_need(rng):
-    """Sigmoid's value is needed by nobody, nor is the result of batch norm."""
+    """No rule needs the value of the sigmoid or the result of batch norm."""
     x, gamma, beta = operands(rng, (128, 128))
     with mg.fused.use("numpy"):
         h = mg.fused.batch_norm(x, gamma, beta)
@@ -324,7 +324,7 @@ def test_a_graph_of_fused_ops_keeps_only_what_their_rules_need(rng):
 
 @pytest.mark.parametrize("name", ["lenet_bn", "mlp_bn"])
 def test_a_second_backward_adds_exactly_the_same(rng, name):
-    """Caches were dropped on the way; what they held is computed anew, bit for bit."""
+    """The first sweep drops the caches; the second computes them again, bit for bit."""
     net = getattr(nn.models, name)(rng=0)
     x, labels = rng.normal(size=(4, 1, 28, 28)), np.array([0, 3, 1, 1])
     loss = mg.fused.cross_entropy(net(mg.tensor(x)), labels)
@@ -354,7 +354,7 @@ def test_values_that_were_not_kept_are_found_anew_without_recursion(rng):
 
 
 def test_threads_may_sweep_the_same_fused_nodes(rng):
-    """Each drops caches that the others are about to read, fill again or drop."""
+    """Each thread drops caches that the others are about to read, fill again or drop."""
     x, gamma, beta = operands(rng, (4, 3))
     x_bars, failed = [], []
 
@@ -398,7 +398,7 @@ def test_a_missing_attribute_of_a_node_is_named(rng):
 
 
 def test_a_cotangent_that_somebody_holds_is_not_overwritten(rng):
-    """Kernels write in place only what the sweep alone holds: neither seeds nor kept gradients."""
+    """Kernels overwrite cotangents that only the sweep holds, not seeds or retained gradients."""
     x, gamma, beta = operands(rng, (64, 128))
     for kind in ("numpy", "portable", *(["numba"] if declare.has_numba() else [])):
         with mg.fused.use(kind):

@@ -41,7 +41,7 @@ def test_memory_is_used_again_when_the_last_view_is_gone():
 
 def test_small_arrays_and_what_does_not_fit_are_ordinary():
     before = in_use()
-    for shape in ((3, 4), (0,), (), (memory.ARENA,)):
+    for shape in ((3, 4), (0,), (), (memory.ARENA_SIZE,)):
         array = memory.empty(shape, np.float32)
         assert array.shape == shape and array.dtype == np.float32
     assert in_use() == before

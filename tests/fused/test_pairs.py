@@ -1,4 +1,4 @@
-"""Every kernel against the composite it stands for, on shapes that divide no tile size."""
+"""Every kernel against its composite, on shapes that are no multiples of tile sizes."""
 
 import functools
 import importlib
@@ -39,7 +39,7 @@ def at_any_size(patch, kind):
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Thousands of tiny calls, each with threads that wait, take minutes on a busy machine."""
+    """On a busy machine, thousands of tiny calls would take minutes to wait for threads."""
     if importlib.util.find_spec("numba") is None:
         yield
         return
@@ -160,7 +160,7 @@ def test_batch_norm_is_its_composite(kind, shape, offset, last, fixed, dtype, se
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_statistics_of_parts_that_lie_far_apart(kind):
-    """The first values that are summed at once tell nothing about the others."""
+    """The mean of the first chunk is far from that of the others."""
     x = np.random.default_rng(0).normal(size=(64, 3, 16, 32)).astype(np.float32)
     x[:8] += 1e3
     ones, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
@@ -320,8 +320,8 @@ def test_gelu_and_its_slope_are_accurate_in_both_tails(kind, dtype):
     w, info = x.astype(float), np.finfo(dtype)
     below = np.array([math.erfc(t) for t in -w * 0.5**0.5]) / 2
     density = np.exp(-w * w / 2) / np.sqrt(2 * np.pi)
-    # as of ops.gelu: x / sqrt(2) rounds, and erfc has the condition number x^2, and so it is
-    # with x^2 of the exponential; here what is expected is rounded that way, too
+    # as for ops.gelu: x / sqrt(2) is rounded, and erfc has the condition number x^2, as has the
+    # exponential of the rounded x^2; the expected values are rounded in the same way
     unit = (16 + 2 * w * w) * info.eps
     floor = 4 * (1 + np.abs(w)) * info.smallest_subnormal
     assert (np.abs(y - w * below) <= unit * np.abs(w) * below + floor).all()
@@ -435,7 +435,7 @@ def test_a_large_mean_costs_no_more_digits_than_the_input_has(name, kind, rows):
 @pytest.mark.parametrize("rows", [66, 1100])
 @pytest.mark.parametrize("outliers", [1, 4, 5])
 def test_a_block_whose_first_rows_lie_far_off_has_an_accurate_variance(kind, rows, outliers):
-    """Sums about the mean of some rows lose digits where those lie far from the mean of all."""
+    """Sums of deviations from the mean of some rows lose digits if that is far from the mean."""
     pair = pair_of("batch_norm", kind)
     x = np.random.default_rng(0).normal(size=(rows, 65)).astype(np.float32)
     x[:outliers] += 1e3
@@ -482,8 +482,8 @@ def test_a_linear_layer_may_have_no_inputs_or_no_outputs(outer, inputs, outputs)
 @pytest.mark.parametrize("value", [12.3, 255.1, 1.2345e6])
 @pytest.mark.parametrize("shape", [(5000, 40), (2, 4096), (16, 3, 64, 64), (300, 2, 5, 5)])
 def test_what_is_constant_normalizes_to_zero(name, kind, value, shape):
-    """Whatever a sum of float32 loses, the deviations from it show: no more is left than if the
-    input had been rounded once."""
+    """The deviations from a mean that was summed in float32 correct it: the error is no larger than
+    if the input had been rounded once."""
     pair = pair_of(name, kind)
     if pair is None:
         pytest.skip("the portable version serves NumPy, too")
@@ -509,7 +509,7 @@ def test_in_evaluation_the_cotangent_of_x_does_not_depend_on_x(kind, shape):
     with mg.fused.use(kind, "portable"), np.errstate(invalid="ignore"):  # gamma's is nan
         mg.fused.batch_norm(x, gamma, beta, mean=mean, var=var).backward(y_bar)
     expected = y_bar * (gamma / np.sqrt(var + 1e-5)).reshape(-1, *(1,) * (len(shape) - 2))
-    # the square root, the quotient and the product are rounded, and so is what is expected
+    # the square root, the quotient and the product are rounded, in the expected values, too
     np.testing.assert_allclose(x.grad.numpy(), expected, rtol=8 * np.finfo("f4").eps)
 
 
@@ -549,7 +549,7 @@ def test_gamma_of_no_elements_has_a_gradient_of_zeros():
 @pytest.mark.parametrize("kind", [*KINDS, None])
 @pytest.mark.parametrize("name", sorted(set(FUSED) - {"cross_entropy"}))
 def test_an_empty_batch_has_an_empty_result(name, kind):
-    """As of a filter that nothing passed; cross entropy and the statistics of none are nan."""
+    """As after a filter that lets nothing pass. Cross entropy and statistics of no rows are nan."""
     x = mg.tensor(np.zeros((0, 3, 4, 6)), requires_grad=True)
     rest, params = operands_of(name, np.ones)
     if name == "batch_norm":

@@ -1,16 +1,16 @@
-"""NVIDIA's compiler library through ctypes: kernels are compiled for a GPU that is not there."""
+"""NVIDIA's compiler library through ctypes: it compiles kernels without a GPU."""
 
 import ctypes
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-CUPY = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")  # with which it compiles
+CUPY = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")  # CuPy's options
 
 
 @cache
 def _library() -> ctypes.CDLL:
-    """The library of the ``nvidia-cuda-nvrtc`` wheel. Raises OSError where there is none."""
+    """The library of the ``nvidia-cuda-nvrtc`` wheel. Raises OSError if it is not installed."""
     spec = find_spec("nvidia")
     folders = list(spec.submodule_search_locations or []) if spec else []
     found = sorted(path for folder in folders for path in Path(folder).rglob("libnvrtc.so*"))
@@ -23,7 +23,7 @@ def _library() -> ctypes.CDLL:
 
 @cache
 def unavailable() -> str:
-    """Why nothing can be compiled; empty where it can."""
+    """Why nothing can be compiled; empty if it can."""
     try:
         compiled("__global__ void k(float* x) { *x = 1; }", ("k",), "90")
     except (OSError, RuntimeError) as error:
@@ -35,7 +35,7 @@ def compiled(text: str, instances: tuple[str, ...], arch: str, *options: str) ->
     """Compile ``text`` to machine code of compute capability ``arch``.
 
     Returns:
-        What the compiler said, and the size of the code in bytes.
+        The compiler's messages, and the size of the code in bytes.
 
     Raises:
         RuntimeError: with the compiler's messages.

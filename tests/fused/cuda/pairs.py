@@ -1,6 +1,6 @@
-"""Kernel pairs held against a reference in extended precision, with bounds derived from the text.
+"""Compares kernel pairs with a reference in extended precision; bounds follow from their code.
 
-``u`` is the unit of the last place (eps) of the dtype a kernel computes in.
+``u`` is the eps of the dtype in which a kernel computes.
 """
 
 from typing import NamedTuple
@@ -13,14 +13,14 @@ from minigrad.fused.cuda import PAIRS
 
 
 def wide(array):
-    """In longdouble, where no rounding of the reference shows; integers as they are."""
+    """In longdouble, so that rounding of the reference is negligible; integers as they are."""
     if array is None or array.dtype.kind != "f":
         return array
     return array.astype(np.longdouble)
 
 
 class Result(NamedTuple):
-    """What a pair returned, on the host."""
+    """The results of a pair, on the host."""
 
     y: np.ndarray
     bars: tuple
@@ -49,9 +49,9 @@ def assert_within(got, expected, bound, what):
     bad = ~(error <= bound) & ~(np.isnan(got) & np.isnan(expected))
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
-        pytest_text = f"{what}: {bad.sum()} of {bad.size} elements, first at {where}"
+        count = f"{what}: {bad.sum()} of {bad.size} elements, first at {where}"
         at = [np.broadcast_to(a, got.shape)[where] for a in (got, expected, bound)]
-        raise AssertionError(f"{pytest_text}\n  got {at[0]!r}, expected {at[1]}, bound {at[2]}")
+        raise AssertionError(f"{count}\n  got {at[0]!r}, expected {at[1]}, bound {at[2]}")
 
 
 # --- batch norm ----------------------------------------------------------------------------------
@@ -68,12 +68,13 @@ def normal(shape, dtype, rng, mean=0.0, std=1.0):
 def check_normalized(found, references, y_bar, x, gamma, beta, centre, inv_std, axes, dtype):
     """Hold batch or layer norm against ``references`` = (y, x_bar, gamma_bar, beta_bar).
 
-    With D = max|x - centre| inv_std, an upper bound of |x_hat|: sums of 18 terms are taken in the
-    dtype, which moves the mean by (18 + 2) u D deviations. Squares are taken from the first value
-    of a thread; of values in no order these are twice the squared deviations, and inv_std moves by
-    18 + 3 / 2 u. 4 roundings follow per element. Together below 40 u D, times D again where the
-    dtype is that of the sums across threads, which cancel D^2 digits there. In the backward the
-    same error of x_hat meets the magnitudes of the summands before they cancel.
+    D = max|x - centre| inv_std is an upper bound of |x_hat|. Sums of 18 terms in the dtype move the
+    mean by up to (18 + 2) u D standard deviations. Squares are of differences to the first value of
+    a thread, for values in random order twice the squared deviations, so inv_std moves by
+    18 + 3 / 2 u. 4 roundings follow per element. Together this is below 40 u D, times another D for
+    float64, in which sums across threads are no more precise than the values, and cancel by a
+    factor of D^2. In the backward the same error of x_hat is multiplied with the magnitudes of the
+    summands before they cancel.
     """
     u = np.finfo(dtype).eps
     spread = np.abs(wide(x) - centre)

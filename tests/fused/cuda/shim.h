@@ -1,11 +1,11 @@
-// CUDA's words for a C++20 compiler, so that the text of a kernel runs on a CPU.
+// CUDA's names for a C++20 compiler, so that the text of a kernel runs on a CPU.
 //
 // Every block has its own memory, and as many blocks run at once as the launch says. Shared memory
-// starts as nan, and has exactly the size that was asked for: what a kernel forgets to write, or
-// writes outside, shows. For a sanitizer every CUDA thread is a std::thread; else all take turns in
-// one, each until it has to wait, which takes a tenth of the time.
+// starts as nan and has exactly the requested size, so that values a kernel forgets to write, and
+// writes out of bounds, show. For a sanitizer every CUDA thread is a std::thread. Otherwise all are
+// fibers of one thread, which take turns, each until it has to wait, in a tenth of the time.
 #define MINIGRAD_HOST
-#undef _FORTIFY_SOURCE  // its longjmp takes another stack for an error
+#undef _FORTIFY_SOURCE  // its longjmp rejects jumps between stacks
 #include <atomic>
 #include <bit>
 #include <cmath>
@@ -139,7 +139,7 @@ inline void put(unsigned long long* slot, unsigned long long bits) {
     std::atomic_ref<unsigned long long>(*slot).store(bits, std::memory_order_relaxed);
 }
 
-// Copies are made when they are awaited: whoever reads before that reads what was there.
+// Copies are made when they are awaited, so that reading too early gives old values.
 template <class P>
 void copy_async(P* to, const P* from) {
     shim::current->copies[threadIdx.x].push_back({to, from, sizeof(P)});
@@ -192,8 +192,8 @@ private:
     std::vector<std::thread> threads;
 };
 #else
-// Once begun, a fiber goes from one piece of work to the next: calls of the system cost more than
-// all else here, and so does swapcontext, which asks for the mask of signals each time.
+// A fiber is started once and then gets one piece of work after another: system calls cost more than
+// all else here, and swapcontext makes one each time, for the signal mask.
 struct Fiber {
     static constexpr std::size_t SIZE = 1 << 16;
     std::unique_ptr<char[]> stack{new char[SIZE]};
@@ -204,7 +204,7 @@ struct Fiber {
 
 inline thread_local std::jmp_buf scheduler;
 inline thread_local Fiber* running = nullptr;
-inline thread_local std::vector<std::unique_ptr<Fiber>> fibers;  // the next launch has them, too
+inline thread_local std::vector<std::unique_ptr<Fiber>> fibers;  // kept for the next launch
 
 inline void pause() {
     if (_setjmp(running->here) == 0) _longjmp(scheduler, 1);
@@ -289,7 +289,8 @@ void launch(void (*kernel)(A...), const Geometry& g, void** args) {
 
 using Entry = void (*)(const Geometry&, void**);
 
-// A program of its own, for sanitizers: one launch from a file, results into another.
+// The main function of a program for sanitizers: reads one launch from a file, writes its results
+// to another.
 inline int run_file(const Entry* entries, const char* from, const char* to) {
     std::FILE* in = std::fopen(from, "rb");
     long long head[6];  // entry, geometry, number of arguments

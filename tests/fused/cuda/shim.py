@@ -18,7 +18,7 @@ from minigrad.fused.cuda.kernels import source
 
 HERE = Path(__file__).parent
 STANDARD = ("-std=c++20", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
-            "-Wno-maybe-uninitialized",  # it does not see that two loops test the same
+            "-Wno-maybe-uninitialized",  # it does not see that two loops have the same condition
             "-fno-strict-aliasing", "-pthread")  # fmt: skip
 SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
@@ -58,7 +58,7 @@ def program(text: str, instances: tuple[str, ...]) -> str:
 
 
 def build(text: str, instances: tuple[str, ...], *flags: str) -> Path:
-    """Compile once per text and flags."""
+    """Compile a text with these flags, unless that was done before."""
     whole = program(text, instances)
     options = ("-x", "c++", "-", "-I", str(_precompiled(flags)), "-I", str(HERE), *flags)
     return _made(repr((whole, _header(), flags)), lambda out: _compile(out, *options, text=whole))
@@ -69,7 +69,7 @@ def _precompiled(flags: tuple[str, ...]) -> Path:
     """A folder with ``shim.h.gch``, which g++ reads in a quarter of the time."""
 
     def make(folder: Path) -> None:
-        folder.mkdir(exist_ok=True)  # a process of this number may have died here
+        folder.mkdir(exist_ok=True)  # an earlier process with this id may have died here
         _compile(folder / "shim.h.gch", "-x", "c++-header", str(HERE / "shim.h"), *flags)
 
     return _made(repr((_header(), flags)), make)
@@ -80,16 +80,17 @@ def _header() -> str:
     return (HERE / "shim.h").read_text()
 
 
-def _made(what: str, make: Callable[[Path], None]) -> Path:
-    """What ``make`` puts at a path, once; it lies in the system's folder for such files."""
-    key = hashlib.sha256(repr((what, STANDARD)).encode()).hexdigest()[:24]
+def _made(description: str, make: Callable[[Path], None]) -> Path:
+    """The path where ``make`` has put its result, made once per description, in a temporary folder
+    that all test processes share."""
+    key = hashlib.sha256(repr((description, STANDARD)).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"minigrad-shim-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     path = folder / key
     with open(folder / f"{key}.lock", "w") as lock:  # one of several test processes makes it
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            fresh = path.with_suffix(f".{os.getpid()}")  # whole at every moment under its own name
+            fresh = path.with_suffix(f".{os.getpid()}")  # renamed when complete
             make(fresh)
             fresh.rename(path)
     return path
@@ -110,7 +111,7 @@ class Library:
         self.library = ctypes.CDLL(str(build(text, instances, "-O1", "-shared", "-fPIC")))
 
     def launch(self, instance: str, launch, args: tuple, resident: int) -> None:
-        """Run; ``args`` as a launcher passes them, with NumPy arrays as memory of the device."""
+        """Run ``instance`` on ``args`` as a launcher passes them, NumPy arrays for the device's."""
         geometry = (ctypes.c_longlong * 4)(launch.grid, launch.block, launch.shared, resident)
         kept = [_argument(arg) for arg in args]
         pointers = (ctypes.c_void_p * len(kept))(*(ctypes.addressof(arg) for arg in kept))
@@ -119,8 +120,8 @@ class Library:
 
 @cache
 def _companions(text: str, instance: str) -> tuple[str, ...]:
-    """The instances that are compiled together: all of a file of the package, for one real type;
-    of a text that a test has changed, those of the same types."""
+    """The instances to compile together with this one: all of its file for one real type, or, if a
+    test has changed the text, those with the same types."""
     real = "float" if "float" in instance else "double"
     for name, instances in SOURCES.items():
         if instance in instances and source(name) == text:

@@ -8,7 +8,7 @@ import minigrad as mg
 from minigrad.errors import ShapeError, UsageError
 from minigrad.fused.cuda import kernels as launcher
 
-# what divides neither the width of a pack, nor the 32 columns of a tile, nor a slice
+# sizes that are no multiples of the width of a pack, of the 32 columns of a tile, or of a slice
 SHAPES = [
     (2, 1), (5, 3), (64, 32), (256, 40), (300, 33), (601, 3),
     (3, 2, 1), (4, 3, 5), (2, 1, 4), (1, 2, 1000), (2, 1, 20_000), (700, 2, 3),
@@ -114,7 +114,7 @@ def test_statistics_may_lie_on_the_host(kernels, rng):
 def test_where_many_blocks_wait_for_each_other_no_shared_memory_is_a_cache(
     shape, shares, kernels, rng, monkeypatch
 ):
-    """Per cent of it in the forward and the backward, which does not hold values; -1: unsaid."""
+    """``shares``: per cent in the forward and the backward, which holds no values; -1: not set."""
     if kernels.is_real:
         pytest.skip("how many blocks there are depends on the device")
     found, original = [], launcher._kernel

@@ -1,4 +1,4 @@
-"""NVIDIA's compiler accepts the kernels for old, present and new GPUs; none is needed for that."""
+"""NVIDIA's compiler accepts the kernels for old, present and new GPUs; it needs no GPU."""
 
 import re
 
@@ -25,19 +25,19 @@ CHOSEN = [
 )
 def test_every_kernel_compiles_without_a_warning(name, arch, real, instances):
     shipped = (arch, real) == ("90", "float")
-    # unoptimized, in a third of the time, is enough to find what another arch or type lacks
+    # without optimization, in a third of the time, errors of another arch or type show as well
     options = (VERBOSE,) if shipped else (VERBOSE, "--device-debug")
     log, size = nvrtc.compiled(source(name), instances, arch, *options)
     said = [line for line in log.splitlines() if "warning" in line or "error" in line]
     assert not said, "\n".join(said)
     assert size > 1000  # machine code, not an empty program
     of_no_type = [i for i in SOURCES[name] if "<" not in i and i not in instances]
-    entries = len(instances) + len(of_no_type)  # which come along without being asked for
+    entries = len(instances) + len(of_no_type)  # the latter are compiled without being named
     assert log.count("Compiling entry function") == entries
     spills = re.findall(r"function '(\S+)'(?:.*\n)*?.* (\d+) bytes spill stores", log)
     assert len(spills) == entries
-    # float32 kernels keep all values in registers, also where two blocks of 512 threads must fit;
-    # only NVRTC before 13.1, which PyTorch 2.13 comes with, lacks one register for one of them
+    # float32 kernels keep all values in registers, also if two blocks of 512 threads must fit; only
+    # NVRTC before 13.1, which PyTorch 2.13 brings along, spills one register of one of them
     spilled = {entry for entry in spills if entry[1] != "0"}
     assert not shipped or all("conv_backward_w" in kernel and n == "4" for kernel, n in spilled)
 

@@ -1,4 +1,4 @@
-"""Launch geometry holds on any device: pure numbers, no GPU."""
+"""Launch geometry is right for any device: pure numbers, no GPU."""
 
 import pytest
 from hypothesis import example, given
@@ -41,9 +41,9 @@ def test_slices_cover_every_value_of_a_channel_once(shape, itemsize, device, **w
 # halves of 12,200 bytes, no multiple of 16
 @example(shape=(20_230, 27_041, 44), itemsize=8, device=RTX, arrays=1, holds=True, aligned=False)
 def test_blocks_that_wait_for_each_other_all_run_at_once(shape, itemsize, device, **words):
-    """Two streams may run such a kernel, each in half of the device.
+    """Even if two streams run such a kernel, each in half of the device.
 
-    A block that waits has left its sums of two slices, or of one where nothing is held.
+    A block that waits has published the sums of two slices, or of one if nothing is held.
     """
     plan = slices(shape, itemsize, device, **words)
     together = 2 * device.threads // plan.launch.block
@@ -53,7 +53,7 @@ def test_blocks_that_wait_for_each_other_all_run_at_once(shape, itemsize, device
     assert plan.launch.shared <= device.shared_per_block
     assert together * (plan.launch.shared + 1024) <= device.shared_per_multiprocessor
     assert together in (2, 4, 8) and plan.launch.block % 32 == 0
-    # one block fits into each multiprocessor, however much of its memory is a cache meanwhile
+    # one block fits into each multiprocessor, however much of its memory is used as a cache
     assert not plan.held or plan.launch.needs_all or plan.slices <= device.multiprocessors
 
 

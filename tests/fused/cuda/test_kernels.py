@@ -244,7 +244,7 @@ def test_many_arrays_are_copied_at_once_whatever_their_sizes_dtypes_and_order(ke
 
 
 def test_sums_of_many_arrays_are_those_one_by_one(kernels, rng):
-    """Also of what no kernel adds: integers, mixed dtypes, columns, nothing."""
+    """Arrays that no kernel adds are among them: integers, mixed dtypes, columns, empty ones."""
     kinds = ["f4"] * 70 + ["f8", "f4", "i8", "f4"]
     shapes = [(int(n),) for n in rng.integers(0, 5000, 70)] + [(), (60, 5), (3,), (7, 2)]
     xs, ys = ([draw(rng, shape, k) for shape, k in zip(shapes, kinds, strict=True)] for _ in "xy")
@@ -265,7 +265,7 @@ def test_sums_of_many_arrays_are_those_one_by_one(kernels, rng):
 @pytest.mark.parametrize("lost", [None, np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("which", [0, 2, 69, 70, 71])
 def test_one_number_that_is_not_finite_is_found_among_many_arrays(lost, which, kernels, rng):
-    """Also in what no kernel reads: columns, integers and nothing."""
+    """Arrays that no kernel reads are among them: columns, integers, empty ones."""
     arrays = [draw(rng, (int(n),), "f8" if n % 2 else "f4") for n in rng.integers(1, 5000, 70)]
     arrays += [np.asfortranarray(draw(rng, (3, 4), "f4")), np.ones((2, 3), "f2")]
     arrays += [np.ones(3, int), np.ones((0, 2))]
@@ -291,7 +291,7 @@ def test_running_statistics_take_one_more_batch(c, dtype, kernels, rng):
         assert out.dtype == dtype
         assert (abs(kernels.host(out) - value) <= 4 * np.finfo(dtype).eps * size).all()
     assert track(kernels.xp, running, placed[2], placed[3].astype("float16"), 0.1, 1.25) is None
-    for count in (np.int64(3), kernels.array([3, 4])):  # a user's own: on the host, of two
+    for count in (np.int64(3), kernels.array([3, 4])):  # set by a user: on the host, two counts
         assert track(kernels.xp, (*placed[:2], count), *placed[2:], 0.1, 1.25) is None
         *_, counted = foreach.track((*placed[:2], count), *placed[2:], 0.1, 1.25)
         np.testing.assert_array_equal(*map(mg.backend.to_host, (counted, count + 1)))
@@ -311,7 +311,7 @@ def test_operands_on_another_gpu_than_the_current_one_are_refused(kernels, monke
      ("conv", [(2**31, 1, 1, 1), (1, 1, 1, 1)])],
 )  # fmt: skip
 def test_what_32_bits_do_not_count_is_left_to_the_portable_version(name, shapes):
-    """A step beyond the last value of a row, which is up to 4096 long; a number of images."""
+    """The index one step, of up to 4096, beyond the last value of a row; the number of images."""
     for sizes, is_served in ((shapes, False), ([(1, 1, 1, 1)[: len(s)] for s in shapes], True)):
         arrays = [np.broadcast_to(np.float32(0), shape) for shape in sizes]
         assert PAIRS[name].accepts(*arrays) == is_served
@@ -319,7 +319,7 @@ def test_what_32_bits_do_not_count_is_left_to_the_portable_version(name, shapes)
 
 @pytest.mark.parametrize("place", range(2))
 def test_one_operand_on_another_gpu_than_the_others_is_refused(place, kernels):
-    """Where GPUs cannot reach each other, its address is none."""
+    """If GPUs cannot reach each other, its address is invalid on this one."""
     if kernels.is_real:
         pytest.skip("needs two GPUs")
 
@@ -335,7 +335,7 @@ def test_one_operand_on_another_gpu_than_the_others_is_refused(place, kernels):
 
 
 def test_sums_of_arrays_on_other_gpus_than_the_current_one_are_left_to_cupy(gpu, monkeypatch, rng):
-    """A network may be spread over GPUs, and a table of addresses is read by one."""
+    """A network may be spread over several GPUs, but a table of addresses is read by one."""
     if gpu.is_real:
         pytest.skip("CuPy refuses arrays of other GPUs that it cannot reach")
     monkeypatch.setattr(gpu.xp, "__name__", "cupy")

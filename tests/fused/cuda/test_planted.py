@@ -1,4 +1,4 @@
-"""The tests of the kernels find errors that are planted into them, and so can fail."""
+"""The tests of the kernels can fail: they find errors that are planted into the kernels."""
 
 import planted
 import pytest
@@ -35,7 +35,7 @@ def test_a_planted_error_is_found(error, kernels, text_of_kernels, monkeypatch):
             check(kernels)
         return
     watch(monkeypatch, noticed_by)
-    # blocks that happen to run one after the other do not race but compute something else
+    # if blocks happen to run one after the other they do not race, but the results are wrong
     with pytest.raises((RuntimeError, AssertionError), match=r"Sanitizer|expected"):
         check(kernels)
 
