@@ -70,8 +70,8 @@ def use(*kinds: str) -> Iterator[None]:
 class Pair(NamedTuple):
     """A forward and its backward; ``accepts(*arrays, **params)`` says whether they serve a call.
 
-    The arrays that a backward returns are referenced nowhere else. A backward that ``reuses`` also
-    takes ``own=True``: y_bar is then its own, and it may write x_bar over it.
+    Nothing else refers to the arrays that a backward returns. A backward that ``reuses`` also takes
+    ``own=True``: nothing else refers to y_bar then, and it may write x_bar over it.
     """
 
     forward: Callable
@@ -89,7 +89,7 @@ class Fused(Op):
     """An op that runs a kernel; ``composite`` computes the same as a graph of ops."""
 
     composite: Any  # a Composite, or an Op with another rule
-    large_only: bool = False  # small arrays, and a GPU's, go to the composite, which is as fast
+    large_only: bool = False  # on small arrays and on a GPU, the composite is as fast and runs
     box: ClassVar[type[Box]] = Box  # becomes Tensor, whose operators the composites need
 
     def __post_init__(self):
@@ -194,9 +194,9 @@ def fused(
 
 
 def same_floats(*arrays: Any) -> bool:
-    """Whether all are arrays of one dtype, float32 or float64; a list, as of statistics, is none.
+    """Whether all operands are arrays of one dtype, float32 or float64.
 
-    None stands for an operand that was left out, and does not count.
+    Those that were left out (None) do not count. A list, as of statistics, is not an array.
     """
     dtype = arrays[0].dtype
     others = [a for a in arrays if a is not None and getattr(a, "dtype", None) != dtype]

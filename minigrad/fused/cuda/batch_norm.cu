@@ -9,17 +9,17 @@
 //   3. It writes the result of slice `before`, and loads slice `next` into the places that this
 //      frees, pack by pack.
 //
-// So every array is read once from memory. A slice that is not held is read twice: its result is
-// written in the step that takes its sums. Precision: see moments.cuh; slices are added in double,
-// always in the same order.
+// So every input is read from memory once. A slice that is not held is read twice: its result is
+// written in the step that takes its sums. Precision: see moments.cuh; the sums of slices are added
+// in double, always in the same order.
 
 // The shared memory of a block.
 template <class L>
 struct SharedMemory {
     using T = typename L::Value;
     double* sums;           // scratch
-    T* numbers;             // four per channel, from one thread for all
-    unsigned* next_number;  // of the slice to be worked on after `now`
+    T* numbers;             // four per channel, computed by one thread for all
+    unsigned* next_number;  // the slice to be worked on after `now`
     Values<L>* held;
 
     __device__ explicit SharedMemory(Integer held_at) {
@@ -31,16 +31,17 @@ struct SharedMemory {
     }
 };
 
-// The numbers of the slices, of M arrays, that a block works on. `now` is held in one half of the
-// memory for held values, `before` in the other, into which `next` is loaded. Blocks get numbers in
-// the order in which they ask, and a block asks only when no other waits for its sums. So a block
-// waits only for blocks that run, as the launcher cuts a channel into no more slices than running
-// blocks can have in hand.
+// Hands out the slices, of M arrays, that this block works on. Slice `now` is in one half of the
+// held memory, `before` in the other, where `next` replaces it while its result is written.
+//
+// Blocks never wait forever: they get slices in the order in which they ask, a block asks only when
+// no other waits for its sums, and the launcher cuts a channel into no more slices than the running
+// blocks can have in hand. So a block waits only for blocks that are running.
 template <class L, bool HOLD, int M>
 struct SliceQueue {
     const SharedMemory<L>& shared;
     unsigned* const tickets;  // how many numbers were taken; null: a block takes its own number
-    const unsigned count;     // slices of all channels; a number not below it stands for none
+    const unsigned count;     // slices of all channels; as the number of a slice it means none
     const bool more_than_blocks;  // else each block has one slice, and no second half
     unsigned before, now, next;
     Values<L>*half, *other_half;
@@ -65,7 +66,7 @@ struct SliceQueue {
         return number;
     }
 
-    // As take(), in two steps: callers need a barrier after each of them.
+    // take() in two steps; the caller puts a barrier after each.
     __device__ void request() const {
         if (HOLD && threadIdx.x == 0)
             *shared.next_number = more_than_blocks ? atomicAdd(tickets, 1u) : count;
@@ -140,7 +141,7 @@ batch_norm_forward(const typename L::Value* x, const typename L::Value* gamma,
             const Integer i = own.channel;
             const bool leads = own.rank == 0 && own.valid;
             T scale = 0, shift = 0, centre = 0;
-            if (leads) {  // loaded early: later the whole block would wait for them
+            if (leads) {  // loaded early: the whole block waits for the numbers below
                 scale = gamma[i];
                 shift = beta[i];
                 centre = x[i * s];
@@ -218,7 +219,7 @@ batch_norm_backward(const typename L::Value* y_bar, const typename L::Value* x,
             const T high = own.valid ? static_cast<T>(statistics[i]) : T(0);
             const bool leads = own.rank == 0 && own.valid;
             double low = 0, inv_std = 0, scale_ = 0;
-            if (leads) {  // loaded early: later the whole block would wait for them
+            if (leads) {  // loaded early: the whole block waits for the numbers below
                 low = statistics[i] - high;
                 inv_std = statistics[c + i];
                 scale_ = gamma[i] * inv_std;

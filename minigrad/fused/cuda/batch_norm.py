@@ -81,7 +81,7 @@ def _run(
     width = f", {plan.width}" if plan.layout == "Planes" else ""
     held, trains = (str(flag).lower() for flag in (plan.held, training))
     instance = f"batch_norm_{direction}<{plan.layout}<{type_}{width}>, {held}, {trains}>"
-    exchanges = training or direction == "backward"  # of sums; else any pointer will do for slots
-    slots = xp.zeros(plan.slots, "uint64") if exchanges else arrays[0]
+    uses_slots = training or direction == "backward"  # else any array will do in their place
+    slots = xp.zeros(plan.slots, "uint64") if uses_slots else arrays[0]
     numbers = (*flattened(x.shape), plan.slices, plan.length, plan.held_at, *last)
     kernels.run(xp, FILE, instance, plan.launch, *arrays, slots, *numbers)

@@ -1,9 +1,9 @@
-// Used by all kernels: shared memory, packs of values, sums over a block, numbers passed between
-// blocks.
+// Used by all kernels: shared memory, packs of values, sums over a block, and slots in which blocks
+// leave numbers for each other.
 //
-// The text is CUDA C++17 without headers. It also compiles as plain C++20 where MINIGRAD_HOST is
-// defined and a header supplies CUDA's names (threadIdx, __syncthreads, ...): so tests run it on
-// the CPU.
+// The text is CUDA C++17 without headers. It also compiles as plain C++20 if MINIGRAD_HOST is
+// defined and a header supplies CUDA's names (threadIdx, __syncthreads, ...). This is how the tests
+// run it on the CPU.
 
 using Integer = long long;  // the type in which the launcher passes integers
 using Slot = unsigned long long;
@@ -59,7 +59,7 @@ __device__ inline void store(T* address, const Pack<T, N>& pack) {
     *reinterpret_cast<Pack<T, N>*>(address) = pack;
 }
 
-// Constants whose names are in headers.
+// Constants, without the headers that have names for them.
 template <class T>
 __device__ inline T minus_infinity() {
     return log(T(0));
@@ -89,7 +89,7 @@ __device__ inline void block_sum(double (&values)[M], double* scratch) {
 
 // Blocks pass numbers to each other in slots, which start as 0. A number is stored as the
 // complement of its bits, and every nan with the same bits, so that no number is stored as 0. The
-// slot itself thus shows whether it was written: no order of other reads and writes is needed.
+// slot itself thus shows whether it was written, and no memory fence is needed.
 __device__ inline void publish(Slot* slot, double value) {
     put(slot, ~bits_of(value == value ? value : not_a_number<double>()));
 }

@@ -1,9 +1,9 @@
 // Direct convolution of small images. Larger images go through im2col and cuBLAS.
 //
-// A block works on a tile of 8 channels for some of the images, one image after another, which it
-// copies to shared memory. Reading that takes longer than multiplying, so a thread keeps 8 channels
-// at one or two places (or taps) as sums in registers: each value it reads serves 8 products, and
-// each weight one per place.
+// A block computes a tile of 8 channels of some of the images, one image after another, which it
+// copies to shared memory. Reading shared memory takes longer than multiplying. So a thread keeps
+// the sums of 8 channels at one or two places (or taps) in registers: a value that it has read
+// serves 8 products, and the 8 weights serve each place.
 //
 // A sum over one image has the type of the arrays. The cotangents of the weights are sums over the
 // images, too: a block adds those of its images in double, and sum_rows adds the blocks.
@@ -15,7 +15,7 @@ struct Conv {
     Window at;
 };
 
-// The channels of one tile, at most 8 channels of one group, out of all `channels`.
+// A tile: up to 8 neighbouring channels of one group, where `groups` groups share `channels`.
 struct Tile {
     int group, first, count;
 

@@ -18,7 +18,7 @@ INSTANCES = (
       for real in ("float", "double")),
     "sum_rows<float>", "sum_rows<double>",
 )  # fmt: skip
-CHANNELS = 8  # of a tile
+CHANNELS = 8  # of a tile, as in ``conv.cu``
 _LIMIT = 64 * 1024  # bytes of shared memory that every supported GPU can give a block
 
 
@@ -30,7 +30,7 @@ class Cache(NamedTuple):
     window: Window
     groups: int
     biased: bool
-    geometry: Any  # struct Conv
+    geometry: Any  # ``struct Conv``
 
 
 def accepts(x: Any, w: Any, b: Any = None, *, stride=1, padding=0, dilation=1, groups=1) -> bool:
@@ -52,7 +52,7 @@ def forward(
     """``ops.conv`` in one launch."""
     window = windows(x.shape, w.shape[2:], stride, padding, dilation)
     x, w = xp.ascontiguousarray(x), xp.ascontiguousarray(w)
-    bias = w if b is None else xp.ascontiguousarray(b)  # any array will do, it is not read
+    bias = w if b is None else xp.ascontiguousarray(b)  # a placeholder is not read
     y = xp.empty((x.shape[0], w.shape[0], *window.outputs[-(x.ndim - 2) :]), x.dtype)
     sizes = *x.shape[:2], w.shape[0], groups, b is not None, *record(window)
     cache = Cache(x, w, window, groups, b is not None, by_value(sizes))
@@ -134,8 +134,8 @@ def _tiles(channels: int, groups: int) -> int:
 
 
 def _slices(cache: Cache, blocks: int, per_multiprocessor: int, device: Device) -> int:
-    """Into how many slices images are cut: with ``blocks`` for each slice, so many blocks per
-    multiprocessor."""
+    """The number of slices of the batch, each of ``blocks`` blocks, that gives a multiprocessor
+    ``per_multiprocessor`` blocks."""
     return max(1, min(cache.x.shape[0], -(-per_multiprocessor * device.multiprocessors // blocks)))
 
 

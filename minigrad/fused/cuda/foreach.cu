@@ -46,7 +46,7 @@ __global__ void axpby_all(Table<Sum> all, Integer blocks) {
         out[i] = a * x[i] + b * y[i];
 }
 
-// Makes `flag`, which is 0, positive if an element is nan or infinite.
+// Sets `flag`, which is 0 before, to a positive number if any element is nan or infinite.
 template <typename T>
 __global__ void find_nonfinite(Table<Run> all, unsigned* flag, Integer blocks) {
     const Integer which = blockIdx.x / blocks, first = blockIdx.x % blocks * blockDim.x;

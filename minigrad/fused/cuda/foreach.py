@@ -1,4 +1,5 @@
-"""Launches of ``foreach.cu``: many arrays at once, as a launch takes longer than reading most."""
+"""Launches of ``foreach.cu``, each for many arrays: most of them are read in less time than a
+launch takes."""
 
 from struct import Struct
 from typing import Any
@@ -13,7 +14,7 @@ FILE = "foreach.cu"
 INSTANCES = ("copy_all", *(f"{name}<{real}>" for name in ("axpby_all", "find_nonfinite", "track")
                            for real in ("float", "double")))  # fmt: skip
 _ROWS = 64  # arrays of one launch: their table is passed by value, in at most 4096 bytes
-_THREADS, _PER_THREAD = 256, 4  # of a block; elements of the largest array
+_THREADS, _PER_THREAD = 256, 4  # threads of a block; elements of the largest array per thread
 _BLOCKS = 2048  # enough to fill any GPU
 _COPY, _RUN, _SUM = map(Struct, ("qQQ", "qQ", "qQQQdd"))  # rows of tables, as in ``foreach.cu``
 

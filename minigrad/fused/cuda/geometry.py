@@ -103,14 +103,14 @@ def slices(
 ) -> Slices:
     """Cut the channels of (N, C, S) into slices that keep every multiprocessor busy.
 
-    The number of slices per tile has three bounds:
+    Three rules determine the number of slices per tile:
 
-    * A slice should be small enough to be held; two at a time, unless each block gets only one.
-    * Blocks of a tile wait for each other, and two streams may run such a kernel at the same time:
-      a tile has no more slices than half of the blocks that run at once can work on. If these are
-      too few to hold the slices, nothing is held.
-    * Within these bounds, as many as fill all blocks in the fewest possible turns, unless a slice
-      would then have less than two packs per thread.
+    * A block should be able to hold a slice, or two at a time if it works on more than one.
+    * Blocks of a tile wait for each other, and two streams may run such a kernel at the same time.
+      So a tile has no more slices than half of the blocks that run at once can have in hand. If
+      slices that few are too long to be held, nothing is held.
+    * Within these limits, there are as many as fill all blocks in the fewest possible turns, unless
+      a slice would then have less than two packs per thread.
 
     Args:
         shape: N, C, S in C order; none of them 0.
@@ -157,14 +157,14 @@ def slices(
 
 
 def _scratch(device: Device, tile: int) -> int:
-    """Bytes of a block for two sums, four numbers per channel and the number of a slice."""
+    """Bytes that a block needs for two sums, four numbers per channel and the number of a slice."""
     sums = 2 * (device.threads if tile > 1 else device.threads // 32)
     return _multiple(8 * (sums + 4 * tile + 1), 16)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One block per row of a matrix; the attributes are those of ``Slices``."""
+    """One block per row of a matrix; the attributes mean the same as in ``Slices``."""
 
     width: int
     held_at: int
@@ -186,7 +186,7 @@ def rows(
 
 
 def row_slices(shape: tuple[int, int], device: Device) -> tuple[int, int]:
-    """The number and the length of slices of the rows of (R, F), for sums of columns."""
+    """How many slices the rows of (R, F) are cut into for column sums, and the length of one."""
     tiles, ranks = -(-shape[1] // 32), device.threads // 32
     count = max(1, min(-(-device.blocks // tiles), -(-shape[0] // (4 * ranks))))
     length = -(-shape[0] // count)
@@ -194,7 +194,8 @@ def row_slices(shape: tuple[int, int], device: Device) -> tuple[int, int]:
 
 
 def elementwise(size: int, device: Device) -> Launch:
-    """A thread per element, in blocks of 256, up to 32 blocks per multiprocessor; then several."""
+    """A thread per element, in blocks of 256; with more than 32 blocks per multiprocessor, a thread
+    takes several elements instead."""
     threads = min(256, device.threads)
     return Launch(max(1, min(-(-size // threads), 32 * device.multiprocessors)), threads)
 

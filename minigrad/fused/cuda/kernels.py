@@ -82,7 +82,7 @@ def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any, on: Any =
 
 @cache
 def struct(size: int) -> np.dtype:
-    """The dtype of a struct of ``size`` bytes; of one field, as CuPy lists them at each launch."""
+    """The dtype of a struct of ``size`` bytes, as one field: CuPy lists fields at each launch."""
     return np.dtype([("all", f"V{size}")])
 
 
@@ -93,7 +93,7 @@ def by_value(numbers: tuple[int, ...]) -> np.ndarray:
 
 
 def sum_rows(xp: Any, name: str, partials: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """The rows of ``partials``, a matrix of doubles, added up; always in the same order."""
+    """Add up the rows of ``partials``, a matrix of doubles, always in the same order."""
     threads = min(256, device_of(xp, partials).threads)
     sums = xp.empty(shape, dtype)
     launch = Launch(-(-sums.size // 8), threads, 8 * threads)

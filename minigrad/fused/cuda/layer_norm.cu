@@ -6,7 +6,7 @@
 // The cotangents of gamma and beta are sums over the rows, in double: layer_norm_columns reads
 // y_bar and x once more to sum slices of the rows, and sum_rows adds these.
 
-// Thread 0 computes M numbers, which all threads get.
+// Thread 0 computes M numbers and passes them to all threads of the block.
 template <int M, class L, class F>
 __device__ void broadcast(const L& own, F compute, typename L::Value (&numbers)[M]) {
     auto* shared = reinterpret_cast<typename L::Value*>(own.scratch);

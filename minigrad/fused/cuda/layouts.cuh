@@ -1,5 +1,5 @@
-// Which values of a channel a thread owns. The values of a channel are cut into slices, one for a
-// block at a time. Both layouts have the same members:
+// Which values of a channel a thread owns. The values of a channel are cut into slices; a block
+// works on one slice at a time. Both layouts have the same members:
 //
 //   channel, valid   the channel of this thread, and whether there is one
 //   slice            which slice of the channel this is
@@ -10,7 +10,7 @@
 //   sum(values)      sums over the threads of this channel in this block, for the one of rank 0
 //   room_of_sums()   doubles of scratch that `sum` of one value takes
 
-// An address and the steps to the next ones; `s` is the position in a row of S consecutive values.
+// An address that advances from pack to pack; `s` is its position in a row of S consecutive values.
 struct Walk {
     Integer address, step, wrap;
     int s, step_s, length;  // 32 bits: registers are scarce
@@ -41,7 +41,7 @@ struct Planes {
 
     const Shape shape;
     double* const scratch;
-    unsigned first;  // value of the channel; 32 bits are enough to count them
+    unsigned first;  // where the slice starts in the channel; its values are counted with 32 bits
     int channel, slice;
     int rank, ranks, count;
     static constexpr bool valid = true;
@@ -80,7 +80,7 @@ struct Planes {
     }
 };
 
-// (N, C): a warp reads 32 neighbouring channels of one row, which lie next to each other.
+// (N, C): a warp reads 32 neighbouring channels of one row, so that its reads coalesce.
 template <class T>
 struct Columns {
     using Value = T;

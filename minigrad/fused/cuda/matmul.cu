@@ -17,8 +17,8 @@ struct Sizes {
     static constexpr int TILE = EACH * SIDE, GROUPS = THREADS / (SIDE * SIDE);
     static constexpr int DEPTH = GROUPS > 1 ? 128 : 16, SHARE = DEPTH / GROUPS;
     static constexpr int PACK = 16 / sizeof(T);
-    static constexpr int ROW = DEPTH + (GROUPS > 1 ? 2 : 1) * PACK;  // starts in different banks
-    static constexpr int VALUES = TILE * DEPTH / THREADS;  // that a thread copies, per operand
+    static constexpr int ROW = DEPTH + (GROUPS > 1 ? 2 : 1) * PACK;  // padded, for other banks
+    static constexpr int VALUES = TILE * DEPTH / THREADS;  // of an operand, copied by a thread
 };
 
 // The values of an operand, (rows, k), that a thread copies to shared memory in each step.

@@ -16,7 +16,7 @@ INSTANCES = (
     *("sum_rows<float>", "sum_rows<double>"),
 )
 _THREADS = 256
-_MIN_LENGTH = 512  # of a slice along k: adding up slices takes another launch
+_MIN_LENGTH = 512  # of a slice along k, since adding up slices takes another launch
 
 
 def accepts(a: Any, b: Any) -> bool:
@@ -49,7 +49,7 @@ def product_and_sums(xp: Any, a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def _product(xp: Any, a: Any, b: Any, bias: Any, *, ones: bool) -> Any:
-    """The product as one row; with ``ones``, ``a.sum(axis=1)`` behind it.
+    """The product as one row, followed by ``a.sum(axis=1)`` if ``ones``.
 
     If there are too few tiles to keep the GPU busy, sums over k are cut into slices.
     """

@@ -25,7 +25,7 @@ struct Place {
     }
 };
 
-// The windows that read input `i`, along one axis: `first` to `last`. `t` is `i` when padded.
+// The windows that read input `i`, along one axis: `first` to `last`. `t` is its padded position.
 struct Readers {
     int first, last, t, stride, dilation;
 
