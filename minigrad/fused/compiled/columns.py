@@ -2,7 +2,8 @@
 
 The forward reads x twice: once for the mean and the squared deviations of each block, which are
 merged, once to write y. The backward reads x and y_bar twice: once for the sums of each block, once
-to write x_bar. ROWS rows at a time are summed in the precision of the array, the rest in float64.
+to write x_bar. ROWS rows at a time are summed in the precision of the array; the partial sums are
+added in float64.
 
 Tasks of columns alone would compete for the same few cache lines where C is a power of 2. Helpers
 take the whole array and the bounds of a task: numba knows that rows of the array are contiguous,

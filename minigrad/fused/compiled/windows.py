@@ -101,10 +101,10 @@ def correlate_weights(y_bar, x, rows, columns, step, runs, parts):
 
 @kernel
 def spread(y_bar, w, height, dilation, step, columns, runs, x_bar):
-    """The cotangent of x: each output's cotangent times the weights, added up over its window.
+    """The cotangent of x: the cotangent of each output times the weights, added to its window.
 
-    ``w`` is (C, KH, KW, A). A task owns one row of two channels of ``x_bar``, and gathers what the
-    output rows that read it contribute.
+    ``w`` is (C, KH, KW, A). A task owns one row of two channels of ``x_bar``, and adds up the
+    contributions of all output rows whose windows read that row.
     """
     count, shift_x, shift_y, length = runs
     channels, kernel_height, kernel_width, outputs = w.shape
@@ -205,9 +205,9 @@ def _images(x, windows: Window, fill_padding: bool):
     return folded.reshape(x.shape[1], height, -1)
 
 
-def _plane(values, least=1):
-    """Sizes or parameters of one or two axes as (height, width); one axis is the width."""
-    return values if len(values) == 2 else (least, *values)
+def _plane(values, height=1):
+    """Sizes or parameters of one or two axes as (height, width); a single axis is the width."""
+    return values if len(values) == 2 else (height, *values)
 
 
 def _geometry(x, w, kwargs):
@@ -247,7 +247,7 @@ def _conv_backward(xp, y_bar, saved):
     g = g.reshape(w.shape[0], _plane(windows.outputs)[0], -1)
 
     def x_bar():
-        by_input = np.moveaxis(w, 0, -1)
+        by_input = np.moveaxis(w, 0, -1)  # (C, KH, KW, A)
         if len(shape) == 3:
             by_input = by_input[:, None]
         height, width = _plane(windows.padded_sizes)
@@ -272,8 +272,8 @@ def _conv_backward(xp, y_bar, saved):
 
 
 def _accepts_conv(x, w, b=None, *, stride=1, groups=1, **_):
-    """Whether weights are few, windows not single places, and runs long; else matrix products win
-    (measured)."""
+    """Whether weights are few, windows larger than one place, and runs long. Otherwise matrix
+    products are faster (measured)."""
     if groups != 1 or x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(x, w, b):
         return False
     step = per_axis("stride", stride, x.ndim - 2, least=1)[-1]
@@ -284,7 +284,7 @@ def _accepts_conv(x, w, b=None, *, stride=1, groups=1, **_):
 def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
     windows = check_max_pool(x, kernel_size, stride, padding, dilation)
     fields = windows.kernel, windows.stride, windows.padding, windows.dilation
-    plane = [_plane(f, least) for f, least in zip(fields, (1, 1, 0, 1), strict=True)]
+    plane = [_plane(f, height) for f, height in zip(fields, (1, 1, 0, 1), strict=True)]
     images = _images(x, windows, fill_padding=False)
     height, width = _plane(windows.outputs)
     y = empty((x.shape[1], height, width * x.shape[0]), x.dtype)
