@@ -89,7 +89,7 @@ class Fused(Op):
     """An op that runs a kernel; ``composite`` computes the same as a graph of ops."""
 
     composite: Any  # a Composite, or an Op with another rule
-    large_only: bool = False  # on small arrays and on a GPU, the composite is as fast and runs
+    large_only: bool = False  # small arrays and a GPU use the composite, which is as fast
     box: ClassVar[type[Box]] = Box  # becomes Tensor, whose operators the composites need
 
     def __post_init__(self):
