@@ -9,7 +9,14 @@ import numpy as np
 
 from minigrad.verify import mixups, norm_paths
 from minigrad.verify.faults import Followed
-from minigrad.verify.fit import averaged, close, relative_error, rooted, tolerance_of, written
+from minigrad.verify.fit import (
+    close,
+    factor_text,
+    mean_factors,
+    relative_error,
+    root_factors,
+    tolerance_of,
+)
 from minigrad.verify.judge import Sample
 from minigrad.verify.reference import Expected
 from minigrad.verify.subject import BackwardFailed, Subject, are_batch_norms
@@ -171,7 +178,7 @@ def _factor(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
         return ""
     others = () if names else _other_sizes(subject)
     names = names or [n for v, n in others if abs(1 + off - v) <= tolerance * abs(v)]
-    return " or ".join(list(dict.fromkeys(names))[:2]) or f"constant factor {written(off)}"
+    return " or ".join(list(dict.fromkeys(names))[:2]) or f"constant factor {factor_text(off)}"
 
 
 def _ratio(got: np.ndarray, expected: np.ndarray) -> float:
@@ -191,14 +198,14 @@ def _named_numbers(subject: Subject) -> list[tuple[float, str]]:
             name = " ".join(axes[i] for i in chosen) if n < len(shape) or n == 1 else "x.size"
             one = f"({name})" if " " in name else name
             if value > 1:
-                found += averaged(value, one)
+                found += mean_factors(value, one)
             if value > 2:
                 found.append((value / (value - 1), f"factor {one}/({name} - 1)"))
                 found.append(((value - 1) / value, f"factor ({name} - 1)/{one}"))
                 root = f"factor sqrt({name}/({name} - 1)): the variance is biased, or not"
                 found.append(((value / (value - 1)) ** 0.5, root))
             if n == 1 and value > 1:
-                found += rooted(value, name)
+                found += root_factors(value, name)
     return found
 
 
@@ -207,7 +214,7 @@ def _other_sizes(subject: Subject) -> Iterator[tuple[float, str]]:
     shape, of_y = subject.inputs[0].shape, subject.run()[0].shape
     for n in range(1, len(of_y) + 1):
         for chosen in combinations(of_y, n):
-            yield from averaged(prod(chosen)) if prod(chosen) > 1 else ()
+            yield from mean_factors(prod(chosen)) if prod(chosen) > 1 else ()
     for a, b in permutations(set(shape) - {0}, 2):
         yield a / b, f"factor {a}/{b}: perhaps the size {b} of an axis stands for the size {a}"
 

@@ -1,4 +1,8 @@
-"""Whether one array explains another, and how a number or a formula is said."""
+"""Does one array explain another? And the text of a factor or a formula that does.
+
+A cause is a hypothesis about a cotangent that can be computed. It explains the cotangent that came
+if the two are equal within a tolerance, relative to the largest element.
+"""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -6,13 +10,14 @@ from itertools import combinations
 
 import numpy as np
 
-_MILLIONTH = 1e-6  # of a cotangent: how far an explanation may be off
+_TOLERANCE = 1e-6  # of explanations, relative to the largest element
 _POWERS = 0, 1, 2, 3, -1, -2, -3
-_SMALL = 12  # what a formula divides or multiplies by, at most
+_LARGEST_CONSTANT = 12  # numerator or denominator of a constant formula
+_LARGEST_COEFFICIENT = 4  # the same of a coefficient beside a power
 
 
 def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
-    """Whether a explains b but for this part of it."""
+    """Whether ``a`` is ``b`` within ``tolerance`` of its largest element; never if ``b`` is 0."""
     if a.shape != b.shape:
         return False
     size = np.abs(b).max(initial=0)
@@ -20,18 +25,18 @@ def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
 
 
 def tolerance_of(got: np.ndarray, expected: np.ndarray) -> float:
-    """A millionth, or a tenth of the error: what explains less of it than that explains nothing."""
-    return min(_MILLIONTH, 0.1 * relative_error(got, expected))
+    """1e-6, or a tenth of the error if that is less: an explanation must account for the error."""
+    return min(_TOLERANCE, 0.1 * relative_error(got, expected))
 
 
 def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference, as a part of the largest element that was got."""
+    """The largest difference, relative to the largest element of ``got``."""
     size = np.abs(got).max(initial=0)
     return float(np.abs(got - expected).max(initial=0) / size) if size else np.inf
 
 
-def averaged(n: int, name: str = "") -> list[tuple[float, str]]:
-    """What is off where ``n`` numbers, called ``name``, are summed for a mean, or averaged."""
+def mean_factors(n: int, name: str = "") -> list[tuple[float, str]]:
+    """Factors, with their text, of a mean for a sum or a sum for a mean of ``n`` numbers."""
     times, by = (f"{name} = {n}", f"1/{name} = 1/{n}") if name else (f"{n}", f"1/{n}")
     return [
         (float(n), f"factor {times}: perhaps a mean became a sum"),
@@ -39,27 +44,37 @@ def averaged(n: int, name: str = "") -> list[tuple[float, str]]:
     ]
 
 
-def rooted(n: int, name: str = "") -> list[tuple[float, str]]:
-    """What is off where the scale 1/sqrt(n) of a sum of ``n`` numbers is left out, or too much."""
+def root_factors(n: int, name: str = "") -> list[tuple[float, str]]:
+    """Factors, with their text, of a scale 1/sqrt(n) that is left out or applied twice."""
     root = f"sqrt({name}) = sqrt({n})" if name else f"sqrt({n})"
     return [(n**0.5, f"factor {root}"), (n**-0.5, "factor " + root.replace("sqrt", "1/sqrt"))]
 
 
-def written(off: float) -> str:
-    """The number 1 + off, as ``1 + 1e-10`` where its digits would hide that it is not 1."""
-    sign = "+" if off > 0 else "-"
-    return f"{1 + off:.8g}" if abs(off) > 1e-4 else f"1 {sign} {abs(off):.2g}"
+def factor_text(deviation: float) -> str:
+    """The factor 1 + deviation; as ``1 + 1e-10`` where it would be rounded to 1."""
+    if abs(deviation) > 1e-4:
+        return f"{1 + deviation:.8g}"
+    return f"1 {'+' if deviation > 0 else '-'} {abs(deviation):.2g}"
 
 
 def formula_of(
     d: np.ndarray, values: dict[str, np.ndarray], powers: Sequence[int] = _POWERS,
     ends: Sequence[float] = (),
 ) -> str:  # fmt: skip
-    """A short formula of ``d`` in one of these values, by their names; empty where none fits.
+    """A short formula of ``d`` in one of the named ``values``; empty where none fits.
 
-    ``ends`` are those of a range in which a derivative may be 1, and 0 elsewhere.
+    For each value: c v^n for a small fraction c, then the derivatives of common functions, and
+    masks. ``ends`` are the possible ends of a range outside of which a derivative is 0.
     """
     for v, a in values.items():
+        nonzero = a != 0
+        for n in powers if nonzero.any() else ():
+            ratio = float(np.nan_to_num(np.median(d[nonzero] / a[nonzero] ** n)))
+            c = Fraction(ratio).limit_denominator(_LARGEST_CONSTANT)
+            largest = _LARGEST_CONSTANT if n == 0 else _LARGEST_COEFFICIENT
+            is_small = max(abs(c.numerator), c.denominator) <= largest
+            if c and is_small and close(float(c) * a**n, d, _TOLERANCE):
+                return _monomial(c, v, n)
         forms = {
             f"1 - {v}": 1 - a, f"{v} - 1": a - 1, f"1 - {v}^2": 1 - a * a, f"1 + {v}^2": 1 + a * a,
             f"{v} (1 - {v})": a * (1 - a), f"({v} (1 - {v}))^2": (a * (1 - a)) ** 2,
@@ -69,24 +84,18 @@ def formula_of(
         }  # fmt: skip
         forms |= {f"({v} < {end:g})": a < end for end in ends}
         forms |= {f"({p:g} < {v} < {q:g})": (p < a) & (a < q) for p, q in combinations(ends, 2)}
-        some = a != 0
-        for n in powers if some.any() else ():
-            factors = d[some] / a[some] ** n
-            c = Fraction(float(np.nan_to_num(np.median(factors)))).limit_denominator(_SMALL)
-            is_small = max(abs(c.numerator), c.denominator) <= (_SMALL if n == 0 else 4)
-            if c and is_small and close(float(c) * a**n, d, _MILLIONTH):
-                return _monomial(c, v, n)
-        for form, one in forms.items():
-            if close(1.0 * one, d, _MILLIONTH):
+        for form, b in forms.items():
+            if close(1.0 * b, d, _TOLERANCE):
                 return form
     return ""
 
 
 def _monomial(c: Fraction, v: str, n: int) -> str:
-    """c v^n, as it is written."""
+    """The text of c v^n, such as ``-v/2`` or ``3/(2 v^2)``."""
     power = f"{v}^{abs(n)}" if abs(n) > 1 else v
-    over = [str(c.numerator)] * (abs(c.numerator) > 1 or n <= 0) + [power] * (n > 0)
-    under = [str(c.denominator)] * (c.denominator > 1) + [power] * (n < 0)
-    sign = "-" * (c == -abs(c) and n > 0 and abs(c.numerator) == 1)
-    below = f"({' '.join(under)})" if len(under) > 1 else "".join(under)
-    return sign + " ".join(over) + (f"/{below}" if below else "")
+    above = [str(abs(c.numerator))] if abs(c.numerator) > 1 or n <= 0 else []
+    below = [str(c.denominator)] if c.denominator > 1 else []
+    if n:
+        (above if n > 0 else below).append(power)
+    divisor = f"({' '.join(below)})" if len(below) > 1 else "".join(below)
+    return ("-" if c < 0 else "") + " ".join(above) + (f"/{divisor}" if divisor else "")

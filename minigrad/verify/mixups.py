@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.verify.fit import close, written
+from minigrad.verify.fit import close, factor_text
 from minigrad.verify.reference import Expected
 from minigrad.verify.subject import Subject
 
@@ -222,7 +222,7 @@ def local(
         digits = max(4, 2 - int(np.floor(np.log10(abs(most)))))  # in which they differ
         it_is = f"{came[0]:.{digits}g} at {subject.inputs[k][worst]:.4g}"
         return f"the local derivative is wrong: {it_is}, where it is {right[0]:.{digits}g}"
-    place = f"{written(most)} at {[int(i) for i in worst]}"
+    place = f"{factor_text(most)} at {[int(i) for i in worst]}"
     return f"a factor in each element, the same for every y_bar, such as {place}"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.verify.fit import close, written
+from minigrad.verify.fit import close, factor_text
 from minigrad.verify.subject import Subject
 
 _PATHS = "direct path", "mean path", "variance path"
@@ -217,7 +217,7 @@ def _in_words(weights: np.ndarray, n: int, tolerance: float) -> str:
             names = {"2": 2.0, "1/2": 0.5, "N": n, "1/N": 1 / n, "N/(N - 1)": n / max(n - 1, 1),
                      "(N - 1)/N": (n - 1) / n}  # fmt: skip
             near = [name for name, v in names.items() if abs(weight - v) <= tolerance * v]
-            factor = " or ".join(near) or written(weight - 1)
+            factor = " or ".join(near) or factor_text(weight - 1)
             parts.append(f"factor {factor} in the {path}")
     return " and ".join(parts)
 

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from minigrad.core.node import Node
-from minigrad.verify.fit import averaged, close, rooted, written
+from minigrad.verify.fit import close, factor_text, mean_factors, root_factors
 from minigrad.verify.subject import Subject
 from minigrad.verify.traced import Edge, Graph, every_time, is_told, said, said_operand, trace
 
@@ -109,7 +109,7 @@ class Paths:
             ways = (-1, "is left out"), (1, "counts twice"), (-2, "is inverted")
             for power, way in ways if abs(factor) != 1 else ():
                 if abs(1 + off - factor**power) <= _DIGITS * abs(1 + off):
-                    return f"factor {written(off)}: that of {said(node)} {way}"
+                    return f"factor {factor_text(off)}: that of {said(node)} {way}"
         return ""
 
     @cached_property
@@ -123,7 +123,7 @@ class Paths:
                 sizes.append(node.inputs[0].shape[-1])
         named = [(-1.0, "wrong sign"), (2.0, "factor 2"), (0.5, "factor 1/2")]
         for n in dict.fromkeys(n for n in sizes if n > 1):
-            named += averaged(n) + rooted(n)
+            named += mean_factors(n) + root_factors(n)
         return named
 
     def _counted(self, off: float) -> tuple[int, str]:
@@ -131,7 +131,7 @@ class Paths:
         if abs(1 + off) < _DIGITS:
             return 0, "missing path through {}"
         names = [name for c, name in self._named if abs(1 + off - c) <= _DIGITS * abs(c)]
-        what, _, why = (names or [f"factor {written(off)}"])[0].partition(": ")
+        what, _, why = (names or [f"factor {factor_text(off)}"])[0].partition(": ")
         return 1 if names else 2, f"{what} in the path through {{}}" + f": {why}" * bool(why)
 
     def _never(self, k: int, tolerance: float) -> str:
