@@ -20,12 +20,12 @@ from minigrad.verify.paths import Paths, explains, paths_of
 from minigrad.verify.subject import FAILURES, Subject
 from minigrad.verify.traced import (
     Edge,
+    as_array,
     every_time,
+    is_quotable,
     is_square,
-    is_told,
-    known,
-    said,
-    said_operand,
+    quote,
+    quote_operand,
 )
 
 _MOST = 1e9  # multiplications in singular value decompositions, at most: about a second
@@ -176,7 +176,7 @@ class Errors:
                     ranks[node] = int(rank)
                     break
         least = [node for node, rank in ranks.items() if rank == min(ranks.values())]
-        return [node for node in least if is_told(node)]
+        return [node for node in least if is_quotable(node)]
 
     def between(self) -> str:
         """The code between which the errors begin; empty where no value alone explains them."""
@@ -188,15 +188,15 @@ class Errors:
         users = list(dict.fromkeys(node for node, _ in self.graph.consumers[last]))
         if len(chain) == 1 and len(users) != 1:
             has_code = users and last.op is not None
-            return f"the cotangent of {said(first)} is wrong" if has_code else ""
-        if len(chain) == 1 and not is_local and is_told(users[0]):
-            return f"what {said(users[0])} passes back to {said(first)} is wrong"
+            return f"the cotangent of {quote(first)} is wrong" if has_code else ""
+        if len(chain) == 1 and not is_local and is_quotable(users[0]):
+            return f"what {quote(users[0])} passes back to {quote(first)} is wrong"
         if not users and first.op is None:  # that is all of the code
             return ""
-        start = f"what is made of {said(last)}" if users else "y"
-        start = said(users[0]) if len(users) == 1 and is_told(users[0]) else start
+        start = f"what is made of {quote(last)}" if users else "y"
+        start = quote(users[0]) if len(users) == 1 and is_quotable(users[0]) else start
         what = "a local derivative is wrong" if is_local else "the error arises"
-        return f"{what} on the way back from {start} to {said(first)}"
+        return f"{what} on the way back from {start} to {quote(first)}"
 
     # --- a local derivative ----------------------------------------------------------------------
 
@@ -268,7 +268,7 @@ class Errors:
         alive, off = other[:2]
         values = {_name(y) or "y": y.value}
         if len(run) == 2:
-            texts = [said_operand(y, i).strip("`") for i in range(len(y.inputs))]
+            texts = [quote_operand(y, i).strip("`") for i in range(len(y.inputs))]
             values |= {v: a for v, a in zip(texts, y.inputs, strict=True) if v.isidentifier()}
         of = {
             v: np.broadcast_to(np.asarray(a, np.float64), y.value.shape)[alive]
@@ -295,7 +295,7 @@ class Errors:
         """What stands for an operand, the result or its cotangent in the backward of an op."""
         found: dict[tuple[Node, int, str], list[str]] = {}
         edges = [edge for parent in operands for edge in self.graph.consumers[parent]]
-        edges = [edge for edge in edges if edge[0] not in but and is_told(edge[0])]
+        edges = [edge for edge in edges if edge[0] not in but and is_quotable(edge[0])]
         alike = (self._bars if cotangents else self._alike)(edges)
         for (node, i), j, other, form, a in islice(alike, self._most):
             (xs, y), bars = _with(node, j, a), a if j == _BAR else self.paths.bars(node)
@@ -309,7 +309,7 @@ class Errors:
         what = _said_part(node, j)
         if what in others:  # two values of one name
             return ""
-        return f"{form.format(' or '.join(others[:2]), what)} in the backward of {said(node)}"
+        return f"{form.format(' or '.join(others[:2]), what)} in the backward of {quote(node)}"
 
     def _alike(self, edges: list[Edge]) -> Iterator[tuple[Edge, int, str, str, Any]]:
         """An edge, a part of the backward there, and what may stand for it: how that is called,
@@ -319,7 +319,7 @@ class Errors:
             for j, x in [*enumerate(node.inputs), (_RESULT, node.value)]:
                 for other in self._values if np.ndim(x) else ():
                     if other.value.shape == x.shape and other.value is not x:
-                        yield edge, j, said(other), _STANDS, other.value
+                        yield edge, j, quote(other), _STANDS, other.value
                 if is_moved and is_square(x):
                     yield edge, j, "", _TURNED, np.swapaxes(x, -1, -2)
             if is_moved and is_square(node.value):
@@ -334,20 +334,20 @@ class Errors:
                 is_new = bars.shape == seen[0].shape and np.ptp(bars[0]) and other not in before
                 if is_new and not any(np.array_equal(bars, one) for one in seen):
                     seen.append(bars)
-                    yield edge, _BAR, f"the cotangent of {said(other)}", _STANDS, bars
+                    yield edge, _BAR, f"the cotangent of {quote(other)}", _STANDS, bars
 
     @cached_property
     def _values(self) -> list[Node]:
         """What stands in the code, first that which has a name."""
-        return sorted(filter(is_told, self.graph.consumers), key=lambda node: not _name(node))
+        return sorted(filter(is_quotable, self.graph.consumers), key=lambda node: not _name(node))
 
     def _each_time(self) -> str:
         """What stands for an operand, or the result, each time that code runs again and again."""
-        again = [nodes for nodes in self.graph.again() if len(nodes) > 1]
+        again = [nodes for nodes in self.graph.repeated() if len(nodes) > 1]
         for nodes, j, other, form, values in islice(self._alike_each_time(again), self._most):
             if self._gives(nodes, j, values):
                 words = form.format(other, _said_part(nodes[0], j))
-                return f"{words} in the backward of {every_time(said(nodes[0]))}"
+                return f"{words} in the backward of {every_time(quote(nodes[0]))}"
         return ""
 
     @staticmethod
@@ -364,8 +364,8 @@ class Errors:
                     for i in range(_RESULT, len(group[0].inputs)):
                         values = [_part(node, i) for node in group]
                         if list(map(np.shape, values)) == list(map(np.shape, own)):
-                            text = every_time(said(group[0]))
-                            text = text if i < 0 else f"{said_operand(group[0], i)} in {text}"
+                            text = every_time(quote(group[0]))
+                            text = text if i < 0 else f"{quote_operand(group[0], i)} in {text}"
                             yield nodes, j, text, _STANDS, values
 
     def _gives(self, nodes: list[Node], j: int, values: list) -> bool:
@@ -388,12 +388,12 @@ class Errors:
         """Where elements are taken repeatedly, and only one cotangent of each counts."""
         for edge in (edge for edges in self.graph.consumers.values() for edge in edges):
             node, bars = edge[0], self.paths.bars(edge[0])
-            if node.op.name == "getitem" and is_told(node):
+            if node.op.name == "getitem" and is_quotable(node):
                 last = [np.zeros(node.parents[0].value.shape) for _ in bars]
                 for x_bar, bar in zip(last, bars, strict=True):
                     x_bar[node.params["key"]] = bar
                 if self._comes(edge, last):
-                    again = f"an element that {said(node)} takes again counts once"
+                    again = f"an element that {quote(node)} takes again counts once"
                     yield f"{again}: = for +=, or no np.add.at"
 
     def _comes(self, edge: Edge, pulled: Iterable[np.ndarray | None]) -> bool:
@@ -402,7 +402,7 @@ class Errors:
         for its, right, error in zip(
             pulled, self.paths.bars(parent, [edge]), self.all, strict=True
         ):
-            off = known(its, parent) - right
+            off = as_array(its, parent) - right
             found = [self.graph.pull_from(parent, off, end) for end in self.graph.leaves]
             if not explains(np.concatenate([x_bar.reshape(-1) for x_bar in found]), error):
                 return False
@@ -420,8 +420,8 @@ def _runs(steps: list[Run]) -> Iterator[Run]:
 
 def _is_statement(run: Run) -> bool:
     """Whether it is all that a line of code does."""
-    before, *inner = ((p.lines, p.turn) if (p := node.origin) else () for node in run)
-    is_whole = run[-1].origin is not None and run[-1].origin.is_whole
+    before, *inner = ((p.lines, p.repeat) if (p := node.origin) else () for node in run)
+    is_whole = run[-1].origin is not None and run[-1].origin.is_statement
     return is_whole and before != inner[-1] and set(inner) == {inner[-1]}
 
 
@@ -432,7 +432,7 @@ def _derivative(y: Node, came: str, right: str) -> str:
     words += f", not {came}" if right and came else f": it should not be {came}" if came else ""
     is_y = not _name(y) and re.search(r"\by\b", words)
     value = ", with y its value" if is_y else ""
-    return f"the local derivative of {said(y)} {words}{value}"
+    return f"the local derivative of {quote(y)} {words}{value}"
 
 
 def _hands_on(came: str, right: str) -> bool:
@@ -455,7 +455,7 @@ def _with(node: Node, j: int, a: Any) -> tuple[tuple, Any]:
 
 def _said_part(node: Node, j: int) -> str:
     kinds = {_RESULT: "the result", _BAR: "the cotangent of the result"}
-    return kinds.get(j) or said_operand(node, j)
+    return kinds.get(j) or quote_operand(node, j)
 
 
 def _name(node: Node) -> str:

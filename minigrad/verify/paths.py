@@ -12,7 +12,7 @@ import numpy as np
 from minigrad.core.node import Node
 from minigrad.verify.fit import close, factor_text, mean_factors, root_factors
 from minigrad.verify.subject import Subject
-from minigrad.verify.traced import Edge, Graph, every_time, is_told, said, said_operand, trace
+from minigrad.verify.traced import Edge, Graph, every_time, is_quotable, quote, quote_operand, trace
 
 _WAYS = 3  # random tangents that tell the parts of a cotangent apart
 _DIGITS = 1e-6  # of an error: what an explanation may leave of it
@@ -85,7 +85,7 @@ class Paths:
             through = np.stack([self.graph.pull_from(parent, bar, end) for bar in bars])
             if close(self.right[k] + off * through, self.got[k], tolerance):
                 is_value = parent.op is not None and edges == self.graph.consumers[parent]
-                where = said(parent) if is_value else self._said_edge(*edges[0])
+                where = quote(parent) if is_value else self._said_edge(*edges[0])
                 likely, words = self._counted(off)
                 if likely == 2 and error[0].size == 1:
                     continue  # one number is a multiple of any other
@@ -98,7 +98,7 @@ class Paths:
 
         The factor is that of a mean, or a number that the code multiplies or divides by.
         """
-        for node in filter(is_told, self.graph.consumers):
+        for node in filter(is_quotable, self.graph.consumers):
             name, factor = node.op.name if node.op is not None else "", 1.0
             for i, (x, parent) in enumerate(zip(node.inputs, node.parents, strict=True)):
                 is_number = parent is None and np.size(x) == 1 and np.all(x)
@@ -109,7 +109,7 @@ class Paths:
             ways = (-1, "is left out"), (1, "counts twice"), (-2, "is inverted")
             for power, way in ways if abs(factor) != 1 else ():
                 if abs(1 + off - factor**power) <= _DIGITS * abs(1 + off):
-                    return f"factor {factor_text(off)}: that of {said(node)} {way}"
+                    return f"factor {factor_text(off)}: that of {quote(node)} {way}"
         return ""
 
     @cached_property
@@ -151,21 +151,23 @@ class Paths:
         """The one path that counts where others should, too."""
         end = self.graph.leaves[k]
         for edge in self.graph.consumers[end]:
-            if is_told(edge[0]) and close(np.stack(self.bars(end, [edge])), self.got[k], tolerance):
+            if is_quotable(edge[0]) and close(
+                np.stack(self.bars(end, [edge])), self.got[k], tolerance
+            ):
                 return f"only the path through {self._said_edge(*edge)} counts: = for +="
         return ""
 
     def _parts(self, end: Node) -> Iterator[tuple[Node, list[Edge]]]:
         """What a cotangent is a sum of: all that flows through a value, and through an edge."""
         for node, edges in self.graph.consumers.items():
-            if node.op is not None and is_told(node):
+            if node.op is not None and is_quotable(node):
                 yield node, edges
             if node is end or len(edges) > 1:
-                yield from ((node, [edge]) for edge in edges if is_told(edge[0]))
+                yield from ((node, [edge]) for edge in edges if is_quotable(edge[0]))
 
     def _said_edge(self, node: Node, i: int) -> str:
         others = [parent for parent in node.parents if parent in self.graph.consumers]
-        return f"{said_operand(node, i)} in {said(node)}" if len(others) > 1 else said(node)
+        return f"{quote_operand(node, i)} in {quote(node)}" if len(others) > 1 else quote(node)
 
 
 def explains(cause: np.ndarray, error: np.ndarray) -> bool:

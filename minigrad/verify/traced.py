@@ -1,4 +1,11 @@
-"""The graph of a forward on plain arrays: it is run once on tensors, which pass for arrays."""
+"""The graph of a forward on plain arrays, each op with the code that called it.
+
+The forward runs once on tensors in the place of arrays (``trace``). It is written for NumPy, so
+its tensors accept more than others: assignments to elements (``_Traced``), functions of NumPy that
+only rearrange elements (``_rearranged``), arrays that are allocated first and filled later
+(``_NumPy``). An observer notes the expression behind each op (``Expression``). Afterwards tensors
+that the code under examination kept are replaced by arrays.
+"""
 
 import ast
 import gc
@@ -26,57 +33,59 @@ from minigrad.protocol import tracked
 from minigrad.tensor import Tensor
 from minigrad.verify.subject import Subject, is_pair
 
-_ZERO = 1e-12  # of the cotangents of other operands: what is left of one that cancels
-_LONG = 60  # characters of an expression that are shown
+_ZERO = 1e-12  # a cotangent that cancels, relative to the other ones of the same ops
+_LONGEST = 60  # characters of an expression that are shown
 
-_MADE: ContextVar[list] = ContextVar("tensors that were made in a trace")
+_TENSORS: ContextVar[list] = ContextVar("references to all tensors made in a trace")
 
-Edge = tuple[Node, int]  # a node and the number of one of its operands
+Edge = tuple[Node, int]  # an op call and the number of one of its operands
 
 
 @dataclass(frozen=True)
-class Place:
-    """An expression of the code under examination.
+class Expression:
+    """An expression of the code under examination that called an op.
 
     Attributes:
-        text: of the expression.
-        name: what it is assigned to, if that is all that the line does.
-        is_whole: whether the line does nothing else than to assign or to return it.
-        operands: the texts of what its operator or its function is applied to.
-        lines: the line it starts in, and where that is in a function which the forward calls, the
-            line that does so.
-        turn: which time it ran, of how many.
+        text: the source of the expression.
+        name: the variable it is assigned to, if its line does nothing else.
+        is_statement: whether its line does nothing but assign or return it.
+        operands: the source of each argument of its operator, function or method.
+        lines: the line it starts in and, inside a function that the forward calls, the line of
+            the forward with that call.
+        repeat: which of its executions this is, counted from 1, and how many there are.
     """
 
     text: str
     name: str
-    is_whole: bool
+    is_statement: bool
     operands: tuple[str, ...]
     lines: tuple[int, ...]
-    turn: tuple[int, int] = (1, 1)
+    repeat: tuple[int, int] = (1, 1)
 
     def __str__(self) -> str:
         text = f"{self.name} = {self.text}" if self.name else self.text
-        short = text if len(text) <= _LONG else f"{text[:_LONG]}..."
-        lines = f"line {', called in line '.join(map(str, self.lines))}"
-        return (
-            f"`{short}` ({lines}{f', time {self.turn[0]} of {self.turn[1]}' * (self.turn[1] > 1)})"
-        )
+        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+        where = f"line {', called in line '.join(map(str, self.lines))}"
+        number, count = self.repeat
+        if count > 1:
+            where += f", time {number} of {count}"
+        return f"`{text}` ({where})"
 
 
-class _Places(Observer):
-    """Notes the expression that called each op."""
+class _Expressions(Observer):
+    """Notes the expression that called each op as the ``origin`` of its node."""
 
     def called(self, op: Any, inputs: list, value: Any, node: Node | None) -> None:
         if node is not None:
-            node.origin = _place(op.name)
+            node.origin = _expression(op.name)
 
 
-def _place(op: str) -> Place | None:
-    """The expression that calls an op; None where no code of somebody else's does."""
-    frame, frames = sys._getframe(1), []
+def _expression(op: str) -> Expression | None:
+    """The expression that calls an op right now; None if only minigrad's own code does."""
+    frame, frames = sys._getframe(1), []  # frames of the code under examination, innermost first
     while frame is not None and frame.f_code is not trace.__code__:
-        frames += [] if is_ours(frame) else [frame]
+        if not is_ours(frame):
+            frames.append(frame)
         frame = frame.f_back
     if not frames:
         return None
@@ -84,20 +93,20 @@ def _place(op: str) -> Place | None:
     code = inner.f_code
     first, last, start, stop = next(islice(code.co_positions(), inner.f_lasti // 2, None))
     if first is None or last is None or start is None:
-        return Place(op, "", False, (), lines)
+        return Expression(op, "", False, (), lines)
     source = [getline(code.co_filename, i).encode() for i in range(first, last + 1)]
     after, source[-1] = source[-1][stop:].strip(), source[-1][:stop]
     before, source[0] = source[0][:start].decode().strip(), source[0][start:]
     text = " ".join(line.decode().strip() for line in source)
     name = before.removesuffix(" =")
     name = name if name != before and name.isidentifier() and not after else ""
-    is_whole = bool(name) or (before == "return" and not after)
+    is_statement = bool(name) or (before == "return" and not after)
     operands = _operands(text, inner) if text else ()
-    return Place(text or op, name, is_whole, operands, (first, *lines[1:]))
+    return Expression(text or op, name, is_statement, operands, (first, *lines[1:]))
 
 
 def _operands(text: str, frame: FrameType) -> tuple[str, ...]:
-    """The texts of what an operator, a function or a method is applied to."""
+    """The source of each argument of an operator, a function or a method."""
     try:
         tree: Any = ast.parse(text, mode="eval").body
     except SyntaxError:  # an assignment such as x += 1
@@ -108,8 +117,8 @@ def _operands(text: str, frame: FrameType) -> tuple[str, ...]:
     elif isinstance(tree, ast.BinOp):
         parts = [tree.left, tree.right]
     elif isinstance(tree, ast.Call):
-        # without the text that einsum is given
-        parts = [one for one in tree.args if not isinstance(getattr(one, "value", None), str)]
+        # a string is no operand: the subscripts of einsum
+        parts = [arg for arg in tree.args if not isinstance(getattr(arg, "value", None), str)]
         if len(parts) == 1 and isinstance(parts[0], (ast.List, ast.Tuple)):
             parts = parts[0].elts
         if isinstance(tree.func, ast.Attribute):
@@ -120,7 +129,7 @@ def _operands(text: str, frame: FrameType) -> tuple[str, ...]:
 
 
 class _Flow(Observer):
-    """The cotangents that edges carry, and the tangents of nodes."""
+    """Notes the cotangent that each edge carries, and the tangent of each node."""
 
     def __init__(self):
         self.bars: dict[Edge, np.ndarray] = {}
@@ -135,38 +144,37 @@ class _Flow(Observer):
 
 
 class Graph:
-    """What a forward computed at one point.
+    """The graph of a forward at one point.
 
     Attributes:
-        root: made y.
+        root: the node of y.
         leaves: the inputs.
-        consumers: the edges to each value that leads from an input to y; the inputs come first,
-            then the oldest.
+        consumers: for each value between an input and y the edges that use it: the inputs first,
+            then op results, oldest first.
     """
 
     def __init__(self, root: Node, leaves: list[Node]):
         self.root, self.leaves = root, leaves
-        self.consumers = self._consumers()
+        self.consumers = self._find_consumers()
         for node in self._cancelling():
             self._cut(self.consumers[node])
-        self.consumers = self._consumers()
-        self._count_turns()
+        self.consumers = self._find_consumers()
+        self._number_repeats()
 
-    def _count_turns(self) -> None:
-        """Tell apart what the same code made, time after time."""
-        for nodes in self.again():
+    def _number_repeats(self) -> None:
+        for nodes in self.repeated():
             for i, node in enumerate(nodes):
-                node.origin = replace(node.origin, turn=(i + 1, len(nodes)))
+                node.origin = replace(node.origin, repeat=(i + 1, len(nodes)))
 
-    def again(self) -> list[list[Node]]:
-        """The values that the same code made."""
-        same: dict[tuple, list[Node]] = {}
+    def repeated(self) -> list[list[Node]]:
+        """The values, grouped by the piece of code that made them: several if it is in a loop."""
+        groups: dict[tuple, list[Node]] = {}
         for node in self.consumers:
             if node.origin is not None:
-                same.setdefault((node.origin.text, node.origin.lines, node.op), []).append(node)
-        return list(same.values())
+                groups.setdefault((node.origin.text, node.origin.lines, node.op), []).append(node)
+        return list(groups.values())
 
-    def _consumers(self) -> dict[Node, list[Edge]]:
+    def _find_consumers(self) -> dict[Node, list[Edge]]:
         nodes = [node for node in ancestors(self.root, self.leaves) if node.requires_grad]
         consumers: dict[Node, list[Edge]] = {node: [] for node in [*self.leaves, *nodes]}
         for node in nodes:
@@ -176,40 +184,41 @@ class Graph:
         return consumers
 
     def _cancelling(self) -> list[Node]:
-        """Values whose cotangent is 0, such as the maximum that a softmax subtracts.
+        """Values whose cotangent is always 0, such as the maximum that a softmax subtracts.
 
-        Whatever their derivatives are, nothing comes of it, and no backward by hand follows them.
+        Their derivatives do not matter, and no backward by hand computes them.
         """
-        bars, found = self.pull(np.random.default_rng(0).normal(size=self.root.value.shape))[1], []
+        y_bar, found = np.random.default_rng(0).normal(size=self.root.value.shape), []
+        _, bars = self.pull(y_bar)
         sizes = {edge: np.abs(bar).max(initial=0) for edge, bar in bars.items()}
         for node, edges in self.consumers.items():
             parts = [bars[edge] for edge in edges if edge in bars]
             if node.op is not None and parts:
                 users = {user for user, _ in edges}
-                beside = max(size for (user, _), size in sizes.items() if user in users)
-                if np.abs(sum(parts)).max(initial=0) <= _ZERO * beside:
+                largest = max(size for (user, _), size in sizes.items() if user in users)
+                if np.abs(sum(parts)).max(initial=0) <= _ZERO * largest:
                     found.append(node)
         return found
 
     @staticmethod
     def _cut(edges: Iterable[Edge]) -> None:
-        """Make constants of operands."""
+        """Make these operands constants."""
         for node, i in edges:
             node.parents = (*node.parents[:i], None, *node.parents[i + 1 :])
 
     def pull(self, y_bar: np.ndarray) -> tuple[list[np.ndarray], dict[Edge, np.ndarray]]:
-        """The cotangents of the inputs, and what each edge adds to that of its operand."""
+        """The cotangents of the inputs, and the part that each edge adds to its operand's."""
         flow = _Flow()
         with setting(observer=flow):
-            found = backward_sweep(self.root, y_bar, self.leaves)
-        return [known(found[one], one) for one in self.leaves], flow.bars
+            bars = backward_sweep(self.root, y_bar, self.leaves)
+        return [as_array(bars[end], end) for end in self.leaves], flow.bars
 
     def pull_from(self, node: Node, bar: np.ndarray, end: Node) -> np.ndarray:
-        """The cotangent of the input ``end`` that a cotangent ``bar`` of ``node`` gives."""
-        return known(bar if node is end else backward_sweep(node, bar, [end])[end], end)
+        """The cotangent of the input ``end`` for the cotangent ``bar`` of ``node``."""
+        return as_array(bar if node is end else backward_sweep(node, bar, [end])[end], end)
 
     def pull_without(self, edges: Iterable[Edge], y_bar: np.ndarray) -> list[np.ndarray]:
-        """The cotangents of the inputs but for the paths over some edges."""
+        """The cotangents of the inputs without the paths through some edges."""
         before = {node: node.parents for node, _ in edges}
         self._cut(edges)
         try:
@@ -218,48 +227,52 @@ class Graph:
             for node, parents in before.items():
                 node.parents = parents
 
-    def push(self, end: Node, way: np.ndarray) -> dict[Node, np.ndarray]:
-        """The tangents of values for a tangent of one input; zeros are left out."""
+    def push(self, end: Node, tangent: np.ndarray) -> dict[Node, np.ndarray]:
+        """The tangents of all values for a tangent of one input; those that are zero are absent."""
         flow = _Flow()
         with setting(observer=flow):
-            forward_sweep(self.root, {end: way})
-        return {end: way, **flow.dots}
+            forward_sweep(self.root, {end: tangent})
+        return {end: tangent, **flow.dots}
 
 
-def known(bar: Any, node: Node) -> np.ndarray:
-    """A cotangent as an array; None is zero."""
+def as_array(bar: Any, node: Node) -> np.ndarray:
+    """The cotangent of a node as an array; None stands for zeros."""
     return np.zeros(node.value.shape) if bar is None else np.asarray(bar, np.float64)
 
 
 class _Traced(Tensor):
-    """A tensor that passes for an array in more places: elements of it may be assigned, and what
-    moves elements, or is written with ops, need not be one."""
+    """A tensor that stands for an array in more places than others do.
+
+    Its elements may be assigned, and it is taken by functions of NumPy that only rearrange
+    elements or that a few ops can express.
+    """
 
     __slots__ = ()
 
     def __init__(self, array: Any, node: Node | None = None):
         super().__init__(array, node)
-        _MADE.get([]).append(ref(self))
+        _TENSORS.get([]).append(ref(self))
 
     def __array_function__(self, func: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
-        if func.__name__ in _WRITTEN:
-            return _WRITTEN[func.__name__](*args, **kwargs)
+        if func.__name__ in _BY_OPS:
+            return _BY_OPS[func.__name__](*args, **kwargs)
         try:
             found = super().__array_function__(func, types, args, kwargs)
         except DTypeError:
-            return _moved(func, args, kwargs)
+            return _rearranged(func, args, kwargs)
         return _Traced(found) if func.__name__.endswith("_like") else found
 
     def __getattr__(self, name: str) -> Any:
-        """Methods of arrays that tensors have not."""
+        """A method of arrays that tensors lack, by the function of NumPy of that name."""
         if name.startswith("_") or not hasattr(np.ndarray, name) or not hasattr(np, name):
             raise AttributeError(name)
         return lambda *args, **kwargs: getattr(np, name)(self, *args, **kwargs)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Make this the array with other elements; its former self stays in the graph.
+        """Become a new node with these elements replaced; the old node stays in the graph.
 
-        No code is noted for that: elements that stay as they are say nothing about it.
+        The new node has no origin, so no finding points to the assignment: the elements that it
+        leaves alone say nothing about it.
         """
         if not tracked([self, value]):
             super().__setitem__(key, value)
@@ -273,7 +286,7 @@ class _Traced(Tensor):
         self.array, self.node = new.array, new.node
 
 
-_WRITTEN: dict[str, Callable] = {
+_BY_OPS: dict[str, Callable] = {
     "dot": matmul,
     "norm": lambda x, axis=None, keepdims=False: sqrt((x * x).sum(axis=axis, keepdims=keepdims)),
     "outer": lambda x, y: x.flatten()[:, None] * y.flatten(),
@@ -281,33 +294,34 @@ _WRITTEN: dict[str, Callable] = {
 
 
 def _flat(tensors: list) -> Any:
-    """A zero, and after it the elements of all of these."""
-    return concatenate([np.zeros(1), *(one.reshape(-1) for one in tensors)])
+    """A zero, followed by the elements of all these tensors."""
+    return concatenate([np.zeros(1), *(x.reshape(-1) for x in tensors)])
 
 
-def _moved(func: Callable, args: tuple, kwargs: dict) -> Any:
-    """What a function of NumPy makes of tensors whose elements it moves, or adds zeros to.
+def _rearranged(func: Callable, args: tuple, kwargs: dict) -> Any:
+    """The result of a function of NumPy that rearranges elements, or adds zeros to them.
 
-    It moves their numbers, too: so it is known which element comes from where.
+    The function is applied to the numbers of the elements instead, 1, 2, .., and 0 for a zero.
+    That gives the index of each element of the result, and so the result as an indexing op.
     """
-    found: list = []
+    operands: list = []
 
     def numbers(value: Any) -> Any:
         if tracked(value) and isinstance(value, (list, tuple)):
-            return [numbers(one if isinstance(one, Tensor) else _Traced(one)) for one in value]
+            return [numbers(x if isinstance(x, Tensor) else _Traced(x)) for x in value]
         if not isinstance(value, Tensor):
             return value
-        start = 1 + sum(one.size for one in found)
-        found.append(value)
+        start = 1 + sum(x.size for x in operands)
+        operands.append(value)
         return np.arange(start, start + value.size).reshape(value.shape)
 
     def plain(value: Any) -> Any:
         if isinstance(value, (list, tuple)):
-            return [plain(one) for one in value]
+            return [plain(x) for x in value]
         return value.numpy() if isinstance(value, Tensor) else value
 
     places = func(*map(numbers, args), **kwargs)
-    moved, y = _flat(found)[places], func(*map(plain, args), **kwargs)
+    moved, y = _flat(operands)[places], func(*map(plain, args), **kwargs)
     if not np.array_equal(moved.numpy(), y):
         raise DTypeError(f"{func.__name__} does more than to move elements")
     return moved
@@ -319,36 +333,36 @@ class _NumPy(ModuleType):
     def __init__(self):
         super().__init__("numpy")
         for name in ("zeros", "empty", "ones", "full"):
-            setattr(self, name, self._made_by(getattr(np, name)))
+            setattr(self, name, self._allocating(getattr(np, name)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 
     @staticmethod
-    def _made_by(func: Callable) -> Callable:
-        def make(*args: Any, **kwargs: Any) -> Any:
-            found = func(*args, **kwargs)
-            return _Traced(found) if found.dtype.kind == "f" else found
+    def _allocating(func: Callable) -> Callable:
+        def allocate(*args: Any, **kwargs: Any) -> Any:
+            array = func(*args, **kwargs)
+            return _Traced(array) if array.dtype.kind == "f" else array
 
-        return make
+        return allocate
 
     def array(self, values: Any, *args: Any, **kwargs: Any) -> Any:
-        """A list of tensors is stacked; assignments to a copy do not change a tensor."""
+        """A list of tensors is stacked; a tensor is returned as it is."""
         if isinstance(values, (list, tuple)) and tracked(values):
-            return stack([self.array(one) for one in values])
+            return stack([self.array(x) for x in values])
         return values if isinstance(values, Tensor) else np.array(values, *args, **kwargs)
 
 
 def _with_numpy(forward: Any) -> Any:
-    """A function, or a method, and the functions beside it, with another NumPy."""
+    """A copy of a function or method, and of the functions of its module, that uses ``_NumPy``."""
     func = getattr(forward, "__func__", forward)
     if not isinstance(func, FunctionType):
         return forward
     numpy, names = _NumPy(), dict(func.__globals__)
 
-    def copied(one: FunctionType) -> FunctionType:
-        copy = FunctionType(one.__code__, names, one.__name__, one.__defaults__, one.__closure__)
-        copy.__kwdefaults__ = one.__kwdefaults__
+    def copied(f: FunctionType) -> FunctionType:
+        copy = FunctionType(f.__code__, names, f.__name__, f.__defaults__, f.__closure__)
+        copy.__kwdefaults__ = f.__kwdefaults__
         return copy
 
     for name, value in func.__globals__.items():
@@ -360,28 +374,29 @@ def _with_numpy(forward: Any) -> Any:
 
 
 def trace(subject: Subject) -> Graph | None:
-    """The graph of the forward; None where its result is none of its operations.
+    """The graph of the forward; None where its result does not come from ops on tensors.
 
-    An object whose method it is is copied, lest it keep tensors; what else keeps some gets arrays.
-    Raises what the forward raises of tensors, or an op that it calls.
+    If the forward is a method, it runs on a copy of its object, so that the object keeps no
+    tensors; wherever else the code keeps tensors, arrays replace them.
+    Raises whatever the forward, or an op that it calls, raises when run on tensors.
     """
     leaves = [leaf(x, True, name) for x, name in zip(subject.inputs, subject.names, strict=True)]
     made: list[ref] = []
-    token = _MADE.set(made)
+    token = _TENSORS.set(made)
     try:
         forward = _with_numpy(deepcopy(subject.forward))
-        with setting(observer=_Places(), recording=True, scope=None):
-            pair = forward(*(_Traced(one.value, one) for one in leaves), **subject.params)
+        with setting(observer=_Expressions(), recording=True, scope=None):
+            pair = forward(*(_Traced(x.value, x) for x in leaves), **subject.params)
         y: Any = pair[0] if is_pair(pair) else None
         root = y.node if isinstance(y, _Traced) and y.requires_grad else None
         del forward, pair, y
         return Graph(root, leaves) if root is not None else None
     finally:
-        _MADE.reset(token)
-        _give_back([tensor for one in made if (tensor := one()) is not None])
+        _TENSORS.reset(token)
+        _replace_by_arrays([tensor for each in made if (tensor := each()) is not None])
 
 
-def _give_back(kept: list[Tensor]) -> None:
+def _replace_by_arrays(kept: list[Tensor]) -> None:
     """Put arrays where these tensors are still held: in lists, dicts, attributes and closures."""
     arrays = {id(tensor): tensor.numpy() for tensor in kept}
     for holder in gc.get_referrers(*kept) if kept else ():
@@ -394,29 +409,29 @@ def _give_back(kept: list[Tensor]) -> None:
             items.update({name: arrays[id(t)] for name, t in items.items() if id(t) in arrays})
 
 
-def is_told(node: Node) -> bool:
-    """Whether it stands in the code: it is an input, or an expression made it."""
+def is_quotable(node: Node) -> bool:
+    """Whether a finding can point to it: it is an input, or an expression of the code made it."""
     return node.op is None or node.origin is not None
 
 
 def is_square(x: Any) -> bool:
-    """Whether it has another transpose of the same shape."""
+    """Whether its transpose (of the last two axes) is another array of the same shape."""
     return np.ndim(x) > 1 and x.shape[-1] == x.shape[-2] > 1
 
 
-def every_time(text: str) -> str:
-    """What is said of code that ran once, for all times that it ran."""
-    return re.sub(r", time \d+ of \d+\)", ", every time)", text)
-
-
-def said(node: Node) -> str:
-    """A value as it is written in the code, and the line."""
+def quote(node: Node) -> str:
+    """The code that made a value, with its line; the name of an input."""
     if node.op is None:
         return f"`{node.name}`"
     return str(node.origin) if node.origin is not None else f"`{node.op.name}`"
 
 
-def said_operand(node: Node, i: int) -> str:
-    """Operand ``i`` of an op as it is written in the code."""
+def quote_operand(node: Node, i: int) -> str:
+    """The code of operand ``i`` of an op."""
     texts = node.origin.operands if node.origin is not None else ()
     return f"`{texts[i]}`" if i < len(texts) else f"operand {i}"
+
+
+def every_time(quoted: str) -> str:
+    """A quotation of one execution of repeated code, made one of all its executions."""
+    return re.sub(r", time \d+ of \d+\)", ", every time)", quoted)

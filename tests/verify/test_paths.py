@@ -10,7 +10,7 @@ import pytest
 
 from minigrad.verify import check_backward
 from minigrad.verify.subject import Subject
-from minigrad.verify.traced import said, trace
+from minigrad.verify.traced import quote, trace
 from verify import students
 
 
@@ -128,7 +128,7 @@ def test_a_list_that_is_made_an_array_is_followed(rng):
         return np.array([np.sin(one) for one in x]), x
 
     graph = trace(Subject(forward, None, (rng.normal(size=5),), {}, ("x",)))
-    assert "np.sin(one)" in " ".join(map(said, graph.consumers))
+    assert "np.sin(one)" in " ".join(map(quote, graph.consumers))
 
 
 def test_of_a_loss_no_derivative_is_blamed_for_whatever_came(rng):
