@@ -347,10 +347,12 @@ class _NumPy(ModuleType):
         return allocate
 
     def array(self, values: Any, *args: Any, **kwargs: Any) -> Any:
-        """A list of tensors is stacked; a tensor is returned as it is."""
+        """A list of tensors is stacked; a copy of a tensor has its node until it is changed."""
         if isinstance(values, (list, tuple)) and tracked(values):
             return stack([self.array(x) for x in values])
-        return values if isinstance(values, Tensor) else np.array(values, *args, **kwargs)
+        if isinstance(values, Tensor):
+            return _Traced(values.array, values.node)
+        return np.array(values, *args, **kwargs)
 
 
 def _with_numpy(forward: Any) -> Any:

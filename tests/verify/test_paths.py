@@ -131,6 +131,17 @@ def test_a_list_that_is_made_an_array_is_followed(rng):
     assert "np.sin(one)" in " ".join(map(quote, graph.consumers))
 
 
+def test_a_copy_that_is_changed_leaves_its_original_as_it_is(rng):
+    def forward(x):
+        y = np.array(x)
+        y[0] = 5
+        return x * y, x
+
+    x = rng.normal(size=3)
+    graph = trace(Subject(forward, None, (x,), {}, ("x",)))
+    np.testing.assert_array_equal(graph.root.value, forward(x)[0])
+
+
 def test_of_a_loss_no_derivative_is_blamed_for_whatever_came(rng):
     """All cotangents of a value are multiples of each other there."""
     off, hot = rng.normal(size=(3, 3)), np.eye(3)[[0, 2, 1]]
