@@ -78,7 +78,7 @@ def cause_of(
         unclear = "constant", " or ", "- 1"  # of few numbers 3/4 may be (N - 1)/N, or of a dropout
         is_clear = not any(words in everywhere for words in unclear)
         paths = None if is_clear else followed.paths(subject, y_bar, right)
-        return (paths and paths.scaled(_ratio(got, expected))) or everywhere
+        return (paths and paths.wrong_constant(_ratio(got, expected))) or everywhere
     cause, between = _of_all(subject, k, y_bar, got, right, expected_of, followed)
     cause = cause or _narrow(np.dtype(np.float32), random[0].got.dtype, got, expected)
     return "; ".join(filter(None, (place, cause, between)))
@@ -108,12 +108,12 @@ def _of_all(
     if found:
         return found, ""
     paths = followed.paths(subject, y_bar, right)
-    where = paths.wrong(k, tolerance) if paths else ""
+    where = paths.wrong_path(k, tolerance) if paths else ""
     if where:
         what = mixups.product(subject, y_bar, got, tolerance)
     else:
         what = mixups.explain(subject, k, y_bar, got, right, tolerance, expected_of)
-        what = what or (paths.alone(k, tolerance) if paths else "")
+        what = what or (paths.only_path(k, tolerance) if paths else "")
         where = followed.fault(paths) if paths and not norm else ""
     if where:
         return "; ".join(filter(None, (what, where))), ""

@@ -15,8 +15,8 @@ import numpy as np
 
 from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep
-from minigrad.verify.fit import formula_of
-from minigrad.verify.paths import Paths, explains, paths_of
+from minigrad.verify.fit import explains, formula_of
+from minigrad.verify.paths import Paths, paths_of
 from minigrad.verify.subject import FAILURES, Subject
 from minigrad.verify.traced import (
     Edge,

@@ -24,6 +24,11 @@ def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
     return bool(size > 0 and np.abs(a - b).max(initial=0) <= tolerance * size)
 
 
+def explains(cause: np.ndarray, error: np.ndarray) -> bool:
+    """Whether the error that a hypothesis predicts is the one that came, within rounding."""
+    return bool(np.abs(cause - error).max() <= _TOLERANCE * np.abs(error).max())
+
+
 def tolerance_of(got: np.ndarray, expected: np.ndarray) -> float:
     """1e-6, or a tenth of the error if that is less: an explanation must account for the error."""
     return min(_TOLERANCE, 0.1 * relative_error(got, expected))

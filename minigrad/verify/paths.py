@@ -1,7 +1,8 @@
-"""Which path of a forward its backward lacks, or counts wrongly.
+"""Which path of a forward is missing in its backward, or has a wrong factor.
 
-A cotangent is a sum over the paths of the graph. What each edge adds to it is known, so an error
-that is a multiple of one such part has a name: the code that the path leads through.
+The cotangent of an input is a sum over the paths of the graph from y to it. If its error is a
+multiple of the part that flows through one value, or through one edge, the finding quotes the code
+of that value or edge: minus one times the part is a missing path, minus two times a wrong sign.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,110 +11,113 @@ from functools import cached_property
 import numpy as np
 
 from minigrad.core.node import Node
-from minigrad.verify.fit import close, factor_text, mean_factors, root_factors
+from minigrad.verify.fit import close, explains, factor_text, mean_factors, root_factors
 from minigrad.verify.subject import Subject
 from minigrad.verify.traced import Edge, Graph, every_time, is_quotable, quote, quote_operand, trace
 
-_WAYS = 3  # random tangents that tell the parts of a cotangent apart
-_DIGITS = 1e-6  # of an error: what an explanation may leave of it
-_SAME = 1e-3  # of a cotangent: how far that of the graph may be from the one by differences
+_TANGENTS = 3  # random ones, which tell the parts of a cotangent apart
+_TOLERANCE = 1e-6  # of factors, relative
+_SAME = 1e-3  # the distance of the graph's cotangents from the expected ones, relative
+
+_MISSING, _NAMED, _ANY = range(3)  # kinds of factors of a path, the likelier ones first
 
 
 def paths_of(subject: Subject, y_bar: np.ndarray, right: list[np.ndarray]) -> "Paths | None":
-    """What of a subject can be followed; None unless its graph gives the right cotangents.
+    """The paths of a subject; None where its graph is lost, or gives other cotangents than right.
 
     Args:
         subject: the pair and its point.
         y_bar: (S, \\*y.shape), cotangents of y.
-        right: per input, (S, \\*its shape), what should come of each.
+        right: per input, (S, \\*its shape), the expected cotangents.
     """
     graph = trace(subject)
     if graph is None:
         return None
-    paths = Paths(graph, y_bar, [subject.pull(one) for one in y_bar])
+    paths = Paths(graph, y_bar, [subject.pull(each) for each in y_bar])
     pairs = zip(paths.right, right, strict=True)
     return paths if all(close(a, b, _SAME) or not b.any() for a, b in pairs) else None
 
 
 class Paths:
-    """The graph of a forward, and what a backward made of some cotangents of y.
+    """The graph of a forward, with the results of a backward for some cotangents of y.
 
     Args:
         graph: of the forward.
-        y_bar: (S, \\*y.shape).
-        got: the cotangents of all inputs, for each of ``y_bar``.
+        y_bar: (S, \\*y.shape), cotangents of y.
+        got: for each of ``y_bar``, the cotangents of all inputs by the backward.
 
     Attributes:
-        right, got: per input, (S, \\*its shape), what should have come and what did.
+        right, got: per input, (S, \\*its shape), the cotangents by the graph and by the backward.
     """
 
     def __init__(self, graph: Graph, y_bar: np.ndarray, got: list[list[np.ndarray]]):
         self.graph, self.y_bar = graph, y_bar
-        pulls = [graph.pull(one) for one in y_bar]
+        pulls = [graph.pull(each) for each in y_bar]
         self._bars = [bars for _, bars in pulls]
         self.right = [np.stack(each) for each in zip(*(x_bars for x_bars, _ in pulls), strict=True)]
         self.got = [np.stack(each).astype(np.float64) for each in zip(*got, strict=True)]
 
     def bars(self, node: Node, edges: Sequence[Edge] = ()) -> list[np.ndarray]:
-        """The cotangents of a value, or the parts of them that come over some edges."""
+        """The right cotangents of a value, one per ``y_bar``, or their parts from some edges."""
         if node is self.graph.root:
             return list(self.y_bar)
         edges, zero = edges or self.graph.consumers[node], np.zeros(node.value.shape)
         return [sum((bars[e] for e in edges if e in bars), zero) for bars in self._bars]
 
-    def wrong(self, k: int, tolerance: float) -> str:
-        """The path that is missing in the cotangents of input ``k``, or has a factor of its own.
+    def wrong_path(self, k: int, tolerance: float) -> str:
+        """The path that is missing in the cotangents of input ``k``, or has a wrong factor.
+
+        Where a part has the factor 1 + d instead of 1, the error is d times that part. Their
+        products with random tangents of the input decide that first: for a part they are known
+        from the tangents that reach its value, without a sweep back to the input.
 
         Args:
             k: an input.
-            tolerance: how far an explanation may be off, relative to the largest element.
+            tolerance: of an explanation, relative to the largest element.
         """
         end, error = self.graph.leaves[k], self.got[k] - self.right[k]
         rng = np.random.default_rng(0)
-        ways = [rng.normal(size=end.value.shape) for _ in range(_WAYS)]
-        dots = [self.graph.push(end, way) for way in ways]
-        seen = np.array([(one * way).sum() for one in error for way in ways])
+        tangents = [rng.normal(size=end.value.shape) for _ in range(_TANGENTS)]
+        pushed = [self.graph.push(end, tangent) for tangent in tangents]
+        projected_error = np.array([(e * tangent).sum() for e in error for tangent in tangents])
         found = []
         for parent, edges in self._parts(end):
-            if parent not in dots[0]:
+            if parent not in pushed[0]:
                 continue
             bars = self.bars(parent, edges)
-            part = np.array([(bar * dot[parent]).sum() for bar in bars for dot in dots])
-            off = float(part @ seen) / size if (size := float(part @ part)) else 0.0
-            if not off or not explains(off * part, seen):
+            projected = np.array([(bar * dots[parent]).sum() for bar in bars for dots in pushed])
+            size = float(projected @ projected)
+            d = float(projected @ projected_error) / size if size else 0.0
+            if not d or not explains(d * projected, projected_error):
                 continue
-            through = np.stack([self.graph.pull_from(parent, bar, end) for bar in bars])
-            if close(self.right[k] + off * through, self.got[k], tolerance):
-                is_value = parent.op is not None and edges == self.graph.consumers[parent]
-                where = quote(parent) if is_value else self._said_edge(*edges[0])
-                likely, words = self._counted(off)
-                if likely == 2 and error[0].size == 1:
-                    continue  # one number is a multiple of any other
-                index = parent.index if is_value else edges[0][0].index
-                found.append((likely == 2, not is_value, likely, index, words.format(where)))
-        return min(found)[-1] if found else self._never(k, tolerance)
+            part = np.stack([self.graph.pull_from(parent, bar, end) for bar in bars])
+            if not close(self.right[k] + d * part, self.got[k], tolerance):
+                continue
+            kind, words = self._meaning(d)
+            if kind == _ANY and error[0].size == 1:
+                continue  # one number is a multiple of any other
+            is_value = parent.op is not None and edges == self.graph.consumers[parent]
+            quoted = quote(parent) if is_value else self._quote_edge(*edges[0])
+            index = parent.index if is_value else edges[0][0].index
+            found.append((kind == _ANY, not is_value, kind, index, words.format(quoted)))
+        return min(found)[-1] if found else self._missing_every_time(k, tolerance)
 
-    def scaled(self, off: float) -> str:
-        """The code whose factor is left out, or counted otherwise, if all is 1 + off times right.
+    def wrong_constant(self, deviation: float) -> str:
+        """The code whose constant factor is left out, counted twice or inverted.
 
-        The factor is that of a mean, or a number that the code multiplies or divides by.
+        Args:
+            deviation: the cotangents are 1 + deviation times the right ones.
         """
+        mistakes = (-1, "is left out"), (1, "counts twice"), (-2, "is inverted")
         for node in filter(is_quotable, self.graph.consumers):
-            name, factor = node.op.name if node.op is not None else "", 1.0
-            for i, (x, parent) in enumerate(zip(node.inputs, node.parents, strict=True)):
-                is_number = parent is None and np.size(x) == 1 and np.all(x)
-                if name in ("multiply", "divide") and is_number:
-                    factor = float(np.reshape(x, ())) ** (-1 if name == "divide" and i else 1)
-            if name == "mean":
-                factor = node.value.size / node.inputs[0].size
-            ways = (-1, "is left out"), (1, "counts twice"), (-2, "is inverted")
-            for power, way in ways if abs(factor) != 1 else ():
-                if abs(1 + off - factor**power) <= _DIGITS * abs(1 + off):
-                    return f"factor {factor_text(off)}: that of {quote(node)} {way}"
+            factor = _constant_factor(node)
+            for power, mistake in mistakes if abs(factor) != 1 else ():
+                if abs(1 + deviation - factor**power) <= _TOLERANCE * abs(1 + deviation):
+                    return f"factor {factor_text(deviation)}: that of {quote(node)} {mistake}"
         return ""
 
     @cached_property
-    def _named(self) -> list[tuple[float, str]]:
+    def _named_factors(self) -> list[tuple[float, str]]:
         """Factors that have a name; sizes are those of sums, means and products of matrices."""
         sizes = []
         for node in self.graph.consumers:
@@ -126,50 +130,58 @@ class Paths:
             named += mean_factors(n) + root_factors(n)
         return named
 
-    def _counted(self, off: float) -> tuple[int, str]:
-        """What a factor 1 + off of a path means; the less likely, the larger the number."""
-        if abs(1 + off) < _DIGITS:
-            return 0, "missing path through {}"
-        names = [name for c, name in self._named if abs(1 + off - c) <= _DIGITS * abs(c)]
-        what, _, why = (names or [f"factor {factor_text(off)}"])[0].partition(": ")
-        return 1 if names else 2, f"{what} in the path through {{}}" + f": {why}" * bool(why)
+    def _meaning(self, deviation: float) -> tuple[int, str]:
+        """The kind of a path's factor 1 + deviation, and its text with a gap for the code."""
+        factor = 1 + deviation
+        if abs(factor) < _TOLERANCE:
+            return _MISSING, "missing path through {}"
+        names = [n for c, n in self._named_factors if abs(factor - c) <= _TOLERANCE * abs(c)]
+        name = names[0] if names else f"factor {factor_text(deviation)}"
+        what, _, why = name.partition(": ")
+        words = f"{what} in the path through {{}}" + (f": {why}" if why else "")
+        return (_NAMED if names else _ANY), words
 
-    def _never(self, k: int, tolerance: float) -> str:
-        """The path that is missing each time, of code that runs again and again."""
-        same: dict[tuple, list[Edge]] = {}
+    def _missing_every_time(self, k: int, tolerance: float) -> str:
+        """A path through repeated code that is missing in each repetition."""
+        groups: dict[tuple, list[Edge]] = {}
         for node, i in (edge for edges in self.graph.consumers.values() for edge in edges):
             if node.origin is not None:
-                same.setdefault((node.origin.text, node.origin.lines, i), []).append((node, i))
-        for edges in same.values():
+                groups.setdefault((node.origin.text, node.origin.lines, i), []).append((node, i))
+        for edges in groups.values():
             if len(edges) > 1:
-                found = [self.graph.pull_without(edges, one)[k] for one in self.y_bar]
-                if close(np.stack(found), self.got[k], tolerance):
-                    return f"missing path through {every_time(self._said_edge(*edges[0]))}"
+                without = [self.graph.pull_without(edges, each)[k] for each in self.y_bar]
+                if close(np.stack(without), self.got[k], tolerance):
+                    return f"missing path through {every_time(self._quote_edge(*edges[0]))}"
         return ""
 
-    def alone(self, k: int, tolerance: float) -> str:
-        """The one path that counts where others should, too."""
+    def only_path(self, k: int, tolerance: float) -> str:
+        """The one edge of input ``k`` that the backward counts, where it should add up several."""
         end = self.graph.leaves[k]
-        for edge in self.graph.consumers[end]:
-            if is_quotable(edge[0]) and close(
-                np.stack(self.bars(end, [edge])), self.got[k], tolerance
-            ):
-                return f"only the path through {self._said_edge(*edge)} counts: = for +="
+        for edge in filter(lambda edge: is_quotable(edge[0]), self.graph.consumers[end]):
+            if close(np.stack(self.bars(end, [edge])), self.got[k], tolerance):
+                return f"only the path through {self._quote_edge(*edge)} counts: = for +="
         return ""
 
     def _parts(self, end: Node) -> Iterator[tuple[Node, list[Edge]]]:
-        """What a cotangent is a sum of: all that flows through a value, and through an edge."""
+        """The parts of a cotangent: the flow through each value, and through each single edge."""
         for node, edges in self.graph.consumers.items():
             if node.op is not None and is_quotable(node):
                 yield node, edges
             if node is end or len(edges) > 1:
                 yield from ((node, [edge]) for edge in edges if is_quotable(edge[0]))
 
-    def _said_edge(self, node: Node, i: int) -> str:
-        others = [parent for parent in node.parents if parent in self.graph.consumers]
-        return f"{quote_operand(node, i)} in {quote(node)}" if len(others) > 1 else quote(node)
+    def _quote_edge(self, node: Node, i: int) -> str:
+        parents = [parent for parent in node.parents if parent in self.graph.consumers]
+        return f"{quote_operand(node, i)} in {quote(node)}" if len(parents) > 1 else quote(node)
 
 
-def explains(cause: np.ndarray, error: np.ndarray) -> bool:
-    """Whether one is the other, but for rounding."""
-    return bool(np.abs(cause - error).max() <= _DIGITS * np.abs(error).max())
+def _constant_factor(node: Node) -> float:
+    """The number by which an op multiplies: 1/n for a mean of n; 1 for most ops."""
+    name, factor = node.op.name if node.op is not None else "", 1.0
+    if name == "mean":
+        return node.value.size / node.inputs[0].size
+    if name in ("multiply", "divide"):
+        for i, (x, parent) in enumerate(zip(node.inputs, node.parents, strict=True)):
+            if parent is None and np.size(x) == 1 and np.all(x):
+                factor = float(np.reshape(x, ())) ** (-1 if name == "divide" and i else 1)
+    return factor
