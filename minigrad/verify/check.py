@@ -13,7 +13,7 @@ from minigrad.errors import UsageError, describe, facts
 from minigrad.verify import contract
 from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.diagnose import cause_of
-from minigrad.verify.faults import Followed
+from minigrad.verify.faults import FaultSearch
 from minigrad.verify.judge import Sample, reconsidered, wider
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Expected, Function, Reference
@@ -125,7 +125,7 @@ class Point:
         self.first_call: list[Finding] = []  # wrong values in the first call of backward
         self._last_right: tuple[Any, list[bytes]] = None, []  # y_bar, the bytes of all cotangents
         self._last_expected: tuple[Any, Any] = None, None  # y_bar, the expected cotangents
-        self.followed = Followed()
+        self.search = FaultSearch()
         self.samples: dict[str, list[Sample]] = {name: [] for name in subject.names}
 
     def examine(self, *, soak: int = 0) -> tuple[list[Row], list[Finding], list[Finding]]:
@@ -283,7 +283,7 @@ class Point:
         if kink_faults:
             return kink_faults[0]
         try:
-            return cause_of(self.subject, k, samples, self.reference.expected, self.followed)
+            return cause_of(self.subject, k, samples, self.reference.expected, self.search)
         except (BackwardFailed, ForwardFailed):  # in a call that the search made
             return ""
 

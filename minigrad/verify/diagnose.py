@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from minigrad.verify import mixups, norm_paths
-from minigrad.verify.faults import Followed
+from minigrad.verify.faults import FaultSearch
 from minigrad.verify.fit import (
     close,
     factor_text,
@@ -29,7 +29,7 @@ def cause_of(
     k: int,
     samples: list[Sample],
     expected_of: Callable[[np.ndarray], Expected],
-    followed: Followed,
+    search: FaultSearch,
 ) -> str:
     """The likely cause of the wrong cotangent of input ``k``; empty where nothing fits.
 
@@ -43,7 +43,7 @@ def cause_of(
         k: an input.
         samples: its cotangents.
         expected_of: those of all inputs for any ``y_bar``, as they should be.
-        followed: what is found for one input serves the others.
+        search: what is found for one input serves the others.
     """
     random = [s for s in samples if s.kind == "random" and np.isfinite(s.got).all()]
     if subject.dtype.itemsize < 8:
@@ -77,9 +77,9 @@ def cause_of(
     if everywhere:
         unclear = "constant", " or ", "- 1"  # of few numbers 3/4 may be (N - 1)/N, or of a dropout
         is_clear = not any(words in everywhere for words in unclear)
-        paths = None if is_clear else followed.paths(subject, y_bar, right)
+        paths = None if is_clear else search.paths(subject, y_bar, right)
         return (paths and paths.wrong_constant(_ratio(got, expected))) or everywhere
-    cause, between = _of_all(subject, k, y_bar, got, right, expected_of, followed)
+    cause, between = _of_all(subject, k, y_bar, got, right, expected_of, search)
     cause = cause or _narrow(np.dtype(np.float32), random[0].got.dtype, got, expected)
     return "; ".join(filter(None, (place, cause, between)))
 
@@ -91,7 +91,7 @@ def _of_all(
     got: np.ndarray,
     right: list[np.ndarray],
     expected_of: Callable[[np.ndarray], Expected],
-    followed: Followed,
+    search: FaultSearch,
 ) -> tuple[str, str]:
     """What explains all elements of a cotangent: arrays of it for some ``y_bar``, stacked.
 
@@ -107,19 +107,19 @@ def _of_all(
     )
     if found:
         return found, ""
-    paths = followed.paths(subject, y_bar, right)
+    paths = search.paths(subject, y_bar, right)
     where = paths.wrong_path(k, tolerance) if paths else ""
     if where:
         what = mixups.product(subject, y_bar, got, tolerance)
     else:
         what = mixups.explain(subject, k, y_bar, got, right, tolerance, expected_of)
         what = what or (paths.only_path(k, tolerance) if paths else "")
-        where = followed.fault(paths) if paths and not norm else ""
+        where = search.fault(paths) if paths and not norm else ""
     if where:
         return "; ".join(filter(None, (what, where))), ""
     what = what or mixups.local(subject, k, y_bar, got, right[k])
     what = what or mixups.reach(subject, k, y_bar.shape[1:], expected_of)
-    return what, followed.between(paths) if paths and not norm else ""
+    return what, search.between(paths) if paths and not norm else ""
 
 
 def _in_float64(subject: Subject, k: int, samples: list[Sample]) -> tuple[Subject, list[Sample]]:

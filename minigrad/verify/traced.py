@@ -434,6 +434,11 @@ def quote_operand(node: Node, i: int) -> str:
     return f"`{texts[i]}`" if i < len(texts) else f"operand {i}"
 
 
+def name_of(node: Node) -> str:
+    """The variable that the code assigns a value to; empty if there is none, or several."""
+    return (node.origin.name if node.origin is not None else node.name) or ""
+
+
 def every_time(quoted: str) -> str:
     """A quotation of one execution of repeated code, made one of all its executions."""
     return re.sub(r", time \d+ of \d+\)", ", every time)", quoted)

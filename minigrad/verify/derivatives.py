@@ -1,0 +1,189 @@
+"""Which elementwise op has a wrong local derivative in the backward, and which one.
+
+If a backward used the derivative D' where the right one of y by x is D, the errors of all inputs
+would be J ((D' - D) y_bar), with J the derivatives of x by the inputs. That is linear in D' - D,
+which is the same for every ``y_bar``: a least-squares fit finds it, or excludes the mistake. Where
+the fit is unique, D and D' are put into words: a formula in y, in the operands, or in other values.
+
+Ops are joined to runs (x, .., y), so that a line such as ``s = 1 / (1 + np.exp(-a))``, whose
+derivative people know as a whole, is described as a whole.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from minigrad.core.node import Node
+from minigrad.core.sweep import backward_sweep
+from minigrad.verify.fit import explains, formula_of
+from minigrad.verify.origin import CUTOFF, Errors
+from minigrad.verify.traced import name_of, quote, quote_operand
+
+_LONGEST = 8  # ops of a run
+_NUMBER = r"-?[0-9/]+"  # a formula that is a number
+
+Run = list[Node]  # an operand, and the values that a chain of elementwise ops makes of it
+
+
+class Fit(NamedTuple):
+    """The error of a local derivative that explains the errors of all inputs.
+
+    Attributes:
+        used: the mask of those elements of y in which the derivative matters.
+        error: by how much it is off in these.
+        is_unique: whether no other error explains the same.
+        is_telling: whether there is not such an error for just any errors of the inputs. There is
+            if the forward returns a single number: all cotangents of a value are multiples of
+            each other.
+    """
+
+    used: np.ndarray
+    error: np.ndarray
+    is_unique: bool
+    is_telling: bool
+
+
+class LocalDerivatives:
+    """Elementwise ops whose local derivative, if it were another one, would explain the errors."""
+
+    def __init__(self, errors: Errors):
+        self.errors, self.graph, self.paths = errors, errors.graph, errors.paths
+        self._fits: dict[tuple[Node, Node], Fit | None] = {}
+
+    @cached_property
+    def steps(self) -> list[Run]:
+        """Those ops that use or make a value where the errors originate, as runs of one op."""
+        origins = self.errors.origins
+        before = [p for node in origins for p in node.parents if p in self.graph.consumers]
+        operands = list(dict.fromkeys([*before, *(origins or self.graph.consumers)]))
+        return [step for step in self._elementwise(operands) if self.fit(step)]
+
+    def _elementwise(self, operands: Sequence[Node]) -> Iterator[Run]:
+        for x in operands:
+            for y in dict.fromkeys(node for node, _ in self.graph.consumers[x]):
+                within_one_expression = x.op is not None and x.origin == y.origin
+                is_elementwise = y.op.signature == "()" and y.value.shape == x.value.shape
+                if is_elementwise and not within_one_expression:
+                    yield [x, y]
+
+    def fit(self, run: Run) -> Fit | None:
+        """How the derivative of the last value by the first is off; None if it cannot be that."""
+        x, y = run[0], run[-1]
+        if (x, y) not in self._fits:
+            jacobian, bars = self.errors.jacobians[x], self.paths.bars(y)
+            used = self.errors.reached(y) & jacobian.any(axis=0)
+            terms = np.concatenate([(jacobian * bar.reshape(-1))[:, used] for bar in bars])
+            rows = self.errors.rows.reshape(-1)
+            d, _, rank, _ = np.linalg.lstsq(terms, rows, rcond=CUTOFF)
+            most = np.linalg.matrix_rank(jacobian)  # per y_bar; so many numbers fit any errors
+            fits = rank < len(bars) * most and explains(terms @ d, rows)
+            independent = np.linalg.matrix_rank(np.stack(bars).reshape(len(bars), -1))
+            is_telling = bool(rank < independent * most)
+            fit = Fit(used.reshape(y.value.shape), d, rank == len(d), is_telling)
+            self._fits[x, y] = fit if fits else None
+        return self._fits[x, y]
+
+    def text(self, runs: list[Run], suspects: int, others: bool = False, most: int = 1) -> str:
+        """The wrong derivative as it is and as it should be; empty where not just one has both.
+
+        An op that only hands a cotangent on, as ``+`` or ``maximum`` does, explains the errors of
+        its neighbours, too. So of several suspects, such ops are dropped.
+
+        Args:
+            runs: of which the derivative is looked for.
+            suspects: how many may be wrong, other runs included.
+            others: whether the formulas may be of any named value of the code.
+            most: with 2, two derivatives that both have formulas are told as alternatives.
+        """
+        found = {run[-1]: both for run in runs if all(both := self.formulas(run, others))}
+        if suspects > 1:
+            kept = {y: both for y, both in found.items() if not _hands_on(*both)}
+            found = kept if kept or most == 1 else found
+        if len(found) > most:
+            return ""
+        return ", or ".join(sentence(y, *both) for y, both in found.items())
+
+    def formulas(self, run: Run, others: bool) -> tuple[str, str]:
+        """Formulas of the derivative of the last value by the first: the one in the backward and
+        the right one; empty where none fits."""
+        x, y = run[0], run[-1]
+        right = backward_sweep(y, np.ones(y.value.shape), [x])[x]
+        fit = self.fit(run)
+        if fit is None or right is None or not fit.error.size or not fit.is_unique:
+            return "", ""
+        right, wrong = right[fit.used], right[fit.used] + fit.error
+        named = {name_of(y) or "y": y.value}
+        if len(run) == 2:
+            texts = [quote_operand(y, i).strip("`") for i in range(len(y.inputs))]
+            named |= {v: a for v, a in zip(texts, y.inputs, strict=True) if v.isidentifier()}
+        values = {
+            v: np.broadcast_to(np.asarray(a, np.float64), y.value.shape)[fit.used]
+            for v, a in named.items()
+        }
+        arguments = map(np.asarray, (*y.inputs, *y.params.values()))
+        ends = sorted(float(a) for a in arguments if not a.ndim and a.dtype.kind in "if")
+        right_formula = formula_of(right, values, ends=ends)
+        formula = formula_of(wrong, values, ends=ends)
+        plausible = ("1", "2", "1/2") if others else ("1",)
+        if re.fullmatch(_NUMBER, formula) and formula.lstrip("-") not in plausible:
+            return "", right_formula  # few people write any other number for a derivative
+        if not formula and others:
+            rest = {v: a[fit.used] for v, a in self._other_values(y).items() if v not in values}
+            formula = formula_of(wrong, rest, powers=(1, 2))
+        return formula, right_formula
+
+    def _other_values(self, y: Node) -> dict[str, np.ndarray]:
+        """The other values of the code that have a name and the shape of y."""
+        same = [node for node in self.graph.consumers if node.value.shape == y.value.shape]
+        return {name: node.value for node in same if node is not y and (name := name_of(node))}
+
+
+def runs_of(steps: list[Run]) -> Iterator[Run]:
+    """Consecutive steps, each beginning where the one before it ends, joined; short runs first."""
+    for n in range(1, _LONGEST + 1):
+        for i in range(len(steps) - n + 1):
+            part = steps[i : i + n]
+            if all(a[-1] is b[0] for a, b in pairwise(part)):
+                yield [part[0][0], *(step[-1] for step in part)]
+
+
+def is_statement(run: Run) -> bool:
+    """Whether a run is everything that one statement of the code does."""
+    first, *rest = ((p.lines, p.repeat) if (p := node.origin) else () for node in run)
+    ends_one = run[-1].origin is not None and run[-1].origin.is_statement
+    return ends_one and first != rest[-1] and set(rest) == {rest[-1]}
+
+
+def is_scaled(x: Node, y: Node) -> bool:
+    """Whether x has the cotangent of y up to a constant factor, if y is made of x, of its shape."""
+    if x.index >= y.index or x.value.shape != y.value.shape:
+        return True
+    local = backward_sweep(y, np.ones(y.value.shape), [x])[x]
+    return local is not None and bool(np.ptp(local) <= 1e-9 * np.abs(local).max())
+
+
+def sentence(y: Node, wrong: str = "", right: str = "") -> str:
+    """That the derivative of the op which made ``y`` is wrong, with its formulas if known."""
+    if wrong == right:  # empty, or they differ by less than formulas tell
+        wrong = right = ""
+    words = "is wrong"
+    if right:
+        words = f"should be {right}" + (f", not {wrong}" if wrong else "")
+    elif wrong:
+        words = f"is wrong: it should not be {wrong}"
+    is_y = not name_of(y) and re.search(r"\by\b", words)
+    return f"the local derivative of {quote(y)} {words}" + (", with y its value" if is_y else "")
+
+
+def _hands_on(wrong: str, right: str) -> bool:
+    """Whether an op only scales or masks a cotangent: its derivative is a number or a mask.
+
+    A mask in whose place the backward has a number is another matter: this op lacks its mask.
+    """
+    is_number = re.fullmatch(_NUMBER, right)
+    is_mask = re.search("[<>]", right) and not re.fullmatch(_NUMBER, wrong)
+    return bool(is_number or is_mask)

@@ -1,0 +1,95 @@
+"""At which value of a graph the errors of all inputs originate.
+
+If the cotangent of one value v were wrong by d, and everything behind it right, the cotangents of
+all inputs together would be wrong by J d, where J holds the derivatives of v by the elements of
+all inputs, one row per element. So v can be the origin if a least-squares fit leaves nothing of
+the errors for any ``y_bar``. A J of full row rank fits any errors and tells nothing. The values
+whose J has the smallest rank are the origins: they explain the errors with the fewest numbers.
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
+
+from minigrad.core.node import Node
+from minigrad.verify.fit import explains
+from minigrad.verify.paths import Paths
+from minigrad.verify.traced import Edge, as_array, is_quotable
+
+CUTOFF = 1e-10  # singular values that count as zero, relative to the largest
+_MOST = 1e9  # multiplications in singular value decompositions, at most: about a second
+_PUSH = 1e4  # multiplications that take as long as to push a tangent through an op
+
+
+class Errors:
+    """The errors of all inputs together, compared with what each value of the graph can cause.
+
+    Attributes:
+        rows: (S, P), for each ``y_bar`` the errors of the cotangents of all P input elements.
+        right: (S, P), the right cotangents.
+    """
+
+    def __init__(self, paths: Paths):
+        self.paths, self.graph = paths, paths.graph
+        got, self.right = (
+            np.concatenate([bars.reshape(len(bars), -1) for bars in of_inputs], axis=1)
+            for of_inputs in (paths.got, paths.right)
+        )
+        self.rows = got - self.right
+
+    @cached_property
+    def are_tractable(self) -> bool:
+        """Whether a search takes no longer than a second, and LAPACK gets neither nan nor inf."""
+        sizes, total = [node.value.size for node in self.graph.consumers], self.rows.size
+        pushes = self.rows.shape[1] * len(sizes)
+        products = sum(max(total, n) * min(total, n) ** 2 for n in sizes)
+        is_cheap = _PUSH * pushes + products <= _MOST
+        return is_cheap and all(np.isfinite(j).all() for j in self.jacobians.values())
+
+    @cached_property
+    def jacobians(self) -> dict[Node, np.ndarray]:
+        """The derivatives of each value by the elements of all inputs: (P, size of the value)."""
+        rows: dict[Node, list] = {node: [] for node in self.graph.consumers}
+        for end in self.graph.leaves:
+            for tangent in np.eye(end.value.size):
+                dots = self.graph.push(end, tangent.reshape(end.value.shape))
+                for node, of_node in rows.items():
+                    of_node.append(np.reshape(dots.get(node, np.zeros(node.value.shape)), -1))
+        return {node: np.stack(of_node) for node, of_node in rows.items()}
+
+    def reached(self, node: Node) -> np.ndarray:
+        """Elements of a value whose cotangent is not always 0, as it is behind a mask or index."""
+        return np.any([bar.reshape(-1) != 0 for bar in self.paths.bars(node)], axis=0)
+
+    @cached_property
+    def origins(self) -> list[Node]:
+        """The values that explain the errors with the fewest numbers, the oldest first.
+
+        An error of the reached elements alone is tried before one of all elements.
+        """
+        ranks: dict[Node, int] = {}
+        for node, jacobian in self.jacobians.items():
+            reached = self.reached(node)
+            for columns in [reached] if reached.all() else [reached, slice(None)]:
+                part = jacobian[:, columns]
+                d, _, rank, _ = np.linalg.lstsq(part, self.rows.T, rcond=CUTOFF)
+                if rank < len(part) and explains(part @ d, self.rows.T):
+                    ranks[node] = int(rank)
+                    break
+        fewest = [node for node, rank in ranks.items() if rank == min(ranks.values())]
+        return [node for node in fewest if is_quotable(node)]
+
+    def explained_by(self, edge: Edge, pulled: Iterable[np.ndarray | None]) -> bool:
+        """Whether they arise if an edge passes these cotangents back to its operand.
+
+        ``pulled`` has one for each ``y_bar``, in the place of the right ones; None is zero.
+        """
+        parent = edge[0].parents[edge[1]]
+        right = self.paths.bars(parent, [edge])
+        for bar, right_bar, row in zip(pulled, right, self.rows, strict=True):
+            d = as_array(bar, parent) - right_bar
+            x_bars = [self.graph.pull_from(parent, d, end) for end in self.graph.leaves]
+            if not explains(np.concatenate([x_bar.reshape(-1) for x_bar in x_bars]), row):
+                return False
+        return True

@@ -1,0 +1,213 @@
+"""Which wrong value stands in the backward of an op, in the place of an operand or the result.
+
+The rule of an op reads its operands, its result and the cotangent of its result. Each of these is
+replaced in turn by other values of the graph, by its transpose or its reverse; the mistake is
+found if the rule then gives the cotangents that explain the errors of all inputs. In a loop the
+same mistake is made in every iteration, so there all calls of the op are changed at once.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigrad.core.node import Node, ancestors
+from minigrad.core.sweep import backward_sweep
+from minigrad.verify.fit import explains
+from minigrad.verify.origin import Errors
+from minigrad.verify.traced import (
+    Edge,
+    every_time,
+    is_quotable,
+    is_square,
+    name_of,
+    quote,
+    quote_operand,
+)
+
+_TRIES = 1000  # substitutes that are tried, if their rules are not too many
+_RULES = 30_000  # rules that are run for that
+_RESULT, _BAR = -1, -2  # parts of a rule that are no operands: the result and its cotangent
+_OTHER = "{source} stands for {part}"
+_TRANSPOSED = "a .T is missing, or one too many, at {part}"
+_REVERSED = "{part} is reversed"
+
+
+class Substitute(NamedTuple):
+    """Another value in the place of one part of a rule.
+
+    Attributes:
+        nodes: the op calls whose rule reads it: one, or all that a piece of code makes in a loop.
+        part: the number of an operand, ``_RESULT`` or ``_BAR``.
+        form: the text of the mistake, with gaps.
+        values: what stands in the place of the part, per node; of ``_BAR`` one per ``y_bar``.
+        source: the code of that.
+    """
+
+    nodes: list[Node]
+    part: int
+    form: str
+    values: list
+    source: str = ""
+
+    @property
+    def part_text(self) -> str:
+        texts = {_RESULT: "the result", _BAR: "the cotangent of the result"}
+        return texts.get(self.part) or quote_operand(self.nodes[0], self.part)
+
+    def text(self, source: str, where: str) -> str:
+        mistake = self.form.format(source=source, part=self.part_text)
+        return f"{mistake} in the backward of {where}"
+
+
+class Substitutes:
+    """Wrong values in rules that explain the errors of all inputs."""
+
+    def __init__(self, errors: Errors):
+        self.errors, self.graph, self.paths = errors, errors.graph, errors.paths
+
+    @property
+    def _limit(self) -> int:
+        """How many substitutes are tried: all rules of the graph may run for each of them."""
+        return min(_TRIES, _RULES // len(self.graph.consumers))
+
+    # --- in one op -------------------------------------------------------------------------------
+
+    def in_one_op(
+        self, operands: Sequence[Node], without: set[Node], cotangents: bool = False
+    ) -> str:
+        """What stands for a part of the one rule where that explains the errors.
+
+        Empty if there are several such places: products commute.
+
+        Args:
+            operands: values; the rules of the ops that use them are examined.
+            without: op results whose rules are not.
+            cotangents: whether to try other cotangents for that of the result, not other values.
+        """
+        edges = [edge for parent in operands for edge in self.graph.consumers[parent]]
+        edges = [edge for edge in edges if edge[0] not in without and is_quotable(edge[0])]
+        candidates = self._other_cotangents if cotangents else self._other_values
+        tried = islice(((edge, s) for edge in edges for s in candidates(edge[0])), self._limit)
+        found: dict[tuple[Node, int, str], list[Substitute]] = {}
+        for edge, s in tried:
+            if self.errors.explained_by(edge, self._pulled(edge, s)):
+                found.setdefault((edge[0], s.part, s.form), []).append(s)
+        if len(found) != 1:
+            return ""
+        ((first, *others),) = found.values()
+        sources = [s.source for s in (first, *others)]
+        if first.part_text in sources:  # two values of one name
+            return ""
+        return first.text(" or ".join(sources[:2]), quote(first.nodes[0]))
+
+    def _pulled(self, edge: Edge, s: Substitute) -> Iterator[np.ndarray | None]:
+        """The cotangents of an edge's operand with a substitute in the rule, one per ``y_bar``."""
+        (node, i), parent = edge, edge[0].parents[edge[1]]
+        (value,) = s.values
+        xs, y = _replaced(node, s.part, value)
+        parents = tuple(parent if n == i else None for n in range(len(node.parents)))
+        wrong = Node(node.op, node.params, parents, xs, y, None)
+        for bar in value if s.part == _BAR else self.paths.bars(node):
+            yield backward_sweep(wrong, bar, [parent])[parent]
+
+    def _other_values(self, node: Node) -> Iterator[Substitute]:
+        """Other values of the same shape for operands and result, and transposes of the parts."""
+        moves_elements = node.op.signature != "()"
+        for part, x in [*enumerate(node.inputs), (_RESULT, node.value)]:
+            for other in self._values if np.ndim(x) else ():
+                if other.value.shape == x.shape and other.value is not x:
+                    yield Substitute([node], part, _OTHER, [other.value], quote(other))
+            if moves_elements and is_square(x):
+                yield Substitute([node], part, _TRANSPOSED, [np.swapaxes(x, -1, -2)])
+        if moves_elements and is_square(node.value):
+            bars = np.swapaxes(np.stack(self.paths.bars(node)), -1, -2)
+            yield Substitute([node], _BAR, _TRANSPOSED, [bars])
+
+    def _other_cotangents(self, node: Node) -> Iterator[Substitute]:
+        """Cotangents that a backward knows before that of the result; of equal ones the first."""
+        seen, later = [np.stack(self.paths.bars(node))], set(ancestors(node))
+        for other in self._values:
+            bars = np.stack(self.paths.bars(other))
+            is_new = bars.shape == seen[0].shape and np.ptp(bars[0]) and other not in later
+            if is_new and not any(np.array_equal(bars, each) for each in seen):
+                seen.append(bars)
+                yield Substitute([node], _BAR, _OTHER, [bars], f"the cotangent of {quote(other)}")
+
+    @cached_property
+    def _values(self) -> list[Node]:
+        """The values of the code, those with a name first."""
+        return sorted(filter(is_quotable, self.graph.consumers), key=lambda node: not name_of(node))
+
+    # --- in repeated code ------------------------------------------------------------------------
+
+    def in_repeated_code(self) -> str:
+        """What stands for a part of a rule, or reverses it, each time that a piece of code runs."""
+        groups = [nodes for nodes in self.graph.repeated() if len(nodes) > 1]
+        for s in islice(self._repeated(groups), self._limit):
+            if self._explains(s):
+                return s.text(s.source, every_time(quote(s.nodes[0])))
+        return ""
+
+    @staticmethod
+    def _repeated(groups: list[list[Node]]) -> Iterator[Substitute]:
+        for nodes in groups:
+            for part in range(_RESULT, len(nodes[0].inputs)):
+                own = [_part(node, part) for node in nodes]
+                if is_square(own[0]):
+                    turned = [np.swapaxes(x, -1, -2) for x in own]
+                    yield Substitute(nodes, part, _TRANSPOSED, turned)
+                for n in range(1, np.ndim(own[0]) + 1):
+                    flipped = [np.flip(x, tuple(range(-n, 0))) for x in own]
+                    yield Substitute(nodes, part, _REVERSED, flipped)
+                for others in groups if np.ndim(own[0]) else ():
+                    for i in range(_RESULT, len(others[0].inputs)):
+                        values = [_part(node, i) for node in others]
+                        if list(map(np.shape, values)) == list(map(np.shape, own)):
+                            text = every_time(quote(others[0]))
+                            text = text if i < 0 else f"{quote_operand(others[0], i)} in {text}"
+                            yield Substitute(nodes, part, _OTHER, values, text)
+
+    def _explains(self, s: Substitute) -> bool:
+        """Whether a sweep with these values in the rules gives the cotangents that came."""
+        before = [(node, node.inputs, node.value) for node in s.nodes]
+        try:
+            for node, value in zip(s.nodes, s.values, strict=True):
+                node.inputs, node.value = _replaced(node, s.part, value)
+            triples = zip(self.paths.y_bar, self.errors.right, self.errors.rows, strict=True)
+            for y_bar, right, row in triples:
+                x_bars = self.graph.pull(y_bar)[0]
+                if not explains(np.concatenate([x.reshape(-1) for x in x_bars]) - right, row):
+                    return False
+            return True
+        finally:
+            for node, inputs, value in before:
+                node.inputs, node.value = inputs, value
+
+    # --- in an accumulation ----------------------------------------------------------------------
+
+    def overwritten(self) -> Iterator[str]:
+        """Indexing that takes an element repeatedly, where only its last cotangent counts."""
+        for edge in (edge for edges in self.graph.consumers.values() for edge in edges):
+            node, bars = edge[0], self.paths.bars(edge[0])
+            if node.op.name == "getitem" and is_quotable(node):
+                last = [np.zeros(node.parents[0].value.shape) for _ in bars]
+                for x_bar, bar in zip(last, bars, strict=True):
+                    x_bar[node.params["key"]] = bar
+                if self.errors.explained_by(edge, last):
+                    again = f"an element that {quote(node)} takes again counts once"
+                    yield f"{again}: = for +=, or no np.add.at"
+
+
+def _part(node: Node, part: int) -> Any:
+    return node.value if part == _RESULT else node.inputs[part]
+
+
+def _replaced(node: Node, part: int, value: Any) -> tuple[tuple, Any]:
+    """Operands and result of a node with one of them replaced; ``_BAR`` leaves both."""
+    if part == _RESULT and node.op.name == "tanh":  # its rule reads x, not y
+        return (np.arctanh(value),), value
+    xs = tuple(value if n == part else x for n, x in enumerate(node.inputs))
+    return xs, value if part == _RESULT else node.value
