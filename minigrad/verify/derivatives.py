@@ -87,7 +87,7 @@ class LocalDerivatives:
             self._fits[x, y] = fit if fits else None
         return self._fits[x, y]
 
-    def text(self, runs: list[Run], suspects: int, others: bool = False, most: int = 1) -> str:
+    def text(self, runs: list[Run], suspects: int, all_values: bool = False, most: int = 1) -> str:
         """The wrong derivative as it is and as it should be; empty where not just one has both.
 
         An op that only hands a cotangent on, as ``+`` or ``maximum`` does, explains the errors of
@@ -96,10 +96,10 @@ class LocalDerivatives:
         Args:
             runs: of which the derivative is looked for.
             suspects: how many may be wrong, other runs included.
-            others: whether the formulas may be of any named value of the code.
+            all_values: whether a formula may be of any named value of the code, not y and x only.
             most: with 2, two derivatives that both have formulas are told as alternatives.
         """
-        found = {run[-1]: both for run in runs if all(both := self.formulas(run, others))}
+        found = {run[-1]: both for run in runs if all(both := self.formulas(run, all_values))}
         if suspects > 1:
             kept = {y: both for y, both in found.items() if not _hands_on(*both)}
             found = kept if kept or most == 1 else found
@@ -107,7 +107,7 @@ class LocalDerivatives:
             return ""
         return ", or ".join(sentence(y, *both) for y, both in found.items())
 
-    def formulas(self, run: Run, others: bool) -> tuple[str, str]:
+    def formulas(self, run: Run, all_values: bool) -> tuple[str, str]:
         """Formulas of the derivative of the last value by the first: the one in the backward and
         the right one; empty where none fits."""
         x, y = run[0], run[-1]
@@ -128,10 +128,10 @@ class LocalDerivatives:
         ends = sorted(float(a) for a in arguments if not a.ndim and a.dtype.kind in "if")
         right_formula = formula_of(right, values, ends=ends)
         formula = formula_of(wrong, values, ends=ends)
-        plausible = ("1", "2", "1/2") if others else ("1",)
+        plausible = ("1", "2", "1/2") if all_values else ("1",)
         if re.fullmatch(_NUMBER, formula) and formula.lstrip("-") not in plausible:
             return "", right_formula  # few people write any other number for a derivative
-        if not formula and others:
+        if not formula and all_values:
             rest = {v: a[fit.used] for v, a in self._other_values(y).items() if v not in values}
             formula = formula_of(wrong, rest, powers=(1, 2))
         return formula, right_formula

@@ -83,19 +83,19 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
     statements = [run for run in runs if is_statement(run)]
     inside = {node for run in statements for node in run[1:]}
     suspects = statements + [step for step in steps if step[-1] not in inside]
-    others = [run for run in runs if run[-1] not in inside]
+    outside = [run for run in runs if run[-1] not in inside]
     # 1. a derivative with formulas in y and the operands, or a wrong value in one op
     yield derivatives.text(statements, len(suspects))
-    yield derivatives.text(others, len(steps))
+    yield derivatives.text(outside, len(steps))
     yield substitutes.in_one_op(operands, without=inside)
     # 2. a derivative with formulas in any values, or another mistake that is made as a whole
-    yield derivatives.text(statements, len(suspects), others=True)
-    yield derivatives.text(others, len(steps), others=True)
+    yield derivatives.text(statements, len(suspects), all_values=True)
+    yield derivatives.text(outside, len(steps), all_values=True)
     yield substitutes.in_repeated_code()
     yield from substitutes.overwritten()
     # 3. the only suspect, if one of its two formulas is known
     only = _only_suspect(suspects, operands, derivatives)
-    formulas = derivatives.formulas(only, others=True) if only else ("", "")
+    formulas = derivatives.formulas(only, all_values=True) if only else ("", "")
     yield sentence(only[-1], *formulas) if only and any(formulas) else ""
     # 4. the parts of a statement
     yield derivatives.text([run for run in runs if run[-1] in inside], len(steps))
@@ -103,7 +103,7 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
     # 5. what is vague, or seldom
     yield sentence(only[-1]) if only else ""
     yield substitutes.in_one_op(operands, without=set(), cotangents=True)
-    yield derivatives.text(suspects, len(suspects), others=True, most=2)
+    yield derivatives.text(suspects, len(suspects), all_values=True, most=2)
 
 
 def _only_suspect(suspects: list, operands: list, derivatives: LocalDerivatives) -> list | None:

@@ -3,6 +3,11 @@
 ``y = gamma x_hat + beta`` with ``x_hat = (x - mu) / sqrt(var + eps)``, averaged over any axes:
 batch norm, instance norm, layer norm, or ``x_hat`` alone. ``x_bar`` is the sum of a direct path,
 one through the mean and one through the variance.
+
+``norm_of`` recognizes a normalization by its values: the expected ``x_bar`` is the sum of the three
+paths. ``explain`` fits the ``x_bar`` that came by the same paths with other weights, or with a
+mistake inside (gamma or eps missing, x for x_hat), and the cotangents of the parameters by sums of
+other products or over other axes.
 """
 
 from collections.abc import Iterator
@@ -13,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.verify.case import Case
 from minigrad.verify.fit import close, factor_text
 from minigrad.verify.subject import Subject
 
 _PATHS = "direct path", "mean path", "variance path"
 _EPS = 0.0, *10.0 ** -np.arange(1, 13)
-_EXACT = 1e-6  # of x_bar: what the paths leave of it where all details are known
-_RELATIVE = 0.1  # what the paths leave unexplained of a relative of the textbook's formula
+_EXACT = 1e-6  # relative residual of x_bar where all details of the formula are known
+_ROUGH = 0.1  # the same where some detail, such as the place of eps, may be another one
 
 
 @dataclass(frozen=True)
@@ -29,10 +35,10 @@ class Norm:
     x: np.ndarray
     gamma: np.ndarray
     beta: np.ndarray
-    axes: tuple[int, ...]  # averaged
+    axes: tuple[int, ...]  # that are averaged
     batch: tuple[int, ...]  # along which gamma and beta are broadcast
-    eps: Any  # a number, or what the variance has to be added to for the square of the divisor
-    slope: Any = 1  # of that square by the variance
+    eps: Any  # squared divisor minus variance: a number, or an array for other formulas
+    slope: Any = 1  # the derivative of the squared divisor by the variance
 
     @cached_property
     def mu(self) -> np.ndarray:
@@ -55,7 +61,8 @@ class Norm:
     ) -> np.ndarray:
         """The direct path, the mean path and the variance path, whose sum is x_bar.
 
-        ``outer`` and ``inner`` stand for x_hat before the mean of the last path and in it.
+        The variance path is ``-x_hat mean(g x_hat)``; ``outer`` and ``inner`` replace the first
+        and the second x_hat.
         """
         axes = tuple(i + 1 for i in self.axes)
         g, x_hat = y_bar * self.gamma, self.xc * self.inv_std
@@ -66,11 +73,11 @@ class Norm:
 
     @property
     def count(self) -> int:
-        """Numbers in a mean."""
+        """How many numbers are averaged."""
         return self.x.size // max(self.mu.size, 1)
 
     def forms(self) -> Iterator[tuple[str, "Norm"]]:
-        """The same with another eps, with it outside of the root, with the unbiased variance."""
+        """Variants: another eps, eps outside of the root, the unbiased variance."""
         std, unbiased = np.sqrt(self.var), self.var / max(self.count - 1, 1)
         is_plain = isinstance(self.eps, float)
         for eps in [self.eps, *_EPS] if is_plain else _EPS:
@@ -84,27 +91,25 @@ class Norm:
             yield words, replace(self, eps=unbiased + eps, slope=slope)
 
 
-def norm_of(subject: Subject, y_bar: np.ndarray, x_bar: np.ndarray) -> Norm | None:
-    """The normalization that ``subject`` computes, up to details, such as where eps goes.
+def norm_of(case: Case) -> Norm | None:
+    """The normalization that a forward of (x, gamma, beta), or x alone, computes.
 
-    Args:
-        subject: of inputs (x, gamma, beta), or x alone.
-        y_bar: (S, \\*y.shape), cotangents of y.
-        x_bar: (S, \\*x.shape), the right cotangents of x: a sum of the three paths.
+    The nearest one among all axes is taken, and its variant that is exact, if there is one.
     """
-    best, limit = None, _RELATIVE
+    y_bar, x_bar = case.y_bar, case.right[0]
+    best, limit = None, _ROUGH
     with np.errstate(all="ignore"):
-        for norm in _candidates(subject) if x_bar.shape == y_bar.shape else ():
+        for norm in _candidates(case.subject) if x_bar.shape == y_bar.shape else ():
             weights, residual = _weights(norm.paths(y_bar), x_bar)
             if (np.abs(weights - 1) < 0.5).all() and residual < limit:
                 best, limit = norm, residual
-        forms = best.forms() if best else ()
-        exact = (one for _, one in forms if close(one.paths(y_bar).sum(0), x_bar, _EXACT))
+        variants = (norm for _, norm in best.forms()) if best else ()
+        exact = (norm for norm in variants if close(norm.paths(y_bar).sum(0), x_bar, _EXACT))
         return next(exact, best)
 
 
 def _weights(paths: np.ndarray, x_bar: np.ndarray) -> tuple[np.ndarray, float]:
-    """How often each path is in ``x_bar``, and the part of it that they do not explain."""
+    """The weights of the paths that fit ``x_bar`` best, and the relative residual."""
     terms, x_bar = paths.reshape(len(paths), -1).T, x_bar.reshape(-1)
     if not np.isfinite(terms).all():
         return np.zeros(len(paths)), np.inf
@@ -113,7 +118,10 @@ def _weights(paths: np.ndarray, x_bar: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _candidates(subject: Subject) -> Iterator[Norm]:
-    """Of (x, gamma, beta), (x, gamma) or x; the parameters along axis 1 or trailing axes."""
+    """Normalizations of (x, gamma, beta), (x, gamma) or x over any axes.
+
+    The parameters are aligned with axis 1 or with the trailing axes.
+    """
     x, *parameters = (np.asarray(a, np.float64) for a in subject.inputs)
     shapes = {p.shape for p in parameters}
     if not x.size or len(parameters) > 2 or len(shapes) > 1:
@@ -134,27 +142,15 @@ def _candidates(subject: Subject) -> Iterator[Norm]:
                 yield Norm(x, gamma, beta, axes, batch, eps)
 
 
-def explain(
-    norm: Norm, k: int, y_bar: np.ndarray, got: np.ndarray, expected: np.ndarray, tolerance: float
-) -> str:
-    """Why the cotangents of input ``k`` are wrong; empty where nothing fits.
-
-    Args:
-        norm: what the forward computes.
-        k: 0 for x, 1 for gamma, 2 for beta.
-        y_bar: (S, \\*y.shape), cotangents of y.
-        got, expected: (S, \\*shape of input k), what came of each and what should have.
-        tolerance: how far an explanation may be off, relative to the largest element.
-    """
+def explain(norm: Norm, case: Case) -> str:
+    """The mistake in the cotangent of x, gamma or beta; empty where none fits."""
     with np.errstate(all="ignore"):
-        factor = _factor(norm, got, expected, tolerance)
-        if factor:
-            return factor
-        return _parameter(norm, k, y_bar, got, tolerance) if k else _x(norm, y_bar, got, tolerance)
+        return _factor(norm, case) or (_parameter_bar if case.k else _x_bar)(norm, case)
 
 
-def _factor(norm: Norm, got: np.ndarray, expected: np.ndarray, tolerance: float) -> str:
+def _factor(norm: Norm, case: Case) -> str:
     """got = c expected, with a known quantity c per channel."""
+    got, expected = case.got, case.expected
     gamma, r, var = norm.gamma, norm.inv_std, norm.var
     factors = {
         "factor gamma": gamma, "factor 1/gamma: gamma is missing": 1 / gamma, "factor inv_std": r,
@@ -168,43 +164,46 @@ def _factor(norm: Norm, got: np.ndarray, expected: np.ndarray, tolerance: float)
             factor = factor.reshape(got[0].shape)
         elif got.ndim <= norm.x.ndim and factor.size > 1:
             continue
-        if np.isfinite(factor).all() and close(expected * factor, got, tolerance):
+        if np.isfinite(factor).all() and case.is_explained_by(expected * factor):
             return name
     return ""
 
 
-def _x(norm: Norm, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
-    """x_bar = a direct + b mean path + c variance path, with a, b, c to find.
+def _x_bar(norm: Norm, case: Case) -> str:
+    """x_bar = a direct path + b mean path + c variance path, for fitted a, b, c.
 
-    All paths may be made of something else than they should, or one of them alone.
+    The paths are right, or the same mistake is inside all of them or inside one.
     """
-    for what, one in norm.forms():
-        if close(one.paths(y_bar).sum(0), got, tolerance):
-            return f"{what}, other than in forward"
+    y_bar = case.y_bar
+    for form, variant in norm.forms():
+        if case.is_explained_by(variant.paths(y_bar).sum(0)):
+            return f"{form}, other than in forward"
     paths = norm.paths(y_bar)
     without_gamma = replace(norm, gamma=np.ones(())).paths(y_bar)
-    instead = {
+    mistakes = {
         "eps is missing": paths / (np.sqrt(norm.var) * norm.inv_std),
         "gamma is missing": without_gamma,
         "gamma comes after the means": norm.gamma * without_gamma,
         "inv_std is missing": paths / norm.inv_std,
     }
-    variants = {"": paths, **instead}
-    for what, terms in instead.items():
-        for i, path in enumerate(_PATHS):
-            variants[f"{what} in the {path}"] = np.stack([*paths[:i], terms[i], *paths[i + 1 :]])
+    candidates = {"": paths, **mistakes}
+    for mistake, terms in mistakes.items():
+        for i, name in enumerate(_PATHS):
+            one_wrong = np.stack([*paths[:i], terms[i], *paths[i + 1 :]])
+            candidates[f"{mistake} in the {name}"] = one_wrong
     outside, inside = norm.paths(y_bar, outer=norm.x), norm.paths(y_bar, inner=norm.x)
-    variants["x stands for x_hat in the variance path"] = outside
-    variants["x stands for x_hat in the mean of the variance path"] = inside
-    for what, terms in variants.items():
-        weights, residual = _weights(terms, got)
-        if residual <= tolerance:
-            words = _in_words(weights, norm.count, tolerance), what
+    candidates["x stands for x_hat in the variance path"] = outside
+    candidates["x stands for x_hat in the mean of the variance path"] = inside
+    for mistake, terms in candidates.items():
+        weights, residual = _weights(terms, case.got)
+        if residual <= case.tolerance:
+            words = _weights_text(weights, norm.count, case.tolerance), mistake
             return " and ".join(filter(None, words))
     return ""
 
 
-def _in_words(weights: np.ndarray, n: int, tolerance: float) -> str:
+def _weights_text(weights: np.ndarray, n: int, tolerance: float) -> str:
+    """The weights that are not 1, in words, with the names of numbers made of the count n."""
     parts = []
     for weight, path in zip(weights, _PATHS, strict=True):
         if abs(weight - 1) < tolerance:
@@ -222,31 +221,30 @@ def _in_words(weights: np.ndarray, n: int, tolerance: float) -> str:
     return " and ".join(parts)
 
 
-def _parameter(norm: Norm, k: int, y_bar: np.ndarray, got: np.ndarray, tolerance: float) -> str:
-    """gamma_bar = sum(y_bar x_hat), beta_bar = sum(y_bar): with something else in the sum."""
-    x, xc, r = norm.x, norm.xc, norm.inv_std
-    instead = {
+def _parameter_bar(norm: Norm, case: Case) -> str:
+    """gamma_bar = sum(y_bar x_hat), beta_bar = sum(y_bar): another factor, or other axes."""
+    x, xc, r, got = norm.x, norm.xc, norm.inv_std, case.got
+    factors = {
         "sum(y_bar x_hat)": xc * r, "sum(y_bar x): x is not normalized": x,
         "sum(y_bar xc): inv_std is missing": xc,
-        "sum(y_bar)" + ": x_hat is missing" * (k == 1): 0 * xc + 1,
+        "sum(y_bar)" + ": x_hat is missing" * (case.k == 1): 0 * xc + 1,
         "sum(y_bar xc / sqrt(var)): eps is missing": xc / np.sqrt(norm.var),
         "sum(y_bar x inv_std): the mean is missing": x * r,
         "sum(y_bar gamma x_hat): gamma is too much": norm.gamma * xc * r,
     }  # fmt: skip
-    instead |= {f"sum(y_bar x_hat): {what}": xc * one.inv_std for what, one in norm.forms()}
+    factors |= {f"sum(y_bar x_hat): {form}": xc * each.inv_std for form, each in norm.forms()}
     batch = tuple(i + 1 for i in norm.batch)
-    every = range(1, y_bar.ndim)
-    for name, factor in instead.items():
-        summands = y_bar * factor
-        if close(summands.sum(axis=batch), got, tolerance):
+    for name, factor in factors.items():
+        summands = case.y_bar * factor
+        if case.is_explained_by(summands.sum(axis=batch)):
             return f"computes {name}"
         for axis in batch:
-            others = tuple(i for i in every if i != axis)
-            if close(summands.sum(axis=others), got, tolerance):
+            others = tuple(i for i in range(1, summands.ndim) if i != axis)
+            if case.is_explained_by(summands.sum(axis=others)):
                 return f"wrong axes: computes {name} over all axes but {axis - 1}"
-            rest = summands.sum(axis=tuple(i for i in batch if i != axis), keepdims=True)
+            unsummed = summands.sum(axis=tuple(i for i in batch if i != axis), keepdims=True)
             for position in (0, -1):
-                one = np.take(rest, position, axis=axis)
-                if one.size == got.size and close(one.reshape(got.shape), got, tolerance):
+                part = np.take(unsummed, position, axis=axis)
+                if part.size == got.size and case.is_explained_by(part.reshape(got.shape)):
                     return f"wrong axes: axis {axis - 1} is not summed"
     return ""

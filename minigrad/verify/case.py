@@ -1,0 +1,46 @@
+"""A wrong cotangent, of which a cause is looked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from minigrad.verify.fit import close, tolerance_of
+from minigrad.verify.reference import Expected
+from minigrad.verify.subject import Subject
+
+
+@dataclass(frozen=True)
+class Case:
+    """The cotangents of one input for several ``y_bar``, as they came and as they should be.
+
+    Attributes:
+        subject: the pair and its point.
+        k: the input.
+        y_bar: (S, \\*y.shape), random cotangents of y.
+        got: (S, \\*shape of input k), the backward's results.
+        right: per input, (S, \\*its shape), the expected cotangents.
+        expected_of: the expected cotangents of all inputs for any other ``y_bar``.
+    """
+
+    subject: Subject
+    k: int
+    y_bar: np.ndarray
+    got: np.ndarray
+    right: list[np.ndarray]
+    expected_of: Callable[[np.ndarray], Expected]
+
+    @property
+    def expected(self) -> np.ndarray:
+        """Those of input k."""
+        return self.right[self.k]
+
+    @cached_property
+    def tolerance(self) -> float:
+        """How far an explanation may be off, relative to the largest element of ``got``."""
+        return tolerance_of(self.got, self.expected)
+
+    def is_explained_by(self, other: np.ndarray) -> bool:
+        """Whether ``other`` is what came."""
+        return close(other, self.got, self.tolerance)
