@@ -33,12 +33,12 @@ class Fit(NamedTuple):
     """The error of a local derivative that explains the errors of all inputs.
 
     Attributes:
-        used: the mask of those elements of y in which the derivative matters.
-        error: by how much it is off in these.
-        is_unique: whether no other error explains the same.
-        is_telling: whether there is not such an error for just any errors of the inputs. There is
-            if the forward returns a single number: all cotangents of a value are multiples of
-            each other.
+        used: the mask of the elements of y that a cotangent reaches and an input changes.
+        error: D' - D in these elements.
+        is_unique: whether no other D' - D explains the same.
+        is_telling: whether just any errors of the inputs could not be explained in this way. They
+            could if the forward returns a single number: then all cotangents of a value are
+            multiples of each other.
     """
 
     used: np.ndarray
@@ -71,7 +71,7 @@ class LocalDerivatives:
                     yield [x, y]
 
     def fit(self, run: Run) -> Fit | None:
-        """How the derivative of the last value by the first is off; None if it cannot be that."""
+        """The error of the derivative of the last value by the first; None if none explains all."""
         x, y = run[0], run[-1]
         if (x, y) not in self._fits:
             jacobian, bars = self.errors.jacobians[x], self.paths.bars(y)
@@ -94,8 +94,8 @@ class LocalDerivatives:
         its neighbours, too. So of several suspects, such ops are dropped.
 
         Args:
-            runs: of which the derivative is looked for.
-            suspects: how many may be wrong, other runs included.
+            runs: the candidates.
+            suspects: how many derivatives may be wrong, those of other runs included.
             all_values: whether a formula may be of any named value of the code, not y and x only.
             most: with 2, two derivatives that both have formulas are told as alternatives.
         """

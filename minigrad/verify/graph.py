@@ -15,7 +15,7 @@ from minigrad.verify.report import Finding, Report
 
 
 def check_graph(y: Tensor, *, rng: Any = 0) -> Report:
-    """Check the local vjp of each op that ``y`` was computed by, oldest first.
+    """Check the vjp rule of each op call behind ``y``, oldest first.
 
     Record the graph under ``minigrad.anomaly_mode()`` to have the source line of a wrong op named;
     ``draw(y, path, verdicts=minigrad.viz.verdicts(report))`` shows where in the graph it stands.
@@ -41,34 +41,35 @@ def check_graph(y: Tensor, *, rng: Any = 0) -> Report:
             continue
         key = _key(node)
         if key not in done:
-            done[key] = found = _check_node(node, rng)
-            report.rows += found.rows
-            report.findings += found.findings
-            report.notes += found.notes
+            done[key] = of_node = _check_node(node, rng)
+            report.rows += of_node.rows
+            report.findings += of_node.findings
+            report.notes += of_node.notes
         report.ops[node] = done[key]
     return report
 
 
 def _key(node: Node) -> tuple:
-    """Calls that differ only in what is equal anyway are checked once."""
+    """Equal for equal calls, which are checked once: same op, parameters and input values."""
     arrays = tuple(np.asarray(to_host(x)).tobytes() for x in node.inputs)
     return node.op, repr(node.params), arrays
 
 
 def _check_node(node: Node, rng: np.random.Generator) -> Report:
+    """Check the op of a node by ``gradcheck`` at its inputs; constants stay as they are."""
     inputs = [to_host(x) if hasattr(x, "shape") else x for x in node.inputs]
-    real = [i for i, p in enumerate(node.parents) if p is not None and p.requires_grad]
+    checked = [i for i, p in enumerate(node.parents) if p is not None and p.requires_grad]
 
     def call(*tensors: Tensor) -> Tensor:
         args: list[Any] = list(inputs)
-        for i, x in zip(real, tensors, strict=True):
+        for i, x in zip(checked, tensors, strict=True):
             args[i] = x
         return node.op(*args, **node.params)
 
     where = f", called at {node.origin.where}" if node.origin is not None else ""
     with np.errstate(all="ignore"):
         values = {
-            "inputs are": [inputs[i] for i in real],
+            "inputs are": [inputs[i] for i in checked],
             "output is": [node.op(*inputs, **node.params)],
         }
     for what, arrays in values.items():
@@ -76,11 +77,11 @@ def _check_node(node: Node, rng: np.random.Generator) -> Report:
             message = f"{node.op.name}{where}: its {what} not finite at this point"
             note = Finding("undefined", message=message, cause=node.op.name)
             return Report(node.op.name, notes=[note])
-    names = [f"{node.name or node.op.name}, input {i}" for i in real]
-    found = gradcheck(call, [np.asarray(inputs[i]) for i in real], names=names, rng=rng)
-    found.findings, found.notes = (
-        [replace(one, message=f"{node.op.name}{where}: {one.message}", cause=node.op.name)
-         for one in said]
-        for said in (found.findings, found.notes)
+    names = [f"{node.name or node.op.name}, input {i}" for i in checked]
+    report = gradcheck(call, [np.asarray(inputs[i]) for i in checked], names=names, rng=rng)
+    report.findings, report.notes = (
+        [replace(f, message=f"{node.op.name}{where}: {f.message}", cause=node.op.name)
+         for f in findings]
+        for findings in (report.findings, report.notes)
     )  # fmt: skip
-    return found
+    return report

@@ -55,7 +55,7 @@ def batch_norm(layouts: Sequence[str] = ("NC", "NCHW"), *, seed: int = 0) -> Ite
 
 
 def _values(rng: np.random.Generator, layout: str) -> Iterator[Probe]:
-    """Special values at two shapes each."""
+    """Points with special values, offsets and scales, and other values of eps."""
     shape, other = ((6, 3), (9, 4)) if layout == "NC" else ((3, 2, 2, 3), (2, 3, 3, 3))
     for dtype in ("float64", "float32"):
         for eps in (0.0, 1e-8, 2e-5, 1e-4, 1e-3, 1e-2, 0.5):

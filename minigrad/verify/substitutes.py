@@ -1,9 +1,9 @@
 """Which wrong value stands in the backward of an op, in the place of an operand or the result.
 
-The rule of an op reads its operands, its result and the cotangent of its result. Each of these is
-replaced in turn by other values of the graph, by its transpose or its reverse; the mistake is
-found if the rule then gives the cotangents that explain the errors of all inputs. In a loop the
-same mistake is made in every iteration, so there all calls of the op are changed at once.
+The rule of an op reads its operands, its result and the cotangent of its result. Each of these
+parts is replaced in turn by other values of the graph, by its transpose or its reverse. The
+mistake is found if the rule then gives cotangents that explain the errors of all inputs. A mistake
+in a loop is made in every iteration, so there all calls of the op are changed at once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,8 +27,8 @@ from minigrad.verify.traced import (
     quote_operand,
 )
 
-_TRIES = 1000  # substitutes that are tried, if their rules are not too many
-_RULES = 30_000  # rules that are run for that
+_TRIES = 1000  # substitutes that are tried, at most
+_RULES = 30_000  # rules that run for that, at most
 _RESULT, _BAR = -1, -2  # parts of a rule that are no operands: the result and its cotangent
 _OTHER = "{source} stands for {part}"
 _TRANSPOSED = "a .T is missing, or one too many, at {part}"
@@ -36,14 +36,14 @@ _REVERSED = "{part} is reversed"
 
 
 class Substitute(NamedTuple):
-    """Another value in the place of one part of a rule.
+    """Other values in the place of one part of a rule.
 
     Attributes:
-        nodes: the op calls whose rule reads it: one, or all that a piece of code makes in a loop.
+        nodes: the op calls whose rule reads them: one, or all of a piece of code in a loop.
         part: the number of an operand, ``_RESULT`` or ``_BAR``.
         form: the text of the mistake, with gaps.
-        values: what stands in the place of the part, per node; of ``_BAR`` one per ``y_bar``.
-        source: the code of that.
+        values: one per node; for ``_BAR`` it is an array of cotangents, one per ``y_bar``.
+        source: the code that made the values.
     """
 
     nodes: list[Node]
@@ -78,13 +78,13 @@ class Substitutes:
     def in_one_op(
         self, operands: Sequence[Node], without: set[Node], cotangents: bool = False
     ) -> str:
-        """What stands for a part of the one rule where that explains the errors.
+        """The wrong value in the rule of one op that explains the errors.
 
-        Empty if there are several such places: products commute.
+        Empty if several parts of rules could be wrong in that way, as products commute.
 
         Args:
-            operands: values; the rules of the ops that use them are examined.
-            without: op results whose rules are not.
+            operands: the ops that use these values are examined.
+            without: the results of ops that are not.
             cotangents: whether to try other cotangents for that of the result, not other values.
         """
         edges = [edge for parent in operands for edge in self.graph.consumers[parent]]
@@ -144,7 +144,7 @@ class Substitutes:
     # --- in repeated code ------------------------------------------------------------------------
 
     def in_repeated_code(self) -> str:
-        """What stands for a part of a rule, or reverses it, each time that a piece of code runs."""
+        """The wrong value in the rule of an op, the same in every run of a piece of code."""
         groups = [nodes for nodes in self.graph.repeated() if len(nodes) > 1]
         for s in islice(self._repeated(groups), self._limit):
             if self._explains(s):
