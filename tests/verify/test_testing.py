@@ -44,6 +44,15 @@ def test_a_check_of_a_graph_names_the_first_wrong_op_and_its_line(monkeypatch):
     assert {finding.cause for finding in report.findings} == {"sin"}
 
 
+def test_a_check_of_a_graph_tells_equal_numbers_of_another_shape_apart(monkeypatch):
+    def partials(y, x):
+        return (mg.cos(x) * (1.001 if x.shape == (2, 1) else 1),)
+
+    monkeypatch.setattr(mg.ops.sin, "partials", partials)
+    x = mg.tensor([0.3, 0.8], requires_grad=True)
+    assert not mg.verify.check_graph(mg.sum(mg.sin(x)) + mg.sum(mg.sin(x.reshape(2, 1)))).ok
+
+
 def test_an_op_that_has_no_value_at_its_point_is_not_blamed():
     with np.errstate(all="ignore"):
         y = mg.sum(mg.sin(mg.log(mg.tensor([0.3, -0.8], requires_grad=True))))
