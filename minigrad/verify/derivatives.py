@@ -87,8 +87,10 @@ class LocalDerivatives:
             self._fits[x, y] = fit if fits else None
         return self._fits[x, y]
 
-    def text(self, runs: list[Run], suspects: int, all_values: bool = False, most: int = 1) -> str:
-        """The wrong derivative as it is and as it should be; empty where not just one has both.
+    def with_formulas(
+        self, runs: list[Run], suspects: int, all_values: bool = False, most: int = 1
+    ) -> str:
+        """The wrong derivative as it is and as it should be; empty unless one run has formulas.
 
         An op that only hands a cotangent on, as ``+`` or ``maximum`` does, explains the errors of
         its neighbours, too. So of several suspects, such ops are dropped.
@@ -97,7 +99,7 @@ class LocalDerivatives:
             runs: the candidates.
             suspects: how many derivatives may be wrong, those of other runs included.
             all_values: whether a formula may be of any named value of the code, not y and x only.
-            most: with 2, two derivatives that both have formulas are told as alternatives.
+            most: how many runs may have formulas; several are alternatives.
         """
         found = {run[-1]: both for run in runs if all(both := self.formulas(run, all_values))}
         if suspects > 1:
@@ -105,7 +107,7 @@ class LocalDerivatives:
             found = kept if kept or most == 1 else found
         if len(found) > most:
             return ""
-        return ", or ".join(sentence(y, *both) for y, both in found.items())
+        return ", or ".join(derivative_text(y, *both) for y, both in found.items())
 
     def formulas(self, run: Run, all_values: bool) -> tuple[str, str]:
         """Formulas of the derivative of the last value by the first: the one in the backward and
@@ -166,8 +168,8 @@ def is_scaled(x: Node, y: Node) -> bool:
     return local is not None and bool(np.ptp(local) <= 1e-9 * np.abs(local).max())
 
 
-def sentence(y: Node, wrong: str = "", right: str = "") -> str:
-    """That the derivative of the op which made ``y`` is wrong, with its formulas if known."""
+def derivative_text(y: Node, wrong: str = "", right: str = "") -> str:
+    """The finding that the local derivative of ``y`` is wrong, with its formulas if known."""
     if wrong == right:  # empty, or they differ by less than formulas tell
         wrong = right = ""
     words = "is wrong"

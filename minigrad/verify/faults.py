@@ -19,10 +19,10 @@ import numpy as np
 
 from minigrad.verify.derivatives import (
     LocalDerivatives,
+    derivative_text,
     is_scaled,
     is_statement,
     runs_of,
-    sentence,
 )
 from minigrad.verify.origin import Errors
 from minigrad.verify.paths import Paths, paths_of
@@ -32,9 +32,9 @@ from minigrad.verify.traced import is_quotable, quote
 
 
 class FaultSearch:
-    """The paths of a subject at one point, and the fault in them: found once for all inputs.
+    """The paths of a subject at one point and the fault in them, found once for all inputs.
 
-    Whatever a forward raises on tensors, or an op of it, ends the search without a result.
+    Whatever the forward, or an op that it calls, raises on tensors ends the search quietly.
     """
 
     def __init__(self):
@@ -42,7 +42,7 @@ class FaultSearch:
         self._faults: dict[Paths, tuple[str, str]] = {}
 
     def paths(self, subject: Subject, y_bar: np.ndarray, right: list[np.ndarray]) -> Paths | None:
-        """``paths_of`` the same; None if that fails."""
+        """``paths_of`` these, traced once; None if the forward fails on tensors."""
         key = subject.dtype, y_bar.tobytes()
         if key not in self._paths:
             self._paths[key] = None
@@ -70,9 +70,9 @@ class FaultSearch:
 
 
 def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
-    """The mistakes that explain the errors, the most telling first; empty texts in between.
+    """The mistakes that explain the errors, the most telling first, and empty texts.
 
-    A statement such as ``s = 1 / (1 + np.exp(-a))`` is a suspect as a whole, before its parts.
+    A statement such as ``s = 1 / (1 + np.exp(-a))`` is suspected as a whole, before its parts.
     """
     substitutes = Substitutes(errors)
     if not errors.are_tractable:
@@ -85,32 +85,32 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
     suspects = statements + [step for step in steps if step[-1] not in inside]
     outside = [run for run in runs if run[-1] not in inside]
     # 1. a derivative with formulas in y and the operands, or a wrong value in one op
-    yield derivatives.text(statements, len(suspects))
-    yield derivatives.text(outside, len(steps))
+    yield derivatives.with_formulas(statements, len(suspects))
+    yield derivatives.with_formulas(outside, len(steps))
     yield substitutes.in_one_op(operands, without=inside)
     # 2. a derivative with formulas in any values, or another mistake that is made as a whole
-    yield derivatives.text(statements, len(suspects), all_values=True)
-    yield derivatives.text(outside, len(steps), all_values=True)
+    yield derivatives.with_formulas(statements, len(suspects), all_values=True)
+    yield derivatives.with_formulas(outside, len(steps), all_values=True)
     yield substitutes.in_repeated_code()
     yield from substitutes.overwritten()
     # 3. the only suspect, if one of its two formulas is known
     only = _only_suspect(suspects, operands, derivatives)
     formulas = derivatives.formulas(only, all_values=True) if only else ("", "")
-    yield sentence(only[-1], *formulas) if only and any(formulas) else ""
+    yield derivative_text(only[-1], *formulas) if only and any(formulas) else ""
     # 4. the parts of a statement
-    yield derivatives.text([run for run in runs if run[-1] in inside], len(steps))
+    yield derivatives.with_formulas([run for run in runs if run[-1] in inside], len(steps))
     yield substitutes.in_one_op(operands, without=set())
-    # 5. what is vague, or seldom
-    yield sentence(only[-1]) if only else ""
+    # 5. vague or rare mistakes
+    yield derivative_text(only[-1]) if only else ""
     yield substitutes.in_one_op(operands, without=set(), cotangents=True)
-    yield derivatives.text(suspects, len(suspects), all_values=True, most=2)
+    yield derivatives.with_formulas(suspects, len(suspects), all_values=True, most=2)
 
 
 def _only_suspect(suspects: list, operands: list, derivatives: LocalDerivatives) -> list | None:
-    """The only run that may have a wrong derivative; None if there are others, or may be.
+    """The only run whose derivative may be wrong; None if there is no such run.
 
-    There may be others if a derivative that is not constant stands between an origin and the run:
-    then it would explain the errors just as well.
+    Between an origin and the run there must be only constant derivatives: any other one could be
+    the wrong one just as well.
     """
     if len(suspects) != 1 or not all(is_scaled(x, suspects[0][0]) for x in operands):
         return None
@@ -132,7 +132,7 @@ def _between(errors: Errors, derivatives: LocalDerivatives) -> str:
         return f"the cotangent of {quote(first)} is wrong" if has_code else ""
     if len(origins) == 1 and not is_local and is_quotable(users[0]):
         return f"what {quote(users[0])} passes back to {quote(first)} is wrong"
-    if not users and first.op is None:  # that is all of the code
+    if not users and first.op is None:  # from y to an input: that is all of the code
         return ""
     start = f"what is made of {quote(last)}" if users else "y"
     start = quote(users[0]) if len(users) == 1 and is_quotable(users[0]) else start

@@ -1,10 +1,10 @@
 """At which value of a graph the errors of all inputs originate.
 
-If the cotangent of one value v were wrong by d, and everything behind it right, the cotangents of
-all inputs together would be wrong by J d, where J holds the derivatives of v by the elements of
-all inputs, one row per element. So v can be the origin if a least-squares fit leaves nothing of
-the errors for any ``y_bar``. A J of full row rank fits any errors and tells nothing. The values
-whose J has the smallest rank are the origins: they explain the errors with the fewest numbers.
+If the cotangent of one value v were wrong by d and the rest of the backward right, the cotangents
+of all inputs together would be wrong by J d, where J holds the derivatives of v by the elements of
+all inputs, one row per element. So v may be the origin if a least-squares fit by J leaves nothing
+of the errors for any ``y_bar``. A J of full row rank fits any errors and tells nothing. Of the
+others that fit, those of the smallest rank are the origins: they need the fewest numbers.
 """
 
 from collections.abc import Iterable
