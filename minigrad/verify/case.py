@@ -33,7 +33,7 @@ class Case:
 
     @property
     def expected(self) -> np.ndarray:
-        """Those of input k."""
+        """The expected cotangents of input k."""
         return self.right[self.k]
 
     @cached_property
@@ -42,5 +42,5 @@ class Case:
         return tolerance_of(self.got, self.expected)
 
     def is_explained_by(self, other: np.ndarray) -> bool:
-        """Whether ``other`` is what came."""
+        """Whether ``other`` is ``got``, within the tolerance."""
         return close(other, self.got, self.tolerance)
