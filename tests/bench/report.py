@@ -79,34 +79,36 @@ def as_json(rows: list[Row], rounds: int) -> dict[str, Any]:
 
 _PAGE = """# Benchmarks
 
-Written by `python -m tests.bench --write`, which replaces the figures of its processor and of its
-GPU; `python -m tests.bench gpu --write` replaces those of the GPU alone. Compare ratios rather than
-times, and only ratios of one run. A ratio below 1 means that minigrad needs less.
+Written by `python -m tests.bench --write`, which replaces the figures of the machine's processor
+and GPU; `python -m tests.bench gpu --write` replaces only those of the GPU. A ratio below 1 means
+that minigrad needs less. Compare ratios rather than times, and only ratios from the same run.
 
 ## How it is measured
 
-* Each contestant has a process of its own. They take turns, A B A B ..., for several rounds; the
-  order is reversed every other round. A turn is one call that is not timed, then timed calls for a
-  while; their median is the time of the turn. A ratio is the median over the rounds of ours divided
-  by theirs in the same round; its quartiles stand beside it.
-* Everything is float32, with {threads} threads for everybody: the processes are kept on {threads}
-  cores, and the pools of OpenBLAS, OpenMP and numba are set to {threads}.
-* Python's cycle collector runs as by default in all; it is called once before each turn.
-* *minigrad without numba* is minigrad where numba cannot be imported.
-* A batch norm gets its operands as leaves and a random cotangent; gradients are cleared first.
-* *copy* moves as much memory as batch norm must: five arrays of the size of x, for forward reads x
-  and writes y, backward reads x and y_bar and writes x_bar. A copy reads one array and writes one,
-  so these are two and a half copies, by {threads} threads, between buffers that exist already.
-* On a GPU a call is {inner} steps in a row and then one wait for the device, as in a training loop;
-  its time is divided by {inner}. *One graph* is a step captured once as a CUDA graph. PyTorch has
-  its defaults, which let cuDNN round the factors of a convolution to TF32.
-* *copy on the GPU* moves those five arrays inside the device. A ratio of 1.25 to it is 80 % of the
-  bandwidth of a copy.
-* Memory: how far the resident memory of a fresh process rises in {steps} steps of batch 256 over
-  its level before them, after steps of batch 64 have loaded and compiled everything. The memory of
-  those is returned to the system first, by the C allocator (`MALLOC_MMAP_THRESHOLD_`,
-  `MALLOC_TRIM_THRESHOLD_`) and by minigrad (`fused.release_memory`).
-* Growth: the slope of the straight line through log time against log size. 1 is linear.
+* Each contestant has its own process. They run alternately, A B A B ..., in several rounds, and the
+  order is reversed every other round. A turn is one call that is not timed, followed by timed calls
+  for a while, whose median is the time of the turn. A ratio is the median over the rounds of our
+  figure divided by theirs in the same round; its quartiles are listed next to it.
+* Everything is float32, with {threads} threads for everybody: the processes are pinned to {threads}
+  cores, and the thread pools of OpenBLAS, OpenMP and numba are set to {threads}.
+* Python's cycle collector runs with its default settings; it is called once before each turn.
+* *minigrad without numba* is minigrad in a process where numba cannot be imported.
+* The operands of a batch norm are leaves and its cotangent is random; its gradients are cleared
+  before each call.
+* *copy* moves the memory that batch norm must move: five arrays of the size of x, because forward
+  reads x and writes y, and backward reads x and y_bar and writes x_bar. A copy reads one array and
+  writes one, so this is two and a half copies, by {threads} threads, between buffers that exist
+  already.
+* On a GPU, a call is {inner} steps in a row followed by one wait for the device, as in a training
+  loop; its time is divided by {inner}. *One graph* is a step captured once as a CUDA graph. PyTorch
+  runs with its defaults, which let cuDNN round the factors of a convolution to TF32.
+* *copy on the GPU* moves the same five arrays inside the device. A ratio of 1.25 to it means 80 %
+  of the bandwidth of a copy.
+* Memory is how far the resident memory of a fresh process rises in {steps} steps of batch 256.
+  Before that, steps of batch 64 load and compile everything. Their memory is returned to the system
+  first, by the C allocator (`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`) and by minigrad
+  (`fused.release_memory`).
+* Growth is the slope of a straight line fitted to log time against log size. 1 is linear.
 * `tests/bench/test_harness.py` proves that all contestants compute the same numbers.
 
 ## CPU
