@@ -1,8 +1,8 @@
-"""How Sphinx builds these pages: ``sphinx-build -W docs OUT``. Nothing is fetched, nothing is sent.
+"""The Sphinx configuration: ``sphinx-build -W docs OUT`` builds the pages without network access.
 
-``MINIGRAD_DOCS_CACHE`` names the folder that keeps what pages and demos printed, so that a rebuild
-is quick; ``MINIGRAD_DOCS_REAL=1`` plays the demos at their real size; ``-t brief`` leaves out the
-copies of the source code, a quarter of the work.
+``MINIGRAD_DOCS_CACHE`` names the folder that caches the outputs of pages and demos, so that a
+rebuild is quick. ``MINIGRAD_DOCS_REAL=1`` runs the demos at their real size. ``-t brief`` leaves
+out the copies of the source code, a quarter of the work.
 """
 
 import sys
@@ -32,7 +32,7 @@ extensions = [
 ]
 if not tags.has("brief"):  # type: ignore[name-defined]  # noqa: F821, Sphinx provides it
     extensions.append("sphinx.ext.viewcode")
-exclude_patterns = ["_ext", "_build", "_cache", "benchmarks.md"]  # the last is part of a guide
+exclude_patterns = ["_ext", "_build", "_cache", "benchmarks.md"]  # a guide includes the last one
 html_theme = "furo"
 html_title = "minigrad"
 html_static_path = ["_static"]
@@ -40,8 +40,8 @@ html_favicon = "_static/favicon.svg"
 html_css_files = ["minigrad.css"]
 html_show_sphinx = False
 html_copy_source = False
-html_domain_indices = False  # the API pages are the index of modules
-html_show_search_summary = False  # it fetches pages, which a browser refuses for file:// addresses
+html_domain_indices = False  # the API pages serve as the index of modules
+html_show_search_summary = False  # it fetches pages, which browsers refuse for file:// addresses
 html_theme_options = {"navigation_with_keys": False}  # the stepper uses the arrow keys
 
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
@@ -51,13 +51,13 @@ pygments_style = "friendly"
 
 html_math_renderer = "mathml"
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!minigrad).*")]  # other projects: nothing is fetched
+nitpick_ignore_regex = [("py:.*", r"(?!minigrad).*")]  # other projects, whose index is not fetched
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the Args sections say shapes and units, which types do not
+autodoc_typehints = "none"  # the Args sections give shapes and units, which types do not
 autodoc_class_signature = "mixed"
-autodoc_inherit_docstrings = False  # the base class says once what forward() is
-autodoc_preserve_defaults = True  # a function as it is written, not its address
-napoleon_use_param = False  # "x, gamma: ..." describes two of them
+autodoc_inherit_docstrings = False  # forward() is documented once, in the base class
+autodoc_preserve_defaults = True  # shows a function as it is written, not its address
+napoleon_use_param = False  # "x, gamma: ..." describes two parameters
 napoleon_custom_sections = [("Attributes", "params_style")]
 viewcode_line_numbers = True
 suppress_warnings = ["config.cache"]

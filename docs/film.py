@@ -1,6 +1,6 @@
 """Films the stepper for the README: ``python docs/film.py`` writes ``docs/stepper.webp``.
 
-Needs chromium, playwright and Pillow. The film is part of the repository, so nobody has to.
+Needs chromium, playwright and Pillow. The film is in the repository, so it need not be made again.
 """
 
 import io
@@ -30,7 +30,7 @@ def stepper(path):
 
 
 def frames(page_path):
-    """A picture of each of STEPS."""
+    """Screenshots of STEPS."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -48,8 +48,8 @@ def main(target):
     """Write the film."""
     with tempfile.TemporaryDirectory() as folder:
         first, *rest = frames(stepper(Path(folder) / "bn.html"))
-    words = {"duration": int(1000 * SECONDS), "loop": 0, "lossless": True, "method": 6}
-    first.save(target, save_all=True, append_images=rest, **words)
+    options = {"duration": int(1000 * SECONDS), "loop": 0, "lossless": True, "method": 6}
+    first.save(target, save_all=True, append_images=rest, **options)
     print(f"wrote {target}, {target.stat().st_size / 1000:.0f} kB")
 
 

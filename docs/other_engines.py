@@ -1,12 +1,12 @@
-"""What the batch norm of other engines does: derivatives of order 1 to 3 held against an
-independent reference (``tests/taylor.py``: truncated Taylor arithmetic in extended precision).
+"""Compare the batch norm of other engines with an independent reference, at orders 1 to 3.
 
-    python docs/other_engines.py                  # minigrad, known mistakes, what is installed
+    python docs/other_engines.py                  # minigrad, known mistakes, installed engines
     python docs/other_engines.py chainer          # one engine, in an environment where minigrad
                                                   # need not be installed
 
-For random W and random directions v the k-th derivative of f(t) = sum(W * BN(p + t v)) at t = 0 is
-computed by nested reverse sweeps; p is (x, gamma, beta). The figures are relative errors.
+For random W and a random direction v, the k-th derivative of f(t) = sum(W * BN(p + t v)) at t = 0
+is computed by nested reverse sweeps, where p is (x, gamma, beta). The reference is truncated Taylor
+arithmetic in extended precision (``tests/taylor.py``). The figures are relative errors.
 """
 
 import importlib.metadata
@@ -24,14 +24,14 @@ from taylor import Series
 N, C, EPS, ORDERS = 8, 3, 1e-5, (1, 2, 3)
 RNG = np.random.default_rng(7)
 POINT = RNG.normal(size=(N, C)), RNG.normal(size=C), RNG.normal(size=C)
-WAYS = RNG.normal(size=(N, C)), RNG.normal(size=C), RNG.normal(size=C)
+DIRECTIONS = RNG.normal(size=(N, C)), RNG.normal(size=C), RNG.normal(size=C)
 W = RNG.normal(size=(N, C))
 MEAN, VAR = RNG.normal(size=C), RNG.uniform(0.5, 2, size=C)
 
 
 def reference(point):
-    """The derivatives of f along WAYS, of order 1, 2 and 3."""
-    lines = zip(point, WAYS, strict=True)
+    """The derivatives of f along DIRECTIONS, of order 1, 2 and 3."""
+    lines = zip(point, DIRECTIONS, strict=True)
     x, gamma, beta = (Series.line(p, v, max(ORDERS)) for p, v in lines)
     xc = x - x.mean(0)
     y = gamma.reshape((1, C)) * (xc / ((xc * xc).mean(0) + EPS).sqrt()) + beta.reshape((1, C))
@@ -39,11 +39,13 @@ def reference(point):
     return [float(f.derivative(k)) for k in ORDERS]
 
 
-# --- engines: (derivatives at a point, gradient of x in evaluation) -------------------------------
+# --- engines --------------------------------------------------------------------------------------
+# Each adapter returns two functions: point -> derivatives of order 1 to 3, and () -> gradient of x
+# in evaluation mode. The second is None if the engine has no evaluation mode.
 
 
 def minigrad():
-    """Composed of primitives, every order by the same sweep."""
+    """Batch norm composed of primitive ops; the same sweep computes every order."""
     import minigrad as mg
 
     return _by_minigrad(mg, mg.batch_norm), _evaluation_by_minigrad(mg, mg.batch_norm)
@@ -55,14 +57,14 @@ def pytorch():
 
     def derivatives(point):
         t = [torch.tensor(p, requires_grad=True) for p in point]
-        v = [torch.tensor(p) for p in WAYS]
+        v = [torch.tensor(p) for p in DIRECTIONS]
         y = torch.nn.functional.batch_norm(t[0], None, None, t[1], t[2], training=True, eps=EPS)
-        f, found = (torch.tensor(W) * y).sum(), []
+        f, values = (torch.tensor(W) * y).sum(), []
         for _ in ORDERS:
             grads = torch.autograd.grad(f, t, create_graph=True, materialize_grads=True)
             f = sum((g * d).sum() for g, d in zip(grads, v, strict=True))
-            found.append(f.item())
-        return found
+            values.append(f.item())
+        return values
 
     def evaluation():
         x, gamma, beta = (torch.tensor(p, requires_grad=True) for p in POINT)
@@ -80,13 +82,13 @@ def chainer():
 
     def derivatives(point):
         t = [chainer.Variable(p) for p in point]
-        f, found = F.sum(F.batch_normalization(*t, eps=EPS) * W), []
+        f, values = F.sum(F.batch_normalization(*t, eps=EPS) * W), []
         for _ in ORDERS:
             grads = chainer.grad([f], t, enable_double_backprop=True)
-            terms = [F.sum(g * v) for g, v in zip(grads, WAYS, strict=True) if g is not None]
+            terms = [F.sum(g * v) for g, v in zip(grads, DIRECTIONS, strict=True) if g is not None]
             f = sum(terms[1:], terms[0])
-            found.append(float(f.array))
-        return found
+            values.append(float(f.array))
+        return values
 
     def evaluation():
         x, gamma, beta = (chainer.Variable(p) for p in POINT)
@@ -98,21 +100,22 @@ def chainer():
 
 def dezero():
     """``dezero.functions.batch_nrom``."""
-    vars(np)["int"] = int  # a name that NumPy dropped and DeZero 0.0.13 still uses
+    vars(np)["int"] = int  # NumPy removed this name, but DeZero 0.0.13 still uses it
     import dezero
     import dezero.functions as F
 
     def derivatives(point):
-        t, found = [dezero.as_variable(p) for p in point], []
+        t, values = [dezero.as_variable(p) for p in point], []
         f = F.sum(F.batch_nrom(*t, np.zeros(C), np.ones(C), eps=EPS) * W)
         for _ in ORDERS:
             for p in t:
                 p.cleargrad()
             f.backward(create_graph=True)
-            terms = [F.sum(p.grad * v) for p, v in zip(t, WAYS, strict=True) if p.grad is not None]
+            pairs = zip(t, DIRECTIONS, strict=True)
+            terms = [F.sum(p.grad * v) for p, v in pairs if p.grad is not None]
             f = sum(terms[1:], terms[0])
-            found.append(float(f.data))
-        return found
+            values.append(float(f.data))
+        return values
 
     def evaluation():
         x = dezero.as_variable(POINT[0])
@@ -124,7 +127,7 @@ def dezero():
 
 
 def tinygrad():
-    """``tinygrad.nn.BatchNorm``; without clang set DEV=PYTHON."""
+    """``tinygrad.nn.BatchNorm``; if clang is not installed, set DEV=PYTHON."""
     from tinygrad import Context, Tensor, nn
 
     def layer(gamma, beta, mean=None, var=None):
@@ -138,12 +141,12 @@ def tinygrad():
         t = [Tensor(p) for p in point]
         with Context(TRAINING=1):
             y = layer(*t[1:])(t[0].reshape(N, C, 1, 1)).reshape(N, C)
-        f, found = (y * Tensor(W)).sum(), []
+        f, values = (y * Tensor(W)).sum(), []
         for _ in ORDERS:
             grads = f.gradient(*t)
-            f = sum((g * Tensor(v)).sum() for g, v in zip(grads, WAYS, strict=True))
-            found.append(f.item())
-        return found
+            f = sum((g * Tensor(v)).sum() for g, v in zip(grads, DIRECTIONS, strict=True))
+            values.append(f.item())
+        return values
 
     def evaluation():
         x, gamma, beta = (Tensor(p) for p in POINT)
@@ -154,14 +157,15 @@ def tinygrad():
 
 
 def mygrad():
-    """``mygrad.nnet.layers.batchnorm``; it has no second order and no evaluation mode."""
+    """``mygrad.nnet.layers.batchnorm``, which has no second order and no evaluation mode."""
     import mygrad as mg
     from mygrad.nnet.layers import batchnorm
 
     def derivatives(point):
         t = [mg.tensor(p) for p in point]
         mg.sum(batchnorm(t[0], gamma=t[1], beta=t[2], eps=EPS) * W).backward()
-        return [sum(float((p.grad * v).sum()) for p, v in zip(t, WAYS, strict=True)), None, None]
+        pairs = zip(t, DIRECTIONS, strict=True)
+        return [sum(float((p.grad * v).sum()) for p, v in pairs), None, None]
 
     return derivatives, None
 
@@ -184,7 +188,7 @@ def jax():
 
 
 def _composed(xp, grad):
-    """Batch norm as a user writes it, differentiated along WAYS again and again."""
+    """Batch norm as a user would write it, differentiated along DIRECTIONS up to order 3."""
 
     def f(x, gamma, beta):
         xc = x - xp.mean(x, axis=0)
@@ -193,7 +197,7 @@ def _composed(xp, grad):
     def along(g):
         def derivative(*p):
             slopes = grad(g, (0, 1, 2))(*p)
-            return sum(xp.sum(s * v) for s, v in zip(slopes, WAYS, strict=True))
+            return sum(xp.sum(s * v) for s, v in zip(slopes, DIRECTIONS, strict=True))
 
         return derivative
 
@@ -209,7 +213,7 @@ def _composed(xp, grad):
 
 
 def detached_mean():
-    """The mean is a constant inside the variance: right at order 1, as a sum of xc is 0."""
+    """The mean is a constant inside the variance; right at order 1, because xc sums to 0."""
     import minigrad as mg
 
     def batch_norm(x, gamma, beta, eps):
@@ -221,7 +225,7 @@ def detached_mean():
 
 
 def saved_statistics():
-    """The closed form of the backward with x_hat and inv_std as saved numbers."""
+    """The closed form of the backward with x_hat and inv_std saved as constants."""
     import minigrad as mg
 
     @mg.op(formula="as batch_norm", pullback="with saved statistics")
@@ -244,7 +248,7 @@ def saved_statistics():
 
 
 def training_gradient_in_evaluation():
-    """Evaluation whose backward is that of training."""
+    """The backward of training, used in evaluation."""
     import minigrad as mg
 
     def evaluation():
@@ -265,7 +269,7 @@ def _by_minigrad(mg, batch_norm):
         gradient = mg.grad(g, (0, 1, 2))
 
         def derivative(*p):
-            pairs = zip(gradient(*p), WAYS, strict=True)
+            pairs = zip(gradient(*p), DIRECTIONS, strict=True)
             return sum((mg.sum(slope * v) for slope, v in pairs), mg.tensor(0.0))
 
         return derivative
@@ -306,17 +310,18 @@ COLUMNS = ("order 1", "order 2", "order 3", "order 2, gamma = 0", "evaluation")
 
 
 def measured(adapter):
-    """Column -> relative error; None where the engine has no such thing, nan where it gives nan."""
+    """Column -> relative error; None if the engine lacks the feature, nan if it returns nan."""
     derivatives, evaluation = adapter()
-    flat = POINT[0], np.zeros(C), POINT[2]
-    found = [_error(a, b) for a, b in zip(derivatives(POINT), reference(POINT), strict=True)]
-    found.append(_error(derivatives(flat)[1], reference(flat)[1]))
+    gamma_zero = POINT[0], np.zeros(C), POINT[2]
+    errors = [_error(a, b) for a, b in zip(derivatives(POINT), reference(POINT), strict=True)]
+    errors.append(_error(derivatives(gamma_zero)[1], reference(gamma_zero)[1]))
     right = W * POINT[1] / np.sqrt(VAR + EPS)
-    found.append(None if evaluation is None else _error(_called(evaluation), right))
-    return dict(zip(COLUMNS, found, strict=True))
+    errors.append(None if evaluation is None else _error(_result_or_error(evaluation), right))
+    return dict(zip(COLUMNS, errors, strict=True))
 
 
-def _called(evaluation):
+def _result_or_error(evaluation):
+    """The result, or the name of the error that was raised."""
     try:
         return evaluation()
     except (TypeError, AttributeError, RuntimeError) as error:
@@ -330,7 +335,7 @@ def _error(got, right):
 
 
 def cell(error):
-    """``right``, ``wrong by 9.8 %``, ``nan``: rounding is far below 1e-9, a mistake far above."""
+    """``right``, ``wrong by 9.8 %`` or ``nan``; rounding is far below 1e-9, mistakes far above."""
     if error is None or isinstance(error, str):
         return "-" if error is None else f"raises {error}"
     if np.isnan(error):
@@ -338,24 +343,26 @@ def cell(error):
     return f"right ({error:.0e})" if error < 1e-9 else f"wrong by {100 * error:.2g} %"
 
 
-def rows(words):
-    """(name, column -> error) of minigrad, of the mistakes and of the engines installed here."""
-    if not words:
+def rows(distributions):
+    """(name, column -> error) of the named engines, or of minigrad, mistakes and all engines."""
+    if not distributions:
         yield "minigrad", measured(minigrad)
         for name, adapter in MISTAKES.items():
             yield name, measured(adapter)
     for name, (distribution, adapter) in ENGINES.items():
-        if (words and distribution not in words) or not importlib.util.find_spec(distribution):
+        if distributions and distribution not in distributions:
+            continue
+        if not importlib.util.find_spec(distribution):
             continue
         yield f"{name} {importlib.metadata.version(distribution)}", measured(adapter)
 
 
-def main(words):
+def main(distributions):
     """Print the table as Markdown."""
-    warnings.simplefilter("ignore")  # of the engines
+    warnings.simplefilter("ignore")  # the engines' own warnings
     print(f"| engine | {' | '.join(COLUMNS)} |")
     print("|" + "---|" * (1 + len(COLUMNS)))
-    for name, errors in rows(words):
+    for name, errors in rows(distributions):
         print(f"| {name} | {' | '.join(map(cell, errors.values()))} |")
 
 

@@ -1,1 +1,1 @@
-"""What makes these pages: formulas, executed pages, the op reference, the gallery."""
+"""Sphinx extensions for these pages: formulas, executed pages, the op reference, the gallery."""

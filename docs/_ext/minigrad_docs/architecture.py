@@ -1,4 +1,4 @@
-"""The picture of the architecture: drawn from the import statements of the package itself."""
+"""The picture of the architecture, drawn from the import statements of the package."""
 
 import ast
 from collections import defaultdict
@@ -9,9 +9,9 @@ import minigrad
 from minigrad.viz.render import render
 
 ROOT = Path(minigrad.__file__).parent
-# modules of one concern, drawn as one card; the rest are drawn under their own name
-_TOGETHER = {"operators": "tensor", "special": "ops"}
-_LEFT_OUT = {  # what everything imports, and what little imports
+# modules that are drawn as part of another card; all others have their own card
+_PART_OF = {"operators": "tensor", "special": "ops"}
+_LEFT_OUT = {  # modules that nearly everything imports, or that hardly anything imports
     "__init__", "__main__", "_demos", "anomaly", "context", "declaration", "errors", "files",
     "observer", "pytest_plugin",
 }  # fmt: skip
@@ -22,13 +22,13 @@ _COLOURS = {
 
 
 def units() -> dict[str, list[Path]]:
-    """Card -> the files it stands for."""
-    found = defaultdict(list)
+    """Card -> the files that it represents."""
+    cards = defaultdict(list)
     for path in sorted(ROOT.rglob("*.py")):
         name = path.relative_to(ROOT).with_suffix("").parts[0]
         if name not in _LEFT_OUT:
-            found[_TOGETHER.get(name, name)].append(path)
-    return dict(found)
+            cards[_PART_OF.get(name, name)].append(path)
+    return dict(cards)
 
 
 def imports(cards: dict[str, list[Path]]) -> dict[str, set[str]]:
@@ -49,13 +49,13 @@ def _imported(path: Path) -> set[str]:
         else:
             continue
         names |= {name.split(".")[1] for name in full if "." in name}
-    return {_TOGETHER.get(name, name) for name in names}
+    return {_PART_OF.get(name, name) for name in names}
 
 
 def reduced(graph: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Without the edges that a longer way implies: what is left shows the order."""
+    """The transitive reduction: the graph without the edges that a longer path implies."""
 
-    def reached(start: str) -> set[str]:
+    def reachable(start: str) -> set[str]:
         seen, stack = set(), list(graph[start])
         while stack:
             name = stack.pop()
@@ -65,7 +65,7 @@ def reduced(graph: dict[str, set[str]]) -> dict[str, set[str]]:
         return seen
 
     return {
-        name: {u for u in uses if not any(u in reached(v) for v in uses - {u})}
+        name: {u for u in uses if not any(u in reachable(v) for v in uses - {u})}
         for name, uses in graph.items()
     }
 
@@ -94,7 +94,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def dot() -> str:
-    """The picture as DOT text: what stands above imports what stands below."""
+    """The picture as DOT text; each card imports only cards below it."""
     cards = units()
     lines = [
         "digraph architecture {",

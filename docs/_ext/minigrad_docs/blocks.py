@@ -1,8 +1,8 @@
-"""The code of a page: what it prints is what the page says it prints.
+"""Runs the code blocks of a page, and compares their output with the output that the page shows.
 
-The ``python`` blocks of a page share a namespace, top to bottom. A ``text`` block that follows one
-is its output. In ``sh`` blocks the lines that call ``minigrad`` run in the folder of the page, and
-a ``text`` block that follows is their output; other lines set up a machine and are left alone.
+The ``python`` blocks of a page run from top to bottom in one namespace. In ``sh`` blocks, the lines
+that call ``minigrad`` run in the folder of the page; other lines, such as installation, do not run.
+A ``text`` block that follows one of either kind shows its output.
 
     python docs/_ext/minigrad_docs/blocks.py --update docs/tour.md    # rewrite its text blocks
 """
@@ -30,7 +30,7 @@ _RUN = ("python", "sh")
 
 @dataclass
 class Block:
-    """A fenced block: ``line`` is that of its first line of text, ``start:end`` its text."""
+    """A fenced block; its text begins at ``line`` and is ``start:end`` of the page."""
 
     language: str
     text: str
@@ -40,7 +40,7 @@ class Block:
 
 
 def parse(page: str) -> list[Block]:
-    """The fenced blocks of the text of a page that name a language."""
+    """The fenced blocks of a page that name a language."""
     return [
         Block(m[2], m[3], page.count("\n", 0, m.start(3)) + 1, m.start(3), m.end(3))
         for m in _FENCE.finditer(page)
@@ -49,13 +49,13 @@ def parse(page: str) -> list[Block]:
 
 
 def expected(blocks: list[Block]) -> dict[int, Block]:
-    """Place of a block that runs -> the ``text`` block that follows it."""
+    """Index of a block that runs -> the ``text`` block that follows it."""
     pairs = enumerate(pairwise(blocks))
     return {i: b for i, (a, b) in pairs if a.language in _RUN and b.language == "text"}
 
 
 def execute(path: Path, folder: Path) -> dict[int, str]:
-    """Run the blocks of a page in ``folder``; place of a block -> what it printed."""
+    """Run the blocks of a page in ``folder``; index of a block -> its output."""
     space: dict = {"__name__": "__main__"}
     printed = {}
     with contextlib.chdir(folder):
@@ -75,17 +75,17 @@ def _commands(block: Block) -> list[list[str]]:
     return [shlex.split(line) for line in lines if line.startswith("minigrad ")]
 
 
-def _shell(words: list[str]) -> str:
-    command = [sys.executable, "-W", "error", "-m", "minigrad", *words[1:]]
+def _shell(arguments: list[str]) -> str:
+    command = [sys.executable, "-W", "error", "-m", "minigrad", *arguments[1:]]
     env = {**os.environ, "COLUMNS": "96"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if done.returncode not in (0, 1):  # 1: a check failed, which a page may show
-        raise RuntimeError(f"{shlex.join(words)}: exit code {done.returncode}: {done.stderr}")
+        raise RuntimeError(f"{shlex.join(arguments)}: exit code {done.returncode}: {done.stderr}")
     return done.stdout
 
 
 def code_key() -> str:
-    """A checksum of everything that decides what code of this project prints."""
+    """A checksum of everything that the output of a page depends on, except the page."""
     parts = [sys.version, np.__version__]
     for root in (Path(minigrad.__file__).parent, Path(__file__).parent):
         for path in sorted(root.rglob("*")):
@@ -95,41 +95,41 @@ def code_key() -> str:
 
 
 def run(path: Path, folder: Path, key: str) -> dict[int, str]:
-    """``execute`` in a process of its own with warnings as errors, or what ``folder`` remembers.
+    """``execute`` in a new process with warnings as errors, or the output cached in ``folder``.
 
     Raises:
-        RuntimeError: a block raised; the text is its traceback.
+        RuntimeError: a block raised an error; the message is its traceback.
     """
     record = folder / "run.json"
     text = path.read_text(encoding="utf-8")
     key = hashlib.sha256((key + text).encode()).hexdigest()
     if record.exists():
-        known = json.loads(record.read_text(encoding="utf-8"))
-        if known["key"] == key:
-            return {int(i): out for i, out in known["printed"].items()}
+        cached = json.loads(record.read_text(encoding="utf-8"))
+        if cached["key"] == key:
+            return {int(i): out for i, out in cached["printed"].items()}
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-W", "error", __file__, "--run", str(path), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{path.name}: {done.stderr.strip()}")
     printed = json.loads(done.stdout)
-    part = folder / f"run.{os.getpid()}"  # parallel tests may read it meanwhile
-    part.write_text(json.dumps({"key": key, "printed": printed}), encoding="utf-8")
-    part.replace(record)
+    partial = folder / f"run.{os.getpid()}"  # parallel tests may read the record meanwhile
+    partial.write_text(json.dumps({"key": key, "printed": printed}), encoding="utf-8")
+    partial.replace(record)
     return {int(i): out for i, out in printed.items()}
 
 
 def differences(path: Path, printed: dict[int, str]) -> list[tuple[int, str, str]]:
-    """(line, shown, printed) of each block whose output is not what the page shows."""
+    """(line, shown, printed) of each block whose output differs from the page."""
     blocks = parse(path.read_text(encoding="utf-8"))
     shown = expected(blocks)
-    found = []
+    differing = []
     for i, out in printed.items():
         text = shown[i].text if i in shown else ""
-        silent = blocks[i].language == "sh" and i not in shown  # a page need not show a command's
-        if text.rstrip() != _trimmed(out) and not silent:
-            found.append((blocks[i].line, text.rstrip(), _trimmed(out)))
-    return found
+        optional = blocks[i].language == "sh" and i not in shown  # commands may omit their output
+        if text.rstrip() != _trimmed(out) and not optional:
+            differing.append((blocks[i].line, text.rstrip(), _trimmed(out)))
+    return differing
 
 
 def _trimmed(out: str) -> str:
@@ -137,7 +137,7 @@ def _trimmed(out: str) -> str:
 
 
 def update(path: Path) -> None:
-    """Rewrite the ``text`` blocks of a page to what its code prints now."""
+    """Rewrite the ``text`` blocks of a page with the current output of its code."""
     page = path.read_text(encoding="utf-8")
     blocks = parse(page)
     folder = Path("out") / "docs" / path.stem
@@ -147,12 +147,12 @@ def update(path: Path) -> None:
     path.write_text(page, encoding="utf-8", newline="\n")
 
 
-def main(words: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """``--run PAGE FOLDER`` prints the outputs as JSON; ``--update PAGE ...`` rewrites pages."""
-    if words[:1] == ["--run"]:
-        print(json.dumps(execute(Path(words[1]).resolve(), Path(words[2]))))
+    if arguments[:1] == ["--run"]:
+        print(json.dumps(execute(Path(arguments[1]).resolve(), Path(arguments[2]))))
     else:
-        for name in words[1:]:
+        for name in arguments[1:]:
             update(Path(name))
 
 

@@ -1,7 +1,7 @@
-"""Where lines break.
+"""Line breaks in the HTML pages.
 
-Long names in tables break behind their last dot, without one behind an underscore. A formula and
-the punctuation behind it stay together.
+Long names in tables may break after their last dot or, without a dot, after an underscore. A
+formula and the punctuation that follows it stay on one line.
 """
 
 import re
@@ -9,12 +9,12 @@ import re
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-_DOTTED = re.compile(r"([\w.]{5,}\.)(\w.*)")  # after less a break is not worth it
+_DOTTED = re.compile(r"([\w.]{5,}\.)(\w.*)")  # a break after fewer characters is not worth it
 _LONG = re.compile(r"((?:\w+\.)?\w{12,}?_)(\w{12,}\S*)")  # binary_cross_entropy_with_logits()
 
 
 class Breaks(SphinxPostTransform):
-    """Marks where the code in a cell may break, and where a line may not."""
+    """Marks where code in a table may break, and where a line may not break."""
 
     default_priority = 900
     formats = ("html",)
@@ -27,8 +27,8 @@ class Breaks(SphinxPostTransform):
                     code.children = []
                     code += [nodes.Text(parts[1]), here, nodes.Text(parts[2])]
         for math in list(self.document.findall(nodes.math)):
-            behind = math.parent[math.parent.index(math) + 1 :]
-            text = behind[0] if behind and isinstance(behind[0], nodes.Text) else ""
+            following = math.parent[math.parent.index(math) + 1 :]
+            text = following[0] if following and isinstance(following[0], nodes.Text) else ""
             if mark := re.match(r"[.,;:)]+", text):
                 math.parent.replace(text, nodes.Text(text[mark.end() :]))
                 math.replace_self(pair := nodes.inline(classes=["together"]))

@@ -1,4 +1,4 @@
-"""``.. command-line::`` shows every command of ``minigrad`` with its options, as declared."""
+"""``.. command-line::`` documents every command of ``minigrad`` and its declared options."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from minigrad.cli import app as program
 
 
 def description(name: str, command: Any) -> list[str]:
-    """One command as reStructuredText."""
+    """The documentation of one command as reStructuredText."""
     arguments = [p for p in command.params if _is_argument(p)]
     words = " ".join(f"[{p.name.upper()}]" for p in arguments)
     usage = f"minigrad {name} {words}".rstrip()
@@ -45,11 +45,11 @@ class CommandLine(SphinxDirective):
 
     def run(self):
         group = typer.main.get_command(program)
-        found = nodes.Element()
+        sections = nodes.Element()
         for name, command in group.commands.items():
             lines = StringList(description(name, command), source="command-line")
-            self.state.nested_parse(lines, 0, found, match_titles=True)
-        return found.children
+            self.state.nested_parse(lines, 0, sections, match_titles=True)
+        return sections.children
 
 
 def setup(app):

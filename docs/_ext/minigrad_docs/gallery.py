@@ -1,7 +1,7 @@
-"""A page for every demo, made of its cells, what they print and what they draw; and the gallery.
+"""The gallery, and a page for every demo with its cells, their output and their pictures.
 
-The demos are played in their fast size, two at a time; ``MINIGRAD_DOCS_REAL=1`` plays the real one.
-Runs are kept, so a build after one change replays what the change concerns.
+The demos run in their fast size, two at a time; ``MINIGRAD_DOCS_REAL=1`` runs the real size. The
+results are cached, so that a build runs only the demos that a change affects.
 """
 
 import json
@@ -29,13 +29,13 @@ sys.path.insert(0, str(Path(minigrad.__file__).parent.parent / "tests"))
 import demo_runs
 
 LOG = logging.getLogger(__name__)
-KEEP = bool(os.environ.get("MINIGRAD_DOCS_KEEP"))  # for writing: show old runs, play none
-_NAMES = {"lenet": "LeNet", "bn": "with batch norm"}  # how words of file names are written
-_MOST = 4  # numbers that a card of the gallery shows where the demo marks none
+KEEP = bool(os.environ.get("MINIGRAD_DOCS_KEEP"))  # while writing: show old runs, run no demo
+_NAMES = {"lenet": "LeNet", "bn": "with batch norm"}  # words of file names as titles show them
+_MOST = 4  # numbers that a card of the gallery shows if the demo marks none as key
 
 
 def real() -> bool:
-    """Whether the demos are played at their real size."""
+    """Whether the demos run at their real size."""
     return os.environ.get("MINIGRAD_DOCS_REAL", "") not in ("", "0")
 
 
@@ -44,15 +44,15 @@ def _size(fast: bool) -> dict:
 
 
 def _recorded(path: Path, folder: Path, fast: bool) -> dict | str:
-    """The run of a demo, or the text of what it raised."""
+    """The run of a demo, or the text of the error that it raised."""
     try:
         return demo_runs.recorded(path, folder, **_size(fast))
-    except Exception as error:  # whatever a demo raises, the build goes on and reports it
+    except Exception as error:  # the build goes on after any error, and reports it
         return f"{type(error).__name__}: {error}"
 
 
 def play_all(app) -> None:
-    """Play the demos that changed, and write a page for each into ``gallery/``."""
+    """Run the demos that changed, and write a page for each into ``gallery/``."""
     fast = not real()
     folders = {path: cache_of(app) / "demos" / path.stem for path in demo.listed()}
     if not fast:
@@ -61,10 +61,10 @@ def play_all(app) -> None:
     fresh = [path for path in folders if path not in stale]
     runs = {path: json.loads((folders[path] / "run.json").read_text("utf-8")) for path in fresh}
     if stale and not KEEP:
-        # in processes of their own: a demo may declare ops, which the reference would list
+        # in other processes, because a demo may declare ops, which the reference would list
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-            words = [(path, folders[path], fast) for path in stale]
-            outcomes = pool.map(_recorded, *zip(*words, strict=True))
+            arguments = [(path, folders[path], fast) for path in stale]
+            outcomes = pool.map(_recorded, *zip(*arguments, strict=True))
             runs |= dict(zip(stale, outcomes, strict=True))
     for path, run in runs.items():
         if isinstance(run, str):
@@ -117,17 +117,17 @@ def page(path: Path, run: dict) -> str:
     command = f"minigrad demo {path.stem}{'' if real() else ' --fast'}"
     lines = [f"# {title_of(path)}", "", f"**{_escaped(run['claim'])}**", ""]
     lines += [_escaped(run["about"]), "", *_pictures(path, run, [f"{path.stem}.svg"])]
-    lines += [f"Run it with `minigrad demo {path.stem}`, cell by cell with `--step`.", ""]
-    lines += [f"What follows is printed by `{command}` where numba is not installed.", ""]
+    lines += [f"Run it with `minigrad demo {path.stem}`; `--step` pauses after each cell.", ""]
+    lines += [f"The output below is that of `{command}` without numba.", ""]
     for cell, printed in zip(demo.cells(path), run["printed"], strict=True):
         if not cell.title:
             continue
         lines += [f"## {cell.title}", "", *_paragraphs(cell.prose), ""]
         lines += ["```python", cell.code.strip("\n"), "```", ""] if cell.code.strip() else []
         wrote = re.findall(r"^wrote out/(\S+)$", printed, flags=re.MULTILINE)
-        known = ("wrote out/", run["claim"])
-        said = "\n".join(x for x in printed.splitlines() if not x.startswith(known))
-        lines += ["```text", said, "```", ""] if said.strip() else []
+        omitted = ("wrote out/", run["claim"])  # the page shows pictures and claim by itself
+        output = "\n".join(x for x in printed.splitlines() if not x.startswith(omitted))
+        lines += ["```text", output, "```", ""] if output.strip() else []
         lines += _pictures(path, run, [name for name in wrote if name != f"{path.stem}.svg"])
     return "\n".join(lines).rstrip() + "\n"
 
@@ -145,16 +145,16 @@ def _pictures(path: Path, run: dict, names: list[str]) -> list[str]:
 
 
 def _paragraphs(prose: str) -> list[str]:
-    """Prose of a demo; lines that are indented or set in columns stay as they are."""
+    """Prose of a demo as Markdown; lines that are indented or in columns stay as they are."""
     lines = []
-    for is_set, group in groupby(prose.splitlines(), lambda line: "  " in line):
+    for is_preformatted, group in groupby(prose.splitlines(), lambda line: "  " in line):
         text = "\n".join(group)
-        lines += ["", "```text", text, "```", ""] if is_set else [_escaped(text)]
+        lines += ["", "```text", text, "```", ""] if is_preformatted else [_escaped(text)]
     return lines
 
 
 def _escaped(text: str) -> str:
-    """Prose of a demo as Markdown: nothing in it is markup but what stands in backticks."""
+    """Prose of a demo as Markdown, with everything escaped that is not in backticks."""
     parts = re.split(r"(`[^`\n]*`)", text)
     return "".join(
         p if p.startswith("`") else re.sub(r"([\\*_<>\[\]$|])", r"\\\1", p) for p in parts
@@ -183,16 +183,17 @@ class Gallery(SphinxDirective):
         card += nodes.reference("", "", image, refuri=f"{path.stem}.html", internal=True)
         card += nodes.paragraph("", "", nodes.strong("", "", link))
         card += nodes.paragraph(run["claim"], run["claim"])
-        said = "\n".join(run["printed"]).splitlines()
+        output = "\n".join(run["printed"]).splitlines()
         shown = run["keys"] or list(run["numbers"])[:_MOST]
-        numbers = [line for line in said if line.startswith(tuple(f"{name}: " for name in shown))]
+        starts = tuple(f"{name}: " for name in shown)
+        numbers = [line for line in output if line.startswith(starts)]
         block = "\n".join(numbers + ["…"] * (len(shown) < len(run["numbers"])))
         card += nodes.literal_block(block, block, language="text")
         return card
 
 
 class DemoNumber(SphinxRole):
-    """``{demo}`17: name``` is that number of demo 17, ``{demo}`17: name # 2``` its entry 2."""
+    """``{demo}`17: name``` is the number ``name`` of demo 17; ``# 2`` appended is its entry 2."""
 
     def run(self):
         self.env.note_reread()
@@ -212,7 +213,7 @@ class DemoNumber(SphinxRole):
 
 
 def shown(value: object) -> str:
-    """A number of a demo in three digits; lists as lists."""
+    """A number of a demo with three digits, or a list of such numbers."""
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -224,7 +225,7 @@ def _height_to_width(svg: Path) -> float:
 
 
 def setup(app):
-    """Play the demos before the pages are read."""
+    """Run the demos before the pages are read."""
     app.connect("builder-inited", play_all, priority=400)
     app.add_directive("gallery", Gallery)
     app.add_role("demo", DemoNumber())

@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers show without a script or a network."""
+"""Formulas as MathML, which browsers render without scripts or network access."""
 
 from html import escape
 
@@ -12,9 +12,9 @@ LOG = logging.getLogger(__name__)
 
 def _markup(node: nodes.Element, display: str) -> str:
     latex = node.astext().strip()
-    wrong, text = fault(latex), mathml(latex, display)
-    if wrong or not text:  # the warning fails the build
-        LOG.warning("no MathML for the formula %r: %s", latex, wrong, location=node)
+    error, text = fault(latex), mathml(latex, display)
+    if error or not text:  # the warning fails the build
+        LOG.warning("no MathML for the formula %r: %s", latex, error, location=node)
         return f"<code>{escape(latex)}</code>"
     return text
 

@@ -26,23 +26,23 @@ _SWEEPS = {
     "jointly": "a vjp rule; the op is linear, so its jvp is the op itself",
     "separately": "a vjp rule; the op is linear in each input, so its jvp is a sum of calls",
     "vjp": "a vjp rule and a jvp rule",
-    "": "none: composed of ops, which have theirs",
-    "fused": "a kernel at first order; forward and recorded sweeps run the composite",
+    "": "none: composed of ops that have rules",
+    "fused": "a kernel for the first order; forward sweeps and recorded sweeps run the composite",
 }
 
 
 def declared_in(module: str) -> list[Declared]:
     """The ops and composites of a module or package, in the order of the source."""
 
-    def place(declared: Declared) -> tuple[str, int]:
+    def position(declared: Declared) -> tuple[str, int]:
         return declared.__module__, forward_of(declared).__code__.co_firstlineno
 
-    mine = [d for d in mg.REGISTRY.values() if f"{place(d)[0]}.".startswith(f"{module}.")]
-    return sorted(mine, key=place)
+    members = [d for d in mg.REGISTRY.values() if f"{position(d)[0]}.".startswith(f"{module}.")]
+    return sorted(members, key=position)
 
 
 def forward_of(declared: Declared) -> Any:
-    """The function under the decorator; ``declared.forward`` may have been wrapped since."""
+    """The decorated function itself; ``declared.forward`` may have been wrapped since."""
     return vars(declared)["__wrapped__"]
 
 
@@ -54,7 +54,7 @@ def public_name(declared: Declared) -> str:
 
 
 def escaped(doc: str) -> str:
-    """A docstring in which a star, as in ``(*kernel)``, and 6@5x5 are what they look like."""
+    """A docstring with stars, as in ``(*kernel)``, and @, as in 6@5x5, escaped as plain text."""
     parts = re.split(r"(``.*?``|^ *(?:>>>|\.\.\.) [^\n]*$)", doc, flags=re.M | re.S)
     return "".join(
         p if i % 2 else re.sub(r"(?<!\\)\*|(?<=\w)@(?=\w)", r"\\\g<0>", p)
@@ -63,7 +63,7 @@ def escaped(doc: str) -> str:
 
 
 def prepared(doc: str) -> str:
-    """A docstring without lone stars, its section ``Source:`` as a field like the others."""
+    """An escaped docstring whose section ``Source:`` is a field like the others."""
     return re.sub(r"^( *)Source:\n((?:\1 +\S.*(?:\n|$))+)", _field, escaped(doc), flags=re.M)
 
 
@@ -107,7 +107,7 @@ def _kind(declared: Declared) -> str:
 
 
 def _kinks(declared: Declared) -> list[str]:
-    """At which points the derivative jumps, and what the engine uses there."""
+    """The points where the derivative jumps, and the slope that the engine uses there."""
     points = [kink for domain in declared.domain for kink in domain.kinks]
     texts = []
     for point in sorted(set(points)):
@@ -120,9 +120,9 @@ def _kinks(declared: Declared) -> list[str]:
 
 
 def _code(declared: Declared) -> str:
-    """Forward without its docstring, and the rules under it."""
+    """The source of the forward, without its docstring, and of the rules."""
     rules = [getattr(declared, name, None) for name in ("partials", "vjp", "jvp")]
-    if isinstance(declared, Fused):  # the portable kernels; those of a library stand beside them
+    if isinstance(declared, Fused):  # show the portable kernel, not those of a library
         rules = [declared.pairs["portable"].backward]
     parts = [_without_docstring(forward_of(declared))]
     parts += [inspect.getsource(rule).strip() for rule in rules if rule is not None]
@@ -140,7 +140,7 @@ def _without_docstring(function) -> str:
 
 
 class Ops(SphinxDirective):
-    """``.. ops:: ops.arithmetic``."""
+    """``.. ops:: ops.arithmetic`` documents the ops of a module."""
 
     required_arguments = 1
 
@@ -153,7 +153,7 @@ class Ops(SphinxDirective):
 
 
 class OpTable(SphinxDirective):
-    """``.. op-table::``."""
+    """``.. op-table::`` lists all ops with their formulas and pullbacks."""
 
     def run(self):
         rows = ["", ".. list-table::", "   :header-rows: 1", "   :class: op-table", ""]
@@ -173,7 +173,7 @@ class OpTable(SphinxDirective):
 
 
 class details(nodes.General, nodes.Element):
-    """Something that opens at a click."""
+    """A section that opens at a click."""
 
 
 class CodeDetails(SphinxDirective):
@@ -198,7 +198,7 @@ def _close(translator, node):
 
 
 def setup(app):
-    """Register the directives, and make every docstring safe."""
+    """Register the directives, and escape every docstring."""
     app.connect("autodoc-process-docstring", _prepare, priority=100)  # before napoleon
     app.add_directive("ops", Ops)
     app.add_directive("op-table", OpTable)

@@ -1,8 +1,8 @@
-"""Runs the code of every page during the build, and shows the pictures that it made.
+"""Runs the code of every page during the build, and shows the pictures that it wrote.
 
-A page whose code fails, or prints something else than the page shows, is a warning, which fails a
-build with ``-W``. ``{drawn} FILE`` shows a picture and ``{framed} FILE`` an HTML page that the code
-of the same page wrote into its folder.
+If the code of a page fails or prints anything other than the page shows, the build warns, and fails
+with ``-W``. ``{drawn} FILE`` shows a picture and ``{framed} FILE`` an HTML page that the code of
+the same page wrote into its folder.
 """
 
 import os
@@ -25,12 +25,12 @@ LOG = logging.getLogger(__name__)
 
 
 def cache_of(app) -> Path:
-    """The folder that keeps what pages and demos printed."""
+    """The folder that caches the outputs of pages and demos."""
     return Path(os.environ.get("MINIGRAD_DOCS_CACHE") or app.srcdir / "_cache").resolve()
 
 
 def folder_of(app, docname: str) -> Path:
-    """Where the code of a page runs."""
+    """The folder in which the code of a page runs."""
     return cache_of(app) / "pages" / docname.replace("/", "-")
 
 
@@ -44,7 +44,7 @@ def run_all(app) -> None:
 
 def _has_code(app, docname: str) -> bool:
     path = Path(app.project.doc2path(docname, True))
-    if path.suffix != ".md" or docname.startswith("gallery/"):  # demos run as a whole
+    if path.suffix != ".md" or docname.startswith("gallery/"):  # demos are run by ``gallery``
         return False
     return any(b.language in ("python", "sh") for b in blocks.parse(path.read_text("utf-8")))
 
@@ -62,7 +62,7 @@ def _run(app, docname: str, key: str) -> None:
 
 
 def include_benchmarks(app, docname: str, source: list[str]) -> None:
-    """Put ``benchmarks.md`` where a page says ``<!-- benchmarks -->``, one level down."""
+    """Replace ``<!-- benchmarks -->`` by ``benchmarks.md``, with its headings one level down."""
     mark = "<!-- benchmarks -->"
     if mark not in source[0]:
         return
@@ -77,7 +77,7 @@ def include_benchmarks(app, docname: str, source: list[str]) -> None:
 
 
 class Drawn(Figure):
-    """A figure whose file the code of this page made."""
+    """A figure whose file was written by the code of this page."""
 
     def run(self):
         env = self.state.document.settings.env
@@ -91,7 +91,7 @@ class Drawn(Figure):
 
 
 def open_pictures(app, doctree) -> None:
-    """A click on any picture opens it at full size: Sphinx links those whose width is given."""
+    """Make every picture a link to its full size: Sphinx links pictures that have a width."""
     for image in doctree.findall(nodes.image):
         size = get_image_size(Path(app.srcdir) / image["uri"])
         if size and not isinstance(image.parent, nodes.reference):
@@ -99,11 +99,11 @@ def open_pictures(app, doctree) -> None:
 
 
 class frame(nodes.General, nodes.Element):
-    """An HTML page inside a page."""
+    """An HTML page that is embedded in a page."""
 
 
 class Framed(SphinxDirective):
-    """A frame whose file the code of this page made; the option ``title`` says what it shows."""
+    """A frame with an HTML file that the code of this page wrote; ``title`` describes it."""
 
     required_arguments = 1
     option_spec: ClassVar = {"title": directives.unchanged_required, "height": directives.unchanged}
@@ -112,11 +112,10 @@ class Framed(SphinxDirective):
         path = folder_of(self.env.app, self.env.docname) / self.arguments[0]
         if not path.exists():
             raise self.error(f"the code of this page writes no {self.arguments[0]}")
-        kept = {} if not hasattr(self.env, "minigrad_frames") else self.env.minigrad_frames
-        kept[f"{self.env.docname.replace('/', '-')}-{path.name}"] = str(path)
-        self.env.minigrad_frames = kept
-        url = f"_frames/{self.env.docname.replace('/', '-')}-{path.name}"
-        return [frame(url=url, title=self.options["title"], height=self.options.get("height"))]
+        name = f"{self.env.docname.replace('/', '-')}-{path.name}"
+        self.env.minigrad_frames = {**getattr(self.env, "minigrad_frames", {}), name: str(path)}
+        title, height = self.options["title"], self.options.get("height")
+        return [frame(url=f"_frames/{name}", title=title, height=height)]
 
 
 def _visit_frame(translator, node):
@@ -138,11 +137,11 @@ def _copy_frames(app, error) -> None:
 
 def setup(app):
     """Register the directives, and run the pages before they are read."""
-    # pages show what the package says of itself: read them all again when it changed
+    # pages include text of the package: read all of them again when the package has changed
     app.add_config_value("minigrad_code", blocks.code_key(), "env")
     app.connect("builder-inited", run_all)
     app.connect("source-read", include_benchmarks)
-    app.connect("doctree-read", open_pictures)  # behind Sphinx, which finds the files
+    app.connect("doctree-read", open_pictures)  # after Sphinx has located the files
     app.connect("build-finished", _copy_frames)
     app.add_directive("drawn", Drawn)
     app.add_directive("framed", Framed)
