@@ -1,12 +1,13 @@
-"""The backward pass of batch norm is one line; it equals what the engine derives to 14 decimals.
+"""The backward pass of batch norm is one line; it equals the engine's result to 14 decimals.
 
-x_bar = inv_std (g - mean(g) - x_hat mean(g x_hat)) with g = gamma y_bar: a direct path, one through
-the mean and one through the variance. Source: Ioffe, Szegedy 2015, arXiv:1502.03167, section 3.
+x_bar = inv_std (g - mean(g) - x_hat mean(g x_hat)) with g = gamma y_bar. The three terms are the
+direct path, the path through the mean and the path through the variance. Source: Ioffe, Szegedy
+2015, arXiv:1502.03167, section 3.
 """
 
 # %% Forward
 # N examples, C channels. Each channel is normalized by the mean and the biased (1/N) variance of
-# the batch, then scaled by gamma and shifted by beta, which are learned.
+# the batch, then scaled by gamma and shifted by beta. gamma and beta are learned.
 import numpy as np
 
 import minigrad as mg
@@ -26,19 +27,19 @@ run.number("means of x_hat", abs(x_hat.mean(axis=0)).max())
 run.number("variances of x_hat", x_hat.var(axis=0), ".7f")
 
 # %% Backward, step 1: the affine part
-# y = gamma x_hat + beta, so beta_bar sums y_bar, gamma_bar sums y_bar x_hat, and g = gamma y_bar
-# arrives at x_hat.
+# y = gamma x_hat + beta. So beta_bar is the sum of y_bar, gamma_bar is the sum of y_bar x_hat, and
+# the cotangent of x_hat is g = gamma y_bar.
 y_bar = run.rng.normal(size=(N, C))
 beta_bar = y_bar.sum(axis=0)
 gamma_bar = (y_bar * x_hat).sum(axis=0)
 g = gamma * y_bar
 
-# %% Backward, step 2: how x_hat moves when x moves
+# %% Backward, step 2: from x_hat to x
 # d x_hat = inv_std dxc + xc d inv_std. From inv_std = (var + eps)^(-1/2) and dvar = 2 mean(xc dxc):
 # d inv_std = -inv_std^3 mean(xc dxc). With dxc = dx - mean(dx), and since the x_hat sum to 0,
 #     d x_hat = inv_std (dx - mean(dx) - x_hat mean(x_hat dx)).
-# As a matrix that is inv_std (I - 1 1^T / N - x_hat x_hat^T / N). It is symmetric, so its transpose
-# pulls g back by the same formula:
+# As a matrix, this is inv_std (I - 1 1^T / N - x_hat x_hat^T / N). The matrix is symmetric, so its
+# transpose pulls g back by the same formula:
 x_bar = inv_std * (g - g.mean(axis=0) - x_hat * (g * x_hat).mean(axis=0))
 
 # %% The engine derives the same from primitive ops
@@ -50,9 +51,9 @@ for t, by_hand in zip(tensors, (x_bar, gamma_bar, beta_bar), strict=True):
     difference = abs(t.grad.numpy() - by_hand).max()
     run.number(f"largest difference in {t.name}_bar", difference, key=True)
 
-# %% What the matrix does
-# Of N directions it destroys two: a shift of the whole batch (the mean takes it away) and, but for
-# eps, a stretch along x_hat (the variance does). All others are scaled by inv_std.
+# %% The eigenvalues of the matrix
+# The matrix removes two of N directions: a shift of the whole batch (removed by the mean) and,
+# except for eps, a stretch along x_hat (removed by the variance). It scales all others by inv_std.
 h = x_hat[:, 0]
 direct, by_mean, by_var = np.eye(N), -np.ones((N, N)) / N, -np.outer(h, h) / N
 eigenvalues = np.linalg.eigvalsh(direct + by_mean + by_var)

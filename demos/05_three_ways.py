@@ -1,12 +1,13 @@
 """With a seed of ones, a batch norm backward that returns 0 for x passes; a random seed catches it.
 
 Traced, analytic and numeric derivatives share no code and agree to rounding. But a check is only as
-good as its cotangent: the one that `y.sum()` starts from is in the null space of batch norm.
+good as its seed, the cotangent from which the backward pass starts. The seed of `y.sum()` is in the
+null space of batch norm.
 """
 
-# %% Three ways to one derivative
-# Traced: the engine sweeps the graph. Analytic: the formula written by hand. Numeric: differences
-# of the forward pass. Each row compares two of them and says how far apart they may be.
+# %% Three ways to compute one derivative
+# Traced: the engine sweeps the graph. Analytic: a formula written by hand. Numeric: finite
+# differences of the forward pass. Each row compares two of them, with the allowed difference.
 import numpy as np
 
 import minigrad as mg
@@ -24,7 +25,7 @@ run.number("pairs that agree", sum(row.ok for row in report.rows))
 exact = [row.error for row in report.rows if row.pair == "traced/analytic"]
 run.number("traced against analytic", max(exact))
 
-# %% One right and three wrong ways back to x
+# %% One right and three wrong backward passes
 xc = x - x.mean(axis=0)
 inv_std = 1 / np.sqrt((xc * xc).mean(axis=0) + eps)
 x_hat = xc * inv_std
@@ -48,9 +49,9 @@ def nothing(g):
 
 
 # %% Three losses, three seeds
-# sum(y) seeds with ones: the y of a channel always sum to N beta, whatever x is, so the true x_bar
-# is 0. sum(y^2) / 2 seeds with y itself: its x_bar is of the order of eps. sum(W y) is a real test.
-# Each error is measured against inv_std |g|, the size of what has to cancel.
+# The seed of sum(y) is all ones. The y of a channel always sum to N beta, whatever x is, so the
+# true x_bar is 0. The seed of sum(y^2) / 2 is y itself; its x_bar is of the order of eps. sum(W y)
+# is a real test. Errors are relative to inv_std |g|, the size of the terms that cancel.
 seeds = {"sum(y)": np.ones((N, C)), "sum(y^2) / 2": y, "sum(W y)": run.rng.normal(size=(N, C))}
 ways = (right, no_variance_path, statistics_are_constants, nothing)
 errors = np.zeros((len(seeds), len(ways)))
@@ -63,12 +64,12 @@ for i, (loss, y_bar) in enumerate(seeds.items()):
         errors[i, k] = run.number(f"{loss}: {way.__name__}", error, ".1e", key=way is nothing)
 
 # %% The picture
-# What lies in the grey band passes where 1e-3 is allowed, as hand-made checks often do. An error of
-# 0 is drawn at 1e-17.
+# The errors in the grey band pass a check with a tolerance of 1e-3, as hand-written checks often
+# have. An error of 0 is drawn at 1e-17.
 fig, axes = demo.figure(1, 3, width=9, height=2.6, sharey=True, sharex=True)
-for ax, (loss, found) in zip(axes, zip(seeds, errors, strict=True), strict=True):
+for ax, (loss, row) in zip(axes, zip(seeds, errors, strict=True), strict=True):
     ax.axvspan(1e-18, 1e-3, color=demo.GREY, alpha=0.15, lw=0)
-    ax.scatter(np.maximum(found, 1e-17), range(4), c=demo.COLOURS[:4], s=60)
+    ax.scatter(np.maximum(row, 1e-17), range(4), c=demo.COLOURS[:4], s=60)
     ax.set(
         xscale="log", xlim=(1e-18, 30), title=f"loss = {loss}", xlabel="error / size of the terms"
     )

@@ -1,7 +1,7 @@
-"""Batch norm is 10 primitive ops; the way to x_bar takes 30 as derived, 17 in closed form.
+"""Batch norm is 10 primitive ops; x_bar takes 30 ops as the engine derives it, 17 in closed form.
 
-Folded, the graph is one card; unfolded, every value, shape and gradient is there. The backward
-sweep is itself a graph of ops, so it can be drawn, and differentiated again.
+Folded, the graph is one card; unfolded, it shows every value, shape and gradient. The backward
+sweep is a graph of ops, too, so it can be drawn and differentiated again.
 """
 
 # %% One call
@@ -23,9 +23,9 @@ def recorded_ops(z):
     return [node for node in ancestors(z.node) if node.op is not None]
 
 
-# %% What was recorded
+# %% The recorded graph
 # `batch_norm` is a composite: a function with a name in the literature, written with primitive ops.
-# While it runs, its blocks are scopes, and each node remembers the scope it was made in.
+# Its parts run in scopes, and each node remembers the scope in which it was made.
 for node in recorded_ops(y):
     scopes = " > ".join(scope.name for scope in node.scope.path())
     print(f"  {node.op.name:10} {node.value.shape!s:7} {node.name or '':8} in {scopes}")
@@ -34,12 +34,12 @@ edges = [parent for node in recorded_ops(y) for parent in node.parents if parent
 run.number("edges", len(edges))
 
 # %% Backward
-# With a random cotangent: with ones every gradient of x would be 0.
+# The cotangent is random. With ones, the gradient of x would be 0 everywhere.
 y_bar = run.rng.normal(size=y.shape)
 y.backward(y_bar)
 
 # %% Folded and unfolded
-# Each level of depth opens one level of scopes; a folded scope is one card that shows its outputs.
+# `depth` is the number of levels of scopes to open. A folded scope is one card with its outputs.
 for depth in (0, 1, 2):
     dot = mg.viz.to_dot(y, depth=depth)
     run.number(
@@ -50,9 +50,9 @@ run.save("06_folded.svg", lambda path: mg.viz.draw(y, path, depth=0))
 run.save("06_graph_of_batch_norm.svg", lambda path: mg.viz.draw(y, path))
 
 # %% The derived backward pass beside the one written by hand
-# The sweep goes back op by op, without knowing that terms cancel. The closed form
-# x_bar = inv_std (g - mean(g) - x_hat mean(g x_hat)) is shorter; both are the same number. Either
-# count begins with 7 ops of the forward pass, to 1 / sqrt(var + eps): the sweep itself is 23.
+# The sweep goes back op by op, without using that terms cancel. The closed form
+# x_bar = inv_std (g - mean(g) - x_hat mean(g x_hat)) is shorter and gives the same numbers. Both
+# counts include 7 ops of the forward pass, up to 1 / sqrt(var + eps); the sweep itself is 23 ops.
 derived, by_hand = mg.viz.beside(
     mg.batch_norm, mg.analytic.batch_norm_vjp, inputs.values(), names=list(inputs), seed=y_bar
 )

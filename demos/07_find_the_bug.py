@@ -1,11 +1,11 @@
-"""Six wrong batch norm backwards: the checker finds all and names each fault, sum(y) shows two.
+"""Of six wrong batch norm backwards the checker finds and names all six, a check of sum(y) two.
 
-The bound is derived from the rounding of what cancels and from the error of the differences, so an
-error of one part in a million is as plain as a missing term. There is no tolerance to choose.
+There is no tolerance to choose. The bound follows from the rounding of the terms that cancel and
+the error of the differences, so an error of one part in a million is as clear as a missing term.
 """
 
 # %% One forward, six wrong backwards
-# A path left out, a factor left out, a wrong divisor.
+# The mistakes: a missing path, a missing factor, a wrong divisor.
 from functools import partial
 
 import numpy as np
@@ -44,36 +44,36 @@ x = 1.0 + run.rng.normal(size=(N, C)) * [0.5, 2.0, 5.0]
 inputs = (x, run.rng.normal(1.0, 0.3, size=C), run.rng.normal(size=C))
 run.number("the right one is proven", mg.verify.check_backward(forward, backward, inputs).ok)
 
-# %% What the checker says
-# The finding shown is the one with the largest error for its bound.
-found = {}
+# %% What the checker reports
+# Of each report, the finding with the largest ratio of error to bound is shown.
+errors = {}
 for bug in BUGS:
     report = mg.verify.check_backward(forward, partial(backward, bug=bug), inputs, names=NAMES)
     f = max(report.findings, key=lambda f: abs(f.got - f.expected) / f.bound)
-    found[bug] = abs(f.got - f.expected), f.bound
+    errors[bug] = abs(f.got - f.expected), f.bound
     run.number(bug, f.cause)
     print(f"    {f.input}{list(f.index)} is {f.got:.7f} instead of {f.expected:.7f}")
-run.number("found by the checker", len(found), key=True)
+run.number("found by the checker", len(errors), key=True)
 
-# %% What a check of sum(y) says
-# It compares the same backwards for the seed of ones, with the tolerances of numpy.allclose.
+# %% What a check of sum(y) reports
+# It tests the same backwards with a seed of ones and the tolerances of numpy.allclose.
 ones = np.ones((N, C))
 truth = [j.pull(ones)[0] for j in mg.verify.jacobians(lambda *a: forward(*a)[0], inputs)]
-seen = []
+detected = []
 for bug in BUGS:
     got = backward(ones, forward(*inputs)[1], bug)
     if not all(np.allclose(a, b) for a, b in zip(got, truth, strict=True)):
-        seen.append(bug)
-run.number("found by differences of sum(y)", seen, key=True)
+        detected.append(bug)
+run.number("found by differences of sum(y)", detected, key=True)
 
-# %% How far each error stands out from its bound
+# %% How far each error is above its bound
 fig, ax = demo.figure(width=8, height=3.2)
-for i, (bug, (error, bound)) in enumerate(found.items()):
+for i, (bug, (error, bound)) in enumerate(errors.items()):
     ax.plot([bound, error], [i, i], "|-", ms=14, color=demo.GREY, lw=1)
     ax.plot(error, i, "o", ms=8, color=demo.BLUE)
-    ax.annotate("sum(y) sees it, too" if bug in seen else "", (error * 4, i), va="center")
-ax.annotate("bound", (found[BUGS[0]][1], -0.4), ha="center")
-ax.annotate("error", (found[BUGS[0]][0], -0.4), ha="center")
+    ax.annotate("sum(y) finds it, too" if bug in detected else "", (error * 4, i), va="center")
+ax.annotate("bound", (errors[BUGS[0]][1], -0.4), ha="center")
+ax.annotate("error", (errors[BUGS[0]][0], -0.4), ha="center")
 ax.set(xscale="log", xlim=(1e-15, 1e6), yticks=range(6), yticklabels=BUGS, ylim=(5.5, -1))
-ax.set_xlabel("wrong by how much, in the element with the worst error for its bound")
+ax.set_xlabel("error of the element with the largest ratio of error to bound")
 run.save("07_find_the_bug.svg", fig)

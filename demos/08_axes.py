@@ -1,7 +1,8 @@
 """Batch norm averages over every axis but the channels': one output depends on N H W inputs.
 
-For (N, C) a mean belongs to a feature. For images one filter makes all H W pixels of a channel, so
-they share one mean, and every place is treated alike. Source: Ioffe, Szegedy 2015, section 3.2.
+For (N, C) there is one mean per feature. For images, one filter computes all H W pixels of a
+channel, so they share one mean, and all positions are treated equally. Source: Ioffe, Szegedy 2015,
+section 3.2.
 """
 
 # %% Four layouts, one rule: the mean runs over every axis but 1
@@ -18,23 +19,24 @@ layouts = {"(N, C)": (N, C), "(N, C, L)": (N, C, L), "(N, C, H, W)": (N, C, L, L
 layers = (mg.nn.BatchNorm1d, mg.nn.BatchNorm1d, mg.nn.BatchNorm2d, mg.nn.BatchNorm3d)
 
 
-def heard(f, x):
-    """How much each element of x contributes to the first element of f(x)."""
+def gradient_of_first(f, x):
+    """The gradient of the first element of f(x)."""
     y, pullback = mg.vjp(f, x)
     first = np.zeros(y.shape)
     first.flat[0] = 1.0
     return pullback(first)[0].numpy()
 
 
-# %% Which inputs one output depends on, found by differentiating
-# Not read from a formula: the cotangent of one output element is pulled back to x.
+# %% The inputs that one output depends on, found by differentiation
+# A cotangent that is 1 at one output element is pulled back to x. Where the result is not 0, the
+# output depends on x.
 maps = {}
 for (name, shape), layer in zip(layouts.items(), layers, strict=True):
-    maps[name] = heard(layer(C), run.rng.normal(size=shape))
+    maps[name] = gradient_of_first(layer(C), run.rng.normal(size=shape))
     run.number(f"{name}: inputs of one output", int((maps[name] != 0).sum()), key=True)
     run.number(f"{name}: outside its channel", int((maps[name][:, 1:] != 0).sum()))
 
-# %% Images are rows: (N, C, H, W) is (N H W, C)
+# %% Each pixel counts as an example: (N, C, H, W) is treated like (N H W, C)
 x = run.rng.normal(size=(N, C, L, L))
 gamma, beta = run.rng.normal(size=C), run.rng.normal(size=C)
 y = mg.batch_norm(x, gamma, beta)
@@ -42,9 +44,9 @@ rows = mg.batch_norm(np.moveaxis(x, 1, -1).reshape(-1, C), gamma, beta)
 by_rows = np.moveaxis(rows.reshape(N, L, L, C), -1, 1)
 run.number("images against rows, largest difference", abs(y - by_rows).max())
 
-# %% A mean per pixel would break the convolution
-# Shift one image of the batch by one pixel (cyclically). Its normalized image should shift along.
-# It does if a channel has one mean; with one mean for each pixel, `axis=(0,)`, it changes.
+# %% One mean per pixel would break the shift equivariance of a convolution
+# Shift one image of the batch by one pixel (cyclically). Its normalized image should only shift,
+# too. It does with one mean per channel; with one mean per pixel, `axis=(0,)`, it changes.
 shifted = x.copy()
 shifted[0] = np.roll(x[0], 1, axis=-1)
 for name, axis in {"one mean per channel": (0, 2, 3), "one mean per pixel": (0,)}.items():

@@ -1,11 +1,11 @@
-"""A running variance of batches of 4 settles at the true one with 1/(N-1), a quarter low with 1/N.
+"""For batches of 4, a running variance is right with divisor N - 1, and a quarter too low with N.
 
-Training normalizes with the batch, evaluation with running averages of what the batches had. What
-is averaged, and with which weight, differs between libraries. Source: Ioffe, Szegedy 2015, Alg. 2.
+Training normalizes with the statistics of the batch, evaluation with running averages of them.
+Libraries differ in the divisor and in the weights. Source: Ioffe, Szegedy 2015, Alg. 2.
 """
 
 # %% Batches of four from a known distribution
-# Mean 5, variance 9, in 64 channels at once, so that the averages below are sharp.
+# Mean 5, variance 9, in 64 channels at once, so that the averages below are precise.
 import numpy as np
 
 import minigrad as mg
@@ -17,7 +17,7 @@ batches = 5 + 3 * run.rng.normal(size=(B, N, C))
 
 
 def train(**options):
-    """A layer that has seen all batches, and its running variances after each."""
+    """A layer after all batches, and its running variances after each batch."""
     layer, history = mg.nn.BatchNorm1d(C, **options), []
     for x in batches:
         layer(x)
@@ -26,18 +26,18 @@ def train(**options):
 
 
 # %% Which variance is averaged
-# Batches are always normalized with 1/N. For the running average PyTorch and the paper multiply by
+# Batches are always normalized with 1/N. For the running average, PyTorch and the paper multiply by
 # N/(N-1), which makes it unbiased; Keras and d2l do not. `momentum=None` averages all batches
-# equally, so only the divisor decides where it ends.
+# equally, so the result depends only on the divisor.
 histories = {}
 for divisor, unbiased in {"1/(N-1)": True, "1/N": False}.items():
     _, histories[divisor] = train(momentum=None, unbiased=unbiased)
     run.number(f"running variance / true one, {divisor}", histories[divisor][-1].mean() / 9)
 run.number("standard error of that", np.sqrt(2 / (N - 1) / (B * C)))
 
-# %% Which weight the new batch gets
-# As in PyTorch, running = (1 - momentum) running + momentum batch. Keras, Chainer and old d2l state
-# the weight of the old: their 0.9 is 0.1 here. Passed on as it is, it forgets all but the last few.
+# %% The weight of the new batch
+# As in PyTorch, running = (1 - momentum) running + momentum batch. In Keras, Chainer and old d2l,
+# momentum is the weight of the old value: their 0.9 is 0.1 here. Ours at 0.9 forgets most batches.
 for momentum in (0.1, 0.9):
     layer, histories[f"momentum {momentum}"] = train(momentum=momentum)
     noise = (layer.running_mean.numpy() - 5).std() / (3 / np.sqrt(N))
@@ -48,8 +48,8 @@ d2l = {"gamma": [1.0], "beta": [0.0], "moving_mean": [0.0], "moving_var": [1.0]}
 run.number("d2l's momentum 0.9 as ours", mg.nn.batch_norm_from("d2l", d2l, momentum=0.9).momentum)
 
 # %% Training and evaluation
-# The same example in two batches: in training the company it keeps changes its output, in
-# evaluation it does not. One example alone has no variance, so training refuses it.
+# Put the same example into two batches. In training, its output depends on the other examples; in
+# evaluation it does not. A single example has no variance, so it raises an error in training.
 layer, example = train()[0], batches[0, :1]
 pairs = [np.concatenate([example, batches[k, 1:]]) for k in (1, 2)]
 for mode in ("evaluation", "training"):
@@ -61,19 +61,19 @@ try:
 except mg.errors.ShapeError as error:
     run.number("a batch of one, training", " ".join(str(error).split()))
 
-# %% Left: which divisor, mean of the channels. Right: which momentum, one channel
+# %% Left: the divisors, averaged over the channels. Right: two values of momentum in one channel
 fig, (left, right) = demo.figure(1, 2, width=9.5, height=3.4)
-seen = np.arange(1, 101)
+batches_seen = np.arange(1, 101)
 for ax in (left, right):
     ax.axhline(9, color=demo.BLACK, lw=1, ls="--")
     ax.set(xlabel="batches seen", xlim=(1, 100), ylabel="running variance")
 for name, colour in {"1/(N-1)": demo.BLUE, "1/N": demo.VERMILION}.items():
     line = histories[name][:100].mean(axis=1)
-    left.plot(seen, line, color=colour)
+    left.plot(batches_seen, line, color=colour)
     left.annotate(name, (75, line[75] - 0.75), color=colour)
 left.set(ylim=(0, 11), title="all batches averaged equally (true: 9)")
 for name, colour in {"momentum 0.9": demo.SKY, "momentum 0.1": demo.BLUE}.items():
-    right.plot(seen, histories[name][:100, 0], color=colour, lw=1.4, label=name)
+    right.plot(batches_seen, histories[name][:100, 0], color=colour, lw=1.4, label=name)
 right.set(title="in one channel", ylim=(0, 1.25 * histories["momentum 0.9"][:100, 0].max()))
 right.legend(loc="upper left", ncols=2)
 run.save("09_running_statistics.svg", fig)

@@ -1,7 +1,8 @@
-"""LeNet with batch norm is ahead of LeNet without it from the first epoch on, at the same rate, 1.
+"""At learning rate 1, LeNet with batch norm beats LeNet without it from the first epoch on.
 
 The recipe of Dive into Deep Learning: sigmoids, SGD with learning rate 1, batches of 256, 10 epochs
-of Fashion-MNIST. Without those 60,000 images, 1,437 digits stand in (batches of 32, falling rate).
+of Fashion-MNIST. If its 60,000 images are missing, 1,437 digits are used instead, in batches of 32
+and with a falling rate.
 
 Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning 0.17, 6.6 and 7.5.
 """
@@ -28,14 +29,14 @@ if not run.fast:
 
 trained = {}
 for name in ("lenet-bn", "lenet"):
-    words = {"epochs": 3 if run.fast else 10, "lr": 1.0, "seed": run.seed}
-    trained[name] = mg.train.train(name, data, **words, say=lambda line: None)
+    options = {"epochs": 3 if run.fast else 10, "lr": 1.0, "seed": run.seed}
+    trained[name] = mg.train.train(name, data, **options, say=lambda line: None)
     for i, epoch in enumerate(trained[name].history):
         print(f"{name} epoch {i + 1}: loss {epoch.loss:.3f}, train acc {epoch.train_acc:.3f}")
 
 # %% d2l's numbers beside ours
-# Theirs as the book's PyTorch notebooks of November 2022 show them: average pooling where ours is
-# max pooling, and rate 0.9 without batch norm. The channels come in another order in every run.
+# d2l's numbers are from the book's PyTorch notebooks of November 2022. These use average pooling
+# instead of max pooling, and rate 0.9 without batch norm. The order of the channels is arbitrary.
 
 d2l = {"lenet-bn": (0.266, 0.900, 0.782), "lenet": (0.457, 0.829, 0.809)}
 for name, theirs in d2l.items():

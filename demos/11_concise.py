@@ -1,13 +1,13 @@
-"""Nine sizes need not be written down: the first batch fills them in, and nothing else changes.
+"""Nine sizes need not be written down: the first batch sets them, and nothing else changes.
 
-Lazy layers take the number of channels or features from their first input. The network then has
-the weights, and learns what, the network with all sizes written down has and learns, bit for bit.
+Lazy layers take the number of channels or features from their first input. The network then has the
+same weights as one with all sizes written down, and trains to the same losses, bit for bit.
 
 Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning 1.0, 8.5, "Concise Implementation".
 """
 
-# %% LeNet-BN without sizes of inputs
-# Only what cannot be known from the data is written: channels and units to make, kernels, strides.
+# %% LeNet-BN without the sizes of inputs
+# The code only gives sizes that the data do not determine: channels, units, kernels, strides.
 from functools import partial
 
 import numpy as np
@@ -31,7 +31,7 @@ def concise():
 
 
 def explicit():
-    """The same for digits, 8 x 8, with every size written down."""
+    """The same network for 8 x 8 digits, with every size written down."""
     return nn.Sequential(
         nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Sigmoid(), nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 3, padding=1), nn.BatchNorm2d(16), nn.Sigmoid(), nn.MaxPool2d(2),
@@ -42,9 +42,9 @@ def explicit():
     )  # fmt: skip
 
 
-# %% The first batch decides
-# Before it there are no parameters, and who asks for them is told so. One image is enough; in
-# evaluation mode it does not move the running statistics.
+# %% The first batch sets the sizes
+# Before the first batch there are no parameters, and asking for them is an error. One image is
+# enough; in evaluation mode it does not change the running statistics.
 
 digits = mg.train.load_images("digits", dtype="float64")
 nn.manual_seed(run.seed)
@@ -61,8 +61,8 @@ large.eval()(np.zeros((1, 1, 28, 28)))
 run.number("features found in 8 x 8 images", lazy[9].in_features)
 run.number("features found in 28 x 28 images", large[9].in_features)
 
-# %% Both learn the same
-# The same seed draws the same weights, because the layers draw in the same order.
+# %% Both networks learn the same
+# The same seed gives the same weights, because the layers draw them in the same order.
 
 nn.manual_seed(run.seed)
 losses = []

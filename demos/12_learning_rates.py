@@ -1,13 +1,13 @@
-"""Batch norm lets deep networks learn at rates at which the same networks without it break down.
+"""Batch norm lets deep networks learn at rates at which the same networks without it fail.
 
-Each square is one training run: a depth and a learning rate. The region where training works
-narrows with depth, with batch norm far less.
+Each square of the picture is one training run with its depth and learning rate. The range of rates
+that work narrows with depth, but far less with batch norm.
 
 Source: Ioffe, Szegedy 2015, section 3.3; Bjorck et al. 2018, arXiv:1806.02375, section 3.
 """
 
 # %% One run
-# A ReLU network with hidden layers of 64 units, weights as He et al. draw them, plain SGD.
+# A ReLU network with hidden layers of 64 units, He initialization and plain SGD.
 import numpy as np
 
 import minigrad as mg
@@ -20,12 +20,12 @@ rates = 2.0 ** (np.arange(-5, 4, 2) if run.fast else np.arange(-9, 6))
 
 
 def accuracy(depth, lr, batch_norm):
-    """On the training data, in the last epoch; nan where the loss left the finite numbers."""
-    words = {"side": 8, "dtype": "float32", "rng": run.seed}
+    """The training accuracy in the last epoch; nan if the loss became infinite or nan."""
+    options = {"side": 8, "dtype": "float32", "rng": run.seed}
     if depth == "LeNet":
-        net = nn.models.lenet(batch_norm, **words)
+        net = nn.models.lenet(batch_norm, **options)
     else:
-        net = nn.models.mlp(batch_norm, sizes=(64,) * depth, **words)
+        net = nn.models.mlp(batch_norm, sizes=(64,) * depth, **options)
     optimizer = mg.optim.SGD(net.parameters(), lr=lr)
     trainer = mg.train.Trainer(net, optimizer, digits.train, digits.test, batch_size=64)
     try:
@@ -34,8 +34,8 @@ def accuracy(depth, lr, batch_norm):
         return np.nan
 
 
-# %% The region of convergence
-# A run counts as training if 80 % of the answers of its last epoch were right; chance is 10 %.
+# %% The rates that train a network
+# A rate trains a network if 80 % of the answers in the last epoch are right; chance is 10 %.
 
 depths = [2, 6] if run.fast else [1, 2, 4, 8, 16, "LeNet"]
 maps = {}
@@ -50,9 +50,9 @@ for name, batch_norm in (("without batch norm", False), ("with batch norm", True
 # %% The picture
 
 fig, axes = demo.figure(1, 2, width=8.5, height=3.2, sharey=True)
-for ax, (name, found) in zip(axes, maps.items(), strict=True):
+for ax, (name, grid) in zip(axes, maps.items(), strict=True):
     ax.set_facecolor("black")
-    squares = ax.pcolormesh(np.arange(len(rates)), np.arange(len(depths)), found, vmin=0, vmax=1)
+    squares = ax.pcolormesh(np.arange(len(rates)), np.arange(len(depths)), grid, vmin=0, vmax=1)
     ax.set(title=name, xlabel="learning rate", xticks=range(0, len(rates), 2))
     ax.set_xticklabels([f"$2^{{{np.log2(lr):.0f}}}$" for lr in rates[::2]])
     ax.set_yticks(range(len(depths)), depths)

@@ -1,13 +1,13 @@
-"""Batch norm after the sigmoid lets LeNet learn faster at small rates, before it, at large ones.
+"""LeNet learns faster at small rates with batch norm after the sigmoid, at large rates before it.
 
-Before the sigmoid it keeps it out of saturation. After it, the next layer has inputs of variance 1,
-some 20 times that of a sigmoid's outputs: larger gradients, sooner too large. ReLU shows the same,
-but faintly.
+Before the sigmoid, batch norm keeps it out of saturation. After the sigmoid, batch norm gives the
+next layer inputs of variance 1, about 20 times that of a sigmoid's outputs. The gradients are
+larger, and too large at lower rates. With ReLU the effect is the same, but weak.
 
 Source: Ioffe, Szegedy 2015, section 3.2 (before); Mishkin et al. 2016, arXiv:1606.02228 (after).
 """
 
-# %% The inputs of the next layer
+# %% The variance of a sigmoid's outputs
 import numpy as np
 
 import minigrad as mg
@@ -17,7 +17,7 @@ run = demo.start(__doc__, minutes=2)
 digits = mg.train.load_images("digits")
 rates = 2.0 ** (np.array([-3, -1, 1]) if run.fast else np.arange(-5, 3))
 seeds = range(run.seed, run.seed + (1 if run.fast else 3))
-guess = np.log(10)  # the loss of ten equal probabilities
+guess = np.log(10)  # the loss of guessing, with ten equal probabilities
 
 z = np.random.default_rng(0).normal(size=100_000)
 run.number("variance of the sigmoid of N(0, 1)", np.var(mg.sigmoid(z)))
@@ -26,7 +26,7 @@ run.number("variance of the sigmoid of N(0, 1)", np.var(mg.sigmoid(z)))
 
 
 def training_loss(make, order, lr, seed):
-    """Mean over the last epoch; at most that of a guess, whatever went wrong."""
+    """The mean over the last epoch, at most the loss of guessing; also that if training fails."""
     net = make(side=8, order=order, dtype="float32", rng=seed)
     optimizer = mg.optim.SGD(net.parameters(), lr=lr)
     trainer = mg.train.Trainer(net, optimizer, digits.train, digits.test, batch_size=32, seed=seed)
@@ -37,12 +37,12 @@ def training_loss(make, order, lr, seed):
 
 
 # %% Two networks, two places
-# LeNet has sigmoids. The perceptron 64-64-64-64-10 has ReLU, which does not saturate.
+# LeNet has sigmoids. The perceptron 64-64-64-64-10 has ReLUs, which do not saturate.
 
 
-def perceptron(**words):
-    """With batch norm at three hidden layers of 64 units."""
-    return nn.models.mlp_bn(sizes=(64, 64, 64), **words)
+def perceptron(**options):
+    """A perceptron with batch norm at three hidden layers of 64 units."""
+    return nn.models.mlp_bn(sizes=(64, 64, 64), **options)
 
 
 fig, axes = demo.figure(1, 2, width=8, height=3.2, sharey=True)
@@ -51,8 +51,8 @@ for ax, (name, make) in zip(axes, networks.items(), strict=True):
     for order, colour in (("before", demo.BLUE), ("after", demo.VERMILION)):
         losses = [[training_loss(make, order, lr, seed) for seed in seeds] for lr in rates]
         means = np.mean(losses, axis=1)
-        words = f"training loss, {name}, {order}, lr {rates[0]:g} to {rates[-1]:g}"
-        run.number(words, means, key=True)
+        label = f"training loss, {name}, {order}, lr {rates[0]:g} to {rates[-1]:g}"
+        run.number(label, means, key=True)
         ax.plot(rates, means, color=colour)
         ax.plot(rates, losses, ".", color=colour)
         above = "bottom" if order == "before" else "top"
@@ -62,5 +62,5 @@ for ax, (name, make) in zip(axes, networks.items(), strict=True):
     ax.minorticks_off()
     ax.set_xticks(rates, [f"$2^{{{np.log2(lr):.0f}}}$" for lr in rates])
 axes[0].set_ylabel("training loss")
-axes[0].text(rates[0], guess, "a guess", color=demo.GREY, va="bottom")
+axes[0].text(rates[0], guess, "guessing", color=demo.GREY, va="bottom")
 run.save("14_before_or_after.svg", fig)

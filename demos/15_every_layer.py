@@ -1,12 +1,13 @@
-"""LeNet needs batch norm at its fully connected layers, hardly at its convolutions.
+"""LeNet needs batch norm at its fully connected layers, and hardly at its convolutions.
 
-LeNet has four: two convolutions, two fully connected layers. Batch norm is left out of some, or
-replaced: gamma = 1 and beta = 0 fixed; taking away the mean only; dividing by the deviation only.
+This LeNet has four batch norms: at two convolutions and at two fully connected layers. Some are
+left out. Others are replaced by one with gamma = 1 and beta = 0 fixed, or by half of one, which
+only subtracts the mean or only divides by the standard deviation.
 
 Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning 1.0, section 8.5, exercises 3 to 5.
 """
 
-# %% What may stand in the place of a batch norm
+# %% Replacements for batch norm
 from functools import partial
 
 import numpy as np
@@ -54,7 +55,7 @@ variants = {name: (places, nothing) for name, places in kept.items()} | {
 
 
 def accuracy(keep, other, seed):
-    """On the training data, in the last epoch; ``other`` replaces what is not in ``keep``."""
+    """The training accuracy in the last epoch; ``other`` replaces each norm not in ``keep``."""
     net = nn.models.lenet_bn(side=8, rng=seed)
     norms = [(name, m) for name, m in net.named_children() if hasattr(m, "running_mean")]
     for place, (name, norm) in enumerate(norms):
@@ -67,11 +68,11 @@ def accuracy(keep, other, seed):
 
 fig, ax = demo.figure(height=3.8)
 for row, (name, variant) in enumerate(variants.items()):
-    found = [accuracy(*variant, seed) for seed in seeds]
+    accuracies = [accuracy(*variant, seed) for seed in seeds]
     shown = ("none", "both convolutions", "both linear layers", "all four")
-    run.number(f"training accuracy, {name}", np.mean(found), key=name in shown)
-    ax.barh(row, np.mean(found), color=demo.BLUE, alpha=0.4)
-    ax.plot(found, [row] * len(found), "o", color=demo.BLUE, markersize=4)
+    run.number(f"training accuracy, {name}", np.mean(accuracies), key=name in shown)
+    ax.barh(row, np.mean(accuracies), color=demo.BLUE, alpha=0.4)
+    ax.plot(accuracies, [row] * len(accuracies), "o", color=demo.BLUE, markersize=4)
 ax.set_yticks(range(len(variants)), variants)
 ax.invert_yaxis()
 ax.set(xlim=(0, 1.02), xlabel="training accuracy", title="Where LeNet has batch norm")

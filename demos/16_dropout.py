@@ -1,9 +1,11 @@
-"""Batch norm does not replace dropout: it learns wrong labels by heart, dropout far fewer.
+"""Batch norm does not replace dropout: it learns wrong labels by heart, dropout far fewer of them.
 
-200 digits, each with a wrong label with probability 0.3; with batch norm, dropout, both, none.
-Where both are there, evaluation meets smaller variances than training had (variance shift).
+200 digits, each mislabelled with probability 0.3, are learned with batch norm, with dropout, with
+both and with neither. With both, variances are smaller in evaluation than in training (variance
+shift).
 
-Source: Ioffe, Szegedy 2015, section 3.4 (the hope); Li et al. 2018, arXiv:1801.05134 (the shift).
+Source: Ioffe, Szegedy 2015, section 3.4 (which hopes that batch norm may replace dropout); Li et
+al. 2018, arXiv:1801.05134 (variance shift).
 """
 
 # %% Wrong labels
@@ -22,7 +24,7 @@ labels[wrong] = (labels[wrong] + run.rng.integers(1, 10, wrong.sum())) % 10
 run.number("wrong labels of 200", wrong.sum())
 
 # %% One network
-# 64-128-128-10 with ReLU, dropout p = 0.5 behind each ReLU, learning rate 0.1.
+# 64-128-128-10 with ReLU, dropout with p = 0.5 after each ReLU, learning rate 0.1.
 
 
 def train(batch_norm, dropout, seed):
@@ -38,7 +40,7 @@ def train(batch_norm, dropout, seed):
 
 
 def variance_shift(net):
-    """Variance of the second batch norm's inputs in evaluation, relative to the running one."""
+    """Variance in evaluation / running variance, of the inputs of the second batch norm."""
     *before, norm = list(net)[:6]
     h = x
     for module in before:

@@ -1,14 +1,14 @@
-"""A bias in front of batch norm is dead: its gradient is exactly 0, and nothing is lost without it.
+"""A bias before batch norm is dead: its gradient is exactly 0, and nothing is lost without it.
 
-The mean that batch norm subtracts contains the bias. The gradients of LeNet's parameters show it,
-and a trained network is freed of its biases by moving each one into the running mean.
+The mean that batch norm subtracts contains the bias. The gradients of LeNet's parameters show this.
+The biases of a trained network can be removed by moving each one into the running mean.
 
 Source: Ioffe, Szegedy 2015, section 3.2: "the bias b can be ignored".
 """
 
-# %% Exactly 0
+# %% The gradient is exactly 0
 # Small integers in a batch of 8 make every mean, root and quotient exact in binary. So the gradient
-# of b is not a small number: it is 0. That of W is not.
+# of b is not just small, but exactly 0. The gradient of W is not 0.
 import numpy as np
 
 import minigrad as mg
@@ -26,13 +26,14 @@ run.number("gradient of b, nothing rounded", b.grad, key=True)
 run.number("gradient of W, nothing rounded", W.grad)
 
 # %% The gradients of LeNet
-# In general rounding leaves some 1e-16. The last layer has no batch norm behind it: its bias lives.
+# In general, rounding leaves about 1e-16. The bias of the last layer does have a gradient, because
+# no batch norm follows.
 
 images = mg.train.load_images("digits", dtype="float64")
 net = nn.models.lenet(side=8, rng=run.seed)
 layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
 for layer in layers:
-    nn.init.normal_(layer.bias, rng=run.rng)  # LeNet's own start is 0, and 0 would prove little
+    nn.init.normal_(layer.bias, rng=run.rng)  # LeNet starts at 0, which would prove little
 at_start = [layer.bias.numpy().copy() for layer in layers[:4]]
 
 mg.cross_entropy(net(images.train[0][:256]), images.train[1][:256]).backward()
@@ -41,8 +42,8 @@ run.number("largest gradient of the four dead biases", sizes[:4, 1].max(), key=T
 run.number("largest gradient of the last bias", sizes[4, 1])
 run.number("smallest of the layers' largest weight gradients", sizes[:, 0].min())
 
-# %% Dead biases do not move
-# Training changes everything else.
+# %% Dead biases do not move in training
+# All other parameters change.
 
 trainer = mg.train.Trainer(
     net, mg.optim.SGD(net.parameters(), lr=0.5), *(images.train, images.test), batch_size=64
@@ -51,8 +52,8 @@ list(trainer.fit(1 if run.fast else 10))
 moved = [abs(m.bias.numpy() - b).max() for m, b in zip(layers, at_start, strict=False)]
 run.number("largest movement of a dead bias in training", max(moved))
 
-# %% The equivalent transformation
-# (W x + b) - running_mean = W x - (running_mean - b): move each bias into the running mean.
+# %% An equivalent network without the biases
+# (W x + b) - running_mean = W x - (running_mean - b), so each bias can move into the running mean.
 
 before = net.eval()(images.test[0]).numpy()
 norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]

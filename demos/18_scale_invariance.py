@@ -1,6 +1,6 @@
-"""In front of batch norm, a times the weights gives equal outputs and 1/a times the gradient.
+"""Multiplying the weights before batch norm by a keeps the outputs and divides the gradient by a.
 
-So the gradient is orthogonal to W, steps of SGD make W longer, and only lr / |W|^2 counts.
+So the gradient is orthogonal to W, SGD steps make W longer, and only the ratio lr / |W|^2 matters.
 
 Source: Ioffe, Szegedy 2015, section 3.3; van Laarhoven 2017, arXiv:1706.05350.
 """
@@ -17,23 +17,23 @@ images, labels = train[0][:256], train[1][:256]
 
 
 def network(a=1.0, batch_norm=True, eps=0.0):
-    """64-32-10 with its first weight W times a, without the dead bias; and W."""
+    """A 64-32-10 network, its first weight W times a and without a dead bias; and W."""
     net = nn.models.mlp(batch_norm, side=8, sizes=(32,), rng=run.seed)
-    net[1].bias, net[2].eps = None, eps  # a ReLU in the second place takes no notice
+    net[1].bias, net[2].eps = None, eps  # without batch norm, net[2] is a ReLU and ignores eps
     net[1].weight.data = a * net[1].weight.numpy()
     return net, net[1].weight
 
 
 def sweep(net):
-    """The loss; its gradients are left on the parameters."""
+    """The loss; the gradients are stored in the parameters."""
     net.zero_grad()
     loss = mg.cross_entropy(net(images), labels)
     loss.backward()
     return loss.item()
 
 
-# %% Eight times as large
-# A power of two rounds nothing, and with eps = 0 nothing else has a scale: all bits agree.
+# %% Weights eight times as large
+# Multiplying by a power of two is exact, and with eps = 0 nothing sets a scale: all bits agree.
 
 (net, W), (net8, W8) = network(), network(8.0)
 run.number("change of the loss, W -> 8 W", sweep(net8) - sweep(net))
@@ -42,25 +42,25 @@ run.number("largest |8 grad(8 W) - grad(W)|", abs(8 * W8.grad.numpy() - W_bar).m
 cosine = np.vdot(W.numpy(), W_bar) / np.linalg.norm(W.numpy()) / np.linalg.norm(W_bar)
 run.number("cosine of W and its gradient", cosine)
 
-# %% Over eight decades
-# eps is a scale of its own: where the variance falls below it, invariance ends.
+# %% Scales over eight decades
+# eps sets a scale: where the variance is smaller than eps, the invariance ends.
 
 fig, ax = demo.figure(height=3.6)
 scales = 10.0 ** np.arange(-4, 4.1, 1.0 if run.fast else 0.25)
 kinds = {"eps = 0": (True, 0.0), "eps = 1e-5": (True, 1e-5), "no batch norm": (False,)}
 for name, kind in kinds.items():
     nets = [network(a, *kind) for a in scales]
-    length = [(sweep(net), np.linalg.norm(W.grad.numpy()))[1] for net, W in nets]
-    slope = np.polyfit(np.log(scales), np.log(length), 1)[0]
+    norms = [(sweep(net), np.linalg.norm(W.grad.numpy()))[1] for net, W in nets]
+    slope = np.polyfit(np.log(scales), np.log(norms), 1)[0]
     run.number(f"slope of log |grad| over log a, {name}", slope, ".6f")
-    ax.loglog(scales, length)
-    ax.annotate(name, (scales[0], length[0]), (6, 6), textcoords="offset points")
-ax.set(xlabel="a, how many times as large W is", ylabel="|gradient of W|")
+    ax.loglog(scales, norms)
+    ax.annotate(name, (scales[0], norms[0]), (6, 6), textcoords="offset points")
+ax.set(xlabel="a, the factor of W", ylabel="|gradient of W|")
 run.save("18_scale_invariance.svg", fig)
 
 # %% Every step lengthens W
-# The step is orthogonal to W, hence Pythagoras: |W_new|^2 = |W|^2 + (lr |grad|)^2. And 4 W with
-# 16 lr goes the same way as W with lr: its losses are the same, bit for bit.
+# The step is orthogonal to W, so by Pythagoras |W_new|^2 = |W|^2 + (lr |grad|)^2. Training 4 W with
+# 16 lr is equivalent to training W with lr: the losses are the same, bit for bit.
 
 losses, ratios = [], []
 for a in (1.0, 4.0):

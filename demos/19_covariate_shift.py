@@ -1,12 +1,12 @@
-"""Batch norm cuts the drift of a layer's inputs over 20-fold, that of its gradient 2- to 8-fold.
+"""Batch norm cuts the drift of a layer's inputs over 20-fold, its gradient's change 2- to 8-fold.
 
-Both are called internal covariate shift: how far the inputs of the last hidden activation wander,
-and how much the step of the layers below changes the gradient of a layer. They disagree. Source:
+Both measures are called internal covariate shift, but they disagree: how far the inputs of the last
+hidden activation drift, and how much a step of the layers below changes a layer's gradient. Source:
 Ioffe, Szegedy 2015, figure 1; Santurkar et al. 2018, arXiv:1805.11604, definition 2.1.
 """
 
-# %% Three hidden layers of 100 units, 60 digits a batch, as Ioffe and Szegedy have it
-# Sigmoids begin with weights four times Xavier's. With his own and no batch norm they stand still
+# %% Three hidden layers of 100 units, batches of 60 digits, as in Ioffe and Szegedy
+# Sigmoids start with four times Xavier's weights. With his own and no batch norm, they do not learn
 # for hundreds of steps; over 2,000 the gradient then changes as much with batch norm as without.
 import numpy as np
 
@@ -27,10 +27,10 @@ def network(activation, batch_norm):
 
 
 # %% Two measures, taken at every tenth step
-# u enters the last hidden activation, with the statistics of the batch as in training: with batch
-# norm its mean is exactly beta, and moves no further than beta is trained.
-# change = |G' - G| / |G|: G is the gradient of the last hidden layer's weights, and G' the same on
-# the same batch once the layers below, and no others, have made their step.
+# u is the input of the last hidden activation, with the statistics of the batch as in training.
+# With batch norm, its mean is exactly beta and moves only as beta is trained.
+# change = |G' - G| / |G|, where G is the gradient of the last hidden layer's weights, and G' is the
+# same gradient on the same batch after only the layers below have made their step.
 def change(net, before, W, G, x, y):
     below = {k: v for k, v in net.state_dict().items() if int(k.split(".")[0]) < int(W[0])}
 
@@ -42,7 +42,7 @@ def change(net, before, W, G, x, y):
 
 def learn(activation, batch_norm, lr):
     net, us, changes = network(activation, batch_norm), [], []
-    W = f"{len(net) - 3 - batch_norm}.weight"  # of the last hidden layer
+    W = f"{len(net) - 3 - batch_norm}.weight"  # the name of the last hidden layer's weights
     optimizer = mg.optim.SGD(net.parameters(), lr=lr)
     loader = mg.data.DataLoader(mg.data.TensorDataset(*data.train), 60, shuffle=True, seed=run.seed)
     batches = (batch for _ in range(steps) for batch in loader)
@@ -58,12 +58,12 @@ def learn(activation, batch_norm, lr):
     return np.array(us), np.array(changes)
 
 
-# %% ReLUs and sigmoids; the inputs drawn are those of the unit with the median drift
+# %% ReLUs and sigmoids; the picture shows the inputs of the unit with the median drift
 fig, axes = demo.figure(1, 3, width=10, height=3.4)
 for activation, lr in ((nn.ReLU, 0.1), (nn.Sigmoid, 0.5)):
     for ax, batch_norm in zip(axes, (False, True), strict=False):
         us, changes = learn(activation, batch_norm, lr)
-        drift = abs(us.mean(1) - us[0].mean(0)).max(0) / us.std(1).mean(0)  # of every unit
+        drift = abs(us.mean(1) - us[0].mean(0)).max(0) / us.std(1).mean(0)  # for each unit
         kind = f"{activation.__name__}, {'with' if batch_norm else 'without'} BN"
         run.number(f"drift of the mean in standard deviations, {kind}", drift.mean(), key=True)
         run.number(f"change of the gradient, {kind}", changes.mean(), key=True)

@@ -1,8 +1,8 @@
-"""Along its gradient the loss varies over ten times less with batch norm, and so does the gradient.
+"""With batch norm, loss and gradient vary over ten times less along the direction of the gradient.
 
-At every tenth step one looks ahead, half to four steps far: the bands are the losses met there, the
-change of the gradient, and that change per length, the Lipschitz constant that limits learning
-rates. Source: Santurkar, Tsipras, Ilyas, Madry 2018, arXiv:1805.11604, section 3.1, figure 4.
+At every tenth step we look ahead by half a step to four steps. The bands show the losses there, the
+change of the gradient, and this change per length, a Lipschitz constant that limits learning rates.
+Source: Santurkar, Tsipras, Ilyas, Madry 2018, arXiv:1805.11604, section 3.1, figure 4.
 """
 
 # %% The same network with and without batch norm: 64-50-50-50-50-50-10, ReLU
@@ -21,8 +21,8 @@ def flat(arrays):
 
 
 # %% Looking ahead
-# From the parameters w with the gradient g, at w - eta g for every eta: the loss L, how far the
-# gradient is from g, and that distance divided by the length eta |g| of the way.
+# At w - eta g, for each eta, with parameters w and their gradient g, compute: the loss L, how far
+# the gradient there is from g, and this distance divided by the length eta |g| of the step.
 etas = lr * np.array([0.5, 1, 2, 4])
 
 
@@ -35,17 +35,17 @@ def value_and_gradient(net, x, y):
 
 def look_ahead(net, x, y, g):
     parameters = list(net.parameters())
-    w, seen = [p.numpy() for p in parameters], []
+    w, measured = [p.numpy() for p in parameters], []
     with nn.frozen_statistics():
         for eta in etas:
             for p, w_p, g_p in zip(parameters, w, g, strict=True):
                 p.data = w_p - eta * g_p
             L, g_there = value_and_gradient(net, x, y)
             distance = np.linalg.norm(flat(g_there) - flat(g))
-            seen.append((L, distance, distance / (eta * np.linalg.norm(flat(g)))))
+            measured.append((L, distance, distance / (eta * np.linalg.norm(flat(g)))))
     for p, w_p, g_p in zip(parameters, w, g, strict=True):
         p.data, p.grad = w_p, g_p
-    return seen
+    return measured
 
 
 def learn(batch_norm):
@@ -54,21 +54,21 @@ def learn(batch_norm):
     data = mg.data.TensorDataset(*train)
     loader = mg.data.DataLoader(data, 128, shuffle=True, drop_last=True, seed=run.seed)
     batches = (batch for _ in range(steps) for batch in loader)
-    seen = []
+    measured = []
     for step, (x, y) in zip(range(steps), batches, strict=False):
         _, g = value_and_gradient(net, mg.tensor(x), y)
         if step % 10 == 0:
-            seen.append(look_ahead(net, mg.tensor(x), y, g))
+            measured.append(look_ahead(net, mg.tensor(x), y, g))
         optimizer.step()
-    return np.array(seen)  # (times, etas, 3)
+    return np.array(measured)  # (times, etas, 3)
 
 
-# %% Bands over the training
-names = ("loss", "change of the gradient", "change per length of the way")
+# %% Bands over the course of training
+names = ("loss", "change of the gradient", "change per length of the step")
 fig, axes = demo.figure(1, 3, width=10, height=3.4)
 for batch_norm, kind in ((False, "without BN"), (True, "with BN")):
-    seen = learn(batch_norm)
-    low, high = seen.min(1), seen.max(1)
+    measured = learn(batch_norm)
+    low, high = measured.min(1), measured.max(1)
     run.number(f"range of the loss along the gradient, {kind}", (high - low)[:, 0].mean(), key=True)
     run.number(f"largest change of the gradient, {kind}", high[:, 1].mean(), key=True)
     run.number(f"largest change per length, {kind}", high[:, 2].mean())

@@ -1,14 +1,14 @@
-"""From batches of two batch norm hardly learns; batch renormalization more than halves its loss.
+"""With batches of two, batch norm hardly learns; batch renormalization more than halves its loss.
 
-The rate is proportional to the batch size; without normalization the batch size then makes little
-difference, and at two that is better than both. What differs is the noise of the batch's mean and
-variance; a batch of one has no variance.
+The rate is proportional to the batch size. Without normalization the batch size then makes little
+difference; for batches of two, no normalization is better than both. So the noise of the batch's
+mean and variance causes the difference. A batch of one has no variance.
 Source: Ioffe 2017, arXiv:1702.03275.
 """
 
-# %% One and two examples
-# With one example x equals its mean: y is beta whatever x is, and the gradient is 0. With two,
-# x_hat is +1 and -1: only which of the two is larger gets through.
+# %% Batches of one and two examples
+# With one example, x equals its mean: y is beta for every x, and the gradient is 0. With two, x_hat
+# is +1 and -1, so the output only tells which of the two is larger.
 import numpy as np
 
 import minigrad as mg
@@ -26,10 +26,10 @@ try:
 except mg.errors.ShapeError as error:
     run.number("the layer says of one", str(error).splitlines()[1].strip())
 
-# %% 64-64-64-10 on digits
-# Batch renormalization starts as batch norm for one epoch; over the second one r_max grows to 3 and
-# d_max to 5. It then normalizes by the running statistics, and by the batch's only what is beyond.
-# The small size makes up for its few steps by a rate four times as large.
+# %% A network 64-64-64-10 on digits
+# Batch renormalization works like batch norm for one epoch; over the second, r_max grows to 3 and
+# d_max to 5. Then it uses the running statistics, except for deviations beyond these limits.
+# The small size has fewer steps, and a rate four times as large to make up for it.
 data = mg.train.load_images("digits", dtype="float64")
 train = tuple(array[: 480 if run.fast else None] for array in data.train)
 epochs, rate = (10, 0.4) if run.fast else (20, 0.1)
@@ -41,8 +41,8 @@ def learn(make_norm, batch_size):
         layers += [nn.Linear(64, 64, rng=rng), make_norm(len(train[0]) // batch_size), nn.ReLU()]
     net = nn.Sequential(*layers, nn.Linear(64, 10, rng=rng))
     optimizer = mg.optim.SGD(net.parameters(), lr=rate * batch_size / 64)
-    words = {"batch_size": batch_size, "seed": run.seed}
-    trainer = mg.train.Trainer(net, optimizer, train, data.test, **words)
+    options = {"batch_size": batch_size, "seed": run.seed}
+    trainer = mg.train.Trainer(net, optimizer, train, data.test, **options)
     return list(trainer.fit(epochs))[-1]
 
 

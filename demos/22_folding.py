@@ -1,15 +1,15 @@
-"""In inference batch norm costs nothing: folded into the layer before it, it leaves no operation.
+"""In inference batch norm costs nothing: folded into the layer before it, it adds no operation.
 
-In evaluation y = s (W x + b - mean) + beta with s = gamma / sqrt(var + eps) is an affine map of x:
-W' = s W and b' = s (b - mean) + beta. The outputs are the same to rounding.
+In evaluation, y = s (W x + b - mean) + beta with s = gamma / sqrt(var + eps) is an affine map of x.
+So W' = s W and b' = s (b - mean) + beta give the same outputs, up to rounding.
 
 Source: Jacob et al. 2018, arXiv:1712.05877, section 3.2.
 """
 
 # %% A trained network
-# LeNet with batch norm on 1,437 digits, and what `fold_batch_norm` makes of it. Where a batch norm
-# stood there is an `Identity` now. Behind a linear layer it is a `Folded`, an identity that refuses
-# inputs of more than two axes: the layer maps the last of them, its batch norm scaled the second.
+# Train LeNet with batch norm on 1,437 digits, then fold it. `fold_batch_norm` replaces each batch
+# norm by an `Identity`. After a linear layer it is a `Folded`, an identity that accepts at most two
+# axes: with more, the layer maps the last axis, but its batch norm scaled the second.
 import numpy as np
 
 import minigrad as mg
@@ -23,8 +23,8 @@ trained = mg.train.train("lenet-bn", epochs=epochs, seed=run.seed, say=lambda li
 net, folded = trained.net, nn.fold_batch_norm(trained.net)
 print(folded)
 
-# %% What is left
-# The graph that one evaluation records is as long as that of the twin that never had batch norm.
+# %% The number of operations
+# One evaluation of the folded network records as many operations as a network without batch norm.
 
 images, labels = mg.train.load_images("digits").test
 
@@ -41,7 +41,7 @@ run.number("operations folded", operations(folded))
 run.number("operations of the twin without batch norm", operations(twin))
 
 # %% The same outputs
-# In float64 the difference is some 2^-29 times that of float32: it is rounding, nothing else.
+# In float64 the difference is about 2^-29 times that in float32, so it is only rounding.
 
 for dtype in ("float32", "float64"):
     y = net.to(dtype=dtype)(images.astype(dtype)).numpy()

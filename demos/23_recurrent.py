@@ -1,15 +1,15 @@
-"""In a recurrent network batch norm speeds learning up most on the inputs, less in the recurrence.
+"""In a recurrent network, batch norm speeds up learning more on the inputs than in the recurrence.
 
-Images are read row by row, the last state is classified. Normalized over all examples and rows, the
-inputs allow a larger rate, and the training loss is half as large after 4 epochs, the small size,
-and a fifth after 12. In the recurrence, with statistics for each row, the rate may be larger still,
-and the loss falls faster at first; after 12 epochs, which the small size does not show, that gain
-is lost. On the test images neither helps.
+The network reads images row by row and classifies the last state. If the inputs are normalized over
+all examples and rows, the rate may be larger. The training loss is then half as large after 4
+epochs, the small size, and a fifth as large after 12. In the recurrence, with statistics for each
+row, the rate may be larger still, and the loss falls faster at first. After 12 epochs, which the
+small size does not show, that gain is lost. Neither improves the accuracy on the test images.
 Source: Laurent et al. 2015, arXiv:1510.01378; Amodei et al. 2015, arXiv:1512.02595, section 3.2;
 for the statistics of each step Cooijmans et al. 2016, arXiv:1603.09025.
 """
 
-# %% Where batch norm can stand in a network of 64 units
+# %% Places for batch norm in a network of 64 units
 # nowhere:      h_t = tanh(W x_t + U h_{t-1} + b)
 # on inputs:    h_t = tanh(BN(W x_t) + U h_{t-1} + b)
 # inside:       h_t = tanh(BN_t(W x_t + U h_{t-1}) + b)
@@ -46,16 +46,16 @@ def network(kind):
     return net
 
 
-# %% Over learning rates
-# A network has learned if its loss is below ln 10, that of ten digits taken as equally likely.
+# %% Training at several learning rates
+# A network has learned if its loss is below ln 10, the loss of guessing ten digits uniformly.
 fig, axes = demo.figure(1, 2, width=8, height=3.6)
 for kind in ("nowhere", "on inputs", "inside"):
     histories = []
     for lr in rates:
         net = network(kind)
         optimizer = mg.optim.SGD(net.parameters(), lr=lr)
-        words = {"batch_size": 64, "seed": run.seed}
-        trainer = mg.train.Trainer(net, optimizer, data.train, data.test, **words)
+        options = {"batch_size": 64, "seed": run.seed}
+        trainer = mg.train.Trainer(net, optimizer, data.train, data.test, **options)
         histories.append(list(trainer.fit(epochs)))
     best = min(histories, key=lambda history: history[-1].loss)
     run.number(f"training loss at the best rate, BN {kind}", best[-1].loss, key=True)

@@ -1,11 +1,11 @@
-"""Batch norm leaves correlation; whitening removes it, and gradient descent needs a single step.
+"""Batch norm keeps correlations; whitening removes them, and gradient descent needs a single step.
 
-The integral transform makes every feature uniform instead: no outlier is left. Inside a network on
-digits whitening learns more slowly than batch norm, and the integral transform as fast.
+The probability integral transform instead makes every feature uniform, which leaves no outliers. In
+a network on digits, it learns as fast as batch norm, and whitening more slowly.
 Source: Huang et al. 2018, arXiv:1804.08450; Zhang et al., Dive into Deep Learning 1.0, 8.5, ex. 7.
 """
 
-# %% Two skewed, correlated features of different scale
+# %% Two skewed and correlated features of different scales
 import numpy as np
 
 import minigrad as mg
@@ -25,15 +25,15 @@ transforms = {
 
 
 # %% Steps of gradient descent
-# On the loss |Y w - t|^2 / (2 N), with the best constant step for its Hessian Y^T Y / N, until the
-# loss above the minimum has shrunk a million times. A step shrinks it by the correlation squared.
+# The loss is |Y w - t|^2 / (2 N), the step the best constant one for its Hessian Y^T Y / N. A step
+# multiplies the excess loss by the squared correlation; it has to shrink a million times.
 def steps(Y):
     low, high = np.linalg.eigvalsh(Y.T @ Y / N)
     minimum, w, n = np.linalg.lstsq(Y, t - t.mean())[0], np.zeros(2), 0
-    above = first = np.mean((Y @ minimum) ** 2)
-    while above > 1e-6 * first:
+    excess = first = np.mean((Y @ minimum) ** 2)
+    while excess > 1e-6 * first:
         w, n = w - 2 / (low + high) * Y.T @ (Y @ w - t) / N, n + 1
-        above = np.mean((Y @ (w - minimum)) ** 2)
+        excess = np.mean((Y @ (w - minimum)) ** 2)
     return n
 
 
@@ -41,7 +41,7 @@ def steps(Y):
 fig, axes = demo.figure(2, 3, width=10, height=6)
 axes = list(axes.flat)
 axes[0].plot(*x.T, ".", ms=3)
-axes[0].set(title="features as they are")
+axes[0].set(title="original features")
 for ax, (name, layer) in zip(axes[1:], transforms.items(), strict=False):
     Y = layer(mg.tensor(x)).numpy()
     run.number(f"correlation, {name}", abs(np.corrcoef(Y.T)[0, 1]), ".3f", key=True)
@@ -51,7 +51,7 @@ for ax, (name, layer) in zip(axes[1:], transforms.items(), strict=False):
     ax.set(title=f"{name}; steps: {run.numbers[f'steps, {name}']}", xlim=(-3, 7), ylim=(-3, 7))
 
 
-# %% In a network: 64-32-32-10 with sigmoids, batches of 128; blocks whiten 8 channels each
+# %% The same in a network: 64-32-32-10, sigmoids, batches of 128; blocks whiten 8 channels each
 class Blocks(nn.Module):
     def __init__(self, features):
         self.parts = nn.ModuleList([nn.Whitening1d(8) for _ in range(features // 8)])

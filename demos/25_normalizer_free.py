@@ -1,8 +1,8 @@
-"""Standardized weights replace batch norm, and clipped gradients let them learn at its rates.
+"""Standardized weights replace batch norm, and with clipped gradients they learn at its rates.
 
-Ten ReLU layers. Standardized weights keep the images apart from layer to layer and learn well, at
-small rates. Adaptive gradient clipping (AGC) bounds the step of every unit by the size of its
-weights: then the rates of batch norm work, too. Clipping alone is not enough.
+The networks have ten ReLU layers. Standardized weights keep images distinguishable from layer to
+layer and learn well at small rates. Adaptive gradient clipping (AGC) bounds the step of each unit
+by the size of its weights; then the rates of batch norm work, too. Clipping alone is not enough.
 Source: Brock, De, Smith, Simonyan 2021, arXiv:2102.06171, sections 2 and 4.
 """
 
@@ -33,10 +33,10 @@ def network(kind, depth=10):
     return nn.Sequential(*layers, nn.Linear(64, 10, rng=rng))
 
 
-# %% The signal at the start
-# relu makes the units' means positive, so that plain layers pass on what all images have in common
-# and less and less of what differs. Standardized weights sum to 0 in every unit and stop the common
-# part. The number is the variance over the images after the last layer by that after the first.
+# %% The signal at initialization
+# relu makes the means of the units positive. So plain layers pass on what all images have in common
+# and less and less of their differences. Standardized weights sum to 0 in every unit, which removes
+# the common part. The number is the variance over the images, last layer divided by first.
 for kind in ("plain", "standardized", "batch norm"):
     h, variances = mg.tensor(data.train[0]), []
     with nn.frozen_statistics(), mg.no_grad():
@@ -55,8 +55,8 @@ def learn(kind, lr):
     if kind.endswith("AGC"):
         last = list(net)[-1].parameters()  # the paper does not clip the last layer
         optimizer = mg.optim.AGC(optimizer, clipping=0.02, exclude=last)
-    words = {"batch_size": 64, "seed": run.seed}
-    trainer = mg.train.Trainer(net, optimizer, data.train, data.test, **words)
+    options = {"batch_size": 64, "seed": run.seed}
+    trainer = mg.train.Trainer(net, optimizer, data.train, data.test, **options)
     try:
         return list(trainer.fit(epochs))[-1].loss
     except mg.errors.AnomalyError:

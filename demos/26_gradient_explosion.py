@@ -1,11 +1,11 @@
 """Batch norm makes the squared gradient of a random deep ReLU net grow 1.5-fold per layer.
 
-It does so whatever the scale of the weights, as theory says: pi / (pi - 1) = 1.467-fold for large
-batches, more for small ones. With skips it grows as a power of the depth, without batch norm not.
+The scale of the weights does not matter. Theory predicts pi / (pi - 1) = 1.467-fold growth for
+large batches, more for small ones. With skips, growth is a power of the depth; without BN, none.
 Source: Yang, Pennington, Rao, Sohl-Dickstein, Schoenholz 2019, arXiv:1902.08129.
 """
 
-# %% Deep, wide and random
+# %% Deep, wide and random networks
 from math import acos, asin, pi, sqrt
 
 import numpy as np
@@ -19,8 +19,8 @@ images = mg.train.load_images("digits", dtype="float64").train[0].reshape(-1, 64
 
 
 # %% One cotangent, pulled back layer by layer
-# h = relu(BN(W h)) with He's random weights. The pullbacks are kept on the way forward and applied
-# to a random cotangent on the way back: g[l] is the mean square of the cotangent at layer l.
+# h = relu(BN(W h)) with He's random weights. The forward pass keeps the pullbacks, which are then
+# applied to a random cotangent in reverse. g[l] is the mean square of the cotangent at layer l.
 def gradient_profile(B, batch_norm=True, skip=False, scale=1.0):
     h = run.rng.permutation(images)[:B] @ run.rng.normal(size=(64, width))
     pullbacks = []
@@ -37,22 +37,22 @@ def gradient_profile(B, batch_norm=True, skip=False, scale=1.0):
     return np.array([np.mean(cotangent.numpy() ** 2) for cotangent in reversed(h_bar)])
 
 
-# %% What theory says
+# %% The growth that theory predicts
 # In a wide net BN's columns are spread evenly over a sphere of radius sqrt(B). relu passes half of
-# the squared gradient, and leaves the variance 1/2 - c over the batch, by which the next BN divides
-# it: for B -> infinity c = 1/(2 pi), so the growth is (1/2) / (1/2 - 1/(2 pi)) = pi / (pi - 1).
-# For a finite B: P takes away the mean, Q the mean and x_hat, D is relu's derivative; `passed` is
-# E[trace(Q D P D)], shared by B - 1 directions, and E[1 / var] brings B / (B - 3) in place of 1.
+# the squared gradient and leaves a variance of 1/2 - c over the batch; the next BN divides by it.
+# For B -> infinity, c = 1/(2 pi), so the growth is (1/2) / (1/2 - 1/(2 pi)) = pi / (pi - 1).
+# For a finite B: P removes the mean, Q the mean and x_hat, D is relu's derivative; `passed` is
+# E[trace(Q D P D)], shared by B - 1 directions, and E[1 / var] gives B / (B - 3) instead of 1.
 def growth(B):
     rho = -1 / (B - 1)  # the correlation of two examples, since BN's columns sum to 0
     c = (sqrt(1 - rho**2) + rho * acos(-rho)) / (2 * pi)  # E[relu(y_i) relu(y_j)]
-    k2 = B / 2 + B * (B - 1) * (1 / 4 + asin(rho) / (2 * pi))  # E[k^2], k examples are positive
+    k2 = B / 2 + B * (B - 1) * (1 / 4 + asin(rho) / (2 * pi))  # E[k^2] for k positive examples
     passed = (B - 1) / 2 - (1 / 2 - k2 / B**2) - 1 / 2 + (1 / 2 + (B - 1) * c) / B
     return passed * B / ((B - 1) * (B - 3) * (1 / 2 - c))
 
 
 # %% Growth per layer against the batch size
-# Five layers at both ends remember images and seed: left out. Batch 128 stays 1 % below the theory.
+# Five layers at each end still depend on images and seed: left out. Batch 128 is 1 % below theory.
 measured = {}
 for B in [8, 16, 32] if run.fast else [6, 8, 16, 32, 64, 128]:
     g = np.array([gradient_profile(B) for _ in range(repeats)])
@@ -61,14 +61,14 @@ for B in [8, 16, 32] if run.fast else [6, 8, 16, 32, 64, 128]:
     run.number(f"growth, batch {B}: measured, its error, theory", [*measured[B], growth(B)])
 run.number("theory for an infinite batch", pi / (pi - 1))
 
-# %% Not the scale of the weights: the batch norm; and what helps
+# %% The cause is batch norm, not the scale of the weights; skips help
 kinds = {"BN": {}, "BN, weights x 10": {"scale": 10}, "BN and skips": {"skip": True}}
 fig, (left, right) = demo.figure(1, 2, width=9)
-for kind, words in {**kinds, "no BN": {"batch_norm": False}}.items():
-    g = gradient_profile(32, **words)[1:]  # layer 0, the images, has a scale of its own
+for kind, options in {**kinds, "no BN": {"batch_norm": False}}.items():
+    g = gradient_profile(32, **options)[1:]  # without layer 0, the images, whose scale differs
     run.number(f"growth over {depth - 1} layers, {kind}", g[0] / g[-1])
     left.semilogy(range(1, depth + 1), g / g[-1], "--" if "x" in kind else "-", label=kind)
-left.set(title="squared gradient, batch 32", xlabel="layer", ylabel="against last")
+left.set(title="squared gradient, batch 32", xlabel="layer", ylabel="relative to the last layer")
 left.legend()
 B = np.arange(min(measured), max(measured) + 1)
 right.semilogx(B, [growth(b) for b in B], base=2, label="theory")

@@ -1,12 +1,12 @@
-"""Detaching the mean inside the variance leaves batch norm's gradient right, its curvature wrong.
+"""Detaching the mean inside the variance keeps batch norm's gradient right, but not its curvature.
 
-At order 1 what it drops cancels, so no gradient check sees it. Orders 2 and 3 are held against a
-polynomial through the plain forward pass. Source of that: Trefethen 2013, Approximation Theory.
+At order 1 the dropped term is 0, so no gradient check finds the mistake. The reference for orders 2
+and 3 is a polynomial through values of the forward pass (Trefethen 2013, Approximation Theory).
 """
 
-# %% One direction through the batch
-# L(t) = sum(W * batch_norm(x + t v)): one number along a line, so derivatives of any order are
-# numbers, too. W is random: with ones every derivative would be 0.
+# %% Batch norm along one line
+# L(t) = sum(W * batch_norm(x + t v)) is a function of one number, so its derivatives of any order
+# are numbers, too. W is random, because with ones every derivative would be 0.
 from importlib.util import find_spec
 
 import numpy as np
@@ -15,8 +15,8 @@ import minigrad as mg
 from minigrad import demo
 
 run = demo.start(__doc__)
-x, v, W = run.rng.normal(size=(3, 32, 4))  # of 8, a variance may nearly vanish at a complex t
-v = v + 1.0  # the direction moves the mean of the batch, too
+x, v, W = run.rng.normal(size=(3, 32, 4))  # with 8, a variance may nearly vanish at a complex t
+v = v + 1.0  # so that the mean of the batch moves, too
 
 
 def batch_norm(x):
@@ -25,7 +25,7 @@ def batch_norm(x):
 
 def detached_mean(x):
     mu = mg.mean(x, axis=0)
-    var = mg.mean(mg.square(x - mu.detach()), axis=0)  # mu as a constant: a shortcut
+    var = mg.mean(mg.square(x - mu.detach()), axis=0)  # the shortcut: mu is treated as a constant
     return (x - mu) / mg.sqrt(var + 1e-5)
 
 
@@ -36,22 +36,22 @@ def derivative(norm, order, t=0.0):
     return f(t).item()
 
 
-# %% The reference knows no derivative rule
-# L is analytic: the polynomial through its values at 21 Chebyshev points is L, but for rounding.
+# %% A reference without derivative rules
+# L is analytic, so the polynomial through its values at 21 Chebyshev points is L, up to rounding.
 values = np.vectorize(lambda t: (W * batch_norm(x + t * v)).sum())
 polynomial = np.polynomial.Chebyshev.interpolate(values, 20, domain=[-0.2, 0.2])
 exact = [polynomial.deriv(k)(0.0) for k in (1, 2, 3)]
 
 # %% Three orders, two ways to write one function
 # dvar = 2 mean((x - mu) (dx - dmu)), and (x - mu) sums to 0, so dmu drops out: at order 1 detaching
-# is exact. The derivative of dvar, however, has the term mean(dmu dmu), which was thrown away.
+# is exact. But the derivative of dvar contains the term mean(dmu dmu), which detaching drops.
 for norm in (batch_norm, detached_mean):
     for k in (1, 2, 3):
         error = abs(derivative(norm, k) / exact[k - 1] - 1)
         run.number(f"relative error of {norm.__name__}, order {k}", error, ".1e", key=k < 3)
 
 # %% The same in PyTorch
-# It has formulas for orders 1 and 2; order 3 is what comes of differentiating the second one.
+# It has formulas for orders 1 and 2; order 3 comes from differentiating the formula of order 2.
 if find_spec("torch"):
     import torch
 
@@ -59,15 +59,15 @@ if find_spec("torch"):
     for k in (1, 2, 3):
         t = torch.zeros((), dtype=torch.float64, requires_grad=True)
         y = torch.nn.functional.batch_norm(tx + t * tv, None, None, training=True)
-        found = (tW * y).sum()
+        slope = (tW * y).sum()
         for _ in range(k):
-            (found,) = torch.autograd.grad(found, t, create_graph=True)
-        error = abs(found.item() / exact[k - 1] - 1)
+            (slope,) = torch.autograd.grad(slope, t, create_graph=True)
+        error = abs(slope.item() / exact[k - 1] - 1)
         run.number(f"relative error of torch, order {k}", error, ".1e")
 else:
     print("torch is not installed: its kernel is not shown")
 
-# %% Along the line: only the first derivatives agree
+# %% The derivatives along the line: only those of order 1 agree
 ts = np.linspace(-0.5, 0.5, 15 if run.fast else 61)
 fig, axes = demo.figure(1, 3, width=10, height=3, sharex=True)
 for k, ax in zip((1, 2, 3), axes, strict=True):

@@ -1,12 +1,12 @@
-"""A new op is proven to order 3 and so is its kernel; a rule wrong only for x < 0 is found at once.
+"""A new op and its kernel are proven to order 3; a rule that is wrong only for x < 0 is detected.
 
-The op is log cosh, a smooth absolute value. A declaration is a forward, a formula and a rule; the
-checker, the drawings, the reference and derivatives of any order all read it.
+The op is log cosh, a smooth absolute value. Its declaration is a forward, a formula and a rule. The
+checker, the drawings, the reference and derivatives of any order all use this declaration.
 """
 
-# %% Declare it
-# The forward takes the array library first; of integers 1.0 * x is a float. Written ln(cosh(x))
-# it would overflow at 711. The rule, tanh x, is made of ops, so it can be differentiated again.
+# %% Declare the op
+# The first argument is the array library. 1.0 * x turns integers into floats. ln(cosh(x)) would
+# overflow at 711. The rule consists of ops, so it can be differentiated again.
 import numpy as np
 
 import minigrad as mg
@@ -27,16 +27,16 @@ def dlog_cosh(y, x):
     return (mg.tanh(x),)
 
 
-# %% Prove it
-# Points are drawn at random. Orders 1 to 3 are held against differences with an error bar.
+# %% Prove the op
+# The points are random. Orders 1 to 3 are compared with finite differences that have an error bar.
 run.number("log cosh is proven", mg.verify.check_op(log_cosh, order=3).ok)
 
 
-# %% A rule that is wrong on one side
-# From y one gets tanh^2 x = 1 - e^(-2y), and its root is |tanh x|: right for x > 0, wrong below.
+# %% A rule that is wrong for x < 0
+# y determines tanh^2 x = 1 - e^(-2y), but its root is |tanh x|: right for x > 0, wrong for x < 0.
 @mg.elementwise(formula=log_cosh.formula, pullback=r"\bar x = \bar y \sqrt{1 - e^{-2y}}")
 def one_sided(xp, x):
-    """The same forward, for another rule."""
+    """The same forward with another rule."""
     return log_cosh.forward(xp, x)
 
 
@@ -51,7 +51,7 @@ print(f"    {wrong.findings[0].message}")
 
 
 # %% A kernel: one node, a hand-written backward, the same signature
-# It keeps tanh x for its backward, which is one product. Higher orders go through log_cosh itself.
+# It saves tanh x for its backward, which is one product. Higher orders use log_cosh itself.
 @fused(log_cosh, pullback=r"\bar x = \bar y \tanh x")
 def fast_log_cosh(xp, x):
     """log cosh and its derivative from one exponential."""
@@ -66,7 +66,7 @@ def fast_backward(xp, y_bar, slope):
 
 run.number("the kernel is proven", mg.verify.check_op(fast_log_cosh, order=3).ok)
 
-# %% The kernel's derivatives to order 3, found by `mg.grad`
+# %% The kernel's derivatives to order 3, computed with `mg.grad`
 x, f = np.linspace(-3, 3, 121), fast_log_cosh
 fig, ax = demo.figure(width=7, height=3.8)
 for name, at, dy in (("y", 105, 0.2), ("1", 110, 0.1), ("2", 60, 0.1), ("3", 73, -0.2)):
