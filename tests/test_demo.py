@@ -16,7 +16,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import demo, files
-from minigrad.demo import finding
+from minigrad.demo import finding, player
 
 ROOT = Path(__file__).parents[1]
 DEMO = '''"""Seven is prime.
@@ -182,6 +182,15 @@ def test_cells_have_titles_prose_and_code(script):
     assert "# a comment inside" in second.code
     lines = DEMO.splitlines()
     assert all(lines[cell.line - 1] == cell.code.splitlines()[0] for cell in (first, second))
+
+
+def test_a_copy_whose_stream_was_closed_is_collected_silently(monkeypatch, tmp_path):
+    complaints = []  # from Python 3.13 on, a finalizer that fails complains
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    with (tmp_path / "log").open("w") as stream:
+        copy = player._Copy(stream)
+    del copy
+    assert complaints == []
 
 
 def test_playing_gives_the_run_and_what_each_cell_printed(script, tmp_path, capsys):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from minigrad.demo.finding import listed
 from minigrad.demo.runs import PLAYED, Run
@@ -76,7 +76,7 @@ def play(
         for cell in cells(path):
             # blank lines in front, so that tracebacks have the line numbers of the file
             code = compile("\n" * (cell.line - 1) + cell.code, str(path), "exec")
-            copy = _Copy(sys.stdout)
+            copy: Any = _Copy(sys.stdout)
             outer = around(cell, namespace) if around else contextlib.nullcontext()
             with outer, contextlib.redirect_stdout(copy):
                 exec(code, namespace)
@@ -102,18 +102,18 @@ def graph_of(path: str | Path, *, seed: int = 0) -> Tensor:
     return run.graph
 
 
-class _Copy(io.TextIOBase):
-    """A stream that writes to another one and keeps a copy of the text."""
+class _Copy:
+    """A stream that keeps a copy of the text; no ``io`` base, which would flush when collected."""
 
     def __init__(self, stream: TextIO):
         self._stream, self._parts = stream, []
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
     def write(self, text: str) -> int:
         self._parts.append(text)
         return self._stream.write(text)
-
-    def flush(self) -> None:
-        self._stream.flush()
 
     def text(self) -> str:
         return "".join(self._parts)
