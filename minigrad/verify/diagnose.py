@@ -1,14 +1,15 @@
 """From a wrong cotangent to its likely cause: the first hypothesis that explains it.
 
-A hypothesis is something that a wrong backward may compute. It is accepted where it reproduces the
+A hypothesis is something that a wrong backward may compute. Most are accepted if they reproduce the
 cotangents that came for every random ``y_bar``, within the tolerance of ``fit.tolerance_of``. The
-order is from the most specific to the vaguest, and from what is cheap to what needs a search:
+specific and cheap ones are tried first, the vague ones and those that need a search last, in the
+order that ``cause_of`` and ``_whole_cause`` give. They are in these modules:
 
-1. here: which samples and which elements are wrong, a constant factor, a permutation,
-2. ``norm_paths``: the three paths of a normalization,
-3. ``mixups``: mistakes in the map from ``y_bar`` to the cotangent, whatever the function is,
-4. ``paths``: a path of the traced graph that is missing or has a wrong factor,
-5. ``faults``: one mistake that explains the errors of all inputs at once.
+* here: which samples and which elements are wrong, a constant factor, a permutation,
+* ``norm_paths``: the three paths of a normalization,
+* ``mixups``: mistakes in the map from ``y_bar`` to the cotangent, whatever the function is,
+* ``paths``: a path of the traced graph that is missing or has a wrong factor,
+* ``faults``: one mistake that explains the errors of all inputs at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -45,9 +46,9 @@ def cause_of(
 ) -> str:
     """The likely cause of the wrong cotangent of input ``k``; empty where nothing fits.
 
-    Tried in turn: special cotangents only, a constant factor or nothing computed, a place (one
-    element, row or channel), the same for every cotangent, float16 inside, and for all elements
-    together what ``_whole_cause`` has; float32 inside.
+    Tried in turn: special cotangents only, a place (one element, row or channel) with a factor of
+    its own, the same for every cotangent, a term without ``y_bar``, float16 inside, a constant
+    factor or nothing computed, what ``_whole_cause`` has, float32 inside.
 
     Args:
         subject: the pair, and the point where it is wrong.
@@ -105,8 +106,8 @@ def _whole_cause(case: Case, search: FaultSearch) -> tuple[str, str]:
     """The cause of errors in all elements, and the code between which they arise.
 
     Tried in turn: a normalization, the forward's own operation, a permutation, no linear map, a
-    path of the graph, what ``mixups.explain`` has, one mistake for the errors of all inputs, then
-    what is vaguer. The code is told only where the cause itself does not tell the place.
+    path of the graph, what ``mixups.explain`` has, only one path, one mistake for the errors of all
+    inputs, then what is vaguer. The code is told only where the cause does not tell the place.
     """
     norm = norm_paths.norm_of(case)
     cause = (
@@ -228,7 +229,7 @@ def _named_factors(subject: Subject) -> list[tuple[float, str]]:
 
 
 def _factors_of_other_sizes(subject: Subject) -> Iterator[tuple[float, str]]:
-    """Factors made of the sizes over which y is averaged, and of one axis of x for another."""
+    """Factors of a mean or sum over axes of y, and of the size of one axis of x for another."""
     x_shape, y_shape = subject.inputs[0].shape, subject.run()[0].shape
     for n in range(1, len(y_shape) + 1):
         for chosen in combinations(y_shape, n):

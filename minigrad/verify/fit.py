@@ -1,7 +1,7 @@
-"""Does one array explain another? And the text of a factor or a formula that does.
+"""Whether a hypothesis fits the numbers that came, and the text of factors and formulas that do.
 
-A cause is a hypothesis about a cotangent that can be computed. It explains the cotangent that came
-if the two are equal within a tolerance, relative to the largest element.
+A hypothesis predicts a cotangent, or the error of one. It fits if the prediction equals the array
+that came within a tolerance, relative to the largest element.
 """
 
 from collections.abc import Sequence
