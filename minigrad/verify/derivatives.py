@@ -1,9 +1,10 @@
-"""Which elementwise op has a wrong local derivative in the backward, and which one.
+"""Which elementwise op has a wrong local derivative in the backward, and which derivative that is.
 
-If a backward used the derivative D' where the right one of y by x is D, the errors of all inputs
-would be J ((D' - D) y_bar), with J the derivatives of x by the inputs. That is linear in D' - D,
-which is the same for every ``y_bar``: a least-squares fit finds it, or excludes the mistake. Where
-the fit is unique, D and D' are put into words: a formula in y, in the operands, or in other values.
+Let y be the result of such an op and x its operand. If a backward used D' for the derivative D of y
+by x, the errors of all inputs would be J ((D' - D) y_bar), with J the derivatives of x by the
+inputs and y_bar the cotangent of y. That is linear in D' - D, which does not depend on y_bar: a
+least-squares fit finds it, or excludes the mistake. Where the fit is unique, D and D' are put into
+words: a formula in y, in the operands, or in other values.
 
 Ops are joined to runs (x, .., y), so that a line such as ``s = 1 / (1 + np.exp(-a))``, whose
 derivative people know as a whole, is described as a whole.
@@ -36,9 +37,9 @@ class Fit(NamedTuple):
         used: the mask of the elements of y that a cotangent reaches and an input changes.
         error: D' - D in these elements.
         is_unique: whether no other D' - D explains the same.
-        is_telling: whether just any errors of the inputs could not be explained in this way. They
-            could if the forward returns a single number: then all cotangents of a value are
-            multiples of each other.
+        is_telling: whether there are errors that no D' would explain. There are none if the
+            forward returns a single number: then all cotangents of a value are multiples of each
+            other.
     """
 
     used: np.ndarray
@@ -56,7 +57,10 @@ class LocalDerivatives:
 
     @cached_property
     def steps(self) -> list[Run]:
-        """Those ops that use or make a value where the errors originate, as runs of one op."""
+        """Such ops that use an origin of the errors, or an operand of one, as runs of one op.
+
+        Without an origin all ops are tried.
+        """
         origins = self.errors.origins
         before = [p for node in origins for p in node.parents if p in self.graph.consumers]
         operands = list(dict.fromkeys([*before, *(origins or self.graph.consumers)]))
@@ -71,7 +75,7 @@ class LocalDerivatives:
                     yield [x, y]
 
     def fit(self, run: Run) -> Fit | None:
-        """The error of the derivative of the last value by the first; None if none explains all."""
+        """The error of the derivative of the last value by the first; None if none fits."""
         x, y = run[0], run[-1]
         if (x, y) not in self._fits:
             jacobian, bars = self.errors.jacobians[x], self.paths.bars(y)
@@ -79,7 +83,7 @@ class LocalDerivatives:
             terms = np.concatenate([(jacobian * bar.reshape(-1))[:, used] for bar in bars])
             rows = self.errors.rows.reshape(-1)
             d, _, rank, _ = np.linalg.lstsq(terms, rows, rcond=CUTOFF)
-            most = np.linalg.matrix_rank(jacobian)  # per y_bar; so many numbers fit any errors
+            most = np.linalg.matrix_rank(jacobian)  # so many numbers per y_bar fit any errors
             fits = rank < len(bars) * most and explains(terms @ d, rows)
             independent = np.linalg.matrix_rank(np.stack(bars).reshape(len(bars), -1))
             is_telling = bool(rank < independent * most)
@@ -93,12 +97,14 @@ class LocalDerivatives:
         """The wrong derivative as it is and as it should be; empty unless one run has formulas.
 
         An op that only hands a cotangent on, as ``+`` or ``maximum`` does, explains the errors of
-        its neighbours, too. So of several suspects, such ops are dropped.
+        its neighbours, too. So of several suspects such ops are dropped; unless ``most`` is 1, only
+        where others remain.
 
         Args:
             runs: the candidates.
             suspects: how many derivatives may be wrong, those of other runs included.
-            all_values: whether a formula may be of any named value of the code, not y and x only.
+            all_values: whether a formula may be of any named value of the code, not only of y and
+                its operands.
             most: how many runs may have formulas; several are alternatives.
         """
         found = {run[-1]: both for run in runs if all(both := self.formulas(run, all_values))}
@@ -161,7 +167,7 @@ def is_statement(run: Run) -> bool:
 
 
 def is_scaled(x: Node, y: Node) -> bool:
-    """Whether x has the cotangent of y up to a constant factor, if y is made of x, of its shape."""
+    """Whether an older x of y's shape has the cotangent of y times a constant; True for other x."""
     if x.index >= y.index or x.value.shape != y.value.shape:
         return True
     local = backward_sweep(y, np.ones(y.value.shape), [x])[x]

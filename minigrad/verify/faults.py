@@ -6,10 +6,11 @@ of all inputs are taken together and searched for one mistake that explains all 
 1. ``origin``: the values whose cotangent, if it alone were wrong, would explain the errors with
    the fewest numbers. The mistake is in the rule of an op that uses or made one of these.
 2. ``derivatives``: elementwise ops there with another local derivative, found by a linear fit.
-3. ``substitutes``: ops there whose rule reads a wrong value, found by trying.
+3. ``substitutes``: ops there, or all calls in a loop, whose rule reads a wrong value, and indexing
+   that overwrites where it should add; found by trying.
 
-``_hypotheses`` has the order in which these are asked for. Where none holds, the finding still
-names the code between which the error arises.
+``_hypotheses`` gives the order in which these are tried. Where none holds, the finding names the
+code between which the error arises, if there is an origin.
 """
 
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ class FaultSearch:
         self._faults: dict[Paths, tuple[str, str]] = {}
 
     def paths(self, subject: Subject, y_bar: np.ndarray, right: list[np.ndarray]) -> Paths | None:
-        """``paths_of`` these, traced once; None if the forward fails on tensors."""
+        """``paths_of`` these, traced once; None also if the forward fails on tensors."""
         key = subject.dtype, y_bar.tobytes()
         if key not in self._paths:
             self._paths[key] = None
@@ -70,7 +71,7 @@ class FaultSearch:
 
 
 def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
-    """The mistakes that explain the errors, the most telling first, and empty texts.
+    """The mistakes that explain the errors, the most telling first; "" for a hypothesis that fails.
 
     A statement such as ``s = 1 / (1 + np.exp(-a))`` is suspected as a whole, before its parts.
     """
@@ -88,7 +89,7 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
     yield derivatives.with_formulas(statements, len(suspects))
     yield derivatives.with_formulas(outside, len(steps))
     yield substitutes.in_one_op(operands, without=inside)
-    # 2. a derivative with formulas in any values, or another mistake that is made as a whole
+    # 2. a derivative with formulas in any named value, or a mistake in a loop or an accumulation
     yield derivatives.with_formulas(statements, len(suspects), all_values=True)
     yield derivatives.with_formulas(outside, len(steps), all_values=True)
     yield substitutes.in_repeated_code()
@@ -109,8 +110,8 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
 def _only_suspect(suspects: list, operands: list, derivatives: LocalDerivatives) -> list | None:
     """The only run whose derivative may be wrong; None if there is no such run.
 
-    Between an origin and the run there must be only constant derivatives: any other one could be
-    the wrong one just as well.
+    From an older origin of the same shape to the run the derivative has to be constant: any other
+    could be the wrong one just as well.
     """
     if len(suspects) != 1 or not all(is_scaled(x, suspects[0][0]) for x in operands):
         return None
@@ -119,7 +120,8 @@ def _only_suspect(suspects: list, operands: list, derivatives: LocalDerivatives)
 
 
 def _between(errors: Errors, derivatives: LocalDerivatives) -> str:
-    """The code between which the errors arise; empty where no value alone explains them."""
+    """The code between which the errors arise; empty where no value alone explains them, or
+    where that is all of the code."""
     origins = errors.origins if errors.are_tractable else []
     if not origins:
         return ""

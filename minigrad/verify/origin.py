@@ -2,9 +2,10 @@
 
 If the cotangent of one value v were wrong by d and the rest of the backward right, the cotangents
 of all inputs together would be wrong by J d, where J holds the derivatives of v by the elements of
-all inputs, one row per element. So v may be the origin if a least-squares fit by J leaves nothing
-of the errors for any ``y_bar``. A J of full row rank fits any errors and tells nothing. Of the
-others that fit, those of the smallest rank are the origins: they need the fewest numbers.
+all inputs, one row per element. So v may be the origin if a least-squares fit by J explains
+the errors for every ``y_bar``. A J of full row rank fits any errors and tells nothing. Of the
+other values that fit, those with the J of smallest rank are the origins: they need the fewest
+numbers.
 """
 
 from collections.abc import Iterable
@@ -59,12 +60,15 @@ class Errors:
         return {node: np.stack(of_node) for node, of_node in rows.items()}
 
     def reached(self, node: Node) -> np.ndarray:
-        """Elements of a value whose cotangent is not always 0, as it is behind a mask or index."""
+        """A mask of the elements that have a nonzero cotangent for some ``y_bar``.
+
+        Those behind a mask or an index of the forward may have none.
+        """
         return np.any([bar.reshape(-1) != 0 for bar in self.paths.bars(node)], axis=0)
 
     @cached_property
     def origins(self) -> list[Node]:
-        """The values that explain the errors with the fewest numbers, the oldest first.
+        """The values with code that explain the errors with the fewest numbers, the oldest first.
 
         An error of the reached elements alone is tried before one of all elements.
         """
@@ -81,7 +85,7 @@ class Errors:
         return [node for node in fewest if is_quotable(node)]
 
     def explained_by(self, edge: Edge, pulled: Iterable[np.ndarray | None]) -> bool:
-        """Whether they arise if an edge passes these cotangents back to its operand.
+        """Whether the errors arise if an edge passes these cotangents back to its operand.
 
         ``pulled`` has one for each ``y_bar``, in the place of the right ones; None is zero.
         """

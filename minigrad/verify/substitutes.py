@@ -1,9 +1,11 @@
 """Which wrong value stands in the backward of an op, in the place of an operand or the result.
 
 The rule of an op reads its operands, its result and the cotangent of its result. Each of these
-parts is replaced in turn by other values of the graph, by its transpose or its reverse. The
-mistake is found if the rule then gives cotangents that explain the errors of all inputs. A mistake
-in a loop is made in every iteration, so there all calls of the op are changed at once.
+parts is replaced in turn by other values of the graph, or by its transpose. The mistake is found if
+the rule then gives cotangents that explain the errors of all inputs. A mistake in a loop is made in
+every iteration, so there all calls of the op are changed at once; reversed parts are tried, too.
+
+``overwritten`` looks for another kind of mistake: ``=`` in the place of ``+=``.
 """
 
 from collections.abc import Iterator, Sequence
