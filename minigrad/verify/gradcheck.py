@@ -124,10 +124,11 @@ def _pullback_of(f: Callable, arrays: list[np.ndarray], rng: np.random.Generator
 def _check_order(
     report: Report, f: Callable, arrays: list, names: list, k: int, rng: np.random.Generator
 ) -> None:
+    """Add the rows, findings and notes of order ``k``; from 2 on ``f`` is a pullback."""
+
     def on_arrays(*values: np.ndarray) -> np.ndarray:
         return _value(f, values)
 
-    """Add the rows and findings of order ``k``, where ``f`` is the pullback of order ``k - 1``."""
     label = "" if k == 1 else f" (order {k})"
     y = on_arrays(*arrays)
     why = contract.undefined(arrays, y)
