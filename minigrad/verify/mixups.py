@@ -1,8 +1,8 @@
 """Mistakes that show in the values of a backward alone, whatever the function is.
 
-A right backward is linear in ``y_bar``: ``x_bar = J^T y_bar``. Each function here supposes one
-mistake in that map and compares it with the cotangents that came. They return the text of the
-mistake, or nothing where it does not fit:
+A right backward is linear in ``y_bar``: ``x_bar = J^T y_bar``. Each function here supposes some
+mistake in that map and compares the outcome with the cotangents that came. It returns the text of
+the mistake, or an empty text where none fits:
 
 * ``untransposed``: the map is J; ``nonlinear``: there is no such map,
 * ``explain``: the cotangent of another input; a product with a wrong operand, or a sum over wrong

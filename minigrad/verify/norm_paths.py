@@ -4,8 +4,8 @@
 batch norm, instance norm, layer norm, or ``x_hat`` alone. ``x_bar`` is the sum of a direct path,
 one through the mean and one through the variance.
 
-``norm_of`` recognizes a normalization by its values: the expected ``x_bar`` is the sum of the three
-paths. ``explain`` fits the ``x_bar`` that came by the same paths with other weights, or with a
+``norm_of`` recognizes a normalization by its expected ``x_bar``: about the sum of the three paths.
+``explain`` fits the ``x_bar`` that came by the same paths with other weights, or with a
 mistake inside (gamma or eps missing, x for x_hat), and the cotangents of the parameters by sums of
 other products or over other axes.
 """
@@ -61,8 +61,8 @@ class Norm:
     ) -> np.ndarray:
         """The direct path, the mean path and the variance path, whose sum is x_bar.
 
-        The variance path is ``-x_hat mean(g x_hat)``; ``outer`` and ``inner`` replace the first
-        and the second x_hat.
+        With ``g = gamma y_bar`` the variance path is ``-inv_std slope x_hat mean(g x_hat)``;
+        ``outer`` and ``inner`` replace the first and the second x_hat.
         """
         axes = tuple(i + 1 for i in self.axes)
         g, x_hat = y_bar * self.gamma, self.xc * self.inv_std
