@@ -1,10 +1,10 @@
 """The graph of a forward on plain arrays, each op with the code that called it.
 
-The forward runs once on tensors in the place of arrays (``trace``). It is written for NumPy, so
-its tensors accept more than others: assignments to elements (``_Traced``), functions of NumPy that
-only rearrange elements (``_rearranged``), arrays that are allocated first and filled later
-(``_NumPy``). An observer notes the expression behind each op (``Expression``). Afterwards tensors
-that the code under examination kept are replaced by arrays.
+``trace`` runs the forward once on tensors in the place of arrays. As the forward is written for
+NumPy, these tensors accept more than others: assignments to elements (``_Traced``), functions of
+NumPy that only rearrange elements (``_rearranged``), arrays that are allocated first and filled
+later (``_NumPy``). An observer notes the expression behind each op (``Expression``). Afterwards
+arrays replace the tensors that the code under examination kept.
 """
 
 import ast
@@ -33,10 +33,10 @@ from minigrad.protocol import tracked
 from minigrad.tensor import Tensor
 from minigrad.verify.subject import Subject, is_pair
 
-_ZERO = 1e-12  # a cotangent that cancels, relative to the other ones of the same ops
+_ZERO = 1e-12  # a cotangent that cancels, relative to the largest that the same ops pass back
 _LONGEST = 60  # characters of an expression that are shown
 
-_TENSORS: ContextVar[list] = ContextVar("references to all tensors made in a trace")
+_TENSORS: ContextVar[list] = ContextVar("weak references to all tensors made in a trace")
 
 Edge = tuple[Node, int]  # an op call and the number of one of its operands
 
@@ -228,7 +228,7 @@ class Graph:
                 node.parents = parents
 
     def push(self, end: Node, tangent: np.ndarray) -> dict[Node, np.ndarray]:
-        """The tangents of all values for a tangent of one input; those that are zero are absent."""
+        """The tangents of all values that depend on one input, for a tangent of it."""
         flow = _Flow()
         with setting(observer=flow):
             forward_sweep(self.root, {end: tangent})
@@ -347,7 +347,7 @@ class _NumPy(ModuleType):
         return allocate
 
     def array(self, values: Any, *args: Any, **kwargs: Any) -> Any:
-        """A list of tensors is stacked; a copy of a tensor has its node until it is changed."""
+        """A list of tensors is stacked; a copy of a tensor shares its node until it is changed."""
         if isinstance(values, (list, tuple)) and tracked(values):
             return stack([self.array(x) for x in values])
         if isinstance(values, Tensor):
@@ -378,8 +378,8 @@ def _with_numpy(forward: Any) -> Any:
 def trace(subject: Subject) -> Graph | None:
     """The graph of the forward; None where its result does not come from ops on tensors.
 
-    If the forward is a method, it runs on a copy of its object, so that the object keeps no
-    tensors; wherever else the code keeps tensors, arrays replace them.
+    A method runs on a copy of its object, so that the object itself keeps no tensors; wherever else
+    the code keeps tensors, arrays replace them.
     Raises whatever the forward, or an op that it calls, raises when run on tensors.
     """
     leaves = [leaf(x, True, name) for x, name in zip(subject.inputs, subject.names, strict=True)]
@@ -440,5 +440,5 @@ def name_of(node: Node) -> str:
 
 
 def every_time(quoted: str) -> str:
-    """A quotation of one execution of repeated code, made one of all its executions."""
+    """``quoted``, but of all executions of repeated code instead of a single one."""
     return re.sub(r", time \d+ of \d+\)", ", every time)", quoted)
