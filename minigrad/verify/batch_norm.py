@@ -21,7 +21,7 @@ _MIN_EPS = 1e-20
 
 @dataclass(frozen=True)
 class Problem:
-    """Batch norm of a mini-batch: inputs, parameters, and the seed of its output's cotangent."""
+    """Batch norm of a mini-batch: inputs, parameters, and the seed of a random ``y_bar``."""
 
     inputs: tuple[np.ndarray, np.ndarray, np.ndarray]
     params: dict[str, Any]

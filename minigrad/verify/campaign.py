@@ -149,7 +149,7 @@ def _merged(findings: dict[int, Finding], probes: dict[int, Probe]) -> Finding:
 
 
 def _only(bad: list[Probe], probes: list[Probe]) -> str:
-    """A property of all failing points, and of at most as many but not all of the others."""
+    """A property of all failing points that at most as many others have, and not all of them."""
     if any(probe[1][0].ndim < 2 for probe in probes):  # the properties speak of channels
         return ""
     labels = {probe[0] for probe in bad}

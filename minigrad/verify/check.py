@@ -33,7 +33,7 @@ from minigrad.verify.subject import (
 )
 
 _SOAK = 100  # identical calls in a check of one point
-_MAX_ERROR = 1e-3  # of a value known to be finite, relative to the largest of the cotangent
+_MAX_ERROR = 1e-3  # relative to the largest expected value; with a larger one it may be infinite
 _NOTES = ("retained", "scratch")  # kinds of findings that are no faults, but worth knowing
 
 
@@ -107,7 +107,8 @@ class Point:
         rng: of the cotangents and other points.
         label: of the findings.
         fresh: a new instance of the pair, whose forward is differenced; ``subject`` if None.
-        unseen: one that was never called at this point, for ``contract.partly_equal``; likewise.
+        unseen: one that was never called at this point, for ``contract.partly_equal``; ``subject``
+            if None.
     """
 
     def __init__(
@@ -155,7 +156,8 @@ class Point:
         return self._rows(), [self._labelled(f) for f in findings], self.notes
 
     def _can_be_judged(self, y: Any) -> bool:
-        """Whether ``y`` is a finite floating array that equal calls repeat; else says why not."""
+        """Whether ``y`` is a finite floating array that equal calls repeat; else adds a finding or
+        a note that says why not."""
         if not isinstance(y, np.ndarray) or y.dtype.kind != "f":
             got = str(y.dtype) if isinstance(y, np.ndarray) else type(y).__name__
             message = f"y must be one floating array, got {got}"
@@ -297,7 +299,7 @@ class Point:
             return False
 
     def _is_unsteady(self, k: int, sample: Sample) -> bool:
-        """Whether cotangents of calls with the same ``y_bar`` differ by more than the bounds."""
+        """Whether cotangents of calls with the same ``y_bar`` differ by more than 2 bounds."""
         for _ in range(3):  # a single call may be wrong in the same way by chance
             again = np.asarray(self.subject.pull(sample.y_bar)[k])
             if (np.abs(again - sample.got) > 2 * sample.bound).any():
@@ -349,7 +351,7 @@ class Point:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
         others = self._other_points()
         self._add(contract.state(self.subject, y_bar, others, self._judge, self.rng))
-        is_kink = any(note.kind == "kink" for note in self.notes)  # other points have no kinks
+        is_kink = any(note.kind == "kink" for note in self.notes)  # other points may have none
         if self.fresh is self.subject and not is_kink:  # a campaign has other points anyway
             self.findings += self._elsewhere()
         self.findings += contract.partly_equal(self.unseen, y_bar, self._judge, self.rng)

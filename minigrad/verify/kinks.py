@@ -19,7 +19,7 @@ _APART = 2.0**18, 2.0**36
 # Points nearby, as (sign, steps, among): ties are broken in order of the index, or against it; the
 # other inputs are moved by so many steps; the elements of the direction are moved among their ties.
 _NEARBY = (1, 0, True), (1, 64, False), (-1, 64, False)
-_PLACES = 32  # of those places among the ties, at most
+_PLACES = 32  # of those places among the ties, at most, besides the element's own
 
 Slopes = tuple[np.ndarray, np.ndarray, np.ndarray]  # two slopes per element of f, and is it a kink
 
@@ -125,7 +125,8 @@ class Kinks:
     ) -> tuple[float, float, bool]:
         """Smallest and largest slope of <y_bar, f> along a direction, and whether it has a kink.
 
-        Each element of f contributes whichever of its own two slopes makes the sum smaller, larger.
+        Each element of f contributes one of its own two slopes: the one that makes the sum smaller
+        or larger, respectively.
         """
         first, second, kink = self._cached(slopes, k, direction)
         ends = y_bar * first, y_bar * second

@@ -196,8 +196,8 @@ def working_precision(
 def _noise(f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray]) -> np.ndarray:
     """The rounding error of each element of ``f``, measured at 12 points close together.
 
-    It is 3 times the largest residual of a least-squares cubic through their values, and the
-    smallest for two or three distances between the points: a larger one may still show curvature.
+    It is 3 times the largest residual of a least-squares cubic through their values, and of two or
+    three such numbers, for points closer and closer, the smallest: far points may show curvature.
     The spacing is uneven, else values may round alike between two coarse digits; and all points lie
     on one side of x: about a point of symmetry the rounding is as odd as ``f``, and would cancel.
     """
@@ -337,8 +337,8 @@ def _romberg(
     """Derivatives with respect to the elements ``where``, one per block, by Romberg's tableau.
 
     Returns:
-        Values, errors, and a bound for the derivatives of elements of y of which no step changed
-        even the last digit: ``eps |y| / (2 h)``, nan for the others.
+        Values, errors, and a bound for the derivatives of those elements of y that no step changed,
+        not even in the last digit: ``eps |y| / (2 h)``, nan for the others.
     """
     quotients: list[np.ndarray] = []
     digit = moved = np.zeros((), bool)

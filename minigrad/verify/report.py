@@ -97,7 +97,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """``"PROVEN"``, ``"WRONG"``, or ``"VACUOUS"``: nothing was compared, or all was 0."""
+        """``"PROVEN"``, ``"WRONG"``, or ``"VACUOUS"``: nothing compared, or nothing proven."""
         if self.ok:
             return "PROVEN"
         return "WRONG" if self.findings or any(not row.ok for row in self.rows) else "VACUOUS"
@@ -209,8 +209,8 @@ def compare(
 ) -> Row:
     """Compare two cotangents element by element; the row describes the worst element.
 
-    The row is vacuous where ``b`` does not exceed ``resolution`` (by default ``bound``); but not at
-    ``kinks``, where 0 is one slope of several.
+    The row is vacuous if no element of ``b`` exceeds ``resolution`` (by default ``bound``); but not
+    at ``kinks``, where 0 is one slope of several.
     """
     a, b = np.asarray(a), np.asarray(b)
     bound = np.broadcast_to(np.asarray(bound, dtype=np.longdouble), a.shape)

@@ -156,8 +156,8 @@ def restoring(*arrays: np.ndarray) -> Iterator[list[int]]:
 def forward_taking(what: str, forward: Callable, n: int, params: Mapping[str, Any]) -> Callable:
     """``forward``, adapted so that it can be called with ``n`` inputs and ``**params``.
 
-    ``*args`` take the values of params. If eps is the only one, its name in ``forward`` may only
-    contain "eps", or a dictionary ``bn_param``, as in CS231n, takes it and the mode.
+    ``*args`` take the values of params. If eps is the only one, it goes to the one parameter whose
+    name contains "eps", or, with the mode, into a dictionary ``bn_param`` as in CS231n.
 
     Raises:
         UsageError: ``forward`` does not take ``params``, which the message calls ``what``.

@@ -121,7 +121,7 @@ def _compared(
     """A row for each pair of ways, and the number of elements at kinks.
 
     ``samples`` are the traced and the analytic cotangent of input ``k``, each with the numeric one
-    as the expected. At kinks they may choose different subgradients.
+    as the expected. At kinks the two may choose different subgradients.
     """
     numeric, error, resolution = samples[0].expected, samples[0].error, samples[0].bound
     samples = [
@@ -131,7 +131,7 @@ def _compared(
     traced, analytic = samples
     fits = np.all([np.abs(s.got - s.expected) <= s.bound for s in samples], axis=0)
     at_kinks = np.any([s.expected != numeric for s in samples], axis=0) & fits
-    bounds = traced.bound + analytic.bound - 2 * error  # no differences between these two
+    bounds = traced.bound + analytic.bound - 2 * error  # neither has an error of differences
     both = replace(traced, expected=analytic.got, error=0 * error, bound=bounds, kinks=0)
     bound = allow_rounding(both, k, reference, partial(wide.traced_beside_analytic, k)).bound
     chosen = np.where(at_kinks, traced.got, analytic.got)
