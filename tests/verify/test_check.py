@@ -1114,7 +1114,7 @@ def no_findings(*args):
     return iter(())
 
 
-_columns, _expected = numeric._romberg, reference.Reference.expected
+_romberg, _expected = numeric._romberg, reference.Reference.expected
 _bounds, _closed = rounding.Rounding.bounds, reference.Reference._closed_form
 
 
@@ -1129,12 +1129,12 @@ def nan_is_nothing(sample):
 # what is replaced, by what, and the backward of which the checker is wrong then
 FAULTS = {
     "differences of the wrong size": (
-        numeric, "_romberg", lambda *a: (_columns(*a)[0] * 1.001, *_columns(*a)[1:]), "softmax"),
+        numeric, "_romberg", lambda *a: (_romberg(*a)[0] * 1.001, *_romberg(*a)[1:]), "softmax"),
     "no error of the differences": (
-        numeric, "_romberg", lambda *a: (_columns(*a)[0], _columns(*a)[1] * 0, _columns(*a)[2]),
+        numeric, "_romberg", lambda *a: (_romberg(*a)[0], _romberg(*a)[1] * 0, _romberg(*a)[2]),
         "eps outside the square root"),
     "infinite error of the differences": (
-        numeric, "_romberg", lambda *a: (_columns(*a)[0], _columns(*a)[1] + 1, _columns(*a)[2]),
+        numeric, "_romberg", lambda *a: (_romberg(*a)[0], _romberg(*a)[1] + 1, _romberg(*a)[2]),
         "softmax"),
     "bounds too wide": (rounding.Rounding, "bounds", scaled(1e7), "softmax off by 1e-10"),
     "bounds of zero": (rounding.Rounding, "bounds", scaled(0), "softmax"),
