@@ -262,7 +262,7 @@ def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
 
 
 def _edge(edge: Edge, row: int, weight: int, apart: bool) -> str:
-    """An edge across ``row`` rows; ``apart``: with room for the dashed line beside it."""
+    """An edge over ``row`` + 1 rows or more; ``apart``: with room for the dashed line beside it."""
     attributes = []
     if edge.count > 1:  # the card of a gap is small: many lines come close to each other there
         end = "tail" if edge.head.kind == "gap" else "head"
@@ -422,7 +422,7 @@ def escaped(text: str) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """``text`` in escaped lines of at most about ``width`` characters, broken at spaces."""
+    """``text`` in escaped lines of about ``width`` characters at most, if spaces allow that."""
     lines, rest = [], text
     while len(rest) > width and (cut := rest.rfind(" ", width // 2, width)) > 0:
         lines.append(rest[:cut])

@@ -7,7 +7,7 @@ Every edge gets a second line in the opposite direction, shown once a cotangent 
 import re
 from xml.etree import ElementTree
 
-PENDING = "gradient: none yet"  # the longest state of a card: the layout makes room for it
+PENDING = "gradient: none yet"  # a long state of a card: the layout makes room for it
 _NUMBER = r"-?[\d.]+"
 _HEAD = 7.0  # length of an arrowhead
 
@@ -35,7 +35,7 @@ def _clean(element: ElementTree.Element) -> None:
     if attributes.get("class") in ("node", "edge"):
         attributes["data-i"] = re.sub(r"\D", "", name)
     if (element.text or "").strip("\u00a0 ") == PENDING and "font-weight" not in attributes:
-        attributes["class"] = "state"  # titles, of the same words maybe, are bold
+        attributes["class"] = "state"  # a title of the same words would be bold
     for key in [key for key in attributes if _is_style(key, attributes[key])]:
         del attributes[key]
     element.tail = None
@@ -44,7 +44,7 @@ def _clean(element: ElementTree.Element) -> None:
 
 
 def _is_style(key: str, value: str) -> bool:
-    """Whether the style sheet of the page replaces an attribute."""
+    """Whether an attribute is removed: the style sheet decides it, or it is of no use in a page."""
     if key in ("fill", "stroke"):
         return value != "none"
     return key.startswith(("font-family", "{", "xml")) or (key, value) == ("text-anchor", "start")

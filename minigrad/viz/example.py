@@ -105,7 +105,7 @@ def _matrix_product(value: Any, xs: list) -> str:
 
 
 def _along(axes: Collection[int], array: np.ndarray) -> np.ndarray:
-    """The elements along ``axes`` from the first one on, as a vector."""
+    """The elements along ``axes``, at index 0 of all other axes, as a vector."""
     return array[tuple(slice(None) if i in axes else 0 for i in range(array.ndim))].ravel()
 
 

@@ -39,8 +39,8 @@ class Grid:
     Args:
         rows: cells of the array, or of its first corner.
         facts: statistics of an array that is not shown whole, as (label, number).
-        note: ``"[0, ...]"`` where the rows are of the first plane, or ``"empty"``.
-        more: how many (rows, columns) of that plane are not shown.
+        note: such as ``"[0, ...]"`` if the rows are of the first of several planes; or ``"empty"``.
+        more: how many (rows, columns) of the matrix or plane are not shown.
     """
 
     rows: list[list[Cell]]
@@ -83,7 +83,7 @@ def blank(array: Any, side: int = SIDE) -> Grid:
 
 
 def statistics(array: np.ndarray) -> list[tuple[str, str]]:
-    """Minimum, mean, maximum, standard deviation of the finite elements; how many are not."""
+    """Minimum, mean, maximum, standard deviation of the finite elements; counts of nan and inf."""
     values = array.astype(np.float64).ravel()
     finite = values[np.isfinite(values)]
     odd = [("nan", int(np.isnan(values).sum())), ("inf", int(np.isinf(values).sum()))]
@@ -97,7 +97,7 @@ def statistics(array: np.ndarray) -> list[tuple[str, str]]:
 
 
 def number(value: float, decimals: int | None = None) -> str:
-    """``value`` with ``decimals``; if None, with three digits, or all before the point of 1e3..1e5.
+    """``value`` with ``decimals``; if None, with three digits, from 1000 to 99999 without decimals.
 
     A number that would round to 0 is written with two digits: only zero is ``0``.
     """

@@ -71,7 +71,7 @@ def _body(top: Cluster, formulas: Formulas) -> list[str]:
     lines: list[str] = []
     for cluster, _, ends in top.walk():
         if ends:
-            lines += ["}"] if cluster.scope else []
+            lines += ["}"] if cluster.scope is not None else []
             continue
         if cluster.scope is not None:
             name = escaped(shown(cluster.scope.name))

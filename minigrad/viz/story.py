@@ -42,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """An array with a caption; ``role`` decides the colour of its frame and of its card."""
+    """An array with a caption; ``role`` decides the colour of its frame, which its card shares."""
 
     caption: str
     array: Any
