@@ -2,10 +2,10 @@
 
 Verdicts, of a row and of a report:
 
-* PROVEN: some expected value differs from 0 by more than rounding, and nothing is wrong,
+* PROVEN: nothing is wrong, and some expected value differs from 0 by more than rounding. An
+  element at a kink counts, too, and at the random points of ``check_op`` a 0 that both ways find,
 * WRONG: an element is out of bounds, or a backward pass violates its contract,
-* VACUOUS: nothing is wrong, but a wrong rule might pass: no expected value differs from 0 by more
-  than rounding, or nothing was compared.
+* VACUOUS: nothing is wrong, but a wrong rule might pass, as no value of this kind was compared.
 """
 
 import json
