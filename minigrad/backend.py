@@ -227,7 +227,7 @@ class Kind:
         self.shape, self.dtype = array.shape, array.dtype
 
 
-_BLOCK = 8192  # elements of a dot product: BLAS would split longer ones among threads
+_BLOCK = 8192  # elements of a dot product that BLAS does not yet split among threads
 _LONG_ROW = 192  # elements from which `row += values` is faster than np.add.at
 
 
@@ -308,7 +308,7 @@ def _holds_tensors(items: Any) -> bool:
 
 
 def real(array: Any) -> Any:
-    """``array`` if it is real, or symbolic (objects of a library but NumPy); else DTypeError."""
+    """``array`` if it is real, or symbolic (objects, not of NumPy); DTypeError otherwise."""
     kind = getattr(array, "dtype", _BOOL).kind
     if kind not in "fiub" and (kind != "O" or library_of(array) is NUMPY):
         raise DTypeError(

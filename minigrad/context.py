@@ -80,7 +80,7 @@ def no_grad(function: Any = None) -> Any:
     """Record nothing in a ``with no_grad():`` block, or in a function decorated with ``@no_grad``.
 
     Raises:
-        UsageError: it decorates a generator or a coroutine, whose body would run after it ended.
+        UsageError: it decorates a generator or a coroutine, whose body runs after the block ended.
     """
     context = setting(recording=False)
     return context if function is None else context(function)

@@ -191,8 +191,9 @@ def _expected_arguments(op: Any, name: str, cause: Exception) -> tuple[str, str]
     if type(cause).__name__ == "LinAlgError" and "dimension" not in str(cause):
         remedy = "a larger shift, which is added to its diagonal"
         return f"a matrix for which {name} exists", remedy
+    # NumPy raises a ValueError for integers to a negative power, too
     if signature == "()" and type(cause) is ValueError and "broadcast" in str(cause):
-        return "shapes that broadcast together", ""  # other ValueErrors: 2 ** -1 of integers
+        return "shapes that broadcast together", ""
     if signature not in ("", "()") and type(cause) is ValueError:
         return f"shapes that fit the signature {signature}", ""
     return f"arguments that fit {name}{inspect.signature(op)}", ""
@@ -237,7 +238,10 @@ def pytorch_remedy(params: dict) -> str:
 
 
 def answering(f: F) -> F:
-    """Decorator: if ``f`` is called with a keyword of PyTorch, the error says what to write."""
+    """Decorator: a call that does not fit the signature of ``f`` raises DTypeError.
+
+    For a keyword of PyTorch the text says what to write instead.
+    """
 
     @functools.wraps(f)
     def call(*args: Any, **params: Any) -> Any:
@@ -292,7 +296,7 @@ def wrong_entries(op: Any, entries: Any, n: int) -> RuleError:
 
 
 def wrong_partial(op: Any, bar: Any, partial: Any) -> RuleError:
-    """A rule returned a ``partial`` that cannot be multiplied with ``bar``."""
+    """A rule returned a ``partial`` that cannot be multiplied by ``bar``."""
     headline = f"{op.name}: the derivative rule returned a partial that does not fit"
     expected = f"a number, or an array that broadcasts with {tuple(bar.shape)}"
     return RuleError(facts(headline, expected=expected, got=describe(partial)))

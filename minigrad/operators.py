@@ -39,8 +39,9 @@ def binary(op: Op) -> tuple[Callable, Callable]:
 def in_place(operator: Callable) -> Callable:
     """``w -= step`` rebinds ``w`` to ``w - step``; under ``no_grad`` it assigns to a leaf ``w``.
 
-    Leaves are parameters (frozen or not), buffers and whatever else has a node; other values are
-    rebound. Outside ``no_grad`` an update of a leaf that has a gradient would be lost: GraphError.
+    Only leaves with a node are assigned to: parameters, frozen or not, buffers, and tensors that
+    have a name or are in a graph. Outside ``no_grad`` a step without history would be lost on a
+    leaf that has a gradient: GraphError.
     """
 
     def assigned(self: Any, other: Any) -> Any:

@@ -66,7 +66,7 @@ def _polynomial(coefficients: tuple[float, ...], x: Any) -> Any:
 
 
 def _wide(xp: Any, x: Any) -> Any:
-    """``x``, float16 cast to float32, as it would overflow in the polynomials."""
+    """``x``; float16, which would overflow in the polynomials, is cast to float32."""
     return x.astype(xp.float32) if x.dtype.itemsize < 4 else x
 
 
@@ -124,7 +124,7 @@ def erfc(xp: Any, x: Any) -> Any:
 
 
 def normal(xp: Any, x: Any) -> tuple[Any, Any]:
-    """The normal cumulative distribution at ``x``, and ``e^(-x^2/2)``, in the dtype of ``x``."""
+    """The standard normal CDF at ``x``, and ``e^(-x^2/2)``, in the dtype of ``x``."""
     dtype, x = x.dtype, _wide(xp, x)
     gauss = xp.exp(-0.5 * x * x)
     if x.dtype == np.float32:

@@ -256,7 +256,7 @@ class Tensor(NumPyBox):
         self.node.grad = value
 
     def zero_grad(self) -> None:
-        """Forget the accumulated gradient."""
+        """Set ``grad`` to None."""
         if self.node is not None:
             self.node.grad = None
 

@@ -209,7 +209,7 @@ class _Run:
         return self.y if self.record else self.y.detach()
 
     def _depends_on_outside(self) -> bool:
-        """Whether the result depends on a node with ``requires_grad`` besides the fresh ones."""
+        """Whether the result depends on an older node, or another leaf, with ``requires_grad``."""
         if self.y.node is None:
             return False
         fresh, oldest = set(self.nodes), min((node.index for node in self.nodes), default=inf)
@@ -283,7 +283,7 @@ def _as_tuples(caller: str, primals: Any, tangents: Any) -> tuple[tuple, tuple]:
 
 
 def _positions(caller: str, argnums: int | tuple[int, ...], args: tuple) -> tuple[int, ...]:
-    """``argnums`` as a tuple of positions in ``args``, none negative; UsageError outside of it."""
+    """``argnums`` as a tuple of positions in ``args``, none negative; UsageError if one is not."""
     positions = argnums if isinstance(argnums, tuple) else (argnums,)
     if not all(hasattr(i, "__index__") and -len(args) <= i < len(args) for i in positions):
         expected = "the position of an argument, or a tuple of them"

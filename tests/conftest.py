@@ -114,7 +114,7 @@ class Result(NamedTuple):
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Run ``minigrad`` in this process, in another folder if asked."""
-    from minigrad import cli  # here, as it takes half a second
+    from minigrad import cli  # imported here: it takes half a second
 
     def command(*args, cwd=None, typed=""):
         if cwd is not None:

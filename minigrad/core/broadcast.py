@@ -84,9 +84,9 @@ def astype_vjp(y_bar, y, x, *, dtype):
 
 
 def unbroadcast(op: Any, i: int, x_bar: Any, x: Any, y_shape: tuple) -> Any:
-    """``x_bar`` in the shape and dtype of ``x``, input ``i``: summed over axes that were repeated.
+    """``x_bar`` summed over axes that were repeated, and cast to the dtype of ``x``, input ``i``.
 
-    RuleError unless its loop axes are those of the result and its core axes those of the input.
+    RuleError unless ``x_bar`` has the loop axes of the result and the core axes of ``x``.
     """
     shape = getattr(x_bar, "shape", (None,))
     if shape != x.shape:

@@ -23,7 +23,7 @@ def backward_sweep(
     """Pull the cotangent ``seed`` of ``root`` back: ``{target: cotangent}``, None where it is zero.
 
     By default the targets are ``root`` and all nodes with ``keep_grad``; then caches are freed once
-    used. OverwrittenError if a tensor was assigned after the graph was recorded.
+    used. OverwrittenError if a tensor of the graph was assigned after it was recorded.
     """
     order = not_overwritten(ancestors(root, targets or ()))
     if targets is None:
@@ -35,7 +35,7 @@ def backward_sweep(
         for node in order:
             if not cotangents.keys().isdisjoint(node.parents):
                 cotangents[node] = None
-    cotangents[root] = seed  # the keys are the nodes that lead to a target
+    cotangents[root] = seed  # its keys: the targets, the nodes that lead to them, and the root
     owned: set[Node] = set()  # the nodes whose cotangent may change in place: no one else holds it
     observer = CURRENT.get().observer
     mirror = _Mirror("∇ ", seed) if record else None

@@ -117,7 +117,7 @@ def start(doc: str | None, *, minutes: int = 0) -> Run:
 
     Args:
         doc: the demo's ``__doc__``; its first line is the claim.
-        minutes: how long its real size takes on one core; announced first, if not 0.
+        minutes: how long its real size takes on one core; if not 0, printed before it begins.
 
     Raises:
         UsageError: the demo's file has no docstring.

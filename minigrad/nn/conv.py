@@ -79,7 +79,7 @@ class Conv2d(_Conv):
     Attributes:
         weight: (out_channels, in_channels / groups, \\*kernel). bias: (out_channels,) or None. Both
             are uniform within 1 / sqrt(fan_in) at the start, PyTorch's default; fan_in is the
-            number of inputs of an output element, in_channels / groups times the kernel's size.
+            number of inputs of an output element, in_channels / groups * prod(kernel).
 
     Raises:
         UsageError: channels that are not divisible by ``groups``.

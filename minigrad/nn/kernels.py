@@ -101,7 +101,7 @@ def batch_statistics(x: Any, axes: tuple[int, ...], y: Any = None) -> tuple[Any,
 
 
 def _recorded_statistics(node: Any) -> dict[str, Any]:
-    """The values named "mean" and "var" in the recorded composite batch norm of result ``node``."""
+    """The values named "mean" and "var" in the recorded batch norm whose result is ``node``."""
     path = node.scope.path() if node is not None and node.scope is not None else []
     composite = next((scope for scope in reversed(path) if scope.name == "batch_norm"), None)
     labelled: dict[str, Any] = {}

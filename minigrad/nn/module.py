@@ -66,9 +66,10 @@ class Module:
 
     A leaf tensor with ``requires_grad`` that is assigned to an attribute becomes a parameter, a
     Module a submodule; ``register_buffer`` adds state that is saved but not trained. A registered
-    name can be deleted, or assigned None or a value that is saved, too; other values are refused. A
-    leaf without ``requires_grad`` that replaces a parameter is a frozen parameter. A call runs in a
-    scope named after the class and the attribute, so that drawings show layers as clusters.
+    name can be deleted, or assigned None or another parameter, buffer or submodule; other values,
+    which would not be saved, are refused. A leaf without ``requires_grad`` that replaces a
+    parameter is a frozen parameter. A call runs in a scope named after the class and the attribute,
+    so that drawings show layers as clusters.
 
     >>> class Scale(mg.nn.Module):
     ...     def __init__(self):
@@ -254,7 +255,7 @@ class Module:
 
     @answering
     def zero_grad(self) -> None:
-        """Reset the gradients of all parameters."""
+        """Set the gradient of every parameter to None."""
         for parameter in self.parameters():
             parameter.zero_grad()
 

@@ -1,4 +1,4 @@
-"""Batch renormalization: except for clipping, training and evaluation compute one function."""
+"""Batch renormalization: training and evaluation compute the same function, except for clipping."""
 
 from collections.abc import Callable
 from typing import Any

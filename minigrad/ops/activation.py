@@ -45,7 +45,7 @@ def relu_jvp(x_dots, y, x):
     cases=(Case(), Case(params={"alpha": 0.3})),
 )
 def leaky_relu(xp, x, *, alpha=0.01):
-    """Leaky rectifier: slope 1 for ``x > 0``, else ``alpha``, which is also used at the kink 0.
+    """Leaky rectifier: slope 1 for ``x > 0``, otherwise ``alpha``, also at the kink 0.
 
     >>> mg.leaky_relu(mg.tensor([-2.0, 3.0]), alpha=0.1)
     tensor([-0.2,  3. ])

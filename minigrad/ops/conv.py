@@ -90,7 +90,7 @@ def col2im(xp, y, *, shape, kernel_size, stride=1, padding=0, dilation=1):
         kernel_size, stride, padding, dilation: as in ``im2col``.
 
     Raises:
-        ShapeError: ``y`` does not have the shape of ``im2col`` of an array of ``shape``.
+        ShapeError: ``y`` does not have the size of ``im2col`` of an array of ``shape``.
 
     >>> mg.ops.col2im(np.array([[1.0, 2.0], [2.0, 3.0]]), shape=(1, 1, 3), kernel_size=2)
     array([[[1., 4., 3.]]])
@@ -150,7 +150,7 @@ def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     kernel = tuple(w.shape[2:])
     outputs = window(x.shape, kernel, **geometry).outputs
     columns = im2col(x, kernel_size=kernel, **geometry)
-    taps = columns.shape[0] // groups  # each output is a sum of so many products
+    taps = columns.shape[0] // groups  # the number of products that each output sums
     rows = reshape(w, shape=(a, taps))
     if groups > 1:
         columns = reshape(columns, shape=(groups, taps, columns.shape[1]))

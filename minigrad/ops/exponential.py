@@ -1,4 +1,4 @@
-"""Exponential, logarithmic and trigonometric functions, and the logistic sigmoid."""
+"""Exponential, logarithmic and trigonometric functions, tanh and the logistic sigmoid."""
 
 from minigrad.core.op import elementwise
 from minigrad.declaration import Domain

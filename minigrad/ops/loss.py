@@ -71,7 +71,7 @@ def cross_entropy(logits, labels):
 
 
 def checked_labels(xp, logits, labels):
-    """``labels`` as an array of ``xp``; raises what ``cross_entropy`` raises."""
+    """``labels`` as an array of ``xp``, or the errors that ``cross_entropy`` documents."""
     labels = getattr(labels, "array", labels)
     on_gpu = namespace(labels) is xp is not np
     labels = labels if on_gpu else to_host(labels)

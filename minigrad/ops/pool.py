@@ -1,7 +1,7 @@
 """Max and average pooling.
 
-The winner of a window is the position of its first maximum. Given the winners, the derivative of
-max pooling is linear: ``take_pooled`` reads there, and its adjoint ``max_unpool`` writes there.
+The winner of a window is the position of its first maximum. For fixed winners max pooling is
+linear: ``take_pooled`` reads there, and its adjoint ``max_unpool`` adds there.
 """
 
 import numpy as np

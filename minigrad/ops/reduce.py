@@ -62,7 +62,7 @@ def wide(x):
 
 
 def narrow(y, x, *others):
-    """``y``, computed from ``wide(x)`` and ``others``, in the dtype it would have from ``x``."""
+    """``y``, computed from ``wide(x)`` and ``others``, in the dtype that ``x`` would give."""
     if x.dtype != _FLOAT16:
         return y
     return astype(y, dtype=np.result_type(x.dtype, *(other.dtype for other in others)))
@@ -347,7 +347,7 @@ def shifted(x, axis):
     """``x`` minus its largest element along ``axis``, which is treated as a constant.
 
     Only for functions that do not change when a constant is added to ``x``: their derivative by way
-    of the largest element is 0. If that element is infinite, the result is nan.
+    of the largest element is 0. If that element is infinite, all their values are nan.
     """
     x = floating(x)
     largest = getattr(x, "array", x).max(axis=axis, keepdims=True)

@@ -19,7 +19,7 @@ __all__ = [
 
 
 def floating(x):
-    """``x`` with integers and booleans as float64, for functions whose values are no integers."""
+    """``x`` with integers and booleans as float64, for functions whose values are not integers."""
     return astype(x, dtype="float64") if x.dtype.kind in "biu" else x
 
 

@@ -62,7 +62,7 @@ class LambdaLR:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned.
 
-        Groups beyond the base rates in it were added later: they get theirs at the next step.
+        Groups that it has no base rate for count as added later: they get one at the next step.
         """
         title = f"{type(self).__name__}.load_state_dict"
         epoch, rates = check_keys(title, state_dict, "last_epoch", "base_lrs")

@@ -318,7 +318,7 @@ class Adam(Optimizer):
         return self.adam(p, _with_l2_penalty(p, g, group), state, group)
 
     def adam(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        """Algorithm 1 for a gradient that includes the weight decay.
+        """Algorithm 1 on ``p`` and ``g`` as they are: any weight decay is in one of them already.
 
         Temporaries are updated in place: the page faults of a new array cost more than filling it.
         """

@@ -39,7 +39,7 @@ def _quiet() -> np.errstate:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Results of one epoch; ``loss`` and ``train_acc`` are means over its steps while training."""
+    """Results of one epoch; ``loss`` and ``train_acc`` are means over its samples as it trained."""
 
     loss: float
     train_acc: float
@@ -322,7 +322,7 @@ class Trainer:
 
 
 def _numbers(kind: type, saved: dict[str, Any]) -> dict[str, Any]:
-    """``saved`` with the int or float that each field of ``kind`` wants; an error if it is none."""
+    """``saved`` as ints and floats, as the fields of ``kind`` are; else TypeError or ValueError."""
     return {k: (index if kind.__annotations__[k] is int else float)(v) for k, v in saved.items()}
 
 
@@ -335,7 +335,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C or SIGTERM only sets a flag, so that a step can end; a second acts at once.
 
     Yields a function that returns the flag. If the flag is set, the end of the block raises the
-    interrupt, also if the body never looked. SIGINT stays ignored where it is, as in a job that a
+    interrupt, even if the body never looked. An ignored SIGINT stays ignored, as in a job that a
     shell starts after ``trap "" INT``; a caller's own handler of SIGTERM stays in force.
     """
     received: list[int] = []

@@ -45,7 +45,7 @@ RECIPES = {
     for suffix, batch_norm in (("-bn", True), ("", False))
 }
 # The digits are a small data set. Smaller batches give it more steps, and a falling learning rate
-# lets the running statistics settle within that few.
+# lets the running statistics settle although the steps are still few.
 _FOR_DIGITS = {"batch_size": 32, "schedule": "cosine"}
 _DIGITS_LR = {"lenet": 1.0, "mlp": 0.1, "resnet": 0.05, "rnn": 0.1}
 DATASETS = ("digits", "fashion-mnist", "mnist")

@@ -215,7 +215,7 @@ class RecordedStep:
             self.is_running = True
 
     def _host_state(self) -> list[dict]:
-        """The optimizer's state on the host, as counts of steps: a graph would not update it."""
+        """Optimizer state on the host, such as a count of steps, which a graph would not update."""
         states = self.optimizer.state_dict()["state"]
         return [{k: v for k, v in s.items() if not self._is_array(v)} for s in states]
 
