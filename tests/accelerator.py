@@ -1,4 +1,4 @@
-"""One face for CuPy and its stand-in, so that a test is written once and runs on either."""
+"""One interface to CuPy and its stand-in, so that a test is written once and runs on either."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,9 +31,9 @@ class Accelerator:
 
     @contextmanager
     def without_waiting(self) -> Iterator[None]:
-        """Fails where the host waits for the device inside the block, or copies arrays there.
+        """Fails if, inside the block, the host waits for the device or copies arrays to it.
 
-        The stand-in counts both; CuPy itself notices only what calls ``ndarray.get``.
+        The stand-in counts both; CuPy itself notices only calls of ``ndarray.get``.
         """
         if self.is_real:
             with _synchronization_refused():
@@ -64,7 +64,7 @@ class Accelerator:
 @contextmanager
 def _synchronization_refused() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # CuPy may drop this one day, and says so
+        warnings.simplefilter("ignore")  # CuPy warns that it may remove this
         from cupyx import allow_synchronize
 
         with allow_synchronize(False):
@@ -81,7 +81,7 @@ def use_real(value: bool) -> None:
 
 @contextmanager
 def chosen() -> Iterator[Accelerator]:
-    """CuPy where the option ``--device`` names a GPU, else the stand-in as the device ``"cuda"``.
+    """CuPy if the option ``--device`` names a GPU, else the stand-in as the device ``"cuda"``.
 
     Fused ops run portable kernels on the stand-in; see ``kernels``.
     """

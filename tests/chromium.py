@@ -1,4 +1,4 @@
-"""A browser for the tests that open pages; they skip where there is none."""
+"""A browser for the tests that open pages; without one they are skipped."""
 
 import importlib.util
 import shutil

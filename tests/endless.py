@@ -26,7 +26,7 @@ def trainer(path):
 
 
 def start(path, epochs):
-    """The process, which is about to begin training, or to resume what ``path`` holds."""
+    """Start a process that trains, resuming if ``path`` exists; returns when training begins."""
     ready = _PROCESSES.Event()
     process = _PROCESSES.Process(target=_train, args=(path, epochs, ready))
     process.start()

@@ -13,7 +13,7 @@ from minigrad.nn import kernels, models
 
 @dataclass
 class Specimen:
-    """A layer, made anew by ``make``, and the shape of an input."""
+    """A layer, of which ``make`` makes a new one, and the shape of an input."""
 
     name: str
     make: object
@@ -32,12 +32,12 @@ class Specimen:
         return x
 
     def modes(self):
-        """Training, and evaluation where a part of the layer reads in which of both it is."""
+        """Training, and evaluation if a part of the layer reads ``self.training``."""
         classes = {c for m in self.make().modules() for c in type(m).__mro__ if c is not nn.Module}
         return [True, False] if any(map(_reads_its_mode, classes)) else [True]
 
     def layer(self, seed=3):
-        """A new layer whose parameters and buffers are away from their initial values."""
+        """A new layer whose parameters and buffers differ from their initial values."""
         nn.manual_seed(seed)
         layer = self.make()
         rng = np.random.default_rng(seed)
@@ -131,7 +131,7 @@ ZOO = [
 
 
 def pinned(layer, x):
-    """Batch renorm's r and d are constants of its gradient: keep those of the point itself."""
+    """Fix batch renorm's r and d, constants of its gradient, at their values for ``x``."""
     for module in layer.modules():
         if isinstance(module, (nn.BatchRenorm1d, nn.BatchRenorm2d)) and module.training:
             axes = tuple(i for i in range(x.ndim) if i != 1)
@@ -141,7 +141,7 @@ def pinned(layer, x):
 
 
 def in_modes(specimens):
-    """Make a test one of every layer in each of its modes."""
+    """Parametrize a test over ``specimens``, each in each of its modes."""
     chosen = [(s, training) for s in specimens for training in s.modes()]
     ids = [f"{'train' if training else 'eval'}-{s}" for s, training in chosen]
     return pytest.mark.parametrize(("specimen", "training"), chosen, ids=ids)

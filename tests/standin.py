@@ -1,8 +1,8 @@
-"""A stand-in for CuPy 14: NumPy behind a wall, refusing what CuPy refuses.
+"""A stand-in for CuPy 14: NumPy in a wrapper that refuses the calls which CuPy refuses.
 
-It lets a machine without a GPU walk the path of a GPU and counts what costs time there: results
-that the host waits for (synchronizations) and host arrays that are copied (uploads). What it claims
-about CuPy stands in ``standin_claims``, one table, which real CuPy is held to where there is a GPU.
+On a machine without a GPU it runs the code path of a GPU, and counts what costs time there: results
+that the host waits for (synchronizations) and host arrays that are copied (uploads). The table in
+``standin_claims`` lists its claims about CuPy; on a GPU, CuPy itself is tested against them.
 
 The device itself, streams and kernels are in ``standin_gpu``.
 """
@@ -18,7 +18,7 @@ import standin_gpu as gpu
 
 from minigrad import backend
 
-REFUSED = {"like", "device", "subok", "where", "initial", "correction"}  # keywords, anywhere
+REFUSED = {"like", "device", "subok", "where", "initial", "correction"}  # keywords, by all
 REFUSED_BY = {
     "clip": {"min", "max"}, "einsum": {"out", "order", "casting"}, "take": {"mode"},
     "var": {"mean"}, "std": {"mean"}, "sort": {"order", "stable"}, "argsort": {"order", "stable"},
@@ -42,12 +42,12 @@ WAITS = {"nonzero", "argwhere", "flatnonzero", "unique", "bincount", "extract", 
 REDUCTIONS = {"sum", "prod", "max", "min", "any", "all", "argmax", "argmin", "cumsum"}
 CUBLAS = {"matmul", "dot", "tensordot", "inner", "vdot", "outer", "einsum"}
 DECOMPOSITIONS = {"inv", "cholesky", "eigh"}
-DTYPES = "?bhilqBHILQefdFD"  # characters of all that CuPy has; none is wider than float64
+DTYPES = "?bhilqBHILQefdFD"  # the characters of CuPy's dtypes; no float is wider than float64
 
 
 @dataclass
 class Counts:
-    """Where the host waited for the device, and what it copied there: lines of code."""
+    """The lines of code where the host waited for the device, and copied an array to it."""
 
     synchronizations: list[str] = field(default_factory=list)
     uploads: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ _OWN = {Path(__file__).name, "standin_gpu.py", "accelerator.py"}
 
 @contextmanager
 def counting():
-    """What happens inside the block; counts nest."""
+    """Counts what happens inside the block; blocks nest."""
     counts = Counts()
     _counters.append(counts)
     try:
@@ -98,7 +98,7 @@ def _unsupported(value):
 
 
 def _in(value):
-    """What NumPy computes with; arrays of the host are refused, 0-d ones, too."""
+    """``value`` with NumPy arrays for device arrays; host arrays are refused, even 0-d ones."""
     if isinstance(value, Array):
         return value.hidden
     if isinstance(value, np.ndarray):
@@ -159,7 +159,7 @@ def checked():
 
 
 def _decomposed(function, hidden):
-    """The result, also where there is none: CuPy asks only on demand whether there is one."""
+    """The result, or garbage if there is none: CuPy checks for failure only inside ``checked``."""
     gpu.refuse_cublas_in_capture()
     if _checks:
         synchronize()
@@ -172,7 +172,7 @@ def _decomposed(function, hidden):
 
 
 def _key(key):
-    """An index as NumPy takes it, and whether it is basic; index arrays wrap around."""
+    """The parts of an index, host arrays uploaded, and whether it is basic indexing."""
     parts = key if isinstance(key, tuple) else (key,)
     basic, found = True, []
     for part in parts:
@@ -189,7 +189,7 @@ def _key(key):
 
 
 def _wrapped(parts, shape):
-    """Index arrays with what lies outside wrapped around, as CuPy does without a word."""
+    """The index ``parts`` for NumPy; indices out of bounds wrap around silently, as in CuPy."""
     axis, found = 0, []
     for part in parts:
         if isinstance(part, Array) and part.dtype.kind != "b":
@@ -239,7 +239,7 @@ class Array:
 
     def __getitem__(self, key):
         parts, basic = _key(key)
-        if basic:  # a view, also of a single element
+        if basic:  # a view, even of a single element
             parts = parts if any(part is ... for part in parts) else [*parts, ...]
             return Array(self.hidden[tuple(parts)])
         key = _wrapped(parts, self.shape)
@@ -371,7 +371,7 @@ def _asarray(value, dtype=None, order=None):
 
 
 def _empty(shape, dtype=float):
-    """Memory that was never written is nan, or the largest integer, and so shows."""
+    """Uninitialized memory holds nan, or the largest integer, so that tests see it."""
     dtype = np.dtype(dtype)
     unwritten = np.nan if dtype.kind == "f" else np.iinfo(dtype).max
     return Array(gpu.kept(np.full(shape, unwritten, dtype)))
@@ -425,7 +425,7 @@ def array(values, dtype=None):
 
 @contextmanager
 def registered():
-    """Inside the block the library is known and ``"cuda"`` is its device."""
+    """Inside the block the stand-in is a registered library, and ``"cuda"`` its device."""
     tables = (backend._LIBRARIES, backend.MODULES)
     before, known = [dict(table) for table in tables], backend.cupy
     backend.register(LIBRARY)

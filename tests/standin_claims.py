@@ -1,4 +1,4 @@
-"""What the stand-in claims about CuPy 14: one table, held to by the stand-in and by CuPy itself.
+"""The stand-in's claims about CuPy 14: one table, against which both are tested.
 
 Each claim is ``(sentence, kind, call)``. ``call(gpu, x)`` gets an ``Accelerator`` and the float64
 array [1, 2, 3] on the device. By kind: an exception type that is raised, ``WAITS`` or ``GOES ON``
@@ -127,7 +127,7 @@ def strides_by_value(gpu, x):
 
 
 CLAIMS = [
-    # host arrays do not become device arrays, nor the other way round, without a word
+    # host arrays are not converted to device arrays silently, nor the other way round
     ("numpy.asarray of a device array is refused", TypeError, lambda g, x: np.asarray(x)),
     ("a ufunc refuses a host array", TypeError, lambda g, x: g.xp.add(x, HOST)),
     ("an operator refuses a host array", TypeError, lambda g, x: x + HOST),
@@ -151,8 +151,10 @@ CLAIMS = [
     ("a reduction is a device array without axes", HOLDS,
      lambda g, x: isinstance(x.sum(), g.xp.ndarray) and x.sum().shape == ()),
     ("a number has no axis 0 to sum over", np.exceptions.AxisError, lambda g, x: x[0].sum(axis=0)),
-    ("nor one for its largest value", np.exceptions.AxisError, lambda g, x: x[0].max(axis=-1)),
-    ("nor one to sum along", np.exceptions.AxisError, lambda g, x: g.xp.cumsum(x[0], axis=0)),
+    ("a number has no last axis to take a maximum over", np.exceptions.AxisError,
+     lambda g, x: x[0].max(axis=-1)),
+    ("a number has no axis 0 to accumulate along", np.exceptions.AxisError,
+     lambda g, x: g.xp.cumsum(x[0], axis=0)),
     ("an element is a device array without axes", HOLDS,
      lambda g, x: isinstance(x[1], g.xp.ndarray) and x[1].shape == ()),
     ("an element is a view", HOLDS, element_is_a_view),
@@ -163,27 +165,29 @@ CLAIMS = [
     ("a device array without axes widens float32", HOLDS,
      lambda g, x: (x.astype("float32") * x[0]).dtype == np.float64),
     ("arrays have a pointer, a device and strides", HOLDS, strides_by_value),
-    ("an overflow is no warning", HOLDS, lambda g, x: np.isinf(g.host(x * 1e308)).any()),
+    ("an overflow does not warn", HOLDS, lambda g, x: np.isinf(g.host(x * 1e308)).any()),
     ("there is no float wider than float64", ValueError,
      lambda g, x: g.xp.asarray(HOST.astype(np.longdouble))),
-    ("there is no cast to one", ValueError, lambda g, x: g.xp.sum(x.astype(np.longdouble))),
+    ("there is no cast to a wider float", ValueError,
+     lambda g, x: g.xp.sum(x.astype(np.longdouble))),
     # indices
     ("an index array on the host is taken", HOLDS, lambda g, x: g.host(x[np.array([2])])[0] == 3),
     ("a list is an index array", HOLDS, lambda g, x: g.host(x[[2, 0]])[1] == 1),
-    ("an index array outside wraps around", HOLDS,
+    ("an index array out of bounds wraps around", HOLDS,
      lambda g, x: g.host(x[g.xp.asarray([3, -1])]).tolist() == [1, 3]),
-    ("an integer outside is refused", IndexError, lambda g, x: x[3]),
+    ("an integer out of bounds is refused", IndexError, lambda g, x: x[3]),
     ("an array of floats is no index", IndexError, lambda g, x: x[x]),
     ("add.at adds repeated indices up", HOLDS,
      lambda g, x: g.xp.add.at(x, g.xp.asarray([0, 0]), 1.0) is None and g.host(x)[0] == 3),
     # decompositions
-    ("a decomposition that fails says nothing", HOLDS,
+    ("a decomposition that fails does not raise", HOLDS,
      lambda g, x: g.xp.linalg.cholesky(-g.xp.eye(2)).shape == (2, 2)),
     ("a decomposition goes on", GOES_ON, lambda g, x: g.xp.linalg.inv(g.xp.eye(2))),
-    ("one that is checked waits", WAITS, lambda g, x: checked(g, g.xp.linalg.eigh, g.xp.eye(2))),
-    ("one that is checked and fails raises", ValueError,
+    ("a checked decomposition waits", WAITS,
+     lambda g, x: checked(g, g.xp.linalg.eigh, g.xp.eye(2))),
+    ("a checked decomposition that fails raises", ValueError,
      lambda g, x: checked(g, g.xp.linalg.cholesky, -g.xp.eye(2))),
-    # what is missing
+    # missing names and keywords
     ("there is no errstate", HOLDS, absent("errstate", "seterr", "geterr")),
     ("there are no vecdot, unstack and their kin", HOLDS,
      absent("vecdot", "vecmat", "matvec", "unstack", "block", "insert", "spacing", "nditer",
@@ -202,7 +206,7 @@ CLAIMS = [
     ("einsum has no out", TypeError, lambda g, x: g.xp.einsum("i->i", x, out=x)),
     ("asarray has no device", TypeError, lambda g, x: g.xp.asarray(x, device="cpu")),
     ("where wants an array as condition", AttributeError, lambda g, x: g.xp.where(True, x, x)),
-    # what the host waits for
+    # calls that the host waits for, and calls that it does not
     ("float waits", WAITS, lambda g, x: float(x[0])),
     ("int waits", WAITS, lambda g, x: int(x[0])),
     ("bool waits", WAITS, lambda g, x: bool(x[0])),
@@ -231,16 +235,17 @@ CLAIMS = [
     ("a recording stream refuses cuBLAS", NotImplementedError, refuses_cublas_in_capture),
     ("a graph computes when it is launched", HOLDS, a_graph_computes_when_it_is_launched),
     # memory
-    ("a pool keeps what nobody uses until it is asked", HOLDS, a_pool_keeps_what_nobody_uses),
+    ("a pool keeps unused memory until free_all_blocks", HOLDS, a_pool_keeps_what_nobody_uses),
     ("a pool whose allocator fails asks again", HOLDS,
      lambda g, x: attempts(g, g.xp.cuda.runtime.CUDARuntimeError(2)) == 2),
-    ("not after a MemoryError", MemoryError, lambda g, x: attempts(g, MemoryError())),
+    ("a pool whose allocator raises MemoryError does not ask again", MemoryError,
+     lambda g, x: attempts(g, MemoryError())),
     # kernels
     ("a kernel refuses a host array", TypeError,
      lambda g, x: kernel(g)((1,), (32,), (HOST, 3))),
     ("a kernel takes arrays and numbers", HOLDS,
      lambda g, x: kernel(g)((1,), (32,), (x, 3)) is None and g.host(x).tolist() == [2, 4, 6]),
-    ("what is set of a kernel is set of all of the same text and options", HOLDS,
+    ("kernels of the same text and options share their attributes", HOLDS,
      kernels_of_one_text_are_one),
     ("more shared memory than 48 KiB must be asked for", RuntimeError,
      lambda g, x: kernel(g)((1,), (32,), (x, 3), shared_mem=64 * 1024)),

@@ -1,7 +1,7 @@
 """The device of the stand-in: its size, streams that record, and kernels that run on the CPU.
 
-While a stream records, nothing is computed: what a call would return is full of nan, and the call
-is done, into the same memory, by each ``launch`` of the graph.
+While a stream records, a call computes nothing: it returns memory full of nan (0 for integers),
+and each ``launch`` of the graph runs the call and writes its result into that memory.
 """
 
 import os
@@ -14,7 +14,7 @@ import numpy as np
 
 from minigrad.fused.cuda.geometry import RESERVED
 
-SIZE = {  # small, so that small arrays are cut into several slices, some of which do not fit
+SIZE = {  # small: even small arrays need several slices, some too long for shared memory
     "MultiProcessorCount": 2,
     "MaxThreadsPerMultiProcessor": 256,
     "MaxSharedMemoryPerMultiprocessor": 20 * 1024,
@@ -39,21 +39,21 @@ class Device:
 
 
 class runtime:
-    """``cupy.cuda.runtime``, as far as it is used."""
+    """The parts of ``cupy.cuda.runtime`` that are used."""
 
     getDevice = staticmethod(lambda: 0)
     getDeviceCount = staticmethod(lambda: 1)
 
     class CUDARuntimeError(RuntimeError):
-        """Of a number: 2 means that there is no memory."""
+        """Raised with an error number; 2 means out of memory."""
 
 
 class Graph:
-    """What a stream recorded."""
+    """The calls that a stream recorded."""
 
     def __init__(self):
         self.actions = []
-        self.memory = []  # as the pool that it was recorded with: a kernel may have an address only
+        self.memory = []  # kept alive, as by a pool: a kernel may only have its address
 
     def launch(self, stream=None):
         with np.errstate(all="ignore"):
@@ -114,7 +114,7 @@ class MemoryPointer:
 
 
 class MemoryPool:
-    """``cupy.cuda.MemoryPool``: memory that nobody uses stays its own until it is asked."""
+    """``cupy.cuda.MemoryPool``: it keeps unused memory until ``free_all_blocks``."""
 
     def __init__(self, allocator=None):
         self.allocator = allocator or (lambda size: MemoryPointer(Memory(size), 0))
@@ -125,7 +125,7 @@ class MemoryPool:
         self.limit = size
 
     def malloc(self, memory):
-        """Unlike CuPy's, it gets the memory."""
+        """Account for ``memory``; CuPy's takes a size and returns the memory."""
         if self.limit and self.total_bytes() + memory.nbytes > self.limit:
             self.free_all_blocks()
             if self.total_bytes() + memory.nbytes > self.limit:
@@ -178,7 +178,7 @@ def kept(memory):
 
 
 def act(action):
-    """Do what changes memory, or record it; a device warns of no overflow."""
+    """Run ``action``, which changes memory, or record it; without warnings, as on a device."""
     if _recording:
         _recording[-1].actions.append(action)
         return
@@ -193,7 +193,7 @@ def produce(function, args, params):
     if not (_recording or _allocators) or not isinstance(result, (np.ndarray, np.generic)):
         return result
     if any(isinstance(a, np.ndarray) and np.may_share_memory(a, result) for a in args):
-        return result  # a view is nothing that a device does
+        return result  # a view: no work for the device
     memory = kept(np.array(result))
     if not _recording:
         return memory
@@ -216,7 +216,7 @@ class RawKernel:
         self.code, self.instance = code, instance
 
     def __call__(self, grid, block, args, *, shared_mem=0):
-        import shim  # needs a compiler: not before the first launch
+        import shim  # imported at the first launch only, as it needs a compiler
 
         if shared_mem > self.max_dynamic_shared_size_bytes:
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: more shared memory than asked for")
@@ -224,7 +224,7 @@ class RawKernel:
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: more shared memory than there is")
         hidden = tuple(getattr(arg, "hidden", arg) for arg in args)
         for arg in args:
-            if isinstance(arg, np.ndarray) and arg.size != 1:  # one struct goes by value
+            if isinstance(arg, np.ndarray) and arg.size != 1:  # a single struct is passed by value
                 raise TypeError("You are trying to pass a numpy.ndarray as a kernel parameter.")
         launch = types.SimpleNamespace(grid=grid[0], block=block[0], shared=shared_mem)
         together = min(
@@ -236,7 +236,7 @@ class RawKernel:
 
 
 class RawModule:
-    """``cupy.RawModule``: one text with the same options is loaded once."""
+    """``cupy.RawModule``: equal code with equal options is loaded once."""
 
     def __init__(self, *, code=None, options=(), name_expressions=None):
         self.code, self.options, self.instances = code, options, tuple(name_expressions)

@@ -1,4 +1,4 @@
-"""The stand-in keeps its claims about CuPy; with ``--device cuda`` CuPy itself does."""
+"""The stand-in's claims about CuPy hold for it, and with ``--device cuda`` for CuPy itself."""
 
 import importlib.util
 
@@ -21,7 +21,7 @@ def test_a_claim_about_cupy_is_true(claim, gpu):
         pytest.skip(shim.unavailable())
     x = gpu.array(claims.HOST)
     if kind in (claims.WAITS, claims.GOES_ON):
-        call(gpu, x)  # what is compiled at the first call may wait
+        call(gpu, x)  # compilation at the first call may wait
         assert gpu.waits(lambda: call(gpu, x)) == (kind == claims.WAITS)
     elif kind == claims.HOLDS:
         assert call(gpu, x)
