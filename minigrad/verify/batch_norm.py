@@ -101,9 +101,9 @@ def problem(
     x.flat[:] = images  # repeated as often as needed
     averaged = tuple(i for i in range(len(shape)) if i != 1) if axes is None else axes
     if eps < _MIN_EPS and mode == "train" and (x.min(averaged) == x.max(averaged)).any():
-        remedy = f"an eps of {_MIN_EPS} or more, or a shape whose channels all vary, such as 64,4"
-        got = f"eps {eps:g}, and constant channels in x {shape}"
-        expected = "a variance + eps that differences can tell from 0"
+        remedy = f"use an eps of {_MIN_EPS} or more, or a shape whose channels vary, such as 64,4"
+        got = f"eps {eps:g} with constant channels in x {shape}"
+        expected = "a variance + eps that finite differences can tell from 0"
         raise UsageError(facts("batch_norm", expected=expected, got=got, remedy=remedy))
     rng = np.random.default_rng(seed)
     channels = shape[1]
@@ -128,9 +128,9 @@ def _check(
     wrong = {
         "a shape of at least two positive lengths": len(shape) < 2 or min(shape) < 1,
         "fewer than 2**60 elements": prod(shape) >= 2**60,  # NumPy's limit, in bytes, is 2**63
-        "axes of the shape, each once": axes is not None and not _are_axes(axes, len(shape)),
+        "distinct axes within the shape": axes is not None and not _are_axes(axes, len(shape)),
         "mode train or eval": mode not in ("train", "eval"),
-        "train mode where axes are given": axes is not None and mode == "eval",
+        "mode train when axes are given": axes is not None and mode == "eval",
         "dtype float64 or float32": dtype not in ("float64", "float32"),
         f"a finite eps of at least 0 in {dtype}": not 0 <= eps <= largest,
         f"a finite gamma in {dtype}": gamma is not None and not abs(gamma) <= largest,

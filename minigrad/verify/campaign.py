@@ -56,8 +56,8 @@ def _made(make: Callable) -> tuple[Callable, Callable]:
     """A new instance of the pair; UsageError if ``make`` does not return one."""
     pair = make() if callable(make) else make
     if not callable(make) or not is_pair(pair) or not all(map(callable, pair)):
-        expected = "a function without arguments that returns two, forward and backward"
-        got = describe(make) if not callable(make) else f"one that returns {describe(pair)}"
+        expected = "a function without arguments that returns (forward, backward)"
+        got = describe(make) if not callable(make) else f"a function that returns {describe(pair)}"
         raise UsageError(facts("campaign: make", expected=expected, got=got))
     return pair[0], pair[1]
 
@@ -93,7 +93,7 @@ def _summary(outcomes: list[tuple[Probe, tuple]]) -> Report:
     """One report on all points; dictionaries map the number of a point to its result there."""
     report = Report("campaign", facts={"probes": len(outcomes)})
     if not outcomes:
-        raise UsageError(facts("campaign: probes", expected="at least one", got="none"))
+        raise UsageError(facts("campaign: probes", expected="at least one probe", got="none"))
     rows: dict[str, dict[int, Row]] = {}
     faults: dict[tuple, dict[int, Finding]] = {}  # at most one of each kind per point
     notes: dict[tuple, dict[int, Finding]] = {}
@@ -163,7 +163,7 @@ def _only(bad: list[Probe], probes: list[Probe]) -> str:
     name = min(shared_by, key=lambda key: shared_by[key])
     if shared_by[name] > len(bad):
         return ""
-    return f"only {name}" if not shared_by[name] else f"only {name}, not always"
+    return f"only {name}" if not shared_by[name] else f"only {name}, but not always"
 
 
 _PROPERTIES: dict[str, Callable[[Probe], bool]] = {

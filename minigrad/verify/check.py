@@ -162,13 +162,13 @@ class Point:
             got = str(y.dtype) if isinstance(y, np.ndarray) else type(y).__name__
             message = f"y must be one floating array, got {got}"
             if isinstance(y, (tuple, list)):
-                message += ": join several results by np.concatenate, and split y_bar"
+                message += ": join several results with np.concatenate, and split y_bar in backward"
             self.findings.append(Finding("dtype", message=message, cause=got))
         elif why := contract.undefined(self.subject.inputs, y):
             self._note("undefined", why)
         elif apart := contract.unrepeatable(self.fresh.value, self.fresh.inputs):
-            message = f"forward is no function of its inputs: {apart}"
-            cause = "random, or of earlier calls"
+            message = f"forward is not a function of its inputs: {apart}"
+            cause = "random, or depends on earlier calls"
             self.findings.append(Finding("nondeterminism", message=message, cause=cause))
         else:
             return True
@@ -181,7 +181,7 @@ class Point:
                 self.fresh.value(*(x.astype(dtype) for x in self.fresh.inputs))
             except ForwardFailed:
                 is_narrow = dtype != self.subject.dtype
-                return " in float64, which it must take to be checked" * is_narrow
+                return " in float64, which the check needs" * is_narrow
         return ""
 
     @cached_property
@@ -265,15 +265,15 @@ class Point:
             kind, cause = "domain", f"{got} where the value is finite"
             largest = np.nanmax(np.abs(worst.expected))
             if worst.error[index] > max(abs(expected), _MAX_ERROR * largest):
-                cause = f"{got} where differences find no finite derivative"
+                cause = f"{got} where finite differences find no finite derivative"
         elif not any(np.any(sample.expected) for sample in samples) and self._is_ignored(k):
-            cause = f"forward gives the same y at other {name}"
+            cause = f"forward ignores {name}: other values give the same y"
         elif self._is_unsteady(k, worst):
-            kind, cause = "nondeterminism", "an equal call gives another value"
+            kind, cause = "nondeterminism", "an identical call gives another value"
         elif self.subject.dtype.itemsize < 8 and self._vanishes_in_wider(k, worst, 1e-3):
             kind, cause = "precision", "precision: float64 gives the right value"
         message = (
-            f"{name}_bar{list(index)} is {got:.9g}, expected {expected:.9g}, "
+            f"{name}_bar{list(index) or ''} is {got:.9g}, expected {expected:.9g}, "
             f"off by {abs(got - expected):.2e} (bound {bound:.1e}, {worst.kind} y_bar)"
         )
         message += f"; likely cause: {cause}" if cause else ""
@@ -370,7 +370,8 @@ class Point:
             sample = Sample("", y_bar, grads[k], *expected.of(k))
             if not self._reconsidered(k, sample).ok:
                 index, right, got, _ = sample.worst()
-                return name, f"{got:.9g} at {list(index)}, expected {right:.9g}"
+                at = f" at {list(index)}" if index else ""
+                return name, f"{got:.9g}{at}, expected {right:.9g}"
         self._last_right = y_bar, now
         return "", ""
 
@@ -390,7 +391,7 @@ class Point:
         try:
             name, wrong = self._judged_at(reverse)
             if wrong and all(self._judged_at(larger)):
-                message = f"{name}_bar is wrong in a later call with these inputs reversed: {wrong}"
+                message = f"{name}_bar is wrong in a later call with the inputs reversed: {wrong}"
                 yield Finding("state", name, message=message, cause="stale buffer")
         except (ForwardFailed, BackwardFailed, NoPair):  # it may be undefined there
             pass

@@ -62,7 +62,8 @@ def _global_state() -> dict[str, Any]:
 def form(names: Sequence[str], inputs: Sequence[np.ndarray], grads: Any) -> Iterator[Finding]:
     """The cotangents have the right number, type, shape and dtype, and can be written to."""
     if len(grads) != len(inputs):
-        message = f"backward returned {len(grads)} cotangents for {len(inputs)} inputs"
+        returned = f"{len(grads)} cotangent{'s' * (len(grads) != 1)}"
+        message = f"backward returned {returned}, expected {len(inputs)}, one per input"
         yield Finding("shape", message=message, cause="number of cotangents")
         return
     shapes = sorted(x.shape for x in inputs)
@@ -70,28 +71,28 @@ def form(names: Sequence[str], inputs: Sequence[np.ndarray], grads: Any) -> Iter
     for name, x, grad in zip(names, inputs, grads, strict=True):
         if type(grad) is not np.ndarray and not isinstance(grad, np.generic):  # e.g. a masked array
             got = type(grad).__name__
-            message = f"{name}_bar is {got}, not a plain array"
+            message = f"{name}_bar has type {got}, expected a plain array"
             yield Finding("shape", name, message=message, cause=got)
         elif grad.shape != x.shape:
-            message = f"{name}_bar has shape {grad.shape}, its input {x.shape}"
+            message = f"{name}_bar has shape {grad.shape}, but {name} has shape {x.shape}"
             yield Finding("shape", name, message=message, cause=_shape_cause(grad, x, swapped))
         elif grad.dtype != x.dtype:
-            message = f"{name}_bar has dtype {grad.dtype}, its input {x.dtype}"
+            message = f"{name}_bar has dtype {grad.dtype}, but {name} has dtype {x.dtype}"
             yield Finding("dtype", name, message=message, cause=f"dtype {grad.dtype}")
         elif isinstance(grad, np.ndarray) and not grad.flags.writeable:
-            message = f"{name}_bar is read-only: the caller could not accumulate into it"
+            message = f"{name}_bar is read-only: the caller cannot accumulate into it"
             yield Finding("aliasing", name, message=message, cause="not writable")
 
 
 def _shape_cause(grad: Any, x: np.ndarray, swapped: bool) -> str:
     if swapped:
-        return "the order of the cotangents, or each is transposed"
+        return "cotangents in the wrong order, or each is transposed"
     if grad.ndim == x.ndim and grad.shape == x.shape[::-1]:
         return "transposed"
     if [n for n in grad.shape if n > 1] == [n for n in x.shape if n > 1]:
-        return "an axis of length 1 is left over or missing: keepdims, or a sum over it"
+        return "an axis of length 1 is extra or missing: keepdims, or a sum over it"
     if grad.ndim == x.ndim == 1:
-        return "another axis is left: the wrong one was summed"
+        return "summed over the wrong axis"
     if grad.size > x.size:
         return "missing sum over broadcast axes"
     return "too much was summed" if grad.size < x.size else "reshaped"
@@ -124,7 +125,7 @@ def unrepeatable(f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> 
     first, *others = (np.array(f(*inputs)) for _ in range(4))
     for other in others:
         if other.shape != first.shape:
-            return f"y has shape {first.shape} in one call, {other.shape} in an equal one"
+            return f"y has shape {first.shape} in one call, {other.shape} in an identical one"
     if all(other.tobytes() == first.tobytes() for other in others):
         return ""
     u = max(float(np.finfo(a.dtype).eps) for a in (first, *inputs)) / 2
@@ -140,9 +141,8 @@ def unrepeatable(f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> 
             differs = (np.abs(other - first) > bound) | (np.isnan(other) != np.isnan(first))
             if differs.any():
                 at = tuple(int(i) for i in np.argwhere(differs)[0])
-                return (
-                    f"y{list(at)} is {first[at]:.9g} in one call, {other[at]:.9g} in an equal one"
-                )
+                values = f"{first[at]:.9g} in one call, {other[at]:.9g} in an identical one"
+                return f"y{list(at) or ''} is {values}"
     return ""
 
 
@@ -193,7 +193,7 @@ def _sharing(
     later = subject.backward_of(y_bar.copy(), cache2)
     views = [name for name, x in zip(subject.names, subject.inputs, strict=True) if _share(y, x)]
     for name in views:
-        message = f"y is a view of {name}: what is written to one changes the other; return a copy"
+        message = f"y is a view of {name}: a write to one changes the other; return a copy"
         yield Finding("aliasing", name, message=message, cause="a view of an input")
     if not views and _share(y, y2):
         message = "y of one call shares memory with y of the next"
@@ -220,11 +220,12 @@ def _changed_later(
     for key, array in kept.items():
         if np.array(array).tobytes() != values[key]:
             name = None if key in ("y", "y_bar") else key
-            message = f"{key if name is None else f'{key}_bar'} of one call is changed by the next"
+            what = key if name is None else f"{key}_bar"
+            message = f"{what} of one call is changed by the next call"
             yield Finding("aliasing", name, message=message, cause="shared with a later call")
     for (name, x), old in zip(subject.callers_arrays, given, strict=True):
         if x.tobytes() != old:
-            message = f"{name} of one call is changed by the next"
+            message = f"{name} of one call is changed by the next call"
             yield Finding("purity", name, message=message, cause="mutated input")
 
 
@@ -271,7 +272,7 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
     yield from finding("in a second call with the same cache", "repeated call", second)
     for name, a, b in zip(subject.names, first, second, strict=False):
         if _share(a, b):
-            message = f"{name}_bar of two calls with one cache share memory"
+            message = f"{name}_bar of two calls with the same cache shares memory"
             yield Finding("aliasing", name, message=message, cause="shared with a later call")
     third = subject.backward_of(y_bar, cache)
     yield from finding("in a third call with the same cache", "repeated call", third)
@@ -290,7 +291,7 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
             name, wrong = subject.names[0], str(error)
         if wrong:  # tanh or softmax keep their y for good reason, a normalization does not
             kind = "state" if normalizes else "retained"
-            message = f"{name}_bar is read from the y that forward returned: nobody may write to it"
+            message = f"{name}_bar depends on the y that forward returned: a write to y changes it"
             yield Finding(kind, name, message=message, cause="reads y after returning it")
     for other in others:
         yield from _interleaved(subject, y_bar, other, finding, rng)
@@ -305,7 +306,7 @@ def _interleaved(
         y2, cache2 = other.run()
     except ForwardFailed:  # it may refuse the other point
         return
-    when = f"if a call at x {other.inputs[0].shape} comes between forward and backward"
+    when = f"if a call with x {other.inputs[0].shape} comes between forward and backward"
     yield from finding(when, "stale buffer", subject.backward_of(y_bar, cache))
     _, cache = subject.run()
     other.run()
@@ -337,7 +338,7 @@ def partly_equal(
         array[...] = x
     name, wrong = judge(refilled.pull(y_bar), y_bar)
     if wrong:
-        calls = "calls with some of the same numbers, and one with other numbers in the same arrays"
+        calls = "calls with some of the same values, and one with other values in the same arrays"
         message = f"{name}_bar is wrong after {calls}: {wrong}"
         yield Finding("state", name, message=message, cause="stale buffer")
 
@@ -375,7 +376,7 @@ def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Itera
         first = first or now
         name, wrong = judge(grads, y_bar)
         if wrong:
-            message = f"{name}_bar is wrong in call {call + 1} of identical calls: {wrong}"
+            message = f"{name}_bar is wrong in call {call + 1} of {calls} identical calls: {wrong}"
             yield Finding("nondeterminism", name, message=message, cause="non-determinism")
             return
 

@@ -184,7 +184,8 @@ def derivative_text(y: Node, wrong: str = "", right: str = "") -> str:
     elif wrong:
         words = f"is wrong: it should not be {wrong}"
     is_y = not name_of(y) and re.search(r"\by\b", words)
-    return f"the local derivative of {quote(y)} {words}" + (", with y its value" if is_y else "")
+    words += ", where y is its value" if is_y else ""
+    return f"the local derivative of {quote(y)} {words}"
 
 
 def _hands_on(wrong: str, right: str) -> bool:

@@ -20,7 +20,7 @@ def floating(what: str, x: Any) -> np.ndarray:
     """
     array = np.array(to_host(getattr(x, "array", x)) if hasattr(x, "shape") else x)
     if array.dtype.kind != "f":
-        remedy = "x.astype(float); indices and flags are params, or constants of the function"
+        remedy = "x.astype(float); pass indices and flags as params, or fix them in the function"
         raise DTypeError(facts(what, expected="floating arrays", got=array.dtype, remedy=remedy))
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
@@ -34,7 +34,7 @@ def one_or_more(inputs: Any) -> list[Any]:
     if hasattr(inputs, "shape") or np.isscalar(inputs):
         return [inputs]
     if not hasattr(inputs, "__iter__"):
-        expected = "arrays or tensors, or one of them"
+        expected = "an array, a tensor, or a sequence of them"
         raise UsageError(facts("inputs", expected=expected, got=describe(inputs)))
     return list(inputs)
 

@@ -76,9 +76,9 @@ def cause_of(
         if factor_there or bad.sum() == 1:
             return f"{place}: {factor_there}" if factor_there else place
     if len(got) > 1 and got.any() and (got == got[0]).all():
-        return "y_bar is missing: it is the same for every y_bar"
+        return "y_bar is missing: the result is the same for every y_bar"
     if any(s.got.any() for s in samples if s.kind == "zero"):
-        return "a term without y_bar: it is not zero although y_bar is"
+        return "a term without y_bar: the result is not zero when y_bar is"
     y_bar = np.stack([np.asarray(s.y_bar, np.float64) for s in random])
     by_input = zip(*(expected_of(each).values for each in y_bar), strict=True)
     right = [np.stack(values).astype(np.float64) for values in by_input]
@@ -221,7 +221,7 @@ def _named_factors(subject: Subject) -> list[tuple[float, str]]:
             if size > 2:
                 named.append((size / (size - 1), f"factor {in_fraction}/({name} - 1)"))
                 named.append(((size - 1) / size, f"factor ({name} - 1)/{in_fraction}"))
-                root = f"factor sqrt({name}/({name} - 1)): the variance is biased, or not"
+                root = f"factor sqrt({name}/({name} - 1)): biased and unbiased variance mixed up"
                 named.append(((size / (size - 1)) ** 0.5, root))
             if size > 1 and n == 1:
                 named += root_factors(size, name)
@@ -235,7 +235,7 @@ def _factors_of_other_sizes(subject: Subject) -> Iterator[tuple[float, str]]:
         for chosen in combinations(y_shape, n):
             yield from mean_factors(prod(chosen)) if prod(chosen) > 1 else ()
     for a, b in permutations(set(x_shape) - {0}, 2):
-        yield a / b, f"factor {a}/{b}: perhaps the size {b} of an axis stands for the size {a}"
+        yield a / b, f"factor {a}/{b}: perhaps the axis size {b} is used instead of {a}"
 
 
 def _permuted(case: Case) -> str:

@@ -133,10 +133,10 @@ def _between(errors: Errors, derivatives: LocalDerivatives) -> str:
         has_code = users and last.op is not None
         return f"the cotangent of {quote(first)} is wrong" if has_code else ""
     if len(origins) == 1 and not is_local and is_quotable(users[0]):
-        return f"what {quote(users[0])} passes back to {quote(first)} is wrong"
+        return f"the cotangent that {quote(users[0])} passes back to {quote(first)} is wrong"
     if not users and first.op is None:  # from y to an input: that is all of the code
         return ""
-    start = f"what is made of {quote(last)}" if users else "y"
+    start = f"the uses of {quote(last)}" if users else "y"
     start = quote(users[0]) if len(users) == 1 and is_quotable(users[0]) else start
     what = "a local derivative is wrong" if is_local else "the error arises"
     return f"{what} on the way back from {start} to {quote(first)}"

@@ -65,7 +65,7 @@ def gradcheck(
     f = _without_memory(f)
     with contract.restoring_global_state(), frozen_statistics(), setting(observer=None):
         if apart := contract.unrepeatable(lambda *xs: _value(f, xs), arrays):
-            message = f"f is no function of its inputs: {apart}"
+            message = f"f is not a function of its inputs: {apart}"
             report.findings.append(Finding("nondeterminism", message=message, cause="random"))
             return report
         for k in range(1, order + 1):
@@ -80,7 +80,7 @@ def gradcheck(
 
 def _not_judged(wrong: int, order: int) -> Finding:
     above = f"order {order} is" if order == wrong + 1 else f"orders {wrong + 1} to {order} are"
-    message = f"{above} not judged: order {wrong} is wrong, and what derives from it proves nothing"
+    message = f"{above} not checked: order {wrong} is wrong, and higher orders derive from it"
     return Finding("vacuous", message=message)
 
 
@@ -215,7 +215,7 @@ def _finding(row: Row, got: Any, expected: Any) -> Finding | None:
         return None
     right, wrong = float(np.asarray(expected)[row.index]), float(np.asarray(got)[row.index])
     message = (
-        f"{row.input}{list(row.index)}, {row.pair}: {wrong:.9g}, expected {right:.9g}, "
+        f"{row.input}{list(row.index) or ''}, {row.pair}: got {wrong:.9g}, expected {right:.9g}, "
         f"off by {row.error:.2e} (bound {row.bound:.1e})"
     )
     return Finding("value", row.input, row.index, right, wrong, row.bound, message)

@@ -34,7 +34,7 @@ def check_graph(y: Tensor, *, rng: Any = 0) -> Report:
     if not isinstance(y, Tensor) or y.node is None or y.node.op is None:
         raise GraphError(facts("check_graph", expected="a recorded result", got=describe(y)))
     rng = generator(rng)
-    report = Report("every op of the graph, at its values")
+    report = Report("every op of the graph, at its recorded inputs")
     done: dict[tuple, Report] = {}
     for node in ancestors(y.node):
         if node.op is None:

@@ -104,8 +104,8 @@ class Kinks:
                 if not is_tie and self._turns(k, kinks):
                     return ""  # there may be subgradients beyond these slopes
                 may = f"{low:.6g}" if high - low <= slack else f"{low:.6g} to {high:.6g}"
-                what = "tie: together they" if is_tie else "have kinks in common: with signs they"
-                return f"{moved.sum()} elements {what} get {total:.6g}, and may get {may}"
+                what = "tie: their sum" if is_tie else "have kinks in common: their signed sum"
+                return f"{moved.sum()} elements {what} is {total:.6g}, expected {may}"
         return ""
 
     def _turns(self, k: int, kinks: list[tuple]) -> bool:

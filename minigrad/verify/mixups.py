@@ -28,7 +28,7 @@ def explain(case: Case) -> str:
     """The mistake in a map that is linear; empty where none fits."""
     for j, name in enumerate(case.subject.names):
         if j != case.k and case.is_explained_by(case.right[j]):
-            return f"it is the cotangent of {name}: operands or cotangents in another order"
+            return f"it is the cotangent of {name}: operands or cotangents in the wrong order"
     of_first = case.k == 0
     causes = product(case), _mixed_axes(case) if of_first else ""
     return (
@@ -49,7 +49,7 @@ def nonlinear(case: Case) -> str:
         return "not linear in y_bar, but quadratic: one cotangent is multiplied by another"
     if close(-opposite, got, tolerance) and close(twice, 2 * got, tolerance):
         return ""
-    return "not linear in y_bar: a mask, an order or a size is taken from it"
+    return "not linear in y_bar: a mask, an order or a size depends on it"
 
 
 def product(case: Case) -> str:
@@ -96,7 +96,7 @@ def untransposed(case: Case) -> str:
 
     tangents = [(4 * slope(step / 2, each) - slope(step, each)) / 3 for each in y_bar]
     if case.is_explained_by(np.stack(tangents)):
-        return "not transposed: it is J y_bar, not J^T y_bar, as y_bar @ w is for y_bar @ w.T"
+        return "not transposed: it is J y_bar, not J^T y_bar, like y_bar @ w instead of y_bar @ w.T"
     return ""
 
 
@@ -114,7 +114,7 @@ def _mixed_axes(case: Case) -> str:
         return f"y_bar is mixed along {_axes_text(extra)}, not along {_axes_text(missing)}"
     if missing:
         return f"paths between elements along {_axes_text(missing)} are missing"
-    return f"y_bar is mixed along {_axes_text(extra)}, too" if extra else ""
+    return f"y_bar is also mixed along {_axes_text(extra)}" if extra else ""
 
 
 def _mean_for_sum(case: Case) -> str:
@@ -150,7 +150,7 @@ def _part_of_y_bar(case: Case) -> str:
             masked[index] = y_bar[index]
             values = [np.asarray(case.expected_of(m).values[case.k], np.float64) for m in masked]
             if case.is_explained_by(np.stack(values)):
-                return f"only {name} of y_bar along axis {axis} counts: = for +=, or a slice"
+                return f"only {name} of y_bar along axis {axis} counts: = instead of +=, or a slice"
     return ""
 
 
@@ -178,7 +178,7 @@ def _factor_of_input(case: Case) -> str:
     is_right, is_missing = np.abs(deviation) < _ZERO, np.abs(deviation + 1) < _ZERO
     if is_missing.any() and (is_right | is_missing).all():
         first = [int(i) for i in np.argwhere(nonzero)[is_missing][0]]
-        return f"zero in {is_missing.sum()} of {is_missing.size} elements, the first is {first}"
+        return f"zero in {is_missing.sum()} of {is_missing.size} elements, first at {first}"
     for name, x in zip(case.subject.names, case.subject.inputs, strict=True):
         if x.shape != nonzero.shape or not x[nonzero].all():
             continue
@@ -201,9 +201,9 @@ def local(case: Case) -> str:
     if close(right[:1], right[1:2], 1e-3):  # y_bar of an element reaches that element only
         digits = max(4, 2 - int(np.floor(np.log10(abs(largest)))))  # in which the two differ
         it_is = f"{got[0]:.{digits}g} at {case.subject.inputs[case.k][index]:.4g}"
-        return f"the local derivative is wrong: {it_is}, where it is {right[0]:.{digits}g}"
+        return f"the local derivative is wrong: {it_is}, should be {right[0]:.{digits}g}"
     place = f"{factor_text(largest)} at {[int(i) for i in index]}"
-    return f"a factor in each element, the same for every y_bar, such as {place}"
+    return f"a factor per element, the same for every y_bar, such as {place}"
 
 
 def reach(case: Case) -> str:
@@ -211,15 +211,15 @@ def reach(case: Case) -> str:
     x = case.subject.names[case.k]
     for position in _positions(case):
         right, got = (set(map(tuple, places.tolist())) for places in _reached(case, position))
-        y, missing, extra = list(position), right - got, got - right
+        y, missing, extra = list(position) or "", right - got, got - right
         if missing and extra:
-            return f"y_bar{y} must reach {_listed(right)} of {x}_bar, and reaches {_listed(got)}"
+            return f"y_bar{y} should reach {_listed(right)} of {x}_bar, but reaches {_listed(got)}"
         if extra:
-            off = f"y{y} does not depend on {_listed(extra)} of {x}, which y_bar{y} reaches"
+            off = f"y_bar{y} reaches {_listed(extra)} of {x}_bar, but y{y} does not depend on it"
             return f"{off}: a mask, an index or an axis is wrong"
         if missing:
-            off = f"y_bar{y} does not reach {_listed(missing)} of {x}_bar, as it should"
-            return f"{off}: a path is missing, or = stands for +="
+            off = f"y_bar{y} should reach {_listed(missing)} of {x}_bar, but does not"
+            return f"{off}: a path is missing, or = instead of +="
     return ""
 
 

@@ -85,7 +85,7 @@ class Norm:
             words = number if is_plain else f"{number} in the root of the biased variance"
             yield words, replace(self, eps=eps, slope=1)
             offset, slope = (std + eps) ** 2 - self.var, 1 + eps / std
-            yield f"{number} outside of the root", replace(self, eps=offset, slope=slope)
+            yield f"{number} outside the root", replace(self, eps=offset, slope=slope)
             slope = 1 + 1 / max(self.count - 1, 1)
             words = f"{number} in the root of the unbiased variance"
             yield words, replace(self, eps=unbiased + eps, slope=slope)
@@ -157,7 +157,7 @@ def _factor(norm: Norm, case: Case) -> str:
         "factor 1/inv_std": 1 / r, "factor inv_std^2": r * r,
         "factor var + eps": 1 / (r * r), "factor sqrt(var/(var + eps)): eps": np.sqrt(var) * r,
         "eps is missing": 1 / (np.sqrt(var) * r), "factor gamma^2": gamma * gamma,
-        "factor 1/gamma^2: / gamma for * gamma": 1 / (gamma * gamma),
+        "factor 1/gamma^2: / gamma instead of * gamma": 1 / (gamma * gamma),
     }  # fmt: skip
     for name, factor in factors.items():
         if factor.size == got[0].size:  # of a parameter
@@ -177,13 +177,13 @@ def _x_bar(norm: Norm, case: Case) -> str:
     y_bar = case.y_bar
     for form, variant in norm.forms():
         if case.is_explained_by(variant.paths(y_bar).sum(0)):
-            return f"{form}, other than in forward"
+            return f"{form}, unlike in forward"
     paths = norm.paths(y_bar)
     without_gamma = replace(norm, gamma=np.ones(())).paths(y_bar)
     mistakes = {
         "eps is missing": paths / (np.sqrt(norm.var) * norm.inv_std),
         "gamma is missing": without_gamma,
-        "gamma comes after the means": norm.gamma * without_gamma,
+        "gamma is applied after the means": norm.gamma * without_gamma,
         "inv_std is missing": paths / norm.inv_std,
     }
     candidates = {"": paths, **mistakes}
@@ -192,8 +192,8 @@ def _x_bar(norm: Norm, case: Case) -> str:
             one_wrong = np.stack([*paths[:i], terms[i], *paths[i + 1 :]])
             candidates[f"{mistake} in the {name}"] = one_wrong
     outside, inside = norm.paths(y_bar, outer=norm.x), norm.paths(y_bar, inner=norm.x)
-    candidates["x stands for x_hat in the variance path"] = outside
-    candidates["x stands for x_hat in the mean of the variance path"] = inside
+    candidates["x instead of x_hat in the variance path"] = outside
+    candidates["x instead of x_hat in the mean of the variance path"] = inside
     for mistake, terms in candidates.items():
         weights, residual = _weights(terms, case.got)
         if residual <= case.tolerance:
@@ -230,7 +230,7 @@ def _parameter_bar(norm: Norm, case: Case) -> str:
         "sum(y_bar)" + ": x_hat is missing" * (case.k == 1): 0 * xc + 1,
         "sum(y_bar xc / sqrt(var)): eps is missing": xc / np.sqrt(norm.var),
         "sum(y_bar x inv_std): the mean is missing": x * r,
-        "sum(y_bar gamma x_hat): gamma is too much": norm.gamma * xc * r,
+        "sum(y_bar gamma x_hat): an extra gamma": norm.gamma * xc * r,
     }  # fmt: skip
     factors |= {f"sum(y_bar x_hat): {form}": xc * each.inv_std for form, each in norm.forms()}
     batch = tuple(i + 1 for i in norm.batch)

@@ -121,10 +121,10 @@ def differences(
     size = sum(x.size for x in inputs)
     pairs = size * noise.size // blocks
     if pairs > _MAX_PAIRS:
-        expected = f"at most {_MAX_PAIRS:,} pairs of an input and an output it may change (1 GiB)"
+        expected = f"at most {_MAX_PAIRS:,} pairs of an input and an output element (1 GiB)"
         got = f"{pairs:,}, of {size:,} and {noise.size:,} elements ({pairs / 2**25:,.0f} GiB)"
         remedy = "check a smaller point: a few rows and channels show the same faults"
-        raise UsageError(facts("derivatives by differences", expected=expected, got=got,
+        raise UsageError(facts("derivatives by finite differences", expected=expected, got=got,
                                remedy=remedy))  # fmt: skip
 
     def f_of_input(k: int, x: np.ndarray) -> np.ndarray:

@@ -108,12 +108,12 @@ class Paths:
         Args:
             deviation: the cotangents are 1 + deviation times the right ones.
         """
-        mistakes = (-1, "is left out"), (1, "counts twice"), (-2, "is inverted")
+        mistakes = (-1, "is left out"), (1, "is applied twice"), (-2, "is inverted")
         for node in filter(is_quotable, self.graph.consumers):
             factor = _constant_factor(node)
             for power, mistake in mistakes if abs(factor) != 1 else ():
                 if abs(1 + deviation - factor**power) <= _TOLERANCE * abs(1 + deviation):
-                    return f"factor {factor_text(deviation)}: that of {quote(node)} {mistake}"
+                    return f"factor {factor_text(deviation)}: the factor of {quote(node)} {mistake}"
         return ""
 
     @cached_property
@@ -159,7 +159,7 @@ class Paths:
         end = self.graph.leaves[k]
         for edge in filter(lambda edge: is_quotable(edge[0]), self.graph.consumers[end]):
             if close(np.stack(self.bars(end, [edge])), self.got[k], tolerance):
-                return f"only the path through {self._quote_edge(*edge)} counts: = for +="
+                return f"only the path through {self._quote_edge(*edge)} counts: = instead of +="
         return ""
 
     def _parts(self, end: Node) -> Iterator[tuple[Node, list[Edge]]]:

@@ -80,8 +80,8 @@ class Reference:
         """The output at other inputs; ShapeChanges if its shape is another one."""
         y = np.asarray(self.subject.value(*inputs))
         if y.shape != self.y.shape:
-            here = f"y has shape {self.y.shape} here and {y.shape} nearby"
-            raise ShapeChanges(f"{here}: it depends on the values of the inputs")
+            here = f"y has shape {self.y.shape} here, but {y.shape} nearby"
+            raise ShapeChanges(f"{here}: the shape depends on the values of the inputs")
         return y
 
     @cached_property

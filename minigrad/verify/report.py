@@ -138,7 +138,7 @@ class Report:
         if self.rows:
             yield self._table()
         if self.rows and self.verdict == "VACUOUS":
-            yield line("every cotangent is 0 here, but for rounding: that proves no rule")
+            yield line("every cotangent is 0 here, up to rounding: this proves nothing")
         for finding in self.findings:
             yield line(f"{'x' if options.ascii_only else '✗'} {finding.message}")
         for note in self.notes:

@@ -60,8 +60,8 @@ class Subject:
         except FAILURES as error:
             why = f"{type(error).__name__}: {error}{_read_only_hint(y_bar, error)}"
             raise BackwardFailed(why) from error
-        returned = "None, perhaps without `return`" if result is None else describe(result)
-        raise BackwardFailed(f"no tuple of cotangents: it returned {returned}")
+        got = "None (is a `return` missing?)" if result is None else describe(result)
+        raise BackwardFailed(f"it must return a tuple of cotangents: got {got}")
 
     def _is_single(self, result: Any) -> bool:
         """Whether ``result`` is a dict, or an array that does not stack one cotangent per input."""
@@ -132,7 +132,7 @@ def is_pair(result: Any) -> bool:
 def _read_only_hint(y_bar: np.ndarray, error: BaseException) -> str:
     """A remark if ``error`` may come from writing to a read-only ``y_bar``."""
     is_read_only = "read-only" in str(error) and not y_bar.flags.writeable
-    return "; this y_bar is, and it belongs to the caller" * is_read_only
+    return "; this y_bar belongs to the caller and is read-only: copy it" * is_read_only
 
 
 def _described(result: Any) -> str:
@@ -176,7 +176,8 @@ def forward_taking(what: str, forward: Callable, n: int, params: Mapping[str, An
         return lambda *inputs, eps: forward(*inputs, **{eps_names[0]: eps})
     if list(params) == ["eps"] and names == ["bn_param"]:
         return lambda *inputs, eps: forward(*inputs, {"mode": "train", "eps": eps})
-    expected = f"parameters of forward after {n} inputs: {', '.join(names) or 'none'}"
+    after = f"its {n} input{'s' * (n > 1)}"
+    expected = f"parameters of forward after {after}: {', '.join(names) or 'none'}"
     raise UsageError(facts(what, expected=expected, got=", ".join(params)))
 
 
@@ -215,7 +216,7 @@ def default_names(inputs: Sequence[np.ndarray], forward: Callable | None = None)
 def check_names(what: str, names: Sequence[str], n: int) -> None:
     """Raise UsageError unless there are ``n`` different names, for one or more inputs."""
     if not n or len(names) != n or len(set(names)) < n:
-        expected = f"a name of its own for each of {n}" if n else "one or more inputs"
+        expected = f"a different name per input, {n} in all" if n else "one or more inputs"
         raise UsageError(facts(what, expected=expected, got=list(names)))
 
 

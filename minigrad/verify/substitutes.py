@@ -32,8 +32,8 @@ from minigrad.verify.traced import (
 _TRIES = 1000  # substitutes that are tried, at most
 _RULES = 30_000  # rules that run for that, at most
 _RESULT, _BAR = -1, -2  # parts of a rule that are no operands: the result and its cotangent
-_OTHER = "{source} stands for {part}"
-_TRANSPOSED = "a .T is missing, or one too many, at {part}"
+_OTHER = "{source} is used instead of {part}"
+_TRANSPOSED = "a .T is missing or extra at {part}"
 _REVERSED = "{part} is reversed"
 
 
@@ -199,8 +199,8 @@ class Substitutes:
                 for x_bar, bar in zip(last, bars, strict=True):
                     x_bar[node.params["key"]] = bar
                 if self.errors.explained_by(edge, last):
-                    again = f"an element that {quote(node)} takes again counts once"
-                    yield f"{again}: = for +=, or no np.add.at"
+                    again = f"an element that {quote(node)} takes repeatedly counts only once"
+                    yield f"{again}: = instead of +=, or no np.add.at"
 
 
 def _part(node: Node, part: int) -> Any:

@@ -79,8 +79,8 @@ def check_code(
 
 
 _OTHER_FUNCTIONS = (
-    "the points are those of a batch norm: x, gamma, beta and eps; "
-    "MODULE:forward,backward,inputs checks any function, at the arrays that inputs gives"
+    "the points here are those of a batch norm: x, gamma, beta and eps; "
+    "MODULE:forward,backward,inputs checks any function, at the arrays in inputs"
 )
 
 
@@ -106,7 +106,7 @@ def check_code_at(target: str, *, dtype: str | None = None, device: str = "cpu")
     except DTypeError as error:
         raise UsageError(str(error)) from error
     except FAILURES as error:
-        expected = "inputs: floating arrays, or a function without arguments that makes them"
+        expected = "inputs: floating arrays, or a function without arguments that returns them"
         raise _unusable(target, expected, error) from error
     forward, backward = make()
     report = check_backward(forward, backward, [x.astype(dtype or x.dtype) for x in inputs])
@@ -132,13 +132,14 @@ def _maker(target: str) -> Callable[[], tuple[Callable, Callable]]:
     functions = _named(target)
 
     def make() -> tuple[Callable, Callable]:
-        expected = "two functions, forward and backward, or one without arguments that makes them"
+        expected = "forward and backward, or a function without arguments that returns both"
         try:
             pair = functions[0]() if len(functions) == 1 else tuple(functions)
         except FAILURES as error:
             raise _unusable(target, expected, error) from error
         if not is_pair(pair) or not all(map(callable, pair)):
-            raise _unusable(target, expected, describe(pair))
+            got = " and ".join(map(describe, pair)) if is_pair(pair) else describe(pair)
+            raise _unusable(target, expected, got)
         return pair[0], pair[1]
 
     return make

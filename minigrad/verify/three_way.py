@@ -90,7 +90,7 @@ def three_way(
     try:
         reference = Reference(function, y)
     except AttributeError as error:
-        expected = "a function that plain arrays may be given, as differences do"
+        expected = "a function that also takes plain arrays, as finite differences do"
         raise UsageError(facts("three_way: f", expected=expected, got=str(error))) from error
     if why := reference.undefined:
         report.notes.append(Finding("undefined", message=why))
@@ -236,14 +236,15 @@ def _odd_one_out(rows: list, ways: dict) -> list[Finding]:
         return []
     first, odd = wrong[0], ""
     if len(wrong) == 1:
-        suspect = "the third way lies between them"
+        suspect = f"{first.pair} disagree, the third way lies between"
     elif len(wrong) == 2:
         (odd,) = (way for way in _WAYS if all(way in row.pair.split("/") for row in wrong))
         suspect = f"the {odd} way is the odd one out"
     else:
-        suspect = "no way agrees with another"
+        suspect = "no two ways agree"
     numbers = ", ".join(f"{way} {float(ways[way][first.index]):.6g}" for way in _WAYS)
-    message = f"{first.input}{list(first.index)}: {suspect}: {numbers} (bound {first.bound:.1e})"
+    place = f"{first.input}{list(first.index) or ''}"
+    message = f"{place}: {suspect}: {numbers} (bound {first.bound:.1e})"
     return [
         Finding("value", first.input, first.index, bound=first.bound, message=message, cause=odd)
     ]

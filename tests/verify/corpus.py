@@ -624,7 +624,7 @@ WRONG = {
         "inv_std is missing in the variance path"),
     "x for x_hat": (
         variance(lambda g, dy, s: s.x * s.mean(g * s.x_hat)), {"x"},
-        "x stands for x_hat in the variance path"),
+        "x instead of x_hat in the variance path"),
     # factors
     **{f"{name} of {['x', 'gamma', 'beta'][k]}": (on(k, lambda g, dy, s, f=f: f * g), {
         ["x", "gamma", "beta"][k]}, cause)

@@ -152,7 +152,7 @@ MIXUPS = {
     "tanh: y for 1 - y^2": (_tanh, lambda dy, y: (dy * y,), _square, 0, "it is y_bar * y"),
     "tanh: mixed": (
         _tanh, lambda dy, y: (dy * (1 - y * y) + dy.mean(0),), _square, 0,
-        "y_bar is mixed along axis 0, too"),
+        "y_bar is also mixed along axis 0"),
     "matmul: a": (
         _matmul_forward, lambda dy, c: (dy @ c[1], c[0].T @ dy), 2 * _square, 0,
         "not transposed"),
@@ -164,7 +164,7 @@ MIXUPS = {
         "it is the cotangent of input 1"),
     "matmul: order, seen by the shapes": (
         _matmul_forward, lambda dy, c: (c[0].T @ dy, dy @ c[1].T), ((2, 3), (3, 4)), 0,
-        "the order of the cotangents"),
+        "cotangents in the wrong order"),
     "cumsum": (
         lambda x: (np.cumsum(x, 1), None), lambda dy, _: (np.cumsum(dy, 1),), _square, 0,
         "not transposed"),
@@ -187,11 +187,11 @@ MIXUPS = {
         _tanh, lambda dy, y: (dy * (1 - y),), _square, 0, "should be 1 - y^2, not 1 - y"),
     "a slice of another place": (
         lambda x: (x[:2].copy(), None), lambda dy, _: (np.pad(dy, ((2, 0), (0, 0))),), _square, 0,
-        "y_bar[0, 0] must reach [0, 0] of input 0_bar, and reaches [2, 0]"),
+        "y_bar[0, 0] should reach [0, 0] of input 0_bar, but reaches [2, 0]"),
     "a factor where the rest is zero": (
         lambda x: (x * np.array([[1.0], [0], [0], [0]]) / 0.6, None),
         lambda dy, _: (dy * np.array([[1.0], [0], [0], [0]]),), _square, 0,
-        "factor 0.6: that of `x * np.array([[1.0], [0], [0], [0]]) / 0.6`"),
+        "factor 0.6: the factor of `x * np.array([[1.0], [0], [0], [0]]) / 0.6`"),
     "a scale that is inverted": (
         lambda x: (x * 3.7, None), lambda dy, _: (dy / 3.7,), _square, 0, ") is inverted"),
     "a mean for a sum over a part": (
@@ -199,7 +199,7 @@ MIXUPS = {
         "factor 1/15: perhaps a sum became a mean"),
     "one size for another": (
         lambda x: (x.sum() / len(x), x.shape), lambda dy, s: (np.full(s, dy / s[1]),), ((6, 4),), 0,
-        "factor 6/4: perhaps the size 4 of an axis stands for the size 6"),
+        "factor 6/4: perhaps the axis size 4 is used instead of 6"),
     "numbers that are rounded": (
         _times, lambda dy, c: (np.round(3 * dy * c[1]), dy * c[0]), 2 * _square, 0, "not linear"),
     "a kernel flipped on both axes": (
@@ -207,7 +207,7 @@ MIXUPS = {
         "reversed along axes 0 and 1"),
     "bias: axis, seen by the shape": (
         lambda x, b: (x + b, None), lambda dy, _: (dy.copy(), dy.sum(1)), ((4, 3), (3,)), 1,
-        "the wrong one was summed"),
+        "summed over the wrong axis"),
     "bias: keepdims": (
         lambda x, b: (x + b, None), lambda dy, _: (dy.copy(), dy.sum(0, keepdims=True)),
         ((4, 3), (3,)), 1, "keepdims"),
@@ -236,7 +236,7 @@ MIXUPS = {
         *_layer_norm_with(lambda g, m, v, r, dy: g - m - v), 0, "factor 1/inv_std"),
     "layer norm: axis": (
         *_layer_norm_with(lambda g, m, v, r, dy: r * (g - g.mean(0) - v)), 0,
-        "y_bar is mixed along axis 0, too"),
+        "y_bar is also mixed along axis 0"),
     "layer norm: gamma": (
         *_layer_norm_with(lambda g, m, v, r, dy: r * (dy - dy.mean(1, keepdims=True))), 0,
         "missing variance path and gamma is missing"),

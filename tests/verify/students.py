@@ -313,9 +313,9 @@ MISTAKES = {
     ("attention", "no sum"): "missing path through `e.sum(axis=1, keepdims=True)` (line {})",
     ("attention", "scale"): "factor sqrt(C) = sqrt(3)",
     ("attention", "no T"):
-        "a .T is missing, or one too many, at the cotangent of the result in the backward of `q @",
+        "a .T is missing or extra at the cotangent of the result in the backward of `q @",
     ("attention", "k for q"):
-        "`k = x @ Wk` (line {}) stands for `q` in the backward of `q @ k.T` (line {})",
+        "`k = x @ Wk` (line {}) is used instead of `q` in the backward of `q @ k.T` (line {})",
     ("attention", "no k"): "missing path through `k = x @ Wk` (line {})",
     ("mlp", "order"):
         "the error arises on the way back from `h @ W2` (line {}) to `a = x @ W1 + b1` (line {})",
@@ -323,22 +323,24 @@ MISTAKES = {
     ("mlp", "1 - a^2"): "`h = np.tanh(a)` (line {}) should be 1 - h^2, not 1 - a^2",
     ("mlp", "none"): "`h = np.tanh(a)` (line {}) should be 1 - h^2, not 1",
     ("mlp", "a for h"):
-        "`a = x @ W1 + b1` (line {}) stands for `h` in the backward of `h @ W2` (line {})",
+        "`a = x @ W1 + b1` (line {}) is used instead of `h` in the backward of `h @ W2` (line {})",
     ("relu mlp", "no mask"): "`h = np.maximum(a, 0)` (line {}) should be (h > 0), not 1",
     ("gru", "sigmoid"): " (line {}) should be 1 - n^2, not n (1 - n)",
     ("gru", "sign"): "sign",
-    ("gru", "n for h"): "stands for `h` in the backward of `r * h` (line {})",
+    ("gru", "n for h"): "is used instead of `h` in the backward of `r * h` (line {})",
     ("gru", "y for y (1 - y)"):
         "`1 / (1 + np.exp(-t))` (line {}, called in line {}) should be y (1 - y), not y,",
     ("gru", "no carry"): "missing path through `h` in `z * h` (line {})",
     ("gru", "no reset"): "missing path through `h` in `r * h` (line {})",
-    ("gru", "h for r h"): "`h` stands for `r * h` in the backward of `(r * h) @ Un` (line {})",
+    ("gru", "h for r h"):
+        "`h` is used instead of `r * h` in the backward of `(r * h) @ Un` (line {})",
     ("rnn", "no carry"): "in `h @ U` (line {}, every time)",
-    ("rnn", "h before"): "`h` in `h @ U` (line {}, every time) stands for the result in the",
+    ("rnn", "h before"):
+        "`h` in `h @ U` (line {}, every time) is used instead of the result in the",
     ("rnn", "= for +="): "only the path through `W` in `x[t] @ W` (line {}, time 1 of 4) counts",
     ("deep", "h for a"):
-        "the cotangent of `h2 = np.tanh(np.dot(h1, W2))` (line {}) stands for the cotangent of",
-    ("deep", "no T"): "a .T is missing, or one too many, at `W2` in the backward of `np.dot(h1,",
+        "the cotangent of `h2 = np.tanh(np.dot(h1, W2))` (line {}) is used instead of the",
+    ("deep", "no T"): "a .T is missing or extra at `W2` in the backward of `np.dot(h1,",
     ("deep", "h1 for h2"): "should be 1 - h2^2, not 1 - h1^2",
     ("windows", "flip"):
         "`k` is reversed in the backward of `x[:, i : i + len(k)] @ k` (line {}, every time)",
@@ -349,14 +351,15 @@ MISTAKES = {
     ("rms norm", "sum"):
         "factor 6 in the path through `x**2` (line {}): perhaps a mean became a sum",
     ("unit", "x for 2 x"): "factor 1/2 in the path through `x * x` (line {})",
-    ("unit", "x for y"): "`x` stands for the result in the backward of `x / norm` (line {})",
+    ("unit", "x for y"):
+        "`x` is used instead of the result in the backward of `x / norm` (line {})",
     ("tied", "= for +="): "missing path through `W.T` (line {})",
     ("gelu", "no cube"): "missing path through `x**3` (line {})",
     ("gelu", "no product rule"): "missing path through `0.5 * x` (line {})",
     ("embedding", "="):
-        "only row 1 is wrong; an element that `table[ids]` (line {}) takes again counts",
+        "only row 1 is wrong; an element that `table[ids]` (line {}) takes repeatedly counts",
     ("embedding", "buffered"):
-        "only row 1 is wrong; an element that `table[ids]` (line {}) takes again counts",
+        "only row 1 is wrong; an element that `table[ids]` (line {}) takes repeatedly counts",
     ("dropout", "no mask"): "`x * mask` (line {}) should be mask, not 1",
     ("logsumexp", "no sum"): "`np.log(s)` (line {}) should be 1/s, not 1",
 }  # fmt: skip

@@ -44,7 +44,7 @@ def test_a_rule_in_numpy_is_right_at_order_1_and_a_finding_says_that_order_2_is_
 
 @pytest.mark.parametrize(
     ("order", "said"),
-    [(1, []), (2, ["order 2 is not judged"]), (3, ["orders 2 to 3 are not judged"])],
+    [(1, []), (2, ["order 2 is not checked"]), (3, ["orders 2 to 3 are not checked"])],
 )
 def test_no_order_above_a_wrong_one_is_called_proven(monkeypatch, order, said):
     monkeypatch.setattr(mg.ops.sin, "partials", lambda y, x: (1.001 * mg.cos(x),))

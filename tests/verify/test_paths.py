@@ -192,7 +192,7 @@ def test_numbers_that_differ_are_printed_with_the_digits_in_which_they_do(mixed,
 def test_the_upper_end_that_a_mask_lacks_is_told(f, words, rng):
     x = rng.normal(3, 5, size=20)
     (found,) = causes(lambda x: (f(x), x), lambda y_bar, x: (y_bar * (x > 0),), x)
-    assert f"should be {words}, with y its value" in found
+    assert f"should be {words}, where y is its value" in found
 
 
 def test_a_factor_of_the_code_comes_before_one_of_a_size(rng):
@@ -205,7 +205,7 @@ def test_a_factor_of_the_code_comes_before_one_of_a_size(rng):
         return (y_bar * np.cos(x) * mask,)
 
     (found,) = causes(forward, backward, rng.normal(size=(4, 3)))
-    assert re.search(r"that of `np.sin\(x\) \* mask / 0.75` \(line \d+\) is left out", found)
+    assert re.search(r"the factor of `np.sin\(x\) \* mask / 0.75` \(line \d+\) is left out", found)
 
 
 def test_an_operand_of_einsum_is_called_by_its_own_name(rng):
@@ -296,7 +296,7 @@ def test_a_path_of_no_probability_makes_lapack_say_nothing(rng, capfd):
         return (x_bar,)
 
     (cause,) = causes(forward, backward, rng.normal(size=(6, 3)))
-    assert "= stands for +=" in cause
+    assert "= instead of +=" in cause
     assert capfd.readouterr() == ("", "")
 
 
@@ -460,9 +460,9 @@ def unbiased(var, eps, n=6):
 
 
 @pytest.mark.parametrize(("there", "here", "words"), [
-    ((inside, 1e-3), (inside, 1e-5), "eps = 1e-05, other than in forward"),
-    ((inside, 1e-5), (inside, 1e-2), "eps = 0.01, other than in forward"),
-    ((inside, 1e-3), (outside, 1e-3), "eps = 0.001 outside of the root, other than in forward"),
+    ((inside, 1e-3), (inside, 1e-5), "eps = 1e-05, unlike in forward"),
+    ((inside, 1e-5), (inside, 1e-2), "eps = 0.01, unlike in forward"),
+    ((inside, 1e-3), (outside, 1e-3), "eps = 0.001 outside the root, unlike in forward"),
     ((outside, 1e-3), (inside, 1e-3), "eps = 0.001 in the root of the biased variance"),
     ((unbiased, 1e-3), (inside, 1e-3), "eps = 0.001 in the root of the biased variance"),
     ((inside, 1e-3), (unbiased, 1e-3), "eps = 0.001 in the root of the unbiased variance"),
@@ -487,4 +487,4 @@ def test_the_backward_of_a_normalization_may_divide_by_something_else(there, her
     assert check_backward(forward, partial(backward, form=there), inputs).ok
     found = causes(forward, backward, *inputs)
     assert found[0].startswith(words)
-    assert found[1] == f"computes sum(y_bar x_hat): {words.removesuffix(', other than in forward')}"
+    assert found[1] == f"computes sum(y_bar x_hat): {words.removesuffix(', unlike in forward')}"

@@ -12,10 +12,10 @@ X = np.array([0.5, -2.0, 3.0])
 @pytest.mark.parametrize(
     ("returned", "said"),
     [
-        (lambda bar: (bar, bar), "2 cotangents for 1 inputs"),
-        (lambda bar: (), "0 cotangents for 1 inputs"),
-        (lambda bar: (bar.sum(),), r"shape \(\), its input \(3,\)"),
-        (lambda bar: (None,), "NoneType, not a plain array"),
+        (lambda bar: (bar, bar), "2 cotangents, expected 1, one per input"),
+        (lambda bar: (), "0 cotangents, expected 1, one per input"),
+        (lambda bar: (bar.sum(),), r"shape \(\), but x has shape \(3,\)"),
+        (lambda bar: (None,), "type NoneType, expected a plain array"),
     ],
 )
 def test_a_misshapen_analytic_cotangent_is_a_finding(returned, said):
@@ -98,4 +98,4 @@ def test_it_is_told_with_the_code_of_the_function(rng):
     report = three_way(f, without_a_square, inputs, names=["x", "w"])
     for finding in report.findings:
         assert "local derivative of `mg.tanh(x @ w)` (line " in finding.message
-        assert finding.message.endswith("should be 1 - y^2, not 1 - y, with y its value")
+        assert finding.message.endswith("should be 1 - y^2, not 1 - y, where y is its value")
