@@ -49,13 +49,13 @@ def verdicts_by_node(
     verdicts = verdicts or {}
     paired = isinstance(verdicts, Mapping) and all(map(_is_pair, verdicts.values()))
     if not paired:
-        expected = "name or node -> (whether it was proven, text), as viz.verdicts(report) finds"
+        expected = "a dict of name or node -> (proven, text), as viz.verdicts(report) returns"
         raise UsageError(facts(f"{who}: verdicts", expected=expected, got=describe(verdicts)))
     names = [node.name for node in recorded.order if node.op is None and node.name]
     unknown = [x for x in verdicts if x not in recorded.operands and x not in names]
     if unknown:
         expected = f"names of leaves: {', '.join(map(shown, names[:8])) or 'this graph has none'}"
-        expected += "; or nodes of ops in it"
+        expected += "; or nodes of ops in the graph"
         got = ", ".join(shown(x) if isinstance(x, str) else _foreign(x) for x in unknown)
         raise UsageError(facts(f"{who}: verdicts", expected=expected, got=got))
     keys = {node: (node.name or "") if node.op is None else node for node in recorded.order}

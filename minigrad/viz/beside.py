@@ -71,8 +71,8 @@ def beside(
         expected = f"a tuple of {n} tensors, one per input"
         raise DTypeError(facts("beside: closed form", expected=expected, got=describe(by_hand)))
     if derived is None or derived.shape != by_hand.shape:
-        got = f"{by_hand.shape} by hand, {'0' if derived is None else derived.shape} derived"
-        raise ShapeError(facts("beside: cotangents", expected=f"two of {x.shape}", got=got))
+        got = f"{by_hand.shape} by hand, {'none' if derived is None else derived.shape} derived"
+        raise ShapeError(facts("beside: cotangents", expected=f"two of shape {x.shape}", got=got))
     return [label(bar, f"{names[argnum]}_bar") for bar in (derived, by_hand)]
 
 

@@ -18,7 +18,7 @@ from minigrad.core.sweep import backward_sweep
 from minigrad.observer import Observer
 from minigrad.viz.graph import Recorded
 
-CONSTANT = "no gradient asked for"
+CONSTANT = "no gradient requested"
 MISSING = "not computed"
 
 

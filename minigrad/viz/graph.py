@@ -68,7 +68,7 @@ def root_of(who: str, y: Any, expected: str = "a tensor") -> Node:
         raise GraphError(
             facts(f"{who}: nothing was recorded for this tensor",
                   expected="a result of operands with requires_grad=True", got=describe(y),
-                  remedy="make a leaf with mg.tensor(..., requires_grad=True), compute again")
+                  remedy="make a leaf with mg.tensor(..., requires_grad=True) and compute again")
         )  # fmt: skip
     return y.node
 
@@ -276,11 +276,11 @@ def _keys(
     while depth and len(set(keys.values())) > limit:
         depth -= 1
         keys = _folded(recorded, paths, depth, pinned)
-    how = [f"folded to depth {depth}"] if depth < requested else []
+    how = [f"to depth {depth}"] if depth < requested else []
     if len(set(keys.values())) > limit:
-        how.append("the middle folded")
+        how.append("in the middle")
         keys = _without_middle(keys, min(limit, KEPT), pinned)
-    return keys, f"{size:,} cards are too many to read: {' and '.join(how)}"
+    return keys, f"{size:,} cards are too many to read: folded {' and '.join(how)}"
 
 
 def _folded(

@@ -56,7 +56,7 @@ def subscript(letter: str) -> str:
 
 
 def marked(latex: str) -> str:
-    """``⚠ y = x^2} (a brace too many)``: a faulty formula and its fault; "" if it has none."""
+    """``⚠ y = x^2} (one brace too many)``: a faulty formula and its fault; "" if it has none."""
     wrong = fault(latex)
     return f"⚠ {shown(latex, _SHOWN)} ({wrong})" if wrong else ""
 
@@ -93,7 +93,7 @@ def fault(latex: str) -> str:
         if depth < 0:
             break
     if depth:
-        return "a brace too many" if depth < 0 else "a brace is not closed"
+        return "one brace too many" if depth < 0 else "a brace is not closed"
     if not latex.strip() or not _can_convert():
         return ""
     try:
@@ -103,7 +103,7 @@ def fault(latex: str) -> str:
     for element in root.iter():
         tag, text = str(element.tag).removeprefix(_MATHML), element.text or ""
         if "\\" in text:
-            return f"{shown(text)} is unknown"
+            return f"unknown command {shown(text)}"
         if len(element) != _ARGUMENTS.get(tag, len(element)):
             return "an argument is missing"
     return ""

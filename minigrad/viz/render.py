@@ -119,7 +119,7 @@ def render(dot: str, form: str) -> bytes:
         except (subprocess.SubprocessError, OSError) as error:
             failures.append(f"{name}: {_reason(error)}")
     expected, got = "`dot` on PATH, or the package pygraphviz", "; ".join(failures) or "neither"
-    headline = "draw: the layout failed" if failures else "draw: no Graphviz to draw with"
+    headline = "draw: the layout failed" if failures else "draw: Graphviz was not found"
     raise RenderError(facts(headline, expected=expected, got=got, remedy=REMEDY))
 
 
@@ -212,7 +212,7 @@ def _works(run: Callable[[bytes, str], bytes]) -> bool:
 
 
 def _too_slow(name: str) -> RenderError:
-    expected, got = f"a layout within {TIME_LIMIT:g} s", f"none yet from {name}"
+    expected, got = f"a layout within {TIME_LIMIT:g} s", f"{name} did not finish"
     remedy = "fold the graph with depth=0, or draw a smaller part of it"
     return RenderError(
         facts("draw: the layout was stopped", expected=expected, got=got, remedy=remedy)

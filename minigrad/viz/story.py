@@ -273,7 +273,7 @@ def _unbroadcast(into: Value, step: Step) -> list[Block]:
     if not text:
         cast = step.raw.dtype != step.contribution.dtype
         return [Line("note", f"cast to {step.contribution.dtype}")] if cast else []
-    note = f"{into.name} was repeated to fit, so: {text.replace('->', '→')}"
+    note = f"{into.name} was broadcast to fit, so {text.replace('->', '→')}"
     figure = Figure(f"contribution to {bar(into.name)}", step.contribution, "gradient")
     numbers = unbroadcast(step.raw, step.contribution)
     return [Line("note", note), Row(["∑", figure]), Line("numbers", numbers)]

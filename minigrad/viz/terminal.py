@@ -19,7 +19,7 @@ _WIDTH = 96  # columns for figures side by side, where no terminal tells its wid
 _INDENT = 2
 _CLEAR = "\x1b[2J\x1b[H"
 _COLORS = {"forward": "\x1b[1;34m", "seed": "\x1b[1;35m", "backward": "\x1b[1;33m"}
-_HINT = "→ on   ← back   b seed   Home End   q quit"
+_HINT = "→ next   ← back   b seed   Home first   End last   q quit"
 
 
 def walk(

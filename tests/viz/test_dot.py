@@ -138,7 +138,7 @@ def test_array_among_the_parameters_pushes_no_other_out_of_the_title():
 def test_raw_array_operand_is_a_constant_card_and_a_number_is_not():
     dot = mg.viz.to_dot(scalar() * np.array([1.0, 2.0]) * 3.0)
     assert list(cards(dot)) == ["x", "c1", "x * c1", "y = x * c1 * 3"]
-    assert "no gradient asked for" in cards(dot)["c1"]
+    assert "no gradient requested" in cards(dot)["c1"]
     assert 'STYLE="dashed"' in cards(dot)["c1"]
 
 

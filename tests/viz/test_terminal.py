@@ -52,7 +52,7 @@ x ← x * w
   v1_bar arrives (2, 2)     w (2,)     what the rule returns (2, 2)
   1  1                   ,  3  5    →  3  5
   1  1                                 3  5
-  x was repeated to fit, so: sum over axis 1: (2, 2) → (2, 1)
+  x was broadcast to fit, so sum over axis 1: (2, 2) → (2, 1)
      contribution to x_bar (2, 1)
   ∑  8
      8
@@ -66,7 +66,7 @@ w ← x * w
   v1_bar arrives (2, 2)     x (2, 1)     what the rule returns (2, 2)
   1  1                   ,  1         →  1  1
   1  1                      2            2  2
-  w was repeated to fit, so: sum over axis 0: (2, 2) → (2,)
+  w was broadcast to fit, so sum over axis 0: (2, 2) → (2,)
      contribution to w_bar (2,)
   ∑  3  3
   [0]: 1 + 2 = 3
