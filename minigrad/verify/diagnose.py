@@ -210,7 +210,7 @@ def _named_factors(subject: Subject) -> list[tuple[float, str]]:
     """Factors that have a name, the likelier ones first; several may be the same number."""
     shape = subject.inputs[0].shape
     axes = list("NCHW") if len(shape) in (1, 2, 4) else [f"shape[{i}]" for i in range(len(shape))]
-    named = [(-1.0, "sign"), (2.0, "factor 2"), (0.5, "factor 1/2")]
+    named = [(-1.0, "wrong sign"), (2.0, "factor 2"), (0.5, "factor 1/2")]
     for n in range(1, len(shape) + 1):
         for chosen in combinations(range(len(shape)), n):
             size = prod(shape[i] for i in chosen)

@@ -211,7 +211,7 @@ def _weights_text(weights: np.ndarray, n: int, tolerance: float) -> str:
         if abs(weight) < tolerance:
             parts.append(f"missing {path}")
         elif abs(weight + 1) < tolerance:
-            parts.append(f"sign of the {path}")
+            parts.append(f"wrong sign of the {path}")
         else:
             names = {"2": 2.0, "1/2": 0.5, "N": n, "1/N": 1 / n, "N/(N - 1)": n / max(n - 1, 1),
                      "(N - 1)/N": (n - 1) / n}  # fmt: skip

@@ -604,8 +604,8 @@ WRONG = {
     "only the direct path": (paths(mean=0, variance=0), {"x"}, "missing mean path and missing"),
     "variance path twice": (paths(variance=2), {"x"}, "factor 2 in the variance path"),
     "half the variance path": (paths(variance=0.5), {"x"}, "factor 1/2 in the variance path"),
-    "sign of the variance path": (paths(variance=-1), {"x"}, "sign of the variance path"),
-    "sign of the mean path": (paths(mean=-1), {"x"}, "sign of the mean path"),
+    "sign of the variance path": (paths(variance=-1), {"x"}, "wrong sign of the variance path"),
+    "sign of the mean path": (paths(mean=-1), {"x"}, "wrong sign of the mean path"),
     "mean path twice": (paths(mean=2), {"x"}, "factor 2 in the mean path"),
     "N/(N-1) in the variance path": (
         paths(variance=lambda m: m / max(m - 1, 1)), {"x"}, "N/(N - 1) in the variance path"),
@@ -629,7 +629,7 @@ WRONG = {
     **{f"{name} of {['x', 'gamma', 'beta'][k]}": (on(k, lambda g, dy, s, f=f: f * g), {
         ["x", "gamma", "beta"][k]}, cause)
        for k in range(3)
-       for name, f, cause in (("sign", -1.0, "sign"), ("twice", 2.0, "factor 2"),
+       for name, f, cause in (("sign", -1.0, "wrong sign"), ("twice", 2.0, "factor 2"),
                               ("half", 0.5, "factor 1/2"), ("zero", 0.0, "zero"))},
     "N/(N-1) of x": (on(0, lambda g, dy, s: g * s.m / max(s.m - 1, 1)), {"x"}, "/(N"),
     "gamma missing in x": (on(0, lambda g, dy, s: right(dy / channels(

@@ -62,7 +62,7 @@ def _convolution():
 RIGHT = {"matmul": _matmul, "softmax": _softmax, "layer norm": _layer_norm, "conv": _convolution}
 
 BREAK = {
-    "sign": (lambda g: -g, "sign"),
+    "sign": (lambda g: -g, "wrong sign"),
     "twice": (lambda g: 2 * g, "factor 2"),
     "zero": (lambda g: 0 * g, "zero"),
     "off by 1e-10": (lambda g: g * (1 + 1e-10), "constant factor"),
@@ -231,7 +231,8 @@ MIXUPS = {
     "layer norm: mean": (
         *_layer_norm_with(lambda g, m, v, r, dy: r * (g - v)), 0, "missing mean path"),
     "layer norm: sign": (
-        *_layer_norm_with(lambda g, m, v, r, dy: r * (g + m - v)), 0, "sign of the mean path"),
+        *_layer_norm_with(lambda g, m, v, r, dy: r * (g + m - v)), 0,
+        "wrong sign of the mean path"),
     "layer norm: inv_std": (
         *_layer_norm_with(lambda g, m, v, r, dy: g - m - v), 0, "factor 1/inv_std"),
     "layer norm: axis": (

@@ -326,7 +326,7 @@ MISTAKES = {
         "`a = x @ W1 + b1` (line {}) is used instead of `h` in the backward of `h @ W2` (line {})",
     ("relu mlp", "no mask"): "`h = np.maximum(a, 0)` (line {}) should be (h > 0), not 1",
     ("gru", "sigmoid"): " (line {}) should be 1 - n^2, not n (1 - n)",
-    ("gru", "sign"): "sign",
+    ("gru", "sign"): "wrong sign",
     ("gru", "n for h"): "is used instead of `h` in the backward of `r * h` (line {})",
     ("gru", "y for y (1 - y)"):
         "`1 / (1 + np.exp(-t))` (line {}, called in line {}) should be y (1 - y), not y,",

@@ -791,7 +791,7 @@ def test_a_normalization_may_be_followed_by_what_changes_its_shape(head, dtype, 
     assert report.verdict == "PROVEN", str(report)
     assert campaign(lambda: (forward, backward), [(head, inputs, EPS)]).ok
     report = check_backward(forward, lambda *a: backward(*a, wrong=-1), inputs)
-    assert [(finding.input, finding.cause) for finding in report.findings] == [("beta", "sign")]
+    assert [(f.input, f.cause) for f in report.findings] == [("beta", "wrong sign")]
 
 
 @pytest.mark.usefixtures("briefly")
