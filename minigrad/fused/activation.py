@@ -59,7 +59,7 @@ def _sigmoid_by_blocks(xp, x):
     for part in _blocks(row.size):
         z, out = row[part], y[part]
         s = _smaller_sigmoid(z, small[: z.size], out)
-        # y is 1 - s where z > 0, else s: as |[z > 0] - s| several times as fast as by a mask
+        # y is 1 - s where z > 0, else s; |[z > 0] - s| is several times as fast as a mask
         np.subtract(z > 0, s, out=out, dtype=z.dtype)
         np.abs(out, out=out)
     return unflat(y, x.shape, axes), (row, axes)

@@ -30,7 +30,7 @@ from minigrad.errors import MinigradError, UsageError, from_operands
 from minigrad.ops.shape import reshape
 from minigrad.protocol import tracked
 
-MIN_COMPILED = 4096  # compiled kernels are used if the largest operand has as many elements or more
+MIN_COMPILED = 4096  # elements of the largest operand from which on numba's kernels are used
 KINDS = ("numba", "cuda", "numpy", "portable")  # the order of preference
 _FLOATS = {np.dtype("float32"), np.dtype("float64")}
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("kernels", default=KINDS)
@@ -204,7 +204,8 @@ def same_floats(*arrays: Any) -> bool:
 
 
 def _widened(arrays: tuple) -> tuple | None:
-    """All floats in float64 if float32 and float64 are mixed, which no kernel takes; else None."""
+    """All floats in float64 if float32 and float64 are mixed, which only the portable kernel takes;
+    else None."""
     if {a.dtype for a in arrays if a.dtype.kind == "f"} != _FLOATS:
         return None
     wide = np.float64

@@ -21,9 +21,9 @@ MIN_BLOCK = 1 << 20  # bytes; smaller arrays are left to malloc: they would frag
 PAGE = 4096  # bytes; a block takes whole pages, and some more, so that starts of arrays differ:
 SHIFT = 1088  # arrays that start at the same offset in a page compete for the same cache lines
 
-# glibc's malloc maps fresh pages for an array that is larger than all arrays freed so far, as most
-# temporaries of a new process are, up to 32 MiB. This array, freed at once and never written, sets
-# that mark.
+# glibc's malloc maps fresh pages for an array that is larger than every mapped one freed so far, as
+# most temporaries of a new process are. Freeing this array, which is never written, raises that
+# threshold to nearly 32 MiB, its maximum.
 np.empty((1 << 25) - (1 << 16), np.uint8)
 
 _lock = threading.Lock()

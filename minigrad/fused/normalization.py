@@ -1,8 +1,9 @@
 """Batch norm and layer norm as one op each: no graph between the statistics and the result.
 
 Batch norm has a kernel for NumPy. It works on a (P, C, S) view in pieces that stay in cache: one
-pass for the sums of x and x^2, one that writes ``y = x * a + b``. Only where a mean is so large
-that ``E[x^2] - E[x]^2`` would cancel does it subtract the mean first and sum the deviations.
+pass for the sums of x and x^2, one that writes ``y = x * a + b``. Only if the mean of some channel
+is so large that ``E[x^2] - E[x]^2`` would cancel does it subtract the means first, and take the
+sums of the deviations and their squares.
 """
 
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ from minigrad.ops.reduce import narrow, wide
 MIN_SIZE = 16384  # elements below which the portable version is as fast
 PIECE = 131072  # elements of a piece
 RUN = 8192  # terms of a dot product: BLAS starts threads for longer ones
-NEAR_ZERO = 4  # where mean^2 <= 4 var the mean is not subtracted: cancellation costs few digits
-BUFFER = 512  # elements of a row; NumPy is faster without buffers if rows are as long or longer
+NEAR_ZERO = 4  # means are not subtracted if all mean^2 <= 4 var: cancellation costs few digits
+BUFFER = 512  # elements of a row from which on NumPy is faster without buffers
 ROWS = 128  # rows summed in the array's own precision; such partial sums are added in float64
 
 
@@ -34,12 +35,12 @@ class Cache(NamedTuple):
 
     mean: Any
     var: Any
-    x: Any  # or its deviations from the mean, exact or rounded
+    x: Any  # or its deviations from the mean, which may be rounded
     gamma: Any
     inv_std: Any
     layout: Any  # the averaged axes (portable), or whether the batch is the last axis in memory
     is_fixed: bool  # evaluation: mean and var were given and are constants
-    x_mean: Any = 0  # the mean of ``x`` as kept: that of deviations from a rounded mean is not 0
+    x_mean: Any = 0  # the part of the mean not yet subtracted: x_hat = (x - x_mean) * inv_std
 
 
 @fused(
@@ -112,7 +113,10 @@ def batch_norm_backward(xp, y_bar, cache):
 
 
 def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
-    """One pass for the moments, one for ``y = x * a + b``; two more if the mean is subtracted."""
+    """One pass for the moments, one for ``y = x * a + b``; two more if means are subtracted.
+
+    In evaluation, moments need no pass.
+    """
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     batch_last, is_fixed = is_batch_last(x), mean is not None
     xc = to_blocks(x, batch_last)
@@ -215,8 +219,8 @@ def _add_sum(total, a, b=None):
     """Add to ``total`` the sums of ``a``, or of ``a * b``, over the first and last of three axes.
 
     At most ROWS rows, or RUN terms of a row, are summed in the array's own precision, and these
-    partial sums in float64, so the error does not grow with the size. A plain sum is a product with
-    ones, which takes half as long.
+    partial sums in float64, so the error does not grow with the size. A plain sum is computed as a
+    product with ones, which takes half as long as ``sum``.
     """
     if a.shape[2] == 1:
         a, b = a[:, :, 0], None if b is None else b[:, :, 0]

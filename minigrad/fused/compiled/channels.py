@@ -1,4 +1,4 @@
-"""Batch norm of (N, C, ...) as (P, C, S): a task is a channel, its P rows of S values walked alone.
+"""Batch norm of (N, C, ...) as (P, C, S): a task is a channel: P rows of S values.
 
 The forward reads a channel twice: for its statistics, and to write y. The backward reads x and
 y_bar twice: for their sums, and to write x_bar. Chunks are summed in the precision of the array,
@@ -51,8 +51,9 @@ def statistics(x, c):
     """Mean and biased variance of ``x[:, c]``; chunks are merged by Chan's formula.
 
     A chunk is a part of a long row, or some short rows. Its deviations are taken from the mean of
-    the chunks before it, and ``n * offset^2`` is subtracted from their squares. As no chunk is
-    larger than the first, merging adds at least half of that again: the cancellation is harmless.
+    the chunks before it (the first: from its own), and ``n * offset^2`` is subtracted from the sum
+    of their squares. As no chunk is larger than the first, merging adds at least half of that
+    again, so the cancellation is harmless.
     """
     rows, size = x.shape[0], x.shape[2]
     step = max(1, CHUNK // max(size, 1))

@@ -75,8 +75,8 @@ def block_statistics(x, first, last, start, stop, mean, m2):
 
     ROWS rows at a time are summed as deviations from the mean of the first FEW, and merged by
     Chan's formula. The mean of FEW of n values is at most sqrt((n - FEW) / FEW) standard deviations
-    from the mean of all (Samuelson's inequality), so that the sum of squares is at most n / FEW =
-    16 times the m2 that is left of it: cancellation costs no more than that factor.
+    from the mean of all (Samuelson's inequality), so the sum of squares is at most n / FEW <= 16
+    times the m2 that is left of it: cancellation costs no more than that factor.
     """
     centre, total, squares = vector(x, mean.size), vector(x, mean.size), vector(x, mean.size)
     mean[:] = 0
@@ -107,7 +107,7 @@ def block_statistics(x, first, last, start, stop, mean, m2):
 
 @inner
 def merged_statistics(x, means, m2s, mean, m2):
-    """Mean and biased variance of all rows from mean and m2 of the blocks; set in mean and m2."""
+    """Set mean and m2 to mean and biased variance of all rows, from mean and m2 of the blocks."""
     rows, height = x.shape[0], height_of(x)
     mean[:] = 0
     m2[:] = 0
@@ -202,7 +202,7 @@ def column_x_bar_in_place(g, row, centre, a, b, k):
 def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar, own):
     """``x_bar = a * (y_bar - b - k * (x - centre))``: b is the mean path, k the variance path.
 
-    If ``own`` is true, ``x_bar`` is ``y_bar`` itself, writable.
+    In evaluation ``x_bar = a * y_bar``. If ``own`` is true, x_bar is y_bar itself, writable.
     """
     rows, columns = x.shape
     blocks = max(-(-rows // height_of(x)), 1)

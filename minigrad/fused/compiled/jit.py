@@ -12,7 +12,7 @@ from numba.np.ufunc.parallel import get_thread_count
 # sums may be reordered, so that loops vectorize, and a * b + c be fused; nan, inf and division
 # keep their IEEE meaning
 _OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
-PER_THREAD = 65536  # elements of the largest array for each thread that takes part
+PER_THREAD = 65536  # elements of the largest array for each thread beyond the first
 _LOCK = threading.Lock()  # some threading layers of numba must not be entered by two threads
 CHUNK = 4096  # elements summed in the array's own precision; such partial sums are added in float64
 
@@ -27,8 +27,8 @@ def kernel(function: Callable) -> Callable:
     """Compile a loop over independent tasks (``prange``), run by as many threads as it keeps busy.
 
     Threads spin while they wait for each other. On a busy machine a small call would wait a hundred
-    times as long as it computes, so there is one thread per ``PER_THREAD`` elements of the largest
-    array.
+    times as long as it computes, so there is one thread, and one more for each ``PER_THREAD``
+    elements of the largest array.
     """
     options = {"parallel": True, "nogil": True, "no_cfunc_wrapper": True, **_OPTIONS}
     try:
@@ -54,7 +54,7 @@ def kernel(function: Callable) -> Callable:
 
 
 def read(array: Any) -> Any:
-    """``array`` in C order, read-only and copied if need be: numba compiles a kernel once for all
+    """A read-only view of ``array``, or of a copy in C order: numba compiles a kernel once for all
     layouts and flags."""
     flags = array.flags
     if flags.c_contiguous and not flags.writeable:

@@ -97,7 +97,7 @@ def merged(count_a, mean_a, m2_a, count_b, mean_b, m2_b):
 
 @kernel
 def combine(weights, rows, start, out):
-    """``out[i] = start + sum_j weights[i, j] rows[j]``, a matrix product; a task is two i."""
+    """``out[i] = start + sum_j weights[i, j] rows[j]``, a matrix product; a task is two rows."""
     for task in prange((out.shape[0] + 1) // 2):
         i = 2 * task
         k = min(i + 1, out.shape[0] - 1)  # an odd last row is computed twice

@@ -258,7 +258,7 @@ def _accepts_layer_norm(x, gamma, beta, **_):
 
 @inner
 def largest(row):
-    """The largest value, by four running maxima: a single one would wait for itself."""
+    """The largest value, by four running maxima, which need not wait for each other."""
     a = b = c = d = row[0]
     whole = row.size // 4 * 4
     for i in range(0, whole, 4):

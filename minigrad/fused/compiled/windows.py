@@ -28,7 +28,7 @@ from minigrad.ops.window import Window, per_axis, window
 RUN = 1024  # elements of an output row at a time: four input runs and two outputs fit in L1
 MIN_RUN = 64  # elements of a run; direct loops are not used on shorter ones
 TAPS = 4  # places of the window that one pass over a run adds up
-MAX_WEIGHTS = 8192  # with as many weights, matrix products are faster than direct loops (measured)
+MAX_WEIGHTS = 8192  # from so many on, matrix products are faster than direct loops (measured)
 
 
 @kernel
