@@ -9,9 +9,9 @@
 //   3. It writes the result of slice `before`, and loads slice `next` into the places that this
 //      frees, pack by pack.
 //
-// So every input is read from memory once. A slice that is not held is read twice: its result is
-// written in the step that takes its sums. Precision: see moments.cuh; the sums of slices are added
-// in double, always in the same order.
+// So every input is read from memory once. A slice that is not held is read twice, for its sums and
+// for its result, both in one step; the forward of evaluation takes no sums and reads it once.
+// Precision: see moments.cuh; the sums of slices are added in double, always in the same order.
 
 // The shared memory of a block.
 template <class L>

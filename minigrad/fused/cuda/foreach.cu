@@ -1,5 +1,5 @@
 // One launch for many arrays. A table, passed by value, has a row for each array; `blocks` blocks
-// work on each row. Every element is read and written once.
+// work on each row. Each element is read once, and each result written once.
 
 constexpr int MOST = 64;
 using Address = unsigned long long;

@@ -99,7 +99,7 @@ def _run(xp: Any, instance: str, row: Struct, rows: list[tuple], on: Any, *resul
 
 
 def _serves(x: Any, y: Any, device: int) -> bool:
-    """Whether both are of one dtype, and lie on the GPU ``device`` in C order, as 4-byte words."""
+    """Whether both lie on ``device`` in C order, with one dtype, not empty, aligned to 4 bytes."""
     return (
         x.size > 0 and x.dtype == y.dtype and x.device.id == y.device.id == device
         and x.flags.c_contiguous and y.flags.c_contiguous

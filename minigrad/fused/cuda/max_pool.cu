@@ -1,8 +1,8 @@
 // Max pooling. `winners` keeps the row-major place of the first maximum of each window; a window
 // that holds nan has none and gets place 0, as in minigrad/ops/pool.py.
 //
-// A thread works on one place in many planes (struct Place): in the forward on an output, which it
-// finds in the window; in the backward on an input, for which it adds up the cotangents of the
+// A thread works on one place in many planes (struct Place): in the forward on an output, whose
+// window it searches; in the backward on an input, for which it adds up the cotangents of the
 // outputs that it won. So no two threads write to the same place, and sums have a fixed order.
 
 template <class T, class I>

@@ -56,7 +56,7 @@ __device__ void drain(T (&lanes)[4], double& sum) {
     for (T& lane : lanes) lane = 0;
 }
 
-// The sums of x - centre and of its square over the slice of this block.
+// The sums of x - centre and of its square over this thread's channel in the slice of this block.
 template <bool HOLD, class L>
 __device__ void slice_sums(const L& own, const typename L::Value* x, const Values<L>* held,
                            typename L::Value centre, double (&sums)[2]) {
