@@ -99,5 +99,5 @@ def by_turns(
 
 
 def ratio(ours: list[float], theirs: list[float]) -> Spread:
-    """Median and quartiles of the ratios within a round: a disturbance then slows both."""
+    """Median and quartiles of the ratios, each within a round, where a disturbance slows both."""
     return Spread.of([a / b for a, b in zip(ours, theirs, strict=True)])

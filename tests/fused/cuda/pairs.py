@@ -69,10 +69,10 @@ def check_normalized(found, references, y_bar, x, gamma, beta, centre, inv_std, 
     """Hold batch or layer norm against ``references`` = (y, x_bar, gamma_bar, beta_bar).
 
     D = max|x - centre| inv_std is an upper bound of |x_hat|. Sums of 18 terms in the dtype move the
-    mean by up to (18 + 2) u D standard deviations. Squares are of differences to the first value of
-    a thread, for values in random order twice the squared deviations, so inv_std moves by
-    18 + 3 / 2 u. 4 roundings follow per element. Together this is below 40 u D, times another D for
-    float64, in which sums across threads are no more precise than the values, and cancel by a
+    mean by up to (18 + 2) u D standard deviations. Squares are of differences from the first value
+    of a thread, for values in random order twice the squared deviations, so inv_std moves by
+    (18 + 3 / 2) u. 4 roundings follow per element. Together this is below 40 u D, times another D
+    for float64, in which sums across threads are no more precise than the values, and cancel by a
     factor of D^2. In the backward the same error of x_hat is multiplied with the magnitudes of the
     summands before they cancel.
     """

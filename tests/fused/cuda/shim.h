@@ -192,8 +192,8 @@ private:
     std::vector<std::thread> threads;
 };
 #else
-// A fiber is started once and then gets one piece of work after another: system calls cost more than
-// all else here, and swapcontext makes one each time, for the signal mask.
+// A fiber is started once and then gets one piece of work after another: system calls cost more
+// than all else here, and swapcontext makes one each time, for the signal mask.
 struct Fiber {
     static constexpr std::size_t SIZE = 1 << 16;
     std::unique_ptr<char[]> stack{new char[SIZE]};
