@@ -37,7 +37,7 @@ run.number("standard error of that", np.sqrt(2 / (N - 1) / (B * C)))
 
 # %% The weight of the new batch
 # As in PyTorch, running = (1 - momentum) running + momentum batch. In Keras, Chainer and old d2l,
-# momentum is the weight of the old value: their 0.9 is 0.1 here. Ours at 0.9 forgets most batches.
+# momentum is the weight of the old value: their 0.9 is 0.1 here, where 0.9 would forget quickly.
 for momentum in (0.1, 0.9):
     layer, histories[f"momentum {momentum}"] = train(momentum=momentum)
     noise = (layer.running_mean.numpy() - 5).std() / (3 / np.sqrt(N))

@@ -344,7 +344,7 @@ def cell(error):
 
 
 def rows(distributions):
-    """(name, column -> error) of the named engines, or of minigrad, mistakes and all engines."""
+    """(name, column -> error) of minigrad, mistakes and the installed engines, or of the named."""
     if not distributions:
         yield "minigrad", measured(minigrad)
         for name, adapter in MISTAKES.items():
