@@ -66,7 +66,7 @@ struct SliceQueue {
         return number;
     }
 
-    // take() in two steps; the caller puts a barrier after each.
+    // take() in two steps, with a barrier between them and another before the next request.
     __device__ void request() const {
         if (HOLD && threadIdx.x == 0)
             *shared.next_number = more_than_blocks ? atomicAdd(tickets, 1u) : count;
