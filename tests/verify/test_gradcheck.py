@@ -176,3 +176,30 @@ def test_points_of_a_batch_norm_name_its_operands():
     points = [next(iter(mg.verify.probes.batch_norm(("NC",))))]
     report = mg.verify.campaign(lambda: (forward, lambda y_bar, b: (y_bar, b, b)), points)
     assert {finding.input for finding in report.findings} == {"x", "gamma", "beta"}
+
+
+def test_gradcheck_proves_orders_one_to_three():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(4, 2))
+    report = gradcheck(lambda x: mg.batch_norm(x, np.ones(2), np.zeros(2)), [x], order=3)
+    assert report.ok, str(report)
+    assert {row.pair for row in report.rows} >= {"vjp/numeric", "vjp/numeric (order 3)"}
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float64", 1e-9), ("float32", 1e-4)])
+def test_gradcheck_names_a_wrong_rule(dtype, size):
+    x = np.linspace(0.2, 1.0, 5).astype(dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mg.ops.tanh, "partials", lambda y, x: ((1 - y * y) * (1 + size),))
+        report = gradcheck(mg.tanh, [x])
+    assert not report.ok
+    assert report.findings[0].input == "x"
+    assert gradcheck(mg.tanh, [x]).ok
+
+
+@pytest.mark.parametrize("name", sorted(mg.REGISTRY))
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_every_op_is_proven_at_order_one(name, dtype):
+    report = mg.verify.check_op(name, dtype=dtype)
+    flat = name == "sign" and report.verdict == "VACUOUS"  # 0 is all its derivative can be
+    assert report.ok or not report.rows or flat, str(report)
