@@ -71,8 +71,10 @@ class setting(ContextDecorator):
     def __call__(self, function: Any) -> Any:
         if any(is_pausing(function) for is_pausing in _IS_PAUSING):
             got = f"the generator or coroutine {function.__qualname__}, whose body runs later"
-            expected = "a function; in a generator or coroutine, a `with` block without a pause"
-            raise UsageError(facts("decorator of the context", expected=expected, got=got))
+            expected = (
+                "a function; in a generator or coroutine, a `with` block without yield or await"
+            )
+            raise UsageError(facts("context decorator", expected=expected, got=got))
         return super().__call__(function)
 
 

@@ -56,7 +56,7 @@ class Declared:
         self.__signature__ = inspect.Signature(params)
         earlier = REGISTRY.get(self.name)
         if earlier is not None and earlier.__module__ != self.__module__:
-            raise UsageError(f"{self.name}: declared before, in {earlier.__module__}")
+            raise UsageError(f"{self.name}: already declared in {earlier.__module__}")
         REGISTRY[self.name] = self
 
     def domain_of(self, i: int) -> Domain:
@@ -98,8 +98,10 @@ class Declared:
         extra = args[n:]  # parameters by position: sum(a, 0)
         if len(args) < self.least or len(extra) > len(self.words):
             missing = [name for name in names[len(args) : self.least] if name not in params]
-            got = ", ".join(f"no {name}" for name in missing) or f"{len(args)} positional arguments"
-            raise DTypeError(f"{self.name}{self.__signature__}: got {got}")
+            wrong = f"got {len(args)} positional arguments"
+            if missing:
+                wrong = f"missing {', '.join(missing)}"
+            raise DTypeError(f"{self.name}{self.__signature__}: {wrong}")
         given = dict(zip(self.words, extra, strict=False))
         if twice := given.keys() & params.keys():
             raise DTypeError(f"{self.name}: {', '.join(sorted(twice))} given twice")

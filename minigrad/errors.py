@@ -126,8 +126,9 @@ def is_within(value: Any, least: float, below: float) -> bool:
 def check_keys(what: str, state: Any, *keys: str) -> list[Any]:
     """The values of ``keys`` in the dict ``state``; UsageError if it lacks one of them."""
     if not isinstance(state, dict) or not state.keys() >= set(keys):
-        got = f"one with {list(state)}" if isinstance(state, dict) else describe(state)
-        raise UsageError(facts(what, expected=f"a dict with {', '.join(keys)}", got=got))
+        got = f"the keys {list(state)}" if isinstance(state, dict) else describe(state)
+        expected = f"a dict with the keys {', '.join(keys)}"
+        raise UsageError(facts(what, expected=expected, got=got))
     return [state[key] for key in keys]
 
 
@@ -189,7 +190,7 @@ def _expected_arguments(op: Any, name: str, cause: Exception) -> tuple[str, str]
     """What arguments ``op`` expected when it raised ``cause``, and a remedy or ``""``."""
     signature = getattr(op, "signature", "")
     if type(cause).__name__ == "LinAlgError" and "dimension" not in str(cause):
-        remedy = "a larger shift, which is added to its diagonal"
+        remedy = "use a larger shift; it is added to the diagonal"
         return f"a matrix for which {name} exists", remedy
     # NumPy raises a ValueError for integers to a negative power, too
     if signature == "()" and type(cause) is ValueError and "broadcast" in str(cause):
@@ -202,32 +203,32 @@ def _expected_arguments(op: Any, name: str, cause: Exception) -> tuple[str, str]
 def of_one_library(operands: Iterable[Any]) -> tuple[str, str]:
     """What is expected instead of ``operands`` of two libraries, and a remedy or ``""``."""
     has_numpy_scalar = any(isinstance(x, Real) and hasattr(x, "dtype") for x in operands)
-    expected = "operands of one library; move one with x.to('cpu') or x.to('cuda')"
-    return expected, "number.item() for a number of NumPy" if has_numpy_scalar else ""
+    expected = "operands of one array library; move one with x.to('cpu') or x.to('cuda')"
+    return expected, "pass a NumPy scalar as scalar.item()" if has_numpy_scalar else ""
 
 
-_PLAIN = "losses are plain means; compose another of mg.log_softmax(x) or other ops"
-_HERE = "leave it out: this process makes the batches"
+_PLAIN = "losses are plain means; build another one from mg.log_softmax(x) and other ops"
+_HERE = "leave it out: batches are made in this process"
 _INSTEAD_OF = {  # keyword of PyTorch -> what to write in minigrad
-    "batch_first": "leave it out: x is (N, T, C)",
-    "correction": "ddof= for correction=",
-    "create_graph": "mg.grad(f), which nests",
-    "dim": "axis= for dim=",
-    "dims": "axis= for dims=",
-    "gradient": "seed= for gradient=",
+    "batch_first": "leave it out: x is always (N, T, C)",
+    "correction": "use ddof= instead of correction=",
+    "create_graph": "nest mg.grad(f) for higher derivatives",
+    "dim": "use axis= instead of dim=",
+    "dims": "use axis= instead of dims=",
+    "gradient": "use seed= instead of gradient=",
     "ignore_index": _PLAIN,
-    "inplace": "leave it out: nothing changes in place",
-    "keepdim": "keepdims= for keepdim=",
+    "inplace": "leave it out: nothing is changed in place",
+    "keepdim": "use keepdims= instead of keepdim=",
     "label_smoothing": _PLAIN,
-    "nonlinearity": "gain= for nonlinearity=",
+    "nonlinearity": "use gain= instead of nonlinearity=",
     "num_workers": _HERE,
     "pin_memory": _HERE,
     "pos_weight": _PLAIN,
     "reduction": _PLAIN,
-    "retain_graph": "leave it out: the graph stays",
-    "set_to_none": "leave it out: it is always so",
-    "start_dim": "x.flatten(1)",
-    "unbiased": "ddof=1 for unbiased=True",
+    "retain_graph": "leave it out: the graph is always kept",
+    "set_to_none": "leave it out: gradients are always set to None",
+    "start_dim": "write x.flatten(1)",
+    "unbiased": "use ddof=1 for unbiased=True, ddof=0 for False",
     "weight": _PLAIN,
 }
 
@@ -264,8 +265,9 @@ def plain_params(op: Any, params: dict) -> dict:
         if not hasattr(value, "node"):
             continue
         if getattr(value.node, "requires_grad", False):
-            expected, got = "a parameter without history: it gets no derivative", describe(value)
-            remedy = f"pass {key}.item() or {key}.detach(), or compose the function of other ops"
+            expected = "a value without requires_grad: parameters get no derivative"
+            got = f"{describe(value)} with requires_grad"
+            remedy = f"pass {key}.item() or {key}.detach(), or build the function from other ops"
             raise GraphError(facts(f"{op.name}: {key}", expected=expected, got=got, remedy=remedy))
         params = {**params, key: value.array}
     return params
@@ -274,17 +276,18 @@ def plain_params(op: Any, params: dict) -> dict:
 def value_and_cache(op: Any, result: tuple) -> tuple:
     """``result``, the (value, cache) of a forward; RuleError if no rule of ``op`` reads a cache."""
     if op.pull is None:
-        headline, got = f"{op.name}: the forward", f"a tuple of {len(result)}"
-        remedy = "declare one op per result, or return them stacked"
+        headline, got = f"{op.name}: the forward function's result", f"a tuple of {len(result)}"
+        remedy = "declare one op per result, or stack the results"
         raise RuleError(facts(headline, expected="one array", got=got, remedy=remedy))
     return result
 
 
 def no_rule(op: Any, declarator: str) -> RuleError:
     """The rule that a sweep needs was not declared."""
+    sweep = {"defvjp": "backward", "defjvp": "forward"}[declarator]
     both = f" (or, for both sweeps, @{op.name}.defpartials)" * (op.signature == "()")
     return RuleError(
-        f"{op.name}: has no rule for this sweep; declare one with @{op.name}.{declarator}{both}"
+        f"{op.name}: no rule for a {sweep} sweep; declare one with @{op.name}.{declarator}{both}"
     )
 
 
@@ -292,12 +295,12 @@ def wrong_entries(op: Any, entries: Any, n: int) -> RuleError:
     """A rule did not return a tuple with one entry per input."""
     got = f"{len(entries)} entries" if isinstance(entries, tuple) else type(entries).__name__
     headline = f"{op.name}: the derivative rule must return one entry per input"
-    return RuleError(facts(headline, expected=f"a tuple of {n}", got=got))
+    return RuleError(facts(headline, expected=f"a tuple of {n} entries", got=got))
 
 
 def wrong_partial(op: Any, bar: Any, partial: Any) -> RuleError:
     """A rule returned a ``partial`` that cannot be multiplied by ``bar``."""
-    headline = f"{op.name}: the derivative rule returned a partial that does not fit"
+    headline = f"{op.name}: the derivative rule returned a partial derivative that does not fit"
     expected = f"a number, or an array that broadcasts with {tuple(bar.shape)}"
     return RuleError(facts(headline, expected=expected, got=describe(partial)))
 
@@ -338,9 +341,9 @@ def not_overwritten(order: list) -> list:
     tensor = f"{leaf.name or 'tensor'} {tuple(leaf.value.shape)}"
     raise OverwrittenError(
         facts(
-            f"{call}, {tensor}, was assigned after this graph was recorded",
-            expected=f"the {leaf.overwritten} it had then",
-            got=f"a newer {leaf.overwritten}",
+            f"{call}, {tensor}, was reassigned after this graph was recorded",
+            expected=f"the {leaf.overwritten} recorded in the graph",
+            got=f"a new {leaf.overwritten}",
             remedy="run the forward pass again before this sweep",
         )
     )

@@ -18,7 +18,7 @@ def make_folder(path: Path, what: str) -> None:
         with TemporaryFile(dir=path):
             pass
     except OSError as error:
-        expected = "a folder that can be written"
+        expected = "a folder that can be written to"
         raise UsageError(facts(what, expected=expected, got=error)) from error
 
 
@@ -52,4 +52,6 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
 
 def corrupt(path: Path, expected: Any, got: Any, remedy: str = "") -> DataError:
     """The error for the file ``path``, whose content is not as expected."""
-    return DataError(facts(f"{path}: refused", expected=expected, got=got, remedy=remedy))
+    return DataError(
+        facts(f"{path}: cannot use this file", expected=expected, got=got, remedy=remedy)
+    )

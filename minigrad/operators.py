@@ -54,8 +54,8 @@ def in_place(operator: Callable) -> Callable:
         step = other.node if isinstance(other, Box) else None
         if node.grad is not None and not (step is not None and step.requires_grad):
             expected = "no_grad() around the step, or an optimizer"
-            got, remedy = describe(self), "w = w - step, if a new tensor is meant"
-            headline = "operator in place: a leaf that has a gradient"
+            got, remedy = describe(self), "write w = w - step if you want a new tensor"
+            headline = "in-place operator on a leaf that has a gradient"
             raise GraphError(facts(headline, expected=expected, got=got, remedy=remedy))
         return y
 

@@ -21,7 +21,7 @@ QUERIES = frozenset(  # functions without a derivative: plain arrays lose nothin
      "isnan", "ndim", "ones_like", "result_type", "save", "savetxt", "savez", "shape", "size",
      "zeros_like"]
 )  # fmt: skip
-_DIFFERS = {"cholesky": "reads the lower triangle; minigrad.ops.cholesky takes the symmetric part"}
+_DIFFERS = {"cholesky": "reads the lower triangle; minigrad.ops.cholesky uses the symmetric part"}
 
 
 class _OfClass:
@@ -69,10 +69,11 @@ def _on_arrays(func: Callable, prefix: str, name: str, args: tuple, kwargs: dict
     """Call ``func`` on the arrays of the tensors; DTypeError if that would drop a graph."""
     if name not in QUERIES and any(map(tracked, (*args, *kwargs.values()))):
         full, words = prefix + name, ", ".join(kwargs)
-        reason = _DIFFERS.get(name) or (f"is none with {words}" if name in REGISTRY else "is none")
+        is_op = name in REGISTRY
+        reason = _DIFFERS.get(name) or f"is not an op{f' if called with {words}' * is_op}"
         remedy = f"use an op of minigrad.ops, or {full}(x.numpy())"
-        got = f"{full}, which {reason}"
-        raise DTypeError(facts("a tensor with a graph", expected="an op", got=got, remedy=remedy))
+        headline, got = "NumPy function called on a tensor with a graph", f"{full}, which {reason}"
+        raise DTypeError(facts(headline, expected="an op", got=got, remedy=remedy))
     return func(*map(_arrays, args), **{key: _arrays(value) for key, value in kwargs.items()})
 
 

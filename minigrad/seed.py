@@ -20,7 +20,7 @@ def as_seed(seed: Any, y: Box) -> Any:
     remedy = ""
     if seed is None:
         got = f"none, for {describe(y)}"
-        remedy = "pass seed=..., a cotangent of its shape, or make it a scalar, as y.sum()"
+        remedy = "pass seed=, a cotangent of the same shape, or reduce to a scalar, as in y.sum()"
     elif tuple(array.shape) != tuple(y.shape):
         got = f"shape {tuple(array.shape)} for {describe(y)}"
     elif array.dtype.kind not in "fiub":

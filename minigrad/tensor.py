@@ -84,7 +84,7 @@ def _unrecorded(name: str) -> Callable[..., "Tensor"]:
             expected = "booleans or integers" if name.startswith("bitwise") else "numbers"
             remedy = ""
             if kind is ShapeError:
-                expected = "operands that broadcast"
+                expected = "operands that broadcast together"
             elif kind is LibraryMismatchError:
                 expected, remedy = of_one_library((self, other))
             reason, has_facts, _ = str(error).partition("\n")
@@ -170,7 +170,7 @@ class Tensor(NumPyBox):
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            got, remedy = describe(self), "ask for x.any() or x.all()"
+            got, remedy = describe(self), "use x.any() or x.all()"
             raise ShapeError(facts("bool: tensor", expected="one element", got=got, remedy=remedy))
         return bool(self.item())
 
@@ -328,13 +328,15 @@ class Tensor(NumPyBox):
 
     def _not_a_leaf(self, what: str) -> GraphError:
         got = f"a result of {self.node.op.name}" if self.node is not None else "no graph"
-        return GraphError(facts(what, expected="a leaf", got=got, remedy="use x.detach() first"))
+        return GraphError(
+            facts(what, expected="a leaf tensor", got=got, remedy="use x.detach() first")
+        )
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if tracked(value):
             got = f"{describe(value)} with requires_grad"
             raise GraphError(
-                facts("assignment: value", expected="a value without history", got=got,
+                facts("assignment: value", expected="a value without requires_grad", got=got,
                       remedy="assign w.detach(), or build the result with minigrad.where")
             )  # fmt: skip
         new = np.array(self.array) if isinstance(self.array, np.generic) else self.array.copy()
@@ -497,7 +499,10 @@ def _operand(value: Any) -> Any:
 
 def _check_differentiable(dtype: Any, name: str | None = None) -> None:
     if dtype.kind != "f":
-        got, remedy = f"{name or 'tensor'} of dtype {dtype}", "2.0 for 2, or x.astype(float)"
+        got, remedy = (
+            f"{name or 'tensor'} of dtype {dtype}",
+            "write 2.0 instead of 2, or x.astype(float)",
+        )
         raise DTypeError(
             facts("requires_grad", expected="a floating dtype", got=got, remedy=remedy)
         )

@@ -61,7 +61,7 @@ def _with_gradient(caller: str, f: Callable, argnums: int | tuple[int, ...]) -> 
         y = run.y
         if y.shape != ():
             headline = f"{caller}: f must return a scalar"
-            raise ShapeError(facts(headline, expected="()", got=describe(y)))
+            raise ShapeError(facts(headline, expected="shape ()", got=describe(y)))
         gradients = run.pull(as_seed(None, y))
         run.close()
         return run.value, gradients if isinstance(argnums, tuple) else gradients[0]
@@ -79,7 +79,7 @@ def _named(transform: str, f: Any, derivative: Callable) -> Callable:
 
 def _check_function(caller: str, f: Any) -> None:
     if not callable(f):
-        remedy = "y.backward(), then x.grad" if isinstance(f, Tensor) else ""
+        remedy = "call y.backward(), then read x.grad" if isinstance(f, Tensor) else ""
         raise DTypeError(
             facts(f"{caller}: f", expected="a function of tensors", got=describe(f), remedy=remedy)
         )
@@ -178,7 +178,7 @@ class _Run:
     """
 
     def __init__(self, f: Callable, args: tuple, positions: Any, kwargs: dict | None = None):
-        _check_function("a function to differentiate", f)
+        _check_function("function to differentiate", f)
         self.outer = CURRENT.get().recording
         self.args = list(args)
         for i in positions:
@@ -194,13 +194,14 @@ class _Run:
             self.y = f(*self.args, **(kwargs or {}))
         for i, node in zip(positions, self.nodes, strict=True):
             if node.overwritten:
+                expected = "a pure function, without assignments to its arguments"
                 got = f"an assignment to argument {i}"
                 raise OverwrittenError(
-                    facts("a function to differentiate", expected="pure", got=got)
+                    facts("function to differentiate", expected=expected, got=got)
                 )
         if not isinstance(self.y, Tensor):
-            got = type(self.y).__name__
-            raise GraphError(facts("a function to differentiate", expected="one Tensor", got=got))
+            expected, got = "one Tensor as the result", type(self.y).__name__
+            raise GraphError(facts("function to differentiate", expected=expected, got=got))
         self.record = self.outer and self._depends_on_outside()
 
     @property
@@ -286,7 +287,7 @@ def _positions(caller: str, argnums: int | tuple[int, ...], args: tuple) -> tupl
     """``argnums`` as a tuple of positions in ``args``, none negative; UsageError if one is not."""
     positions = argnums if isinstance(argnums, tuple) else (argnums,)
     if not all(hasattr(i, "__index__") and -len(args) <= i < len(args) for i in positions):
-        expected = "the position of an argument, or a tuple of them"
+        expected = "the position of an argument, or a tuple of positions"
         got = f"{argnums} for {len(args)} arguments"
         raise UsageError(facts(f"{caller}: argnums", expected=expected, got=got))
     return tuple(i % len(args) for i in positions)

@@ -324,7 +324,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_a_demo_is_played(comm
     (tmp_path / "file").touch()
     code, out, err = command("demo", "3", "--fast", "--out", str(tmp_path / "file"))
     assert (code, out) == (2, "")
-    assert err.startswith("demo 3: --out\n  expected: a folder that can be written\n")
+    assert err.startswith("demo 3: --out\n  expected: a folder that can be written to\n")
 
 
 @pytest.mark.usefixtures("renderer")

@@ -68,21 +68,27 @@ def test_a_call_without_operands_says_so(join):
     for args in ((), ([],)):
         with pytest.raises(errors.ShapeError, match=r"(?s)need at least one array.*no operands"):
             join(*args)
-    with pytest.raises(errors.DTypeError, match=r"got no x$"):
+    with pytest.raises(errors.DTypeError, match=r"missing x$"):
         mg.exp()
-    with pytest.raises(errors.DTypeError, match=r"got no gamma$"):
+    with pytest.raises(errors.DTypeError, match=r"missing gamma$"):
         mg.batch_norm(mg.tensor([[1.0, 2.0]]), beta=[1.0, 2.0])
 
 
 @pytest.mark.parametrize(
     ("call", "remedy"),
     [
-        (lambda x: x.sum(dim=1, keepdim=True), "axis= for dim=, keepdims= for keepdim="),
-        (lambda x: mg.softmax(x, dim=1), "axis= for dim="),
-        (lambda x: mg.logsumexp(x * 2.0, dim=1), "axis= for dim="),
-        (lambda x: x.max(axis=1, keepdim=True), "keepdims= for keepdim="),
-        (lambda x: x.argmax(dim=1), "axis= for dim="),
-        (lambda x: x.any(dim=1, keepdim=True), "axis= for dim=, keepdims= for keepdim="),
+        (
+            lambda x: x.sum(dim=1, keepdim=True),
+            "use axis= instead of dim=, use keepdims= instead of keepdim=",
+        ),
+        (lambda x: mg.softmax(x, dim=1), "use axis= instead of dim="),
+        (lambda x: mg.logsumexp(x * 2.0, dim=1), "use axis= instead of dim="),
+        (lambda x: x.max(axis=1, keepdim=True), "use keepdims= instead of keepdim="),
+        (lambda x: x.argmax(dim=1), "use axis= instead of dim="),
+        (
+            lambda x: x.any(dim=1, keepdim=True),
+            "use axis= instead of dim=, use keepdims= instead of keepdim=",
+        ),
     ],
     ids=["sum", "softmax", "logsumexp", "max", "argmax", "any"],
 )

@@ -95,13 +95,13 @@ def test_tensors_are_copied_and_listed_as_before():
 @pytest.mark.parametrize(
     ("call", "named", "remedy"),
     [
-        (lambda x: mg.sum(x).backward(retain_graph=True), "Tensor.backward", "the graph stays"),
-        (lambda x: x.backward(gradient=x), "Tensor.backward", "seed= for gradient="),
+        (lambda x: mg.sum(x).backward(retain_graph=True), "Tensor.backward", "always kept"),
+        (lambda x: x.backward(gradient=x), "Tensor.backward", "use seed= instead of gradient="),
         (lambda x: x.flatten(start_dim=1), "Tensor.flatten", r"x\.flatten\(1\)"),
-        (lambda x: x.var(axis=0, unbiased=False), "var", "ddof=1 for unbiased=True"),
+        (lambda x: x.var(axis=0, unbiased=False), "var", "use ddof=1 for .*, ddof=0 for False"),
         (lambda x: mg.mse_loss(x, x, reduction="sum"), "mse_loss", "plain means"),
-        (lambda x: mg.nn.ReLU(inplace=True), "ReLU", "nothing changes in place"),
-        (lambda x: mg.nn.LeakyReLU(0.2, inplace=True), "LeakyReLU", "nothing changes in place"),
+        (lambda x: mg.nn.ReLU(inplace=True), "ReLU", "changed in place"),
+        (lambda x: mg.nn.LeakyReLU(0.2, inplace=True), "LeakyReLU", "changed in place"),
         (lambda x: mg.nn.CrossEntropyLoss(label_smoothing=0.1), "CrossEntropyLoss", "log_softmax"),
         (lambda x: mg.nn.RNN(2, 3, batch_first=True), "RNN", r"\(N, T, C\)"),
         (lambda x: mg.nn.Linear(2, 3).zero_grad(set_to_none=True), "Module.zero_grad", "leave it"),

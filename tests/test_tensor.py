@@ -549,7 +549,9 @@ def test_a_ufunc_that_is_no_op_computes_as_numpy_does_or_refuses_a_graph(name):
     np.testing.assert_array_equal(y, NO_OPS[name](value))
     with pytest.raises(errors.DTypeError, match=rf"or numpy\.{name}\(x\.numpy\(\)\)"):
         NO_OPS[name](leaf(value))
-    with pytest.raises(errors.DTypeError, match=r"numpy\.add, which is none with out"):
+    with pytest.raises(
+        errors.DTypeError, match=r"numpy\.add, which is not an op if called with out"
+    ):
         np.add(value, value, out=leaf(value))
 
 
@@ -678,7 +680,7 @@ def test_a_scalar_has_an_axis_0_where_numpy_says_so(name):
 def test_a_parameter_that_would_lose_its_gradient_is_refused(name, params):
     key = list(params)[-1]
     tracked = {**params, key: mg.tensor(params[key], requires_grad=True)}
-    with pytest.raises(mg.errors.GraphError, match=rf"{name}: {key}\n.*without history"):
+    with pytest.raises(mg.errors.GraphError, match=rf"{name}: {key}\n.*without requires_grad"):
         getattr(mg, name)(np.ones(2), **tracked)
 
 
@@ -718,7 +720,7 @@ def test_tensors_are_parts_of_parameters(name):
 
 def test_tracked_tensors_in_a_list_are_not_assigned():
     x, w = mg.tensor([1.0, 2.0], requires_grad=True), mg.tensor([0.0, 0.0])
-    with pytest.raises(mg.errors.GraphError, match="without history"):
+    with pytest.raises(mg.errors.GraphError, match="without requires_grad"):
         w[:] = [x[0] * 2.0, x[1]]
 
 

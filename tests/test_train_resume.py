@@ -290,7 +290,7 @@ def test_what_is_no_checkpoint_is_refused_and_never_unpickled(kind, tmp_path, mo
         "flipped header": content[:20] + bytes([content[20] ^ 0x55]) + content[21:],
     }[kind]
     run.path.write_bytes(damaged)
-    with pytest.raises(DataError, match="refused"):
+    with pytest.raises(DataError, match="cannot use this file"):
         trainer(run.path).resume()
     assert not (tmp_path / "exploded").exists()
 
@@ -304,7 +304,7 @@ def test_a_checkpoint_with_a_bit_flipped_anywhere_is_refused(seed, tmp_path):
         at, bit = rng.integers(len(content)), 1 << rng.integers(8)
         content[at] ^= bit
         run.path.write_bytes(content)
-        with pytest.raises(DataError, match="refused"):
+        with pytest.raises(DataError, match="cannot use this file"):
             trainer(run.path).resume()
         content[at] ^= bit
 
@@ -326,7 +326,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path):
     spoilt += [(arrays, {}), (arrays, []), ({**arrays, **extra}, meta)]
     for parts in spoilt:
         tr.save_checkpoint(run.path, *parts)
-        with pytest.raises(DataError, match=f"{NAME}: refused"):
+        with pytest.raises(DataError, match=f"{NAME}: cannot use this file"):
             trainer(run.path).resume()
 
 
