@@ -35,7 +35,7 @@ def anomaly_mode():
     >>> with mg.anomaly_mode(), np.errstate(divide="ignore"):
     ...     mg.log(mg.tensor([1.0, 0.0], requires_grad=True))
     Traceback (most recent call last):
-    minigrad.errors.AnomalyError: log: made 1 of 2 elements inf
+    minigrad.errors.AnomalyError: log: produced inf in 1 of 2 elements
     ...
     """
     return setting(observer=_Anomaly())
@@ -54,7 +54,7 @@ class _Anomaly(Observer):
                 raise _anomaly(f"{op.name}: {name} holds {counts}", counts, _at(where))
         counts = _non_finite(value)
         if counts and not any(_non_finite(x) for x in inputs):
-            raise _anomaly(f"{op.name}: made {counts}", counts, _at(where))
+            raise _anomaly(f"{op.name}: produced {counts}", counts, _at(where))
 
     def pulling(self, node: Node, y_bar: Any) -> None:
         self.y_bar_is_finite = not _non_finite(y_bar)
@@ -65,18 +65,20 @@ class _Anomaly(Observer):
             if was != now:
                 which = "its output" if i == len(node.inputs) else _input_name(node, i)
                 headline = f"{node.op.name}: {which} was changed in place"
-                raise _anomaly(headline, "other values than it recorded", _at(node.origin.where))
+                got = "values that differ from the recorded ones"
+                raise _anomaly(headline, got, _at(node.origin.where))
 
     def pulled(self, node: Node, i: int, raw: Any, x_bar: Any, total: Any) -> None:
         counts = _non_finite(raw)
         if counts and self.y_bar_is_finite:
-            headline = f"{node.op.name}, backward: made the cotangent of {_input_name(node, i)}"
-            raise _anomaly(f"{headline} {counts}", counts, *_where(node))
+            headline = f"{node.op.name}, backward: produced {counts}"
+            of = f"of the cotangent of {_input_name(node, i)}"
+            raise _anomaly(f"{headline} {of}", counts, *_where(node))
 
     def pushed(self, node: Node, x_dots: list, y_dot: Any) -> None:
         counts = "" if y_dot is None else _non_finite(y_dot)
         if counts and not any(_non_finite(x_dot) for x_dot in x_dots if x_dot is not None):
-            headline = f"{node.op.name}, forward sweep: made the tangent {counts}"
+            headline = f"{node.op.name}, forward sweep: produced {counts} of the tangent"
             raise _anomaly(headline, counts, *_where(node))
 
 
@@ -101,13 +103,13 @@ def _anomaly(headline: str, *got: str) -> AnomalyError:
 
 
 def _non_finite(array: Any) -> str:
-    """``"1 of 6 elements nan"``, or ``""`` where all are finite."""
+    """``"nan in 1 of 6 elements"``, or ``""`` where all are finite."""
     host = to_host(getattr(array, "array", array))
     if host.dtype.kind != "f" or np.isfinite(host).all():
         return ""
     kinds = [name for name, test in (("nan", np.isnan), ("inf", np.isinf)) if test(host).any()]
     count = int((~np.isfinite(host)).sum())
-    return f"{count} of {host.size} elements {' and '.join(kinds)}"
+    return f"{' and '.join(kinds)} in {count} of {host.size} elements"
 
 
 def _fingerprints(node: Node) -> tuple[int, ...]:

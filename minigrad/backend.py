@@ -88,7 +88,7 @@ def cupy() -> Library:
         import cupy as cp
     except Exception as error:  # a broken CUDA set-up raises more than ImportError
         raise DeviceError(
-            facts("cuda: CuPy cannot be imported", expected="an installed cupy", got=repr(error),
+            facts("cuda: CuPy cannot be imported", expected="CuPy to be installed", got=repr(error),
                   remedy="pip install 'minigrad[cuda12]' (or cuda13), on a machine with a GPU")
         ) from error  # fmt: skip
 
@@ -100,7 +100,7 @@ def cupy() -> Library:
         except cp.cuda.runtime.CUDARuntimeError as error:  # no driver, no such device
             raise DeviceError(
                 facts(f"{device}: CuPy cannot use it", expected="a GPU with its driver", got=error,
-                      remedy="minigrad info shows what CuPy finds")
+                      remedy="run `minigrad info` to see what CuPy finds")
             ) from error  # fmt: skip
 
     def checked() -> AbstractContextManager:  # else CuPy ignores failures, so as not to wait
@@ -121,7 +121,8 @@ def unavailable(device: str = "cuda") -> str:
     except Exception as error:
         lines = [str(e).partition("\n")[0] for e in (error, error.__cause__) if e is not None]
         return ": ".join(filter(None, lines)) or type(error).__name__
-    return "" if np.array_equal(host, np.arange(4.0) ** 2) else f"{device}: wrong arithmetic"
+    is_right = np.array_equal(host, np.arange(4.0) ** 2)
+    return "" if is_right else f"{device}: a test computation gave a wrong result"
 
 
 def _library_on(device: str) -> Library:
@@ -139,8 +140,8 @@ def library_of(array: Any) -> Library | None:
     except KeyError:
         pass
     if isinstance(array, (np.ma.MaskedArray, np.matrix)):
-        got = type(array).__name__
-        raise DTypeError(facts("an operand", expected="a plain array (mask, matrix)", got=got))
+        expected, got = "a plain array, neither masked nor an np.matrix", type(array).__name__
+        raise DTypeError(facts("array type", expected=expected, got=got))
     for base in type(array).__mro__[1:]:  # a subclass: np.memmap, say
         if base in _LIBRARIES and base is not object:
             return _LIBRARIES[base]
@@ -167,7 +168,7 @@ def check_place(what: str, array: Any, like: Any) -> None:
     """LibraryMismatchError unless ``array``, given as ``what``, is of the library of ``like``."""
     if (library_of(array) or NUMPY) is not (library_of(like) or NUMPY):
         here, got = device_of(like), f"{describe(array)} on {device_of(array)}"
-        remedy = f"mg.tensor(a, device={here!r})"
+        remedy = f"move it with mg.tensor(a, device={here!r})"
         expected = f"an array on {here}"
         raise LibraryMismatchError(facts(what, expected=expected, got=got, remedy=remedy))
 
@@ -257,7 +258,7 @@ def as_dtype(
     dtype: Any,
     kinds: str = "fiub",
     headline: str = "dtype",
-    expected: str = "one of real numbers, such as 'float32'",
+    expected: str = "a dtype of real numbers, such as 'float32'",
 ) -> np.dtype:
     """``dtype``, given by name, type or dtype; DTypeError unless its kind is in ``kinds``."""
     try:
@@ -279,7 +280,9 @@ def as_array(value: Any, dtype: Any = None) -> Any:
         ShapeError: a ragged sequence.
     """
     if isinstance(value, (list, tuple)) and _holds_tensors(value):
-        raise DTypeError("a sequence that holds tensors: minigrad.stack keeps their graph")
+        raise DTypeError(
+            "a sequence that holds tensors: join them with minigrad.stack, which keeps their graph"
+        )
     try:
         library = library_of(value) or NUMPY
     except DTypeError:
@@ -290,14 +293,14 @@ def as_array(value: Any, dtype: Any = None) -> Any:
     try:
         array = real(library.xp.asarray(value))  # with a dtype, None would become nan
     except ValueError as error:
-        raise ShapeError(f"not an array: {str(error).splitlines()[0]}") from error
+        raise ShapeError(f"cannot convert to an array: {str(error).splitlines()[0]}") from error
     if dtype is None and not array.dtype.isnative:
         dtype = as_dtype(array.dtype)
     try:
         return array if dtype is None else real(library.xp.asarray(value, dtype=dtype))
     except (OverflowError, ValueError) as error:  # 300 as int8, nan as int
         expected = f"numbers that {dtype} can hold"
-        raise DTypeError(facts("an array", expected=expected, got=error)) from error
+        raise DTypeError(facts(f"conversion to {dtype}", expected=expected, got=error)) from error
 
 
 def _holds_tensors(items: Any) -> bool:
@@ -312,7 +315,7 @@ def real(array: Any) -> Any:
     kind = getattr(array, "dtype", _BOOL).kind
     if kind not in "fiub" and (kind != "O" or library_of(array) is NUMPY):
         raise DTypeError(
-            facts("an array", expected="real numbers (float, int, bool)", got=array.dtype)
+            facts("array dtype", expected="real numbers (float, int, bool)", got=array.dtype)
         )
     return array
 

@@ -36,7 +36,7 @@ def as_seed(seed: Any, y: Box) -> Any:
         node.is_finite = not bad
         if node.is_finite:
             return array
-        got = f"{bad} of {array.size} elements nan or inf in {y.dtype}"
+        got = f"nan or inf in {bad} of {array.size} elements, as {y.dtype}"
     expected = f"finite numbers of shape {tuple(y.shape)} that {y.dtype} can hold"
     raise SeedError(facts("backward: seed", expected=expected, got=got, remedy=remedy))
 

@@ -53,9 +53,9 @@ def test_the_line_is_one_of_the_net_and_none_of_what_trains_it():
         with pytest.raises(AnomalyError) as caught:
             list(trainer.fit(1))
         texts.append(str(caught.value).splitlines()[-1].strip())
-    assert texts[0].startswith("got:      16 of 16 elements inf, at ")
+    assert texts[0].startswith("got:      inf in 16 of 16 elements, at ")
     assert texts[0].endswith(f"{HERE}:{line_of(Root, '# NET')}")
-    assert texts[1] == "got:      16 of 16 elements inf"
+    assert texts[1] == "got:      inf in 16 of 16 elements"
 
 
 def test_forward_watches_operators_composites_and_unrecorded_ops():

@@ -454,7 +454,7 @@ def test_a_fault_of_minigrad_is_no_failed_check(run, monkeypatch):
 
 def test_an_error_is_shown_with_the_layers_and_the_batch_it_comes_from(run, monkeypatch):
     def diverge(*args, **words):
-        error = mg.errors.AnomalyError("linear: made 2 of 4 elements inf")
+        error = mg.errors.AnomalyError("linear: produced inf in 2 of 4 elements")
         error.add_note("in Linear 1")
         error.add_note("in training: epoch 1, batch 2")
         raise error
@@ -462,7 +462,7 @@ def test_an_error_is_shown_with_the_layers_and_the_batch_it_comes_from(run, monk
     monkeypatch.setattr(mg.train, "train", diverge)
     result = run("train")
     assert result.returncode == 1
-    assert result.stderr.endswith("inf\nin Linear 1\nin training: epoch 1, batch 2\n")
+    assert result.stderr.endswith("elements\nin Linear 1\nin training: epoch 1, batch 2\n")
 
 
 @pytest.mark.usefixtures("renderer")

@@ -145,7 +145,7 @@ def small(rng, **words):
 def test_a_diverging_run_stops_with_the_first_op_that_was_not_finite(rng):
     trainer = small(rng, lr=1e200)
     before = {k: v.numpy() for k, v in trainer.net.named_buffers()}
-    with pytest.raises(AnomalyError, match=r"made .* inf|made .* nan") as caught:
+    with pytest.raises(AnomalyError, match=r"produced (nan|inf)") as caught:
         list(trainer.fit(5))
     assert any("epoch 1, batch" in note for note in caught.value.__notes__)
     assert before.keys() == dict(trainer.net.named_buffers()).keys()
@@ -164,7 +164,7 @@ def test_a_last_step_that_blows_up_is_not_saved(rng, tmp_path):
 def test_nan_in_the_data_is_named(rng):
     trainer = small(rng, lr=0.1)
     trainer.loader.dataset.arrays[0][7, 1] = np.nan
-    with pytest.raises(AnomalyError, match="holds 1 of 15 elements nan"):
+    with pytest.raises(AnomalyError, match="holds nan in 1 of 15 elements"):
         list(trainer.fit(1))
 
 

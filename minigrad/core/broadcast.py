@@ -75,7 +75,7 @@ def astype(xp, x, *, dtype):
     >>> mg.ops.astype(mg.tensor([0.1]), "float32")
     tensor([0.1], dtype=float32)
     """
-    return x.astype(as_dtype(dtype, "f", expected="a floating one"))
+    return x.astype(as_dtype(dtype, "f", expected="a floating dtype"))
 
 
 @astype.defvjp

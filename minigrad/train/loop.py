@@ -203,8 +203,8 @@ class Trainer:
             count = backend.count_not_finite(p.array)
             if count:
                 where = f"training: epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
-                got = f"{name} with {count} of {p.size} elements nan or inf"
-                remedy = "a smaller learning rate"
+                got = f"{name} with nan or inf in {count} of {p.size} elements"
+                remedy = "use a smaller learning rate"
                 raise AnomalyError(
                     facts(where, expected="finite parameters after the step", got=got,
                           remedy=remedy)
