@@ -82,9 +82,9 @@ _dtype = _one_of("--dtype", "float64", "float32")
 _mode = _one_of("--mode", "train", "eval")
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:<n>")]
 Dtype = Annotated[str, typer.Option(callback=_dtype, help="float64 or float32")]
-Shape = Annotated[str, typer.Option(help="lengths of x: N,C or N,C,H,W and the like")]
+Shape = Annotated[str, typer.Option(help="shape of x, such as N,C or N,C,H,W")]
 Mode = Annotated[
-    str, typer.Option(callback=_mode, help="train: statistics of the batch; eval: given ones")
+    str, typer.Option(callback=_mode, help="train: statistics of the batch; eval: given statistics")
 ]
 Eps = Annotated[float, typer.Option(help="added to the variance")]
 Seed = Annotated[int, typer.Option(min=0, help="seed of gamma, beta and the cotangent")]
@@ -97,29 +97,34 @@ def verify(
     target: Annotated[
         str,
         typer.Argument(
-            help="batch_norm, an op, all; MODULE:forward,backward checks a batch norm at many "
+            help="batch_norm, all or an op; MODULE:forward,backward checks a batch norm at many "
             "points; MODULE:forward,backward,inputs checks any pair at the arrays in inputs"
         ),
     ] = "batch_norm",
     device: Device = "cpu",
     dtype: Dtype = "float64",
     shape: Shape = "32,64",
-    axes: Annotated[str | None, typer.Option(help="averaged axes; all but 1 if not given")] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="axes to average over; default: all but 1")
+    ] = None,
     mode: Mode = "train",
     eps: Eps = 1e-5,
     gamma: Annotated[float | None, typer.Option(help="one value for all channels")] = None,
     seed: Seed = 0,
-    order: Annotated[int, typer.Option(help="highest order of the derivatives of ops")] = 2,
+    order: Annotated[int, typer.Option(help="highest order of derivatives, for ops")] = 2,
     probes: Annotated[
         str,
         typer.Option(
-            help="points for MODULE:forward,backward: batch_norm, or batch_norm:NC without images"
+            help="points for MODULE:forward,backward: batch_norm, or batch_norm:NC for (N, C)"
         ),
     ] = "batch_norm",
     out: Annotated[
-        Path | None, typer.Option(help="folder for batch norm's picture, or a report as JSON")
+        Path | None,
+        typer.Option(help="folder for the picture of batch_norm, else for a JSON report"),
     ] = None,
-    exact: Annotated[bool, typer.Option(help="derive the formula itself, with sympy")] = False,
+    exact: Annotated[
+        bool, typer.Option(help="derive the formula symbolically, with sympy")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
     """Prove gradients: batch norm three ways, declared ops, or a hand-written backward."""
@@ -174,7 +179,7 @@ def draw(
         Path | None, typer.Option("--output", "-o", help=".svg .png .pdf or .dot")
     ] = None,
     depth: Annotated[
-        int | None, typer.Option(help="levels of groups that are opened; all if not given")
+        int | None, typer.Option(help="levels of groups to open; default: all")
     ] = None,
     backward: Annotated[
         bool, typer.Option("--backward", help="the derived gradient beside the closed form")
@@ -189,7 +194,7 @@ def draw(
     if target != "batch_norm":
         path = _demo("draw", target)
         if backward:
-            raise UsageError("draw --backward: there is a closed form of batch_norm only")
+            raise UsageError("draw --backward: only batch_norm has a closed form")
         _given(context, f"draw {target}", "output depth seed")
         y = demos.graph_of(path, seed=seed)  # with the gradients that the demo left
         typer.echo(f"wrote {viz.draw(y, output or f'{path.stem}.svg', depth=depth)}")
@@ -222,7 +227,7 @@ def step(
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
-    """Step through batch norm, or a demo's graph, forward and backward: browser or terminal."""
+    """Step through the graph of batch norm, or of a demo, in the browser or the terminal."""
     if text:
         _given(context, "step --text", "text shape mode eps seed device")
     if target == "batch_norm":
@@ -241,26 +246,32 @@ def step(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="lenet-bn, mlp-bn, ... or without -bn")] = "lenet-bn",
+    model: Annotated[
+        str, typer.Argument(help="lenet, mlp, resnet or rnn, each also with -bn")
+    ] = "lenet-bn",
     data: Annotated[str, typer.Option(help="digits, fashion-mnist or mnist")] = "digits",
-    epochs: Annotated[int | None, typer.Option(help="the recipe's if not given")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="the recipe's if not given")] = None,
+    epochs: Annotated[int | None, typer.Option(help="default: from the recipe")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="default: from the recipe")] = None,
     lr: Annotated[
-        float | None, typer.Option(help="learning rate; the recipe's if not given")
+        float | None, typer.Option(help="learning rate; default: from the recipe")
     ] = None,
-    batch_norm: Annotated[bool | None, typer.Option(help="with it, or its twin without")] = None,
+    batch_norm: Annotated[
+        bool | None, typer.Option(help="override the -bn of the model's name")
+    ] = None,
     device: Device = "cpu",
     dtype: Annotated[str, typer.Option(help="float32 or float64")] = "float32",
-    seed: Annotated[int, typer.Option(min=0, help="seed of initial values and of the order")] = 0,
-    root: Annotated[Path | None, typer.Option(help="folder with the four files")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of initial values and sample order")] = 0,
+    root: Annotated[Path | None, typer.Option(help="folder with the four MNIST files")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "--plot", help="folder for checkpoint and curves")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="go on from the checkpoint in --out")] = False,
-    population: Annotated[bool, typer.Option(help="statistics of the whole training set")] = False,
-    record: Annotated[bool, typer.Option(help="steps as one CUDA graph, on a GPU")] = False,
+    resume: Annotated[bool, typer.Option(help="continue from the checkpoint in --out")] = False,
+    population: Annotated[
+        bool, typer.Option(help="then use statistics of the whole training set")
+    ] = False,
+    record: Annotated[bool, typer.Option(help="run each step as one CUDA graph, on a GPU")] = False,
 ) -> None:
-    """Train a network; each line gives loss, accuracies and examples per second."""
+    """Train a network; print loss, accuracies and examples per second of each epoch."""
     try:
         minigrad.train.train(
             model,
@@ -281,7 +292,7 @@ def train(
             say=typer.echo,
         )
     except (KeyboardInterrupt, SystemExit) as stop:
-        hint = "; go on with --resume" if out is not None else ""
+        hint = "; continue with --resume" if out is not None else ""
         typer.echo(f"interrupted{hint}", err=True)
         raise typer.Exit(getattr(stop, "code", 130)) from None
 
@@ -289,12 +300,16 @@ def train(
 @app.command()
 def demo(
     name: Annotated[
-        str | None, typer.Argument(help="a number, a name or its beginning; the list if not given")
+        str | None, typer.Argument(help="number, name or its beginning; default: list all demos")
     ] = None,
-    as_list: Annotated[bool, typer.Option("--list", help="number, name and claim of all")] = False,
-    fast: Annotated[bool, typer.Option("--fast", help="small: seconds instead of minutes")] = False,
+    as_list: Annotated[
+        bool, typer.Option("--list", help="list number, name and claim of all")
+    ] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="small size: seconds instead of minutes")
+    ] = False,
     stepwise: Annotated[
-        bool, typer.Option("--step", help="pause after each cell, show what it changed")
+        bool, typer.Option("--step", help="pause after each cell and show what it changed")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="seed of the random numbers")] = 0,
     out: Annotated[Path, typer.Option(help="folder for pictures")] = Path("out"),
@@ -312,7 +327,7 @@ def demo(
 
 @app.command()
 def ops(
-    name: Annotated[str | None, typer.Argument(help="one op; the list if not given")] = None,
+    name: Annotated[str | None, typer.Argument(help="name of an op; default: list all")] = None,
 ) -> None:
     """List the declared ops, or show one: formula, pullback, where it is checked, documentation."""
     if name is None:
@@ -325,7 +340,7 @@ def ops(
     if "σ(" in lines["pullback"] and "σ(" not in lines["formula"]:
         lines["where"] = plain(REGISTRY["sigmoid"].formula).removeprefix("y = ")
     signature = getattr(declared, "signature", "")
-    lines["signature"] = "each element by itself" if signature == "()" else signature
+    lines["signature"] = "elementwise" if signature == "()" else signature
     lines["checked on"] = ", ".join(f"{x} in {text}" for x, text in declared.checked_on())
     kinks = sorted({kink for domain in declared.domain for kink in domain.kinks})
     lines["kinks"] = ", ".join(map(str, kinks))
@@ -341,12 +356,12 @@ def ops(
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
-    """Versions, devices and renderers of this installation."""
+    """Show versions, devices and renderers of this installation."""
     lines = {
         "minigrad": minigrad.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "numba": version("numba") if has_numba() else "not installed; NumPy computes",
+        "numba": version("numba") if has_numba() else "not installed; NumPy is used",
         "cuda": backend.unavailable("cuda") or "available",
         "renderers": ", ".join(renderers()) or f"none; {REMEDY}",
         "ops": len(REGISTRY),
@@ -408,15 +423,15 @@ def _given(context: typer.Context, what: str, options: str) -> set[str]:
     sources = {name: context.get_parameter_source(name) for name in flags}
     given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     for name in sorted(given - set(options.split())):
-        expected = f"options among {' '.join(flags[option] for option in options.split())}"
-        raise UsageError(facts(what, expected=expected, got=flags[name]))
+        expected = f"one of {' '.join(flags[option] for option in options.split())}"
+        raise UsageError(facts(f"{what}: option", expected=expected, got=flags[name]))
     return given
 
 
 def _exact(target: str, as_json: bool) -> int:
     """Compare derived formula and closed form for 2, 3 and 4 values; returns the exit code."""
     if target != "batch_norm":
-        raise UsageError(f"verify --exact: no target {target!r}; there is batch_norm")
+        raise UsageError(f"verify --exact: no target {target!r}; only batch_norm has one")
     proofs = [prove_batch_norm(n) for n in (2, 3, 4)]
     ok = all(proof.ok for proof in proofs)
     if as_json:
@@ -456,14 +471,16 @@ def _demo(command: str, target: str) -> Path:
     try:
         return demos.find(target)
     except UsageError as error:
-        raise UsageError(f"{command}: no target {target!r}; batch_norm, or a {error}") from None
+        raise UsageError(f"{command}: no target {target!r}; use batch_norm or a {error}") from None
 
 
 def _integers(text: str, option: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"{option}: integers with commas, such as 4,3 (got {text!r})") from None
+        raise UsageError(
+            f"{option}: expected integers separated by commas, such as 4,3 (got {text!r})"
+        ) from None
 
 
 def _heading(problem: batch_norm.Problem) -> str:

@@ -14,7 +14,7 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("minigrad")
     # with a prefix, because many projects have a --device of their own
-    text = "where gradients are checked: cpu, cuda"
+    text = "device to check gradients on: cpu or cuda"
     group.addoption("--minigrad-device", default="cpu", help=text)
 
 

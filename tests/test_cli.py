@@ -383,7 +383,7 @@ def test_ops_lists_all_and_shows_one(run):
     shown = run("ops", "relu").stdout
     assert "formula" in shown
     assert "kinks:      0.0" in shown
-    assert "checked on: x in [-3, 3]" in shown and "signature:  each element by itself" in shown
+    assert "checked on: x in [-3, 3]" in shown and "signature:  elementwise" in shown
     tanh = run("ops", "tanh").stdout
     assert "x\u0304 = 4 y\u0304 σ(2x) σ(-2x)" in tanh and "where:      σ(x) = 1/(1 + e⁻ˣ)" in tanh
     assert "pullback:   (composed)" in run("ops", "softmax").stdout

@@ -147,7 +147,7 @@ def test_a_figure_without_matplotlib_says_what_to_install(monkeypatch):
 
 def test_a_demo_without_a_claim_is_refused():
     for doc in (None, "", "\n"):
-        with pytest.raises(mg.errors.UsageError, match="claim first"):
+        with pytest.raises(mg.errors.UsageError, match="begins with the claim"):
             demo.start(doc)
 
 
@@ -244,7 +244,7 @@ def test_a_long_demo_says_how_long_it_takes_before_it_begins(script, capsys):
     script.write_text(DEMO.replace("(__doc__)", "(__doc__, minutes=2)"))
     demo.play(script, out=script.parent)
     said = capsys.readouterr().out
-    assert said.startswith("Seven is prime.\nThis takes about 2 minutes; with --fast, seconds.\n")
+    assert said.startswith("Seven is prime.\nThis takes about 2 minutes; --fast takes seconds.\n")
     demo.play(script, out=script.parent, fast=True)
     assert "minute" not in capsys.readouterr().out
 
@@ -290,7 +290,7 @@ def test_a_demo_is_found_by_number_name_or_beginning(name):
     ("name", "words"),
     [
         ("standr", "one of 03_standardization"),
-        ("cha", "'cha', which fits 2 demos\n  remedy:   one of 01_chain, 02_chains_of_ops"),
+        ("cha", "'cha', which matches 2 demos\n  remedy:   one of 01_chain, 02_chains_of_ops"),
         ("ardiz", "one of 03_standardization"),
         ("99", "`minigrad demo --list` shows all"),
         ("0", "expected: the number or name of a demo\n  got:      '0'"),
@@ -355,7 +355,7 @@ def test_draw_and_step_take_a_demo(command, tmp_path, monkeypatch):
     assert "01_scalar_chain" in err
     code, _, err = command("draw", "btch_norm_by_hnd")
     assert code == 2
-    assert "batch_norm, or a demo" in err and "04_batch_norm_by_hand" in err
+    assert "batch_norm or a demo" in err and "04_batch_norm_by_hand" in err
     assert command("draw", "1", "--backward")[0] == 2
 
 

@@ -32,7 +32,7 @@ def md5_of(path: Path) -> str:
 def check_md5(path: Path, md5: str) -> None:
     """Raise DataError unless ``path`` has the checksum ``md5``."""
     if (actual := md5_of(path)) != md5:
-        remedy = "delete it and try again, or name the folder with root= if these are other data"
+        remedy = "delete it and try again; if these are other data, pass their folder as root="
         raise files.corrupt(path, f"md5 {md5}", f"md5 {actual}", remedy)
 
 
@@ -66,7 +66,7 @@ def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str], tries: int 
                 folder.mkdir(parents=True, exist_ok=True)
                 files.write(folder / name, content)
                 return folder / name
-            reasons[url] = f"md5 {actual} where {md5} is right ({len(content)} bytes)"
+            reasons[url] = f"md5 {actual} instead of {md5} ({len(content)} bytes)"
     got = "; ".join(f"{url}: {reason}" for url, reason in reasons.items()) or "no mirrors"
     remedy = f"put the file into {folder}, or set MINIGRAD_MIRROR to a URL that has it"
     raise DataError(facts(f"download of {name} failed", expected="a mirror that has it", got=got,

@@ -39,7 +39,7 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise corrupt(path, "a readable gzip file", repr(error)) from error
     if len(body) != size:
-        got = f"{len(body)} of them" if len(body) < size else "more"
+        got = f"{len(body)} bytes" if len(body) < size else "more bytes"
         raise corrupt(path, f"{size} bytes after the header, for {shape}", got)
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)
 

@@ -115,8 +115,8 @@ def _load(
         path = folder / name
         if not path.exists():
             if not download:
-                remedy = "download=True, or root= a folder that has it"
-                got = f"not in {folder}"
+                remedy = "pass download=True, or the folder that has it as root="
+                got = f"no such file in {folder}"
                 raise DataError(facts(f"{name}: missing", expected=path, got=got, remedy=remedy))
             fetch(name, md5, folder, _mirrors(source, mirrors))
         if root is None:
@@ -146,5 +146,5 @@ def _images_and_labels(
         expected = f"{len(images)} labels, one per image of {images_name}"
         raise corrupt(folder / labels_name, expected, len(labels))
     if labels.size and labels.max() > 9:
-        raise corrupt(folder / labels_name, "labels in 0 .. 9", f"a label {labels.max()}")
+        raise corrupt(folder / labels_name, "labels from 0 to 9", f"a label {labels.max()}")
     return images, labels.astype(np.int64)

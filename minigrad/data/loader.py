@@ -23,7 +23,7 @@ def check_lengths(name: str, arrays: tuple) -> None:
     lengths = {tuple(getattr(a, "shape", ()))[:1] for a in arrays}
     if len(lengths) != 1 or lengths == {()}:
         got = ", ".join(map(describe, arrays)) or "none"
-        raise ShapeError(facts(name, expected="arrays of one length", got=got))
+        raise ShapeError(facts(name, expected="arrays of equal length", got=got))
 
 
 class TensorDataset:
@@ -113,7 +113,7 @@ class DataLoader:
         check_count("DataLoader: epoch", self.epoch, least=0)
         check_count("DataLoader: start", self.start, least=0)
         if self.start > len(self):
-            expected = f"at most {len(self)}, the batches of an epoch"
+            expected = f"at most {len(self)}, the number of batches"
             raise UsageError(facts("DataLoader: start", expected=expected, got=self.start))
         order, first = self.order(self.epoch), self.start
         self.epoch, self.start = self.epoch + 1, 0
@@ -141,13 +141,13 @@ class DataLoader:
 def _cannot_stack(items: list, error: ValueError) -> DTypeError | ShapeError:
     """The error for samples that NumPy cannot stack into the arrays of a batch."""
     if any(isinstance(a, (tuple, list)) for a in items[0]):
-        expected, got = "tuples of arrays or numbers", "a tuple, or list, in a tuple"
-        remedy = "one level: (a, b, y) for ((a, b), y)"
+        expected, got = "tuples of arrays or numbers", "a tuple or list in a tuple"
+        remedy = "write (a, b, y) instead of ((a, b), y)"
         return DTypeError(facts("DataLoader: samples", expected=expected, got=got, remedy=remedy))
     shapes = dict.fromkeys(str([getattr(a, "shape", ()) for a in item]) for item in items)
     headline, got = f"DataLoader: samples: {error}", " and ".join(list(shapes)[:2])
-    remedy = "whole arrays in a TensorDataset(x, y)"
-    return ShapeError(facts(headline, expected="tuples of the same shapes", got=got, remedy=remedy))
+    remedy = "pass whole arrays as TensorDataset(x, y)"
+    return ShapeError(facts(headline, expected="samples of equal shapes", got=got, remedy=remedy))
 
 
 def train_test_split(*arrays: Any, test: int, seed: int = 0) -> tuple:

@@ -49,6 +49,6 @@ def find(name: str) -> Path:
     stems = {stem[3:]: stem for stem in paths}  # by name without the number
     similar = matches or [stem for stem in paths if wanted in stem]
     similar = similar or [stems[s] for s in difflib.get_close_matches(wanted, stems, 3, 0.5)]
-    got = f"{name!r}, which fits {len(matches)} demos" if matches else repr(name)
+    got = f"{name!r}, which matches {len(matches)} demos" if matches else repr(name)
     remedy = f"one of {', '.join(similar)}" if similar else "`minigrad demo --list` shows all"
     raise UsageError(facts("demo", expected="the number or name of a demo", got=got, remedy=remedy))

@@ -95,10 +95,10 @@ def graph_of(path: str | Path, *, seed: int = 0) -> Tensor:
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
         run = play(path, fast=True, seed=seed, out=out)
     if run.graph is None:
-        headline, expected = f"demo {Path(path).stem}", "a demo that shows a graph, run.graph = y"
+        headline, expected = f"demo {Path(path).stem}", "a demo that shows a graph (run.graph = y)"
         others = [p.stem for p in listed() if "run.graph =" in p.read_text(encoding="utf-8")]
         remedy = f"one of {', '.join(others)}"
-        raise UsageError(facts(headline, expected=expected, got="none", remedy=remedy))
+        raise UsageError(facts(headline, expected=expected, got="no graph", remedy=remedy))
     return run.graph
 
 

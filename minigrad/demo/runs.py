@@ -126,21 +126,23 @@ def start(doc: str | None, *, minutes: int = 0) -> Run:
     in_cells = PLAYED not in caller and ("__file__" not in caller or _IPYTHON in (doc or ""))
     claim, _, about = inspect.cleandoc(doc or "").partition("\n") if not in_cells else ("", "", "")
     if not claim and not in_cells:
-        raise UsageError(facts("start: doc", expected="a docstring, its claim first", got=doc))
+        raise UsageError(
+            facts("start: doc", expected="a docstring that begins with the claim", got=doc)
+        )
     run = caller.get(PLAYED) or _from_options(claim, caller.get("__file__"))
     run.claim, run.about = claim, about.strip()
     if claim:
         print(claim)
     if minutes and not run.fast:
         plural = "s" * (minutes > 1)
-        print(f"This takes about {minutes} minute{plural}; with --fast, seconds.", flush=True)
+        print(f"This takes about {minutes} minute{plural}; --fast takes seconds.", flush=True)
     return run
 
 
 def _from_options(claim: str, file: str | None) -> Run:
     is_script = file is not None and Path(sys.argv[0]).resolve() == Path(file).resolve()
     parser = argparse.ArgumentParser(description=claim)
-    parser.add_argument("--fast", action="store_true", help="the size for tests")
+    parser.add_argument("--fast", action="store_true", help="small size for tests")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for pictures")
     options = parser.parse_args(sys.argv[1:] if is_script else [])

@@ -125,7 +125,7 @@ class Fused(Op):
         try:
             size = max([array.size for array in arrays])
         except AttributeError:
-            raise TypeError("a number among the operands") from None
+            raise TypeError("operands must be arrays, not numbers") from None
         for kind in _allowed.get():
             if _runs_on(kind, xp, size):
                 if kind in _LAZY and kind not in self.pairs:
@@ -235,6 +235,6 @@ def has_numba() -> bool:
     except Exception as error:  # a version that does not fit NumPy raises ImportError, or worse
         if isinstance(error, ModuleNotFoundError) and error.name == "numba":
             return False
-        warnings.warn(f"numba cannot be imported, NumPy computes: {error}", stacklevel=2)
+        warnings.warn(f"numba cannot be imported, so NumPy is used: {error}", stacklevel=2)
         return False
     return True

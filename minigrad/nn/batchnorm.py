@@ -87,7 +87,7 @@ class StatisticsNorm(Module):
             raise ShapeError(
                 facts(f"{type(self).__name__}: batch", expected="2 or more values per channel",
                       got=f"{m}, in {describe(x)}",
-                      remedy="a larger batch, drop_last=True, or eval() for one example")
+                      remedy="use a larger batch, drop_last=True, or eval() for one example")
             )  # fmt: skip
         return m
 

@@ -52,7 +52,9 @@ class ModuleList(Module):
     def __setitem__(self, i: int, module: Module) -> None:
         if isinstance(i, slice):
             headline = f"{type(self).__name__}: assignment of parts"
-            raise UsageError(facts(headline, expected="an index", got=i, remedy="one at a time"))
+            raise UsageError(
+                facts(headline, expected="an index", got=i, remedy="assign one at a time")
+            )
         self._put(list(self._modules)[i], module)
 
     def __delitem__(self, i: int | slice) -> None:

@@ -52,7 +52,9 @@ _SIZES = {1: BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
 
 def _convention(library: str) -> Convention:
     if library not in CONVENTIONS:
-        raise UsageError(facts("library", expected=", ".join(CONVENTIONS), got=repr(library)))
+        raise UsageError(
+            facts("library", expected=f"one of {', '.join(CONVENTIONS)}", got=repr(library))
+        )
     return CONVENTIONS[library]
 
 

@@ -83,7 +83,7 @@ def _assign_population_statistics(norms: dict[str, Any]) -> None:
     unused = [path for path, norm in norms.items() if not norm.pooled.count]
     if unused:
         expected = "a model that calls every batch norm"
-        got = f"no batch that reached {', '.join(map(repr, unused))}"
+        got = f"no batch reached {', '.join(map(repr, unused))}"
         raise UsageError(facts("set_population_statistics", expected=expected, got=got))
     for norm in norms.values():
         norm.running_mean.data = norm.pooled.mean
@@ -117,7 +117,7 @@ class Folded(Identity):
 
     def forward(self, x: Any) -> Any:
         if x.ndim != 2:
-            remedy = "call the original model; for (N, C, L) its batch norm scales axis 1"
+            remedy = "call the original model: for (N, C, L), its batch norm scales axis 1"
             raise ShapeError(
                 facts("a folded BatchNorm1d: x", expected="(N, C)", got=describe(x), remedy=remedy)
             )

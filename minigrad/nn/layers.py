@@ -145,7 +145,7 @@ class Linear(Module):
 def affine(x: Any, weight: Any, bias: Any) -> Any:
     """``x W^T + b``, with a clear error if the last axis of ``x`` does not fit."""
     if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
-        expected = f"(..., {weight.shape[1]}), the in_features"
+        expected = f"(..., {weight.shape[1]}): last axis in_features"
         raise ShapeError(facts("Linear: x", expected=expected, got=describe(x)))
     return kernels.linear(x, weight, bias)
 
@@ -216,7 +216,7 @@ class Embedding(Module):
         indices = backend.to_host(indices if hasattr(indices, "shape") else np.asarray(indices))
         n = self.weight.shape[0]
         if indices.dtype.kind not in "iu":
-            raise DTypeError(facts("Embedding", expected="integers", got=indices.dtype))
+            raise DTypeError(facts("Embedding: indices", expected="integers", got=indices.dtype))
         if indices.size and not 0 <= indices.min() <= indices.max() < n:  # CuPy would wrap around
             got = f"{indices.min()} to {indices.max()}"
             raise BoundsError(facts("Embedding: indices", expected=f"0 to {n - 1}", got=got))

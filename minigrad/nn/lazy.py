@@ -33,7 +33,7 @@ class _Lazy(Module):
     def forward(self, x: Any) -> Any:
         args, kwargs = self.arguments
         if not -x.ndim <= self._axis < x.ndim:
-            expected = f"an axis {self._axis}, whose length is learned"
+            expected = f"an axis {self._axis}, which sets the layer's size"
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=describe(x)))
         with setting(journal=None):  # the initial assignments need not be undone
             layer = self._real(x.shape[self._axis], *args, **kwargs)

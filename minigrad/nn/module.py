@@ -102,7 +102,7 @@ class Module:
         registry = None  # the dictionary that ``name`` enters, if any
         if isinstance(value, Module):
             if any(part is self for part in value.modules()):
-                expected, got = "one that does not hold this module", repr(name)
+                expected, got = "a module that does not contain this one", repr(name)
                 headline = f"{type(self).__name__}: assignment of a submodule"
                 raise UsageError(facts(headline, expected=expected, got=got))
             registry = self._modules
@@ -143,7 +143,7 @@ class Module:
         is_taken = name not in self._buffers and getattr(self, name, None) is not None
         if is_taken or not name or "." in name:
             headline = f"{type(self).__name__}.register_buffer: name"
-            expected = "one that is not in use, without a dot"
+            expected = "a name that is not in use, without a dot"
             raise UsageError(facts(headline, expected=expected, got=repr(name)))
         self._buffers[name] = None
         setattr(self, name, tensor(value, name=name))
@@ -206,7 +206,9 @@ class Module:
     def _named_state(self, *kinds: str) -> Iterator[tuple[str, Tensor]]:
         for path, module in self._paths():
             if module._pending:
-                raise UsageError(f"{module!r} at {path!r}: no parameters yet; run one batch first")
+                raise UsageError(
+                    f"{module!r} at {path!r} has no parameters yet; run one batch first"
+                )
             for name in (name for kind in kinds for name in getattr(module, kind)):
                 yield (f"{path}.{name}" if path else name), getattr(module, name)
 
@@ -326,7 +328,7 @@ class Module:
                 raise DTypeError(facts(f"{title}: {name}", expected=expected, got="nan or inf"))
         recorded = ", ".join(name for name in new if not own[name].is_leaf)
         if recorded:
-            expected, remedy = "leaves to assign to", "a forward that keeps x.detach()"
+            expected, remedy = "leaf tensors", "store x.detach() in forward()"
             got = f"results of recorded ops: {recorded}"
             raise GraphError(facts(title, expected=expected, got=got, remedy=remedy))
         for name, value in new.items():
@@ -366,7 +368,7 @@ def _not_registered(module: Module, name: str, value: Any) -> DTypeError:
     if name not in module._modules:
         is_buffer = name in module._buffers
         kind = "buffer" if is_buffer else "parameter"
-        expected = "a Tensor or None" if is_buffer else "a leaf, or None"
+        expected = "a Tensor or None" if is_buffer else "a leaf Tensor or None"
         remedy = f"assign to {name}.data to change the values"
     headline = f"{type(module).__name__}: assignment to the {kind} {name!r}"
     return DTypeError(facts(headline, expected=expected, got=describe(value), remedy=remedy))
@@ -411,7 +413,9 @@ def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwar
     }
     for path in state:
         if path not in places:
-            raise UsageError(f"functional_call: {type(module).__name__} has no state {path!r}")
+            raise UsageError(
+                f"functional_call: {type(module).__name__} has no parameter or buffer {path!r}"
+            )
     own = {path: getattr(owner, name) for path, (owner, name) in places.items()}
     state = {path: v if isinstance(v, Tensor) else tensor(v) for path, v in state.items()}
     new = {id(own[path]): value for path, value in state.items()}  # by the tensor it replaces

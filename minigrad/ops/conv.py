@@ -163,17 +163,19 @@ def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
 def check_conv(x, w, b, groups):
     """Raise ShapeError unless the operands fit."""
     if x.ndim != w.ndim or x.ndim < 3:
-        expected = "x (N, C, L, ...) and w (A, C, K, ...) with as many axes"
+        expected = "x (N, C, L, ...) and w (A, C, K, ...) with equally many axes"
         raise ShapeError(facts("conv: operands", expected=expected, got=_x_and_w(x, w)))
     if groups < 1 or x.shape[1] % groups or w.shape[0] % groups:
         expected = f"input and output channels divisible by groups={groups}"
         raise ShapeError(facts("conv: channels", expected=expected, got=_x_and_w(x, w)))
     if w.shape[1] * groups != x.shape[1]:
-        expected = f"w.shape[1] == {x.shape[1] // groups}, the channels of x over groups={groups}"
+        expected = f"w.shape[1] == {x.shape[1] // groups}, the channels of x / groups={groups}"
         raise ShapeError(facts("conv: channels", expected=expected, got=_x_and_w(x, w)))
     if b is not None and tuple(b.shape) != (w.shape[0],):
         got = f"b {describe(b)}, w {describe(w)}"
-        raise ShapeError(facts("conv: b", expected=f"({w.shape[0]},), one per channel", got=got))
+        raise ShapeError(
+            facts("conv: b", expected=f"({w.shape[0]},), one per output channel", got=got)
+        )
 
 
 def _x_and_w(x, w):

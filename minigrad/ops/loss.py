@@ -76,7 +76,7 @@ def checked_labels(xp, logits, labels):
     on_gpu = namespace(labels) is xp is not np
     labels = labels if on_gpu else to_host(labels)
     if len(logits.shape) != 2 or labels.shape != logits.shape[:1] or not logits.shape[1]:
-        expected = "(N, K) with K >= 1 classes, and (N,)"
+        expected = "logits (N, K) with K >= 1 classes, labels (N,)"
         got = f"{describe(logits)} and labels {labels.shape}"
         raise ShapeError(facts("cross_entropy: shapes", expected=expected, got=got))
     if labels.dtype.kind not in "iu":
@@ -166,7 +166,7 @@ def _float_operands(name, prediction, target):
     """Both operands as floats; integer or boolean targets take the dtype of the prediction."""
     if np.shape(prediction) != np.shape(target):
         got = f"{describe(prediction)} and {describe(target)}"
-        raise ShapeError(facts(f"{name}: operands", expected="one shape", got=got))
+        raise ShapeError(facts(f"{name}: operands", expected="equal shapes", got=got))
     x = floating(prediction)
     if target.dtype.kind in "biu":
         target = astype(target, dtype=x.dtype)

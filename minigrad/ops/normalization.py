@@ -141,5 +141,5 @@ def check_layer_norm(x, gamma, beta):
     trailing = tuple(x.shape[x.ndim - n :])
     if not n or tuple(gamma.shape) != trailing or tuple(beta.shape) != trailing:
         got = f"x {tuple(x.shape)}, {describe(gamma)}, {describe(beta)}"
-        expected = "gamma and beta of the trailing shape of x"
+        expected = "gamma and beta with the trailing shape of x"
         raise ShapeError(facts("layer_norm: operands", expected=expected, got=got))

@@ -72,7 +72,7 @@ def check_max_pool(x, kernel_size, stride=None, padding=0, dilation=1):
         for start in range(-p, n + p - d * (k - 1), s):
             first = max(0, -(start // d))  # the first position in the window that is not before x
             if first >= k or start + first * d >= n:
-                expected = "windows that each see an element"
+                expected = "windows that each contain an element of x"
                 got = f"one that begins at {start} of {n}, kernel_size {k}, dilation {d}"
                 raise ShapeError(facts("window: padding", expected=expected, got=got))
     return windows

@@ -250,7 +250,9 @@ def split(x, *, indices_or_sections, axis=0):
     n, cuts = x.shape[axis], indices_or_sections
     if isinstance(cuts, (int, np.integer)):
         if cuts < 1 or n % cuts:
-            raise UsageError(f"split: axis {axis} of length {n} has no {cuts} equal sections")
+            raise UsageError(
+                f"split: cannot cut axis {axis} of length {n} into {cuts} equal sections"
+            )
         cuts = range(n // cuts, n, n // cuts)
     before = (slice(None),) * axis
     edges = [0, *cuts, n]

@@ -51,12 +51,12 @@ class Optimizer:
         """
         kind = type(self).__name__
         if "params" not in group:
-            got = f"one with {', '.join(group) or 'nothing'}"
+            got = f"the keys {list(group)}"
             raise UsageError(facts("optimizer: group", expected="a key 'params'", got=got))
         group = {**self.defaults, **group, "params": _leaf_tensors(group["params"])}
         ids = [id(p) for p in (*self.parameters, *group["params"])]
         if len(set(ids)) < len(ids):
-            got = f"{len(ids)}, of which {len(set(ids))} differ"
+            got = f"{len(ids)} Tensors, {len(set(ids))} distinct"
             raise UsageError(facts(f"{kind}: params", expected="each Tensor once", got=got))
         self.param_groups.append(_checked_options(kind, group))
         self.state += [{} for _ in group["params"]]
@@ -82,7 +82,7 @@ class Optimizer:
         """Update every parameter that has a gradient."""
         if len(self.state) != len(self.parameters):
             expected, got = f"the {len(self.state)} known parameters", f"{len(self.parameters)}"
-            remedy = "optimizer.add_param_group({'params': ...})"
+            remedy = "add more with optimizer.add_param_group({'params': ...})"
             raise UsageError(facts("optimizer: step", expected=expected, got=got, remedy=remedy))
         states = iter(self.state)
         for group in self.param_groups:
@@ -124,8 +124,8 @@ class Optimizer:
         title, kind = "optimizer.load_state_dict", type(self).__name__
         states, groups = check_keys(title, state_dict, "state", "param_groups")
         if not isinstance(states, (list, tuple)):  # PyTorch's is a dict, keyed by numbers
-            remedy = "[{name: value.numpy(), ...}, ...] for tensors of PyTorch"
-            expected, got = "a list with a dict of arrays per parameter", type(states).__name__
+            remedy = "convert PyTorch's state to [{name: value.numpy(), ...}, ...]"
+            expected, got = "a list of dicts of arrays, one per parameter", type(states).__name__
             headline = f"{title}: state"
             raise UsageError(facts(headline, expected=expected, got=got, remedy=remedy))
         if len(states) != len(self.state) or len(groups) != len(self.param_groups):
@@ -201,7 +201,9 @@ def _checked_options(kind: str, options: dict[str, Any]) -> dict[str, Any]:
         options["betas"] = tuple(map(float, betas))
     if options.get("nesterov") and (not options.get("momentum") or options.get("dampening")):
         got = ", ".join(f"{name}={options.get(name)}" for name in ("momentum", "dampening"))
-        raise UsageError(facts(f"{kind}: nesterov", expected="momentum, no dampening", got=got))
+        raise UsageError(
+            facts(f"{kind}: nesterov", expected="momentum > 0, dampening = 0", got=got)
+        )
     return options
 
 

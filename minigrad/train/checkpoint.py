@@ -50,7 +50,7 @@ def to_json(meta: Any) -> str:
     def plain(value: Any) -> Any:
         if isinstance(value, np.generic):
             return value.item()
-        raise TypeError(f"{type(value).__name__} is no JSON")
+        raise TypeError(f"{type(value).__name__} cannot be stored as JSON")
 
     return json.dumps(meta, default=plain)
 
@@ -72,10 +72,12 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, 
         text = metadata[_JSON]
         # older checkpoints have no checksum
         if len(metadata) > 1 and metadata[_CHECKSUM] != _checksum(arrays, text):
-            raise ValueError("bytes that changed since they were written")
+            raise ValueError("its bytes have changed since it was written")
         meta = json.loads(text)
     except OSError as error:
-        raise DataError(facts(f"{path}: no checkpoint", expected="a file", got=error)) from error
+        raise DataError(
+            facts(f"{path}: no checkpoint", expected="a readable file", got=error)
+        ) from error
     except Exception as error:  # any error of the parsers means that it is no checkpoint
         raise files.corrupt(path, "a minigrad checkpoint (safetensors)", repr(error)) from error
     return arrays, meta

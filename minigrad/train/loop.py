@@ -112,7 +112,7 @@ class Trainer:
         if not n:
             raise UsageError(facts("Trainer: train", expected="1 or more samples", got="none"))
         if record and device == "cpu":
-            remedy = "train(..., device='cuda'), or --device cuda"
+            remedy = "use train(..., device='cuda'), or --device cuda"
             raise UsageError(facts("train: record", expected="a GPU", got=device, remedy=remedy))
         # a last batch of one sample would have no variance
         self.loader.drop_last = n > batch_size and n % batch_size == 1
@@ -282,7 +282,7 @@ class Trainer:
             UsageError: it belongs to a run with other settings.
         """
         if self.path is None:
-            raise UsageError("resume: there is no folder with a checkpoint; name it with out=")
+            raise UsageError("resume: no folder with a checkpoint is given; pass it as out=")
         arrays, meta = load_checkpoint(self.path)
         try:
             self._restore(arrays, meta)
@@ -297,21 +297,18 @@ class Trainer:
         if different:
             expected = ", ".join(f"{k}={saved.get(k)!r}" for k in different)
             got = ", ".join(f"{k}={present.get(k)!r}" for k in different)
-            remedy = "the settings of that run, or a folder of its own for another"
-            reason = ": the learning rates depend on the epochs" if "epochs" in different else ""
-            raise UsageError(
-                facts(f"resume: another run{reason}", expected=expected, got=got, remedy=remedy)
-            )
+            remedy = "use the settings of that run, or another folder"
+            reason = "; the learning rates depend on the epochs" if "epochs" in different else ""
+            headline = f"resume: the checkpoint has other settings{reason}"
+            raise UsageError(facts(headline, expected=expected, got=got, remedy=remedy))
         model = {k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")}
         self.net.load_state_dict(model)
         self.optimizer.load_state_dict(unpack_optimizer(arrays, meta["optimizer"]))
         if self.schedule is not None:
             self.schedule.load_state_dict(meta["schedule"])
         elif meta["schedule"] is not None:
-            remedy = "Trainer(..., schedule=...)"
-            raise UsageError(
-                facts("resume: schedule", expected="one, as saved", got=None, remedy=remedy)
-            )
+            expected, remedy = "a schedule, as saved", "pass Trainer(..., schedule=...)"
+            raise UsageError(facts("resume: schedule", expected=expected, got=None, remedy=remedy))
         progress = dict(meta["progress"])
         history = [Epoch(**_numbers(Epoch, entry)) for entry in progress.pop("history")]
         self.progress = Progress(**_numbers(Progress, progress), history=history)

@@ -80,7 +80,7 @@ def recipe(model: str, data: str = "fashion-mnist", **changes: Any) -> Recipe:
     """
     model = variant(model, changes.get("batch_norm"))
     if model not in RECIPES:
-        expected = ", ".join(RECIPES)
+        expected = f"one of {', '.join(RECIPES)}"
         raise UsageError(facts("no such model", expected=expected, got=repr(model)))
     spec = RECIPES[model]
     if data == "digits":
@@ -94,14 +94,14 @@ def load_images(name: str, root: str | Path | None = None, dtype: Any = "float32
     The digits are split at random, with seed 0, into 1,437 training and 360 test images.
     """
     if name == "digits" and root is not None:
-        raise UsageError(facts("train: root", expected="no folder: digits need none", got=root))
+        raise UsageError(facts("train: root", expected="no folder: the digits need none", got=root))
     if name == "digits":
         images, labels = digits()
         x = (images / 16).reshape(-1, 1, 8, 8).astype(dtype)
         train_x, train_y, test_x, test_y = train_test_split(x, labels, test=360)
         return Images((train_x, train_y), (test_x, test_y))
     if name not in DATASETS:
-        expected = ", ".join(DATASETS)
+        expected = f"one of {', '.join(DATASETS)}"
         raise UsageError(facts("no such data set", expected=expected, got=repr(name)))
     parts = (fashion_mnist if name == "fashion-mnist" else mnist)(root)
     train, test = (x[:, None].astype(dtype) / np.dtype(dtype).type(255) for x in parts[::2])

@@ -242,7 +242,7 @@ class RecordedStep:
                         "the optimizer's update depends on the number of steps"
                     )
                 if self._options() != options:
-                    raise NotImplementedError("attributes of a layer or the optimizer change in it")
+                    raise NotImplementedError("it changes attributes of a layer or the optimizer")
                 self._assign(self.homes)
                 self.recorded += self._capture(stream)
             except (NotImplementedError, RuntimeError) as error:
@@ -267,7 +267,7 @@ class RecordedStep:
         before = self._random_states()
         results = train_step(self.net, self.optimizer, *self.batch)
         if any(_as_lists(g.bit_generator.state) != _as_lists(state) for g, state in before):
-            raise NotImplementedError("random numbers are drawn in it")
+            raise NotImplementedError("it draws random numbers")
         return results
 
     def _capture(self, stream: Any) -> tuple:

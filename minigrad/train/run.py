@@ -115,7 +115,7 @@ def train(
     if resume and (trainer.path is None or trainer.path.exists()):
         trainer.resume()
     elif resume:
-        say(f"no checkpoint in {folder} yet: from the beginning")
+        say(f"no checkpoint in {folder} yet: starting from scratch")
     _fit(trainer, spec.epochs, progress, say)
     if population:
         _use_population_statistics(trainer, say)
@@ -136,7 +136,7 @@ def _check(device: str, dtype: str) -> None:
     if reason:
         with naming("train"):
             backend.to_device(np.zeros(1), device)  # raises, with the remedy
-        raise DeviceError(facts("train: device", expected="one that computes", got=reason))
+        raise DeviceError(facts("train: device", expected="a device that works", got=reason))
     if dtype not in ("float32", "float64"):
         raise UsageError(facts("train: dtype", expected="float32 or float64", got=repr(dtype)))
 
@@ -147,9 +147,9 @@ def _check_one_sample(net: nn.Module, x: Tensor) -> None:
         with no_grad(), nn.frozen_statistics():
             net(x)
     except ShapeError as error:
-        remedy = "a larger one, or batch_norm=False (--no-batch-norm)"
+        remedy = "use a larger one, or batch_norm=False (--no-batch-norm)"
         raise UsageError(
-            facts("train: batch_size", expected="2 or more, for this batch norm", got=1,
+            facts("train: batch_size", expected="2 or more, because of batch norm", got=1,
                   remedy=remedy)
         ) from error  # fmt: skip
 
@@ -161,7 +161,7 @@ def _prepare(folder: Path) -> None:
     """
     files.make_folder(folder, "train: out")
     if (folder / NAME).is_dir():
-        expected = "a file, or none yet"
+        expected = "a checkpoint, or no file yet"
         raise UsageError(facts(f"train: {folder / NAME}", expected=expected, got="a folder"))
     for path in folder.glob(f".{NAME}.*.tmp"):
         with suppress(FileNotFoundError):  # it has been renamed

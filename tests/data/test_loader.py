@@ -112,7 +112,7 @@ def test_a_split_loses_and_repeats_nothing():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ShapeError, match="one length"):
+    with pytest.raises(ShapeError, match="equal length"):
         TensorDataset(np.zeros(3), np.zeros(4))
     for arrays in ([np.arange(5), np.arange(7)], []):
         with pytest.raises(ShapeError, match="train_test_split"):

@@ -462,7 +462,7 @@ def test_a_pool_names_what_does_not_fit():
 def test_a_window_of_padding_alone_is_refused(kind, words):
     with mg.fused.use(*([kind, "portable"] if kind else [])):
         mg.fused.max_pool(np.ones((1, 1, 70, 70)), kernel_size=3, padding=2, stride=3)
-        with pytest.raises(mg.errors.ShapeError, match="each see an element"):
+        with pytest.raises(mg.errors.ShapeError, match="each contain an element"):
             mg.fused.max_pool(np.ones((1, 1, 69, 69)), **words)
 
 

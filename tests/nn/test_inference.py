@@ -159,7 +159,7 @@ def test_a_batch_norm_that_no_batch_reaches_is_named_and_nothing_changes():
             return self.a(x)
 
     net = Net()
-    with pytest.raises(UsageError, match=r"no batch that reached 'spare.0'$"):
+    with pytest.raises(UsageError, match=r"no batch reached 'spare.0'$"):
         nn.set_population_statistics(net, [np.ones((3, 2))])
     np.testing.assert_array_equal(net.a.running_mean, [0.0, 0.0])
     assert net.a.pooled is None

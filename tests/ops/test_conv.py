@@ -93,8 +93,8 @@ def test_im2col_and_col2im_are_adjoint(rng):
     [
         ((1, 3, 4, 4), (2, 2, 3, 3), {}, r"w.shape\[1\] == 3"),
         ((1, 3, 4, 4), (2, 3, 3, 3), {"groups": 2}, "divisible by groups=2"),
-        ((1, 3, 4), (2, 3, 3, 3), {}, "as many axes"),
-        ((3, 4), (2, 3), {}, "as many axes"),
+        ((1, 3, 4), (2, 3, 3, 3), {}, "equally many axes"),
+        ((3, 4), (2, 3), {}, "equally many axes"),
         ((1, 3, 4, 4), (2, 3, 5, 3), {}, "at most the padded image"),
         ((1, 3, 4, 4), (2, 3, 3, 3), {"stride": 0}, "ints >= 1"),
         ((1, 3, 4, 4), (2, 3, 3, 3), {"padding": (1, 1, 1)}, "padding"),

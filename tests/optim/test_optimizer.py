@@ -568,7 +568,7 @@ def test_a_state_follows_a_network_that_moves(kind, words, places, gpu):
         (mg.nn.Linear(1, 1), "remedy: +model.parameters"),
         (mg.nn.Sequential(mg.nn.Linear(1, 1)), "remedy: +model.parameters"),
         (3.0, "got: +float"),
-        ([{"lr": 1.0}], "got: +one with lr"),
+        ([{"lr": 1.0}], r"got: +the keys \['lr'\]"),
     ],
 )
 def test_what_is_no_list_of_parameters_is_bad_usage(params, words):

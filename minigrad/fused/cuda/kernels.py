@@ -72,8 +72,8 @@ def run(xp: Any, name: str, instance: str, launch: Launch, *args: Any, on: Any =
             raise DeviceError(
                 facts(f"{instance}: operands", expected=f"on cuda:{current}, CuPy's current GPU",
                       got=f"on cuda:{number}",
-                      remedy=f"with cupy.cuda.Device({number}): around it, if all are there; "
-                      f"else x.to('cuda:{current}')")
+                      remedy=f"call it inside `with cupy.cuda.Device({number}):` if all are there; "
+                      f"else use x.to('cuda:{current}')")
             )  # fmt: skip
     needs_all = launch.needs_all or launch.shared > DEFAULT_SHARED
     kernel = _kernel(xp, name, instance, current, needs_all)
