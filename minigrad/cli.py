@@ -105,7 +105,7 @@ def verify(
     dtype: Dtype = "float64",
     shape: Shape = "32,64",
     axes: Annotated[
-        str | None, typer.Option(help="axes to average over; default: all but 1")
+        str | None, typer.Option(help="axes to average over; default: all but axis 1")
     ] = None,
     mode: Mode = "train",
     eps: Eps = 1e-5,
@@ -227,7 +227,7 @@ def step(
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
-    """Step through the graph of batch norm, or of a demo, in the browser or the terminal."""
+    """Step forward and backward through batch norm, or a demo's graph: browser or terminal."""
     if text:
         _given(context, "step --text", "text shape mode eps seed device")
     if target == "batch_norm":
@@ -431,7 +431,9 @@ def _given(context: typer.Context, what: str, options: str) -> set[str]:
 def _exact(target: str, as_json: bool) -> int:
     """Compare derived formula and closed form for 2, 3 and 4 values; returns the exit code."""
     if target != "batch_norm":
-        raise UsageError(f"verify --exact: no target {target!r}; only batch_norm has one")
+        raise UsageError(
+            f"verify --exact: no target {target!r}; only batch_norm has an exact proof"
+        )
     proofs = [prove_batch_norm(n) for n in (2, 3, 4)]
     ok = all(proof.ok for proof in proofs)
     if as_json:

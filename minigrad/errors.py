@@ -295,7 +295,7 @@ def wrong_entries(op: Any, entries: Any, n: int) -> RuleError:
     """A rule did not return a tuple with one entry per input."""
     got = f"{len(entries)} entries" if isinstance(entries, tuple) else type(entries).__name__
     headline = f"{op.name}: the derivative rule must return one entry per input"
-    return RuleError(facts(headline, expected=f"a tuple of {n} entries", got=got))
+    return RuleError(facts(headline, expected=f"a tuple of length {n}", got=got))
 
 
 def wrong_partial(op: Any, bar: Any, partial: Any) -> RuleError:

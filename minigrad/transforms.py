@@ -194,7 +194,7 @@ class _Run:
             self.y = f(*self.args, **(kwargs or {}))
         for i, node in zip(positions, self.nodes, strict=True):
             if node.overwritten:
-                expected = "a pure function, without assignments to its arguments"
+                expected = "a pure function of its arguments"
                 got = f"an assignment to argument {i}"
                 raise OverwrittenError(
                     facts("function to differentiate", expected=expected, got=got)

@@ -145,7 +145,7 @@ class Linear(Module):
 def affine(x: Any, weight: Any, bias: Any) -> Any:
     """``x W^T + b``, with a clear error if the last axis of ``x`` does not fit."""
     if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
-        expected = f"(..., {weight.shape[1]}): last axis in_features"
+        expected = f"(..., {weight.shape[1]}), where {weight.shape[1]} is in_features"
         raise ShapeError(facts("Linear: x", expected=expected, got=describe(x)))
     return kernels.linear(x, weight, bias)
 

@@ -169,7 +169,7 @@ def check_conv(x, w, b, groups):
         expected = f"input and output channels divisible by groups={groups}"
         raise ShapeError(facts("conv: channels", expected=expected, got=_x_and_w(x, w)))
     if w.shape[1] * groups != x.shape[1]:
-        expected = f"w.shape[1] == {x.shape[1] // groups}, the channels of x / groups={groups}"
+        expected = f"w.shape[1] == {x.shape[1] // groups}, channels of x divided by groups={groups}"
         raise ShapeError(facts("conv: channels", expected=expected, got=_x_and_w(x, w)))
     if b is not None and tuple(b.shape) != (w.shape[0],):
         got = f"b {describe(b)}, w {describe(w)}"

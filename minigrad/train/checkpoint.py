@@ -28,7 +28,7 @@ def safetensors() -> Any:
         import safetensors.numpy as module
     except ImportError as error:
         raise MissingPackageError(
-            facts("checkpoints need the package safetensors", expected="it to be installed",
+            facts("checkpoints need the package safetensors", expected="that it is installed",
                   got=str(error), remedy="pip install 'minigrad[train]'")
         ) from error  # fmt: skip
     return module
