@@ -293,7 +293,8 @@ def no_rule(op: Any, declarator: str) -> RuleError:
 
 def wrong_entries(op: Any, entries: Any, n: int) -> RuleError:
     """A rule did not return a tuple with one entry per input."""
-    got = f"{len(entries)} entries" if isinstance(entries, tuple) else type(entries).__name__
+    is_tuple = isinstance(entries, tuple)
+    got = f"one of length {len(entries)}" if is_tuple else type(entries).__name__
     headline = f"{op.name}: the derivative rule must return one entry per input"
     return RuleError(facts(headline, expected=f"a tuple of length {n}", got=got))
 

@@ -299,9 +299,9 @@ def declare(rule, kind="vjp", signature="()"):
 
 
 BROKEN = {
-    "a list": (lambda a: [a, a], "a tuple of 2"),
-    "one entry": (lambda a: (a,), "1 entries|one entry"),
-    "three entries": (lambda a: (a, a, a), "3 entries"),
+    "a list": (lambda a: [a, a], "a tuple of length 2"),
+    "one entry": (lambda a: (a,), "one of length 1"),
+    "three entries": (lambda a: (a, a, a), "one of length 3"),
     "an array": (lambda a: a, "tuple"),
     "None": (lambda a: None, "NoneType"),
 }
