@@ -31,13 +31,18 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def _fans(weight: Tensor) -> list[int]:
     """``fans``, but at least 1: no division by 0 for a weight without elements."""
-    return [max(n, 1) for n in fans(weight.shape)]
+    return [max(n, 1) for n in fans(_shape(weight))]
+
+
+def _shape(weight: Tensor) -> tuple[int, ...]:
+    """The shape of ``weight``; DTypeError if it is no Tensor."""
+    if not isinstance(weight, Tensor):
+        raise DTypeError(facts("init: weight", expected="a Tensor", got=describe(weight)))
+    return weight.shape
 
 
 def _assign(weight: Tensor, values: Any) -> Tensor:
     """Assign ``values``; refuse fractions for integer weights, which would truncate them."""
-    if not isinstance(weight, Tensor):
-        raise DTypeError(facts("init: weight", expected="a Tensor", got=describe(weight)))
     new = np.asarray(values, dtype=weight.dtype)
     if weight.dtype.kind != "f" and (new != values).any():
         raise DTypeError(facts("init: weight", expected="a floating dtype", got=weight.dtype))
@@ -47,9 +52,9 @@ def _assign(weight: Tensor, values: Any) -> Tensor:
 
 def _draw(weight: Tensor, distribution: str, a: float, b: float, rng: Seed) -> Tensor:
     """Assign random numbers: ``rng.uniform(a, b, ...)`` or ``rng.normal(a, b, ...)``."""
-    rng = generator(rng)
+    rng, shape = generator(rng), _shape(weight)
     try:
-        values = getattr(rng, distribution)(a, b, weight.shape)
+        values = getattr(rng, distribution)(a, b, shape)
     except (OverflowError, TypeError, ValueError) as error:
         expected = "low <= high" if distribution == "uniform" else "std >= 0"
         got = f"{a}, {b}"
@@ -59,7 +64,7 @@ def _draw(weight: Tensor, distribution: str, a: float, b: float, rng: Seed) -> T
 
 def constant_(weight: Tensor, value: float) -> Tensor:
     """Every element ``value``."""
-    return _assign(weight, np.full(weight.shape, value))
+    return _assign(weight, np.full(_shape(weight), value))
 
 
 def zeros_(weight: Tensor) -> Tensor:
@@ -135,8 +140,8 @@ def orthogonal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
     array([[1., 0.],
            [0., 1.]])
     """
-    fans(weight.shape)
-    rows, columns = weight.shape[0], prod(weight.shape[1:])
+    fans(shape := _shape(weight))
+    rows, columns = shape[0], prod(shape[1:])
     q, r = np.linalg.qr(generator(rng).normal(size=(max(rows, columns), min(rows, columns))))
     q = q * np.sign(np.diag(r))  # q is uniformly distributed only if r has a positive diagonal
-    return _assign(weight, gain * (q.T if rows < columns else q).reshape(weight.shape))
+    return _assign(weight, gain * (q.T if rows < columns else q).reshape(shape))

@@ -577,8 +577,10 @@ def test_what_cannot_be_drawn_is_refused():
     ):
         with pytest.raises(UsageError, match="init: "):
             draw(w, **words)
-    with pytest.raises(DTypeError, match=r"init: weight\n.*a Tensor"):
-        nn.init.normal_(np.ones(3))
+    for fill in nn.init.normal_, nn.init.ones_, nn.init.kaiming_uniform_, nn.init.orthogonal_:
+        for weight in np.ones((3, 2)), 3:
+            with pytest.raises(DTypeError, match=r"init: weight\n.*a Tensor"):
+                fill(weight)
 
 
 def test_a_weight_without_elements_is_left_as_it_is():
