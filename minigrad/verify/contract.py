@@ -307,6 +307,7 @@ def _interleaved(
     except ForwardFailed:  # it may refuse the other point
         return
     when = f"if a call with x {other.inputs[0].shape} comes between forward and backward"
+    when += " (return all that backward needs as its cache)"
     yield from finding(when, "stale buffer", subject.backward_of(y_bar, cache))
     _, cache = subject.run()
     other.run()
