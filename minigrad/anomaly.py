@@ -103,7 +103,7 @@ def _anomaly(headline: str, *got: str) -> AnomalyError:
 
 
 def _non_finite(array: Any) -> str:
-    """``"nan in 1 of 6 elements"``, or ``""`` where all are finite."""
+    """``"nan in 1 of 6 elements"``, or ``""`` if all are finite."""
     host = to_host(getattr(array, "array", array))
     if host.dtype.kind != "f" or np.isfinite(host).all():
         return ""

@@ -371,7 +371,8 @@ def masked(xp: Any, condition: Any, x: Any, out: Any = None) -> Any:
     """``x`` where ``condition`` holds, 0 elsewhere, whatever ``x`` is there; into ``out`` if given.
 
     NumPy's ``where`` branches at each element, and half of the branches are predicted wrong. A
-    product with the mask is ten times as fast. It is taken of the bits as integers: 0 * inf is nan.
+    product with the mask is ten times as fast. The bits are multiplied, as integers, because the
+    product of floats 0 * inf is nan.
     """
     if condition.__class__ is np.bool_ and x.__class__ in SCALARS:
         return x if condition else x.dtype.type(0)

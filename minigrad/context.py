@@ -15,7 +15,7 @@ _IS_PAUSING = isgeneratorfunction, iscoroutinefunction, isasyncgenfunction
 class Scope:
     """One run of a composite (``batch_norm``) or of a named block inside it.
 
-    ``operands`` are the nodes of its operands; a composite has None for a plain array.
+    ``operands`` are the nodes of a composite's operands, None for a plain array.
     ``module`` is a weak reference to the layer or model that runs: a graph keeps no model alive.
     """
 

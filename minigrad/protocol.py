@@ -52,7 +52,7 @@ class NumPyBox(Box):
 
     @_OfClass
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        """The same for ufuncs; ``ndarray < tensor`` calls one, too, and compares two tensors."""
+        """The same for ufuncs, also for that of ``ndarray < tensor``, which compares tensors."""
         name = ufunc.__name__
         if method != "__call__":
             return _on_arrays(getattr(ufunc, method), "numpy.", f"{name}.{method}", args, kwargs)

@@ -36,7 +36,7 @@ from minigrad.spelling import NAMES, Absent
 
 
 def _query(name: str, doc: str) -> Callable[..., "Tensor"]:
-    """The arrays' method ``name``, which has no derivative."""
+    """The method ``name`` of arrays, which has no derivative, as a method of tensors."""
 
     def query(self: Any, axis: Any = None, *, keepdims: bool = False, **unexpected: Any) -> Any:
         if unexpected:
@@ -88,7 +88,8 @@ def _unrecorded(name: str) -> Callable[..., "Tensor"]:
             elif kind is LibraryMismatchError:
                 expected, remedy = of_one_library((self, other))
             reason, has_facts, _ = str(error).partition("\n")
-            headline = name if has_facts else f"{name}: {reason}"  # such facts are of one array
+            # the facts of ``error`` are about one of the arrays: those below replace them
+            headline = name if has_facts else f"{name}: {reason}"
             raise kind(facts(headline, expected=expected, got=got, remedy=remedy)) from error
 
     return operator
@@ -499,13 +500,9 @@ def _operand(value: Any) -> Any:
 
 def _check_differentiable(dtype: Any, name: str | None = None) -> None:
     if dtype.kind != "f":
-        got, remedy = (
-            f"{name or 'tensor'} of dtype {dtype}",
-            "write 2.0 instead of 2, or x.astype(float)",
-        )
-        raise DTypeError(
-            facts("requires_grad", expected="a floating dtype", got=got, remedy=remedy)
-        )
+        expected, got = "a floating dtype", f"{name or 'tensor'} of dtype {dtype}"
+        remedy = "write 2.0 instead of 2, or x.astype(float)"
+        raise DTypeError(facts("requires_grad", expected=expected, got=got, remedy=remedy))
 
 
 def _rebuild(array: Any, requires_grad: bool, name: str | None, device: str, grad: Any) -> Tensor:

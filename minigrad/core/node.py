@@ -26,8 +26,8 @@ class Node:
     # The attributes below are defaults: only a node that sets one of them pays for a __dict__.
     __slots__ = ("__dict__", "index", "inputs", "op", "params", "parents", "scope", "value")
     requires_grad: bool = True  # False for a leaf that is a constant
-    overwritten: str = ""  # the attribute of a leaf's tensor assigned since: value or requires_grad
-    keep_grad: bool = False  # whether `backward` accumulates into `grad`
+    overwritten: str = ""  # what was assigned to a leaf's tensor since: "value" or "requires_grad"
+    keep_grad: bool = False  # True if `backward` accumulates into `grad`
     grad: Any = None  # the accumulated gradient, a Box
     is_finite: bool = False  # True once the value was checked and has no nan and no inf
     name: str | None = None
@@ -51,7 +51,7 @@ class Cached(Node):
     cache: Any
 
     def drop_cache(self) -> None:
-        self.__dict__.pop("cache", None)  # None: a sweep in another thread may have been first
+        self.__dict__.pop("cache", None)  # a sweep in another thread may have dropped it already
         self.needs_rerun = True
 
     def __getattr__(self, name: str) -> Any:
@@ -66,7 +66,7 @@ class Cached(Node):
 
 
 def leaf(value: Any, requires_grad: bool = False, name: str | None = None) -> Node:
-    """A node without an op: a parameter, or a constant tensor that a recorded op used."""
+    """A new node without an op: for a parameter, or for a constant that a recorded op uses."""
     node = Node(None, {}, (), (), real(value), None)
     node.requires_grad, node.keep_grad, node.name = requires_grad, requires_grad, name
     return node

@@ -20,10 +20,10 @@ from minigrad.errors import no_rule, not_overwritten, wrong_entries, wrong_parti
 def backward_sweep(
     root: Node, seed: Any, targets: Collection[Node] | None = None, record: bool = False
 ) -> dict[Node, Any]:
-    """Pull the cotangent ``seed`` of ``root`` back: ``{target: cotangent}``, None where it is zero.
+    """Pull the cotangent ``seed`` of ``root`` back; returns ``{target: cotangent}``, None for zero.
 
-    By default the targets are ``root`` and all nodes with ``keep_grad``; then caches are freed once
-    used. OverwrittenError if a tensor of the graph was assigned after it was recorded.
+    By default the targets are ``root`` and all nodes with ``keep_grad``, and each cache is freed
+    once used. OverwrittenError if a tensor in the graph was assigned after it was recorded.
     """
     order = not_overwritten(ancestors(root, targets or ()))
     if targets is None:
@@ -35,8 +35,8 @@ def backward_sweep(
         for node in order:
             if not cotangents.keys().isdisjoint(node.parents):
                 cotangents[node] = None
-    cotangents[root] = seed  # its keys: the targets, the nodes that lead to them, and the root
-    owned: set[Node] = set()  # the nodes whose cotangent may change in place: no one else holds it
+    cotangents[root] = seed  # now the keys are the root, the targets and the nodes between them
+    owned: set[Node] = set()  # nodes whose cotangent may change in place: nothing else refers to it
     observer = CURRENT.get().observer
     mirror = _Mirror("∇ ", seed) if record else None
     with setting(observer=observer if record else None):  # plain arithmetic is not observed
