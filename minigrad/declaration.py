@@ -26,7 +26,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class Case:
-    """Parameters an op is checked with, and input shapes (None: any that fit the signature)."""
+    """Input shapes (None: any that fit the signature) and parameters to check an op with."""
 
     shapes: tuple[tuple[int, ...], ...] | None = None
     params: dict[str, Any] = field(default_factory=dict)
@@ -48,11 +48,11 @@ class Declared:
         functools.update_wrapper(wrapper, self.forward)  # __doc__, __module__ and the like
         self.name: str = self.forward.__name__
         params = [p for p in inspect.signature(self.forward).parameters.values() if p.name != "xp"]
-        self.words = [p.name for p in params if p.kind is p.KEYWORD_ONLY]
+        self.keywords = [p.name for p in params if p.kind is p.KEYWORD_ONLY]  # parameter names
         is_variadic = any(p.kind is p.VAR_POSITIONAL for p in params)
-        self.arity = None if is_variadic else len(params) - len(self.words)  # number of operands
+        self.arity = None if is_variadic else len(params) - len(self.keywords)  # None: any number
         required = [p for p in params if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
-        self.least = len(required)  # operands after these may be left out
+        self.min_arity = len(required)  # operands after these may be left out
         self.__signature__ = inspect.Signature(params)
         earlier = REGISTRY.get(self.name)
         if earlier is not None and earlier.__module__ != self.__module__:
@@ -65,7 +65,7 @@ class Declared:
 
     def checked_on(self) -> list[tuple[str, str]]:
         """Each input with the values it is checked on: ``("x", "[-3, 3]")``."""
-        names = [name for name in self.__signature__.parameters if name not in self.words]
+        names = [name for name in self.__signature__.parameters if name not in self.keywords]
         checked = []
         for i, name in enumerate(names):
             domain = self.domain_of(i)
@@ -91,22 +91,21 @@ class Declared:
             args = (*args, params.pop(names[len(args)]))
         if n is None:  # concatenate([a, b], 1), einsum("ij->i", a)
             if args and isinstance(args[0], str):
-                return args[1:], {self.words[0]: args[0], **params}
+                return args[1:], {self.keywords[0]: args[0], **params}
             if not args or not isinstance(args[0], (list, tuple)):
                 return args, params
             n, args = len(args[0]), (*args[0], *args[1:])
         extra = args[n:]  # parameters by position: sum(a, 0)
-        if len(args) < self.least or len(extra) > len(self.words):
-            missing = [name for name in names[len(args) : self.least] if name not in params]
-            wrong = f"got {len(args)} positional arguments"
-            if missing:
-                wrong = f"missing {', '.join(missing)}"
+        if len(args) < self.min_arity or len(extra) > len(self.keywords):
+            missing = [name for name in names[len(args) : self.min_arity] if name not in params]
+            got = f"got {len(args)} positional arguments"
+            wrong = f"missing {', '.join(missing)}" if missing else got
             raise DTypeError(f"{self.name}{self.__signature__}: {wrong}")
-        given = dict(zip(self.words, extra, strict=False))
+        given = dict(zip(self.keywords, extra, strict=False))
         if twice := given.keys() & params.keys():
             raise DTypeError(f"{self.name}: {', '.join(sorted(twice))} given twice")
         args = args[:n]
-        while n == self.arity and len(args) > self.least and args[-1] is None:
+        while n == self.arity and len(args) > self.min_arity and args[-1] is None:
             args = args[:-1]  # None means left out
         return args, {**given, **params}
 

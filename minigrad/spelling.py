@@ -160,7 +160,7 @@ def absent(owner: str, name: str, prefix: str = "") -> AttributeError:
     if instead is None and name in ops.__all__:
         home = "mg" if name in vars(sys.modules["minigrad"]) else "mg.ops"
         op = getattr(ops, name)
-        operands = list(op.__signature__.parameters)[: op.least]  # none of stack(*xs, axis=0)
+        operands = list(op.__signature__.parameters)[: op.min_arity]  # none of stack(*xs, axis=0)
         instead = f"{home}.{name}({', '.join(operands) or 'xs'})"
     elif instead is None and name in QUERIES:
         instead = f"np.{name}(x)"

@@ -44,11 +44,11 @@ def test_signature_arity_cases_and_domain_agree(name):
     if isinstance(op, Op) and op.signature not in ("", "()"):
         assert op.signature.partition("->")[0].count("(") == op.arity
     for case in op.cases:
-        assert set(case.params) <= set(op.words)
+        assert set(case.params) <= set(op.keywords)
         if case.shapes is None:
             assert isinstance(op, Op) and op.signature, "nothing says which shapes fit"
         elif op.arity is not None:
-            assert op.least <= len(case.shapes) <= op.arity
+            assert op.min_arity <= len(case.shapes) <= op.arity
     for i in range(op.arity or 1):
         assert op.domain_of(i).low < op.domain_of(i).high
 

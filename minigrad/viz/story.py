@@ -158,13 +158,15 @@ def legend(trace: Trace, value: Value, i: int | None = None) -> str:
 def _defaults(op: Op) -> dict[str, Any]:
     """The parameters that the formulas of ``op`` mention, with their defaults."""
     declared, latex = op.__signature__.parameters, f"{op.formula} {op.pullback}"
-    named = [key for key in op.words if _letter(op, key) != key or re.search(rf"\b{key}\b", latex)]
+    named = [
+        key for key in op.keywords if _letter(op, key) != key or re.search(rf"\b{key}\b", latex)
+    ]
     return {key: declared[key].default for key in named}
 
 
 def letters(op: Op) -> list[str]:
     """The letters for the inputs in the formula of ``op``: x1, x2; A, B where they are matrices."""
-    return [_letter(op, name) for name in op.__signature__.parameters if name not in op.words]
+    return [_letter(op, name) for name in op.__signature__.parameters if name not in op.keywords]
 
 
 def _letter(op: Op, name: str) -> str:

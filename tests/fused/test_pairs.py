@@ -60,7 +60,7 @@ def test_a_kernel_has_the_signature_of_its_composite(name, kind):
         got = [*inspect.signature(pair.forward).parameters.values()]
         assert got[0].name == "xp" and got[1:] == expected
         accepts = inspect.signature(pair.accepts)
-        accepts.bind(*expected[: FUSED[name].arity], **dict.fromkeys(FUSED[name].words, 1))
+        accepts.bind(*expected[: FUSED[name].arity], **dict.fromkeys(FUSED[name].keywords, 1))
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
