@@ -54,7 +54,7 @@ def batch_norm_vjp(
        the differential ``dx_hat_i = r dxc_i + xc_i dr``.
     3. ``dr = -1/2 (var + eps)^(-3/2) dvar = -1/2 r^3 dvar``, and
        ``dvar = 2/N sum_j xc_j dxc_j``; hence ``dr = -r^3/N sum_j xc_j dxc_j`` and, with
-       ``xc = x_hat / r``,  ``dx_hat_i = r (dxc_i - x_hat_i/N sum_j x_hat_j dxc_j)``.
+       ``xc = x_hat / r``, ``dx_hat_i = r (dxc_i - x_hat_i/N sum_j x_hat_j dxc_j)``.
     4. ``dxc_i = dx_i - 1/N sum_k dx_k``. Since ``sum_j x_hat_j = 0`` the mean drops out of the
        inner sum: ``sum_j x_hat_j dxc_j = sum_j x_hat_j dx_j``. Therefore
        ``dx_hat_i = r (dx_i - 1/N sum_k dx_k - x_hat_i/N sum_j x_hat_j dx_j)``.
@@ -65,7 +65,7 @@ def batch_norm_vjp(
 
     The three terms are the direct path, the mean path and the variance path. Subtracting the mean
     path removes the part of g that is constant over the batch, so ``sum x_bar = 0``. Subtracting
-    the variance path removes the part along x_hat, but for a remainder that vanishes with eps:
+    the variance path removes the part along x_hat, except for a remainder that vanishes with eps:
     ``sum x_bar x_hat = r sum(g x_hat) eps/(var + eps)``.
 
     If mean and var are given (evaluation), mu and r are constants and ``x_bar = r g``.

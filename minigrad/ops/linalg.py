@@ -181,7 +181,7 @@ def _explicit(subscripts, ndims):
     unused = "".join(c for c in ascii_letters if c not in subscripts)
     # the number of axes that the ellipsis of each input stands for
     dots = [n - len(s.replace("...", "")) for s, n in zip(inputs, ndims, strict=True)]
-    widest = max([d for s, d in zip(inputs, dots, strict=True) if "..." in s], default=0)
+    widest = max(dots)
     ellipsis = unused[:widest]
     if not arrow:  # implicit output: the ellipsis, then the letters that occur once, sorted
         once = sorted(c for c in set(left) - set(".,") if left.count(c) == 1)

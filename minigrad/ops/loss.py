@@ -7,9 +7,8 @@ from minigrad.composite import composite
 from minigrad.declaration import Case, Domain
 from minigrad.errors import BoundsError, DTypeError, ShapeError, describe, facts
 from minigrad.ops.activation import softplus
-from minigrad.ops.exponential import exp
 from minigrad.ops.index import getitem
-from minigrad.ops.reduce import logsumexp, mean, narrow, shifted, sum, wide
+from minigrad.ops.reduce import logsumexp, mean, narrow, shifted, wide, wide_softmax
 from minigrad.ops.select import absolute
 from minigrad.ops.shape import astype, floating
 
@@ -26,8 +25,7 @@ def softmax(x, *, axis=-1):
     >>> mg.softmax(mg.tensor([1000.0, 1000.0]))
     tensor([0.5, 0.5])
     """
-    e = exp(shifted(wide(x), axis))
-    return narrow(e / sum(e, axis=axis, keepdims=True), x)
+    return narrow(wide_softmax(x, axis), x)
 
 
 @composite(formula=r"y_i = x_i - \ln \sum_j e^{x_j}", cases=_ROWS)

@@ -261,10 +261,10 @@ def _product_of_others(x, axis):
 
 
 def _others_on_last_axis(x):
-    """The same along the last axis, in O(n) products.
+    """``_product_of_others`` along the last axis, in O(n) products.
 
     Element a_i of the first half and b_i of the second form a pair. The product of all but a_i is
-    b_i times that of the other pairs' products a_j b_j, which is the same problem of half the size.
+    b_i times the product of all a_j b_j with j != i, which is the same problem of half the size.
     """
     n = x.shape[-1]
     if n <= 1:
@@ -329,16 +329,19 @@ def logsumexp(xp, x, *, axis=None, keepdims=False):
 
 @logsumexp.defvjp
 def logsumexp_vjp(y_bar, y, x, *, axis=None, keepdims=False):
-    return (reshape(y_bar, shape=_kept_shape(x.shape, axis)) * _softmax(x, axis),)
+    return (reshape(y_bar, shape=_kept_shape(x.shape, axis)) * wide_softmax(x, axis),)
 
 
 @logsumexp.defjvp
 def logsumexp_jvp(x_dots, y, x, *, axis=None, keepdims=False):
-    return sum(_softmax(x, axis) * x_dots[0], axis=axis, keepdims=keepdims)
+    return sum(wide_softmax(x, axis) * x_dots[0], axis=axis, keepdims=keepdims)
 
 
-def _softmax(x, axis):
-    """Softmax. As exp(x - y) it would lose as many digits as ``|x|`` has before the point."""
+def wide_softmax(x, axis):
+    """Softmax along ``axis``, in float32 for float16.
+
+    As exp(x - logsumexp(x)) it would lose as many digits as ``|x|`` has before the point.
+    """
     e = exp(shifted(wide(x), axis))
     return e / sum(e, axis=axis, keepdims=True)
 
