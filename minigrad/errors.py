@@ -4,7 +4,7 @@
 
     MinigradError
     ├── ShapeError (ValueError)               operands, seeds or parameters whose shapes do not fit
-    │   └── BoundsError (IndexError)          an axis or an index outside its array
+    │   └── BoundsError (IndexError)          an axis, index or target outside its range
     ├── DTypeError (TypeError)                a type or dtype the operation cannot take
     ├── LibraryMismatchError (TypeError)      operands of two array libraries or two devices
     ├── DataError (ValueError)                a data file or checkpoint that cannot be read
@@ -14,10 +14,10 @@
     │   ├── SeedError (ValueError)            a seed that is missing, misshapen or not finite
     │   └── OverwrittenError                  a tensor was assigned after the graph recorded it
     ├── RuleError (RuntimeError)              a derivative rule broke its contract
-    ├── AnomalyError (FloatingPointError)     NaN or inf under ``anomaly_mode()``
+    ├── AnomalyError (FloatingPointError)     NaN, inf or a changed array under ``anomaly_mode()``
     ├── VerificationError (AssertionError)    a derivative that was not proven
     ├── RenderError (RuntimeError)            a drawing that could not be made
-    └── UsageError (ValueError)               a name or an option that does not exist
+    └── UsageError (ValueError)               a name, option or argument that is not valid
 
 A text puts the facts first: the operation, what it expected and what it got, in at most four lines.
 """
@@ -42,7 +42,7 @@ class ShapeError(MinigradError, ValueError):
 
 
 class BoundsError(ShapeError, IndexError):
-    """An axis or an index outside its array."""
+    """An axis, index or target outside its range."""
 
 
 class DTypeError(MinigradError, TypeError):
@@ -94,7 +94,7 @@ class RenderError(MinigradError, RuntimeError):
 
 
 class UsageError(MinigradError, ValueError):
-    """A name or an option that does not exist."""
+    """A name, option or argument that is not valid."""
 
 
 def facts(headline: str, *, expected: object, got: object, remedy: str = "") -> str:
@@ -168,10 +168,10 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
     name, text = getattr(op, "composite", op).name, str(cause)
     shown = ", ".join(map(describe, operands)) or "no operands"
     if isinstance(cause, MinigradError):
-        names_op = text.startswith(f"{name}: ")
+        named = text if text.startswith(f"{name}: ") else f"{name}: {text}"
         if "expected:" in text:
-            return type(cause)(f"{'' if names_op else f'{name}: '}{text}\n  operands: {shown}")
-        if names_op:
+            return type(cause)(f"{named}\n  operands: {shown}")
+        if named == text:
             return type(cause)(text)  # it is complete
     kind = kind_of(cause)
     if kind is LibraryMismatchError:

@@ -169,7 +169,7 @@ def absent(owner: str, name: str, prefix: str = "") -> AttributeError:
 
 
 def of_module(module: str) -> Callable[[str], NoReturn]:
-    """A ``__getattr__`` for ``module``."""
+    """The ``__getattr__`` of ``module``, which raises the error of ``absent`` for every name."""
     prefix = "mg" if module == "minigrad" else module.rpartition(".")[2]
 
     def __getattr__(name: str) -> NoReturn:

@@ -42,8 +42,7 @@ class Window:
     @property
     def inner(self) -> "Window":
         """The same windows without the first image axis."""
-        names = "sizes", "kernel", "stride", "padding", "dilation", "outputs"
-        return Window(*(getattr(self, name)[1:] for name in names))
+        return Window(**{name: values[1:] for name, values in vars(self).items()})
 
     @property
     def is_identity(self) -> bool:
