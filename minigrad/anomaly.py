@@ -38,10 +38,10 @@ def anomaly_mode():
     minigrad.errors.AnomalyError: log: produced inf in 1 of 2 elements
     ...
     """
-    return setting(observer=_Anomaly())
+    return setting(observer=_AnomalyObserver())
 
 
-class _Anomaly(Observer):
+class _AnomalyObserver(Observer):
     def called(self, op: Any, inputs: list, value: Any, node: Node | None) -> None:
         where = _caller()
         if node is not None:
@@ -51,10 +51,10 @@ class _Anomaly(Observer):
             is_from_outside = parent is None or parent.op is None
             if is_from_outside and "nan" in (counts := _non_finite(x)):
                 name = parent.name if parent is not None and parent.name else f"input {i}"
-                raise _anomaly(f"{op.name}: {name} holds {counts}", counts, _at(where))
+                raise _error(f"{op.name}: {name} holds {counts}", counts, _at(where))
         counts = _non_finite(value)
         if counts and not any(_non_finite(x) for x in inputs):
-            raise _anomaly(f"{op.name}: produced {counts}", counts, _at(where))
+            raise _error(f"{op.name}: produced {counts}", counts, _at(where))
 
     def pulling(self, node: Node, y_bar: Any) -> None:
         self.y_bar_is_finite = not _non_finite(y_bar)
@@ -66,20 +66,20 @@ class _Anomaly(Observer):
                 which = "its output" if i == len(node.inputs) else _input_name(node, i)
                 headline = f"{node.op.name}: {which} was changed in place"
                 got = "values that differ from the recorded ones"
-                raise _anomaly(headline, got, _at(node.origin.where))
+                raise _error(headline, got, _at(node.origin.where))
 
     def pulled(self, node: Node, i: int, raw: Any, x_bar: Any, total: Any) -> None:
         counts = _non_finite(raw)
         if counts and self.y_bar_is_finite:
             headline = f"{node.op.name}, backward: produced {counts}"
             of = f"of the cotangent of {_input_name(node, i)}"
-            raise _anomaly(f"{headline} {of}", counts, *_where(node))
+            raise _error(f"{headline} {of}", counts, *_where(node))
 
     def pushed(self, node: Node, x_dots: list, y_dot: Any) -> None:
         counts = "" if y_dot is None else _non_finite(y_dot)
         if counts and not any(_non_finite(x_dot) for x_dot in x_dots if x_dot is not None):
             headline = f"{node.op.name}, forward sweep: produced {counts} of the tangent"
-            raise _anomaly(headline, counts, *_where(node))
+            raise _error(headline, counts, *_where(node))
 
 
 def _at(where: str) -> str:
@@ -87,6 +87,7 @@ def _at(where: str) -> str:
 
 
 def _where(node: Node) -> tuple[str, str]:
+    """Where ``node`` was recorded, and the scopes it is in."""
     at = _at(node.origin.where) if node.origin is not None else "recorded outside anomaly_mode"
     scopes = [] if node.scope is None else [scope.name for scope in node.scope.path()]
     return at, f"in {' / '.join(scopes)}" if scopes else ""
@@ -97,7 +98,7 @@ def _input_name(node: Node, i: int) -> str:
     return f"input {i} ({parent.name})" if parent is not None and parent.name else f"input {i}"
 
 
-def _anomaly(headline: str, *got: str) -> AnomalyError:
+def _error(headline: str, *got: str) -> AnomalyError:
     text = ", ".join(filter(None, got))
     return AnomalyError(facts(headline, expected="finite, unchanged arrays", got=text))
 

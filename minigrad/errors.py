@@ -253,8 +253,8 @@ def answering(f: F) -> F:
                 raise  # it was raised inside f
             name = type(args[0]).__name__ if f.__name__ == "__init__" else f.__qualname__
             remedy = pytorch_remedy(params)
-            text = str(error).replace(f.__qualname__, name) + f"; {remedy}" * bool(remedy)
-            raise DTypeError(text) from None
+            text = str(error).replace(f.__qualname__, name)
+            raise DTypeError(f"{text}; {remedy}" if remedy else text) from None
 
     return cast(F, call)
 
@@ -285,7 +285,7 @@ def value_and_cache(op: Any, result: tuple) -> tuple:
 def no_rule(op: Any, declarator: str) -> RuleError:
     """The rule that a sweep needs was not declared."""
     sweep = {"defvjp": "backward", "defjvp": "forward"}[declarator]
-    both = f" (or, for both sweeps, @{op.name}.defpartials)" * (op.signature == "()")
+    both = f" (or, for both sweeps, @{op.name}.defpartials)" if op.signature == "()" else ""
     return RuleError(
         f"{op.name}: no rule for a {sweep} sweep; declare one with @{op.name}.{declarator}{both}"
     )

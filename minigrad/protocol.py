@@ -68,9 +68,9 @@ class NumPyBox(Box):
 def _on_arrays(func: Callable, prefix: str, name: str, args: tuple, kwargs: dict) -> Any:
     """Call ``func`` on the arrays of the tensors; DTypeError if that would drop a graph."""
     if name not in QUERIES and any(map(tracked, (*args, *kwargs.values()))):
-        full, words = prefix + name, ", ".join(kwargs)
-        is_op = name in REGISTRY
-        reason = _DIFFERS.get(name) or f"is not an op{f' if called with {words}' * is_op}"
+        full, reason = prefix + name, _DIFFERS.get(name, "is not an op")
+        if name in REGISTRY and name not in _DIFFERS:
+            reason += f" if called with {', '.join(kwargs)}"
         remedy = f"use an op of minigrad.ops, or {full}(x.numpy())"
         headline, got = "NumPy function called on a tensor with a graph", f"{full}, which {reason}"
         raise DTypeError(facts(headline, expected="an op", got=got, remedy=remedy))

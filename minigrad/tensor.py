@@ -245,7 +245,7 @@ class Tensor(NumPyBox):
 
     @property
     def grad(self) -> "Tensor | Any":
-        """The gradient that ``backward`` accumulated; None before, and if it keeps none."""
+        """The gradient that ``backward`` accumulated; None before, or if none is kept."""
         return self.node.grad if self.node is not None else None
 
     @grad.setter

@@ -59,7 +59,7 @@ def backward_sweep(
 
 
 def _pull(node: Any, y_bar: Any, boxes: Any, cotangents: dict, owned: set, observer: Any) -> None:
-    """Run the rule of ``node``, on ``boxes`` if given; add its cotangents to its parents'."""
+    """Run the rule of ``node``, on ``boxes`` (y, xs) if given; add to its parents' cotangents."""
     op, params, partials = node.op, node.params, node.op.partials
     pull: Any = op.pull if boxes is None else None  # of a fused op
     if observer is not None:
@@ -128,7 +128,7 @@ def forward_sweep(root: Node, tangents: dict[Node, Any], record: bool = False) -
 
 
 def _push(node: Node, x_dots: list, active: list[int], y: Any, xs: tuple) -> Any:
-    """The tangent of ``node`` from ``x_dots``, of which ``active`` are not None; None for zero."""
+    """The tangent of ``node``, None for zero; ``x_dots`` are not None at the indices ``active``."""
     op, params = node.op, node.params
     if op.partials is not None:
         partials = op.partials(y, *xs, **params)
