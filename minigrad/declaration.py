@@ -81,7 +81,7 @@ class Declared:
         return self.name  # pickled by reference, like a function
 
     def bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
-        """Bind a call as NumPy allows it: ``(operands, parameters)`` in the form the op needs.
+        """Bind a call as NumPy allows it; returns ``(operands, parameters)`` as the op needs them.
 
         Operands may be given by keyword, parameters by position, variadic operands as a sequence.
         """

@@ -181,7 +181,7 @@ def _explicit(subscripts, ndims):
     unused = "".join(c for c in ascii_letters if c not in subscripts)
     # the number of axes that the ellipsis of each input stands for
     dots = [n - len(s.replace("...", "")) for s, n in zip(inputs, ndims, strict=True)]
-    widest = max(dots)
+    widest = max(dots)  # ellipses are aligned at their last axes
     ellipsis = unused[:widest]
     if not arrow:  # implicit output: the ellipsis, then the letters that occur once, sorted
         once = sorted(c for c in set(left) - set(".,") if left.count(c) == 1)

@@ -71,7 +71,7 @@ def cross_entropy(logits, labels):
 def checked_labels(xp, logits, labels):
     """``labels`` as an array of ``xp``, or the errors that ``cross_entropy`` documents."""
     labels = getattr(labels, "array", labels)
-    on_gpu = namespace(labels) is xp is not np
+    on_gpu = namespace(labels) is xp and xp is not np
     labels = labels if on_gpu else to_host(labels)
     if len(logits.shape) != 2 or labels.shape != logits.shape[:1] or not logits.shape[1]:
         expected = "logits (N, K) with K >= 1 classes, labels (N,)"

@@ -60,7 +60,7 @@ def batch_norm(x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
         xc, variance = _deviations(wide(x), axis)
     else:
         mu, variance = per_channel(mean, x), per_channel(var, x)
-        if mu is not mean:  # mean itself keeps the name that it has
+        if mu is not mean:  # the caller's tensor keeps its own name
             label(mu, "mean")
         xc = label(x - mu, "xc")
     with scope("normalize"):

@@ -26,7 +26,7 @@ def where(xp, condition, x1, x2):
     >>> mg.where(np.array([True, False]), mg.tensor([1.0, 2.0]), 0.0)
     tensor([1., 0.])
     """
-    if x2.__class__ is int and not x2:  # derivative rules call it so
+    if x2.__class__ is int and not x2:  # where(c, x, 0), as derivative rules call it
         return masked(xp, condition, x1)
     return xp.where(condition, x1, x2)
 

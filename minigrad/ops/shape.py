@@ -209,7 +209,7 @@ def unstack(x, *, axis=0):
     return list(slices(x, (slice(None),) * axis, x.shape[axis]))
 
 
-_PARTS = 8  # cut from one array at a time; any number from 3 to 16 takes about as long
+_PARTS = 8  # pieces cut from one array at a time; any number from 3 to 16 takes about as long
 
 
 def slices(x, before, n):
