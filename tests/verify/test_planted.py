@@ -1,5 +1,7 @@
 """Faults planted in the checker itself: each makes it judge wrongly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,7 @@ def judges_rightly(name):
             return report.ok is ("off" not in name)
         make = corpus.RIGHT[name] if name in RIGHT else corpus.WRONG[name][0]
         return campaign(make, POINTS).ok is (name in RIGHT)
-    except Exception:
+    except ValueError:  # an index out of bounds, where the form is not checked
         return False
 
 
@@ -76,8 +78,8 @@ FAULTS = {
         lambda self: np.zeros(self.expected.shape)), "softmax off by 1e-10"),
     "the sign of the reference": (reference.Reference, "_closed_form", lambda self, y_bar: [
         -part for part in _closed(self, y_bar)], "closed form"),
-    "a reference of zero": (reference.Reference, "expected", lambda self, y_bar: reference.Expected(
-        [0 * v for v in _expected(self, y_bar).values], _expected(self, y_bar).bounds), "softmax"),
+    "a reference of zero": (reference.Reference, "expected", lambda self, y_bar: replace(
+        _expected(self, y_bar), values=[0 * v for v in _expected(self, y_bar).values]), "softmax"),
     "nan is no error": (
         diagnose.Sample, "excesses", property(nan_is_nothing), "nan where gamma is 0"),
     "form is not checked": (contract, "form", no_findings, "beta not summed"),
