@@ -1,4 +1,4 @@
-"""Fixtures that several tests of the checker share."""
+"""A fixture that several tests of the checker share."""
 
 import importlib
 
@@ -7,5 +7,6 @@ import pytest
 
 @pytest.fixture
 def briefly(monkeypatch):
-    """A campaign makes 20 identical calls where it makes 1,500: ``test_corpus.py`` needs those."""
-    monkeypatch.setattr(importlib.import_module("minigrad.verify.campaign"), "_SOAK", 20)
+    """Campaigns make 20 identical calls instead of 1,500: no rare fault is looked for."""
+    module = importlib.import_module("minigrad.verify.campaign")  # the attribute is the function
+    monkeypatch.setattr(module, "_SOAK", 20)

@@ -1,4 +1,4 @@
-"""Points and small pairs that several tests of the checker share."""
+"""A point and small pairs ``forward, backward`` that several tests of the checker share."""
 
 import numpy as np
 

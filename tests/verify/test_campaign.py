@@ -1,4 +1,4 @@
-"""One pair at many points: how its faults are summed up."""
+"""One pair at many points: which points a campaign takes, and how it sums up the faults."""
 
 import sys
 
@@ -7,10 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 import minigrad as mg
-from minigrad.verify import (
-    campaign,
-    probes,
-)
+from minigrad.verify import campaign, probes
 from verify import corpus
 from verify.pairs import EPS, INPUTS, copied, identity, squared
 
@@ -61,6 +58,16 @@ def test_layouts_are_one_or_several_names():
     assert labels == [label for label, *_ in probes.batch_norm(["NC"])]
     with pytest.raises(mg.errors.UsageError, match=r"NC or NCHW\n.*'NHWC'"):
         list(probes.batch_norm(["NHWC"]))
+
+
+def test_points_of_a_batch_norm_name_its_operands():
+    def forward(a, b, c, eps):
+        xc = a - a.mean(axis=0)
+        return b * xc / np.sqrt((xc * xc).mean(axis=0) + eps) + c, b
+
+    points = [next(iter(probes.batch_norm(("NC",))))]
+    report = campaign(lambda: (forward, lambda y_bar, b: (y_bar, b, b)), points)
+    assert {finding.input for finding in report.findings} == {"x", "gamma", "beta"}
 
 
 NC = [p for p in probes.batch_norm(("NC",)) if p[0] in ("NC (3, 3) float64", "NC (2, 3) float64")]

@@ -1,14 +1,10 @@
-"""What a pair owes its caller besides the right numbers, and a check its caller, too."""
+"""The duties of a pair besides the right numbers, and of a check: it leaves no trace."""
 
 import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.verify import (
-    campaign,
-    check_backward,
-    gradcheck,
-)
+from minigrad.verify import campaign, check_backward, gradcheck
 from verify import corpus
 from verify.pairs import EPS, INPUTS, checked, squared
 
