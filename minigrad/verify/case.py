@@ -1,4 +1,4 @@
-"""A wrong cotangent, of which a cause is looked for."""
+"""The wrong cotangents of one input, whose cause is sought."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from minigrad.verify.subject import Subject
 
 @dataclass(frozen=True)
 class Case:
-    """The cotangents of one input for several ``y_bar``, as they came and as they should be.
+    """The actual and the expected cotangents of one input, for several ``y_bar``.
 
     Attributes:
         subject: the pair and its point.

@@ -1,9 +1,9 @@
 """From a wrong cotangent to its likely cause: the first hypothesis that explains it.
 
-A hypothesis is something that a wrong backward may compute. Most are accepted if they reproduce the
-cotangents that came for every random ``y_bar``, within the tolerance of ``fit.tolerance_of``. The
-specific and cheap ones are tried first, the vague ones and those that need a search last, in the
-order that ``cause_of`` and ``_whole_cause`` give. They are in these modules:
+A hypothesis is something that a wrong backward may compute. Most are accepted if they reproduce its
+cotangents for every random ``y_bar``, within the tolerance of ``fit.tolerance_of``. The specific
+and cheap ones are tried first, the vague ones and those that need a search last, in the order that
+``cause_of`` and ``_whole_cause`` give. They are in these modules:
 
 * here: which samples and which elements are wrong, a constant factor, a permutation,
 * ``norm_paths``: the three paths of a normalization,
@@ -34,7 +34,7 @@ from minigrad.verify.judge import Sample
 from minigrad.verify.reference import Expected
 from minigrad.verify.subject import BackwardFailed, Subject, are_batch_norms
 
-_MOST_AXES = 4  # of an array of which all orders of axes are tried
+_MOST_AXES = 4  # of an array whose axes are tried in every order
 
 
 def cause_of(
@@ -194,10 +194,8 @@ def _factor(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
     names = fitting(_named_factors(subject))
     if not names and got[0].size == 1:  # a single number is a multiple of any other
         return ""
-    names = names or fitting(_factors_of_other_sizes(subject))
-    return (
-        " or ".join(list(dict.fromkeys(names))[:2]) or f"constant factor {factor_text(deviation)}"
-    )
+    names = list(dict.fromkeys(names or fitting(_factors_of_other_sizes(subject))))
+    return " or ".join(names[:2]) or f"constant factor {factor_text(deviation)}"
 
 
 def _deviation(got: np.ndarray, expected: np.ndarray) -> float:

@@ -120,8 +120,8 @@ def _only_suspect(suspects: list, operands: list, derivatives: LocalDerivatives)
 
 
 def _between(errors: Errors, derivatives: LocalDerivatives) -> str:
-    """The code between which the errors arise; empty where no value alone explains them, or
-    where that is all of the code."""
+    """The code between which the errors arise; empty where no value alone explains them, or where
+    that is all of the code."""
     origins = errors.origins if errors.are_tractable else []
     if not origins:
         return ""
@@ -130,11 +130,11 @@ def _between(errors: Errors, derivatives: LocalDerivatives) -> str:
     first, last = origins[0], origins[-1]
     users = list(dict.fromkeys(node for node, _ in errors.graph.consumers[last]))
     if len(origins) == 1 and len(users) != 1:
-        has_code = users and last.op is not None
-        return f"the cotangent of {quote(first)} is wrong" if has_code else ""
+        is_inner = users and last.op is not None  # neither y nor an input
+        return f"the cotangent of {quote(first)} is wrong" if is_inner else ""
     if len(origins) == 1 and not is_local and is_quotable(users[0]):
         return f"the cotangent that {quote(users[0])} passes back to {quote(first)} is wrong"
-    if not users and first.op is None:  # from y to an input: that is all of the code
+    if not users and first.op is None:  # from y to an input: all of the code
         return ""
     start = f"the uses of {quote(last)}" if users else "y"
     start = quote(users[0]) if len(users) == 1 and is_quotable(users[0]) else start

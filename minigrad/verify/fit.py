@@ -1,7 +1,7 @@
-"""Whether a hypothesis fits the numbers that came, and the text of factors and formulas that do.
+"""Whether a hypothesis fits the actual numbers, and the texts of factors and formulas that fit.
 
-A hypothesis predicts a cotangent, or the error of one. It fits if the prediction equals the array
-that came within a tolerance, relative to the largest element.
+A hypothesis predicts a cotangent, or the error of one. It fits if the prediction equals the actual
+array within a tolerance, relative to the largest element.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 _TOLERANCE = 1e-6  # of explanations, relative to the largest element
 _POWERS = 0, 1, 2, 3, -1, -2, -3
 _LARGEST_CONSTANT = 12  # numerator or denominator of a constant formula
-_LARGEST_COEFFICIENT = 4  # the same of a coefficient beside a power
+_LARGEST_COEFFICIENT = 4  # the same for the coefficient of a power
 
 
 def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
@@ -24,9 +24,9 @@ def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
     return bool(size > 0 and np.abs(a - b).max(initial=0) <= tolerance * size)
 
 
-def explains(cause: np.ndarray, error: np.ndarray) -> bool:
-    """Whether the error that a hypothesis predicts is the one that came, within rounding."""
-    return bool(np.abs(cause - error).max() <= _TOLERANCE * np.abs(error).max())
+def explains(predicted: np.ndarray, error: np.ndarray) -> bool:
+    """Whether the error that a hypothesis predicts is the actual one, within the tolerance."""
+    return bool(np.abs(predicted - error).max() <= _TOLERANCE * np.abs(error).max())
 
 
 def tolerance_of(got: np.ndarray, expected: np.ndarray) -> float:

@@ -1,8 +1,8 @@
 """Mistakes that show in the values of a backward alone, whatever the function is.
 
 A right backward is linear in ``y_bar``: ``x_bar = J^T y_bar``. Each function here supposes some
-mistake in that map and compares the outcome with the cotangents that came. It returns the text of
-the mistake, or an empty text where none fits:
+mistake in that map and compares the outcome with the actual cotangents. It returns the text of the
+mistake, or an empty text where none fits:
 
 * ``untransposed``: the map is J; ``nonlinear``: there is no such map,
 * ``explain``: the cotangent of another input; a product with a wrong operand, or a sum over wrong
@@ -101,7 +101,7 @@ def untransposed(case: Case) -> str:
 
 
 def _mixed_axes(case: Case) -> str:
-    """Elements of y_bar reach others along other axes than they should."""
+    """y_bar is mixed along other axes than it should be."""
     if case.subject.inputs[case.k].shape != case.y_bar.shape[1:]:
         return ""
     right: set[int] = set()
@@ -118,7 +118,7 @@ def _mixed_axes(case: Case) -> str:
 
 
 def _mean_for_sum(case: Case) -> str:
-    """What other elements of y_bar add to a cotangent is a mean for a sum, or a sum for a mean."""
+    """Other elements of y_bar contribute a mean instead of a sum, or a sum instead of a mean."""
     shape = case.y_bar.shape[1:]
     if case.subject.inputs[case.k].shape != shape:
         return ""
@@ -126,9 +126,9 @@ def _mean_for_sum(case: Case) -> str:
     for position in _positions(case):
         others = np.ones(shape, bool)
         others[position] = False
-        expected, _, came = _response(case, position)
+        expected, _, actual = _response(case, position)
         right.append(np.asarray(expected, np.float64)[others])
-        got.append(np.asarray(came, np.float64)[others])
+        got.append(np.asarray(actual, np.float64)[others])
     where = "in the paths between elements: perhaps"
     for n in set(shape) - {1}:
         if close(np.stack(right) / n, np.stack(got), case.tolerance):
@@ -231,19 +231,18 @@ def _positions(case: Case) -> Iterator[tuple[int, ...]]:
 
 
 def _response(case: Case, position: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For a ``y_bar`` that is 1 there and 0 elsewhere: the expected cotangent, its bound, and what
-    came."""
+    """Expected cotangent, bound and actual one for a ``y_bar`` that is 1 there and 0 elsewhere."""
     one_hot = np.zeros(case.y_bar.shape[1:], case.subject.dtype)
     one_hot[position] = 1
     expected = case.expected_of(one_hot)
-    came = np.asarray(case.subject.pull(one_hot)[case.k])
-    return expected.values[case.k], expected.bounds[case.k], came
+    actual = np.asarray(case.subject.pull(one_hot)[case.k])
+    return expected.values[case.k], expected.bounds[case.k], actual
 
 
 def _reached(case: Case, position: tuple) -> tuple[np.ndarray, np.ndarray]:
     """Indices where a one-hot ``y_bar`` must give a cotangent that is not 0, and where it does."""
-    expected, bound, came = _response(case, position)
-    return np.argwhere(np.abs(expected) > bound), np.argwhere(came)
+    expected, bound, actual = _response(case, position)
+    return np.argwhere(np.abs(expected) > bound), np.argwhere(actual)
 
 
 def _listed(places: set[tuple[int, ...]]) -> str:

@@ -5,9 +5,9 @@ batch norm, instance norm, layer norm, or ``x_hat`` alone. ``x_bar`` is the sum 
 one through the mean and one through the variance.
 
 ``norm_of`` recognizes a normalization by its expected ``x_bar``: about the sum of the three paths.
-``explain`` fits the ``x_bar`` that came by the same paths with other weights, or with a
-mistake inside (gamma or eps missing, x for x_hat), and the cotangents of the parameters by sums of
-other products or over other axes.
+``explain`` fits the actual ``x_bar`` by the same paths with other weights, or with a mistake inside
+(gamma or eps missing, x for x_hat), and the cotangents of the parameters by sums of other products
+or over other axes.
 """
 
 from collections.abc import Iterator

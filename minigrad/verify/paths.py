@@ -17,7 +17,7 @@ from minigrad.verify.traced import Edge, Graph, every_time, is_quotable, quote, 
 
 _TANGENTS = 3  # random ones, which tell the parts of a cotangent apart
 _TOLERANCE = 1e-6  # of factors, relative
-_SAME = 1e-3  # of the graph's cotangents and the expected ones: the largest relative difference
+_SAME = 1e-3  # largest relative difference of the graph's cotangents from the expected ones
 
 _MISSING, _NAMED, _ANY = range(3)  # kinds of factors of a path, the likelier ones first
 
@@ -67,8 +67,8 @@ class Paths:
     def wrong_path(self, k: int, tolerance: float) -> str:
         """The path that is missing in the cotangents of input ``k``, or has a wrong factor.
 
-        Where a part has the factor 1 + d instead of 1, the error is d times that part. Products of
-        the two with random tangents of the input are compared first: those of a part are known from
+        Where a part has the factor 1 + d instead of 1, the error is d times that part. Their inner
+        products with random tangents of the input are compared first: for a part they follow from
         the tangents of its value, without a sweep back to the input.
 
         Args:

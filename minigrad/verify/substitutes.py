@@ -1,4 +1,4 @@
-"""Which wrong value stands in the backward of an op, in the place of an operand or the result.
+"""Which wrong value the backward of an op reads, in the place of an operand or the result.
 
 The rule of an op reads its operands, its result and the cotangent of its result. Each of these
 parts is replaced in turn by other values of the graph, or by its transpose. The mistake is found if
@@ -29,8 +29,8 @@ from minigrad.verify.traced import (
     quote_operand,
 )
 
-_TRIES = 1000  # substitutes that are tried, at most
-_RULES = 30_000  # rules that run for that, at most
+_TRIES = 1000  # at most so many substitutes are tried
+_RULES = 30_000  # at most so many rules run for that
 _RESULT, _BAR = -1, -2  # parts of a rule that are no operands: the result and its cotangent
 _OTHER = "{source} is used instead of {part}"
 _TRANSPOSED = "a .T is missing or extra at {part}"
@@ -86,7 +86,7 @@ class Substitutes:
 
         Args:
             operands: the ops that use these values are examined.
-            without: the results of ops that are not.
+            without: the results of ops that are not examined.
             cotangents: whether to try other cotangents for that of the result, not other values.
         """
         edges = [edge for parent in operands for edge in self.graph.consumers[parent]]
@@ -173,7 +173,7 @@ class Substitutes:
                             yield Substitute(nodes, part, _OTHER, values, text)
 
     def _explains(self, s: Substitute) -> bool:
-        """Whether a sweep with these values in the rules gives the cotangents that came."""
+        """Whether a sweep with these values in the rules gives the actual cotangents."""
         before = [(node, node.inputs, node.value) for node in s.nodes]
         try:
             for node, value in zip(s.nodes, s.values, strict=True):
