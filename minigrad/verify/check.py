@@ -14,7 +14,7 @@ from minigrad.verify import contract
 from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.diagnose import cause_of
 from minigrad.verify.faults import FaultSearch
-from minigrad.verify.judge import Sample, reconsidered, wider
+from minigrad.verify.judge import Sample, at_kinks, reconsidered, wider
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Expected, Function, Reference
 from minigrad.verify.report import Finding, Report, Row
@@ -33,7 +33,7 @@ from minigrad.verify.subject import (
 )
 
 _SOAK = 100  # identical calls in a check of one point
-_MAX_ERROR = 1e-3  # relative to the largest expected value; with a larger one it may be infinite
+_MAX_ERROR = 1e-3  # relative to the largest; with a larger error a derivative may be infinite
 _NOTES = ("retained", "scratch")  # kinds of findings that are no faults, but worth knowing
 
 
@@ -107,8 +107,8 @@ class Point:
         rng: of the cotangents and other points.
         label: of the findings.
         fresh: a new instance of the pair, whose forward is differenced; ``subject`` if None.
-        unseen: one that was never called at this point, for ``contract.partly_equal``; ``subject``
-            if None.
+        unseen: an instance that was never called at this point, for ``contract.partly_equal``;
+            ``subject`` if None.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Point:
         distinct: dict[tuple, Finding] = {}
         for f in self.findings:
             distinct.setdefault((f.kind, f.input, f.cause), f)
-        findings = sorted(distinct.values(), key=lambda f: f.kind == "aliasing")  # those last
+        findings = sorted(distinct.values(), key=lambda f: f.kind == "aliasing")  # last
         return self._rows(), [self._labelled(f) for f in findings], self.notes
 
     def _can_be_judged(self, y: Any) -> bool:
@@ -166,8 +166,8 @@ class Point:
             self.findings.append(Finding("dtype", message=message, cause=got))
         elif why := contract.undefined(self.subject.inputs, y):
             self._note("undefined", why)
-        elif apart := contract.unrepeatable(self.fresh.value, self.fresh.inputs):
-            message = f"forward is not a function of its inputs: {apart}"
+        elif difference := contract.unrepeatable(self.fresh.value, self.fresh.inputs):
+            message = f"forward is not a function of its inputs: {difference}"
             cause = "random, or depends on earlier calls"
             self.findings.append(Finding("nondeterminism", message=message, cause=cause))
         else:
@@ -246,7 +246,7 @@ class Point:
             self.findings += self._judged(k, name)
 
     def _all_reconsidered(self, k: int, samples: list[Sample]) -> Iterator[Sample]:
-        """Samples up to the first random one that stays wrong are reconsidered: it tells most."""
+        """Reconsider the samples up to the first random one that stays wrong: it tells most."""
         is_decided = False
         for sample in samples:
             sample = sample if is_decided else self._reconsidered(k, sample)
@@ -324,7 +324,7 @@ class Point:
         """``judge.reconsidered``, and a note for the first sample with kinks."""
         sample = reconsidered(sample, k, self.reference, partial(self._in_wider, k, sample))
         if sample.kinks and not any(note.kind == "kink" for note in self.notes):
-            self._note("kink", sample.at_kinks(self.subject.names[k]))
+            self._note("kink", at_kinks(self.subject.names[k], sample.kinks))
         return sample
 
     # --- the contract ----------------------------------------------------------------------------
@@ -397,9 +397,9 @@ class Point:
             pass
 
     def _judged_at(self, inputs: list[np.ndarray]) -> tuple[str, str]:
-        """``_judge`` at another point, if the derivative along a random line is wrong there.
+        """``_judge`` at another point, if the derivative along a random direction v is wrong there.
 
-        That one is cheap: <y_bar, J v> by differences of one variable, against <x_bar, v>.
+        That is cheap to know: <y_bar, J v> by differences of one variable, against <x_bar, v>.
         """
         there, fresh = self.subject.at(copied(tuple(inputs))), self.fresh.at(inputs)
         y, cache = there.run()

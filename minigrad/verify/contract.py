@@ -98,10 +98,13 @@ def _shape_cause(grad: Any, x: np.ndarray, swapped: bool) -> str:
     return "too much was summed" if grad.size < x.size else "reshaped"
 
 
-def forward_purity(subject: Subject, before: list[bytes], touched: str) -> Iterator[Finding]:
-    """A forward call changes neither the caller's arrays nor global state."""
-    if touched:
-        yield Finding("purity", message=f"forward changes {touched}", cause="global state")
+def forward_purity(subject: Subject, before: list[bytes], changed: str) -> Iterator[Finding]:
+    """A forward call changes neither the caller's arrays nor global state.
+
+    ``before`` are the bytes of the arrays before the call, ``changed`` names changed global state.
+    """
+    if changed:
+        yield Finding("purity", message=f"forward changes {changed}", cause="global state")
     for (name, x), old in zip(subject.callers_arrays, before, strict=True):
         if x.tobytes() != old:
             message = f"forward changed {name} in place"
@@ -116,7 +119,7 @@ def undefined(inputs: Sequence[np.ndarray], y: np.ndarray) -> str:
 
 
 def unrepeatable(f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> str:
-    """Where equal calls differ by more than rounding, in words; empty if they do not.
+    """A text that says where equal calls differ by more than rounding; empty if they do not.
 
     Differences of such a function are noise, and any derivative would lie within their error bar.
     Summation in another order is allowed: it changes y by no more than relative changes of y and of
@@ -160,16 +163,16 @@ def purity(
         before = [a.tobytes() for a in arrays]
         seed = y_bar.copy()
         grads = subject.backward_of(seed, cache)
-        touched = changed()
-    if touched:
-        yield Finding("purity", message=f"backward changes {touched}", cause="global state")
+        changes = changed()
+    if changes:
+        yield Finding("purity", message=f"backward changes {changes}", cause="global state")
     then = zip((*subject.callers_arrays, (None, seed)), (*given, y_bar.tobytes()), strict=True)
     yield from mutated([name for (name, array), old in then if array.tobytes() != old])
     if before[0] != arrays[0].tobytes():
         yield Finding("purity", message="backward changed y in place", cause="mutated output")
     if any(a.tobytes() != b for a, b in zip(arrays[1:], before[1:], strict=True)):
-        _, spoiled = judge(subject.backward_of(y_bar.copy(), cache), y_bar)
-        kind = "purity" if spoiled else "scratch"  # harmless if a second call is still right
+        _, wrong = judge(subject.backward_of(y_bar.copy(), cache), y_bar)
+        kind = "purity" if wrong else "scratch"  # harmless if a second call is still right
         yield Finding(kind, message="backward changed its cache in place", cause="mutated cache")
     name, wrong = judge(grads, y_bar)
     if wrong:
@@ -206,11 +209,9 @@ def _sharing(
 def mutated(names: Sequence[str | None], when: str = "") -> Iterator[Finding]:
     """A finding for each name of an array that a call changed; None stands for y_bar."""
     for name in names:
-        message = (
-            "backward changed y_bar in place" if name is None else f"{name} was changed in place"
-        )
+        what = "backward changed y_bar" if name is None else f"{name} was changed"
         cause = "mutated cotangent" if name is None else "mutated input"
-        yield Finding("purity", name, message=message + when, cause=cause)
+        yield Finding("purity", name, message=f"{what} in place{when}", cause=cause)
 
 
 def _changed_later(
@@ -236,10 +237,8 @@ def _aliasing(
     for k, (name, grad) in enumerate(zip(subject.names, grads, strict=False)):
         for other, array in others.items():
             if _share(grad, array):
-                message = f"{name}_bar shares memory with {other}"
-                yield Finding(
-                    "aliasing", name, message=message, cause=f"shares memory with {other}"
-                )
+                cause = f"shares memory with {other}"
+                yield Finding("aliasing", name, message=f"{name}_bar {cause}", cause=cause)
         if any(_share(grad, g) for g in later):
             message = f"{name}_bar of one call shares memory with the result of the next"
             yield Finding("aliasing", name, message=message, cause="shared with a later call")

@@ -58,27 +58,27 @@ def gradcheck(
     arrays = [floating("gradcheck: inputs", x) for x in one_or_more(inputs)]
     n = len(arrays)
     names = list(names or parameter_names(f, n) or [f"input {k}" for k in range(n)])
-    check_names("gradcheck: names", names, len(arrays))
+    check_names("gradcheck: names", names, n)
     check_count("gradcheck: order", order)
     rng = generator(rng)
     report = Report(f"gradcheck, order {order}" if order > 1 else "gradcheck")
     f = _without_memory(f)
     with contract.restoring_global_state(), frozen_statistics(), setting(observer=None):
-        if apart := contract.unrepeatable(lambda *xs: _value(f, xs), arrays):
-            message = f"f is not a function of its inputs: {apart}"
+        if difference := contract.unrepeatable(lambda *xs: _value(f, xs), arrays):
+            message = f"f is not a function of its inputs: {difference}"
             report.findings.append(Finding("nondeterminism", message=message, cause="random"))
             return report
         for k in range(1, order + 1):
             _check_order(report, f, arrays, names, k, rng)
             if report.findings and k < order:
-                report.notes.append(_not_judged(k, order))
+                report.notes.append(_not_checked(k, order))
             if report.notes:
                 break
             f = _pullback_of(f, arrays, rng)
     return report
 
 
-def _not_judged(wrong: int, order: int) -> Finding:
+def _not_checked(wrong: int, order: int) -> Finding:
     above = f"order {order} is" if order == wrong + 1 else f"orders {wrong + 1} to {order} are"
     message = f"{above} not checked: order {wrong} is wrong, and higher orders derive from it"
     return Finding("vacuous", message=message)
@@ -153,6 +153,7 @@ def _compared(
     f: Callable, arrays: list, names: list, reference: Reference, rng: np.random.Generator,
     label: str,
 ) -> Iterator[tuple[Row, Finding | None]]:  # fmt: skip
+    """Two rows per input for one random ``y_bar``, each with its finding if it is wrong."""
     y, pull = vjp(f, *arrays)
     y_bar = rng.normal(size=y.shape).astype(y.dtype)
     x_dots = [rng.normal(size=x.shape).astype(x.dtype) for x in arrays]
@@ -237,6 +238,9 @@ def check_op(
         dtype: ``"float64"`` or ``"float32"``.
         rng: seed or ``numpy.random.Generator``.
         device: where the op runs, also for the differences.
+
+    Returns:
+        A Report with the rows of ``gradcheck`` at each point.
 
     Raises:
         UsageError: no such op. DeviceError: no such device.

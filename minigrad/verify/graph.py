@@ -24,6 +24,9 @@ def check_graph(y: Tensor, *, rng: Any = 0) -> Report:
         y: a recorded result; it is not swept, and nothing of the graph changes.
         rng: seed or ``numpy.random.Generator``.
 
+    Returns:
+        A Report of all op calls; its ``ops`` has one for each of them.
+
     Raises:
         GraphError: nothing was recorded for ``y``.
 

@@ -1,7 +1,7 @@
 """The judgement of one cotangent: does rounding explain its distance from the expected one?
 
 A wide bound hides faults, a narrow one accuses correct code. So the bound starts narrow, and is
-widened for one cause after the other, the cheapest first, until no element exceeds it:
+widened for one cause after another, the cheapest first, until no element exceeds it:
 
 1. ``expected`` and its error come from differences of the forward (numeric.py) or, where those
    confirm it, from the closed form of batch norm (reference.py),
@@ -84,10 +84,6 @@ class Sample:
         is_random = self.kind == "random"
         return not self.ok, not self.ok and is_random, excess, is_random
 
-    def at_kinks(self, name: str) -> str:
-        """A sentence that says how many elements of input ``name`` lie at kinks."""
-        return f"{name}: elements at kinks: {self.kinks}; any subgradient is accepted"
-
     def worst(self) -> tuple[tuple[int, ...], float, float, float]:
         """Index, expected, got and bound where the error is largest relative to its bound."""
         if not self.got.size:
@@ -110,6 +106,11 @@ class Sample:
             remaining = np.abs(wide - self.expected)
             allowed = part * np.abs(self.got - self.expected) + self.error + rounding
         return bool(((remaining <= allowed) | (self.excesses <= 1)).all())
+
+
+def at_kinks(name: str, kinks: int) -> str:
+    """The message of a note: ``kinks`` elements of input ``name`` lie at kinks."""
+    return f"{name}: elements at kinks: {kinks}; any subgradient is accepted"
 
 
 def wider(dtype: np.dtype) -> np.dtype:

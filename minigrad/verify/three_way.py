@@ -15,7 +15,7 @@ from minigrad.transforms import vjp
 from minigrad.verify import contract
 from minigrad.verify.check import check_backward
 from minigrad.verify.device import floating, moved, one_or_more
-from minigrad.verify.judge import Sample, allow_rounding, reconsidered, wider
+from minigrad.verify.judge import Sample, allow_rounding, at_kinks, reconsidered, wider
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
@@ -107,8 +107,7 @@ def three_way(
         report.rows += rows
         report.findings += _odd_one_out(rows, ways)
         if kinks:
-            message = f"{name}: elements at kinks: {kinks}; any subgradient is accepted"
-            report.notes.append(Finding("kink", name, message=message))
+            report.notes.append(Finding("kink", name, message=at_kinks(name, kinks)))
     if any(finding.cause == "analytic" for finding in report.findings):
         causes = _causes(f, analytic_vjp, hosts, names, params)
         report.findings = [_with_cause(finding, causes) for finding in report.findings]
@@ -130,17 +129,16 @@ def _compared(
     ]
     traced, analytic = samples
     fits = np.all([np.abs(s.got - s.expected) <= s.bound for s in samples], axis=0)
-    at_kinks = np.any([s.expected != numeric for s in samples], axis=0) & fits
+    is_kink = np.any([s.expected != numeric for s in samples], axis=0) & fits
     bounds = traced.bound + analytic.bound - 2 * error  # neither has an error of differences
     both = replace(traced, expected=analytic.got, error=0 * error, bound=bounds, kinks=0)
     bound = allow_rounding(both, k, reference, partial(wide.traced_beside_analytic, k)).bound
-    chosen = np.where(at_kinks, traced.got, analytic.got)
+    chosen = np.where(is_kink, traced.got, analytic.got)
     rows = [compare(name, "traced/analytic", traced.got, chosen, bound, resolution=resolution)]
     for way, s in zip(_WAYS, samples, strict=False):
-        row = compare(name, f"{way}/numeric", s.got, s.expected, s.bound, kinks=s.kinks,
-                      resolution=resolution)  # fmt: skip
-        rows.append(row)
-    return rows, int(at_kinks.sum())
+        rows.append(compare(name, f"{way}/numeric", s.got, s.expected, s.bound, kinks=s.kinks,
+                            resolution=resolution))  # fmt: skip
+    return rows, int(is_kink.sum())
 
 
 def _traced(
