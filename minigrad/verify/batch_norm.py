@@ -15,7 +15,7 @@ from minigrad.verify.report import Report
 from minigrad.verify.three_way import three_way
 
 NAMES = ("x", "gamma", "beta")
-# where the variance is 0: x moves by parts of sqrt(eps), and the digits of a pixel must show that
+# where the variance is 0, x moves by fractions of sqrt(eps), which a pixel must not absorb
 _MIN_EPS = 1e-20
 
 
@@ -28,7 +28,7 @@ class Problem:
     seed: int
 
     def report(self, device: str = "cpu") -> Report:
-        """Prove the gradient three ways.
+        """Check the gradient by ``three_way``.
 
         Raises:
             UsageError: the differences would take hours, or all of the memory.

@@ -117,6 +117,7 @@ def _summary(outcomes: list[tuple[Probe, tuple]]) -> Report:
 def _shown_row(rows: dict[int, Row], probes: dict[int, Probe]) -> Row:
     """The row of the smallest point that is wrong; the worst row if all are right."""
     wrong = {i: row for i, row in rows.items() if not row.ok}
+    # if possible one with a wrong number, not only a violated contract
     wrong = {i: row for i, row in wrong.items() if not row.error <= row.bound} or wrong
     if wrong:
         return wrong[_smallest(wrong, probes)]
@@ -149,7 +150,7 @@ def _merged(findings: dict[int, Finding], probes: dict[int, Probe]) -> Finding:
 
 
 def _only(bad: list[Probe], probes: list[Probe]) -> str:
-    """A property of all failing points that at most as many others have, and not all of them."""
+    """A property of all failing points that few others have: at most as many, and not all."""
     if any(probe[1][0].ndim < 2 for probe in probes):  # the properties speak of channels
         return ""
     labels = {probe[0] for probe in bad}
@@ -206,14 +207,8 @@ def _searched(make: Callable, strategy: Any, rng: np.random.Generator) -> Report
 
     patient = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
-    @settings(
-        max_examples=60,
-        database=None,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=patient,
-        phases=[Phase.generate, Phase.shrink],
-    )
+    @settings(max_examples=60, database=None, deadline=None, derandomize=True,
+              suppress_health_check=patient, phases=[Phase.generate, Phase.shrink])  # fmt: skip
     @given(strategy)
     def every_point_is_right(probe: Probe) -> None:
         assert not examined(_of_arrays(probe), _FEW)

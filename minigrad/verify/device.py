@@ -1,4 +1,4 @@
-"""Checks on another device: the checked functions run there, everything else on the host."""
+"""The inputs of a check as arrays on the host, and checked functions that run on another device."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -16,10 +16,11 @@ _SLACK = 1e-5  # relative; slopes at a kink are known to fewer digits than a der
 # How far tied values are moved apart, in units of eps. A slope at a kink is the same at both
 # distances; the effect of a smooth bend, or of rounding, is not.
 _APART = 2.0**18, 2.0**36
-# Points nearby, as (sign, steps, among): ties are broken in order of the index, or against it; the
-# other inputs are moved by so many steps; the elements of the direction are moved among their ties.
+# Points nearby, as (sign, steps, among): the sign breaks ties in order of the index or against it,
+# the other inputs are moved by so many steps, and among says whether the elements of the direction
+# also come to other places among their ties.
 _NEARBY = (1, 0, True), (1, 64, False), (-1, 64, False)
-_PLACES = 32  # of those places among the ties, at most, besides the element's own
+_PLACES = 32  # at most so many of these places, besides the element's own
 
 Slopes = tuple[np.ndarray, np.ndarray, np.ndarray]  # two slopes per element of f, and is it a kink
 
@@ -103,14 +104,14 @@ class Kinks:
             else:
                 if not is_tie and self._turns(k, kinks):
                     return ""  # there may be subgradients beyond these slopes
-                may = f"{low:.6g}" if high - low <= slack else f"{low:.6g} to {high:.6g}"
+                allowed = f"{low:.6g}" if high - low <= slack else f"{low:.6g} to {high:.6g}"
                 what = "tie: their sum" if is_tie else "have kinks in common: their signed sum"
-                return f"{moved.sum()} elements {what} is {total:.6g}, expected {may}"
+                return f"{moved.sum()} elements {what} is {total:.6g}, expected {allowed}"
         return ""
 
     def _turns(self, k: int, kinks: list[tuple]) -> bool:
-        """Whether an element of f bends up at one kink and down at another, or slopes nearby lie
-        beyond the one-sided ones, as those of a median do."""
+        """Whether an element of f is convex at one kink and concave at another, or slopes nearby
+        lie beyond the one-sided ones, as those of a median do."""
         left, right, kink, low, high, _ = (
             np.array([self._cached(slopes, k, self._direction(k, [index]))[i] for index in kinks])
             for slopes in (self._one_sided, self._nearby)

@@ -1,4 +1,4 @@
-"""At which value of a graph the errors of all inputs originate.
+"""The value of a graph at which the errors of all inputs originate.
 
 If the cotangent of one value v were wrong by d and the rest of the backward right, the cotangents
 of all inputs together would be wrong by J d, where J holds the derivatives of v by the elements of

@@ -12,8 +12,8 @@ _STREAM = 0x6D67
 def generator(rng: Any) -> np.random.Generator:
     """``rng`` itself if it is a Generator; else a new one from the seed; None: from the system.
 
-    Its stream differs from ``default_rng(seed)``, with which users often draw the inputs. A
-    cotangent equal to x is a bad one: the true x_bar of a normalization nearly vanishes for it.
+    The stream of a new one differs from that of ``default_rng(seed)``, with which users often draw
+    the inputs: for a cotangent equal to x, the true x_bar of a normalization nearly vanishes.
     """
     if isinstance(rng, np.random.Generator):
         return rng

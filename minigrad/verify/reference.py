@@ -232,9 +232,9 @@ class Reference:
         return max(self.y.size, *(x.size for x in self.wide))
 
     def all_expected(self, y_bars: list[np.ndarray]) -> Iterator[Expected]:
-        """``expected`` for each of ``y_bars``; the closed form takes them all in one call.
+        """``expected`` for each of ``y_bars``.
 
-        There each one is given channels of its own.
+        The closed form takes all of them in one call, each with channels of its own.
         """
         if not self.is_closed_form:
             yield from map(self.expected, y_bars)

@@ -148,14 +148,8 @@ class Report:
         table = folding("input", "pair", "max error", "at index", "bound", "verdict")
         for row in self.rows:
             index = str(list(row.index)) if row.index else "-"
-            cells = (
-                Text(row.input),
-                row.pair,
-                f"{row.error:.2e}",
-                index,
-                f"{row.bound:.2e}",
-                row.verdict,
-            )
+            error, bound = f"{row.error:.2e}", f"{row.bound:.2e}"
+            cells = Text(row.input), row.pair, error, index, bound, row.verdict
             table.add_row(*cells, style=None if row.ok else "bold")
         return table
 

@@ -53,8 +53,8 @@ def normalization(
     """
     x, gamma, beta = (np.asarray(a, dtype=np.longdouble) for a in inputs)
     y_bar = np.abs(np.asarray(y_bar, dtype=np.longdouble))
-    axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
     all_but_1 = tuple(i for i in range(x.ndim) if i != 1)
+    axes = all_but_1 if axis is None else axis
 
     def aligned(p: Any) -> np.ndarray:
         return np.asarray(p, np.longdouble).reshape((-1,) + (1,) * (x.ndim - 2))

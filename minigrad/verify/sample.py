@@ -15,7 +15,7 @@ _DIMENSIONS = {"m": 2, "k": 3, "n": 4}  # lengths for the letters of a signature
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs and parameters of one call; ``real`` are the positions of differentiable inputs."""
+    """Inputs and parameters of one call; ``real`` has the positions of differentiable inputs."""
 
     inputs: list[np.ndarray]
     params: dict[str, Any]
@@ -82,7 +82,7 @@ def _distinct(n: int, rng: np.random.Generator) -> np.ndarray:
 
 def _off_kinks(domain: Domain, x: np.ndarray) -> np.ndarray:
     """``x``, its elements kept away from kinks by at least a twentieth of the domain."""
-    margin = 0.1 * (domain.high - domain.low) / 2
+    margin = 0.05 * (domain.high - domain.low)
     for kink in domain.kinks:
         x = np.where(np.abs(x - kink) < margin, kink + np.where(x < kink, -margin, margin), x)
     return x

@@ -51,7 +51,7 @@ def check_code(
     """Run a campaign of ``module:forward,backward`` or ``module:make`` over points of batch norm.
 
     Args:
-        target: an importable module (the current folder counts) and the names in it: a pair, or a
+        target: an importable module (the current folder counts) and names in it: a pair, or a
             function without arguments that makes one.
         probes: the name of the points: ``"batch_norm"``, or for one layout ``"batch_norm:NC"``.
         dtype: only points whose inputs have this dtype; None: all.
@@ -88,8 +88,8 @@ def check_code_at(target: str, *, dtype: str | None = None, device: str = "cpu")
     """Run ``check_backward`` on ``module:forward,backward,inputs``.
 
     Args:
-        target: an importable module (the current folder counts) and the names in it: a pair, and
-            its inputs or a function without arguments that makes them.
+        target: an importable module (the current folder counts) and names in it: a pair, and its
+            inputs or a function without arguments that makes them.
         dtype: the inputs are cast to it; None: they keep theirs.
         device: where the arrays are that the functions get.
 

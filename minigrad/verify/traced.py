@@ -188,7 +188,7 @@ class Graph:
 
         Their derivatives do not matter, and no backward by hand computes them.
         """
-        y_bar, found = np.random.default_rng(0).normal(size=self.root.value.shape), []
+        y_bar, cancelling = np.random.default_rng(0).normal(size=self.root.value.shape), []
         _, bars = self.pull(y_bar)
         sizes = {edge: np.abs(bar).max(initial=0) for edge, bar in bars.items()}
         for node, edges in self.consumers.items():
@@ -197,8 +197,8 @@ class Graph:
                 users = {user for user, _ in edges}
                 largest = max(size for (user, _), size in sizes.items() if user in users)
                 if np.abs(sum(parts)).max(initial=0) <= _ZERO * largest:
-                    found.append(node)
-        return found
+                    cancelling.append(node)
+        return cancelling
 
     @staticmethod
     def _cut(edges: Iterable[Edge]) -> None:
@@ -241,7 +241,7 @@ def as_array(bar: Any, node: Node) -> np.ndarray:
 
 
 class _Traced(Tensor):
-    """A tensor that stands for an array in more places than others do.
+    """A tensor that stands for an array in more places than other tensors do.
 
     Its elements may be assigned, and it is taken by functions of NumPy that only rearrange
     elements or that a few ops can express.
@@ -323,7 +323,7 @@ def _rearranged(func: Callable, args: tuple, kwargs: dict) -> Any:
     places = func(*map(numbers, args), **kwargs)
     moved, y = _flat(operands)[places], func(*map(plain, args), **kwargs)
     if not np.array_equal(moved.numpy(), y):
-        raise DTypeError(f"{func.__name__} does more than to move elements")
+        raise DTypeError(f"{func.__name__} does more than move elements")
     return moved
 
 
@@ -412,12 +412,12 @@ def _replace_by_arrays(kept: list[Tensor]) -> None:
 
 
 def is_quotable(node: Node) -> bool:
-    """Whether a finding can point to it: it is an input, or an expression of the code made it."""
+    """Whether a finding can quote a value: it is an input, or made by an expression of the code."""
     return node.op is None or node.origin is not None
 
 
 def is_square(x: Any) -> bool:
-    """Whether its transpose (of the last two axes) is another array of the same shape."""
+    """Whether the transpose of the last two axes of ``x`` is another array of the same shape."""
     return np.ndim(x) > 1 and x.shape[-1] == x.shape[-2] > 1
 
 
