@@ -180,8 +180,7 @@ class Point:
             try:
                 self.fresh.value(*(x.astype(dtype) for x in self.fresh.inputs))
             except ForwardFailed:
-                is_narrow = dtype != self.subject.dtype
-                return " in float64, which the check needs" * is_narrow
+                return " in float64, which the check needs" * (dtype != self.subject.dtype)
         return ""
 
     @cached_property
@@ -249,8 +248,9 @@ class Point:
         """Reconsider the samples up to the first random one that stays wrong: it tells most."""
         is_decided = False
         for sample in samples:
-            sample = sample if is_decided else self._reconsidered(k, sample)
-            is_decided = is_decided or (sample.kind == "random" and not sample.ok)
+            if not is_decided:
+                sample = self._reconsidered(k, sample)
+                is_decided = sample.kind == "random" and not sample.ok
             yield sample
 
     def _judged(self, k: int, name: str) -> Iterator[Finding]:

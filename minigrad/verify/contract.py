@@ -365,8 +365,8 @@ def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Itera
         results = [y, *grads]
         for name, a in zip((None, *subject.names), kept, strict=False):
             if any(_share(a, b) for b in results):
-                message = f"{f'{name}_bar' if name else 'y'} of a call shares memory with a result"
-                message += f" {call} calls later"
+                what = f"{name}_bar" if name else "y"
+                message = f"{what} of a call shares memory with a result {call} calls later"
                 yield Finding("aliasing", name, message=message, cause="shared with a later call")
                 return
         kept = kept or results

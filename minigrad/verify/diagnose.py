@@ -46,9 +46,9 @@ def cause_of(
 ) -> str:
     """The likely cause of the wrong cotangent of input ``k``; empty where nothing fits.
 
-    Tried in turn: special cotangents only, a place (one element, row or channel) with a factor of
-    its own, the same for every cotangent, a term without ``y_bar``, float16 inside, a constant
-    factor or nothing computed, what ``_whole_cause`` has, float32 inside.
+    Tried in turn: errors for special ``y_bar`` only, a place (one element, row or channel) with a
+    factor of its own, the same result for every ``y_bar``, a term without ``y_bar``, float16
+    inside, a constant factor or nothing computed, the causes of ``_whole_cause``, float32 inside.
 
     Args:
         subject: the pair, and the point where it is wrong.
@@ -106,8 +106,8 @@ def _whole_cause(case: Case, search: FaultSearch) -> tuple[str, str]:
     """The cause of errors in all elements, and the code between which they arise.
 
     Tried in turn: a normalization, the forward's own operation, a permutation, no linear map, a
-    path of the graph, what ``mixups.explain`` has, only one path, one mistake for the errors of all
-    inputs, then what is vaguer. The code is told only where the cause does not tell the place.
+    path of the graph, the causes of ``mixups.explain``, only one path, one mistake for the errors
+    of all inputs, vaguer causes. The code is told only where the cause does not tell the place.
     """
     norm = norm_paths.norm_of(case)
     cause = (

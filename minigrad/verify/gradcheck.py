@@ -267,13 +267,13 @@ def check_op(
 def _call(declared: Declared, sample: OpSample, device: str) -> Callable[..., Tensor]:
     """The op as a function of its differentiable inputs, several results joined into one."""
     inputs, params = moved((tuple(sample.inputs), sample.params), device)
+    op: Any = declared  # an Op or a Composite, both callable
 
     def call(*real: Tensor) -> Tensor:
         args: list[Any] = list(inputs)
         for i, x in zip(sample.real, real, strict=True):
             args[i] = x
-        y: Any = declared
-        y = y(*args, **params)
+        y = op(*args, **params)
         return concatenate([reshape(part, (-1,)) for part in y]) if isinstance(y, list) else y
 
     return call

@@ -250,6 +250,7 @@ OneInput = Callable[[np.ndarray], np.ndarray]  # f as a function of one input, t
 
 
 def _jacobian(f: OneInput, x: np.ndarray, scale: np.ndarray, noise: np.ndarray) -> Jacobian:
+    """All columns, steps 1 to 4 above."""
     blocks, y = len(noise), f(x)
     positions = _blocks(np.arange(x.size).reshape(x.shape), blocks)
     first_steps = _FIRST_STEP * scale.reshape(-1)

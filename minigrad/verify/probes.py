@@ -7,7 +7,7 @@ import numpy as np
 
 from minigrad.errors import UsageError, facts
 
-Probe = tuple[str, tuple[np.ndarray, ...], dict[str, Any]]
+Probe = tuple[str, tuple[np.ndarray, ...], dict[str, Any]]  # label, inputs, params
 
 _SHAPES = {
     "NC": [(5, 3), (1, 3), (2, 3), (3, 3), (4, 2), (7, 5), (16, 8), (33, 17), (257, 2), (3, 260)],
@@ -25,9 +25,9 @@ _SPECIAL = ("outlier", "constant channel", "gamma 0", "gamma negative", "gamma l
 def batch_norm(layouts: Sequence[str] = ("NC", "NCHW"), *, seed: int = 0) -> Iterator[Probe]:
     """Points of batch norm, ``(label, (x, gamma, beta), {"eps": eps})``.
 
-    One value per channel, two, odd and even numbers of them, N = C, H = W, 1 x 1, sizes around
-    powers of two; an outlier, a constant channel, gamma 0 and negative, large offsets, scales from
-    1e-6 to 1e6, eps from 0 to 0.5, float64 and float32, Fortran order.
+    They have one, two, odd and even numbers of values per channel, N = C, H = W, 1 x 1 images,
+    sizes around powers of two; an outlier, a constant channel, gamma 0 and negative, large offsets,
+    scales from 1e-6 to 1e6, eps from 0 to 0.5, float64 and float32, Fortran order.
 
     Args:
         layouts: ``"NC"`` and ``"NCHW"``, one or both.

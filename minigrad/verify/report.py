@@ -3,7 +3,7 @@
 Verdicts, of a row and of a report:
 
 * PROVEN: nothing is wrong, and some expected value differs from 0 by more than rounding. An
-  element at a kink counts, too, and at the random points of ``check_op`` a 0 that both ways find,
+  element at a kink counts, too; so does a 0 that both ways find at random points of ``check_op``,
 * WRONG: an element is out of bounds, or a backward pass violates its contract,
 * VACUOUS: nothing is wrong, but a wrong rule might pass, as no value of this kind was compared.
 """
