@@ -36,6 +36,15 @@ from minigrad.verify.subject import (
 Judge = Callable[[list[Any], np.ndarray], tuple[str, str]]
 
 
+def _if_wrong(
+    judge: Judge, grads: list[Any], y_bar: np.ndarray, kind: str, when: str, cause: str
+) -> Iterator[Finding]:
+    """A finding of this kind if a cotangent of a call is wrong; ``when`` describes the call."""
+    name, wrong = judge(grads, y_bar)
+    if wrong:
+        yield Finding(kind, name, message=f"{name}_bar is wrong {when}: {wrong}", cause=cause)
+
+
 @contextmanager
 def restoring_global_state() -> Iterator[Callable[[], str]]:
     """Restore NumPy's and Python's global state; the yielded function names what is changed."""
@@ -174,10 +183,7 @@ def purity(
         _, wrong = judge(subject.backward_of(y_bar.copy(), cache), y_bar)
         kind = "purity" if wrong else "scratch"  # harmless if a second call is still right
         yield Finding(kind, message="backward changed its cache in place", cause="mutated cache")
-    name, wrong = judge(grads, y_bar)
-    if wrong:
-        message = f"{name}_bar is wrong in the first backward call: {wrong}"
-        yield Finding("value", name, message=message, cause="first call")
+    yield from _if_wrong(judge, grads, y_bar, "value", "in the first backward call", "first call")
     yield from _sharing(subject, y, grads, given, seed, y_bar)
 
 
@@ -257,10 +263,7 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
     """No result depends on other calls, or on what the caller writes to returned arrays."""
 
     def finding(when: str, cause: str, grads: list[Any], seed: Any = y_bar) -> Iterator[Finding]:
-        name, wrong = judge(grads, seed)
-        if wrong:
-            message = f"{name}_bar is wrong {when}: {wrong}"
-            yield Finding("state", name, message=message, cause=cause)
+        return _if_wrong(judge, grads, seed, "state", when, cause)
 
     y, cache = subject.run()
     first = subject.backward_of(y_bar, cache)
@@ -336,11 +339,8 @@ def partly_equal(
                 replace(subject, inputs=tuple(chosen), params=params).pull(y_bar)
     for array, x in zip(refilled.inputs, subject.inputs, strict=True):
         array[...] = x
-    name, wrong = judge(refilled.pull(y_bar), y_bar)
-    if wrong:
-        calls = "calls with some of the same values, and one with other values in the same arrays"
-        message = f"{name}_bar is wrong after {calls}: {wrong}"
-        yield Finding("state", name, message=message, cause="stale buffer")
+    after = "after calls with some of the same values, and one with other values in the same arrays"
+    yield from _if_wrong(judge, refilled.pull(y_bar), y_bar, "state", after, "stale buffer")
 
 
 def _rearranged(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -374,10 +374,9 @@ def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Itera
         if now == first:  # already judged
             continue
         first = first or now
-        name, wrong = judge(grads, y_bar)
-        if wrong:
-            message = f"{name}_bar is wrong in call {call + 1} of {calls} identical calls: {wrong}"
-            yield Finding("nondeterminism", name, message=message, cause="non-determinism")
+        when = f"in call {call + 1} of {calls} identical calls"
+        if found := [*_if_wrong(judge, grads, y_bar, "nondeterminism", when, "non-determinism")]:
+            yield from found
             return
 
 
@@ -390,10 +389,8 @@ def layouts(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Findi
         except ForwardFailed:  # it may refuse this layout
             continue
         yield from mutated(changed, f" where inputs are {kind}")
-        name, wrong = judge(grads, y_bar)
-        if wrong:
-            message = f"{name}_bar is wrong for {kind} inputs: {wrong}"
-            yield Finding("value", name, message=message, cause=f"{kind} inputs")
+        inputs = f"{kind} inputs"
+        yield from _if_wrong(judge, grads, y_bar, "value", f"for {inputs}", inputs)
 
 
 def _columns_first(x: np.ndarray) -> np.ndarray:
