@@ -229,16 +229,16 @@ class Point:
         y_bars = list(cotangents(y, self.rng))
         all_expected: Iterator[Expected] | None = None
         for kind, y_bar in y_bars:
-            grads, changed = self.subject.pull_watched(y_bar)
+            x_bars, changed = self.subject.pull_watched(y_bar)
             self.findings += contract.mutated(changed, f" ({kind} y_bar)")
-            wrong_form = list(contract.form(self.subject.names, self.subject.inputs, grads))
+            wrong_form = list(contract.form(self.subject.names, self.subject.inputs, x_bars))
             if wrong_form:
                 self.findings += wrong_form
                 break
             all_expected = all_expected or self.reference.all_expected([each for _, each in y_bars])
             expected = next(all_expected)
             for k, name in enumerate(self.subject.names):
-                got = np.array(grads[k])  # a copy: a later call may overwrite it
+                got = np.array(x_bars[k])  # a copy: a later call may overwrite it
                 self.samples[name].append(Sample(kind, y_bar, got, *expected.of(k)))
         for k, name in enumerate(self.subject.names):
             self.samples[name] = list(self._all_reconsidered(k, self.samples[name]))
@@ -358,16 +358,16 @@ class Point:
         self.findings += contract.layouts(self.subject, y_bar, self._judge)
         self.findings += contract.soak(self.subject, y_bar, self._judge, soak)
 
-    def _judge(self, grads: list[Any], y_bar: np.ndarray) -> tuple[str, str]:
+    def _judge(self, x_bars: list[Any], y_bar: np.ndarray) -> tuple[str, str]:
         """The first input with a wrong cotangent and what is wrong; ``("", "")`` if none is."""
-        for finding in contract.form(self.subject.names, self.subject.inputs, grads):
+        for finding in contract.form(self.subject.names, self.subject.inputs, x_bars):
             return finding.input or "a", finding.message
-        now = [grad.tobytes() for grad in grads]
+        now = [x_bar.tobytes() for x_bar in x_bars]
         if self._last_right[0] is y_bar and self._last_right[1] == now:
             return "", ""
         expected = self._expected(y_bar)
         for k, name in enumerate(self.subject.names):
-            sample = Sample("", y_bar, grads[k], *expected.of(k))
+            sample = Sample("", y_bar, x_bars[k], *expected.of(k))
             if not self._reconsidered(k, sample).ok:
                 index, right, got, _ = sample.worst()
                 at = f" at {list(index)}" if index else ""
@@ -406,10 +406,10 @@ class Point:
         if contract.undefined(inputs, y):
             return "", ""
         y_bar = self.rng.normal(size=np.shape(y)).astype(y.dtype)
-        grads, point = there.backward_of(y_bar, cache), Point(there, self.rng, fresh=fresh)
+        x_bars, point = there.backward_of(y_bar, cache), Point(there, self.rng, fresh=fresh)
         point.here = fresh, y
-        if any(contract.form(there.names, inputs, grads)):
-            return point._judge(grads, y_bar)
+        if any(contract.form(there.names, inputs, x_bars)):
+            return point._judge(x_bars, y_bar)
         directions = [x * self.rng.normal(size=x.shape) for x in inputs]
 
         def along(t: np.ndarray) -> np.ndarray:
@@ -417,8 +417,8 @@ class Point:
 
         line = Function(along, (np.zeros(1),), self.subject.dtype)
         expected, _, bound = Reference(line, y).expected(y_bar).of(0)
-        got = sum((grad * v).sum() for grad, v in zip(grads, directions, strict=True))
-        return point._judge(grads, y_bar) if abs(got - expected[0]) > bound[0] else ("", "")
+        got = sum((x_bar * v).sum() for x_bar, v in zip(x_bars, directions, strict=True))
+        return point._judge(x_bars, y_bar) if abs(got - expected[0]) > bound[0] else ("", "")
 
     def _other_points(self) -> list[Subject]:
         """A point with other values of the same shape, and one of another shape of equal size."""

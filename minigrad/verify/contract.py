@@ -37,10 +37,10 @@ Judge = Callable[[list[Any], np.ndarray], tuple[str, str]]
 
 
 def _if_wrong(
-    judge: Judge, grads: list[Any], y_bar: np.ndarray, kind: str, when: str, cause: str
+    judge: Judge, x_bars: list[Any], y_bar: np.ndarray, kind: str, when: str, cause: str
 ) -> Iterator[Finding]:
     """A finding of this kind if a cotangent of a call is wrong; ``when`` describes the call."""
-    name, wrong = judge(grads, y_bar)
+    name, wrong = judge(x_bars, y_bar)
     if wrong:
         yield Finding(kind, name, message=f"{name}_bar is wrong {when}: {wrong}", cause=cause)
 
@@ -68,43 +68,43 @@ def _global_state() -> dict[str, Any]:
     }
 
 
-def form(names: Sequence[str], inputs: Sequence[np.ndarray], grads: Any) -> Iterator[Finding]:
+def form(names: Sequence[str], inputs: Sequence[np.ndarray], x_bars: Any) -> Iterator[Finding]:
     """The cotangents have the right number, type, shape and dtype, and can be written to."""
-    if len(grads) != len(inputs):
-        returned = f"{len(grads)} cotangent{'s' * (len(grads) != 1)}"
+    if len(x_bars) != len(inputs):
+        returned = f"{len(x_bars)} cotangent{'s' * (len(x_bars) != 1)}"
         message = f"backward returned {returned}, expected {len(inputs)}, one per input"
         yield Finding("shape", message=message, cause="number of cotangents")
         return
     shapes = sorted(x.shape for x in inputs)
-    swapped = sorted(getattr(grad, "shape", ()) for grad in grads) == shapes
-    for name, x, grad in zip(names, inputs, grads, strict=True):
-        if type(grad) is not np.ndarray and not isinstance(grad, np.generic):  # e.g. a masked array
-            got = type(grad).__name__
+    swapped = sorted(getattr(x_bar, "shape", ()) for x_bar in x_bars) == shapes
+    for name, x, x_bar in zip(names, inputs, x_bars, strict=True):
+        if type(x_bar) is not np.ndarray and not isinstance(x_bar, np.generic):  # a masked array
+            got = type(x_bar).__name__
             message = f"{name}_bar has type {got}, expected a plain array"
             yield Finding("shape", name, message=message, cause=got)
-        elif grad.shape != x.shape:
-            message = f"{name}_bar has shape {grad.shape}, but {name} has shape {x.shape}"
-            yield Finding("shape", name, message=message, cause=_shape_cause(grad, x, swapped))
-        elif grad.dtype != x.dtype:
-            message = f"{name}_bar has dtype {grad.dtype}, but {name} has dtype {x.dtype}"
-            yield Finding("dtype", name, message=message, cause=f"dtype {grad.dtype}")
-        elif isinstance(grad, np.ndarray) and not grad.flags.writeable:
+        elif x_bar.shape != x.shape:
+            message = f"{name}_bar has shape {x_bar.shape}, but {name} has shape {x.shape}"
+            yield Finding("shape", name, message=message, cause=_shape_cause(x_bar, x, swapped))
+        elif x_bar.dtype != x.dtype:
+            message = f"{name}_bar has dtype {x_bar.dtype}, but {name} has dtype {x.dtype}"
+            yield Finding("dtype", name, message=message, cause=f"dtype {x_bar.dtype}")
+        elif isinstance(x_bar, np.ndarray) and not x_bar.flags.writeable:
             message = f"{name}_bar is read-only: the caller cannot accumulate into it"
             yield Finding("aliasing", name, message=message, cause="not writable")
 
 
-def _shape_cause(grad: Any, x: np.ndarray, swapped: bool) -> str:
+def _shape_cause(x_bar: Any, x: np.ndarray, swapped: bool) -> str:
     if swapped:
         return "cotangents in the wrong order, or each is transposed"
-    if grad.ndim == x.ndim and grad.shape == x.shape[::-1]:
+    if x_bar.ndim == x.ndim and x_bar.shape == x.shape[::-1]:
         return "transposed"
-    if [n for n in grad.shape if n > 1] == [n for n in x.shape if n > 1]:
+    if [n for n in x_bar.shape if n > 1] == [n for n in x.shape if n > 1]:
         return "an axis of length 1 is extra or missing: keepdims, or a sum over it"
-    if grad.ndim == x.ndim == 1:
+    if x_bar.ndim == x.ndim == 1:
         return "summed over the wrong axis"
-    if grad.size > x.size:
+    if x_bar.size > x.size:
         return "missing sum over broadcast axes"
-    return "too much was summed" if grad.size < x.size else "reshaped"
+    return "too much was summed" if x_bar.size < x.size else "reshaped"
 
 
 def forward_purity(subject: Subject, before: list[bytes], changed: str) -> Iterator[Finding]:
@@ -171,7 +171,7 @@ def purity(
         arrays = [y, *arrays_in(cache)]
         before = [a.tobytes() for a in arrays]
         seed = y_bar.copy()
-        grads = subject.backward_of(seed, cache)
+        x_bars = subject.backward_of(seed, cache)
         changes = changed()
     if changes:
         yield Finding("purity", message=f"backward changes {changes}", cause="global state")
@@ -183,21 +183,21 @@ def purity(
         _, wrong = judge(subject.backward_of(y_bar.copy(), cache), y_bar)
         kind = "purity" if wrong else "scratch"  # harmless if a second call is still right
         yield Finding(kind, message="backward changed its cache in place", cause="mutated cache")
-    yield from _if_wrong(judge, grads, y_bar, "value", "in the first backward call", "first call")
-    yield from _sharing(subject, y, grads, given, seed, y_bar)
+    yield from _if_wrong(judge, x_bars, y_bar, "value", "in the first backward call", "first call")
+    yield from _sharing(subject, y, x_bars, given, seed, y_bar)
 
 
 def _sharing(
-    subject: Subject, y: np.ndarray, grads: list[Any], given: list[bytes], seed: np.ndarray,
+    subject: Subject, y: np.ndarray, x_bars: list[Any], given: list[bytes], seed: np.ndarray,
     y_bar: np.ndarray,
 ) -> Iterator[Finding]:  # fmt: skip
     """Results share no memory with the arguments of the call, or with results of the next call.
 
-    ``y`` and ``grads`` are the results of the call, ``seed`` is the copy of ``y_bar`` that it was
+    ``y`` and ``x_bars`` are the results of the call, ``seed`` is the copy of ``y_bar`` that it was
     given, and ``given`` the bytes of the caller's arrays before it.
     """
     y2, cache2 = subject.run()
-    kept = {"y": y, "y_bar": seed, **dict(zip(subject.names, grads, strict=False))}
+    kept = {"y": y, "y_bar": seed, **dict(zip(subject.names, x_bars, strict=False))}
     values = {key: np.array(kept[key]).tobytes() for key in kept}
     later = subject.backward_of(y_bar.copy(), cache2)
     views = [name for name, x in zip(subject.names, subject.inputs, strict=True) if _share(y, x)]
@@ -209,7 +209,7 @@ def _sharing(
         yield Finding("aliasing", message=message, cause="shared with a later call")
     yield from _changed_later(subject, kept, values, given)
     others = {"y": y, "y_bar": seed, **dict(zip(subject.names, subject.inputs, strict=True))}
-    yield from _aliasing(subject, grads, others, later)
+    yield from _aliasing(subject, x_bars, others, later)
 
 
 def mutated(names: Sequence[str | None], when: str = "") -> Iterator[Finding]:
@@ -237,18 +237,18 @@ def _changed_later(
 
 
 def _aliasing(
-    subject: Subject, grads: list[Any], others: dict[str, np.ndarray], later: list[Any]
+    subject: Subject, x_bars: list[Any], others: dict[str, np.ndarray], later: list[Any]
 ) -> Iterator[Finding]:
-    """A cotangent shares memory with none of ``others``, of ``later``, or of ``grads``."""
-    for k, (name, grad) in enumerate(zip(subject.names, grads, strict=False)):
+    """A cotangent shares memory with none of ``others``, of ``later``, or of ``x_bars``."""
+    for k, (name, x_bar) in enumerate(zip(subject.names, x_bars, strict=False)):
         for other, array in others.items():
-            if _share(grad, array):
+            if _share(x_bar, array):
                 cause = f"shares memory with {other}"
                 yield Finding("aliasing", name, message=f"{name}_bar {cause}", cause=cause)
-        if any(_share(grad, g) for g in later):
+        if any(_share(x_bar, g) for g in later):
             message = f"{name}_bar of one call shares memory with the result of the next"
             yield Finding("aliasing", name, message=message, cause="shared with a later call")
-        if any(_share(grad, g) for g in grads[k + 1 :]):
+        if any(_share(x_bar, g) for g in x_bars[k + 1 :]):
             message = f"{name}_bar shares memory with another cotangent"
             yield Finding("aliasing", name, message=message, cause="shared between cotangents")
 
@@ -262,14 +262,14 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
           rng: np.random.Generator) -> Iterator[Finding]:  # fmt: skip
     """No result depends on other calls, or on what the caller writes to returned arrays."""
 
-    def finding(when: str, cause: str, grads: list[Any], seed: Any = y_bar) -> Iterator[Finding]:
-        return _if_wrong(judge, grads, seed, "state", when, cause)
+    def finding(when: str, cause: str, x_bars: list[Any], seed: Any = y_bar) -> Iterator[Finding]:
+        return _if_wrong(judge, x_bars, seed, "state", when, cause)
 
     y, cache = subject.run()
     first = subject.backward_of(y_bar, cache)
-    for grad in first:
-        if isinstance(grad, np.ndarray) and grad.flags.writeable:
-            grad[...] = -7.5  # as the caller may
+    for x_bar in first:
+        if isinstance(x_bar, np.ndarray) and x_bar.flags.writeable:
+            x_bar[...] = -7.5  # as the caller may
     second = subject.backward_of(y_bar, cache)
     yield from finding("in a second call with the same cache", "repeated call", second)
     for name, a, b in zip(subject.names, first, second, strict=False):
@@ -281,7 +281,7 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
     other_bar = rng.normal(size=y_bar.shape).astype(y_bar.dtype)
     yield from finding("in a second call with the same cache and another y_bar", "repeated call",
                        subject.backward_of(other_bar, cache), other_bar)  # fmt: skip
-    yield from finding("after the caller wrote to an earlier gradient", "stale buffer",
+    yield from finding("after the caller wrote to an earlier cotangent", "stale buffer",
                        subject.pull(y_bar))  # fmt: skip
     y, cache = subject.run()
     if isinstance(y, np.ndarray) and y.flags.writeable:
@@ -361,8 +361,8 @@ def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Itera
     for call in range(calls):
         with restoring(y_bar, *subject.inputs):
             y, cache = subject.run()
-            grads = subject.backward_of(y_bar, cache)
-        results = [y, *grads]
+            x_bars = subject.backward_of(y_bar, cache)
+        results = [y, *x_bars]
         for name, a in zip((None, *subject.names), kept, strict=False):
             if any(_share(a, b) for b in results):
                 what = f"{name}_bar" if name else "y"
@@ -370,12 +370,12 @@ def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Itera
                 yield Finding("aliasing", name, message=message, cause="shared with a later call")
                 return
         kept = kept or results
-        now = [np.asarray(grad).tobytes() for grad in grads]
+        now = [np.asarray(x_bar).tobytes() for x_bar in x_bars]
         if now == first:  # already judged
             continue
         first = first or now
         when = f"in call {call + 1} of {calls} identical calls"
-        if found := [*_if_wrong(judge, grads, y_bar, "nondeterminism", when, "non-determinism")]:
+        if found := [*_if_wrong(judge, x_bars, y_bar, "nondeterminism", when, "non-determinism")]:
             yield from found
             return
 
@@ -385,12 +385,12 @@ def layouts(subject: Subject, y_bar: np.ndarray, judge: Judge) -> Iterator[Findi
     for kind, arrange in (("Fortran-ordered", _columns_first), ("strided", strided)):
         moved = subject.at([arrange(x) for x in subject.inputs])
         try:
-            grads, changed = moved.pull_watched(y_bar)
+            x_bars, changed = moved.pull_watched(y_bar)
         except ForwardFailed:  # it may refuse this layout
             continue
         yield from mutated(changed, f" where inputs are {kind}")
         inputs = f"{kind} inputs"
-        yield from _if_wrong(judge, grads, y_bar, "value", f"for {inputs}", inputs)
+        yield from _if_wrong(judge, x_bars, y_bar, "value", f"for {inputs}", inputs)
 
 
 def _columns_first(x: np.ndarray) -> np.ndarray:

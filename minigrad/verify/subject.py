@@ -42,8 +42,8 @@ class Subject:
         """``pull``, and the names of the caller's arrays that it changed; None stands for y_bar."""
         names, arrays = zip((None, y_bar), *self.callers_arrays, strict=True)
         with restoring(*arrays) as changed:
-            grads = self.backward_of(y_bar, self.run()[1])
-        return grads, [names[k] for k in changed]
+            x_bars = self.backward_of(y_bar, self.run()[1])
+        return x_bars, [names[k] for k in changed]
 
     def backward_of(self, y_bar: np.ndarray, cache: Any) -> list[Any]:
         """One backward call on an existing cache; a single cotangent need not be in a tuple.
