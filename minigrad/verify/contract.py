@@ -47,7 +47,7 @@ def _if_wrong(
 
 @contextmanager
 def restoring_global_state() -> Iterator[Callable[[], str]]:
-    """Restore NumPy's and Python's global state; the yielded function names what is changed."""
+    """Restore NumPy's and Python's global state; the yielded function names what has changed."""
     before, state = _global_state(), np.random.get_state()
     try:
         yield lambda: ", ".join(

@@ -9,8 +9,9 @@ INPUTS = np.random.default_rng(1).normal(size=(5, 3)), np.ones(3), np.zeros(3)
 EPS = {"eps": 1e-5}
 
 
-def checked(name, **options):
-    return check_backward(*corpus.WRONG[name][0](), INPUTS, params=EPS, **options)
+def checked(name):
+    """The report on a wrong backward of the corpus."""
+    return check_backward(*corpus.WRONG[name][0](), INPUTS, params=EPS)
 
 
 def squared(x):
