@@ -197,20 +197,22 @@ class Module:
         """Like ``named_modules``, but a shared module comes once per path."""
         yield prefix, self
         for name, child in self.named_children():
-            yield from child._paths(f"{prefix}.{name}" if prefix else name)
+            yield from child._paths(_dotted(prefix, name))
 
     def modules(self) -> Iterator[Module]:
         """This module and all modules below."""
         return (module for _, module in self.named_modules())
 
     def _named_state(self, *kinds: str) -> Iterator[tuple[str, Tensor]]:
+        """``(path, tensor)`` of everything in the registries ``kinds``, once per path."""
         for path, module in self._paths():
             if module._pending:
                 raise UsageError(
                     f"{module!r} at {path!r} has no parameters yet; run one batch first"
                 )
-            for name in (name for kind in kinds for name in getattr(module, kind)):
-                yield (f"{path}.{name}" if path else name), getattr(module, name)
+            for kind in kinds:
+                for name in getattr(module, kind):
+                    yield _dotted(path, name), getattr(module, name)
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """``(path, tensor)`` of every parameter; a shared one comes once."""
@@ -353,6 +355,10 @@ for _name in (key.removeprefix("net.") for key in INSTEAD if key.startswith("net
     setattr(Module, _name, Absent(_name, "net"))
 
 
+def _dotted(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
 def _each_once(pairs: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """``(path, object)`` of each object once, with its first path."""
     seen: set[int] = set()
@@ -389,13 +395,12 @@ def _moved(array: Any, device: str | None, floating: np.dtype | None) -> Any:
 def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     """``module(*args)`` with other values for some of its parameters and buffers.
 
-    So a module becomes a function of its parameters, which ``grad``, ``hvp`` and the gradient
-    checker can differentiate.
+    This makes a module a function of its parameters, for ``grad``, ``hvp`` and gradient checks.
 
     Args:
         module: has its own tensors back afterwards.
-        state: path, as in ``state_dict`` -> Tensor or array. A shared tensor is replaced at all of
-            its paths, except those for which ``state`` has a value of their own.
+        state: mapping of path -> Tensor or array, with the paths of ``state_dict``. A shared tensor
+            is replaced at all of its paths, except at those with a value of their own in ``state``.
         args, kwargs: passed to ``module``.
 
     Raises:
@@ -407,7 +412,7 @@ def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwar
     tensor([[3.]])
     """
     places = {
-        f"{path}.{name}" if path else name: (owner, name)
+        _dotted(path, name): (owner, name)
         for path, owner in module._paths()
         for name in (*owner._parameters, *owner._buffers)
     }
