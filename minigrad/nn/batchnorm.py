@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.errors import ShapeError, check_number, describe, facts
-from minigrad.fused.foreach import track
+from minigrad.fused import foreach
 from minigrad.nn import kernels
 from minigrad.nn.layers import affine_parameters, check_momentum, filled, ones_and_zeros
 from minigrad.nn.module import Module
@@ -111,8 +111,8 @@ class StatisticsNorm(Module):
         batches = self.num_batches_tracked.array
         weight = 1 / (int(batches) + 1) if self.momentum is None else self.momentum
         running = self.running_mean.array, self.running_var.array, batches
-        mu, sigma2, batches = track(running, mean, var, weight, factor)
-        self.update_buffers(running_mean=mu, running_var=sigma2, num_batches_tracked=batches)
+        mean, var, batches = foreach.track(running, mean, var, weight, factor)
+        self.update_buffers(running_mean=mean, running_var=var, num_batches_tracked=batches)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"

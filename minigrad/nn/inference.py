@@ -25,9 +25,9 @@ def set_population_statistics(model: Module, loader: Iterable) -> Module:
 
     Each batch is normalized with its own statistics, as in training, and every batch norm averages
     the means and variances of its batches, weighted by their sizes. The variances are unbiased, or
-    biased in a layer with ``unbiased=False``. For unbiased ones and batches of equal size m that
-    is ``E[x] = E_B[mean_B]``, ``Var[x] = m / (m - 1) E_B[var_B]`` of the paper. Other layers run in
-    evaluation mode.
+    biased in a layer with ``unbiased=False``. With unbiased ones and batches of equal size m, these
+    are the paper's ``E[x] = E_B[mean_B]`` and ``Var[x] = m / (m - 1) E_B[var_B]``. Other layers run
+    in evaluation mode.
 
     Args:
         model: any module; its BatchNorm layers that track statistics are changed.

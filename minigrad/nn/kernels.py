@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 
-SMALL = 2**16  # the most logits that count_right leaves to one thread block of the GPU
+_SMALL = 2**16  # the most logits that count_right leaves to one thread block of the GPU
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
@@ -63,13 +63,13 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
 def count_right(logits: Any, labels: Any) -> Any:
     """The number of rows of ``logits`` (N, K) with the maximum at their label (N,).
 
-    It is a scalar array on the same device: nothing waits for it.
+    The number is a scalar array on the same device, so the host need not wait for it.
     """
     xp = backend.namespace(logits)
-    if xp.__name__ == "cupy" and 0 < logits.size <= SMALL:
-        launches = import_module("minigrad.fused.cuda.cross_entropy")
-        if launches.accepts(logits, labels):
-            return launches.count_right(xp, logits, labels)
+    if xp.__name__ == "cupy" and 0 < logits.size <= _SMALL:
+        cuda = import_module("minigrad.fused.cuda.cross_entropy")
+        if cuda.accepts(logits, labels):
+            return cuda.count_right(xp, logits, labels)
     return (logits.argmax(axis=1) == labels).sum()
 
 

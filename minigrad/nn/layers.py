@@ -169,7 +169,7 @@ class Dropout(Module):
         if not (is_within(p, 0, inf) and p <= 1):
             raise UsageError(facts("Dropout: p", expected="a probability in [0, 1]", got=p))
         self.p = p
-        self.rng = None if rng is None else generator(rng)  # a deep copy shares the default, too
+        self.rng = None if rng is None else generator(rng)  # None: deep copies share the default
 
     def forward(self, x: Any) -> Any:
         if not self.training or self.p == 0:

@@ -10,6 +10,8 @@ from minigrad.nn.conv import Conv1d, Conv2d, Conv3d
 from minigrad.nn.layers import Linear
 from minigrad.nn.module import Module
 
+_KEPT = ("training", "_attribute")  # set from outside, perhaps before the first call
+
 
 class _Lazy(Module):
     """Keeps its arguments until the first call, which turns the object into the real layer.
@@ -47,9 +49,6 @@ class _Lazy(Module):
     def extra_repr(self) -> str:
         args, kwargs = self.arguments
         return ", ".join(["?", *map(str, args), *(f"{k}={v}" for k, v in kwargs.items())])
-
-
-_KEPT = ("training", "_attribute")  # set from outside, perhaps before the first call
 
 
 class LazyLinear(_Lazy):

@@ -59,7 +59,8 @@ class ProbabilityIntegralNorm1d(Module):
         check_count(f"{kind}: quantiles", quantiles, least=2)  # a single one has no spread
         self.num_features, self.quantiles = num_features, quantiles
         self.bandwidth = check_number(f"{kind}: bandwidth", bandwidth, positive=True)
-        self.eps, self.momentum = check_number(f"{kind}: eps", eps), check_momentum(self, momentum)
+        self.eps = check_number(f"{kind}: eps", eps)
+        self.momentum = check_momentum(self, momentum)
         self.weight, self.bias = affine_parameters((num_features,), dtype, affine)
         initial = filled((quantiles, num_features), dtype, "quantiles")
         initial += np.linspace(-1.5, 1.5, quantiles, dtype=initial.dtype)[:, None]
@@ -72,7 +73,8 @@ class ProbabilityIntegralNorm1d(Module):
         q = self._quantiles(x) if self.training else self.running_quantiles
         y = self._transform(x, q)
         if self.training:
-            old, new, weight = self.running_quantiles.array, getattr(q, "array", q), self.momentum
+            old, new = self.running_quantiles.array, getattr(q, "array", q)
+            weight = self.momentum
             self.update_buffers(running_quantiles=(1 - weight) * old + weight * new)
         return y if self.weight is None or self.bias is None else self.weight * y + self.bias
 

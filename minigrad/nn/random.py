@@ -35,12 +35,12 @@ def generator(rng: np.random.Generator | int | None = None) -> np.random.Generat
 
 def generators(net: Any) -> dict[str, np.random.Generator]:
     """The default generator, and by path the generators that modules of ``net`` have as ``rng``."""
-    found = {"default": _DEFAULT}
+    by_path = {"default": _DEFAULT}
     for path, module in net.named_modules():
         own = getattr(module, "rng", None)
         if isinstance(own, np.random.Generator) and own is not _DEFAULT:
-            found[path] = own
-    return found
+            by_path[path] = own
+    return by_path
 
 
 def states(generators: Iterable[np.random.Generator]) -> list[tuple[np.random.Generator, Any]]:

@@ -17,8 +17,8 @@ RELU_GAIN = float(np.sqrt(2 / (1 - 1 / np.pi)))  # 1 / the standard deviation of
 def standardized(weight: Any, gain: Any, eps: float = 1e-4) -> Any:
     """``gain * (W - mean) / sqrt(max(var * fan_in, eps))``, statistics per output unit.
 
-    The weights of a unit then have mean 0 and sum of squares ``gain^2``: uncorrelated inputs of one
-    mean and variance give an output of mean 0 and ``gain^2`` times that variance.
+    The weights of a unit then have mean 0 and sum of squares ``gain^2``: uncorrelated inputs of
+    equal mean and equal variance give an output of mean 0 and ``gain^2`` times that variance.
 
     Args:
         weight: (out, in) or (out, in, \\*kernel).
