@@ -79,8 +79,7 @@ class Ahead:
         return bool(self.recorded or self.pending or self.trainer.progress.seen)
 
     def _recorded(self, x: np.ndarray, labels: np.ndarray) -> RecordedStep | None:
-        """A recording that fits: the present one, if need be renewed, or a new one; None if there
-        can be none for this step."""
+        """The present recording, renewed if needed, or a new one; None if neither is possible."""
         arguments = self.trainer.net, self.trainer.optimizer, x, labels
         if self.recorded is not None and self.recorded.fits(*arguments):
             return self.recorded

@@ -57,10 +57,10 @@ class RecordedStep:
         x, labels: a batch on the host; its shapes and dtypes are those of all later ones.
 
     Raises:
-        UsageError: the step cannot be recorded; the error names the reason. In the step the host
-            waits for a result or draws random numbers (from the default generator or one that a
-            layer or the optimizer holds), attributes change, cuBLAS is needed for more than
-            products of two matrices, or the update depends on the number of steps (Adam).
+        UsageError: the step cannot be recorded, because the host waits for a result or draws random
+            numbers (from the default generator or one that a layer or the optimizer holds),
+            attributes change, cuBLAS is needed for more than products of two matrices, or the
+            update depends on the number of steps (Adam). The error says which.
         MemoryError: the GPU has no room for a second step's arrays.
     """
 
@@ -79,12 +79,12 @@ class RecordedStep:
         self.batch = tensor(x, device=device), tensor(labels, device=device)
         self.homes = self._copies(self._state())
         self.released: list[Any] = []  # the arrays of the tensors after the last release
-        self.is_running = False  # whether there were launches since
-        self.recorded: list[Any] = []  # the graph and the arrays that receive its results
+        self.is_running = False  # whether there were launches since that release
+        self.captured: list[Any] = []  # the graph and the arrays of its results; empty if lost
         xp = self.library.xp
         self.pool = xp.cuda.MemoryPool(_allocator(xp))  # memory that only the graph uses
         self.pool.set_limit(size=0)  # none: at a limit it would free the graph's blocks
-        weakref.finalize(self, _free, self.tensors[0].array.device, self.pool, self.recorded)
+        weakref.finalize(self, _free, self.tensors[0].array.device, self.pool, self.captured)
         self.stream = xp.cuda.Stream(non_blocking=True)
         xp.get_default_memory_pool().free_all_blocks()  # the graph needs memory of its own
         self._record(is_first=True)
@@ -101,7 +101,7 @@ class RecordedStep:
             return False
         self.library.xp.cuda.get_current_stream().synchronize()  # the old graph may still run
         self.key = key
-        self.recorded.clear()
+        self.captured.clear()
         copy_all(self.library.xp, list(zip(self.homes, self._state(), strict=True)))
         self._record(is_first=False)
         return True
@@ -115,21 +115,21 @@ class RecordedStep:
         self._adopt()
         for home, value in zip(self.batch, (x, labels), strict=True):
             home.array[...] = self.library.xp.asarray(value)
-        graph, *results = self.recorded
+        graph, *results = self.captured
         graph.launch()
         return tuple(result.copy() for result in results)
 
     def fits(self, net: nn.Module, optimizer: optim.Optimizer, x: Any, labels: Any) -> bool:
         """Whether the recording is valid for these: same shapes, dtypes, options and attributes.
 
-        Attributes that are no numbers, sequences or tensors are compared by identity: a change
+        Attributes that are not numbers, sequences or tensors are compared by identity: a change
         inside such an object is not seen.
         """
         return self._is_of(net, optimizer) and self._key(x, labels) == self.key
 
     def _is_of(self, net: nn.Module, optimizer: optim.Optimizer) -> bool:
         """Whether there is a recording of these objects, with unchanged parts."""
-        if not self.recorded or net is not self.net or optimizer is not self.optimizer:
+        if not self.captured or net is not self.net or optimizer is not self.optimizer:
             return False
         return self.is_running or self._structure() == self.structure
 
@@ -143,7 +143,7 @@ class RecordedStep:
             try:
                 self.released = self._copies(self.homes)
             except MemoryError:
-                self.recorded.clear()  # the graph would write to arrays that tensors hold
+                self.captured.clear()  # the graph would write to arrays that tensors hold
                 self._assign(self.homes)
                 self.is_running = False
                 raise
@@ -201,8 +201,8 @@ class RecordedStep:
         """Give the tensors and the optimizer ``arrays``, in the order of ``_state``."""
         for t, array in zip(self.tensors, arrays, strict=False):
             t.array, t.node = array, leaf(array, t.requires_grad, t.name)
-        state, of_optimizer = self.optimizer.state_dict(), arrays[len(self.tensors) :]
-        for (entries, name), array in zip(self._slots(state), of_optimizer, strict=False):
+        state, optimizer_arrays = self.optimizer.state_dict(), arrays[len(self.tensors) :]
+        for (entries, name), array in zip(self._slots(state), optimizer_arrays, strict=False):
             entries[name] = array
         self.optimizer.load_state_dict(state)
 
@@ -244,7 +244,7 @@ class RecordedStep:
                 if self._options() != options:
                     raise NotImplementedError("it changes attributes of a layer or the optimizer")
                 self._assign(self.homes)
-                self.recorded += self._capture(stream)
+                self.captured += self._capture(stream)
             except (NotImplementedError, RuntimeError) as error:
                 raise UsageError(f"RecordedStep: the step cannot be recorded: {error}") from error
             finally:  # undo what the step changed on the host
@@ -330,9 +330,9 @@ def _allocator(xp: Any) -> Callable[[int], Any]:
     return allocate
 
 
-def _free(device: Any, pool: Any, recorded: list[Any]) -> None:
+def _free(device: Any, pool: Any, captured: list[Any]) -> None:
     """Free the memory of a recording: CuPy 14 does not when its pool is merely dropped."""
-    recorded.clear()
+    captured.clear()
     with device:
         pool.free_all_blocks()
 
