@@ -28,12 +28,13 @@ def curves(title: str, x_label: str, series: Mapping[str, Sequence[float]]) -> s
     low, high = min([0.0, *values]), max([0.0, *values])
     ticks = _ticks(low, high if high > low else 1.0)
     low, high = ticks[0], ticks[-1]
-    count = max([len(line) for line in series.values()], default=1)
-    longest = max(map(len, series), default=0)
-    parts = [_frame(title, x_label, ticks, count, _WIDTH + max(0, 7 * longest - 90))]
+    epochs = max([len(line) for line in series.values()], default=1)
+    longest_name = max(map(len, series), default=0)
+    width = _WIDTH + max(0, 7 * longest_name - 90)
+    parts = [_frame(title, x_label, ticks, epochs, width)]
     for i, (name, line) in enumerate(series.items()):
         style = f'stroke="{_COLOURS[i % 4]}" stroke-dasharray="{_DASHES[(i + i // 4) % 4]}"'
-        points = [_point(k, v, count, low, high) for k, v in enumerate(line)]
+        points = [_point(k, v, epochs, low, high) for k, v in enumerate(line)]
         parts += [f'<polyline fill="none" stroke-width="2" {style} points="{" ".join(run)}"/>'
                   for run in _runs(points)]  # fmt: skip
         y = _TOP + 16 + 20 * i
@@ -52,11 +53,11 @@ def _ticks(low: float, high: float) -> list[float]:
     return [k * step for k in range(first, max(last, first + 1) + 1)]
 
 
-def _point(k: int, v: float, count: int, low: float, high: float) -> str:
+def _point(k: int, v: float, epochs: int, low: float, high: float) -> str:
     """``x,y`` of value ``v`` at epoch ``k + 1``; empty if ``v`` is not finite."""
     if not math.isfinite(v):
         return ""
-    x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (k / max(count - 1, 1))
+    x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (k / max(epochs - 1, 1))
     y = _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (v - low) / (high - low)
     return f"{x:.1f},{y:.1f}"
 
@@ -77,7 +78,7 @@ def _short(point: str) -> list[str]:
     return [f"{float(x) - 6:.1f},{y}", f"{float(x) + 6:.1f},{y}"]
 
 
-def _frame(title: str, x_label: str, ticks: list[float], count: int, width: int) -> str:
+def _frame(title: str, x_label: str, ticks: list[float], epochs: int, width: int) -> str:
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" role="img" '
@@ -93,7 +94,7 @@ def _frame(title: str, x_label: str, ticks: list[float], count: int, width: int)
         number = f"{tick:.6g}"
         lines.append(f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="#ddd"/>')
         lines.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number}</text>')
-    for k in sorted({0, count - 1}):
-        x = float(_point(k, 0.0, count, 0.0, 1.0).split(",")[0])
+    for k in sorted({0, epochs - 1}):
+        x = float(_point(k, 0.0, epochs, 0.0, 1.0).split(",")[0])
         lines.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{k + 1}</text>')
     return "\n".join(lines)

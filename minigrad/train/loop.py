@@ -133,8 +133,9 @@ class Trainer:
         """Train until ``epochs`` epochs are complete; yield the results of each.
 
         Raises:
-            AnomalyError: a loss or gradient is not finite; the error names the first op that made
-                it. Or a parameter is not finite at the end of an epoch; nothing is saved then.
+            AnomalyError: a loss or gradient is not finite; the error names the op that computed the
+                first nan or inf. Or a parameter is not finite at the end of an epoch; nothing is
+                saved then.
             KeyboardInterrupt: on Ctrl-C, after the current step is complete and saved.
             SystemExit: likewise on SIGTERM, as a scheduler or ``docker stop`` sends it.
         """
@@ -195,7 +196,7 @@ class Trainer:
             if not (np.isfinite(loss.item()) and self._gradients_are_finite()):
                 self._explain(batch, labels, before, random)
             self.optimizer.step()
-        return loss.item(), _correct(logits, labels)
+        return loss.item(), _count_right(logits, labels)
 
     def check_parameters(self) -> None:
         """Raise AnomalyError if the last step made a parameter that is not finite."""
@@ -254,7 +255,7 @@ class Trainer:
         with no_grad(), _quiet():
             for i in range(0, len(inputs), batch_size):
                 logits = self.net(tensor(inputs[i : i + batch_size], device=self.device))
-                right += _correct(logits, labels[i : i + batch_size])
+                right += _count_right(logits, labels[i : i + batch_size])
         return right / max(len(inputs), 1)
 
     # --- checkpoints -----------------------------------------------------------------------------
@@ -264,15 +265,15 @@ class Trainer:
         if self.path is None:
             return
         arrays = {f"model.{k}": v.array for k, v in self.net.state_dict().items()}
-        of_optimizer, optimizer = pack_optimizer(self.optimizer.state_dict())
+        optimizer_arrays, optimizer_meta = pack_optimizer(self.optimizer.state_dict())
         meta = {
             "settings": self.settings,
-            "optimizer": optimizer,
+            "optimizer": optimizer_meta,
             "schedule": self.schedule.state_dict() if self.schedule is not None else None,
             "progress": asdict(self.progress),
             "rng": {k: g.bit_generator.state for k, g in generators(self.net).items()},
         }
-        save_checkpoint(self.path, {**arrays, **of_optimizer}, meta)
+        save_checkpoint(self.path, {**arrays, **optimizer_arrays}, meta)
 
     def resume(self) -> None:
         """Restore the state that the checkpoint holds.
@@ -323,7 +324,7 @@ def _numbers(kind: type, saved: dict[str, Any]) -> dict[str, Any]:
     return {k: (index if kind.__annotations__[k] is int else float)(v) for k, v in saved.items()}
 
 
-def _correct(logits: Tensor, labels: np.ndarray) -> int:
+def _count_right(logits: Tensor, labels: np.ndarray) -> int:
     return int((backend.to_host(logits.array).argmax(axis=1) == labels).sum())
 
 

@@ -40,8 +40,8 @@ _PAIRS = {
     "rnn": (nn.models.RowRNN, {"lr": 0.2, "batch_size": 128}),
 }
 RECIPES = {
-    name + suffix: Recipe(model, batch_norm, **words)
-    for name, (model, words) in _PAIRS.items()
+    name + suffix: Recipe(model, batch_norm, **settings)
+    for name, (model, settings) in _PAIRS.items()
     for suffix, batch_norm in (("-bn", True), ("", False))
 }
 # The digits are a small data set. Smaller batches give it more steps, and a falling learning rate

@@ -83,7 +83,7 @@ def train(
             a checkpoint of a run with other settings.
         DataError: data or a checkpoint that cannot be read.
         DeviceError: no such device.
-        AnomalyError: a loss is not finite; the error names the first op that made it.
+        AnomalyError: a loss, gradient or parameter is not finite, as in ``Trainer.fit``.
 
     >>> trained = mg.train.train("mlp-bn", "digits", epochs=1, say=lambda line: None)
     >>> trained.history[0].test_acc > 0.85
@@ -92,11 +92,11 @@ def train(
     model = variant(model, batch_norm)
     spec = recipe(model, data, epochs=epochs, batch_size=batch_size, lr=lr)
     check_count("train: seed", seed, least=0)
-    _check(device, dtype)
+    _check_device_and_dtype(device, dtype)
     folder = None if out is None else Path(out)
     if folder is not None:  # fail now, not after the first epoch
         safetensors()
-        _prepare(folder)
+        _prepare_folder(folder)
     images = load_images(data, root, dtype)
     net, optimizer, schedule = build(spec, images, device=device, dtype=dtype, seed=seed)
     if spec.batch_size == 1:
@@ -131,7 +131,7 @@ def _settings(spec: Recipe) -> dict[str, Any]:
     return {**{name: getattr(spec, name) for name in fields}, **epochs}
 
 
-def _check(device: str, dtype: str) -> None:
+def _check_device_and_dtype(device: str, dtype: str) -> None:
     reason = backend.unavailable(device)
     if reason:
         with naming("train"):
@@ -154,7 +154,7 @@ def _check_one_sample(net: nn.Module, x: Tensor) -> None:
         ) from error  # fmt: skip
 
 
-def _prepare(folder: Path) -> None:
+def _prepare_folder(folder: Path) -> None:
     """Make ``folder``, check that it can be written, and remove temporary files of killed runs.
 
     Files younger than an hour are left alone: another run may be writing them right now.
@@ -170,13 +170,13 @@ def _prepare(folder: Path) -> None:
 
 
 def _fit(trainer: Trainer, epochs: int, progress: bool, say: Callable[[str], Any]) -> None:
-    with _bar(trainer, epochs) if progress else nullcontext():
+    with _progress_bar(trainer, epochs) if progress else nullcontext():
         for epoch in trainer.fit(epochs):
             say(f"epoch {trainer.progress.epoch}: {epoch} on {trainer.device}")
 
 
 @contextmanager
-def _bar(trainer: Trainer, epochs: int) -> Iterator[None]:
+def _progress_bar(trainer: Trainer, epochs: int) -> Iterator[None]:
     """A bar over the samples of all epochs, on standard error."""
     from rich.console import Console
     from rich.progress import Progress
