@@ -98,7 +98,8 @@ class AGC:
         exclude: Iterable[Tensor] = (),
     ):
         check_optimizer("AGC", optimizer)
-        self.optimizer, self.eps = optimizer, check_number("AGC: eps", eps)
+        self.optimizer = optimizer
+        self.eps = check_number("AGC: eps", eps)
         self.clipping = check_number("AGC: clipping", clipping, positive=True)
         self.excluded = {id(p) for p in listed(exclude)}
 

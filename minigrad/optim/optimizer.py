@@ -86,7 +86,7 @@ class Optimizer:
             raise UsageError(facts("optimizer: step", expected=expected, got=got, remedy=remedy))
         states = iter(self.state)
         for group in self.param_groups:
-            pairs = zip(group["params"], states, strict=False)  # takes the states of this group
+            pairs = zip(group["params"], states, strict=False)  # stops at the end of the group
             with_grad = [(p, p.grad.array, state) for p, state in pairs if p.grad is not None]
             for p, _, state in with_grad:  # net.to(...) may have moved p since the last step
                 for name, value in state.items():
@@ -97,7 +97,7 @@ class Optimizer:
     def step_group(self, with_grad: list[tuple[Tensor, Any, dict]], group: dict[str, Any]) -> None:
         """Update the parameters of a group that have a gradient, each ``(p, gradient, state)``.
 
-        One after another, so that a new array can reuse the memory which the last update freed.
+        One by one, so that each new array can reuse the memory that the last update freed.
         """
         for p, g, state in with_grad:
             p._replace(self.update(p.array, g, state, group), own=True)
@@ -175,7 +175,7 @@ def _leaf_tensors(params: Iterable) -> list[Tensor]:
 
 
 def _check_state(title: str, i: int, p: Tensor, state: Any) -> None:
-    """Raise UsageError unless ``state`` can be that of ``p``, parameter ``i``."""
+    """Raise UsageError unless ``state`` fits ``p``, parameter number ``i``."""
     if not isinstance(state, dict):
         headline = f"{title}: state of parameter {i}"
         raise UsageError(facts(headline, expected="a dict", got=describe(state)))
@@ -255,7 +255,7 @@ class SGD(Optimizer):
     def step_group(self, with_grad: list[tuple[Tensor, Any, dict]], group: dict[str, Any]) -> None:
         lr = group["lr"]
         can_fuse = on_gpu(p.array for p, _, _ in with_grad) and isinstance(lr, Real)
-        is_own_rule = getattr(self.update, "__func__", None) is SGD.update  # not that of a user
+        is_own_rule = getattr(self.update, "__func__", None) is SGD.update  # not a subclass's
         if not (can_fuse and is_own_rule):
             super().step_group(with_grad, group)
             return
@@ -320,7 +320,7 @@ class Adam(Optimizer):
         return self.adam(p, _with_l2_penalty(p, g, group), state, group)
 
     def adam(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
-        """Algorithm 1 on ``p`` and ``g`` as they are: any weight decay is in one of them already.
+        """Algorithm 1; any weight decay is already in ``p`` or ``g``.
 
         Temporaries are updated in place: the page faults of a new array cost more than filling it.
         """
