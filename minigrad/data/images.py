@@ -145,6 +145,6 @@ def _images_and_labels(
     if len(images) != len(labels):
         expected = f"{len(images)} labels, one per image of {images_name}"
         raise corrupt(folder / labels_name, expected, len(labels))
-    if labels.size and labels.max() > 9:
+    if labels.max() > 9:
         raise corrupt(folder / labels_name, "labels from 0 to 9", f"a label {labels.max()}")
     return images, labels.astype(np.int64)

@@ -97,9 +97,9 @@ class Run:
             files.write(path, picture)
         else:
             metadata = {"Date": None} if path.suffix == ".svg" else None
-            drawn, form = io.BytesIO(), path.suffix.removeprefix(".") or None
-            picture.savefig(drawn, format=form, metadata=metadata)
-            files.write(path, drawn.getvalue())
+            buffer = io.BytesIO()
+            picture.savefig(buffer, format=path.suffix.removeprefix(".") or None, metadata=metadata)
+            files.write(path, buffer.getvalue())
         self.saved.append(path)
         print(f"wrote {path.as_posix()}")
         ipython: Any = sys.modules.get("IPython")
@@ -124,7 +124,7 @@ def start(doc: str | None, *, minutes: int = 0) -> Run:
     """
     caller = sys._getframe(1).f_globals
     in_cells = PLAYED not in caller and ("__file__" not in caller or _IPYTHON in (doc or ""))
-    claim, _, about = inspect.cleandoc(doc or "").partition("\n") if not in_cells else ("", "", "")
+    claim, _, about = ("" if in_cells else inspect.cleandoc(doc or "")).partition("\n")
     if not claim and not in_cells:
         raise UsageError(
             facts("start: doc", expected="a docstring that begins with the claim", got=doc)
