@@ -77,7 +77,7 @@ def to_dot(
     recorded = Recorded(_roots(y))
     by_node = verdicts_by_node("draw", verdicts, recorded)
     wrong = (node for node, (ok, _) in by_node.items() if node.op is not None and ok is False)
-    pins = {node for node in by_node if node.op is None} | set(islice(wrong, 1))
+    pins = {node for node in by_node if node.op is None} | set(islice(wrong, 1))  # outside any gap
     visible = picture(recorded, depth, pinned=lambda node: node in pins)
     return _Writer(recorded, visible, values, grads, by_node).text()
 
@@ -219,7 +219,7 @@ class _Writer:
         else:
             ops = [node for node in card.members if node.op is not None and node in self.verdicts]
             verdict = worst_of((node.op.name, self.verdicts[node]) for node in ops)
-        return [] if verdict is None else [_badge(*verdict)]
+        return [] if verdict is None else [_badge_row(*verdict)]
 
     def _numbers(self, node: Node, name: str, folded: bool) -> list[str]:
         """The value of ``node`` and its gradient, side by side where there is room."""
@@ -253,7 +253,7 @@ class _Writer:
 def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
     color = _LEVELS[min(depth, len(_LEVELS)) - 1]
     name = _b(shown(cluster.scope.name if cluster.scope else ""))
-    name += _small(f"  {_ops(cluster.ops)}")
+    name += _small(f"  {count_of_ops(cluster.ops)}")
     return [
         f"{indent}subgraph {cluster.id} {{",
         f'{indent}  graph [label=<{name}> labeljust=l style="rounded,filled" '
@@ -304,30 +304,33 @@ def _outputs_shown(card: Card) -> list[Node]:
 
 
 def _about(node: Node) -> str:
-    kind = "" if node.op is not None else " · leaf" if node.requires_grad else " · constant"
-    return f"{_shape(node)} {node.value.dtype}{kind}"
+    text = f"{_shape(node)} {node.value.dtype}"
+    if node.op is not None:
+        return text
+    return f"{text} · {'leaf' if node.requires_grad else 'constant'}"
 
 
 def _about_scope(card: Card) -> str:
     shapes = [_shape(node) for node in card.inputs]
     given = ", ".join(shapes[:4] + ["…"] * (len(shapes) > 4)) or "nothing"
     made = ", ".join(map(_shape, _outputs_shown(card)))
-    hidden = f" and {_leaves(card.leaves)}" if card.leaves else ""
-    return f"{_ops(card.ops)}{hidden} folded · {given} → {made}"
+    hidden = f" and {_count_of_leaves(card.leaves)}" if card.leaves else ""
+    return f"{count_of_ops(card.ops)}{hidden} folded · {given} → {made}"
 
 
 def gap_lines(card: Card) -> list[str]:
     """``["… 168 more ops folded", "and 335 leaves"]``: what is in the middle of a long graph."""
-    counts = [_ops(card.ops, "more ")] if card.ops else []
-    counts += [_leaves(card.leaves, "more " * (not counts))] if card.leaves else []
+    counts = [count_of_ops(card.ops, "more ")] if card.ops else []
+    counts += [_count_of_leaves(card.leaves, "more " * (not counts))] if card.leaves else []
     return [f"… {counts[0]} folded", *(f"and {count}" for count in counts[1:])]
 
 
-def _ops(n: int, more: str = "") -> str:
+def count_of_ops(n: int, more: str = "") -> str:
+    """``1 op``, ``168 more ops``."""
     return f"{n:,} {more}op{'s' * (n != 1)}"
 
 
-def _leaves(n: int, more: str = "") -> str:
+def _count_of_leaves(n: int, more: str = "") -> str:
     return f"{n:,} {more}{'leaf' if n == 1 else 'leaves'}"
 
 
@@ -335,7 +338,7 @@ def _shape(node: Node) -> str:
     return str(tuple(node.value.shape))
 
 
-def _badge(ok: bool | None, text: str) -> str:
+def _badge_row(ok: bool | None, text: str) -> str:
     color, _ = BADGES[None if ok is None else bool(ok)]
     words = f'<FONT COLOR="#ffffff">{_b(verdict_text(ok, text))}</FONT>'
     return _row(words, f'BGCOLOR="{color}"')

@@ -32,7 +32,7 @@ _TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.S)
 _MATHML = "{http://www.w3.org/1998/Math/MathML}"
 _OVER = {"\u00af": "\u00af", "^": "\u02c6", "~": "\u02dc", "\u02d9": "\u02d9"}  # accents
 _BOLD = {ord(a) + i: code + i for a, code, count in (("A", 0x1D400, 26), ("a", 0x1D41A, 26),
-         ("0", 0x1D7CE, 10)) for i in range(count)}  # fmt: skip
+         ("0", 0x1D7CE, 10)) for i in range(count)}  # to Unicode's bold signs  # fmt: skip
 _THIN, _THICK = "0.167em", "0.278em"  # TeX's spaces
 _SIGNS, _CLOSE, _LARGE = {"+", "\u2212", "-"}, {")", "]", "|"}, {"\u2211", "\u220f"}
 _ARGUMENTS = {"mfrac": 2, "msup": 2, "msub": 2, "msubsup": 3, "mroot": 2}  # children of an element

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 
-from minigrad.viz.dot import escaped, gap_lines, wrapped
+from minigrad.viz.dot import count_of_ops, escaped, gap_lines, wrapped
 from minigrad.viz.embed import PENDING, embedded
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.graph import Card, Cluster, Picture, Recorded, picture
@@ -113,7 +113,7 @@ def _about(card: Card) -> str:
         return ""
     shape = str(tuple(card.outputs[0].value.shape)) if card.outputs else ""
     if card.kind == "scope":
-        return f"{card.ops:,} {'op' if card.ops == 1 else 'ops'} → {shape}"
+        return f"{count_of_ops(card.ops)} → {shape}"
     if card.kind == "op":
         return shape
     return f"{shape} {'leaf' if card.outputs[0].requires_grad else 'constant'}"
