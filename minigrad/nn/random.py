@@ -37,9 +37,9 @@ def generators(net: Any) -> dict[str, np.random.Generator]:
     """The default generator, and by path the generators that modules of ``net`` have as ``rng``."""
     by_path = {"default": _DEFAULT}
     for path, module in net.named_modules():
-        own = getattr(module, "rng", None)
-        if isinstance(own, np.random.Generator) and own is not _DEFAULT:
-            by_path[path] = own
+        rng = getattr(module, "rng", None)
+        if isinstance(rng, np.random.Generator) and rng is not _DEFAULT:
+            by_path[path] = rng
     return by_path
 
 

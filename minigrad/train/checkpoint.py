@@ -97,9 +97,8 @@ def pack_optimizer(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     """An optimizer's ``state_dict`` as arrays by name and a JSON part."""
     arrays, numbers = {}, []
     for i, entries in enumerate(state["state"]):
-        own = {k: v for k, v in entries.items() if hasattr(v, "shape")}
-        arrays.update({f"optimizer.{i}.{k}": v for k, v in own.items()})
-        numbers.append({k: v for k, v in entries.items() if k not in own})
+        numbers.append({k: v for k, v in entries.items() if not hasattr(v, "shape")})
+        arrays |= {f"optimizer.{i}.{k}": v for k, v in entries.items() if hasattr(v, "shape")}
     return arrays, {"numbers": numbers, "param_groups": state["param_groups"]}
 
 

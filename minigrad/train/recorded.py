@@ -259,9 +259,9 @@ class RecordedStep:
 
     def _random_states(self) -> list[tuple[np.random.Generator, Any]]:
         """The generators that a step may draw from, with their states."""
-        held = (value for owner in self.owners for value in vars(owner).values())
-        own = [value for value in held if isinstance(value, np.random.Generator)]
-        return states([*generators(self.net).values(), *own])
+        attributes = (value for owner in self.owners for value in vars(owner).values())
+        held = [value for value in attributes if isinstance(value, np.random.Generator)]
+        return states([*generators(self.net).values(), *held])
 
     def _step(self) -> tuple[Any, Any]:
         before = self._random_states()
@@ -363,7 +363,7 @@ def _with_own_products(xp: Any) -> types.ModuleType:
     def product(a: Any, b: Any) -> Any:
         return matmul.product(xp, a, b) if matmul.accepts(a, b) else xp.matmul(a, b)
 
-    own: Any = types.ModuleType(xp.__name__)
-    own.__getattr__ = lambda name: getattr(xp, name)
-    own.matmul = product
-    return own
+    module: Any = types.ModuleType(xp.__name__)
+    module.__getattr__ = lambda name: getattr(xp, name)
+    module.matmul = product
+    return module
