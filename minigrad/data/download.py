@@ -46,6 +46,9 @@ def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str], tries: int 
         mirrors: URLs ending in ``/``; ``file://`` works, too.
         tries: rounds over the mirrors.
 
+    Returns:
+        The path of the file.
+
     Raises:
         DataError: no mirror gave the file; the text has the reason for each.
     """

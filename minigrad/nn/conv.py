@@ -52,10 +52,10 @@ class _Conv(Module):
 
     def extra_repr(self) -> str:
         out_channels, per_group, *kernel = self.weight.shape
-        words = f"{per_group * self.groups}, {out_channels}, kernel_size={tuple(kernel)}"
+        sizes = f"{per_group * self.groups}, {out_channels}, kernel_size={tuple(kernel)}"
         defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
         changed = [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v]
-        return ", ".join([words, *changed, f"bias={self.bias is not None}"])
+        return ", ".join([sizes, *changed, f"bias={self.bias is not None}"])
 
 
 class Conv1d(_Conv):

@@ -33,6 +33,9 @@ def set_population_statistics(model: Module, loader: Iterable) -> Module:
         model: any module; its BatchNorm layers that track statistics are changed.
         loader: yields batches ``x`` or ``(x, ...)``.
 
+    Returns:
+        ``model``.
+
     Raises:
         UsageError: no batches, a batch norm that no batch reaches, or a lazy layer that has not
             been called yet.

@@ -233,7 +233,7 @@ class Module:
     # --- changing --------------------------------------------------------------------------------
 
     def apply(self, f: Callable[[Module], Any]) -> Self:
-        """Call ``f`` on every module, innermost first."""
+        """Call ``f`` on every module, innermost first; return this module."""
         for module in reversed(list(self.modules())):
             f(module)
         return self

@@ -97,7 +97,7 @@ def statistics(array: np.ndarray) -> list[tuple[str, str]]:
 
 
 def number(value: float, decimals: int | None = None) -> str:
-    """``value`` with ``decimals``; if None, with three digits, from 1000 to 99999 without decimals.
+    """``value`` with so many ``decimals``; None: with three digits, or whole from 1000 to 99999.
 
     A number that would round to 0 is written with two digits: only zero is ``0``.
     """

@@ -117,7 +117,9 @@ def _operands(trace: Trace, value: Value) -> list[Figure | str]:
     """The operands as in a formula: ``x - mean``, or the name of the op and commas."""
     symbol = value.op.symbol or value.op.name if value.op else ""
     infix = symbol in _INFIX and len(value.inputs) == 2
-    items: list[Figure | str] = [] if infix else [symbol if symbol != "[]" else "index"]
+    items: list[Figure | str] = []
+    if not infix:
+        items.append("index" if symbol == "[]" else symbol)
     for i, x in enumerate(value.inputs[:_OPERANDS]):
         if i:
             items.append(symbol if infix else ",")
