@@ -10,7 +10,7 @@ from numba import prange
 
 from minigrad.fused import normalization as vectorized
 from minigrad.fused.compiled.columns import backward_columns, forward_columns
-from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read
+from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read, summing
 from minigrad.fused.compiled.products import merged, row_deviations, row_sum
 from minigrad.fused.declare import Pair
 from minigrad.fused.layout import from_blocks, is_batch_last, to_blocks
@@ -18,7 +18,7 @@ from minigrad.fused.memory import empty
 from minigrad.ops.normalization import check_batch_norm
 
 
-@inner
+@summing
 def row_products(g, row, centre):
     total, products = row.dtype.type(0), row.dtype.type(0)
     for i in range(row.size):

@@ -9,9 +9,10 @@ import numba
 import numpy as np
 from numba.np.ufunc.parallel import get_thread_count
 
-# sums may be reordered, so that loops vectorize, and a * b + c be fused; nan, inf and division
-# keep their IEEE meaning
-_OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
+# a * b + c may be fused; nan, inf and division keep their IEEE meaning
+_OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+_CALLED: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OPTIONS}
+_SUMS: dict[str, Any] = {**_CALLED, "fastmath": {"reassoc", "contract", "nsz"}}
 PER_THREAD = 65536  # elements of the largest array for each thread beyond the first
 _LOCK = threading.Lock()  # some threading layers of numba must not be entered by two threads
 CHUNK = 4096  # elements summed in the array's own precision; such partial sums are added in float64
@@ -19,8 +20,16 @@ CHUNK = 4096  # elements summed in the array's own precision; such partial sums 
 
 def inner(function: Callable) -> Any:
     """Compile a function that only kernels call; it is cached as a part of them."""
-    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OPTIONS}
-    return numba.njit(function, **options)
+    return numba.njit(function, **_CALLED)
+
+
+def summing(function: Callable) -> Any:
+    """``inner`` for sums, which may be reordered: only so do their loops vectorize.
+
+    All else keeps its order. LLVM reorders a formula in one way when it compiles a kernel and in
+    another for the cache, so that the first process would round differently from all later ones.
+    """
+    return numba.njit(function, **_SUMS)
 
 
 def kernel(function: Callable) -> Callable:

@@ -11,7 +11,7 @@ product on the cores that the next kernels need. With a single thread BLAS does 
 import numpy as np
 from numba import get_num_threads, prange
 
-from minigrad.fused.compiled.jit import inner, kernel, read
+from minigrad.fused.compiled.jit import inner, kernel, read, summing
 from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty
 from minigrad.ops.linalg import check_linear
@@ -19,7 +19,7 @@ from minigrad.ops.linalg import check_linear
 MAX_PRODUCTS = 1 << 27  # above it, BLAS saves more than its threads cost the next kernels
 
 
-@inner
+@summing
 def add_4(out, other, r0, r1, r2, r3, w, v):
     """``out += sum_i w_i r_i`` and ``other += sum_i v_i r_i``: two outputs share the reads."""
     w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
@@ -30,13 +30,13 @@ def add_4(out, other, r0, r1, r2, r3, w, v):
         other[i] += v0 * a + v1 * b + v2 * c + v3 * d
 
 
-@inner
+@summing
 def add_1(out, row, w):
     for i in range(out.size):
         out[i] += w * row[i]
 
 
-@inner
+@summing
 def dot_4(g, h, r0, r1, r2, r3, sums, others):
     """Add the dot products of g and of h with four rows to ``sums`` and ``others``."""
     zero = g.dtype.type(0)
@@ -61,7 +61,7 @@ def dot_4(g, h, r0, r1, r2, r3, sums, others):
     others[3] += h3
 
 
-@inner
+@summing
 def dot_1(g, row):
     total = g.dtype.type(0)
     for i in range(g.size):
@@ -69,7 +69,7 @@ def dot_1(g, row):
     return total
 
 
-@inner
+@summing
 def row_sum(row):
     total = row.dtype.type(0)
     for i in range(row.size):
@@ -77,7 +77,7 @@ def row_sum(row):
     return total
 
 
-@inner
+@summing
 def row_deviations(row, centre):
     """The sum of the deviations from ``centre``, and that of their squares."""
     total, squares = row.dtype.type(0), row.dtype.type(0)
@@ -90,9 +90,13 @@ def row_deviations(row, centre):
 
 @inner
 def merged(count_a, mean_a, m2_a, count_b, mean_b, m2_b):
-    """Mean and m2, the sum of squared deviations, of two groups together (Chan's formula)."""
-    delta, share = mean_b - mean_a, count_b / (count_a + count_b)
-    return mean_a + delta * share, m2_a + m2_b + delta * delta * count_a * share
+    """Mean and m2, the sum of squared deviations, of two groups together (Chan's formula).
+
+    Group a may be empty, and the square of ``delta`` infinite: it is never formed.
+    """
+    delta = mean_b - mean_a
+    step = delta * (count_b / (count_a + count_b))
+    return mean_a + step, m2_a + m2_b + delta * count_a * step
 
 
 @kernel

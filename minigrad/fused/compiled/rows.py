@@ -16,7 +16,7 @@ from numba.extending import intrinsic, overload
 from minigrad import special
 from minigrad.fused import loss
 from minigrad.fused.activation import pull_slope
-from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read
+from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read, summing
 from minigrad.fused.compiled.products import row_deviations, row_sum
 from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.layout import axes_in_memory, flat, unflat
@@ -186,6 +186,16 @@ def forward_layer(x, gamma, beta, eps, mean, inv_std, y):
             out[i] = ((row[i] - centre) * scale - shift) * gamma[i] + beta[i]
 
 
+@summing
+def row_products(g, row, gamma, centre, scale, shift):
+    """The sums of ``g * gamma`` and of ``g * gamma * x_hat``."""
+    total, products = row.dtype.type(0), row.dtype.type(0)
+    for i in range(row.size):
+        total += g[i] * gamma[i]
+        products += g[i] * gamma[i] * ((row[i] - centre) * scale - shift)
+    return total, products
+
+
 @kernel
 def backward_layer(y_bar, x, gamma, mean, inv_std, x_bar):
     """``x_bar = inv_std * (g - mean(g) - x_hat * mean(g * x_hat))`` with ``g = gamma * y_bar``."""
@@ -196,11 +206,10 @@ def backward_layer(y_bar, x, gamma, mean, inv_std, x_bar):
         shift = cast((mean[r] - np.float64(centre)) * inv_std[r])
         total, products = 0.0, 0.0
         for start in range(0, n, CHUNK):
-            stop = min(start + CHUNK, n)
-            part, part_products = cast(0), cast(0)
-            for i in range(start, stop):
-                part += g[i] * gamma[i]
-                part_products += g[i] * gamma[i] * ((row[i] - centre) * scale - shift)
+            chunk = slice(start, start + CHUNK)
+            part, part_products = row_products(
+                g[chunk], row[chunk], gamma[chunk], centre, scale, shift
+            )
             total += part
             products += part_products
         b, k = cast(total / n), cast(products / n)
@@ -277,11 +286,9 @@ def forward_cross_entropy(logits, labels, losses, probabilities):
         top = largest(row)
         total = 0.0
         for start in range(0, row.size, CHUNK):
-            part = row.dtype.type(0)
             for k in range(start, min(start + CHUNK, row.size)):
                 out[k] = exp(row[k] - top)
-                part += out[k]
-            total += part
+            total += row_sum(out[start : start + CHUNK])
         losses[r] = np.log(total) - (row[labels[r]] - top)
         scale = row.dtype.type(1 / total)
         for k in range(row.size):

@@ -1,0 +1,45 @@
+"""Kernels of numba: compiled now or loaded from the cache, they are the same kernels."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from minigrad.fused.declare import has_numba
+
+BITS = """
+import hashlib
+import numpy as np
+import minigrad as mg
+
+rng = np.random.default_rng(0)
+
+
+def print_bits(op, *shapes, others=(), **params):
+    xs = [mg.tensor(rng.normal(size=s), dtype="float32", requires_grad=True) for s in shapes]
+    y = op(*xs, *others, **params)
+    y.backward(rng.normal(size=y.shape))
+    arrays = [a.numpy().tobytes() for a in (y, *[x.grad for x in xs])]
+    print(op.name, *[hashlib.sha256(a).hexdigest() for a in arrays])
+
+
+print_bits(mg.fused.batch_norm, (257, 96), (96,), (96,))
+print_bits(mg.fused.batch_norm, (33, 6, 13, 14), (6,), (6,))
+print_bits(mg.fused.layer_norm, (130, 67), (67,), (67,))
+print_bits(mg.fused.cross_entropy, (257, 100), others=[rng.integers(0, 100, 257)])
+print_bits(mg.fused.conv, (32, 3, 17, 18), (6, 3, 5, 5), padding=2)
+"""
+
+
+@pytest.mark.skipif(not has_numba(), reason="numba is not installed")
+def test_a_fresh_kernel_computes_the_bits_of_one_from_the_cache(tmp_path):
+    """So that a run resumed in another process goes on as if it had never stopped."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    fresh, cached = (
+        subprocess.run([sys.executable, "-c", BITS], env=environment, check=True,
+                       capture_output=True, text=True).stdout
+        for _ in range(2)
+    )  # fmt: skip
+    assert len(fresh.splitlines()) == 5 and any(tmp_path.rglob("*.nbc"))
+    assert fresh == cached
