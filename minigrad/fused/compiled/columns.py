@@ -13,7 +13,7 @@ but would not know it of rows of a slice.
 import numpy as np
 from numba import prange
 
-from minigrad.fused.compiled.jit import inner, kernel, summing
+from minigrad.fused.compiled.jit import inner, kernel
 from minigrad.fused.compiled.products import merged
 
 ROWS = 64  # rows of a partial sum in the array's own precision
@@ -58,7 +58,7 @@ def add_deviations(x, r, start, stop, centre, total, squares):
         squares[j] += d * d
 
 
-@summing
+@inner
 def add_4_deviations(x, r, start, stop, centre, total, squares):
     r0, r1 = x[r, start:stop], x[r + 1, start:stop]
     r2, r3 = x[r + 2, start:stop], x[r + 3, start:stop]
@@ -155,7 +155,7 @@ def forward_columns(x, gamma, beta, eps, is_fixed, mean, var, y):
             column_affine(x[r, start:stop], y[r, start:stop], *coefficients)
 
 
-@summing
+@inner
 def add_2_products(y_bar, x, r, start, stop, centre, total, products):
     g0, g1 = y_bar[r, start:stop], y_bar[r + 1, start:stop]
     r0, r1 = x[r, start:stop], x[r + 1, start:stop]

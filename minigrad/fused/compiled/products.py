@@ -19,18 +19,18 @@ from minigrad.ops.linalg import check_linear
 MAX_PRODUCTS = 1 << 27  # above it, BLAS saves more than its threads cost the next kernels
 
 
-@summing
+@inner
 def add_4(out, other, r0, r1, r2, r3, w, v):
     """``out += sum_i w_i r_i`` and ``other += sum_i v_i r_i``: two outputs share the reads."""
     w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
     v0, v1, v2, v3 = v[0], v[1], v[2], v[3]
     for i in range(out.size):
         a, b, c, d = r0[i], r1[i], r2[i], r3[i]
-        out[i] += w0 * a + w1 * b + w2 * c + w3 * d
-        other[i] += v0 * a + v1 * b + v2 * c + v3 * d
+        out[i] = out[i] + w0 * a + w1 * b + w2 * c + w3 * d  # four fused operations
+        other[i] = other[i] + v0 * a + v1 * b + v2 * c + v3 * d
 
 
-@summing
+@inner
 def add_1(out, row, w):
     for i in range(out.size):
         out[i] += w * row[i]
