@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minigrad.fused.declare import has_numba
 
@@ -32,7 +35,10 @@ print_bits(mg.fused.conv, (32, 3, 17, 18), (6, 3, 5, 5), padding=2)
 """
 
 
-@pytest.mark.skipif(not has_numba(), reason="numba is not installed")
+needs_numba = pytest.mark.skipif(not has_numba(), reason="numba is not installed")
+
+
+@needs_numba
 def test_a_fresh_kernel_computes_the_bits_of_one_from_the_cache(tmp_path):
     """So that a run resumed in another process goes on as if it had never stopped."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
@@ -43,3 +49,26 @@ def test_a_fresh_kernel_computes_the_bits_of_one_from_the_cache(tmp_path):
     )  # fmt: skip
     assert len(fresh.splitlines()) == 5 and any(tmp_path.rglob("*.nbc"))
     assert fresh == cached
+
+
+@needs_numba
+@given(
+    n=st.integers(1, 4), size=st.integers(1, 5000), dtype=st.sampled_from(["float32", "float64"]),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_results_that_bypass_the_caches_have_the_same_bits(n, size, dtype, seed):
+    """Rows of any length begin and end anywhere in a cache line."""
+    from minigrad.fused.compiled import PAIRS, stream
+
+    rng, bits = np.random.default_rng(seed), []
+    x, y_bar = rng.normal(1, 2, size=(2, n, 3, size)).astype(dtype)
+    gamma, beta = rng.normal(size=(2, 3)).astype(dtype)
+    for least in (0, stream.MIN_BYTES):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stream, "MIN_BYTES", least)
+            patch.setattr(stream, "MIN_ROW", 1)
+            assert stream.bypasses(x) == (least == 0)
+            y, cache = PAIRS["batch_norm"].forward(np, x, gamma, beta)
+            x_bar, *_ = PAIRS["batch_norm"].backward(np, y_bar, cache)
+            bits.append([y.tobytes(), x_bar.tobytes()])
+    assert bits[0] == bits[1]

@@ -12,6 +12,7 @@ from minigrad.fused import normalization as vectorized
 from minigrad.fused.compiled.columns import backward_columns, forward_columns
 from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read, summing
 from minigrad.fused.compiled.products import merged, row_deviations, row_sum
+from minigrad.fused.compiled.stream import bypasses, stream
 from minigrad.fused.declare import Pair
 from minigrad.fused.layout import from_blocks, is_batch_last, to_blocks
 from minigrad.fused.memory import empty
@@ -80,8 +81,8 @@ def statistics(x, c):
 
 
 @kernel
-def forward_blocks(x, gamma, beta, eps, is_fixed, mean, var, y):
-    """As ``forward_columns``, channel by channel."""
+def forward_blocks(x, gamma, beta, eps, is_fixed, mean, var, y, streams):
+    """As ``forward_columns``, channel by channel; if ``streams``, y bypasses the caches."""
     for c in prange(x.shape[1]):
         if not is_fixed:
             mean[c], var[c] = statistics(x, c)
@@ -89,13 +90,21 @@ def forward_blocks(x, gamma, beta, eps, is_fixed, mean, var, y):
         centre = x.dtype.type(mean[c])
         shift = beta[c] - (mean[c] - np.float64(centre)) * scale
         a, b = x.dtype.type(scale), x.dtype.type(shift)
+        spare = np.empty(CHUNK if streams else 0, x.dtype)
         for p in range(x.shape[0]):
-            row_affine(x[p, c], y[p, c], centre, a, b)
+            for start in range(0, x.shape[2], CHUNK):
+                row, out = x[p, c, start : start + CHUNK], y[p, c, start : start + CHUNK]
+                target = spare if streams else out
+                row_affine(row, target, centre, a, b)
+                if streams:
+                    stream(spare, out)
 
 
 @kernel
-def backward_blocks(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar, own):
-    """As ``backward_columns``, channel by channel."""
+def backward_blocks(
+    y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar, beta_bar, own, streams
+):
+    """As ``backward_columns``, channel by channel; if ``streams``, x_bar bypasses the caches."""
     count = max(x.shape[0] * x.shape[2], 1)
     for c in prange(x.shape[1]):
         inv_std = 1 / np.sqrt(var[c] + eps)
@@ -114,13 +123,20 @@ def backward_blocks(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar,
         b = 0.0 if is_fixed else total / count - offset * k
         cast = x.dtype.type
         a, b_, k_ = cast(gamma[c] * inv_std), cast(b), cast(k)
+        spare = np.empty(CHUNK if streams else 0, x.dtype)
         for p in range(x.shape[0]):
             if is_fixed:  # x_bar does not depend on x, not even where x is infinite
                 row_affine(y_bar[p, c], x_bar[p, c], b_, a, b_)
             elif own:
                 row_x_bar_in_place(x_bar[p, c], x[p, c], centre, a, b_, k_)
             else:
-                row_x_bar(y_bar[p, c], x[p, c], x_bar[p, c], centre, a, b_, k_)
+                for start in range(0, x.shape[2], CHUNK):
+                    g, row = y_bar[p, c, start : start + CHUNK], x[p, c, start : start + CHUNK]
+                    out = x_bar[p, c, start : start + CHUNK]
+                    target = spare if streams else out
+                    row_x_bar(g, row, target, centre, a, b_, k_)
+                    if streams:
+                        stream(spare, out)
 
 
 def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
@@ -137,7 +153,7 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     if blocks.shape[2] == 1:
         forward_columns(blocks[:, :, 0], *given, mu, variance, y[:, :, 0])
     else:
-        forward_blocks(blocks, *given, mu, variance, y)
+        forward_blocks(blocks, *given, mu, variance, y, bypasses(y))
     # keeps x itself, which the graph holds anyway, instead of deviations
     cache = vectorized.Cache(mu, variance, blocks, gamma, float(eps), batch_last, is_fixed)
     return from_blocks(y, x.shape, batch_last), cache
@@ -153,7 +169,7 @@ def _backward(xp, y_bar, cache, own=False):
     if x.shape[2] == 1:
         backward_columns(read(g[:, :, 0]), x[:, :, 0], *given, x_bar[:, :, 0], *results)
     else:
-        backward_blocks(read(g), x, *given, x_bar, *results)
+        backward_blocks(read(g), x, *given, x_bar, *results, bypasses(x_bar))
     return from_blocks(x_bar, y_bar.shape, batch_last), gamma_bar, beta_bar
 
 
