@@ -498,7 +498,7 @@ def _operand(value: Any) -> Any:
     return array if isinstance(array, (int, float)) else backend.as_array(array)
 
 
-def _check_differentiable(dtype: Any, name: str | None = None) -> None:
+def _check_differentiable(dtype: Any, name: str | None) -> None:
     if dtype.kind != "f":
         expected, got = "a floating dtype", f"{name or 'tensor'} of dtype {dtype}"
         remedy = "write 2.0 instead of 2, or x.astype(float)"

@@ -11,8 +11,9 @@ from pathlib import Path
 from minigrad import files
 from minigrad.errors import DataError, facts
 
-_PAUSE = 0.5  # seconds before the second try; doubled before each further one
+_PAUSE = 0.5  # seconds before the second round; doubled before each further one
 _TIMEOUT = 30  # seconds without receiving a byte
+_ROUNDS = 3  # over the mirrors
 
 
 def cache_folder() -> Path:
@@ -36,7 +37,7 @@ def check_md5(path: Path, md5: str) -> None:
         raise files.corrupt(path, f"md5 {md5}", f"md5 {actual}", remedy)
 
 
-def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str], tries: int = 3) -> Path:
+def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str]) -> Path:
     """Download ``name`` into ``folder`` from the first mirror whose file has the right checksum.
 
     Args:
@@ -44,7 +45,6 @@ def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str], tries: int 
         md5: hexadecimal checksum.
         folder: created if missing; the file appears in it complete or not at all.
         mirrors: URLs ending in ``/``; ``file://`` works, too.
-        tries: rounds over the mirrors.
 
     Returns:
         The path of the file.
@@ -53,7 +53,7 @@ def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str], tries: int 
         DataError: no mirror gave the file; the text has the reason for each.
     """
     reasons: dict[str, str] = {}
-    for attempt in range(tries):
+    for attempt in range(_ROUNDS):
         if attempt:
             time.sleep(_PAUSE * 2 ** (attempt - 1))
         for mirror in mirrors:

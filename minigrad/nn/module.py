@@ -189,9 +189,9 @@ class Module:
         """The direct submodules."""
         return (child for _, child in self.named_children())
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
         """``(path, module)`` of this module and all modules below, each once, outermost first."""
-        return _each_once(self._paths(prefix))
+        return _each_once(self._paths())
 
     def _paths(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Like ``named_modules``, but a shared module comes once per path."""

@@ -101,12 +101,12 @@ def prove_batch_norm(n: int) -> Proof:
     differences = [
         (a - b).reshape(-1) for a, b in zip((traced[t.node] for t in inputs), by_hand, strict=True)
     ]
-    remainders = [_rational(d, sympy, eps, root) for part in differences for d in part]
-    x_bar = sympy.factor(_rational(traced[inputs[0].node][0, 0], sympy, eps, root))
+    remainders = [_rational(d, sympy, eps) for part in differences for d in part]
+    x_bar = sympy.factor(_rational(traced[inputs[0].node][0, 0], sympy, eps))
     return Proof(n, all(r == 0 for r in remainders), sympy.latex(x_bar), _steps(y.node))
 
 
-def _rational(expression: Any, sympy: Any, eps: Any, root: Any) -> Any:
+def _rational(expression: Any, sympy: Any, eps: Any) -> Any:
     """``expression`` with ``eps = R^2 - var``, so that sqrt(var + eps) becomes the symbol R."""
     replaced = sympy.sympify(expression).subs(sympy.Symbol("eps", positive=True), eps)
     return sympy.cancel(sympy.powdenest(sympy.simplify(replaced), force=True))

@@ -83,24 +83,17 @@ def _unblocked(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return rows.reshape(shape)
 
 
-def jacobians(
-    f: Callable[..., Any],
-    inputs: Sequence[np.ndarray],
-    *,
-    scales: Sequence[np.ndarray] | None = None,
-) -> list[Jacobian]:
+def jacobians(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> list[Jacobian]:
     """Differentiate ``f(*inputs) -> array`` with respect to each input.
 
     Args:
         f: a function of plain arrays that keeps no state.
         inputs: floating arrays; float32 ones are differenced in higher precision at their values.
-        scales: for each input an array of its shape: the length on which ``f`` varies; guessed if
-            None.
 
     Returns:
         One Jacobian per input.
     """
-    scales = scales or [default_scale(x) for x in inputs]
+    scales = [default_scale(x) for x in inputs]
     wide, noise = working_precision(f, inputs, scales)
     return differences(f, wide, scales, noise)
 
@@ -170,16 +163,14 @@ def _wiggle(part: np.ndarray) -> np.ndarray:
 
 @np.errstate(all="ignore")
 def working_precision(
-    f: Callable[..., Any],
-    inputs: Sequence[np.ndarray],
-    scales: Sequence[np.ndarray] | None = None,
+    f: Callable[..., Any], inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray]
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Copies of ``inputs`` in long double if ``f`` carries it to its result, else in float64.
 
     The dtype of the result does not show which: ``f`` may compute in float64 and cast. Its noise
-    does. It is returned as the second item, with one number per element of the result.
+    does. It is returned as the second item, with one number per element of the result; ``scales``
+    are the lengths on which ``f`` varies, an array for each input.
     """
-    scales = scales or [default_scale(x) for x in inputs]
     wide = [np.array(x, dtype=np.longdouble, order="C") for x in inputs]
     narrow = [x.astype(np.float64) for x in wide]
     try:

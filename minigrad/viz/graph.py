@@ -221,19 +221,18 @@ _Key = Node | Scope
 def picture(
     recorded: Recorded,
     depth: int | None = None,
-    limit: int = LIMIT,
     pinned: Callable[[Node], bool] = lambda node: False,
 ) -> Picture:
-    """Fold ``recorded`` until at most ``limit`` cards are left.
+    """Fold ``recorded`` until at most ``LIMIT`` cards are left.
 
     Args:
         recorded: the graph.
-        depth: how many levels of nested scopes are opened; None opens all.
-        limit: with more cards ``depth`` is lowered first, then the middle becomes one card.
+        depth: how many levels of nested scopes are opened; None opens all. With too many cards it
+            is lowered first, then the middle becomes one card.
         pinned: whether a node must stay out of that middle and, if a leaf, of any other group.
     """
     paths = _Paths(recorded.order)
-    keys, note = _keys(recorded, paths, depth, limit, pinned)
+    keys, note = _keys(recorded, paths, depth, pinned)
     cards = _cards(recorded, keys)
     edges = _edges(recorded, keys, cards)
     return Picture(list(cards.values()), edges, _clusters(cards, paths), note)
@@ -260,26 +259,22 @@ class _Paths:
 
 
 def _keys(
-    recorded: Recorded,
-    paths: _Paths,
-    depth: int | None,
-    limit: int,
-    pinned: Callable[[Node], bool],
+    recorded: Recorded, paths: _Paths, depth: int | None, pinned: Callable[[Node], bool]
 ) -> tuple[dict[Node, _Key], str]:
-    """The key of each node, for at most ``limit`` cards, and the note on what had to fold."""
+    """The key of each node, for at most ``LIMIT`` cards, and the note on what had to fold."""
     depth = paths.deepest if depth is None else min(depth, paths.deepest)
     keys = _folded(recorded, paths, depth, pinned)
     size = len(set(keys.values()))
-    if size <= limit:
+    if size <= LIMIT:
         return keys, ""
     requested = depth
-    while depth and len(set(keys.values())) > limit:
+    while depth and len(set(keys.values())) > LIMIT:
         depth -= 1
         keys = _folded(recorded, paths, depth, pinned)
     how = [f"to depth {depth}"] if depth < requested else []
-    if len(set(keys.values())) > limit:
+    if len(set(keys.values())) > LIMIT:
         how.append("in the middle")
-        keys = _without_middle(keys, min(limit, KEPT), pinned)
+        keys = _without_middle(keys, pinned)
     return keys, f"{size:,} cards are too many to read: folded {' and '.join(how)}"
 
 
@@ -372,13 +367,11 @@ def _users(recorded: Recorded, keys: dict[Node, _Key]) -> dict[Node, set[_Key]]:
     return users
 
 
-def _without_middle(
-    keys: dict[Node, _Key], kept: int, pinned: Callable[[Node], bool]
-) -> dict[Node, _Key]:
-    """Keep the first and the last cards; the nodes between get the key ``_GAP``."""
+def _without_middle(keys: dict[Node, _Key], pinned: Callable[[Node], bool]) -> dict[Node, _Key]:
+    """Keep the first and last cards, ``KEPT`` with the gap; nodes between get the key ``_GAP``."""
     visible = list(dict.fromkeys(keys.values()))
-    first = kept // 2
-    hidden = set(visible[first : len(visible) - (kept - 1 - first)])
+    first = KEPT // 2
+    hidden = set(visible[first : len(visible) - (KEPT - 1 - first)])
     hidden -= {key for node, key in keys.items() if pinned(node)}
     return {node: _GAP if key in hidden else key for node, key in keys.items()}
 
