@@ -20,8 +20,7 @@ from minigrad.verify.judge import Sample, reconsidered, wider
 from minigrad.verify.randomness import generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
-from minigrad.verify.sample import Sample as OpSample
-from minigrad.verify.sample import declared_as, samples
+from minigrad.verify.sample import Call, declared_as, sample_calls
 from minigrad.verify.subject import check_names, coarsest, parameter_names
 
 _COTANGENTS = 3  # random ones per order; the worst is reported
@@ -250,11 +249,11 @@ def check_op(
     """
     declared, rng = declared_as(declared), generator(rng)
     report = Report(f"{declared.name}, {np.dtype(dtype)}, orders 1 to {order}")
-    for sample in samples(declared, dtype, rng):
-        arrays = [sample.inputs[i] for i in sample.real]
-        names = [f"input {i} of {declared.name}({sample})" for i in sample.real]
-        call = elsewhere(_call(declared, sample, device), device)
-        at_point = gradcheck(call, arrays, order=order, names=names, rng=rng)
+    for call in sample_calls(declared, dtype, rng):
+        arrays = [call.inputs[i] for i in call.real]
+        names = [f"input {i} of {declared.name}({call})" for i in call.real]
+        f = elsewhere(_of_real_inputs(declared, call, device), device)
+        at_point = gradcheck(f, arrays, order=order, names=names, rng=rng)
         # at points drawn at random nothing vanishes by chance: a 0 in both ways is the derivative
         report.rows += [
             replace(row, verdict="proven") if row.ok and row.bound else row for row in at_point.rows
@@ -264,16 +263,16 @@ def check_op(
     return report
 
 
-def _call(declared: Declared, sample: OpSample, device: str) -> Callable[..., Tensor]:
+def _of_real_inputs(declared: Declared, call: Call, device: str) -> Callable[..., Tensor]:
     """The op as a function of its differentiable inputs, several results joined into one."""
-    inputs, params = moved((tuple(sample.inputs), sample.params), device)
+    inputs, params = moved((tuple(call.inputs), call.params), device)
     op: Any = declared  # an Op or a Composite, both callable
 
-    def call(*real: Tensor) -> Tensor:
+    def f(*real: Tensor) -> Tensor:
         args: list[Any] = list(inputs)
-        for i, x in zip(sample.real, real, strict=True):
+        for i, x in zip(call.real, real, strict=True):
             args[i] = x
         y = op(*args, **params)
         return concatenate([reshape(part, (-1,)) for part in y]) if isinstance(y, list) else y
 
-    return call
+    return f

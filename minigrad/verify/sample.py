@@ -14,8 +14,8 @@ _DIMENSIONS = {"m": 2, "k": 3, "n": 4}  # lengths for the letters of a signature
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Inputs and parameters of one call; ``real`` has the positions of differentiable inputs."""
+class Call:
+    """Inputs and parameters of one op call; ``real`` has the positions of differentiable inputs."""
 
     inputs: list[np.ndarray]
     params: dict[str, Any]
@@ -33,12 +33,12 @@ def declared_as(op: Declared | str) -> Declared:
     return REGISTRY[op] if isinstance(op, str) else op
 
 
-def samples(declared: Declared, dtype: Any, rng: np.random.Generator) -> Iterator[Sample]:
-    """One sample per case; two if the case names no shapes, so that the signature gives them."""
+def sample_calls(declared: Declared, dtype: Any, rng: np.random.Generator) -> Iterator[Call]:
+    """One call per case; two if the case names no shapes, so that the signature gives them."""
     for case in declared.cases:
         for shapes in _shapes(declared, case):
             domains = [declared.domain_of(i) for i in range(len(shapes))]
-            yield Sample(
+            yield Call(
                 values(shapes, domains, dtype, rng),
                 case.params,
                 [i for i, domain in enumerate(domains) if domain.kind == "real"],

@@ -10,7 +10,7 @@ from minigrad.errors import MissingPackageError
 from minigrad.tensor import Tensor
 from minigrad.verify.gradcheck import gradcheck
 from minigrad.verify.report import Report
-from minigrad.verify.sample import Sample, declared_as, samples
+from minigrad.verify.sample import Call, declared_as, sample_calls
 
 
 def assert_gradients(
@@ -28,7 +28,7 @@ def calls(declared: Declared | str, *, dtype: Any = "float64") -> Any:
     """A hypothesis strategy of calls of an op, from its signature, domains and cases.
 
     Returns:
-        A strategy of ``Sample``: ``inputs``, ``params``, positions of ``real`` inputs.
+        A strategy of ``Call``: ``inputs``, ``params``, positions of ``real`` inputs.
 
     Raises:
         UsageError: no such op. MissingPackageError: hypothesis is not installed.
@@ -39,8 +39,8 @@ def calls(declared: Declared | str, *, dtype: Any = "float64") -> Any:
         raise MissingPackageError("strategies need hypothesis: pip install hypothesis") from error
     op = declared_as(declared)
 
-    def sample(seed: int, i: int) -> Sample:
-        drawn = list(samples(op, dtype, np.random.default_rng(seed)))
+    def call(seed: int, i: int) -> Call:
+        drawn = list(sample_calls(op, dtype, np.random.default_rng(seed)))
         return drawn[i % len(drawn)]
 
-    return st.builds(sample, st.integers(0, 2**32 - 1), st.integers(0, 99))
+    return st.builds(call, st.integers(0, 2**32 - 1), st.integers(0, 99))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import minigrad as mg
 from minigrad.errors import BoundsError
 from minigrad.fused.declare import Fused
-from minigrad.verify.sample import samples
+from minigrad.verify.sample import sample_calls
 
 FUSED = {op.composite.name: op for op in mg.REGISTRY.values() if isinstance(op, Fused)}
 KINDS = ("portable", "numpy", "numba")
@@ -70,7 +70,7 @@ def test_a_kernel_is_a_proven_pair(name, kind, dtype, monkeypatch):
     if pair is None or (name in ("gelu", "sigmoid") and (kind, dtype) == ("numba", "float64")):
         pytest.skip("another kind serves these")
     at_any_size(monkeypatch, kind)
-    chosen = samples(op, dtype, np.random.default_rng(0))
+    chosen = sample_calls(op, dtype, np.random.default_rng(0))
     chosen = [one for one in chosen if pair.accepts(*one.inputs, **one.params)]
     assert chosen
     for sample in chosen:
