@@ -12,7 +12,7 @@ from minigrad.errors import GraphError, UsageError, facts
 from minigrad.viz.badge import BADGES, Verdict, Verdicts, verdict_text, verdicts_by_node, worst_of
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.gradient import CONSTANT, MISSING, Gradient, Swept, swept
-from minigrad.viz.graph import Card, Cluster, Edge, Picture, Recorded, picture, root_of
+from minigrad.viz.graph import Card, Cluster, Edge, Recorded, Visible, fold, root_of
 from minigrad.viz.grid import SIDE, Cell, Grid, blank, grid, number
 
 _SANS = "Helvetica,Arial,sans-serif"
@@ -78,7 +78,7 @@ def to_dot(
     by_node = verdicts_by_node("draw", verdicts, recorded)
     wrong = (node for node, (ok, _) in by_node.items() if node.op is not None and ok is False)
     pins = {node for node in by_node if node.op is None} | set(islice(wrong, 1))  # outside any gap
-    visible = picture(recorded, depth, pinned=lambda node: node in pins)
+    visible = fold(recorded, depth, pinned=lambda node: node in pins)
     return _Writer(recorded, visible, values, grads, by_node).text()
 
 
@@ -95,7 +95,7 @@ class _Writer:
     def __init__(
         self,
         recorded: Recorded,
-        visible: Picture,
+        visible: Visible,
         values: bool,
         grads: bool,
         verdicts: Mapping[Node, Verdict],

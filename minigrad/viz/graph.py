@@ -1,6 +1,6 @@
 """What a picture shows: cards, the clusters around them and the edges between them.
 
-``Recorded`` is the graph behind some results; ``picture`` decides how much of it is visible:
+``Recorded`` is the graph behind some results; ``fold`` decides how much of it is visible:
 
 1. Each node gets a key: itself, or the scope (or other group) into which it is folded.
 2. The nodes with the same key become one card; an op input that leads from one card to another
@@ -27,7 +27,7 @@ LIMIT = 300  # cards in a picture; with more neither a reader nor the layout kee
 KEPT = 100  # cards that are left when the middle of a longer graph folds
 _MIN_REPEATS = 3  # equal blocks in a row that become one card, "Linear × 3"
 _MAX_PARAMETERS = 8  # cards for the parameters of one folded card; more become one card
-_TANGLED = 4000  # rows that all edges together may span; see Picture.tangled
+_TANGLED = 4000  # rows that all edges together may span; see Visible.tangled
 _MAX_FAN_OUT = 5  # edges leaving one card; with more, Graphviz lifts whole clusters towards it
 _MAX_EDGES = 4 * LIMIT  # with more, parallel edges are drawn as one with their number
 
@@ -163,7 +163,7 @@ class Edge:
 
 
 @dataclass(eq=False)
-class Picture:
+class Visible:
     """The visible part of a graph; ``note`` says what was folded because the graph is long."""
 
     cards: list[Card]
@@ -218,11 +218,11 @@ _GAP = _Group("…")  # the middle of a long graph
 _Key = Node | Scope
 
 
-def picture(
+def fold(
     recorded: Recorded,
     depth: int | None = None,
     pinned: Callable[[Node], bool] = lambda node: False,
-) -> Picture:
+) -> Visible:
     """Fold ``recorded`` until at most ``LIMIT`` cards are left.
 
     Args:
@@ -235,7 +235,7 @@ def picture(
     keys, note = _keys(recorded, paths, depth, pinned)
     cards = _cards(recorded, keys)
     edges = _edges(recorded, keys, cards)
-    return Picture(list(cards.values()), edges, _clusters(cards, paths), note)
+    return Visible(list(cards.values()), edges, _clusters(cards, paths), note)
 
 
 class _Paths:

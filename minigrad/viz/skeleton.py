@@ -10,7 +10,7 @@ from itertools import repeat
 from minigrad.viz.dot import count_of_ops, escaped, gap_lines, wrapped
 from minigrad.viz.embed import PENDING, embedded
 from minigrad.viz.formula import Formulas, shown
-from minigrad.viz.graph import Card, Cluster, Picture, Recorded, picture
+from minigrad.viz.graph import Card, Cluster, Recorded, Visible, fold
 from minigrad.viz.render import render
 
 _TITLE = 34  # characters in a line of a title
@@ -21,7 +21,7 @@ _LEVELS = 5  # pictures of one graph, at most
 class Layout:
     """One level of folding: the part of the graph that is visible, and its drawing."""
 
-    visible: Picture
+    visible: Visible
     svg: str
 
 
@@ -38,17 +38,17 @@ def layouts(recorded: Recorded, formulas: Formulas) -> list[Layout]:
     return [Layout(v, embedded(svg)) for v, svg in zip(pictures, drawn, strict=True)]
 
 
-def _levels(recorded: Recorded) -> list[Picture]:
-    full = picture(recorded)
+def _levels(recorded: Recorded) -> list[Visible]:
+    full = fold(recorded)
     pictures = [full]
     for depth in reversed(range(max(depth for _, depth, _ in full.top.walk()))):
-        folded = picture(recorded, depth)
+        folded = fold(recorded, depth)
         if len(folded.cards) < len(pictures[-1].cards):
             pictures.append(folded)
     return pictures if len(pictures) <= _LEVELS else [*pictures[: _LEVELS - 1], pictures[-1]]
 
 
-def skeleton(visible: Picture, formulas: Formulas) -> str:
+def skeleton(visible: Visible, formulas: Formulas) -> str:
     """The DOT text of a picture of small cards; cards and edges have ids with their numbers."""
     routing = "splines=line outputorder=edgesfirst" if visible.tangled() else ""
     weights = visible.weights()

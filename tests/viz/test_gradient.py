@@ -12,7 +12,7 @@ from viz.reading import cards, numbers
 import minigrad as mg
 from minigrad.composite import label
 from minigrad.viz import render
-from minigrad.viz.graph import Recorded, picture
+from minigrad.viz.graph import Recorded, fold
 from minigrad.viz.grid import BLANK
 
 # --- gradients -----------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_where_lines_are_many_a_norm_stands_where_fewer_meet_and_bends_none(monk
     # a label in the middle would have room of its own, and every long line adds to the layout
     assert not any(" label=" in line for line in back)
     ends = [re.search(r"(n\d+) -> (n\d+) .* (head|tail)label=<", line).groups() for line in back]
-    names = {card.id: card.outputs[0] for card in picture(Recorded([y.node])).cards}
+    names = {card.id: card.outputs[0] for card in fold(Recorded([y.node])).cards}
     found = {(names[a].name, names[b].op.name, end) for a, b, end in ends}
     assert ("w", "matmul", "head") in found  # w is used four times
     assert (None, "concatenate", "tail") in found  # its operand is used once

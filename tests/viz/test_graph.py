@@ -13,7 +13,7 @@ from viz.reading import cards, clusters, edges
 import minigrad as mg
 from minigrad.verify.batch_norm import problem
 from minigrad.viz.dot import gap_lines
-from minigrad.viz.graph import Recorded, picture
+from minigrad.viz.graph import Recorded, fold
 
 # --- clusters and folding ------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ def test_chain_of_20_000_ops_is_drawn_small_and_fast():
 )  # fmt: skip
 def test_folded_middle_counts_what_it_hides(make, says):
     y = make()
-    (found,) = (card for card in picture(Recorded([y.node])).cards if card.kind == "gap")
+    (found,) = (card for card in fold(Recorded([y.node])).cards if card.kind == "gap")
     assert gap_lines(found) == says
     seed = np.ones(y.shape)
     assert all(line in mg.viz.to_dot(y) and line in mg.viz.step(y, seed=seed).html for line in says)

@@ -17,7 +17,7 @@ import minigrad as mg
 from minigrad.errors import RenderError, UsageError
 from minigrad.viz import render
 from minigrad.viz.formula import Formulas
-from minigrad.viz.graph import Recorded, picture
+from minigrad.viz.graph import Recorded, fold
 from minigrad.viz.skeleton import skeleton
 
 needs_pygraphviz = pytest.mark.skipif(
@@ -208,7 +208,7 @@ def test_the_flow_goes_down_however_often_a_value_is_used(make, n):
     y = make(n)
     y.backward()
     recorded = Recorded([y.node])
-    for dot in (mg.viz.to_dot(y), skeleton(picture(recorded), Formulas(recorded))):
+    for dot in (mg.viz.to_dot(y), skeleton(fold(recorded), Formulas(recorded))):
         svg = render.render(dot, "svg").decode()
         found = re.findall(
             r'class="node">\n<title>(n\d+)</title>.*?<text[^>]* y="(\S+)"', svg, re.S
