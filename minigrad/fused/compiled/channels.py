@@ -21,6 +21,7 @@ from minigrad.ops.normalization import check_batch_norm
 
 @summing
 def row_products(g, row, centre):
+    """The sums of ``g`` and of ``g * (row - centre)``."""
     total, products = row.dtype.type(0), row.dtype.type(0)
     for i in range(row.size):
         total += g[i]

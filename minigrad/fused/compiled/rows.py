@@ -187,7 +187,7 @@ def forward_layer(x, gamma, beta, eps, mean, inv_std, y):
 
 
 @summing
-def row_products(g, row, gamma, centre, scale, shift):
+def layer_products(g, row, gamma, centre, scale, shift):
     """The sums of ``g * gamma`` and of ``g * gamma * x_hat``."""
     total, products = row.dtype.type(0), row.dtype.type(0)
     for i in range(row.size):
@@ -207,7 +207,7 @@ def backward_layer(y_bar, x, gamma, mean, inv_std, x_bar):
         total, products = 0.0, 0.0
         for start in range(0, n, CHUNK):
             chunk = slice(start, start + CHUNK)
-            part, part_products = row_products(
+            part, part_products = layer_products(
                 g[chunk], row[chunk], gamma[chunk], centre, scale, shift
             )
             total += part
