@@ -170,7 +170,7 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
     if isinstance(cause, MinigradError):
         named = text if text.startswith(f"{name}: ") else f"{name}: {text}"
         if "expected:" in text:
-            return type(cause)(f"{named}\n  operands: {shown}")
+            return type(cause)(named if "remedy:" in text else f"{named}\n  operands: {shown}")
         if named == text:
             return type(cause)(text)  # it is complete
     kind = kind_of(cause)

@@ -356,6 +356,17 @@ def test_bad_usage_exits_with_2_and_says_why(run, tmp_path, monkeypatch, args, w
     assert "Traceback" not in result.stderr
 
 
+def test_an_error_of_the_code_to_check_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "failing.py").write_text(
+        "import minigrad as mg\nmg.add([1.0, 2.0], [1.0, 2.0, 3.0])"
+    )
+    with pytest.raises(mg.errors.UsageError) as caught:
+        targets.check_code("failing:forward,backward")
+    *_, got = lines = str(caught.value).splitlines()
+    assert len(lines) == 3 and got.startswith("  got:      ShapeError: add: operands could not be")
+
+
 def test_out_keeps_the_report_of_what_has_no_picture(run, tmp_path):
     shown = run("verify", "exp", "--json", "--out", "new/out", cwd=tmp_path).stdout
     assert (tmp_path / "new" / "out" / "exp.json").read_text() == shown

@@ -99,6 +99,18 @@ def test_a_word_of_torch_is_answered_by_that_of_numpy(call, remedy):
     assert text.endswith(f"\n  remedy:   {remedy}") and text.count("\n") == 3
 
 
+def test_an_error_of_an_op_has_at_most_four_lines(declared):
+    @mg.op(formula="y", pullback="x")
+    def refusing(xp, x, *, remedy):
+        raise errors.ShapeError(errors.facts("refusing: x", expected=1, got=2, remedy=remedy))
+
+    for remedy, last in ("", "operands: ndarray (3,) float64"), ("turn it", "remedy:   turn it"):
+        with pytest.raises(errors.ShapeError) as caught:
+            refusing(np.ones(3), remedy=remedy)
+        lines = str(caught.value).splitlines()
+        assert len(lines) == 4 and lines[-1] == f"  {last}"
+
+
 def test_numbers_among_the_operands_of_a_fused_op_are_shown():
     with pytest.raises(errors.DTypeError, match=r"(?s)batch_norm: .*ndarray \(3, 4\).*1\.0, 0\.0"):
         mg.fused.batch_norm(np.ones((3, 4)), 1.0, 0.0)

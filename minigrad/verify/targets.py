@@ -146,5 +146,7 @@ def _maker(target: str) -> Callable[[], tuple[Callable, Callable]]:
 
 
 def _unusable(target: str, expected: str, got: object) -> UsageError:
-    got = f"{type(got).__name__}: {got}" if isinstance(got, BaseException) else got
+    """The error for a ``target`` that cannot be checked; of an error ``got``, its first line."""
+    if isinstance(got, BaseException):
+        got = f"{type(got).__name__}: {got}".partition("\n")[0]
     return UsageError(facts(f"verify {target}", expected=expected, got=got))
