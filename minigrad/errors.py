@@ -213,6 +213,7 @@ _INSTEAD_OF = {  # keyword of PyTorch -> what to write in minigrad
     "batch_first": "leave it out: x is always (N, T, C)",
     "correction": "use ddof= instead of correction=",
     "create_graph": "nest mg.grad(f) for higher derivatives",
+    "device": "write layer.to(device)",
     "dim": "use axis= instead of dim=",
     "dims": "use axis= instead of dims=",
     "gradient": "use seed= instead of gradient=",
@@ -238,11 +239,14 @@ def pytorch_remedy(params: dict) -> str:
     return ", ".join(dict.fromkeys(_INSTEAD_OF[key] for key in params if key in _INSTEAD_OF))
 
 
-def answering(f: F) -> F:
-    """Decorator: a call that does not fit the signature of ``f`` raises DTypeError.
+def misfit(call: str, params: dict) -> DTypeError:
+    """The error for a ``call`` that does not fit a signature, with a hint for PyTorch's words."""
+    remedy = pytorch_remedy(params)
+    return DTypeError(f"{call}; {remedy}" if remedy else call)
 
-    For a keyword of PyTorch the text says what to write instead.
-    """
+
+def hinting(f: F) -> F:
+    """Decorator: a call that does not fit the signature of ``f`` raises ``misfit``."""
 
     @functools.wraps(f)
     def call(*args: Any, **params: Any) -> Any:
@@ -252,9 +256,7 @@ def answering(f: F) -> F:
             if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                 raise  # it was raised inside f
             name = type(args[0]).__name__ if f.__name__ == "__init__" else f.__qualname__
-            remedy = pytorch_remedy(params)
-            text = str(error).replace(f.__qualname__, name)
-            raise DTypeError(f"{text}; {remedy}" if remedy else text) from None
+            raise misfit(str(error).replace(f.__qualname__, name), params) from None
 
     return cast(F, call)
 

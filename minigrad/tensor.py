@@ -20,9 +20,9 @@ from minigrad.errors import (
     GraphError,
     LibraryMismatchError,
     ShapeError,
-    answering,
     describe,
     facts,
+    hinting,
     kind_of,
     of_one_library,
     pytorch_remedy,
@@ -268,7 +268,7 @@ class Tensor(NumPyBox):
         self.node.keep_grad = True
         return self
 
-    @answering
+    @hinting
     def backward(self, seed: Any = None) -> None:
         """Add the derivative of ``sum(seed * self)`` to ``.grad`` of every leaf it came from.
 
@@ -430,7 +430,7 @@ class Tensor(NumPyBox):
         """The same elements in another shape; one length may be -1."""
         return ops.reshape(self, shape=_unpacked(shape))
 
-    @answering
+    @hinting
     def flatten(self, start: int = 0) -> "Tensor":
         """The elements along one axis; the axes before ``start`` stay."""
         if not -self.ndim <= start < max(self.ndim, 1):

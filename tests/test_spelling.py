@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.errors import DeviceError, DTypeError, answering
+from minigrad.errors import DeviceError, DTypeError, hinting
 from minigrad.spelling import INSTEAD, NAMES
 
 
@@ -104,6 +104,9 @@ def test_tensors_are_copied_and_listed_as_before():
         (lambda x: mg.nn.LeakyReLU(0.2, inplace=True), "LeakyReLU", "changed in place"),
         (lambda x: mg.nn.CrossEntropyLoss(label_smoothing=0.1), "CrossEntropyLoss", "log_softmax"),
         (lambda x: mg.nn.RNN(2, 3, batch_first=True), "RNN", r"\(N, T, C\)"),
+        (lambda x: mg.nn.Linear(2, 3, device="cuda"), "Linear", r"write layer\.to\(device\)"),
+        (lambda x: mg.nn.BatchNorm2d(3, device="cuda"), "BatchNorm2d", r"layer\.to\(device\)"),
+        (lambda x: mg.nn.LazyConv2d(2, 3, device="cuda"), "LazyConv2d", r"layer\.to\(device\)"),
         (lambda x: mg.nn.Linear(2, 3).zero_grad(set_to_none=True), "Module.zero_grad", "leave it"),
         (lambda x: mg.optim.SGD([x]).zero_grad(set_to_none=True), "Optimizer.zero_grad", "leave"),
         (lambda x: mg.data.DataLoader([1.0], num_workers=2), "DataLoader", "this process"),
@@ -119,12 +122,21 @@ def test_a_call_that_fails_otherwise_is_told_as_python_does():
     with pytest.raises(TypeError, match=r"^Sigmoid\(\) takes 1 positional .* given$"):
         mg.nn.Sigmoid(mg.tensor(1.0))
 
-    @answering
+    @hinting
     def inside(dim):
         raise TypeError("of the function")
 
     with pytest.raises(TypeError, match=r"^of the function$"):
         inside(dim=1)
+
+
+def test_a_model_of_a_user_is_told_nothing_of_pytorch():
+    class Net(mg.nn.Module):
+        def __init__(self, width):
+            self.head = mg.nn.Linear(width, 1)
+
+    with pytest.raises(TypeError, match=r"Net.__init__\(\) got an unexpected .* 'dim'$"):
+        Net(dim=2)  # type: ignore[call-arg]
 
 
 def test_layers_join_other_bases():

@@ -11,10 +11,10 @@ from minigrad.errors import (
     DTypeError,
     ShapeError,
     UsageError,
-    answering,
     check_count,
     describe,
     facts,
+    hinting,
 )
 
 
@@ -72,7 +72,7 @@ class DataLoader:
     [[4, 0], [1, 2], [3]]
     """
 
-    @answering
+    @hinting
     def __init__(
         self,
         dataset: Any,

@@ -3,7 +3,6 @@
 from typing import Any
 
 from minigrad import ops
-from minigrad.errors import answering
 from minigrad.nn import kernels
 from minigrad.nn.module import Module
 
@@ -22,7 +21,6 @@ class ReLU(Module):
 class LeakyReLU(Module):
     """``max(x, 0) + negative_slope * min(x, 0)``."""
 
-    @answering
     def __init__(self, negative_slope: float = 0.01):
         self.negative_slope = float(negative_slope)
 
@@ -36,7 +34,6 @@ class LeakyReLU(Module):
 class ELU(Module):
     """``x`` where it is positive, ``alpha * (e^x - 1)`` elsewhere."""
 
-    @answering
     def __init__(self, alpha: float = 1.0):
         self.alpha = float(alpha)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.errors import DTypeError, ShapeError, UsageError, answering, describe, facts
+from minigrad.errors import DTypeError, ShapeError, UsageError, describe, facts, hinting
 from minigrad.nn.random import generator
 from minigrad.tensor import Tensor
 
@@ -107,7 +107,7 @@ def xavier_normal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tenso
     return normal_(weight, 0.0, gain * sqrt(2 / sum(_fans(weight))), rng)
 
 
-@answering
+@hinting
 def kaiming_uniform_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None) -> Tensor:
     """He: uniform with variance ``gain^2 / fan_in``; the default gain is that of ReLU.
 
@@ -121,7 +121,7 @@ def kaiming_uniform_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None)
     return uniform_(weight, -bound, bound, rng)
 
 
-@answering
+@hinting
 def kaiming_normal_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None) -> Tensor:
     """He: normal with variance ``gain^2 / fan_in``; the default gain is that of ReLU."""
     return normal_(weight, 0.0, gain / sqrt(_fans(weight)[0]), rng)

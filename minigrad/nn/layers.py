@@ -13,7 +13,6 @@ from minigrad.errors import (
     DTypeError,
     ShapeError,
     UsageError,
-    answering,
     describe,
     facts,
     is_within,
@@ -164,7 +163,6 @@ class Dropout(Module):
     tensor([1., 1.])
     """
 
-    @answering
     def __init__(self, p: float = 0.5, *, rng: init.Seed = None):
         if not (is_within(p, 0, inf) and p <= 1):
             raise UsageError(facts("Dropout: p", expected="a probability in [0, 1]", got=p))

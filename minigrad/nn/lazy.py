@@ -4,7 +4,7 @@ from inspect import Signature, signature
 from typing import Any, ClassVar
 
 from minigrad.context import setting
-from minigrad.errors import ShapeError, describe, facts
+from minigrad.errors import ShapeError, describe, facts, misfit
 from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from minigrad.nn.conv import Conv1d, Conv2d, Conv3d
 from minigrad.nn.layers import Linear
@@ -25,11 +25,15 @@ class _Lazy(Module):
     __signature__: ClassVar[Signature]
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         real = signature(cls._real)
         cls.__signature__ = real.replace(parameters=[*real.parameters.values()][1:])
 
     def __init__(self, *args: Any, **kwargs: Any):
-        self.__signature__.bind(*args, **kwargs)  # refuse wrong arguments here, not at the call
+        try:  # refuse wrong arguments here, not at the call
+            self.__signature__.bind(*args, **kwargs)
+        except TypeError as error:
+            raise misfit(f"{type(self).__name__}() {error}", kwargs) from None
         self.arguments = args, kwargs
 
     def forward(self, x: Any) -> Any:

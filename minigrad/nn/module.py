@@ -20,9 +20,9 @@ from minigrad.errors import (
     MinigradError,
     ShapeError,
     UsageError,
-    answering,
     describe,
     facts,
+    hinting,
     naming,
 )
 from minigrad.spelling import INSTEAD, Absent
@@ -90,7 +90,12 @@ class Module:
     _buffers = cached_property(_no_names)
     _modules = cached_property(_no_names)
 
-    @answering
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls) and cls.__module__.startswith("minigrad."):
+            cls.__init__ = hinting(cls.__init__)
+
+    @hinting
     def __init__(self):
         super().__init__()  # for other base classes
 
@@ -257,7 +262,7 @@ class Module:
             parameter.requires_grad = value
         return self
 
-    @answering
+    @hinting
     def zero_grad(self) -> None:
         """Set the gradient of every parameter to None."""
         for parameter in self.parameters():

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from minigrad import backend, ops
 from minigrad.composite import constant
-from minigrad.errors import ShapeError, UsageError, answering, describe, facts
+from minigrad.errors import ShapeError, UsageError, describe, facts
 from minigrad.nn import init, kernels
 from minigrad.nn.batchnorm import BatchNorm1d
 from minigrad.nn.layers import parameter
@@ -104,7 +104,6 @@ class RNN(Module):
     ((4, 5, 2), (4, 2))
     """
 
-    @answering
     def __init__(
         self,
         input_size: int,

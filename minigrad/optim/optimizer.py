@@ -8,12 +8,12 @@ from typing import Any
 from minigrad import backend
 from minigrad.errors import (
     UsageError,
-    answering,
     check_count,
     check_keys,
     check_number,
     describe,
     facts,
+    hinting,
     is_within,
 )
 from minigrad.fused.foreach import axpby, on_gpu
@@ -72,7 +72,7 @@ class Optimizer:
         """The parameters of all groups, in order."""
         return [p for group in self.param_groups for p in group["params"]]
 
-    @answering
+    @hinting
     def zero_grad(self) -> None:
         """Set the gradient of every parameter to None."""
         for p in self.parameters:
