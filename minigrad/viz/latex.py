@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from functools import cache
+from html.entities import html5
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,17 +16,17 @@ from minigrad.core.op import Op
 from minigrad.errors import facts
 from minigrad.viz.formula import shown
 
-_SYMBOLS = {
-    "alpha": "α", "beta": "β", "gamma": "γ", "epsilon": "ε", "mu": "μ", "pi": "π", "sigma": "σ",
-    "varphi": "φ", "Phi": "Φ", "sum": "∑", "prod": "∏", "int": "∫", "le": "≤", "ge": "≥",
-    "ne": "≠", "in": "∈", "to": "→", "mid": "|", "dots": "…", "cdot": "·", "infty": "∞",
-    "theta": "θ", "lambda": "λ", "times": "×", "odot": "⊙", "partial": "∂", "nabla": "∇",
+_SYMBOLS = {  # besides those that HTML calls by the same name, such as the Greek letters
+    "varphi": "φ", "to": "→", "mid": "|", "dots": "…", "cdot": "·", "infty": "∞", "partial": "∂",
     "quad": "\u2003", ",": " ", " ": " ", ";": " ", "!": "",
 }  # fmt: skip
 _ATOM = re.compile(r".|√?[^\W_]+[\u0302-\u0307]?|√\([^()]*\)")  # needs no parentheses in a/b
 _ACCENTS = {"bar": "\u0304", "hat": "\u0302", "dot": "\u0307", "tilde": "\u0303"}
 _FONTS = {"mathrm", "mathit", "mathsf", "mathbf", "text", "mathrel", "operatorname"}
-_NAMES = {"ln", "exp", "sin", "cos", "tanh", "max", "min", "log"}
+_NAMES = {
+    "arccos", "arcsin", "arctan", "arg", "cos", "cosh", "cot", "coth", "csc", "det", "exp", "ln",
+    "log", "max", "min", "sec", "sin", "sinh", "tan", "tanh",
+}  # fmt: skip
 _SUPER = dict(zip("0123456789+-()nTixyp", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿᵀⁱˣʸᵖ", strict=True))
 _SUB = dict(zip("0123456789+-()aeijkmnopstx", "₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑᵢⱼₖₘₙₒₚₛₜₓ", strict=True))
 _TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.S)
@@ -230,7 +231,7 @@ def _piece(token: str, tokens: Iterator[str]) -> str:
         return f"√{root}" if len(root) == 1 else f"√({root})"
     if name in _NAMES:
         return name
-    return _SYMBOLS.get(name, name if len(name) == 1 else token)
+    return _SYMBOLS.get(name, html5.get(f"{name};", name if len(name) == 1 else token))
 
 
 def _group(tokens: Iterator[str]) -> str:

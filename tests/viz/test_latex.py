@@ -45,6 +45,19 @@ def test_text_reads_like_the_formula(latex, text):
     assert plain(latex) == text
 
 
+@pytest.mark.parametrize(
+    ("latex", "text"),
+    [
+        (r"\sinh x + \arctan y", "sinh x + arctan y"),
+        (r"\det A", "det A"),
+        (r"\delta\eta\tau\phi", "δητφ"),
+        (r"\Gamma\Omega", "ΓΩ"),
+    ],
+)
+def test_formulas_of_ops_to_come_may_use_functions_and_greek_letters_of_tex(latex, text):
+    assert plain(latex) == text
+
+
 @pytest.mark.parametrize("latex", FORMULAS)
 def test_every_declared_formula_has_a_text_without_commands(latex):
     assert "\\" not in plain(latex)
