@@ -38,6 +38,7 @@ from minigrad.errors import (
     facts,
 )
 from minigrad.fused.declare import has_numba
+from minigrad.ops.normalization import all_but_channels
 from minigrad.verify import batch_norm, targets
 from minigrad.verify.exact import prove_batch_norm
 from minigrad.verify.gradcheck import check_op
@@ -487,7 +488,7 @@ def _integers(text: str, option: str) -> tuple[int, ...]:
 
 def _heading(problem: batch_norm.Problem) -> str:
     x = problem.inputs[0]
-    axes = problem.params.get("axis") or tuple(i for i in range(x.ndim) if i != 1)
+    axes = problem.params.get("axis") or all_but_channels(x)
     is_constant = x.max(axis=axes) == x.min(axis=axes)
     return (
         f"pixels of the UCI digits as x {x.shape} {x.dtype}, averaged over {axes}, "

@@ -15,6 +15,7 @@ from minigrad.fused.declare import Pair, fused, same_floats
 from minigrad.fused.layout import from_blocks, is_batch_last, to_blocks
 from minigrad.fused.memory import empty
 from minigrad.ops.normalization import (
+    all_but_channels,
     batch_norm,
     check_batch_norm,
     check_layer_norm,
@@ -76,7 +77,7 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
     mean, var = (s if s is None else xp.asarray(s) for s in (mean, var))
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     channels = (-1,) + (1,) * (x.ndim - 2)  # (C,) aligned with axis 1
-    axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
+    axes = all_but_channels(x) if axis is None else axis
     is_fixed = mean is not None
     if is_fixed:
         mean, var = (xp.reshape(s, channels) for s in (mean, var))
@@ -103,7 +104,7 @@ def _mean(xp, x, axes):
 @fused_batch_norm.defbackward
 def batch_norm_backward(xp, y_bar, cache):
     _, _, xc, gamma, inv_std, axes, is_fixed, _ = cache
-    batch = tuple(i for i in range(xc.ndim) if i != 1)  # gamma and beta are (C,) whatever axes is
+    batch = all_but_channels(xc)  # gamma and beta are (C,) whatever axes is
     x_hat = xc * inv_std
     gamma_bar, beta_bar = (y_bar * x_hat).sum(batch), y_bar.sum(batch)
     g = y_bar * gamma

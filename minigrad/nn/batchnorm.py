@@ -16,6 +16,7 @@ from minigrad.fused import foreach
 from minigrad.nn import kernels
 from minigrad.nn.layers import affine_parameters, check_momentum, filled, ones_and_zeros
 from minigrad.nn.module import Module
+from minigrad.ops.normalization import all_but_channels
 
 
 class StatisticsNorm(Module):
@@ -96,8 +97,7 @@ class StatisticsNorm(Module):
 
         ``y`` is ``batch_norm(x, ...)``; if it was recorded, its statistics are reused.
         """
-        axes = tuple(i for i in range(x.ndim) if i != 1)
-        mean, var = kernels.batch_statistics(x, axes, y)
+        mean, var = kernels.batch_statistics(x, all_but_channels(x), y)
         self.average(mean, var, m, m / (m - 1) if self.unbiased else 1.0)
 
     def average(self, mean: Any, var: Any, m: int, factor: float = 1.0) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from minigrad import backend
 from minigrad.nn import kernels
 from minigrad.nn.batchnorm import StatisticsNorm
+from minigrad.ops.normalization import all_but_channels
 
 
 def clip_schedule(step: int) -> tuple[float, float]:
@@ -44,7 +45,7 @@ class _BatchRenorm(StatisticsNorm):
         if not self.training:
             return self.with_running_statistics(x, gamma, beta)
         m = self.count(x)
-        mean, var = kernels.batch_statistics(x, tuple(i for i in range(x.ndim) if i != 1))
+        mean, var = kernels.batch_statistics(x, all_but_channels(x))
         r, d = self._corrections(mean, var)
         # gamma * (x_hat * r + d) + beta, as a batch norm with another scale and shift
         y = kernels.batch_norm(x, gamma * r, gamma * d + beta, eps=self.eps)

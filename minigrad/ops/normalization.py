@@ -75,9 +75,14 @@ def per_channel(p, x):
     return p if x.ndim == 2 else reshape(p, shape=(-1,) + (1,) * (x.ndim - 2))
 
 
+def all_but_channels(x):
+    """The axes of ``x`` but axis 1."""
+    return tuple(i for i in range(x.ndim) if i != 1)
+
+
 def _deviations(x, axis):
     """Deviations from the batch mean, and the biased variance."""
-    axes = tuple(i for i in range(x.ndim) if i != 1) if axis is None else axis
+    axes = all_but_channels(x) if axis is None else axis
     with scope("mean"):
         mu = label(mean_over(x, axis=axes, keepdims=True), "mean")
     with scope("variance"):
