@@ -126,7 +126,8 @@ class MaxPool2d(Module):
                                 padding=self.padding, dilation=self.dilation)  # fmt: skip
 
     def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        sizes = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        return sizes if self.dilation == 1 else f"{sizes}, dilation={self.dilation}"
 
 
 class AvgPool2d(Module):

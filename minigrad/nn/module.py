@@ -344,14 +344,14 @@ class Module:
     # --- showing ---------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
-        """The text between the parentheses in the ``repr`` of a module without submodules."""
+        """The text that the ``repr`` of a module shows before its submodules."""
         return ""
 
     def __repr__(self) -> str:
         lines = [f"{name}: {child!r}" for name, child in self.named_children()]
         if not lines:
             return f"{type(self).__name__}({self.extra_repr()})"
-        inner = "\n".join(lines).replace("\n", "\n  ")
+        inner = "\n".join(filter(None, [self.extra_repr(), *lines])).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {inner}\n)"
 
 

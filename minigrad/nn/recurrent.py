@@ -66,6 +66,9 @@ class RNNCell(Module):
         from_h = kernels.matmul(h, ops.transpose(self.weight_hh)) + self.bias_hh
         return self.activation(from_x + from_h)
 
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}"
+
 
 def _state(layer: Any, x: Any, h: Any) -> Any:
     """``h``, checked to be (N, hidden_size), or zeros of the library and dtype of ``x`` if None."""
@@ -140,3 +143,6 @@ class RNN(Module):
             h = self.activation(u_t + kernels.matmul(h, recurrent))
             states.append(h)
         return ops.stack(*states, axis=1), h
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}"

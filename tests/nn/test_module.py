@@ -327,6 +327,18 @@ def test_repr_shows_the_tree():
     ]
 
 
+def test_repr_shows_the_sizes_even_of_a_layer_with_parts():
+    assert repr(nn.RNNCell(3, 2)) == "RNNCell(3, 2)"
+    assert repr(nn.RNN(3, 2)) == "RNN(3, 2)"
+    assert repr(nn.RNN(3, 2, batch_norm=True)).splitlines() == [
+        "RNN(",
+        "  3, 2",
+        "  norm: BatchNorm1d(2, eps=1e-05, momentum=0.1)",
+        ")",
+    ]
+    assert repr(nn.MaxPool2d(2, dilation=3)).endswith("stride=None, padding=0, dilation=3)")
+
+
 def test_a_module_without_forward_says_so():
     with pytest.raises(NotImplementedError, match=r"Module has no forward\(\)"):
         nn.Module()(1.0)
