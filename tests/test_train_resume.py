@@ -314,7 +314,9 @@ def test_a_checkpoint_without_a_checksum_is_taken(tmp_path):
     list(run.fit(1))
     arrays, meta = tr.load_checkpoint(run.path)
     run.path.write_bytes(safetensors.save(arrays, {"minigrad": json.dumps(meta)}))
-    trainer(run.path).resume()
+    resumed = trainer(run.path)
+    resumed.resume()
+    assert resumed.progress == run.progress
 
 
 def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path):

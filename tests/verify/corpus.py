@@ -577,12 +577,6 @@ def _touches_errors(dy, s):
     return right(dy, s)
 
 
-def _shared_alias(dy, s):
-    dx, dg, db = right(dy, s)
-    both = np.stack([dg, db])
-    return dx, both[0], both[0] if dg is db else both[1][...]
-
-
 def _returns_dy(dy, s):
     dx, dg, db = right(dy, s)
     _write(dy, dx)
