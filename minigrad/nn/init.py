@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.errors import DTypeError, ShapeError, UsageError, describe, facts, hinting
-from minigrad.nn.random import generator
+from minigrad.nn.random import Seed, generator
 from minigrad.tensor import Tensor
-
-Seed = np.random.Generator | int | None
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -7,6 +7,8 @@ import numpy as np
 
 from minigrad.errors import check_count
 
+Seed = np.random.Generator | int | None
+
 _DEFAULT = np.random.default_rng(0)
 
 
@@ -23,7 +25,7 @@ def manual_seed(seed: int) -> None:
     _DEFAULT.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
 
-def generator(rng: np.random.Generator | int | None = None) -> np.random.Generator:
+def generator(rng: Seed = None) -> np.random.Generator:
     """``rng`` itself, a new generator with the seed ``rng``, or the default generator for None."""
     if rng is None:
         return _DEFAULT

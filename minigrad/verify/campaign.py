@@ -10,7 +10,7 @@ from minigrad.errors import UsageError, describe, facts
 from minigrad.verify.check import Point
 from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.probes import Probe
-from minigrad.verify.randomness import generator
+from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.subject import (
     Subject,
@@ -24,7 +24,9 @@ from minigrad.verify.subject import (
 _SOAK, _FEW = 1500, 3  # identical calls at one point, and at each of the others
 
 
-def campaign(make: Callable[[], tuple[Callable, Callable]], probes: Any, *, rng: Any = 0) -> Report:
+def campaign(
+    make: Callable[[], tuple[Callable, Callable]], probes: Any, *, rng: Seed = 0
+) -> Report:
     """Check an implementation at many points.
 
     One instance is called at all points, as it would be in a program. At each point a fresh one

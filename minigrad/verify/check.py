@@ -15,7 +15,7 @@ from minigrad.verify.device import floating, one_or_more
 from minigrad.verify.diagnose import cause_of
 from minigrad.verify.faults import FaultSearch
 from minigrad.verify.judge import Sample, at_kinks, reconsidered, wider
-from minigrad.verify.randomness import generator
+from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Expected, Function, Reference
 from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.subject import (
@@ -44,7 +44,7 @@ def check_backward(
     *,
     params: Mapping[str, Any] | None = None,
     names: Sequence[str] | None = None,
-    rng: Any = 0,
+    rng: Seed = 0,
 ) -> Report:
     """Check a hand-written pair over plain arrays; the engine takes no part in the verdict.
 

@@ -300,7 +300,7 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
 
 
 def _interleaved(
-    subject: Subject, y_bar: np.ndarray, other: Subject, finding: Callable, rng: Any
+    subject: Subject, y_bar: np.ndarray, other: Subject, finding: Callable, rng: np.random.Generator
 ) -> Iterator[Finding]:
     """forward here, forward and backward there, backward here."""
     _, cache = subject.run()

@@ -17,7 +17,7 @@ from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
 from minigrad.verify.device import elsewhere, floating, moved, one_or_more
 from minigrad.verify.judge import Sample, reconsidered, wider
-from minigrad.verify.randomness import generator
+from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.sample import Call, declared_as, sample_calls
@@ -32,7 +32,7 @@ def gradcheck(
     *,
     order: int = 1,
     names: Sequence[str] | None = None,
-    rng: Any = 0,
+    rng: Seed = 0,
 ) -> Report:
     """Check the derivatives of ``f`` that the engine computes, up to ``order``.
 
@@ -226,7 +226,7 @@ def check_op(
     *,
     order: int = 1,
     dtype: Any = "float64",
-    rng: Any = 0,
+    rng: Seed = 0,
     device: str = "cpu",
 ) -> Report:
     """Check a declared op at points drawn from its signature, domains and cases.

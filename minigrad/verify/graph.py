@@ -10,11 +10,11 @@ from minigrad.core.node import Node, ancestors
 from minigrad.errors import GraphError, describe, facts
 from minigrad.tensor import Tensor
 from minigrad.verify.gradcheck import gradcheck
-from minigrad.verify.randomness import generator
+from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.report import Finding, Report
 
 
-def check_graph(y: Tensor, *, rng: Any = 0) -> Report:
+def check_graph(y: Tensor, *, rng: Seed = 0) -> Report:
     """Check the vjp rule of each op call behind ``y``, oldest first.
 
     Record the graph under ``minigrad.anomaly_mode()`` to have the source line of a wrong op named;

@@ -1,15 +1,14 @@
 """The random numbers of a check."""
 
-from typing import Any
-
 import numpy as np
 
 from minigrad.errors import check_count
+from minigrad.nn.random import Seed
 
 _STREAM = 0x6D67
 
 
-def generator(rng: Any) -> np.random.Generator:
+def generator(rng: Seed) -> np.random.Generator:
     """``rng`` itself if it is a Generator; else a new one from the seed; None: from the system.
 
     The stream of a new one differs from that of ``default_rng(seed)``, with which users often draw

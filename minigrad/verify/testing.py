@@ -9,12 +9,13 @@ from minigrad.declaration import Declared
 from minigrad.errors import MissingPackageError
 from minigrad.tensor import Tensor
 from minigrad.verify.gradcheck import gradcheck
+from minigrad.verify.randomness import Seed
 from minigrad.verify.report import Report
 from minigrad.verify.sample import Call, declared_as, sample_calls
 
 
 def assert_gradients(
-    f: Callable[..., Tensor], inputs: Sequence[Any], *, order: int = 1, rng: Any = 0
+    f: Callable[..., Tensor], inputs: Sequence[Any], *, order: int = 1, rng: Seed = 0
 ) -> Report:
     """``gradcheck``, raising VerificationError (an AssertionError) with the report if it fails.
 

@@ -16,7 +16,7 @@ from minigrad.verify import contract
 from minigrad.verify.check import check_backward
 from minigrad.verify.device import floating, moved, one_or_more
 from minigrad.verify.judge import Sample, allow_rounding, at_kinks, reconsidered, wider
-from minigrad.verify.randomness import generator
+from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.rounding import looks_like_batch_norm, normalization
@@ -37,7 +37,7 @@ def three_way(
     inputs: Sequence[Any] | Any,
     *,
     names: Sequence[str] | None = None,
-    rng: Any = 0,
+    rng: Seed = 0,
     device: str = "cpu",
     **params: Any,
 ) -> Report:
