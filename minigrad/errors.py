@@ -24,7 +24,7 @@ A text puts the facts first: the operation, what it expected and what it got, in
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from math import inf
 from numbers import Integral, Real
@@ -182,7 +182,7 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
     reason = text.splitlines()[0] if text else type(cause).__name__
     reason = reason.removeprefix(f"{op.name}: ")  # NumPy may have named the function itself
     headline = f"{name}({words}): {reason}" if words else f"{name}: {reason}"
-    remedy = remedy or pytorch_remedy(params)
+    remedy = remedy or pytorch_remedy(params, op.keywords)
     return kind(facts(headline, expected=expected, got=shown, remedy=remedy))
 
 
@@ -209,19 +209,17 @@ def of_one_library(operands: Iterable[Any]) -> tuple[str, str]:
 
 _PLAIN = "losses are plain means; build another one from mg.log_softmax(x) and other ops"
 _HERE = "leave it out: batches are made in this process"
-_INSTEAD_OF = {  # keyword of PyTorch -> what to write in minigrad
+_RENAMED = {  # keyword of PyTorch -> that of NumPy, or of minigrad
+    "correction": "ddof", "dim": "axis", "dims": "axis", "gradient": "seed", "keepdim": "keepdims",
+    "nonlinearity": "gain",
+}  # fmt: skip
+_INSTEAD_OF = {  # other keyword of PyTorch -> what to write in minigrad
     "batch_first": "leave it out: x is always (N, T, C)",
-    "correction": "use ddof= instead of correction=",
     "create_graph": "nest mg.grad(f) for higher derivatives",
     "device": "write layer.to(device)",
-    "dim": "use axis= instead of dim=",
-    "dims": "use axis= instead of dims=",
-    "gradient": "use seed= instead of gradient=",
     "ignore_index": _PLAIN,
     "inplace": "leave it out: nothing is changed in place",
-    "keepdim": "use keepdims= instead of keepdim=",
     "label_smoothing": _PLAIN,
-    "nonlinearity": "use gain= instead of nonlinearity=",
     "num_workers": _HERE,
     "pin_memory": _HERE,
     "pos_weight": _PLAIN,
@@ -234,14 +232,17 @@ _INSTEAD_OF = {  # keyword of PyTorch -> what to write in minigrad
 }
 
 
-def pytorch_remedy(params: dict) -> str:
-    """What to write in place of those ``params`` that are keywords of PyTorch."""
-    return ", ".join(dict.fromkeys(_INSTEAD_OF[key] for key in params if key in _INSTEAD_OF))
+def pytorch_remedy(params: dict, accepted: Collection[str]) -> str:
+    """What to write, for a function with the ``accepted`` parameters, in place of those ``params``
+    that are keywords of PyTorch."""
+    renamed = {k: f"use {new}= instead of {k}=" for k, new in _RENAMED.items() if new in accepted}
+    known = _INSTEAD_OF | renamed
+    return ", ".join(dict.fromkeys(known[key] for key in params if key in known))
 
 
-def misfit(call: str, params: dict) -> DTypeError:
-    """The error for a ``call`` that does not fit a signature, with a hint for PyTorch's words."""
-    remedy = pytorch_remedy(params)
+def misfit(call: str, params: dict, signature: inspect.Signature) -> DTypeError:
+    """The error for a ``call`` that does not fit ``signature``, with hints for PyTorch's words."""
+    remedy = pytorch_remedy(params, signature.parameters)
     return DTypeError(f"{call}; {remedy}" if remedy else call)
 
 
@@ -256,7 +257,8 @@ def hinting(f: F) -> F:
             if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                 raise  # it was raised inside f
             name = type(args[0]).__name__ if f.__name__ == "__init__" else f.__qualname__
-            raise misfit(str(error).replace(f.__qualname__, name), params) from None
+            text = str(error).replace(f.__qualname__, name)
+            raise misfit(text, params, inspect.signature(f)) from None
 
     return cast(F, call)
 

@@ -41,7 +41,8 @@ def _query(name: str, doc: str) -> Callable[..., "Tensor"]:
     def query(self: Any, axis: Any = None, *, keepdims: bool = False, **unexpected: Any) -> Any:
         if unexpected:
             headline = f"{name}() got an unexpected keyword argument"
-            got, remedy = ", ".join(f"{key}=" for key in unexpected), pytorch_remedy(unexpected)
+            got = ", ".join(f"{key}=" for key in unexpected)
+            remedy = pytorch_remedy(unexpected, ("axis", "keepdims"))
             raise DTypeError(facts(headline, expected="axis=, keepdims=", got=got, remedy=remedy))
         try:
             return type(self)(getattr(self.array, name)(axis=axis, keepdims=keepdims))

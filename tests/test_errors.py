@@ -99,6 +99,14 @@ def test_a_word_of_torch_is_answered_by_that_of_numpy(call, remedy):
     assert text.endswith(f"\n  remedy:   {remedy}") and text.count("\n") == 3
 
 
+def test_no_remedy_names_a_parameter_that_a_function_lacks():
+    x = mg.tensor([1.0], requires_grad=True)
+    for call in (lambda: mg.exp(x, dim=0), lambda: mg.nn.Flatten(dim=1), lambda: x.argmax(p=1)):
+        with pytest.raises(errors.DTypeError, match=r"unexpected") as caught:
+            call()
+        assert "instead of" not in str(caught.value)
+
+
 def test_an_error_of_an_op_has_at_most_four_lines(declared):
     @mg.op(formula="y", pullback="x")
     def refusing(xp, x, *, remedy):

@@ -33,7 +33,8 @@ class _Lazy(Module):
         try:  # refuse wrong arguments here, not at the call
             self.__signature__.bind(*args, **kwargs)
         except TypeError as error:
-            raise misfit(f"{type(self).__name__}() {error}", kwargs) from None
+            text = f"{type(self).__name__}() {error}"
+            raise misfit(text, kwargs, self.__signature__) from None
         self.arguments = args, kwargs
 
     def forward(self, x: Any) -> Any:
