@@ -96,7 +96,7 @@ def _verdict_on_op(report: Any) -> Verdict:
     if ok:
         return ok, ""  # a picture has many ops
     if ok is False:
-        worst = max(report.rows, key=_excess).input  # "tanh, input 0"
+        worst = max(report.rows, key=lambda row: row.telling).input  # "tanh, input 0"
         text = f"{worst.rpartition(', ')[2]}, {text}"
     return ok, text
 
@@ -105,11 +105,5 @@ def _verdict_on_rows(rows: list[Any]) -> Verdict:
     ok = all(row.ok for row in rows)
     if ok and all(row.verdict == "VACUOUS" for row in rows):
         return None, "nothing to compare"
-    worst = max(rows, key=lambda row: (not row.ok, "traced" in row.pair, _excess(row)))
+    worst = max(rows, key=lambda row: (not row.ok, "traced" in row.pair, row.telling))
     return ok, f"{worst.pair}: {worst.error:.1e} (bound {worst.bound:.1e})"
-
-
-def _excess(row: Any) -> float:
-    """The error in units of its bound; infinite for a row that failed."""
-    ratio = row.error / row.bound if row.bound else row.error
-    return ratio if row.ok else float("inf")

@@ -129,3 +129,9 @@ def test_input_that_nothing_was_proven_of_is_not_run():
     assert all(ok is None for ok, _ in mg.viz.verdicts(report).values())
     dot = mg.viz.to_dot(graphs.leaf(2.0, "x") * 2.0, verdicts={"x": (None, "")})
     assert "– not run" in cards(dot)["x"]
+
+
+def test_of_several_comparisons_that_failed_the_worst_is_shown():
+    rows = [Row("x", pair, error, 1.0, ok=False) for pair, error in (("a/b", 2.0), ("b/c", 8.0))]
+    shown = mg.viz.verdicts(mg.verify.Report("", rows))["x"]
+    assert shown == (False, "b/c: 8.0e+00 (bound 1.0e+00)")
