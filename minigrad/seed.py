@@ -18,7 +18,8 @@ def as_seed(seed: Any, y: Box) -> Any:
         remedy = "pass seed=, a cotangent of the same shape, or reduce to a scalar, as in y.sum()"
         raise _unfit(y, f"none, for {describe(y)}", remedy)
     is_box = isinstance(seed, Box)
-    array = seed.array if is_box else _converted(seed)
+    with naming("backward: seed"):
+        array = seed.array if is_box else backend.as_array(seed)
     backend.check_place("backward: seed", array, y.array)
     if tuple(array.shape) != tuple(y.shape):
         raise _unfit(y, f"shape {tuple(array.shape)} for {describe(y)}")
@@ -39,8 +40,3 @@ def as_seed(seed: Any, y: Box) -> Any:
 def _unfit(y: Box, got: str, remedy: str = "") -> SeedError:
     expected = f"finite numbers of shape {tuple(y.shape)} that {y.dtype} can hold"
     return SeedError(facts("backward: seed", expected=expected, got=got, remedy=remedy))
-
-
-def _converted(seed: Any) -> Any:
-    with naming("backward: seed"):
-        return backend.as_array(seed)
