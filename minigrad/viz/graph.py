@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, groupby
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -42,7 +43,8 @@ class Recorded:
         self.roots = list(dict.fromkeys(roots))
         self.order: list[Node] = []
         self.operands: dict[Node, list[Any]] = {}
-        for node in _ancestors_of_all(self.roots):
+        nodes = {node for root in self.roots for node in ancestors(root)}
+        for node in sorted(nodes, key=attrgetter("index")):
             pairs = zip(node.parents, node.inputs, strict=True)
             operands = [_operand(parent, x) for parent, x in pairs]
             for x in operands:
@@ -71,13 +73,6 @@ def root_of(who: str, y: Any, expected: str = "a tensor") -> Node:
                   remedy="make a leaf with mg.tensor(..., requires_grad=True) and compute again")
         )  # fmt: skip
     return y.node
-
-
-def _ancestors_of_all(roots: list[Node]) -> list[Node]:
-    if len(roots) == 1:
-        return ancestors(roots[0])
-    nodes = {node for root in roots for node in ancestors(root)}
-    return sorted(nodes, key=lambda node: node.index)
 
 
 def _operand(parent: Node | None, x: Any) -> Any:
