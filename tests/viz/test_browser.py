@@ -339,6 +339,21 @@ def test_paper_shows_the_whole_step_and_no_buttons(stepper, bn):
         stepper.page.emulate_media(media="screen")
 
 
+def test_paper_shows_all_of_a_large_picture_and_no_page_is_empty(stepper, tmp_path):
+    rows = [graphs.chain(graphs.scalar(f"x{i}"), 40) for i in range(7)]
+    page = stepper.open(mg.viz.step(mg.sum(mg.stack(rows)), tmp_path / "large.html")).page
+    try:
+        page.set_viewport_size({"width": 700, "height": 900})
+        page.emulate_media(media="print")
+        pane, svg = (page.locator(x).first.bounding_box() for x in (".graph", ".graph svg"))
+        assert svg["x"] + svg["width"] <= pane["x"] + pane["width"]
+        assert 900 < svg["height"] < 1700  # two pages, and the second has room for the step
+        pdf = page.pdf(width="700px", height="900px")
+        assert len(re.findall(rb"/Type /Page\b", pdf)) == 1 + 2  # the title has a page of its own
+    finally:
+        page.emulate_media(media="screen")
+
+
 def test_without_scripts_the_page_says_what_is_missing(browser, bn):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
