@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minigrad.core.op import Op
-from minigrad.viz.badge import verdict_text
+from minigrad.viz.badge import verdict_text, worst_of
 from minigrad.viz.example import added, computed, pulled_back, unbroadcast
 from minigrad.viz.latex import pullback_of, subscript
 from minigrad.viz.record import unbroadcast_text
@@ -95,7 +95,7 @@ def overview(trace: Trace, steps: Iterable[int], title: str, members: set[int]) 
         sentence = f"{n} {'op' if n == 1 else 'ops'} stepped over: {title}"
         return Story("forward", title, where, sentence, _forward_overview(trace, chosen, members))
     sentence = f"{n} backward {'step' if n == 1 else 'steps'} stepped over: {title}"
-    blocks = _backward_overview(trace, chosen, members)
+    blocks = [*_verdicts(trace, chosen), *_backward_overview(trace, chosen, members)]
     return Story("backward", f"back through {title}", where, sentence, blocks)
 
 
@@ -211,7 +211,7 @@ def _backward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
     rule = pullback_of(value.op, step.input)
     title = f"{into.name} ← {value.call}"
     formula = Formula(rule, legend(trace, value, step.input))
-    blocks: list[Block] = [formula, *_verdicts(trace, step)]
+    blocks: list[Block] = [formula, *_verdicts(trace, [step])]
     if step.raw is None:
         blocks.append(Line("note", "The rule says that this contribution is 0: nothing is added."))
         return title, f"{_which_contribution(step)} {into.name}: nothing", blocks
@@ -226,11 +226,16 @@ def _backward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
     return title, f"{_which_contribution(step)} {into.name}, through {value.call}", blocks
 
 
-def _verdicts(trace: Trace, step: Step) -> list[Block]:
-    """The verdict on the rule, and on the gradient of a leaf that is complete after this step."""
-    named = [("this rule", trace.verdicts.get(step.value))]
-    if step.into is not None and step.path == step.paths and trace.values[step.into].op is None:
-        named.append((bar(trace.values[step.into].name), trace.verdicts.get(step.into)))
+def _verdicts(trace: Trace, steps: list[Step]) -> list[Block]:
+    """The verdict on the rules of ``steps``, and on the gradients of leaves that they complete."""
+    ops = {step.value: trace.values[step.value].op for step in steps}
+    judged = [(op.name, trace.verdicts[i]) for i, op in ops.items() if op and i in trace.verdicts]
+    named = [("these rules", worst_of(judged))]
+    if len(steps) == 1:
+        named = [("this rule", trace.verdicts.get(steps[0].value))]
+    for step in steps:
+        if step.into is not None and step.path == step.paths and trace.values[step.into].op is None:
+            named.append((bar(trace.values[step.into].name), trace.verdicts.get(step.into)))
     return [Line("wrong" if verdict[0] is False else "note", f"{name}: {verdict_text(*verdict)}")
             for name, verdict in named if verdict is not None]  # fmt: skip
 

@@ -95,6 +95,20 @@ def test_stepper_says_so_of_a_wrong_rule_and_of_a_gradient_that_is_complete():
     assert lines.getvalue().count("this rule: ✓ proven") == 2
 
 
+@pytest.mark.usefixtures("renderer")
+def test_step_over_a_folded_call_says_which_of_its_rules_is_wrong():
+    x = graphs.leaf([0.3, -0.8], "x")
+    with mg.scope("block"):
+        y = mg.tanh(mg.sin(x) * x)
+    y.backward([1.0, 2.0])
+    product, sine = y.node.parents[0], y.node.parents[0].parents[0]
+    verdicts = {y.node: (False, ""), product: (True, ""), sine: (True, ""), "x": (True, "")}
+    page = mg.viz.step(y, verdicts=verdicts).html
+    assert '["w","these rules: \\u2717 wrong: 1 of 3 ops: tanh"],["o","x_bar: \\u2713 pr' in page
+    right = mg.viz.step(y, verdicts={**verdicts, y.node: (True, "")}).html
+    assert '["o","these rules: \\u2713 proven: 3 of 3 ops"]' in right
+
+
 @pytest.mark.usefixtures("wrong_tanh")
 def test_wrong_op_does_not_disappear_in_the_middle_of_a_long_graph():
     y = x = graphs.leaf(0.5, "x")
