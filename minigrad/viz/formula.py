@@ -233,11 +233,12 @@ def _value(value: Any, key: str = "") -> str:
         return _number(value).text
     if isinstance(value, str):
         return f'"{shown(value)}"'
-    if hasattr(value, "shape"):
+    if isinstance(value, np.dtype):  # it has a shape, too, as has a class such as np.float32
+        return shown(str(value))
+    if hasattr(value, "shape") and not isinstance(value, type):
         return _array(value, listed=not key)
     # never repr(): it may hold a memory address, and two runs would differ
-    name = getattr(value, "__name__", None) or type(value).__name__
-    return shown(str(value) if isinstance(value, np.dtype) else name)
+    return shown(getattr(value, "__name__", None) or type(value).__name__)
 
 
 def _array(value: Any, listed: bool) -> str:

@@ -82,6 +82,8 @@ def test_values_and_grads_can_be_left_out():
         (lambda a, b: mg.reshape(a, (1, 1)), "y = reshape(a, shape=(1, 1))"),
         (lambda a, b: mg.leaky_relu(a, alpha=0.01), "y = leaky_relu(a)"),
         (lambda a, b: mg.leaky_relu(a, alpha=0.2), "y = leaky_relu(a, alpha=0.2)"),
+        (lambda a, b: a.astype("float32"), "y = astype(a, dtype=float32)"),
+        (lambda a, b: mg.ops.astype(a, dtype=np.float32), "y = astype(a, dtype=float32)"),
     ],
 )
 def test_formula_means_what_was_computed(make, formula):
