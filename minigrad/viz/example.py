@@ -124,7 +124,7 @@ def _shortened(texts: list[str], sign: str, n: int) -> str:
 
 def _first(array: np.ndarray) -> Any:
     """The first element."""
-    return array[(0,) * array.ndim].item()
+    return array.item(0)
 
 
 def _place(array: np.ndarray) -> str:

@@ -258,6 +258,7 @@ def test_a_whole_number_is_no_position_of_a_value(number):
         (lambda x: x + 1e-5, "0.82761 + 1e-05 = 0.82762"),
         (lambda x: x + 1e-20, "0.8276 + 1e-20 = 0.8276"),  # equal in float64, too
         (lambda x: x * 2.0, "0.8276 * 2 = 1.655"),
+        (lambda x: x * 10**20, "0.8276 * 100000000000000000000 = 8.276e+19"),  # beyond int64
         (lambda x: mg.tanh(x * 1e-3), "tanh(0.00082761) = 0.0008276098"),
         (lambda x: mg.maximum(x, 0.5), "max(0.8276, 0.5) = 0.8276"),
         (lambda x: -x, "-0.8276"),
