@@ -106,3 +106,39 @@ def test_scale_follows_the_data_to_where_squares_overflow_or_are_lost(shape):
         np.testing.assert_array_equal(
             default_scale(np.ldexp(x, power)), np.ldexp(default_scale(x), power)
         )
+
+
+def test_error_bar_holds_where_a_term_inside_f_has_coarser_digits_than_y():
+    def f(x):  # near -6 the tiny steps change x, but not 1 + tanh
+        return 0.5 * x * (1 + np.tanh(x))
+
+    x = np.linspace(-12, -3, 19)
+    (found,) = jacobians(f, [x])
+    e = np.exp(2 * x.astype(np.longdouble))  # 1 + tanh x = 2 e/(1 + e)
+    off = np.abs(np.diag(found.value[0]) - (e / (1 + e) + 2 * x * e / (1 + e) ** 2))
+    assert (off <= np.diag(found.error[0])).all()
+    assert (np.diag(found.error[0]) < 1e-14).all()
+
+
+def test_float64_does_not_hide_that_f_takes_long_double():
+    def f(x):  # in float64 1 - p is a few steps of eps, and constant within a tiny step
+        p = 1 / (1 + np.exp(-x))
+        return -np.log(1 - p).sum()
+
+    for x in 21.6, 26.3, 34.4:
+        (found,) = jacobians(f, [np.array([x, 1.0])])
+        off = np.abs(found.value[0, 0] - 1 / (1 + np.exp(-np.longdouble([x, 1.0]))))
+        assert found.value.dtype == np.longdouble
+        assert (off <= found.error[0, 0]).all()
+
+
+def test_inputs_of_one_shape_move_apart_where_rounding_is_measured():
+    def softmax(x):
+        return np.exp(x - np.log(np.exp(x).sum()))
+
+    def divergence(p, q):  # exactly 0 wherever p and q are the same
+        p, q = softmax(p), softmax(q)
+        return (p * (np.log(p) - np.log(q))).sum()
+
+    for found in jacobians(divergence, [np.full(5, 0.5)] * 2):
+        assert (np.abs(found.value) <= found.error).all()
