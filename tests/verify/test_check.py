@@ -498,3 +498,12 @@ def test_wrong_numbers_are_told_beside_a_wrong_form(rng):
     report = check_backward(lambda x: (np.log(x), x), lambda y_bar, x: (y_bar,), [x])
     assert report.findings[0].cause.startswith("it is y_bar; the local derivative of")
     assert "aliasing" in {finding.kind for finding in report.findings}
+
+
+def test_wrong_numbers_are_told_beside_a_cotangent_that_is_read_only(rng):
+    def backward(y_bar, shape):  # without / 3
+        return (np.broadcast_to(y_bar[:, None], shape),)
+
+    report = check_backward(lambda x: (x.mean(axis=1), x.shape), backward, rng.normal(size=(4, 3)))
+    assert [finding.kind for finding in report.findings][:2] == ["value", "aliasing"]
+    assert report.findings[0].cause.startswith("factor C = 3: perhaps a mean became a sum")
