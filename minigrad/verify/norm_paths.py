@@ -185,6 +185,8 @@ def _x_bar(norm: Norm, case: Case) -> str:
         "gamma is missing": without_gamma,
         "gamma is applied after the means": norm.gamma * without_gamma,
         "inv_std is missing": paths / norm.inv_std,
+        "inv_std^2 is missing": paths / norm.inv_std**2,
+        "an extra inv_std": paths * norm.inv_std,
     }
     candidates = {"": paths, **mistakes}
     for mistake, terms in mistakes.items():
@@ -192,6 +194,9 @@ def _x_bar(norm: Norm, case: Case) -> str:
             one_wrong = np.stack([*paths[:i], terms[i], *paths[i + 1 :]])
             candidates[f"{mistake} in the {name}"] = one_wrong
     outside, inside = norm.paths(y_bar, outer=norm.x), norm.paths(y_bar, inner=norm.x)
+    one = np.ones(norm.x.shape)
+    candidates["x_hat is missing in the variance path"] = norm.paths(y_bar, outer=one)
+    candidates["x_hat is missing in the mean of the variance path"] = norm.paths(y_bar, inner=one)
     candidates["x instead of x_hat in the variance path"] = outside
     candidates["x instead of x_hat in the mean of the variance path"] = inside
     for mistake, terms in candidates.items():

@@ -488,3 +488,27 @@ def test_the_backward_of_a_normalization_may_divide_by_something_else(there, her
     found = causes(forward, backward, *inputs)
     assert found[0].startswith(words)
     assert found[1] == f"computes sum(y_bar x_hat): {words.removesuffix(', unlike in forward')}"
+
+
+@pytest.mark.parametrize(("wrong", "words"), [
+    (lambda g, x_hat, r: 1 / r * mean(g * x_hat) * x_hat, "inv_std is missing in the"),
+    (lambda g, x_hat, r: 1 / r**2 * mean(g * x_hat) * x_hat, "inv_std^2 is missing in the"),
+    (lambda g, x_hat, r: r * mean(g * x_hat) * x_hat, "an extra inv_std in the"),
+    (lambda g, x_hat, r: mean(g * x_hat), "x_hat is missing in the"),
+    (lambda g, x_hat, r: mean(g) * x_hat, "x_hat is missing in the mean of the"),
+])  # fmt: skip
+def test_what_the_variance_path_lacks_or_has_too_much_is_told(wrong, words, rng):
+    def forward(x):
+        r = 1 / np.sqrt(x.var(axis=0) + 1e-5)
+        x_hat = (x - x.mean(axis=0)) * r
+        return x_hat, (x_hat.copy(), r)
+
+    def backward(y_bar, cache):
+        x_hat, r = cache
+        return (r * (y_bar - mean(y_bar) - wrong(y_bar, x_hat, r)),)
+
+    assert causes(forward, backward, rng.normal(size=(6, 3))) == [f"{words} variance path"]
+
+
+def mean(x):
+    return x.mean(axis=0)
