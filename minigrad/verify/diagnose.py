@@ -99,7 +99,7 @@ def _constant_of_code(case: Case, search: FaultSearch, factor: str) -> str:
     """The code whose constant is wrong, where ``factor`` is ambiguous: 3/4 may be (N - 1)/N."""
     is_ambiguous = any(words in factor for words in ("constant", " or ", "- 1"))
     paths = search.paths(case.subject, case.y_bar, case.right) if is_ambiguous else None
-    return paths.wrong_constant(_deviation(case.got, case.expected)) if paths else ""
+    return paths.wrong_constant(case.k, _deviation(case.got, case.expected)) if paths else ""
 
 
 def _whole_cause(case: Case, search: FaultSearch) -> tuple[str, str]:
@@ -128,6 +128,8 @@ def _whole_cause(case: Case, search: FaultSearch) -> tuple[str, str]:
         place = search.fault(paths) if paths and not norm else ""
     if place:
         return "; ".join(filter(None, (cause, place))), ""
+    if not cause and paths and (factor := mixups.factor_of(case, paths.quotable_values())):
+        return factor, ""
     cause = cause or mixups.local(case) or mixups.reach(case)
     return cause, search.between(paths) if paths and not norm else ""
 
@@ -223,15 +225,22 @@ def _named_factors(subject: Subject) -> list[tuple[float, str]]:
                 named.append(((size / (size - 1)) ** 0.5, root))
             if size > 1 and n == 1:
                 named += root_factors(size, name)
+    for name, x in zip(subject.names, subject.inputs, strict=True):
+        if x.size == 1 and 1e-99 < abs(c := float(x.reshape(()))) < 1e99:
+            named += [(c, f"factor {name}"), (1 / c, f"factor 1/{name}")]
+            named += [(c * c, f"factor {name}^2"), (1 / c**2, f"factor 1/{name}^2")]
     return named
 
 
 def _factors_of_other_sizes(subject: Subject) -> Iterator[tuple[float, str]]:
-    """Factors of a mean or sum over axes of y, and of the size of one axis of x for another."""
+    """Factors of a mean or sum over axes of y or over an axis of any input, and of the size of one
+    axis of x for another."""
     x_shape, y_shape = subject.inputs[0].shape, subject.run()[0].shape
     for n in range(1, len(y_shape) + 1):
         for chosen in combinations(y_shape, n):
             yield from mean_factors(prod(chosen)) if prod(chosen) > 1 else ()
+    for n in {n for x in subject.inputs for n in x.shape if n > 1}:
+        yield from mean_factors(n)
     for a, b in permutations(set(x_shape) - {0}, 2):
         yield a / b, f"factor {a}/{b}: perhaps the axis size {b} is used instead of {a}"
 

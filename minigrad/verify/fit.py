@@ -80,6 +80,7 @@ def formula_of(
             is_small = max(abs(c.numerator), c.denominator) <= largest
             if c and is_small and close(float(c) * a**n, d, _TOLERANCE):
                 return _monomial(c, v, n)
+    for v, a in values.items():
         forms = {
             f"1 - {v}": 1 - a, f"{v} - 1": a - 1, f"1 - {v}^2": 1 - a * a, f"1 + {v}^2": 1 + a * a,
             f"{v} (1 - {v})": a * (1 - a), f"({v} (1 - {v}))^2": (a * (1 - a)) ** 2,

@@ -12,7 +12,7 @@ mistake, or an empty text where none fits:
 * ``reach``: an element of ``y_bar`` reaches other elements than it should.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import combinations
 
 import numpy as np
@@ -21,6 +21,7 @@ from minigrad.verify.case import Case
 from minigrad.verify.fit import close, factor_text
 
 _POSITIONS = 8  # elements of y whose one-hot cotangents are pulled back
+_POWERS = (1, "{}"), (-1, "1/{}"), (2, "{}^2"), (-2, "1/{}^2")  # of a factor, with their texts
 _ZERO = 1e-6  # relative to the largest element of a cotangent; differences do not give exact zeros
 
 
@@ -180,13 +181,35 @@ def _factor_of_input(case: Case) -> str:
         first = [int(i) for i in np.argwhere(nonzero)[is_missing][0]]
         return f"zero in {is_missing.sum()} of {is_missing.size} elements, first at {first}"
     for name, x in zip(case.subject.names, case.subject.inputs, strict=True):
-        if x.shape != nonzero.shape or not x[nonzero].all():
-            continue
-        for power, form in (1, "{}"), (-1, "1/{}"), (2, "{}^2"), (-2, "1/{}^2"):
-            ratio = (1 + deviation) / np.asarray(x[nonzero], np.float64) ** power
+        for power, form in _POWERS if x.size > 1 else ():
+            ratio = _ratio(deviation, x, power, nonzero)
             if ratio.size > 1 and np.ptp(ratio) <= 1e-6 * np.abs(ratio).max():
                 return f"factor {form.format(name)} in each element"
     return ""
+
+
+def factor_of(case: Case, values: Iterable[tuple[str, np.ndarray]]) -> str:
+    """got = c * expected where c is a power of a value of the code, or its reciprocal."""
+    factors = _deviations(case)
+    if factors is None or np.ptp(factors[1]) <= 1e-6:
+        return ""
+    nonzero, deviation = factors
+    for quoted, value in values:
+        for power, form in _POWERS:
+            ratio = _ratio(deviation, value, power, nonzero)
+            if ratio.size and (np.abs(ratio - 1) < 1e-6).all():
+                return f"factor {form.format('v')} in each element, with v the value of {quoted}"
+    return ""
+
+
+def _ratio(deviation: np.ndarray, x: np.ndarray, power: int, where: np.ndarray) -> np.ndarray:
+    """(1 + deviation) / x^power in these elements; empty if x has another shape, or a 0 there."""
+    x = x.reshape(where.shape) if x.size == where.size else x
+    try:
+        x = np.broadcast_to(np.asarray(x, np.float64), where.shape)[where]
+    except ValueError:
+        return np.empty(0)
+    return (1 + deviation) / x**power if x.all() else np.empty(0)
 
 
 def local(case: Case) -> str:

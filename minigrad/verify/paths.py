@@ -64,6 +64,12 @@ class Paths:
         edges, zero = edges or self.graph.consumers[node], np.zeros(node.value.shape)
         return [sum((bars[e] for e in edges if e in bars), zero) for bars in self._bars]
 
+    def quotable_values(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The values that ops of the code made, with that code."""
+        for node in filter(is_quotable, self.graph.consumers):
+            if node.op is not None:
+                yield quote(node), np.asarray(node.value)
+
     def wrong_path(self, k: int, tolerance: float) -> str:
         """The path that is missing in the cotangents of input ``k``, or has a wrong factor.
 
@@ -102,19 +108,40 @@ class Paths:
             found.append((kind == _ANY, not is_value, kind, index, words.format(quoted)))
         return min(found)[-1] if found else self._missing_every_time(k, tolerance)
 
-    def wrong_constant(self, deviation: float) -> str:
+    def wrong_constant(self, k: int, deviation: float) -> str:
         """The code whose constant factor is left out, counted twice or inverted.
 
         Args:
-            deviation: the cotangents are 1 + deviation times the right ones.
+            k: an input.
+            deviation: its cotangents are 1 + deviation times the right ones.
         """
         mistakes = (-1, "is left out"), (1, "is applied twice"), (-2, "is inverted")
         for node in filter(is_quotable, self.graph.consumers):
             factor = _constant_factor(node)
             for power, mistake in mistakes if abs(factor) != 1 else ():
-                if abs(1 + deviation - factor**power) <= _TOLERANCE * abs(1 + deviation):
+                is_equal = abs(1 + deviation - factor**power) <= _TOLERANCE * abs(1 + deviation)
+                if is_equal and self._is_factor(node, k):
                     return f"factor {factor_text(deviation)}: the factor of {quote(node)} {mistake}"
         return ""
+
+    def _is_factor(self, node: Node, k: int) -> bool:
+        """Whether the cotangents of input ``k`` are a multiple of a node's constant factor.
+
+        They are if all of them flow through the node, or through ops that multiply by its value.
+        """
+        edges = self.graph.consumers[node]
+        rest = self.graph.pull_without(edges, self.y_bar[0])[k] if edges else np.zeros(1)
+        if np.abs(rest).max(initial=0) <= _TOLERANCE * np.abs(self.right[k][0]).max(initial=0):
+            return True
+        before = {user: user.inputs for user, _ in edges}
+        try:
+            for user, i in edges:
+                user.inputs = (*user.inputs[:i], 2 * user.inputs[i], *user.inputs[i + 1 :])
+            doubled = self.graph.pull(self.y_bar[0])[0][k]
+        finally:
+            for user, inputs in before.items():
+                user.inputs = inputs
+        return close(doubled, 2 * self.right[k][0], _TOLERANCE)
 
     @cached_property
     def _named_factors(self) -> list[tuple[float, str]]:

@@ -512,3 +512,81 @@ def test_what_the_variance_path_lacks_or_has_too_much_is_told(wrong, words, rng)
 
 def mean(x):
     return x.mean(axis=0)
+
+
+def test_a_factor_that_is_a_value_of_the_code_is_told_by_it(rng):
+    def forward(x, v):
+        n = np.sqrt((x * x).sum(axis=1, keepdims=True))
+        y = x / n
+        return v[0] * y, (y, v, n)
+
+    def backward(y_bar, cache, x_too_large=True):
+        y, v, n = cache
+        v_bar = (y_bar * y).sum().reshape(1)
+        x_bar = v * (y_bar - y * (y_bar * y).sum(axis=1, keepdims=True))
+        return (x_bar, v_bar) if x_too_large else (x_bar / n / v, v_bar)
+
+    x, v = rng.normal(size=(4, 3)), rng.normal(size=1)
+    (found,) = causes(forward, backward, x, v)
+    assert found.startswith("factor v in each element, with v the value of `n = np.sqrt((")
+    assert causes(forward, partial(backward, x_too_large=False), x, v) == ["factor 1/v"]
+
+
+def test_a_factor_per_row_or_column_may_be_an_input(rng):
+    def forward(x, w):
+        return np.cumsum(x, axis=0) * w, x
+
+    def backward(y_bar, x):
+        w_bar = (y_bar * np.cumsum(x, axis=0)).sum(axis=0)
+        return np.cumsum(y_bar[::-1], axis=0)[::-1].copy(), w_bar
+
+    (found,) = causes(forward, backward, rng.normal(size=(4, 3)), rng.normal(size=3))
+    assert found.startswith("factor 1/w in each element")
+
+
+def test_a_mean_over_an_axis_of_another_input_is_recognized(rng):
+    def forward(q, keys):
+        t = np.tanh(q + keys)
+        return np.outer(t.sum(axis=0), [1, 2]), t
+
+    def backward(y_bar, t):
+        t_bar = (y_bar @ [1, 2]) * (1 - t**2)
+        return t_bar.mean(axis=0), t_bar
+
+    found = causes(forward, backward, rng.normal(size=3), rng.normal(size=(7, 3)))
+    assert found == ["factor 1/7: perhaps a sum became a mean"]
+
+
+def test_a_constant_of_the_code_is_blamed_only_if_all_of_the_cotangent_has_it(rng):
+    def distances(a, b):
+        return (a**2).sum(axis=1)[:, None] - 2 * a @ b.T + (b**2).sum(axis=1), (a, b)
+
+    def backward(y_bar, cache):
+        a, b = cache
+        a_bar = y_bar.sum(axis=1)[:, None] * a - y_bar @ b
+        return a_bar, y_bar.sum(axis=0)[:, None] * b - y_bar.T @ a
+
+    found = causes(distances, backward, rng.normal(size=(4, 3)), rng.normal(size=(7, 3)))
+    assert found == ["factor 1/2 or factor 1/sqrt(N) = 1/sqrt(4)"] * 2
+
+    def scaled(a, b):
+        return np.tanh((0.3 * a) @ b), (a, b)
+
+    def without(y_bar, cache):
+        a, b = cache
+        y_bar = y_bar * (1 - np.tanh(0.3 * a @ b) ** 2)
+        return 0.3 * y_bar @ b.T, a.T @ y_bar
+
+    (found,) = causes(scaled, without, rng.normal(size=(5, 3)), rng.normal(size=(3, 7)))
+    assert re.search(r"the factor of `0.3 \* a` \(line \d+\) is left out", found)
+
+
+def test_the_derivative_of_a_mask_is_the_mask_and_not_another_that_equals_it_there(rng):
+    mask = rng.random(size=(4, 3)) < 0.6
+
+    def forward(x):
+        h = np.maximum(x, 0)
+        return h * mask, x
+
+    (found,) = causes(forward, lambda y_bar, x: (y_bar * (x > 0),), rng.normal(size=(4, 3)))
+    assert "should be mask, not 1" in found
