@@ -35,6 +35,7 @@ _RESULT, _BAR = -1, -2  # parts of a rule that are no operands: the result and i
 _OTHER = "{source} is used instead of {part}"
 _TRANSPOSED = "a .T is missing or extra at {part}"
 _REVERSED = "{part} is reversed"
+_LEFT_OUT = "the factor {part} is left out"
 
 
 class Substitute(NamedTuple):
@@ -158,6 +159,8 @@ class Substitutes:
         for nodes in groups:
             for part in range(_RESULT, len(nodes[0].inputs)):
                 own = [_part(node, part) for node in nodes]
+                if part >= 0 and _is_constant_factor(nodes[0], part):
+                    yield Substitute(nodes, part, _LEFT_OUT, [np.ones_like(x) for x in own])
                 if is_square(own[0]):
                     turned = [np.swapaxes(x, -1, -2) for x in own]
                     yield Substitute(nodes, part, _TRANSPOSED, turned)
@@ -205,6 +208,11 @@ class Substitutes:
 
 def _part(node: Node, part: int) -> Any:
     return node.value if part == _RESULT else node.inputs[part]
+
+
+def _is_constant_factor(node: Node, part: int) -> bool:
+    is_number = node.parents[part] is None and np.size(node.inputs[part]) == 1
+    return is_number and node.op.name in ("multiply", "divide")
 
 
 def _replaced(node: Node, part: int, value: Any) -> tuple[tuple, Any]:

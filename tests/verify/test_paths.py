@@ -581,6 +581,29 @@ def test_a_constant_of_the_code_is_blamed_only_if_all_of_the_cotangent_has_it(rn
     assert re.search(r"the factor of `0.3 \* a` \(line \d+\) is left out", found)
 
 
+def test_a_constant_that_every_step_of_a_loop_leaves_out_is_told(rng):
+    def forward(x, w):
+        states, step = [x], 0.1
+        for _ in range(3):
+            states.append(states[-1] + step * np.tanh(w @ states[-1]))
+        return states[-1], (states, w)
+
+    def backward(y_bar, cache, step=1):
+        states, w = cache
+        w_bar = np.zeros_like(w)
+        for x in reversed(states[:-1]):
+            a_bar = step * y_bar * (1 - np.tanh(w @ x) ** 2)
+            w_bar += np.outer(a_bar, x)
+            y_bar = y_bar + w.T @ a_bar
+        return y_bar, w_bar
+
+    inputs = rng.normal(size=3), rng.normal(size=(3, 3))
+    assert check_backward(forward, partial(backward, step=0.1), inputs).ok
+    for found in causes(forward, backward, *inputs):
+        assert found.startswith("the factor `step` is left out in the backward of `step * np.tanh")
+        assert found.endswith("every time)")
+
+
 def test_the_derivative_of_a_mask_is_the_mask_and_not_another_that_equals_it_there(rng):
     mask = rng.random(size=(4, 3)) < 0.6
 
