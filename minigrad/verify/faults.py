@@ -18,6 +18,7 @@ from contextlib import suppress
 
 import numpy as np
 
+from minigrad.core.node import ancestors
 from minigrad.verify.derivatives import (
     LocalDerivatives,
     derivative_text,
@@ -95,7 +96,7 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
     yield substitutes.in_repeated_code()
     yield from substitutes.overwritten()
     # 3. the only suspect, if one of its two formulas is known
-    only = _only_suspect(suspects, operands, derivatives)
+    only = _only_suspect(suspects, operands, errors, derivatives)
     formulas = derivatives.formulas(only, all_values=True) if only else ("", "")
     yield derivative_text(only[-1], *formulas) if only and any(formulas) else ""
     # 4. the parts of a statement
@@ -107,16 +108,28 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
     yield derivatives.with_formulas(suspects, len(suspects), all_values=True, most=2)
 
 
-def _only_suspect(suspects: list, operands: list, derivatives: LocalDerivatives) -> list | None:
+def _only_suspect(
+    suspects: list, operands: list, errors: Errors, derivatives: LocalDerivatives
+) -> list | None:
     """The only run whose derivative may be wrong; None if there is no such run.
 
     From an older origin of the same shape to the run the derivative has to be constant: any other
-    could be the wrong one just as well.
+    could be the wrong one just as well. So could the sum over axes along which a user of the run
+    repeats it, and what follows behind an op that mixes elements, if there is a factor per element.
     """
     if len(suspects) != 1 or not all(is_scaled(x, suspects[0][0]) for x in operands):
         return None
-    fit = derivatives.fit(suspects[0])
-    return suspects[0] if fit is not None and fit.is_telling else None
+    (run,) = suspects
+    is_elsewhere = errors.are_scaled and errors.mixes(run[0])
+    return run if _is_telling(run, derivatives) and not is_elsewhere else None
+
+
+def _is_telling(run: list, derivatives: LocalDerivatives) -> bool:
+    """Whether errors fit another derivative of a run, which others than a wrong one need not."""
+    fit, (*_, y) = derivatives.fit(run), run
+    users = {user for user, _ in derivatives.graph.consumers[y]}
+    is_repeated = any(u.op.signature == "()" and u.value.size > y.value.size for u in users)
+    return fit is not None and fit.is_telling and not is_repeated
 
 
 def _between(errors: Errors, derivatives: LocalDerivatives) -> str:
@@ -125,9 +138,10 @@ def _between(errors: Errors, derivatives: LocalDerivatives) -> str:
     origins = errors.origins if errors.are_tractable else []
     if not origins:
         return ""
-    fits = map(derivatives.fit, derivatives.steps)
-    is_local = any(fit is not None and fit.is_telling for fit in fits)
+    is_local = any(_is_telling(step, derivatives) for step in derivatives.steps)
     first, last = origins[0], origins[-1]
+    if errors.are_scaled and errors.mixes(first):  # a factor behind that explains them, too
+        return ""
     users = list(dict.fromkeys(node for node, _ in errors.graph.consumers[last]))
     if len(origins) == 1 and len(users) != 1:
         is_inner = users and last.op is not None  # neither y nor an input
@@ -135,6 +149,9 @@ def _between(errors: Errors, derivatives: LocalDerivatives) -> str:
     if len(origins) == 1 and not is_local and is_quotable(users[0]):
         return f"the cotangent that {quote(users[0])} passes back to {quote(first)} is wrong"
     if not users and first.op is None:  # from y to an input: all of the code
+        return ""
+    used = {user for user, _ in errors.graph.consumers[first]}
+    if first.op is None and not used <= set(ancestors(last)):  # the error may be in another use
         return ""
     start = f"the uses of {quote(last)}" if users else "y"
     start = quote(users[0]) if len(users) == 1 and is_quotable(users[0]) else start

@@ -19,6 +19,7 @@ from minigrad.verify.paths import Paths
 from minigrad.verify.traced import Edge, as_array, is_quotable
 
 CUTOFF = 1e-10  # singular values that count as zero, relative to the largest
+_ZERO = 1e-6  # relative to the largest cotangent
 _MOST = 1e9  # multiplications in singular value decompositions, at most: about a second
 _PUSH = 1e4  # multiplications that take as long as to push a tangent through an op
 
@@ -58,6 +59,25 @@ class Errors:
                 for node, of_node in rows.items():
                     of_node.append(np.reshape(dots.get(node, np.zeros(node.value.shape)), -1))
         return {node: np.stack(of_node) for node, of_node in rows.items()}
+
+    @cached_property
+    def are_scaled(self) -> bool:
+        """Whether each cotangent is a multiple of the right one, the same for every ``y_bar``.
+
+        Where only one element of y depends on that input, any cotangent is: False.
+        """
+        wrong = self.rows.any(axis=0)
+        if (np.count_nonzero(self.jacobians[self.graph.root][wrong], axis=1) < 2).any():
+            return False
+        size = np.abs(self.right).max(initial=0)
+        known = (np.abs(self.right) > _ZERO * size).all(axis=0)
+        factors = self.rows[:, known] / self.right[:, known]
+        same = np.ptp(factors, axis=0) <= _ZERO * np.abs(factors).max(initial=0)
+        return bool(same.all()) and np.abs(self.rows[:, ~known]).max(initial=0) <= _ZERO * size
+
+    def mixes(self, node: Node) -> bool:
+        """Whether an element of this value depends on several of the inputs."""
+        return bool((np.count_nonzero(self.jacobians[node], axis=0) > 1).any())
 
     def reached(self, node: Node) -> np.ndarray:
         """A mask of the elements that have a nonzero cotangent for some ``y_bar``.

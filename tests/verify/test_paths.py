@@ -613,3 +613,59 @@ def test_the_derivative_of_a_mask_is_the_mask_and_not_another_that_equals_it_the
 
     (found,) = causes(forward, lambda y_bar, x: (y_bar * (x > 0),), rng.normal(size=(4, 3)))
     assert "should be mask, not 1" in found
+
+
+def test_no_other_use_of_an_input_is_blamed_than_may_be_wrong(rng):
+    def cosine(a, b):
+        norms = np.sqrt((a * a).sum(axis=1)) * np.sqrt((b * b).sum(axis=1))
+        cos = (a * b).sum(axis=1) / norms
+        return cos, (a, b, norms[:, None], cos[:, None].copy())
+
+    def backward(y_bar, cache, product=None):
+        a, b, norms, cos = cache
+        y_bar, product = y_bar[:, None], norms if product is None else product
+        a_bar = y_bar * (b / product - cos * a / (a * a).sum(axis=1, keepdims=True))
+        return a_bar, y_bar * (a / norms - cos * b / (b * b).sum(axis=1, keepdims=True))
+
+    inputs = list(rng.normal(size=(2, 4, 3)))
+    assert check_backward(cosine, backward, inputs).ok
+    assert causes(cosine, partial(backward, product=2.0), *inputs) == [""]  # not of a * a
+
+
+def test_the_sum_over_repeats_may_be_wrong_instead_of_a_derivative(rng):
+    def forward(x, w):
+        e = np.exp(x)
+        total = np.log(e.sum(axis=1, keepdims=True))
+        return ((x - total) * w).sum(axis=1), (x, w, total)
+
+    def backward(y_bar, cache):
+        x, w, total = cache
+        p = np.exp(x - total)
+        x_bar = w - p * (w * w).sum(axis=1, keepdims=True)  # w.sum
+        return y_bar[:, None] * x_bar, y_bar[:, None] * (x - total)
+
+    (found,) = causes(forward, backward, *rng.normal(size=(2, 4, 3)))
+    assert "error arises" in found and "derivative" not in found
+
+
+def test_a_factor_per_group_blames_no_derivative_behind_the_mixing(rng):
+    axes = 2, 3, 4
+
+    def forward(x, gamma, beta):
+        groups = x.reshape(2, 2, 2, 2, 3)
+        mean, var = groups.mean(axis=axes, keepdims=True), groups.var(axis=axes, keepdims=True)
+        x_hat = ((groups - mean) / np.sqrt(var + 1e-5)).reshape(2, 4, 2, 3)
+        y = x_hat * gamma.reshape(1, 4, 1, 1) + beta.reshape(1, 4, 1, 1)
+        return y, (x_hat, var, gamma.reshape(1, 4, 1, 1))
+
+    def backward(y_bar, cache):
+        x_hat, var, gamma = cache
+        g, h = (y_bar * gamma).reshape(2, 2, 2, 2, 3), x_hat.reshape(2, 2, 2, 2, 3)
+        mixed = g.mean(axis=axes, keepdims=True) + h * (g * h).mean(axis=axes, keepdims=True)
+        x_bar = (g - mixed) / (var + 1e-5)  # not its root
+        channels = 0, 2, 3
+        return x_bar.reshape(2, 4, 2, 3), (y_bar * x_hat).sum(channels), y_bar.sum(channels)
+
+    inputs = map(rng.normal, [0] * 3, [1] * 3, [(2, 4, 2, 3), 4, 4])
+    (found,) = causes(forward, backward, *inputs)
+    assert found.startswith("a factor per element") and "derivative" not in found
