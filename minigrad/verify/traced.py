@@ -89,8 +89,11 @@ def _expression(op: str) -> Expression | None:
         frame = frame.f_back
     if not frames:
         return None
-    inner, lines = frames[0], (frames[0].f_lineno, *(frame.f_lineno for frame in frames[1:][-1:]))
+    inner, outer = frames[0], frames[-1]
+    lines = inner.f_lineno, outer.f_lineno
     code = inner.f_code
+    if (code.co_filename, lines[0]) == (outer.f_code.co_filename, lines[1]):
+        lines = lines[:1]  # one frame, or two in a line: a list comprehension has its own
     first, last, start, stop = next(islice(code.co_positions(), inner.f_lasti // 2, None))
     if first is None or last is None or start is None:
         return Expression(op, "", False, (), lines)

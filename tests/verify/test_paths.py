@@ -669,3 +669,17 @@ def test_a_factor_per_group_blames_no_derivative_behind_the_mixing(rng):
     inputs = map(rng.normal, [0] * 3, [1] * 3, [(2, 4, 2, 3), 4, 4])
     (found,) = causes(forward, backward, *inputs)
     assert found.startswith("a factor per element") and "derivative" not in found
+
+
+def test_a_comprehension_is_no_call_from_its_own_line(rng):
+    def forward(x):
+        return np.stack([x[:, i : i + 3].mean(axis=1) for i in (0, 2, 4)], axis=1), x
+
+    def backward(y_bar, x):
+        x_bar = np.zeros_like(x)
+        for n in range(3):
+            x_bar[:, 2 * n : 2 * n + 3] = y_bar[:, n : n + 1] / 3
+        return (x_bar,)
+
+    (found,) = causes(forward, backward, rng.normal(size=(3, 7)))
+    assert "line" in found and "called in" not in found
