@@ -153,7 +153,7 @@ def _power(x, p):
     is_slow = type(p) in (int, float) and p % 1 == 0 and p not in _FAST_EXPONENTS
     if is_slow and x.__class__ is np.ndarray and x.dtype.kind == "f":
         y = np.abs(x) ** p
-        return np.copysign(y, x, out=y) if p % 2 else y
+        return np.copysign(y, x, out=y if x.ndim else None) if p % 2 else y
     return x**p
 
 

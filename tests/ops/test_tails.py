@@ -265,3 +265,11 @@ def test_whole_powers_have_the_sign_of_their_base_to_a_few_roundings(p, rng):
     slope = derivative(lambda x: mg.power(x, p), x[:50])
     np.testing.assert_allclose(slope, p * x[:50] ** (p - 1), rtol=8 * EPS)
     assert mg.power(np.array([-2]), 3).dtype.kind == "i"
+
+
+@pytest.mark.parametrize("p", [3, 4, 5.0, -3, -4])
+def test_whole_powers_of_a_0d_array_are_those_of_its_number(p):
+    x = mg.tensor([-1.5], requires_grad=True)
+    (x.squeeze() ** p).backward()  # NumPy squeezes to a 0-d array, which is no NumPy scalar
+    assert x.grad.item() == pytest.approx(p * (-1.5) ** (p - 1), rel=4 * EPS)
+    assert mg.power(np.array(-1.5), p) == pytest.approx((-1.5) ** p, rel=4 * EPS)
