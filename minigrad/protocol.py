@@ -21,6 +21,7 @@ QUERIES = frozenset(  # functions without a derivative: plain arrays lose nothin
      "isnan", "ndim", "ones_like", "result_type", "save", "savetxt", "savez", "shape", "size",
      "zeros_like"]
 )  # fmt: skip
+_JOINS = "concatenate", "stack"  # NumPy's join the rows of a single array
 _DIFFERS = {"cholesky": "reads the lower triangle; minigrad.ops.cholesky uses the symmetric part"}
 
 
@@ -47,6 +48,8 @@ class NumPyBox(Box):
         """``numpy.f(tensor)`` calls the op of that name; DTypeError if a graph would be lost."""
         if func.__name__ in REGISTRY and func.__name__ not in _DIFFERS:
             op: Any = REGISTRY[func.__name__]
+            if op.name in _JOINS and args and not isinstance(args[0], (list, tuple)):
+                args = (list(args[0]), *args[1:])
             return op(*args, **kwargs)
         return _on_arrays(func, f"{func.__module__}.", func.__name__, args, kwargs)
 

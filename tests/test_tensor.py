@@ -529,6 +529,16 @@ def test_operators_of_arrays_and_numpy_scalars_give_tensors():
         np.ones(3) < x  # noqa: B015
 
 
+@pytest.mark.parametrize("join", [np.concatenate, np.stack])
+def test_numpy_joins_the_rows_of_a_single_tensor(join, rng):
+    value = rng.normal(size=(2, 3))
+    x, y_bar = leaf(value), rng.normal(size=join(value).shape)
+    y = join(x)
+    np.testing.assert_array_equal(y.data, join(value))
+    y.backward(y_bar)
+    np.testing.assert_array_equal(x.grad.data, y_bar.reshape(2, 3))
+
+
 NO_OPS = {  # NumPy's functions that are no ops: the error names them
     "floor": lambda x: np.floor(x),
     "fmod": lambda x: np.fmod(np.ones(2), x),
