@@ -264,8 +264,13 @@ def hinting(f: F) -> F:
 
 
 def plain_params(op: Any, params: dict) -> dict:
-    """``params`` with tensors replaced by their arrays; GraphError if one requires a gradient."""
+    """``params`` with tensors as arrays and iterators, which can be read only once, as tuples.
+
+    GraphError if a tensor requires a gradient.
+    """
     for key, value in params.items():
+        if hasattr(value, "__next__"):
+            params = {**params, key: tuple(value)}
         if not hasattr(value, "node"):
             continue
         if getattr(value.node, "requires_grad", False):

@@ -744,6 +744,12 @@ def test_parameters_may_be_named_tuples():
     assert x.reshape(Size(3, 2)).sum(axis=Size(0, 1)).item() == 15.0
 
 
+def test_a_parameter_that_can_be_read_only_once_is_there_for_the_rules():
+    x = leaf([[1.0, 2.0], [3.0, 4.0]])
+    mg.flip(x, axis=iter((0, 1))).backward([[1.0, 2.0], [3.0, 4.0]])
+    assert x.grad.tolist() == [[4.0, 3.0], [2.0, 1.0]]
+
+
 @pytest.mark.parametrize(
     ("shape", "axis", "kind"),
     [
