@@ -74,6 +74,13 @@ def test_a_call_without_operands_says_so(join):
         mg.batch_norm(mg.tensor([[1.0, 2.0]]), beta=[1.0, 2.0])
 
 
+@pytest.mark.parametrize("name", ["sum", "mean", "var", "max", "min", "prod", "logsumexp"])
+def test_keepdims_is_no_list_of_weights(name):
+    for keepdims in ([0.5, 2.0], None):
+        with pytest.raises(errors.DTypeError, match=rf"^{name}\(axis=0, keepdims="):
+            getattr(mg.ops, name)(mg.tensor([[1.0], [2.0]]), 0, keepdims=keepdims)
+
+
 @pytest.mark.parametrize(
     ("call", "remedy"),
     [

@@ -324,7 +324,7 @@ def logsumexp(xp, x, *, axis=None, keepdims=False):
     largest = z.max(axis=axis, keepdims=True)
     shift = xp.where(xp.isfinite(largest), largest, xp.zeros_like(largest))  # inf - inf is nan
     y = narrow(xp.log(xp.exp(z - shift).sum(axis=axis, keepdims=True)) + shift, x)
-    return y if keepdims else xp.squeeze(y, axis=tuple(_axes(x.ndim, axis)))
+    return y if index(keepdims) else xp.squeeze(y, axis=tuple(_axes(x.ndim, axis)))
 
 
 @logsumexp.defvjp
