@@ -219,6 +219,11 @@ class _Run:
             for node in ancestors(self.y.node, self.nodes)
         )
 
+    @property
+    def _is_linear(self) -> bool:
+        """Whether recording a sweep for the sake of its seed gives no other derivative, too."""
+        return self.outer or not self._depends_on_outside()
+
     def close(self) -> None:
         """Make the fresh leaves constants: nothing will ask for their derivatives any more."""
         for node in self.nodes:
@@ -229,7 +234,9 @@ class _Run:
         """Cotangents of the arguments for the cotangent ``seed`` of the result."""
         cotangents: dict = {}
         if self.y.node is not None and self.y.node.requires_grad:
-            record = self.record or (self.outer and isinstance(seed, Tensor) and seed.requires_grad)
+            record = CURRENT.get().recording and (
+                self.record or (isinstance(seed, Tensor) and seed.requires_grad and self._is_linear)
+            )
             with setting(recording=record):
                 boxed = seed if isinstance(seed, Tensor) else label(Tensor(seed), "seed")
                 cotangents = backward_sweep(

@@ -211,6 +211,27 @@ def test_no_grad_inside_the_function_stops_the_derivative():
     assert mg.jvp(f, (3.0,), (1.0,))[1].item() == 9.0
 
 
+def test_a_pullback_called_inside_no_grad_returns_constants():
+    def f(w):
+        _, pullback = mg.vjp(lambda x: mg.sum(w * x**2), X)
+        with mg.no_grad():
+            (constant,) = pullback(1.0)
+        return mg.sum(w * constant)
+
+    close(mg.grad(f)(W), 2 * X * W)
+
+
+def test_a_pullback_made_inside_no_grad_can_be_differentiated_by_its_seed():
+    with mg.no_grad():
+        _, pullback = mg.vjp(lambda x: W * x**2, X)
+        close(mg.grad(lambda y_bar: mg.sum(pullback(y_bar)[0]))(X), 2 * X * W)
+    close(mg.grad(lambda y_bar: mg.sum(pullback(y_bar)[0]))(X), 2 * X * W)
+    w = mg.tensor(W, requires_grad=True)
+    with mg.no_grad():
+        _, pullback = mg.vjp(lambda x: w * x**2, X)
+    assert not pullback(w)[0].requires_grad  # it would be differentiated by the factor w, too
+
+
 def test_no_grad_is_a_decorator_and_restores_after_errors():
     @mg.no_grad()
     def f(x):
