@@ -4,6 +4,7 @@ from math import copysign, inf
 
 import numpy as np
 
+from minigrad.core.broadcast import astype
 from minigrad.core.op import elementwise
 from minigrad.declaration import Domain
 from minigrad.ops.exponential import log
@@ -119,7 +120,12 @@ def divide(xp, x1, x2):
 
 @divide.defpartials
 def ddivide(y, x1, x2):
-    return lambda: _reciprocal(x2), lambda: y / -x2
+    return lambda: _reciprocal(_like(x2, y)), lambda: y / -x2
+
+
+def _like(x, y):
+    """The operand ``x`` in the dtype of ``y``, which may be more exact; a number stays one."""
+    return x if getattr(x, "dtype", y.dtype) == y.dtype else astype(x, dtype=y.dtype)
 
 
 def _reciprocal(x):
@@ -161,6 +167,7 @@ def _power(x, p):
 def dpower(y, x, p):
     if type(p) in (int, float):  # not a NumPy scalar: it may be the value of a tensor
         return (p * _power(x, p - 1) if p else None), None
+    x, p = _like(x, y), _like(p, y)
     # x = 0 is replaced by 1 in the logarithm, and if p = 0 in the base, too: 0 * inf would be nan
     return lambda: p * (x + (x == 0) * (p == 0)) ** (p - 1), lambda: y * log(x + (x == 0))
 

@@ -84,6 +84,24 @@ def test_sequences_go_through_second_order(name):
     )
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
+@pytest.mark.parametrize(
+    "name", ["add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "logaddexp"]
+)
+def test_the_dtype_of_one_operand_does_not_limit_the_derivative_by_the_other(name, dtype):
+    op, seed = getattr(mg.ops, name), np.array([0.7, -1.3, 2.1])
+    wide, narrow = np.array([1.1, 0.3, 2.7]), np.array([3.0, 0.1, 1e-5])
+    narrow = np.array([3, 1, 2], dtype) if dtype == "uint8" else narrow.astype(dtype)
+    for f, g in (
+        (lambda x: op(x, narrow), lambda x: op(x, narrow.astype(float))),
+        (lambda x: op(narrow, x), lambda x: op(narrow.astype(float), x)),
+    ):
+        (x_bar,), (expected,) = mg.vjp(f, wide)[1](seed), mg.vjp(g, wide)[1](seed)
+        np.testing.assert_allclose(x_bar.data, expected.data, rtol=1e-15)
+        y_dot = mg.jvp(f, wide, seed)[1]
+        np.testing.assert_allclose(y_dot.data, mg.jvp(g, wide, seed)[1].data, rtol=1e-15)
+
+
 def test_only_numbers_give_the_number():
     assert float(mg.add(1.0, 2.0)) == 3.0
     assert float(mg.exp(0)) == 1.0
@@ -116,6 +134,12 @@ def test_powers_at_zero_have_finite_derivatives():
         mg.sum(x**p).backward()
         np.testing.assert_array_equal(x.grad.data, [1.0, 0.0, 0.0])
         np.testing.assert_array_equal(p.grad.data[:2], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("p", [np.array([0, 1, 2], np.uint16), np.uint64(0)])
+def test_one_less_than_an_unsigned_exponent_does_not_wrap_around(p):
+    (x_bar,) = mg.vjp(lambda x: mg.power(x, p), [3.0, 3.0, 3.0])[1]([1.0, 1.0, 1.0])
+    np.testing.assert_array_equal(x_bar.data, p * 3.0 ** (p - 1.0))
 
 
 def test_mixed_second_derivative_of_a_power_at_exponent_zero():
