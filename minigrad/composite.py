@@ -29,7 +29,7 @@ class Composite(Declared):
             except MinigradError as error:
                 error.add_note(f"in {self.name}({', '.join(map(describe, args))})")
                 raise
-            except (LookupError, TypeError, ValueError) as error:
+            except (LookupError, OverflowError, TypeError, ValueError) as error:
                 raise from_operands(self, args, params, error) from error
 
 

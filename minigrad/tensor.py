@@ -46,7 +46,7 @@ def _query(name: str, doc: str) -> Callable[..., "Tensor"]:
             raise DTypeError(facts(headline, expected="axis=, keepdims=", got=got, remedy=remedy))
         try:
             return type(self)(getattr(self.array, name)(axis=axis, keepdims=keepdims))
-        except (IndexError, TypeError, ValueError) as error:
+        except (IndexError, OverflowError, TypeError, ValueError) as error:
             text = f"{name}(axis={axis}) of {describe(self)}: {error}"
             raise kind_of(error)(text) from error
 
@@ -80,7 +80,7 @@ def _unrecorded(name: str) -> Callable[..., "Tensor"]:
             array = _operand(other)
             xp = backend.namespace(self.array, array)
             return type(self)(getattr(xp, name)(self.array, array))
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             kind, got = kind_of(error), f"{describe(self)} and {describe(other)}"
             expected = "booleans or integers" if name.startswith("bitwise") else "numbers"
             remedy = ""
@@ -348,7 +348,7 @@ class Tensor(NumPyBox):
             value = value if is_number else backend.to_device(value, self.device)
             xp = backend.namespace(new)
             new[backend.checked_key(xp, new, _key(key))] = value
-        except (IndexError, TypeError, ValueError) as error:
+        except (IndexError, OverflowError, TypeError, ValueError) as error:
             raise kind_of(error)(f"assignment to {describe(self)}: {error}") from error
         self._replace(new)
 

@@ -82,6 +82,21 @@ def test_keepdims_is_no_list_of_weights(name):
 
 
 @pytest.mark.parametrize(
+    "call",
+    [
+        lambda n: n & 1000,
+        lambda n: n.__setitem__(0, 1000),
+        lambda n: n.argmax(axis=2**64),
+        lambda n: mg.clip(n, 0, 1000),
+        lambda n: mg.softmax(n, axis=2**64),
+    ],
+)
+def test_a_number_that_does_not_fit_is_an_error_of_ours(call):
+    with pytest.raises(errors.DTypeError, match=r"\(1,\) int8"):
+        call(mg.tensor([1], dtype="int8"))
+
+
+@pytest.mark.parametrize(
     ("call", "remedy"),
     [
         (
