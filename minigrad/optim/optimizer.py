@@ -5,6 +5,8 @@ from math import sqrt
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from minigrad import backend
 from minigrad.errors import (
     UsageError,
@@ -142,7 +144,7 @@ class Optimizer:
             for group, options in zip(self.param_groups, groups, strict=True)
         ]
         self.state = [
-            {k: backend.to_device(v, p.device) if hasattr(v, "shape") else v for k, v in s.items()}
+            {k: _own(v, p.device) if hasattr(v, "shape") else v for k, v in s.items()}
             for p, s in zip(self.parameters, states, strict=True)
         ]
         for group, options in zip(self.param_groups, checked, strict=True):
@@ -172,6 +174,11 @@ def _leaf_tensors(params: Iterable) -> list[Tensor]:
             got = type(p).__name__
             raise UsageError(facts("optimizer: params", expected="leaf Tensors", got=got))
     return params
+
+
+def _own(array: Any, device: str) -> Any:
+    """``array`` on ``device``; a copy on the host, where the caller could still write to it."""
+    return backend.to_device(np.array(array) if isinstance(array, np.ndarray) else array, device)
 
 
 def _check_state(title: str, i: int, p: Tensor, state: Any) -> None:

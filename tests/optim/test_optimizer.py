@@ -88,6 +88,21 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(name, rng):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_loaded_state_is_no_longer_that_of_the_caller(name, rng):
+    kind, words = OPTIMIZERS[name]
+    steps, params = gradients(rng), start(rng)
+    optimizer = kind(params, **words)
+    run(optimizer, params, steps[:3])
+    state = copy.deepcopy(optimizer.state_dict())
+    optimizer.load_state_dict(state)
+    for entries in state["state"]:
+        for value in entries.values():
+            if isinstance(value, np.ndarray):
+                value[...] = np.nan
+    assert all(np.isfinite(p).all() for p in run(optimizer, params, steps[3:]))
+
+
 def test_groups_have_options_of_their_own(rng):
     a, b = start(rng)[:2]
     optimizer = optim.SGD([{"params": [a], "lr": 1.0}, {"params": [b]}], lr=0.0)
