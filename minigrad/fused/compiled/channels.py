@@ -2,7 +2,7 @@
 
 The forward reads a channel twice: for its statistics, and to write y. The backward reads x and
 y_bar twice: for their sums, and to write x_bar. Chunks are summed in the precision of the array,
-their sums added in float64. (N, C) has rows of one value: see ``columns``.
+their sums added in float64. (N, C) and small images have short rows: see ``columns``.
 """
 
 import numpy as np
@@ -17,6 +17,8 @@ from minigrad.fused.declare import Pair
 from minigrad.fused.layout import from_blocks, is_batch_last, to_blocks
 from minigrad.fused.memory import empty
 from minigrad.ops.normalization import check_batch_norm
+
+SHORT = 64  # elements of a row up to which columns are summed instead, if rows are many (measured)
 
 
 @summing
@@ -140,6 +142,18 @@ def backward_blocks(
                         stream(spare, out)
 
 
+def _are_columns(blocks):
+    """Whether rows are so short, and so many, that sums of columns are faster."""
+    rows, _, size = blocks.shape
+    return 0 < size <= min(SHORT, max(2 * rows, 1))
+
+
+def _columns(blocks):
+    """(P, C, S) as (P, C * S); a view."""
+    rows, channels, size = blocks.shape
+    return blocks.reshape(rows, channels * size)
+
+
 def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     batch_last, is_fixed = is_batch_last(x), mean is not None
@@ -151,8 +165,8 @@ def _forward(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     y = empty(blocks.shape, x.dtype)
     blocks, gamma, beta = read(blocks), read(gamma), read(beta)
     given = gamma, beta, float(eps), is_fixed
-    if blocks.shape[2] == 1:
-        forward_columns(blocks[:, :, 0], *given, mu, variance, y[:, :, 0])
+    if _are_columns(blocks):
+        forward_columns(_columns(blocks), *given, mu, variance, _columns(y))
     else:
         forward_blocks(blocks, *given, mu, variance, y, bypasses(y))
     # keeps x itself, which the graph holds anyway, instead of deviations
@@ -167,8 +181,8 @@ def _backward(xp, y_bar, cache, own=False):
     x_bar = g if own else empty(x.shape, x.dtype)
     gamma_bar, beta_bar = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
     given, results = (gamma, eps, is_fixed, mean, var), (gamma_bar, beta_bar, own)
-    if x.shape[2] == 1:
-        backward_columns(read(g[:, :, 0]), x[:, :, 0], *given, x_bar[:, :, 0], *results)
+    if _are_columns(x):
+        backward_columns(read(_columns(g)), _columns(x), *given, _columns(x_bar), *results)
     else:
         backward_blocks(read(g), x, *given, x_bar, *results, bypasses(x_bar))
     return from_blocks(x_bar, y_bar.shape, batch_last), gamma_bar, beta_bar

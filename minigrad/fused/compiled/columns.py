@@ -1,4 +1,7 @@
-"""Batch norm of (N, C): a task is a block of rows and, where rows are long, a tile of columns.
+"""Batch norm of (N, C * S): a task is a block of rows and, where rows are long, a tile of columns.
+
+A channel has S columns side by side: one where x is (N, C), the positions of small images. Columns
+are summed separately, then those of a channel together.
 
 The forward reads x twice: once for the mean and the squared deviations of each block, which are
 merged, once to write y. The backward reads x and y_bar twice: once for the sums of each block, once
@@ -106,19 +109,26 @@ def block_statistics(x, first, last, start, stop, mean, m2):
 
 
 @inner
-def merged_statistics(x, means, m2s, mean, m2):
-    """Set mean and m2 to mean and biased variance of all rows, from mean and m2 of the blocks."""
-    rows, height = x.shape[0], height_of(x)
-    mean[:] = 0
-    m2[:] = 0
-    for i in range(means.shape[0]):
+def merged_statistics(x, means, m2s, mean, var):
+    """Set mean and biased variance of each channel, from mean and m2 of each block of its columns.
+
+    The blocks of a column are merged into the first one, which is overwritten.
+    """
+    rows, height, size = x.shape[0], height_of(x), x.shape[1] // max(mean.size, 1)
+    mean_a, m2_a = means[0], m2s[0]
+    for i in range(1, means.shape[0]):
         before = i * height
         n = min(rows - before, height)
         mean_b, m2_b = means[i], m2s[i]
-        for c in range(mean.size):
-            mean[c], m2[c] = merged(before, mean[c], m2[c], n, mean_b[c], m2_b[c])
+        for j in range(mean_a.size):
+            mean_a[j], m2_a[j] = merged(before, mean_a[j], m2_a[j], n, mean_b[j], m2_b[j])
     for c in range(mean.size):
-        m2[c] = max(m2[c], 0.0) / max(rows, 1)
+        first = c * size
+        mean_c, m2_c = mean_a[first], m2_a[first]
+        for k in range(1, size):
+            mean_b, m2_b = mean_a[first + k], m2_a[first + k]
+            mean_c, m2_c = merged(k * rows, mean_c, m2_c, rows, mean_b, m2_b)
+        mean[c], var[c] = mean_c, max(m2_c, 0.0) / max(rows * size, 1)
 
 
 @inner
@@ -144,10 +154,13 @@ def forward_columns(x, gamma, beta, eps, is_fixed, mean, var, y):
             results = means[block, start:stop], m2s[block, start:stop]
             block_statistics(x, first, last, start, stop, *results)
         merged_statistics(x, means, m2s, mean, var)
-    for c in range(columns):
-        centre[c] = mean[c]
+    size = columns // max(mean.size, 1)
+    for c in range(mean.size):
         scale = gamma[c] / np.sqrt(var[c] + eps)
-        a[c], b[c] = scale, beta[c] - (mean[c] - np.float64(centre[c])) * scale
+        rounded = x.dtype.type(mean[c])
+        shift = beta[c] - (mean[c] - np.float64(rounded)) * scale
+        for j in range(c * size, c * size + size):
+            centre[j], a[j], b[j] = rounded, scale, shift
     for task in prange(tasks):
         _, first, last, start, stop = part_of(x, task)
         coefficients = centre[start:stop], a[start:stop], b[start:stop]
@@ -210,9 +223,11 @@ def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar
     totals, products = np.empty((blocks, columns)), np.empty((blocks, columns))
     centre, a = vector(x, columns), vector(x, columns)
     b, k = vector(x, columns), vector(x, columns)
-    share = 1 / max(rows, 1)
-    for c in range(columns):
-        centre[c] = mean[c]
+    size = columns // max(mean.size, 1)
+    share = 1 / max(rows * size, 1)
+    for c in range(mean.size):
+        for j in range(c * size, c * size + size):
+            centre[j] = mean[c]
     for task in prange(tasks):
         block, first, last, start, stop = part_of(x, task)
         sums = totals[block, start:stop], products[block, start:stop]
@@ -220,15 +235,19 @@ def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar
     for block in range(1, blocks):
         add(totals[block], totals[0])
         add(products[block], products[0])
-    for c in range(columns):
+    for c in range(mean.size):
         inv_std = 1 / np.sqrt(var[c] + eps)
-        offset = mean[c] - np.float64(centre[c])
-        total = totals[0, c]
-        product = products[0, c] - offset * total
+        offset = mean[c] - np.float64(x.dtype.type(mean[c]))
+        total, product = 0.0, 0.0
+        for j in range(c * size, c * size + size):
+            total += totals[0, j]
+            product += products[0, j]
+        product -= offset * total
         gamma_bar[c], beta_bar[c] = product * inv_std, total
         k_c = share * product * inv_std * inv_std
         b_c = 0.0 if is_fixed else share * total - offset * k_c
-        a[c], b[c], k[c] = gamma[c] * inv_std, b_c, k_c
+        for j in range(c * size, c * size + size):
+            a[j], b[j], k[j] = gamma[c] * inv_std, b_c, k_c
     for task in prange(tasks):
         _, first, last, start, stop = part_of(x, task)
         a_part, b_part = a[start:stop], b[start:stop]
