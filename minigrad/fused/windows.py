@@ -110,7 +110,10 @@ def _max_pool_backward(xp, y_bar, cache):
     """``max_pool_backward`` into memory of the arena."""
     winners, shape, geometry = cache
     windows = pool_window(shape, **geometry)
-    total = empty((shape[1], *windows.padded_sizes, shape[0]), y_bar.dtype)
+    if winners.flags.c_contiguous:
+        total = np.moveaxis(empty((*shape[:2], *windows.padded_sizes), y_bar.dtype), 0, -1)
+    else:
+        total = empty((shape[1], *windows.padded_sizes, shape[0]), y_bar.dtype)
     if not windows.is_partition:
         total[...] = 0
     return (put_winners(np, y_bar, winners, windows, total),)

@@ -27,6 +27,11 @@ def pool_window(shape, kernel_size, stride, padding, dilation=1):
     return window(shape, kernel_size, kernel_size if stride is None else stride, padding, dilation)
 
 
+def _padded(xp, x, windows, fill=0.0):
+    """(C, \\*padded_sizes, N) with the order in memory of ``x``, which results then have, too."""
+    return windows.pad(xp, x, fill, batch_first=x.flags.c_contiguous)
+
+
 @op(
     formula=r"y_{n,\,c,\,o} = \max_k x_{n,\,c,\,s o + d k - p}",
     pullback=r"\bar x_i = \sum_o \bar y_o\,[x_i \text{ is the first maximum of window } o]",
@@ -57,7 +62,7 @@ def max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
     """
     windows = check_max_pool(x, kernel_size, stride, padding, dilation)
     largest = None
-    for _, view in windows.views(windows.pad(xp, x, -xp.inf)):
+    for _, view in windows.views(_padded(xp, x, windows, -xp.inf)):
         largest = +view if largest is None else xp.maximum(largest, view, out=largest)
     return xp.moveaxis(largest, -1, 0)
 
@@ -93,10 +98,10 @@ def winners_of(x, y, *, kernel_size, stride=None, padding=0, dilation=1):
     x, y = getattr(x, "array", x), getattr(y, "array", y)
     xp = backend.namespace(x)
     windows = pool_window(x.shape, kernel_size, stride, padding, dilation)
-    views = [view for _, view in windows.views(windows.pad(xp, x, -xp.inf))]
+    views = [view for _, view in windows.views(_padded(xp, x, windows, -xp.inf))]
     largest = xp.moveaxis(y, 0, -1)
     # position k of K has the code K - k: the first of several maxima has the largest code
-    codes = xp.zeros(largest.shape, dtype="uint8" if windows.count <= 255 else "int32")
+    codes = xp.zeros_like(largest, dtype="uint8" if windows.count <= 255 else "int32")
     for k, view in enumerate(views):
         wins = (view == largest).view("uint8")  # converting the bools would take many times as long
         xp.maximum(codes, wins * codes.dtype.type(windows.count - k), out=codes)
@@ -126,7 +131,8 @@ def max_unpool(xp, y, *, winners, shape, kernel_size, stride=None, padding=0, di
     array([[[0., 5., 0., 3.]]])
     """
     windows = pool_window(shape, kernel_size, stride, padding, dilation)
-    total = windows.zeros(xp, shape[0], shape[1], y.dtype)
+    batch_first = winners.flags.c_contiguous
+    total = windows.zeros(xp, shape[0], shape[1], y.dtype, batch_first)
     return put_winners(xp, y, winners, windows, total)
 
 
@@ -172,8 +178,8 @@ def take_pooled(xp, x, *, winners, kernel_size, stride=None, padding=0, dilation
     """
     windows = pool_window(x.shape, kernel_size, stride, padding, dilation)
     winners = xp.moveaxis(winners, 0, -1)
-    y = xp.zeros(winners.shape, dtype=x.dtype)
-    for k, (_, view) in enumerate(windows.views(windows.pad(xp, x))):
+    y = xp.zeros_like(winners, dtype=x.dtype)
+    for k, (_, view) in enumerate(windows.views(_padded(xp, x, windows))):
         y += backend.masked(xp, winners == k, view)
     return xp.moveaxis(y, -1, 0)
 
@@ -207,10 +213,12 @@ def avg_pool(xp, x, *, kernel_size, stride=None, padding=0):
     tensor([[[3., 3.]]])
     """
     windows, x = pool_window(x.shape, kernel_size, stride, padding), floating(x)
-    total = xp.zeros((x.shape[1], *windows.outputs, x.shape[0]), dtype=x.dtype)
-    for _, view in windows.views(windows.pad(xp, x)):
+    views = [view for _, view in windows.views(_padded(xp, x, windows))]
+    total = views[0] + 0  # a new array
+    for view in views[1:]:
         total += view
-    return xp.moveaxis(total, -1, 0) / windows.count
+    total /= windows.count
+    return xp.moveaxis(total, -1, 0)
 
 
 @avg_pool.defvjp
@@ -245,7 +253,7 @@ def avg_unpool(xp, y, *, shape, kernel_size, stride=None, padding=0):
     """
     windows = pool_window(shape, kernel_size, stride, padding)
     share = xp.moveaxis(y, 0, -1) / windows.count
-    total = windows.zeros(xp, shape[0], shape[1], y.dtype)
+    total = windows.zeros(xp, shape[0], shape[1], y.dtype, batch_first=y.flags.c_contiguous)
     for _, view in windows.views(total):
         view += share
     return windows.crop(xp, total)

@@ -61,14 +61,21 @@ class Window:
         covered = tuple(m * k for m, k in zip(self.outputs, self.kernel, strict=True))
         return self.is_disjoint and set(self.dilation) == {1} and covered == self.padded_sizes
 
-    def pad(self, xp: Any, x: Any, fill: float = 0.0) -> Any:
-        """(N, C, \\*sizes) -> (C, \\*padded_sizes, N); a view if there is nothing to pad."""
+    def pad(self, xp: Any, x: Any, fill: float = 0.0, batch_first: bool = False) -> Any:
+        """(N, C, \\*sizes) -> (C, \\*padded_sizes, N); a view if there is nothing to pad.
+
+        In memory the slowest axis of the result is C or, if ``batch_first``, N.
+        """
         xt = xp.moveaxis(x, 0, -1)
         if not any(self.padding):
             return xt
         if fill == -inf and x.dtype.kind in "iu":
             fill = np.iinfo(x.dtype).min
-        padded = xp.full((x.shape[1], *self.padded_sizes, x.shape[0]), fill, dtype=x.dtype)
+        n, c = x.shape[:2]
+        if batch_first:
+            padded = xp.moveaxis(xp.full((n, c, *self.padded_sizes), fill, dtype=x.dtype), 0, -1)
+        else:
+            padded = xp.full((c, *self.padded_sizes, n), fill, dtype=x.dtype)
         padded[self._inside()] = xt
         return padded
 
@@ -76,8 +83,10 @@ class Window:
         """(C, \\*padded_sizes, N) -> (N, C, \\*sizes), a view."""
         return xp.moveaxis(padded[self._inside()], -1, 0)
 
-    def zeros(self, xp: Any, n: int, c: int, dtype: Any) -> Any:
-        """Zeros of shape (C, \\*padded_sizes, N)."""
+    def zeros(self, xp: Any, n: int, c: int, dtype: Any, batch_first: bool = False) -> Any:
+        """Zeros of shape (C, \\*padded_sizes, N), with the order in memory of ``pad``."""
+        if batch_first:
+            return xp.moveaxis(xp.zeros((n, c, *self.padded_sizes), dtype=dtype), 0, -1)
         return xp.zeros((c, *self.padded_sizes, n), dtype=dtype)
 
     def cuts(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:

@@ -63,3 +63,19 @@ def test_windows_of_more_than_255_places_are_counted_right(rng):
                   requires_grad=True)  # fmt: skip
     max_pool(x, kernel_size=20).sum().backward()
     np.testing.assert_array_equal(np.flatnonzero(x.grad.numpy()), [np.argmax(x.numpy())])
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("op", [avg_pool, max_pool])
+def test_the_result_has_the_order_of_x_in_memory(op, padding, rng):
+    """Adding up views in another order takes several times as long."""
+    batch_first = rng.normal(size=(5, 3, 6, 8))
+    batch_last = np.moveaxis(np.moveaxis(batch_first, 0, -1).copy(), -1, 0)
+    results = []
+    for x in (batch_first, batch_last):
+        y, pullback = mg.vjp(lambda x: op(x, kernel_size=2, padding=padding), x)
+        assert np.argsort(y.data.strides).tolist() == np.argsort(x.strides).tolist()
+        (x_bar,) = pullback(np.cos(np.arange(y.size)).reshape(y.shape))
+        results.append((y.numpy(), x_bar.numpy()))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
