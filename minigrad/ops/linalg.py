@@ -11,6 +11,7 @@ from minigrad.core.broadcast import broadcast_to, sum_to
 from minigrad.core.op import op
 from minigrad.declaration import Case
 from minigrad.errors import ShapeError, describe, facts
+from minigrad.ops.arithmetic import multiply
 from minigrad.ops.select import where
 from minigrad.ops.shape import expand_dims, reshape, swapaxes
 
@@ -47,12 +48,15 @@ def matmul_vjp(y_bar, y, a, b):
     if a.ndim == 1:
         rows, y_bar = expand_dims(a, axis=0), expand_dims(y_bar, axis=-2)
 
+    def outer(x):  # products of one column with one row: BLAS is slow at these
+        return multiply if x.ndim == 1 else matmul
+
     def a_bar():
-        full = matmul(y_bar, swapaxes(columns, axis1=-1, axis2=-2))
+        full = outer(b)(y_bar, swapaxes(columns, axis1=-1, axis2=-2))
         return reshape(sum_to(full, shape=rows.shape), shape=a.shape) if a.ndim == 1 else full
 
     def b_bar():
-        full = matmul(swapaxes(rows, axis1=-1, axis2=-2), y_bar)
+        full = outer(a)(swapaxes(rows, axis1=-1, axis2=-2), y_bar)
         return reshape(sum_to(full, shape=columns.shape), shape=b.shape) if b.ndim == 1 else full
 
     return a_bar, b_bar
