@@ -33,7 +33,7 @@ class Composite(Declared):
                 raise from_operands(self, args, params, error) from error
 
 
-def composite(**fields: Any) -> Callable[[Callable], Composite]:
+def composite(**fields: Any) -> Callable[[Callable[..., Any]], Composite]:
     """Declare an ordinary function of ops as a composite."""
     return lambda forward: Composite(forward=forward, **fields)
 

@@ -1,13 +1,15 @@
 """The context of a thread or asyncio task: whether ops are recorded, the scope, the observer."""
 
+from collections.abc import Callable
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from minigrad.errors import UsageError, facts
 
+_F = TypeVar("_F", bound=Callable[..., Any])
 _IS_PAUSING = isgeneratorfunction, iscoroutinefunction, isasyncgenfunction
 
 
@@ -68,7 +70,7 @@ class setting(ContextDecorator):
     def __exit__(self, *exception: Any) -> None:
         CURRENT.set(CURRENT.get().outer or _DEFAULT)
 
-    def __call__(self, function: Any) -> Any:
+    def __call__(self, function: _F) -> _F:
         if any(is_pausing(function) for is_pausing in _IS_PAUSING):
             got = f"the generator or coroutine {function.__qualname__}, whose body runs later"
             expected = (
@@ -78,6 +80,10 @@ class setting(ContextDecorator):
         return super().__call__(function)
 
 
+@overload
+def no_grad(function: None = None) -> setting: ...
+@overload
+def no_grad(function: _F) -> _F: ...
 def no_grad(function: Any = None) -> Any:
     """Record nothing in a ``with no_grad():`` block, or in a function decorated with ``@no_grad``.
 

@@ -22,7 +22,7 @@ def make_folder(path: Path, what: str) -> None:
         raise UsageError(facts(what, expected=expected, got=error)) from error
 
 
-def write(path: str | os.PathLike, content: bytes | str) -> None:
+def write(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write ``content`` atomically: at every moment ``path`` is the complete old or new file.
 
     Text is written as UTF-8. A symbolic link stays a link. To a path that is not a regular file,

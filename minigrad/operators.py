@@ -6,13 +6,15 @@ number and kind; the fast path handles two boxes, or a box and a number, in half
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from minigrad.backend import MODULES, WEAK
 from minigrad.context import CURRENT
 from minigrad.core.node import Box, Node
 from minigrad.core.op import NO_PARAMS, Op
 from minigrad.errors import GraphError, describe, facts
+
+_T = TypeVar("_T")
 
 
 def binary(op: Op) -> tuple[Callable, Callable]:
@@ -36,7 +38,7 @@ def binary(op: Op) -> tuple[Callable, Callable]:
     return operator, reflected
 
 
-def in_place(operator: Callable) -> Callable:
+def in_place(operator: Callable[..., _T]) -> Callable[..., _T]:
     """``w -= step`` rebinds ``w`` to ``w - step``; under ``no_grad`` it assigns to a leaf ``w``.
 
     Only leaves with a node are assigned to: parameters, frozen or not, buffers, and tensors that

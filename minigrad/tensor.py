@@ -396,8 +396,8 @@ class Tensor(NumPyBox):
 
     # Comparisons, and & | ^ ~ of masks, have no derivative: they return unrecorded tensors.
 
-    __eq__: Any = _unrecorded("equal")  # Any: type checkers expect a bool, as of object
-    __ne__: Any = _unrecorded("not_equal")
+    __eq__: Callable[..., Any] = _unrecorded("equal")  # not Tensor: object returns a bool
+    __ne__: Callable[..., Any] = _unrecorded("not_equal")
     __lt__, __le__ = _unrecorded("less"), _unrecorded("less_equal")
     __gt__, __ge__ = _unrecorded("greater"), _unrecorded("greater_equal")
     __and__ = __rand__ = _unrecorded("bitwise_and")

@@ -28,7 +28,7 @@ from minigrad.seed import as_seed
 from minigrad.tensor import Tensor, tensor
 
 
-def grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+def grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
     """The function that computes the gradient of a scalar-valued ``f``.
 
     Args:
@@ -44,7 +44,9 @@ def grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     return _named("grad", f, lambda *args, **kwargs: value_and_gradient(*args, **kwargs)[1])
 
 
-def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+def value_and_grad(
+    f: Callable[..., Any], argnums: int | tuple[int, ...] = 0
+) -> Callable[..., tuple[Tensor, Any]]:
     """Like ``grad``, but returns ``(f(...), gradient)``.
 
     >>> mg.value_and_grad(lambda x: x**3)(2.0)
@@ -53,7 +55,9 @@ def value_and_grad(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     return _with_gradient("value_and_grad", f, argnums)
 
 
-def _with_gradient(caller: str, f: Callable, argnums: int | tuple[int, ...]) -> Callable:
+def _with_gradient(
+    caller: str, f: Callable[..., Any], argnums: int | tuple[int, ...]
+) -> Callable[..., tuple[Tensor, Any]]:
     """``value_and_grad`` on behalf of ``caller``, which the errors name."""
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
@@ -85,7 +89,7 @@ def _check_function(caller: str, f: Any) -> None:
         )
 
 
-def vjp(f: Callable, *primals: Any) -> tuple[Tensor, Callable]:
+def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Tensor, Callable[[Any], tuple[Tensor, ...]]]:
     """``f(*primals)`` and its pullback: cotangent of the result -> tuple of cotangents.
 
     >>> y, pullback = mg.vjp(lambda x: x**2, [1.0, 2.0])
@@ -98,7 +102,7 @@ def vjp(f: Callable, *primals: Any) -> tuple[Tensor, Callable]:
     return run.value, lambda y_bar: run.pull(_seed(y_bar, run.y))
 
 
-def jvp(f: Callable, primals: Any, tangents: Any) -> tuple[Tensor, Tensor]:
+def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Tensor, Tensor]:
     """``f(*primals)`` and its derivative along ``tangents``.
 
     Args:
@@ -118,7 +122,7 @@ def _jvp(caller: str, f: Callable, primals: tuple, tangents: tuple) -> tuple[Ten
     return run.value, y_dot
 
 
-def hvp(f: Callable, primals: Any, tangents: Any) -> Any:
+def hvp(f: Callable[..., Any], primals: Any, tangents: Any) -> Any:
     """Product of the Hessian of a scalar-valued ``f`` with ``tangents``: forward over reverse.
 
     Args:
@@ -142,7 +146,7 @@ def hvp(f: Callable, primals: Any, tangents: Any) -> Any:
     return products if many else products[0]
 
 
-def jacobian(f: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+def jacobian(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
     """The function that computes all derivatives of ``f``: shape ``y.shape + x.shape``.
 
     One backward sweep per element of the result.

@@ -1,5 +1,6 @@
 """Programs as users write them; ``pyright`` checks this file, too, and so what editors show."""
 
+# pyright: reportUnknownMemberType=true, reportUnknownVariableType=true
 from typing import assert_type
 
 import numpy as np
@@ -44,3 +45,29 @@ def test_a_training_loop_asks_a_type_checker_no_questions():
     report = mg.verify.check_backward(lambda x: (x**2, x), lambda y_bar, x: (y_bar * x,), x)
     finding = report.findings[0]
     assert abs(finding.got - finding.expected) > finding.bound and len(finding.index) == 2
+
+
+def test_functions_that_take_or_make_functions_have_known_types():
+    rng = np.random.default_rng(0)
+    x = mg.tensor(rng.normal(size=3), requires_grad=True)
+    slope = mg.grad(mg.tanh)(0.5)
+    y, pullback = mg.vjp(mg.tanh, x)
+    (x_bar,) = pullback(y)
+    assert assert_type(mg.jvp(mg.tanh, x, x_bar), tuple[Tensor, Tensor])[0].shape == (3,)
+    value, gradient = mg.value_and_grad(lambda x: mg.sum(x * x))(x)
+    products = mg.hvp(lambda x: mg.sum(x * x), x, x), mg.jacobian(mg.tanh)(x)
+    assert slope.ndim == value.ndim == 0
+    assert [z.ndim for z in (gradient, *products)] == [1, 1, 2]
+
+    @mg.no_grad()
+    def largest(x: Tensor) -> float:
+        return x.max().item()
+
+    @mg.no_grad
+    def smallest(x: Tensor) -> float:
+        return x.min().item()
+
+    assert assert_type(smallest(x), float) < assert_type(largest(x), float)
+    with mg.no_grad():
+        x -= x
+    assert not assert_type(x, Tensor).numpy().any()

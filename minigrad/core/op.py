@@ -39,17 +39,17 @@ class Op(Declared):
         inputs = self.signature.partition("->")[0].split("),(")  # "(m,k" and "k,n)": 2 axes each
         self.core = [] if inputs in ([""], ["()"]) else [s.count(",") + 1 for s in inputs]
 
-    def defpartials(self, rule: Callable) -> Callable:
+    def defpartials(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Declare ``rule(y, *xs, **params)`` -> one partial derivative per input, elementwise."""
         self.partials = rule  # an entry may also be None (zero) or a function, called if needed
         return rule
 
-    def defvjp(self, rule: Callable) -> Callable:
+    def defvjp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Declare ``rule(y_bar, y, *xs, **params)`` -> a cotangent, function or None per input."""
         self.vjp = rule
         return rule
 
-    def defjvp(self, rule: Callable) -> Callable:
+    def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Declare ``rule(x_dots, y, *xs, **params)`` -> ``y_dot``; a zero tangent is None."""
         self.jvp = rule
         return rule
@@ -106,11 +106,11 @@ def _freeze_constants(args: tuple, inputs: list, parents: list) -> None:
             inputs[i] = frozen(inputs[i])
 
 
-def op(**fields: Any) -> Callable[[Callable], Op]:
+def op(**fields: Any) -> Callable[[Callable[..., Any]], Op]:
     """Declare the decorated ``forward(xp, *arrays, **params)`` as an op; fields as in ``Op``."""
     return lambda forward: Op(forward=forward, **fields)
 
 
-def elementwise(**fields: Any) -> Callable[[Callable], Op]:
+def elementwise(**fields: Any) -> Callable[[Callable[..., Any]], Op]:
     """Declare an op that acts on each element separately; its rule is given to ``defpartials``."""
     return op(signature="()", **fields)

@@ -109,7 +109,7 @@ class DataLoader:
             return np.arange(n)
         return np.random.default_rng([self.seed, epoch]).permutation(n)
 
-    def __iter__(self) -> Iterator[tuple]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         check_count("DataLoader: epoch", self.epoch, least=0)
         check_count("DataLoader: start", self.start, least=0)
         if self.start > len(self):

@@ -98,7 +98,7 @@ class Fused(Op):
         self.pull, self.vjp, self.jvp = self._pull, self._vjp, self._jvp
         self.pairs: dict[str, Any] = {}  # kind -> Pair, or None where there is no such kernel
 
-    def defbackward(self, rule: Callable) -> Callable:
+    def defbackward(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Declare ``rule(xp, y_bar, cache)``, the backward of the declared forward."""
         self.pairs["portable"] = Pair(self.portable, rule)
         return rule

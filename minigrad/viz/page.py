@@ -49,7 +49,7 @@ class Page:
 
 def step(
     y: Box,
-    path: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
     *,
     seed: Any = None,
     verdicts: Verdicts | None = None,

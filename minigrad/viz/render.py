@@ -45,7 +45,7 @@ class Picture:
 
 def draw(
     y: Box | Sequence[Box],
-    path: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
     *,
     depth: int | None = None,
     values: bool = True,
