@@ -237,6 +237,9 @@ whole = np.arange(3)
 
 def fails(*inputs, **params):
     raise ValueError("no inputs today")
+
+def forgets():
+    inputs()
 """
 
 
@@ -313,6 +316,10 @@ def test_one_op_is_proven(run):
         (["verify", "builtins:f,g", "--eps", "0"], "got:      --eps"),
         (["verify", "product:forward,backward,whole"], "remedy:   x.astype(float)"),
         (["verify", "product:forward,backward,fails"], "ValueError: no inputs today"),
+        (
+            ["verify", "product:forward,backward,forgets"],
+            "forgets\n  expected: an array, a tensor, or a sequence of them\n  got:      None",
+        ),
         (["verify", "product:forward,backward,nope"], "no attribute 'nope'"),
         (["verify", "product:forward,whole,inputs"], "expected: forward and backward"),
         (["verify", "product:a,b,c", "--probes", "batch_norm"], "got:      --probes"),

@@ -70,7 +70,8 @@ def _of_arrays(probe: Probe) -> Probe:
         raise UsageError(facts("campaign: a probe", expected=expected, got=describe(probe)))
     label, inputs, params = probe
     what = f"campaign: inputs of the probe {label!r}"
-    return label, tuple(floating(what, x) for x in one_or_more(inputs)), copied(dict(params or {}))
+    arrays = tuple(floating(what, x) for x in one_or_more(what, inputs))
+    return label, arrays, copied(dict(params or {}))
 
 
 def _examined(

@@ -75,7 +75,8 @@ def check_backward(
     >>> mg.verify.check_backward(forward, backward, [np.array([1.0, 2.0])]).ok
     False
     """
-    arrays = tuple(floating("check_backward: inputs", x) for x in one_or_more(inputs))
+    what = "check_backward: inputs"
+    arrays = tuple(floating(what, x) for x in one_or_more(what, inputs))
     names = tuple(names or default_names(arrays, forward))
     check_names("check_backward: names", names, len(arrays))
     if params is not None and not isinstance(params, Mapping):

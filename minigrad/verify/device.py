@@ -1,6 +1,6 @@
 """The inputs of a check as arrays on the host, and checked functions that run on another device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -25,17 +25,17 @@ def floating(what: str, x: Any) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def one_or_more(inputs: Any) -> list[Any]:
+def one_or_more(what: str, inputs: Any) -> list[Any]:
     """The inputs as a list; a single array, tensor or number is one input.
 
     Raises:
-        UsageError: ``inputs`` is neither that nor iterable.
+        UsageError: ``inputs`` is neither that nor a sequence; the message names it as ``what``.
     """
     if hasattr(inputs, "shape") or np.isscalar(inputs):
         return [inputs]
-    if not hasattr(inputs, "__iter__"):
+    if not hasattr(inputs, "__iter__") or isinstance(inputs, Mapping):
         expected = "an array, a tensor, or a sequence of them"
-        raise UsageError(facts("inputs", expected=expected, got=describe(inputs)))
+        raise UsageError(facts(what, expected=expected, got=describe(inputs)))
     return list(inputs)
 
 

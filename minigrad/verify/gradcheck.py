@@ -54,7 +54,8 @@ def gradcheck(
     >>> mg.verify.gradcheck(lambda x: mg.tanh(x) * x, [np.array([0.5, -1.0])], order=2).ok
     True
     """
-    arrays = [floating("gradcheck: inputs", x) for x in one_or_more(inputs)]
+    what = "gradcheck: inputs"
+    arrays = [floating(what, x) for x in one_or_more(what, inputs)]
     n = len(arrays)
     names = list(names or parameter_names(f, n) or [f"input {k}" for k in range(n)])
     check_names("gradcheck: names", names, n)

@@ -100,10 +100,11 @@ def check_code_at(target: str, *, dtype: str | None = None, device: str = "cpu")
     *pair, given = names.split(",")
     make = pairs_elsewhere(_maker(f"{module}:{','.join(pair)}"), device)
     (source,) = _named(f"{module}:{given}")
+    what = f"verify {target}: {given}"
     try:
-        values = one_or_more(source() if callable(source) else source)
-        inputs = [floating(f"verify {target}", x) for x in values]
-    except DTypeError as error:
+        values = one_or_more(what, source() if callable(source) else source)
+        inputs = [floating(what, x) for x in values]
+    except (DTypeError, UsageError) as error:
         raise UsageError(str(error)) from error
     except FAILURES as error:
         expected = "inputs: floating arrays, or a function without arguments that returns them"

@@ -65,7 +65,8 @@ def three_way(
     >>> mg.verify.three_way(mg.ops.batch_norm, mg.analytic.batch_norm_vjp, inputs).ok
     True
     """
-    hosts = [floating("three_way: inputs", x) for x in one_or_more(inputs)]
+    what = "three_way: inputs"
+    hosts = [floating(what, x) for x in one_or_more(what, inputs)]
     names = list(names or parameter_names(f, len(hosts)) or default_names(hosts))
     check_names("three_way: names", names, len(hosts))
     y, pull = _traced(f, hosts, device, params)

@@ -267,6 +267,7 @@ def test_what_cannot_be_known_at_a_point_is_said(seed):
 
 @pytest.mark.parametrize(("inputs", "params", "expected"), [
     (None, None, "an array, a tensor"), ([np.ones(2)], [1], "a dictionary or None"),
+    ({"x": np.ones(2)}, None, "check_backward: inputs\n  expected: an array, .*\n  got:      {'x'"),
 ])  # fmt: skip
 def test_no_inputs_and_no_dictionary_are_bad_usage(inputs, params, expected):
     with pytest.raises(mg.errors.UsageError, match=expected):
