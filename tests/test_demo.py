@@ -17,6 +17,7 @@ import pytest
 import minigrad as mg
 from minigrad import demo, files
 from minigrad.demo import finding, player
+from minigrad.viz import render
 
 ROOT = Path(__file__).parents[1]
 DEMO = '''"""Seven is prime.
@@ -277,6 +278,13 @@ def test_the_graph_of_a_demo_is_found_silently(script, capsys):
     script.write_text(DEMO + "run.graph = mg.sum(x)\n")
     assert demo.graph_of(script).item() == 3
     assert capsys.readouterr().out == ""
+
+
+def test_the_graph_of_a_demo_is_found_without_a_renderer_for_its_pictures(script, monkeypatch):
+    monkeypatch.setattr(render, "_RENDERERS", [])
+    drawing = 'run.save("x.svg", lambda path: mg.viz.draw(run.graph, path))\n'
+    script.write_text(f"{DEMO}run.graph = mg.sum(x)\n{drawing}")
+    assert demo.graph_of(script).item() == 3
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,14 @@ def play(
     Raises:
         UsageError: the demo did not call ``start``.
     """
-    path = Path(path)
-    run = Run("", fast, seed, Path(out))
+    return _played(Path(path), Run("", fast, seed, Path(out)), around)
+
+
+def _played(
+    path: Path,
+    run: Run,
+    around: Callable[[Cell, dict], contextlib.AbstractContextManager] | None = None,
+) -> Run:
     namespace = {"__name__": "__main__", "__file__": str(path), PLAYED: run}
     with style_restored():
         for cell in cells(path):
@@ -93,13 +99,20 @@ def graph_of(path: str | Path, *, seed: int = 0) -> Tensor:
         UsageError: the demo does not set ``run.graph``.
     """
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
-        run = play(path, fast=True, seed=seed, out=out)
+        run = _played(Path(path), _Undrawn("", fast=True, seed=seed, folder=Path(out)))
     if run.graph is None:
         headline, expected = f"demo {Path(path).stem}", "a demo that shows a graph (run.graph = y)"
         others = [p.stem for p in listed() if "run.graph =" in p.read_text(encoding="utf-8")]
         remedy = f"one of {', '.join(others)}"
         raise UsageError(facts(headline, expected=expected, got="no graph", remedy=remedy))
     return run.graph
+
+
+class _Undrawn(Run):
+    """A run whose pictures nobody asked for: they may need a renderer that is not there."""
+
+    def save(self, name: str, picture: Any) -> Path:
+        return self.folder / name
 
 
 class _Copy:
