@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout, suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -147,7 +147,8 @@ def verify(
     if out is not None:
         files.make_folder(out, f"verify {target}: --out")  # fail before the checks, not after
     given_dtype = dtype if "dtype" in given else None
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a user's code may print
+    # a user's code may print, or replace the stream
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
         if problem is not None:
             report = problem.report(device)
             report.facts = {"mode": mode, "dtype": dtype, **report.facts}

@@ -53,6 +53,9 @@ class _Outlet:
     def flush(self) -> None:
         self._unless_broken(self.stream.flush)
 
+    def close(self) -> None:
+        self.flush()  # checked code may close it, but the report is still to come
+
     def _unless_broken(self, call: Callable, *args: Any) -> Any:
         try:
             return call(*args)

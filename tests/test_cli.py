@@ -148,6 +148,18 @@ def test_json_stays_json_whatever_a_user_prints_and_returns(run, tmp_path, monke
     assert [finding["got"] for finding in document["findings"]] == ["nan"] * 3
 
 
+@pytest.mark.parametrize("deed", ["sys.stdout.close()", "sys.stdout = io.StringIO()"])
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_verdict_is_shown_whatever_a_user_does_to_stdout(product, deed, form):
+    rude = f"import io, sys\nfrom product import *\n{deed}\n"
+    (product / "rude.py").write_text(rude)
+    target = "rude:forward,backward,inputs"
+    command = [sys.executable, "-m", "minigrad", "verify", target, *form]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=product, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "PROVEN" in result.stdout
+
+
 def test_the_exact_proof_is_json_too(run, monkeypatch):
     monkeypatch.setattr(cli, "prove_batch_norm", lambda n: Proof(n, n != 3, "x", ["a step"]))
     result = run("verify", "--exact", "--json")
