@@ -243,7 +243,7 @@ def check_op(
         A Report with the rows of ``gradcheck`` at each point.
 
     Raises:
-        UsageError: no such op. DeviceError: no such device.
+        UsageError: no such op, or its declaration gives no shapes. DeviceError: no such device.
 
     >>> mg.verify.check_op("tanh", order=2).ok
     True

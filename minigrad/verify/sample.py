@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.declaration import REGISTRY, Case, Declared, Domain
-from minigrad.errors import UsageError
+from minigrad.errors import UsageError, facts
 
 _ELEMENTWISE = (((2, 3), (3,), (1,)), ((4,), (4,), (4,)))  # shapes of up to three inputs
 _DIMENSIONS = {"m": 2, "k": 3, "n": 4}  # lengths for the letters of a signature
@@ -52,6 +52,10 @@ def _shapes(declared: Declared, case: Case) -> list[tuple]:
     if signature == "()":
         return [shapes[: declared.arity] for shapes in _ELEMENTWISE]
     inputs = signature.partition("->")[0].replace("?", "").strip("()").split("),(")
+    if not {*",".join(inputs).split(",")} <= {*_DIMENSIONS}:
+        expected = "cases=(Case(shapes=((2, 3),)), ...), or a signature with letters m, k and n"
+        headline = f"{declared.name}: the shapes to check it at"
+        raise UsageError(facts(headline, expected=expected, got=f"signature {signature!r}"))
     core = [tuple(_DIMENSIONS[letter] for letter in letters.split(",")) for letters in inputs]
     return [tuple(core), ((5, *core[0]), *core[1:])]  # the second with a batch axis
 

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 
 import minigrad as mg
+from minigrad import declaration
+from minigrad.core.op import op
 
 
 @given(mg.verify.calls("matmul"))
@@ -16,6 +18,18 @@ def test_a_strategy_of_no_op_is_refused_as_a_check_of_it_is():
     for take in (mg.verify.calls, mg.verify.check_op):
         with pytest.raises(mg.errors.UsageError, match="no op 'nonsense'"):
             take("nonsense")
+
+
+@pytest.mark.parametrize("signature", ["", "(i,j)->(j,i)"])
+def test_an_op_whose_declaration_gives_no_shapes_is_told_what_to_declare(monkeypatch, signature):
+    monkeypatch.setattr(declaration, "REGISTRY", {})
+    fields = {"formula": "y = x^T", "pullback": r"\bar x = \bar y^T", "linear": "jointly"}
+    flipped = op(signature=signature, **fields)(lambda xp, x: xp.swapaxes(x, -1, -2))
+    flipped.defvjp(lambda y_bar, y, x: (mg.swapaxes(y_bar, -1, -2),))
+    with pytest.raises(mg.errors.UsageError, match=r"cases=\(Case"):
+        mg.verify.check_op(flipped)
+    flipped.cases = (declaration.Case(shapes=((2, 3),)),)
+    assert mg.verify.check_op(flipped).ok
 
 
 def test_the_fixture_passes_a_right_function(gradcheck):
