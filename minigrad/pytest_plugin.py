@@ -5,6 +5,8 @@ minigrad loads it, and as a part of the package it would load the engine and Num
 """
 
 import importlib
+import re
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +17,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("minigrad")
     # with a prefix, because many projects have a --device of their own
     text = "device to check gradients on: cpu or cuda"
-    group.addoption("--minigrad-device", default="cpu", help=text)
+    group.addoption("--minigrad-device", default="cpu", type=_device_name, help=text)
+
+
+def _device_name(text: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise ArgumentTypeError(f"expected cpu, cuda or cuda:<n>, got {text!r}")
+    return text
 
 
 @pytest.fixture

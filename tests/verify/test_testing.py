@@ -1,5 +1,8 @@
 """What users' own tests are given."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,6 +47,21 @@ def test_the_assertion_fails_with_the_report(monkeypatch):
 
 def test_the_device_fixture_gives_what_the_option_names(device, pytestconfig):
     assert device == pytestconfig.getoption("--device")  # the CPU by default
+
+
+def test_a_device_that_cannot_exist_is_an_error_and_no_reason_to_skip(tmp_path):
+    (tmp_path / "test_mine.py").write_text("def test_mine(device):\n    pass\n")
+    plugin = [
+        "-p",
+        "no:minigrad",
+        "-p",
+        "minigrad.pytest_plugin",
+    ]  # the file here, installed or not
+    for name, code, said in (("cpu", 0, "1 passed"), ("cdua", 4, "cuda:<n>, got 'cdua'")):
+        command = [sys.executable, "-m", "pytest", *plugin, "--minigrad-device", name]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert result.returncode == code, result.stdout
+        assert said in result.stdout + result.stderr
 
 
 def test_a_check_of_a_graph_names_the_first_wrong_op_and_its_line(monkeypatch):
