@@ -616,6 +616,15 @@ WRONG = {
     "xc for x_hat": (
         variance(lambda g, dy, s: s.xc * s.mean(g * s.x_hat)), {"x"},
         "inv_std is missing in the variance path"),
+    "std to the -1.5": (
+        variance(lambda g, dy, s: s.x_hat * s.mean(g * s.x_hat) * s.r**-1.5), {"x"},
+        "(var + eps)^(-3/4) instead of (var + eps)^(-3/2) in the variance path"),
+    "var to the -0.5": (
+        variance(lambda g, dy, s: s.x_hat * s.mean(g * s.x_hat) * s.r**-2), {"x"},
+        "(var + eps)^(-1/2) instead of (var + eps)^(-3/2) in the variance path"),
+    "var to the -1.5": (
+        variance(lambda g, dy, s: s.xc * s.mean(g * s.xc) * s.var**-1.5 / s.r), {"x"},
+        "var^(-3/2) instead of (var + eps)^(-3/2) in the variance path"),
     "x for x_hat": (
         variance(lambda g, dy, s: s.x * s.mean(g * s.x_hat)), {"x"},
         "x instead of x_hat in the variance path"),
