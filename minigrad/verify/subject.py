@@ -81,7 +81,9 @@ class Subject:
             raise ForwardFailed(f"{type(error).__name__}: {error}") from error
         if not is_pair(result):
             raise NoPair(f"forward must return (y, cache), got {_described(result)}")
-        return result[0], result[1]
+        y, cache = result
+        # a loss may be a Python float, which has no dtype of its own
+        return (np.array(y, coarsest(inputs)) if type(y) is float else y), cache
 
     def at(self, inputs: Sequence[np.ndarray]) -> "Subject":
         """The same pair at another point."""

@@ -476,7 +476,6 @@ def test_an_input_in_float32_rounds_the_cotangents_of_the_others(rng):
 @pytest.mark.parametrize(
     ("y", "got"),
     [
-        (0.5, "float"),
         (3, "int"),
         ([np.ones(2)] * 2, "list"),
         (np.arange(2), "int64"),
@@ -487,6 +486,18 @@ def test_a_forward_that_returns_no_floating_array_is_a_finding(y, got):
     report = check_backward(lambda x: (y, x), lambda dy, x: (dy,), [np.ones(2)])
     (finding,) = report.findings
     assert finding.message.startswith(f"y must be one floating array, got {got}")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_loss_may_be_a_python_float(dtype, rng):
+    x = rng.normal(size=(3, 2)).astype(dtype)
+
+    def forward(x):
+        return float((x * x).mean()), x
+
+    assert check_backward(forward, lambda y_bar, x: y_bar * 2 * x / x.size, x).ok
+    (finding,) = check_backward(forward, lambda y_bar, x: y_bar * x / x.size, x).findings
+    assert finding.kind == "value" and "factor 1/2" in finding.cause
 
 
 def test_integer_inputs_are_refused():
