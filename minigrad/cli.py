@@ -364,7 +364,7 @@ def info(
         "python": platform.python_version(),
         "numpy": np.__version__,
         "numba": version("numba") if has_numba() else "not installed; NumPy is used",
-        "cuda": backend.unavailable("cuda") or "available",
+        "cuda": (backend.unavailable("cuda") or "available").removeprefix("cuda: "),
         "renderers": ", ".join(renderers()) or f"none; {REMEDY}",
         "ops": len(REGISTRY),
     }

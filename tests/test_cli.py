@@ -330,7 +330,7 @@ def test_one_op_is_proven(run):
         (["verify", "product:forward,backward,fails"], "ValueError: no inputs today"),
         (
             ["verify", "product:forward,backward,forgets"],
-            "forgets\n  expected: an array, a tensor, or a sequence of them\n  got:      None",
+            "forgets\n  expected: an array, a tensor, or a sequence of one or more\n  got: ",
         ),
         (["verify", "product:forward,backward,nope"], "no attribute 'nope'"),
         (["verify", "product:forward,whole,inputs"], "expected: forward and backward"),
@@ -426,7 +426,7 @@ def test_ops_lists_all_and_shows_one(run):
 def test_info_tells_the_versions_and_why_there_is_no_gpu(run):
     found = json.loads(run("info", "--json").stdout)
     assert found["minigrad"] == mg.__version__
-    assert found["cuda"]
+    assert found["cuda"] and not found["cuda"].startswith("cuda")
     assert run("--version").stdout == f"minigrad {mg.__version__}\n"
 
 

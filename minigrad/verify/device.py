@@ -29,14 +29,16 @@ def one_or_more(what: str, inputs: Any) -> list[Any]:
     """The inputs as a list; a single array, tensor or number is one input.
 
     Raises:
-        UsageError: ``inputs`` is neither that nor a sequence; the message names it as ``what``.
+        UsageError: ``inputs`` is neither that nor a sequence of at least one; the message names it
+            as ``what``.
     """
     if hasattr(inputs, "shape") or np.isscalar(inputs):
         return [inputs]
-    if not hasattr(inputs, "__iter__") or isinstance(inputs, Mapping):
-        expected = "an array, a tensor, or a sequence of them"
-        raise UsageError(facts(what, expected=expected, got=describe(inputs)))
-    return list(inputs)
+    is_sequence = hasattr(inputs, "__iter__") and not isinstance(inputs, Mapping)
+    if values := list(inputs) if is_sequence else []:
+        return values
+    expected = "an array, a tensor, or a sequence of one or more"
+    raise UsageError(facts(what, expected=expected, got=describe(inputs)))
 
 
 def moved(value: Any, device: str) -> Any:

@@ -216,9 +216,9 @@ def default_names(inputs: Sequence[np.ndarray], forward: Callable | None = None)
 
 
 def check_names(what: str, names: Sequence[str], n: int) -> None:
-    """Raise UsageError unless there are ``n`` different names, for one or more inputs."""
-    if not n or len(names) != n or len(set(names)) < n:
-        expected = f"a different name per input, {n} in all" if n else "one or more inputs"
+    """Raise UsageError unless there are ``n`` different names."""
+    if len(names) != n or len(set(names)) < n:
+        expected = f"a different name per input, {n} in all"
         raise UsageError(facts(what, expected=expected, got=list(names)))
 
 

@@ -175,12 +175,12 @@ def test_a_cause_explains_the_error_and_not_only_the_cotangent(change, cause):
     assert {finding.cause for finding in report.findings} == {cause}
 
 
-@pytest.mark.parametrize("options", [{"inputs": []}, {"names": ["a", "b"]}, {"names": ["a", "a"]}])
-def test_no_inputs_and_names_that_do_not_match_are_bad_usage(options):
-    with pytest.raises(mg.errors.UsageError, match="expected:"):
-        check_backward(identity, copied, **{"inputs": [np.ones(3)], **options})
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "a"]])
+def test_names_that_do_not_match_are_bad_usage(names):
+    with pytest.raises(mg.errors.UsageError, match="check_backward: names"):
+        check_backward(identity, copied, [np.ones(3)], names=names)
     with pytest.raises(mg.errors.UsageError, match="gradcheck: names"):
-        mg.verify.gradcheck(mg.exp, **{"inputs": [np.ones(3)], **options})
+        mg.verify.gradcheck(mg.exp, [np.ones(3)], names=names)
 
 
 def test_a_normalization_is_one_whatever_its_inputs_are_called():
@@ -498,6 +498,13 @@ def test_a_loss_may_be_a_python_float(dtype, rng):
     assert check_backward(forward, lambda y_bar, x: y_bar * 2 * x / x.size, x).ok
     (finding,) = check_backward(forward, lambda y_bar, x: y_bar * x / x.size, x).findings
     assert finding.kind == "value" and "factor 1/2" in finding.cause
+
+
+@pytest.mark.parametrize("inputs", [[], None, {"x": np.ones(2)}])
+def test_inputs_that_are_no_sequence_of_arrays_are_named(inputs):
+    expected = r"check_backward: inputs\n  expected: .* a sequence of one or more"
+    with pytest.raises(mg.errors.UsageError, match=expected):
+        check_backward(lambda x: (x, x), lambda dy, x: (dy,), inputs)
 
 
 def test_integer_inputs_are_refused():
