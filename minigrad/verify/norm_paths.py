@@ -199,11 +199,11 @@ def _x_bar(norm: Norm, case: Case) -> str:
     candidates["x_hat is missing in the mean of the variance path"] = norm.paths(y_bar, inner=one)
     candidates["x instead of x_hat in the variance path"] = outside
     candidates["x instead of x_hat in the mean of the variance path"] = inside
-    right, r = "instead of (var + eps)^(-3/2) in the variance path", norm.inv_std
-    powers = {"(var + eps)^(-1/2)": r, "(var + eps)^(-3/4)": r**1.5, "var^(-3/2)": norm.var**-1.5}
+    powers = {"(var + eps)^(-3/4)": norm.inv_std**1.5, "var^(-3/2)": norm.var**-1.5}
     for power, factor in powers.items():
-        variance_path = paths[2] / r**3 * factor
-        candidates[f"{power} {right}"] = np.stack([*paths[:2], variance_path])
+        variance_path = paths[2] / norm.inv_std**3 * factor
+        mistake = f"{power} instead of (var + eps)^(-3/2) in the variance path"
+        candidates[mistake] = np.stack([*paths[:2], variance_path])
     for mistake, terms in candidates.items():
         weights, residual = _weights(terms, case.got)
         if residual <= case.tolerance:

@@ -621,7 +621,7 @@ WRONG = {
         "(var + eps)^(-3/4) instead of (var + eps)^(-3/2) in the variance path"),
     "var to the -0.5": (
         variance(lambda g, dy, s: s.x_hat * s.mean(g * s.x_hat) * s.r**-2), {"x"},
-        "(var + eps)^(-1/2) instead of (var + eps)^(-3/2) in the variance path"),
+        "inv_std^2 is missing in the variance path"),
     "var to the -1.5": (
         variance(lambda g, dy, s: s.xc * s.mean(g * s.xc) * s.var**-1.5 / s.r), {"x"},
         "var^(-3/2) instead of (var + eps)^(-3/2) in the variance path"),
