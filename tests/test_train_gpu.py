@@ -359,7 +359,7 @@ def _raise_the_floor_of_clipping(trainer):
 
 
 def _exclude_from_clipping(trainer):
-    trainer.optimizer.excluded.add(id(trainer.net[0].weight))
+    trainer.optimizer.excluded |= {trainer.net[0].weight}
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ class AGC:
         self.optimizer = optimizer
         self.eps = check_number("AGC: eps", eps)
         self.clipping = check_number("AGC: clipping", clipping, positive=True)
-        self.excluded = {id(p) for p in listed(exclude)}
+        self.excluded = frozenset(listed(exclude))  # Tensors, by identity; a deep copy has copies
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -130,7 +130,7 @@ class AGC:
     def step(self) -> None:
         """Clip the gradients, then let the optimizer step."""
         for p in self.parameters:
-            if p.grad is not None and id(p) not in self.excluded:
+            if p.grad is not None and p not in self.excluded:
                 xp = backend.namespace(p.array)
                 max_norm = self.clipping * xp.maximum(unit_norms(p.array), self.eps)
                 norm = xp.maximum(unit_norms(p.grad.array), 1e-6)

@@ -409,6 +409,19 @@ def test_adaptive_clipping_leaves_excluded_parameters_and_passes_the_rest_on(rng
         optim.AGC(wrapper, clipping=0.0)
 
 
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["copy", "pickle"]
+)
+def test_a_copy_of_adaptive_clipping_excludes_the_copies_of_the_parameters(copied, rng):
+    p, q = graded(rng.normal(size=(2, 2)), rng.normal(size=(2, 2)))
+    before = q.grad.numpy()
+    (p, q), wrapper = copied(([p, q], optim.AGC(optim.SGD([p, q]), exclude=[q])))
+    clipped = p.grad.numpy()
+    wrapper.step()
+    np.testing.assert_array_equal(q.grad.numpy(), before)
+    assert not np.array_equal(p.grad.numpy(), clipped)
+
+
 # --- schedules ------------------------------------------------------------------------------------
 
 
