@@ -25,9 +25,7 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     """
     _check_limit("clip_grad_norm_: max_norm", max_norm)
     with_grad = [p for p in listed(parameters) if p.grad is not None]
-    norms = [backend.to_host(backend.namespace(p.array).linalg.norm(p.grad.array))
-             for p in with_grad]  # fmt: skip
-    total_norm = float(np.linalg.norm(np.array(norms, dtype=np.float64)))
+    total_norm = _norm(np.array([_norm(p.grad.array) for p in with_grad]))
     factor = max_norm / (total_norm + 1e-6)  # PyTorch's formula
     if np.isfinite(total_norm) and factor < 1:
         for p in with_grad:
@@ -48,6 +46,17 @@ def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
     for p in listed(parameters):
         if p.grad is not None:
             p.grad = backend.namespace(p.array).clip(p.grad.array, -clip_value, clip_value)
+
+
+def _norm(array: Any) -> float:
+    """The 2-norm of all elements, also where the sum of their squares overflows."""
+    xp = backend.namespace(array)
+    with np.errstate(over="ignore"):
+        norm = float(xp.linalg.norm(array))
+    if np.isinf(norm) and not backend.count_not_finite(array):
+        largest = abs(array).max()
+        norm = float(largest) * float(xp.linalg.norm(array / largest))
+    return norm
 
 
 def _check_limit(what: str, value: Any) -> None:

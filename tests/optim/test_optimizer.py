@@ -375,6 +375,18 @@ def test_a_norm_that_is_not_finite_is_told_and_changes_nothing():
     assert params[0].grad.numpy()[1] == 1.0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_norm_whose_square_overflows_is_clipped(dtype):
+    large = float(np.finfo(dtype).max) / 64  # so is the joint norm, 13 / 64 of the largest number
+    params = graded(*np.array([[3.0, 4.0], [12.0, 0.0]], dtype) * large)
+    assert optim.clip_grad_norm_(params, 1.0) == pytest.approx(13 * large)
+    clipped = [p.grad.numpy() for p in params]
+    # 4 roundings of numbers below 1
+    np.testing.assert_allclose(
+        clipped, [[3 / 13, 4 / 13], [12 / 13, 0.0]], rtol=0, atol=4 * np.finfo(dtype).eps
+    )
+
+
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 2), (5,)], ids=str)
 def test_adaptive_clipping_limits_each_unit_to_its_share_of_the_weights(shape, rng):
     w, g = rng.normal(size=shape), rng.normal(size=shape)
