@@ -90,10 +90,12 @@ class Optimizer:
         for group in self.param_groups:
             pairs = zip(group["params"], states, strict=False)  # stops at the end of the group
             with_grad = [(p, p.grad.array, state) for p, state in pairs if p.grad is not None]
-            for p, _, state in with_grad:  # net.to(...) may have moved p since the last step
+            for p, _, state in with_grad:  # net.to(...) may have changed p since the last step
                 for name, value in state.items():
                     if value.__class__ is not p.array.__class__ and hasattr(value, "shape"):
-                        state[name] = backend.to_device(value, p.device)
+                        value = state[name] = backend.to_device(value, p.device)
+                    if hasattr(value, "shape") and _is_narrower(value.dtype, p.dtype):
+                        state[name] = value.astype(p.dtype)  # else it would round p
             self.step_group(with_grad, group)
 
     def step_group(self, with_grad: list[tuple[Tensor, Any, dict]], group: dict[str, Any]) -> None:
@@ -174,6 +176,10 @@ def _leaf_tensors(params: Iterable) -> list[Tensor]:
             got = type(p).__name__
             raise UsageError(facts("optimizer: params", expected="leaf Tensors", got=got))
     return params
+
+
+def _is_narrower(dtype: np.dtype, than: np.dtype) -> bool:
+    return dtype.kind == "f" and dtype.itemsize < than.itemsize
 
 
 def _own(array: Any, device: str) -> Any:

@@ -169,6 +169,30 @@ def test_float32_stays_float32_and_the_gradient_is_not_changed(rng):
         np.testing.assert_array_equal(p.grad.numpy(), np.ones(3))
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_state_takes_the_dtype_of_its_parameter(name, loaded, rng):
+    """With a state in float32, Adam would round all new values of a float64 parameter, too."""
+    kind, words = OPTIMIZERS[name]
+    net = nn.Linear(3, 2, dtype="float32", rng=0)
+    steps = [[rng.normal(size=(2, 3)), rng.normal(size=2)] for _ in range(2)]
+    optimizer = kind(net.parameters(), **words)
+    run(optimizer, list(net.parameters()), steps[:1])
+    state = copy.deepcopy(optimizer.state_dict())
+    net.to(dtype="float64")
+    if loaded:
+        optimizer = kind(net.parameters(), **words)
+        optimizer.load_state_dict(state)
+    twins = [mg.tensor(p.numpy(), requires_grad=True) for p in net.parameters()]
+    other = kind(twins, **words)
+    arrays = [{k: v.astype(float) if hasattr(v, "shape") else v for k, v in entries.items()}
+              for entries in state["state"]]  # fmt: skip
+    other.load_state_dict({**state, "state": arrays})
+    expected = run(other, twins, steps[1:])
+    for p, q in zip(run(optimizer, list(net.parameters()), steps[1:]), expected, strict=True):
+        np.testing.assert_array_equal(p, q)
+
+
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
