@@ -133,9 +133,10 @@ def fold_batch_norm(model: Module) -> Module:
     A BatchNorm directly after a Linear or Conv in a ``Sequential`` is folded into the weight and
     bias of that layer: ``W' = s W``, ``b' = s (b - mean) + beta`` with
     ``s = gamma / sqrt(var + eps)``, unless the layer or its parameters are shared with another
-    module. Any other BatchNorm becomes a ``ChannelAffine``. The outputs equal those of
-    ``model.eval()`` up to rounding, unless a ``forward`` takes a layer or its weight out of a
-    ``Sequential`` and uses it alone. A Linear with a folded batch norm takes (N, C) only.
+    module. Any other BatchNorm becomes a ``ChannelAffine``; one whose class has its own ``forward``
+    stays. The outputs equal those of ``model.eval()`` up to rounding, unless a ``forward`` takes a
+    layer or its weight out of a ``Sequential`` and uses it alone. A Linear with a folded batch norm
+    takes (N, C) only.
 
     Raises:
         UsageError: a BatchNorm without running statistics, or a lazy layer that has not been called
@@ -150,7 +151,7 @@ def fold_batch_norm(model: Module) -> Module:
     )
     """
     _check_ready("fold_batch_norm", model)
-    if isinstance(model, _NORMS):
+    if _is_batch_norm(model):
         return ChannelAffine(*_scale_and_shift(model)).eval()
     folded = copy.deepcopy(model).eval()
     modules = list(folded.modules())
@@ -158,7 +159,7 @@ def fold_batch_norm(model: Module) -> Module:
     for module in modules:
         previous: Any = None
         for name, child in list(module.named_children()):
-            if isinstance(child, _NORMS):
+            if _is_batch_norm(child):
                 foldable = (
                     type(module).forward is Sequential.forward
                     and _matches(previous, child)
@@ -167,6 +168,11 @@ def fold_batch_norm(model: Module) -> Module:
                 setattr(module, name, _fold(previous if foldable else None, child))
             previous = child
     return folded.eval()
+
+
+def _is_batch_norm(module: Module) -> bool:
+    """Whether ``module`` is a batch norm and computes as such: a subclass may do more."""
+    return isinstance(module, _NORMS) and type(module).forward is BatchNorm1d.forward
 
 
 def _parts(module: Module) -> list[Any]:

@@ -32,6 +32,16 @@ class Backwards(nn.Sequential):
         return x
 
 
+class Rectified(nn.BatchNorm1d):
+    def forward(self, x):
+        return mg.relu(super().forward(x))
+
+
+class Precise(nn.BatchNorm1d):
+    def __init__(self, size):
+        super().__init__(size, eps=1e-9)
+
+
 def trained(net, rng, shape):
     """``net`` in evaluation, its statistics and parameters changed from the initial values."""
     for _ in range(5):
@@ -75,6 +85,9 @@ NETS = {
     "a net within a net, used twice": (
         lambda: nn.Sequential(*[nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))] * 2), (5, 3), 0,
     ),
+    "a forward of its own": (lambda: nn.Sequential(nn.Linear(3, 3), Rectified(3)), (5, 3), 0),
+    "a lone layer with a forward of its own": (lambda: Rectified(3), (5, 3), 0),
+    "a subclass with other options": (lambda: nn.Sequential(Precise(3)), (5, 3), 1),
     "a lone layer": (lambda: nn.BatchNorm1d(3), (5, 3), 1),
 }  # fmt: skip
 
