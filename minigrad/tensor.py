@@ -188,7 +188,7 @@ class Tensor(NumPyBox):
         return self.item()
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self == value).any())
+        return value is not None and bool((self == value).any())
 
     def __repr__(self) -> str:
         host = backend.to_host(self.array)

@@ -429,7 +429,7 @@ def test_assignment_keeps_dtype_name_and_requires_grad():
 
 def test_membership_asks_the_values():
     x = mg.tensor([1.0, 2.0])
-    assert 2.0 in x and 3.0 not in x
+    assert 2.0 in x and 3.0 not in x and None not in x
 
 
 # --- conversions ---------------------------------------------------------------------------------
