@@ -121,14 +121,18 @@ class Module:
         ):
             registry = self._parameters
             value.name = value.name or name
-        for other in (self._parameters, self._buffers, self._modules):
-            if name in other and other is not registry:
-                if registry is None and value is not None:
-                    raise _not_registered(self, name, value)
-                del other[name]
+        others = [
+            names
+            for names in (self._parameters, self._buffers, self._modules)
+            if name in names and names is not registry
+        ]
+        if others and registry is None and value is not None:
+            raise _not_registered(self, name, value)
+        object.__setattr__(self, name, value)  # if this raises, no name was registered
+        for names in others:
+            del names[name]
         if registry is not None:
             registry[name] = None
-        object.__setattr__(self, name, value)
 
     if TYPE_CHECKING:  # type checkers cannot know the names that register_buffer adds
 
@@ -150,8 +154,9 @@ class Module:
             headline = f"{type(self).__name__}.register_buffer: name"
             expected = "a name that is not in use, without a dot"
             raise UsageError(facts(headline, expected=expected, got=repr(name)))
+        buffer = tensor(value, name=name)
         self._buffers[name] = None
-        setattr(self, name, tensor(value, name=name))
+        setattr(self, name, buffer)
 
     def update_buffers(self, **values: Any) -> None:
         """Assign new arrays to buffers, without copying, unless in ``frozen_statistics``.

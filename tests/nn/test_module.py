@@ -83,6 +83,18 @@ def test_a_buffer_has_a_name_of_its_own(name):
     assert next(iter(net.buffers())) is net.own
 
 
+def test_an_assignment_that_fails_leaves_the_module_as_it_was():
+    class Derived(Net):
+        double = property(lambda self: self.scale * 2.0)
+
+    net = Derived()
+    with pytest.raises(DTypeError, match="real numbers"):
+        net.register_buffer("label", "three")
+    with pytest.raises(AttributeError, match="no setter"):
+        net.double = mg.tensor(2.0, requires_grad=True)
+    assert list(net.state_dict()) == KEYS
+
+
 @pytest.mark.parametrize("mode", ["no", 0, None], ids=repr)
 def test_a_mode_is_true_or_false(mode):
     net = Net().eval()
