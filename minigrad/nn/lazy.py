@@ -4,13 +4,13 @@ from inspect import Signature, signature
 from typing import Any, ClassVar
 
 from minigrad.context import setting
-from minigrad.errors import ShapeError, describe, facts, misfit
+from minigrad.errors import ShapeError, UsageError, describe, facts, misfit
 from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from minigrad.nn.conv import Conv1d, Conv2d, Conv3d
 from minigrad.nn.layers import Linear
 from minigrad.nn.module import Module
 
-_KEPT = ("training", "_attribute")  # set from outside, perhaps before the first call
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 
 class _Lazy(Module):
@@ -26,6 +26,10 @@ class _Lazy(Module):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if "_real" not in vars(cls):
+            expected = "nn.Module"
+            got = f"Lazy{cls._real.__name__}, whose objects become {cls._real.__name__} when called"
+            raise UsageError(facts(f"{cls.__name__}: base class", expected=expected, got=got))
         real = signature(cls._real)
         cls.__signature__ = real.replace(parameters=[*real.parameters.values()][1:])
 
@@ -44,7 +48,10 @@ class _Lazy(Module):
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=describe(x)))
         with setting(journal=None):  # the initial assignments need not be undone
             layer = self._real(x.shape[self._axis], *args, **kwargs)
-        layer.__dict__.update({name: value for name, value in vars(self).items() if name in _KEPT})
+        own = {name: value for name, value in vars(self).items() if name != "arguments"}
+        for registry in _REGISTRIES:
+            getattr(layer, registry).update(own.pop(registry, {}))
+        layer.__dict__.update(own)  # ``training``, and what was assigned before this call
         y = layer.forward(x)  # if this raises, self stays lazy
         self.__dict__.clear()
         self.__dict__.update(vars(layer))

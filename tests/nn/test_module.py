@@ -385,6 +385,24 @@ def test_lazy_layers_become_the_layer_that_knows_its_size(rng):
     assert y.shape == (4, 2) and len(list(net.parameters())) == 6
 
 
+def test_a_lazy_layer_keeps_what_was_assigned_to_it():
+    layer = nn.LazyLinear(2)
+    layer.remark, layer.scale = "first", mg.tensor(3.0, requires_grad=True)
+    layer.register_buffer("calls", 0)
+    layer(np.ones((1, 3)))
+    assert layer.remark == "first" and type(layer) is nn.Linear
+    assert list(layer.state_dict()) == ["weight", "bias", "scale", "calls"]
+    assert list(vars(layer)).count("arguments") == 0
+
+
+def test_a_lazy_layer_has_no_subclass_whose_methods_it_would_lose():
+    with pytest.raises(UsageError, match=r"Doubled: base class\n.*nn.Module\n.*LazyLinear"):
+
+        class Doubled(nn.LazyLinear):
+            def forward(self, x):
+                return 2.0 * super().forward(x)
+
+
 @pytest.mark.parametrize(
     ("lazy", "shape", "size"),
     [
