@@ -72,7 +72,8 @@ class setting(ContextDecorator):
 
     def __call__(self, function: _F) -> _F:
         if any(is_pausing(function) for is_pausing in _IS_PAUSING):
-            got = f"the generator or coroutine {function.__qualname__}, whose body runs later"
+            name = getattr(function, "__qualname__", function)  # a functools.partial has none
+            got = f"the generator or coroutine {name}, whose body runs later"
             expected = (
                 "a function; in a generator or coroutine, a `with` block without yield or await"
             )
