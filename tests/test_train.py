@@ -130,6 +130,18 @@ def test_a_test_set_of_two_lengths_is_refused_before_the_first_epoch():
         tr.Trainer(net, optim.SGD(net.parameters()), data, (np.zeros((4, 2)), np.zeros(3, int)))
 
 
+@pytest.mark.parametrize("labels", [np.zeros((6, 1), int), np.eye(6, 2)], ids=["column", "one-hot"])
+def test_test_labels_that_are_no_vector_are_refused(labels):
+    """Compared with the (6,) answers, a column would count each right answer up to 6 times."""
+    x, net = np.zeros((6, 2)), nn.Linear(2, 2)
+    optimizer = optim.SGD(net.parameters())
+    with pytest.raises(ShapeError, match=r"Trainer: test labels\n.*\(6,\)"):
+        tr.Trainer(net, optimizer, (x, labels[:, 0]), (x, labels))
+    trainer = tr.Trainer(net, optimizer, (x, np.zeros(6, int)), (x, np.zeros(6, int)))
+    with pytest.raises(ShapeError, match=r"accuracy: labels\n.*\(6,\)"):
+        trainer.accuracy(x, labels)
+
+
 def test_a_folder_in_the_place_of_the_checkpoint_is_refused_before_the_first_epoch(tmp_path):
     (tmp_path / "checkpoint.safetensors").mkdir()
     with pytest.raises(UsageError, match=r"checkpoint.safetensors\n.*\n.*a folder"):

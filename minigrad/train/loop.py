@@ -17,7 +17,14 @@ from minigrad import backend, nn, optim
 from minigrad.anomaly import anomaly_mode
 from minigrad.context import no_grad
 from minigrad.data.loader import DataLoader, TensorDataset, check_lengths
-from minigrad.errors import AnomalyError, MinigradError, UsageError, facts
+from minigrad.errors import (
+    AnomalyError,
+    MinigradError,
+    ShapeError,
+    UsageError,
+    describe,
+    facts,
+)
 from minigrad.files import corrupt
 from minigrad.nn import kernels
 from minigrad.nn.random import generators, rewind, states
@@ -108,6 +115,7 @@ class Trainer:
         self.test, self.schedule = test, schedule
         self.loader = DataLoader(TensorDataset(*train), batch_size, shuffle=True, seed=seed)
         check_lengths("Trainer: test", test)
+        _check_labels("Trainer: test labels", *test)
         n = len(train[0])
         if not n:
             raise UsageError(facts("Trainer: train", expected="1 or more samples", got="none"))
@@ -250,6 +258,7 @@ class Trainer:
 
     def accuracy(self, inputs: np.ndarray, labels: np.ndarray, batch_size: int = 1000) -> float:
         """Fraction of right answers, in evaluation mode."""
+        _check_labels("accuracy: labels", inputs, labels)
         self.net.eval()
         right = 0
         with no_grad(), _quiet():
@@ -322,6 +331,12 @@ class Trainer:
 def _numbers(kind: type, saved: dict[str, Any]) -> dict[str, Any]:
     """``saved`` as ints and floats, as the fields of ``kind`` are; else TypeError or ValueError."""
     return {k: (index if kind.__annotations__[k] is int else float)(v) for k, v in saved.items()}
+
+
+def _check_labels(what: str, inputs: Any, labels: Any) -> None:
+    """ShapeError unless there is one label per input: (N, 1) would be compared with all answers."""
+    if tuple(labels.shape) != tuple(inputs.shape[:1]):
+        raise ShapeError(facts(what, expected=f"({len(inputs)},)", got=describe(labels)))
 
 
 def _count_right(logits: Tensor, labels: np.ndarray) -> int:
