@@ -286,6 +286,14 @@ def test_masks_combine_as_in_numpy(dtype):
             op(mg.tensor([1.0, 2.0], name="x"))
 
 
+def test_what_wants_to_compare_itself_with_arrays_does_so_with_tensors():
+    """``__array_ufunc__ = None`` says so to NumPy; pytest.approx has it."""
+    x, near = leaf(VALUE), VALUE * (1 + 1e-9)
+    assert x == pytest.approx(near) and pytest.approx(near) == x
+    assert x != pytest.approx(VALUE + 1.0) and not x == pytest.approx(VALUE + 1.0)  # noqa: SIM201
+    assert x.sum() == pytest.approx(VALUE.sum())
+
+
 def test_comparison_of_what_does_not_fit_is_an_error_of_ours():
     with pytest.raises(errors.ShapeError):
         _ = leaf(VALUE) < np.ones(5)
