@@ -8,7 +8,7 @@ import numpy as np
 
 from minigrad import backend
 from minigrad.errors import UsageError, check_number, describe, facts
-from minigrad.optim.optimizer import check_optimizer, listed
+from minigrad.optim.optimizer import check_optimizer, leaf_tensors, listed
 from minigrad.tensor import Tensor
 
 
@@ -110,7 +110,8 @@ class AGC:
         self.optimizer = optimizer
         self.eps = check_number("AGC: eps", eps)
         self.clipping = check_number("AGC: clipping", clipping, positive=True)
-        self.excluded = frozenset(listed(exclude))  # Tensors, by identity; a deep copy has copies
+        # by identity, so that a deep copy excludes the copies
+        self.excluded = frozenset(leaf_tensors(exclude, "AGC: exclude"))
 
     @property
     def parameters(self) -> list[Tensor]:

@@ -55,7 +55,7 @@ class Optimizer:
         if "params" not in group:
             got = f"the keys {list(group)}"
             raise UsageError(facts("optimizer: group", expected="a key 'params'", got=got))
-        group = {**self.defaults, **group, "params": _leaf_tensors(group["params"])}
+        group = {**self.defaults, **group, "params": leaf_tensors(group["params"])}
         ids = [id(p) for p in (*self.parameters, *group["params"])]
         if len(set(ids)) < len(ids):
             got = f"{len(ids)} Tensors, {len(set(ids))} distinct"
@@ -169,12 +169,13 @@ def listed(params: Iterable) -> list[Any]:
     return list(params)
 
 
-def _leaf_tensors(params: Iterable) -> list[Tensor]:
+def leaf_tensors(params: Iterable, what: str = "optimizer: params") -> list[Tensor]:
+    """``params`` as a list; UsageError, which names ``what``, unless all are leaf Tensors."""
     params = listed(params)
     for p in params:
         if not (isinstance(p, Tensor) and p.is_leaf):
             got = type(p).__name__
-            raise UsageError(facts("optimizer: params", expected="leaf Tensors", got=got))
+            raise UsageError(facts(what, expected="leaf Tensors", got=got))
     return params
 
 

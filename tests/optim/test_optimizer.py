@@ -445,6 +445,13 @@ def test_adaptive_clipping_leaves_excluded_parameters_and_passes_the_rest_on(rng
         optim.AGC(wrapper, clipping=0.0)
 
 
+@pytest.mark.parametrize("excluded", ["weight", np.ones((2, 2))], ids=["name", "array"])
+def test_what_is_no_tensor_cannot_be_excluded_from_clipping(excluded, rng):
+    params = graded(rng.normal(size=(2, 2)))
+    with pytest.raises(UsageError, match=r"AGC: exclude\n.*leaf Tensors"):
+        optim.AGC(optim.SGD(params), exclude=[excluded])
+
+
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["copy", "pickle"]
 )
