@@ -31,6 +31,7 @@ from minigrad.verify.subject import (
 _WAYS = ("traced", "analytic", "numeric")
 
 
+@contract.restoring_global_state()
 def three_way(
     f: Callable[..., Tensor],
     analytic_vjp: Callable[..., Sequence[Any]],
@@ -89,6 +90,10 @@ def three_way(
 
     function = Function(on_arrays, tuple(hosts), coarsest([y, *hosts]), params)
     try:
+        if difference := contract.unrepeatable(on_arrays, hosts):
+            message = f"f is not a function of its inputs: {difference}"
+            report.findings.append(Finding("nondeterminism", message=message, cause="random"))
+            return report
         reference = Reference(function, y)
     except AttributeError as error:
         expected = "a function that also takes plain arrays, as finite differences do"

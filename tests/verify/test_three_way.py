@@ -1,5 +1,7 @@
 """Three ways that agree, and what is said of the analytic one where it does not."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,31 @@ def test_a_misshapen_analytic_cotangent_is_a_finding(returned, said):
     assert (finding.kind, finding.cause) == ("shape", "analytic")
     with pytest.raises(mg.errors.VerificationError, match=said):
         report.raise_if_failed()
+
+
+def test_a_random_function_is_found_out(rng):
+    def noisy(x):
+        return 2 * x + rng.uniform(size=3)
+
+    report = three_way(noisy, lambda xp, y_bar, x: 2.001 * y_bar, [X])
+    (finding,) = report.findings
+    assert (finding.kind, finding.cause, report.verdict) == ("nondeterminism", "random", "WRONG")
+
+
+def test_global_state_that_the_ways_change_is_restored():
+    def seeding(x):
+        random.seed(0)
+        return x * x
+
+    def failing(xp, y_bar, x):
+        np.seterr(all="ignore")
+        raise KeyError("x")
+
+    before = np.geterr(), random.getstate()
+    three_way(seeding, lambda xp, y_bar, x: 2 * x * y_bar, [X]).raise_if_failed()
+    with pytest.raises(KeyError):
+        three_way(seeding, failing, [X])
+    assert (np.geterr(), random.getstate()) == before
 
 
 def test_an_analytic_way_that_overwrites_what_it_was_given_harms_no_other():
