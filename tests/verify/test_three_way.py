@@ -53,6 +53,16 @@ def test_global_state_that_the_ways_change_is_restored():
     assert (np.geterr(), random.getstate()) == before
 
 
+@pytest.mark.parametrize("dtype", [complex, object, int])
+def test_an_analytic_cotangent_that_is_not_floating_is_a_finding(dtype):
+    def analytic(xp, y_bar, x):
+        return (2 * x * y_bar + 1j if dtype is complex else (2 * x * y_bar).astype(dtype),)
+
+    (finding,) = three_way(lambda x: x * x, analytic, [X]).findings
+    assert (finding.kind, finding.cause) == ("dtype", "analytic")
+    assert f"x_bar has dtype {np.dtype(dtype)}, but x has dtype float64" in finding.message
+
+
 def test_an_analytic_way_that_overwrites_what_it_was_given_harms_no_other():
     def overwriting(xp, y_bar, x):
         y_bar *= 2 * x
