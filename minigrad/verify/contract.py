@@ -11,6 +11,7 @@ tells it whether the cotangents of a call are right.
 """
 
 # ruff: noqa: NPY002 (the legacy random state is what a subject may change)
+import pickle
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -48,7 +49,7 @@ def _if_wrong(
 @contextmanager
 def restoring_global_state() -> Iterator[Callable[[], str]]:
     """Restore NumPy's and Python's global state; the yielded function names what has changed."""
-    before, state = _global_state(), np.random.get_state()
+    before, state = _global_state(), np.random.get_state(legacy=False)
     try:
         yield lambda: ", ".join(
             name for name, value in _global_state().items() if value != before[name]
@@ -60,9 +61,8 @@ def restoring_global_state() -> Iterator[Callable[[], str]]:
 
 
 def _global_state() -> dict[str, Any]:
-    state: Any = np.random.get_state(legacy=False)
     return {
-        "NumPy's random state": (state["state"]["key"].tobytes(), state["state"]["pos"]),
+        "NumPy's random state": pickle.dumps(np.random.get_state(legacy=False)),
         "Python's random state": random.getstate(),
         "NumPy's error state": np.geterr(),
     }

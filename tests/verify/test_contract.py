@@ -85,6 +85,29 @@ def test_a_check_leaves_no_trace_of_what_the_subject_does(name):
     assert fingerprint(INPUTS) == before
 
 
+@pytest.fixture
+def pcg64():
+    """NumPy's global random numbers from PCG64, whose state has other entries than MT19937's."""
+    before = np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.PCG64(0))
+    yield
+    np.random.set_bit_generator(before)
+
+
+@pytest.mark.usefixtures("pcg64")
+def test_global_state_may_be_that_of_any_bit_generator():
+    def draws(x):
+        return x + 0 * np.random.uniform(), None  # noqa: NPY002
+
+    before = np.random.get_state(legacy=False)  # noqa: NPY002
+    report = check_backward(draws, lambda y_bar, _: (y_bar.copy(),), [INPUTS[0]])
+    assert [finding.message for finding in report.findings] == [
+        "forward changes NumPy's random state"
+    ]
+    gradcheck(lambda x: x * draws(x)[0], [INPUTS[0]]).raise_if_failed()
+    assert np.random.get_state(legacy=False) == before  # noqa: NPY002
+
+
 def doubles(x, m):
     m *= 2
     return x * m, m.copy()
