@@ -14,6 +14,7 @@ cotangent, however small their sum is. The bound of an element is
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -81,14 +82,24 @@ def normalization(
     return Rounding(sizes, x.size // max(x.shape[1], 1))
 
 
-def looks_like_batch_norm(y: np.ndarray, inputs: Sequence[np.ndarray], params: dict) -> bool:
-    """Whether ``y`` is roughly batch norm of ``(x, gamma, beta)``; eps may be added elsewhere."""
+def looks_like_batch_norm(
+    y: np.ndarray, inputs: Sequence[np.ndarray], params: dict, names: Sequence[str] = ("eps",)
+) -> bool:
+    """Whether ``y`` is roughly batch norm of ``(x, gamma, beta)``; eps may be added elsewhere.
+
+    ``names`` are those of ``params`` that would be parameters of the batch norm.
+    """
     if not are_batch_norms(inputs) or y.shape != inputs[0].shape or not y.size:
         return False
     x, gamma, beta = (np.asarray(a, dtype=np.longdouble) for a in inputs)
-    eps = params.get("eps", 1e-5)
+    given = {name: params[name] for name in names if name in params}
+    if not isinstance(given.get("eps", 1e-5), Real):
+        return False
     with np.errstate(all="ignore"):
-        reference = batch_norm(np, x, gamma, beta, eps=eps)
+        try:
+            reference = batch_norm(np, x, gamma, beta, **given)
+        except Exception:  # to another function, mean or axis may be anything
+            return False
         shift = beta.reshape((-1,) + (1,) * (x.ndim - 2))
         spread = np.abs(reference - shift).max()
         size = np.abs(gamma).max() + np.abs(beta).max()

@@ -21,7 +21,6 @@ from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.rounding import looks_like_batch_norm, normalization
 from minigrad.verify.subject import (
-    are_batch_norms,
     check_names,
     coarsest,
     default_names,
@@ -172,11 +171,11 @@ def _normalization_bounds(
     y: np.ndarray, y_bar: np.ndarray, hosts: list, params: dict
 ) -> list[np.ndarray] | None:
     """The bounds for a batch norm, over any axes or with given statistics; None for another f."""
-    given = {k: v for k, v in params.items() if k in ("mean", "var", "axis", "eps")}
-    fits = are_batch_norms(hosts) and y.shape == hosts[0].shape and {"mean", "axis"} & given.keys()
-    if fits or looks_like_batch_norm(y, hosts, params):
-        return normalization(y_bar, hosts, **given).bounds(y.dtype)
-    return None
+    names = ("mean", "var", "axis", "eps")
+    if not looks_like_batch_norm(y, hosts, params, names):
+        return None
+    given = {name: params[name] for name in names if name in params}
+    return normalization(y_bar, hosts, **given).bounds(y.dtype)
 
 
 def _causes(

@@ -175,6 +175,25 @@ def test_a_cause_explains_the_error_and_not_only_the_cotangent(change, cause):
     assert {finding.cause for finding in report.findings} == {cause}
 
 
+@pytest.mark.parametrize("eps", [None, "default", {"value": 1e-5}, np.array([1e-5, 1e-3])])
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_eps_need_not_be_a_number(eps, factor, rng):
+    def forward(x, gamma, beta, eps):
+        xc = x - x.mean(axis=0)
+        inv_std = 1 / np.sqrt((xc**2).mean(axis=0) + (eps if isinstance(eps, np.ndarray) else 1e-5))
+        return gamma * xc * inv_std + beta, (xc * inv_std, inv_std, gamma)
+
+    def backward(y_bar, cache):
+        x_hat, inv_std, gamma = cache
+        g = gamma * y_bar * factor
+        x_bar = inv_std * (g - g.mean(axis=0) - x_hat * (g * x_hat).mean(axis=0))
+        return x_bar, (y_bar * x_hat).sum(axis=0), y_bar.sum(axis=0)
+
+    inputs = [rng.normal(size=shape) for shape in ((5, 2), 2, 2)]
+    report = check_backward(forward, backward, inputs, params={"eps": eps})
+    assert report.verdict == ("PROVEN" if factor == 1 else "WRONG"), str(report)
+
+
 @pytest.mark.parametrize("names", [["a", "b"], ["a", "a"]])
 def test_names_that_do_not_match_are_bad_usage(names):
     with pytest.raises(mg.errors.UsageError, match="check_backward: names"):

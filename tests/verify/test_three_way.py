@@ -109,6 +109,20 @@ def test_a_parameter_named_axis_makes_no_batch_norm(factor, rng):
     assert report.ok is (factor == 1), str(report)
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+@pytest.mark.parametrize("params", [{"mean": 2.0}, {"mean": np.zeros(3)}, {"axis": "rows"}])
+def test_parameters_named_mean_or_axis_make_no_batch_norm(params, factor, rng):
+    def scaled(x, gamma, beta, mean=1.0, axis=None):
+        return gamma * (x - mean) + beta
+
+    def by_hand(xp, y_bar, x, gamma, beta, mean=1.0, axis=None):
+        return y_bar * gamma * factor, (y_bar * (x - mean)).sum(0), y_bar.sum(0)
+
+    inputs = [rng.normal(size=shape) for shape in ((5, 3), 3, 3)]
+    report = three_way(scaled, by_hand, inputs, **params)
+    assert report.ok is (factor == 1), str(report)
+
+
 def test_what_is_wrong_with_the_analytic_way_is_told(rng):
     def without_variance(xp, y_bar, x, gamma, beta, eps=1e-5):
         _, gamma_bar, beta_bar = mg.analytic.batch_norm_vjp(xp, y_bar, x, gamma, beta, eps=eps)
