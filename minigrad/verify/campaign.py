@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def _of_arrays(probe: Probe) -> Probe:
     label, inputs, params = probe
     what = f"campaign: inputs of the probe {label!r}"
     arrays = tuple(floating(what, x) for x in one_or_more(what, inputs))
-    return label, arrays, copied(dict(params or {}))
+    return str(label), arrays, copied(dict(params or {}))
 
 
 def _examined(
@@ -185,7 +186,7 @@ _PROPERTIES: dict[str, Callable[[Probe], bool]] = {
     "large offsets": lambda p: "offset" in p[0],
     "small scales": lambda p: any(s in p[0] for s in ("scale 1e-06", "scale 0.001", "0 small")),
     "large scales": lambda p: "scale 1e+06" in p[0] or "scale 1000" in p[0],
-    "eps above 1e-5": lambda p: p[2].get("eps", 0) > 1e-5,
+    "eps above 1e-5": lambda p: isinstance(eps := p[2].get("eps"), Real) and float(eps) > 1e-5,
     "Fortran order": lambda p: "Fortran" in p[0],
     "negative gamma": lambda p: "gamma negative" in p[0],
     "gamma 0": lambda p: "gamma 0" in p[0],

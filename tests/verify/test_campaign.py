@@ -53,6 +53,16 @@ def test_points_of_another_form_are_bad_usage_and_of_integers_a_wrong_dtype():
     assert campaign(pair, [("a list", [[1.0, 2.0]], None)]).ok
 
 
+@pytest.mark.parametrize("eps", [None, "1e-3", {"value": 1e-3}, np.array([1e-5, 1e-3])])
+def test_labels_and_eps_of_a_wrong_pair_may_be_anything(eps):
+    def pair():
+        return lambda x, eps: (x * x, x), lambda y_bar, x: (y_bar * x,)
+
+    points = [(label, [np.ones((3, 2))], {"eps": eps}) for label in (1, None)]
+    (finding,) = campaign(pair, points).findings
+    assert (finding.label, finding.cause[:10]) == ("1", "factor 1/2")
+
+
 def test_layouts_are_one_or_several_names():
     labels = [label for label, *_ in probes.batch_norm("NC")]
     assert labels == [label for label, *_ in probes.batch_norm(["NC"])]
