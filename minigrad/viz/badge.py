@@ -48,6 +48,7 @@ def verdicts_by_node(
     """
     verdicts = verdicts or {}
     paired = isinstance(verdicts, Mapping) and all(map(_is_pair, verdicts.values()))
+    paired = paired and all(isinstance(key, (str, Node)) for key in verdicts)
     if not paired:
         expected = "a dict of name or node -> (proven, text), as viz.verdicts(report) returns"
         raise UsageError(facts(f"{who}: verdicts", expected=expected, got=describe(verdicts)))

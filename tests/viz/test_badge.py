@@ -131,7 +131,10 @@ def test_verdict_on_an_op_of_another_graph_is_refused():
             show(mg.sin(x), verdicts=verdicts)
 
 
-@pytest.mark.parametrize("verdicts", [mg.verify.Report("title"), {"x": True}, ["x"]])
+@pytest.mark.parametrize(
+    "verdicts",
+    [mg.verify.Report("title"), {"x": True}, ["x"], {0: (True, "")}, {mg.tensor(1.0): (True, "")}],
+)
 def test_what_is_no_table_of_verdicts_is_refused(verdicts):
     with pytest.raises(UsageError, match=r"viz\.verdicts\(report\)"):
         mg.viz.to_dot(graphs.scalar() * 2.0, verdicts=verdicts)
