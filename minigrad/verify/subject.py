@@ -217,8 +217,9 @@ def default_names(inputs: Sequence[np.ndarray], forward: Callable | None = None)
 
 def check_names(what: str, names: Sequence[str], n: int) -> None:
     """Raise UsageError unless there are ``n`` different names."""
-    if len(names) != n or len(set(names)) < n:
-        expected = f"a different name per input, {n} in all"
+    are_names = all(isinstance(name, str) for name in names)
+    if not are_names or len(names) != n or len(set(names)) < n:
+        expected = f"a different name (a str) per input, {n} in all"
         raise UsageError(facts(what, expected=expected, got=list(names)))
 
 

@@ -194,7 +194,7 @@ def test_eps_need_not_be_a_number(eps, factor, rng):
     assert report.verdict == ("PROVEN" if factor == 1 else "WRONG"), str(report)
 
 
-@pytest.mark.parametrize("names", [["a", "b"], ["a", "a"]])
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "a"], [1]])
 def test_names_that_do_not_match_are_bad_usage(names):
     with pytest.raises(mg.errors.UsageError, match="check_backward: names"):
         check_backward(identity, copied, [np.ones(3)], names=names)
