@@ -28,7 +28,11 @@ class Scope:
 
     def path(self) -> list["Scope"]:
         """The enclosing scopes and this one, outermost first."""
-        return [*(self.parent.path() if self.parent else []), self]
+        scopes, scope = [], self
+        while scope is not None:
+            scopes.append(scope)
+            scope = scope.parent
+        return scopes[::-1]
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -16,6 +17,17 @@ def test_scopes_nest_and_end():
         inner = CURRENT.get().scope
     assert [s.name for s in inner.path()] == ["a", "b"]
     assert CURRENT.get().scope is None
+
+
+def test_scopes_nest_more_deeply_than_python_recurses():
+    def f(x):
+        with ExitStack() as stack:
+            for i in range(2000):
+                stack.enter_context(mg.scope(f"s{i}"))
+            return mg.exp(x)
+
+    (second,) = mg.hvp(f, (0.5,), (1.0,))
+    assert second.item() == f(0.5)
 
 
 def test_two_runs_of_one_name_are_two_scopes():
