@@ -201,21 +201,26 @@ class Module:
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """``(path, module)`` of this module and all modules below, each once, outermost first."""
-        return _each_once(self._paths())
+        return self._paths(set())
 
-    def _paths(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Like ``named_modules``, but a shared module comes once per path."""
+    def _paths(self, seen: set | None = None, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Like ``named_modules``; without a set ``seen``, a shared module comes once per path."""
+        if seen is not None:
+            if id(self) in seen:
+                return
+            seen.add(id(self))
         yield prefix, self
         for name, child in self.named_children():
-            yield from child._paths(_dotted(prefix, name))
+            yield from child._paths(seen, _dotted(prefix, name))
 
     def modules(self) -> Iterator[Module]:
         """This module and all modules below."""
         return (module for _, module in self.named_modules())
 
-    def _named_state(self, *kinds: str) -> Iterator[tuple[str, Tensor]]:
-        """``(path, tensor)`` of everything in the registries ``kinds``, once per path."""
-        for path, module in self._paths():
+    def _named_state(self, *kinds: str, once: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """``(path, tensor)`` of everything in the registries ``kinds``, once per path of its module
+        or ``once`` per module."""
+        for path, module in self._paths(set() if once else None):
             if module._pending:
                 raise UsageError(
                     f"{module!r} at {path!r} has no parameters yet; run one batch first"
@@ -226,7 +231,7 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """``(path, tensor)`` of every parameter; a shared one comes once."""
-        return _each_once(self._named_state("_parameters"))
+        return _each_once(self._named_state("_parameters", once=True))
 
     def parameters(self) -> Iterator[Tensor]:
         """Every parameter, frozen ones (``requires_grad = False``) included."""
@@ -234,7 +239,7 @@ class Module:
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """``(path, tensor)`` of every buffer; a shared one comes once."""
-        return _each_once(self._named_state("_buffers"))
+        return _each_once(self._named_state("_buffers", once=True))
 
     def buffers(self) -> Iterator[Tensor]:
         """Every buffer."""
@@ -283,7 +288,7 @@ class Module:
         """
         if dtype is not None:
             dtype = backend.as_dtype(dtype, "f", "to: dtype", "a floating dtype")
-        for _, state in self._named_state("_parameters", "_buffers"):
+        for _, state in self._named_state("_parameters", "_buffers", once=True):
             array = _moved(state.array, device, dtype)
             if array is state.array:
                 continue

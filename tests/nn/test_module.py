@@ -147,6 +147,18 @@ def test_a_shared_module_is_trained_once_and_saved_under_both_paths():
     np.testing.assert_array_equal(other(x).numpy(), net(x).numpy())
 
 
+def test_a_part_that_is_shared_at_many_levels_is_visited_once():
+    net = nn.Linear(2, 3)
+    parts = [net]
+    for _ in range(40):  # 2 ** 40 paths
+        net = nn.Sequential(net, net)
+        parts.append(net)
+    assert list(net.modules()) == parts[::-1]
+    names = [name for name, _ in net.named_parameters()]
+    assert names == ["0." * 40 + "weight", "0." * 40 + "bias"]
+    net.eval().requires_grad_(False).to(dtype="float32").zero_grad()
+
+
 @pytest.mark.parametrize("part", [mg.relu, None, nn.ReLU, [nn.ReLU()], np.ones(2)], ids=repr)
 def test_what_is_no_module_is_no_part_of_a_container(part):
     with pytest.raises(DTypeError, match="Sequential: part 1"):
