@@ -282,13 +282,24 @@ def plain_params(op: Any, params: dict) -> dict:
     return params
 
 
-def value_and_cache(op: Any, result: tuple) -> tuple:
-    """``result``, the (value, cache) of a forward; RuleError if no rule of ``op`` reads a cache."""
-    if op.pull is None:
-        headline, got = f"{op.name}: the forward function's result", f"a tuple of {len(result)}"
+def value_and_cache(op: Any, result: Any, inputs: Iterable[Any]) -> tuple:
+    """The (value, cache) that a forward returned, or its value and None.
+
+    RuleError if the value is no array (of numbers alone, it may be one), or if no rule of ``op``
+    reads a cache.
+    """
+    if isinstance(result, tuple) and op.pull is not None:
+        return result
+    numbers, got, remedy = {bool, int, float}, describe(result), ""
+    if numbers.issuperset(map(type, (result, *inputs))):
+        return result, None
+    if hasattr(result, "shape") and not hasattr(result, "node"):
+        return result, None
+    if isinstance(result, tuple):
+        got = f"a tuple of {len(result)}"
         remedy = "declare one op per result, or stack the results"
-        raise RuleError(facts(headline, expected="one array", got=got, remedy=remedy))
-    return result
+    headline = f"{op.name}: the forward function's result"
+    raise RuleError(facts(headline, expected="one array", got=got, remedy=remedy))
 
 
 def no_rule(op: Any, declarator: str) -> RuleError:

@@ -77,8 +77,8 @@ class Op(Declared):
                 inputs = as_operands(inputs)
                 xp = namespace(*inputs)
             value = self.forward(xp, *inputs, **params) if params else self.forward(xp, *inputs)
-            if value.__class__ is tuple:
-                value, cache = value_and_cache(self, value)
+            if MODULES.get(value.__class__) is not xp:
+                value, cache = value_and_cache(self, value, inputs)
             if recording and None in parents:
                 _freeze_constants(args, inputs, parents)
         except (LookupError, OverflowError, TypeError, ValueError) as error:

@@ -465,6 +465,35 @@ def test_a_forward_with_several_results_is_refused(monkeypatch, x, n):
         several(x)
 
 
+@pytest.mark.usefixtures("declared")
+@pytest.mark.parametrize(
+    "x", [leaf([1.0]), mg.tensor([1.0]), np.ones(1)], ids=["leaf", "", "array"]
+)
+@pytest.mark.parametrize("result", [None, 2.5, [1.0], "text", mg.tensor([1.0])], ids=repr)
+def test_a_forward_whose_result_is_no_array_is_refused(x, result):
+    @mg.elementwise(formula="y = x", pullback=r"\bar x = \bar y")
+    def odd(xp, x):
+        return result
+
+    with raises(
+        errors.RuleError, RuntimeError, "odd: the forward", "array", errors.describe(result)
+    ):
+        odd(x)
+
+
+@pytest.mark.usefixtures("declared")
+def test_a_forward_may_return_a_number_for_numbers_and_a_subclass_of_an_array():
+    class Array(np.ndarray):
+        pass
+
+    @mg.elementwise(formula="y = x", pullback=r"\bar x = \bar y")
+    def same(xp, x):
+        return x if isinstance(x, float) else x.view(Array)
+
+    assert same(2.5) == 2.5
+    assert same(leaf([2.5])).item() == 2.5
+
+
 def test_errors_inside_a_composite_name_it():
     with raises(errors.BoundsError, IndexError, "softmax", "logits", "(4, 3)", "axis"):
         mg.softmax(leaf(A, "logits"), axis=5)
