@@ -344,12 +344,15 @@ def wrong_tangent(op: Any, y_dot: Any, y: Any) -> RuleError:
     return RuleError(facts(headline, expected=expected, got=got))
 
 
-def castable(op: Any, bar: Any) -> Any:
-    """``bar``, returned by a rule of ``op``; RuleError unless it holds real numbers."""
+def floating(op: Any, bar: Any, x: Any) -> Any:
+    """The dtype for ``bar``, the derivative that a rule of ``op`` gave for ``x``: that of ``x``, or
+    a floating one where ``x`` is a result of integers. RuleError unless ``bar`` is real."""
     if bar.dtype.kind not in "fiub":
         headline = f"{op.name}: the derivative rule returned numbers that are not real"
         raise RuleError(facts(headline, expected="real numbers (float)", got=describe(bar)))
-    return bar
+    if x.dtype.kind not in "iub":
+        return x.dtype
+    return bar.dtype if bar.dtype.kind == "f" else "float64"
 
 
 def not_overwritten(order: list) -> list:

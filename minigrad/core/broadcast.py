@@ -5,7 +5,7 @@ from typing import Any
 from minigrad.backend import as_dtype
 from minigrad.core.op import op
 from minigrad.declaration import Case
-from minigrad.errors import castable, wrong_cotangent, wrong_tangent
+from minigrad.errors import floating, wrong_cotangent, wrong_tangent
 
 _BROADCASTS = (((3,), (2, 3)), ((2, 1), (4, 2, 3)), ((), (2, 2)), ((0, 3), (2, 0, 3)))
 
@@ -88,15 +88,14 @@ def unbroadcast(op: Any, i: int, x_bar: Any, x: Any, y_shape: tuple) -> Any:
 
     RuleError unless ``x_bar`` has the loop axes of the result and the core axes of ``x``.
     """
-    shape = getattr(x_bar, "shape", (None,))
-    if shape != x.shape:
+    if (shape := getattr(x_bar, "shape", (None,))) != x.shape:
         core = min(op.core[i], len(x.shape)) if op.core else 0
         loop = len(shape) - core if op.signature else 0
         axes = _repeated_axes(shape, x.shape)
         if not axes or max(axes) >= loop or shape[:loop] != y_shape[:loop]:
             raise wrong_cotangent(op, i, x_bar, x)
         x_bar = sum_to(x_bar, shape=x.shape)
-    return x_bar if x_bar.dtype == x.dtype else astype(castable(op, x_bar), dtype=x.dtype)
+    return x_bar if x_bar.dtype == x.dtype else astype(x_bar, dtype=floating(op, x_bar, x))
 
 
 def rebroadcast(op: Any, y_dot: Any, y: Any) -> Any:
@@ -105,4 +104,4 @@ def rebroadcast(op: Any, y_dot: Any, y: Any) -> Any:
         if _repeated_axes(y.shape, shape) is None:
             raise wrong_tangent(op, y_dot, y)
         y_dot = broadcast_to(y_dot, shape=y.shape)
-    return y_dot if y_dot.dtype == y.dtype else astype(castable(op, y_dot), dtype=y.dtype)
+    return y_dot if y_dot.dtype == y.dtype else astype(y_dot, dtype=floating(op, y_dot, y))

@@ -406,6 +406,26 @@ def test_a_rule_that_returns_complex_numbers_is_named_in_both_modes(kind, value)
 
 
 @pytest.mark.usefixtures("declared")
+@pytest.mark.parametrize("result", [1, True])
+def test_cotangents_and_tangents_of_integers_are_not_rounded(result):
+    @mg.elementwise(formula=r"y = [x > 0]", pullback=r"\bar x = 2 \bar y")
+    def step(xp, x):  # as in the literature, with a derivative that it does not have
+        return (x > 0).astype(type(result))
+
+    step.defpartials(lambda y, x: (2,))
+    a, w = np.array([0.3, -0.7, 1.9]), np.array([0.5, 0.25, 1.75])
+    x = leaf(a)
+    step(x).backward(w)
+    np.testing.assert_array_equal(x.grad, 2 * w)
+    np.testing.assert_array_equal(mg.vjp(step, a)[1](w)[0], 2 * w)
+    np.testing.assert_array_equal(mg.grad(lambda t: mg.sum(step(t) * w))(a), 2 * w)
+    np.testing.assert_array_equal(mg.jvp(step, (a,), (w,))[1], 2 * w)
+    np.testing.assert_array_equal(mg.jacobian(step)(a), 2 * np.eye(3))
+    squared = mg.grad(lambda t: mg.sum(step(t) * t * t))
+    np.testing.assert_array_equal(mg.grad(lambda t: mg.sum(squared(t)))(a), 8 * a + 2 * (a > 0))
+
+
+@pytest.mark.usefixtures("declared")
 def test_a_partial_that_is_too_large_is_refused_in_both_modes():
     broken = declare(lambda y: (np.ones((2, 3)), 1), "partials")
     x = leaf([1.0, 2.0, 3.0], "x")
