@@ -426,6 +426,19 @@ def test_cotangents_and_tangents_of_integers_are_not_rounded(result):
 
 
 @pytest.mark.usefixtures("declared")
+@pytest.mark.parametrize("kind", ["vjp", "partials"])
+def test_a_rule_may_use_a_tensor_that_is_no_operand(kind):
+    w = mg.tensor([2.0, 3.0, 5.0])
+    rule = {"vjp": lambda y_bar: (y_bar * w, None), "partials": lambda y: (w, None)}[kind]
+    scaled = declare(rule, kind)
+    x = leaf([1.0, 2.0, 3.0])
+    (mg.sum(scaled(mg.fused.sigmoid(x), 0.0)) + mg.sum(x)).backward()
+    assert type(x.grad.data) is np.ndarray
+    s = mg.sigmoid(x).numpy()
+    np.testing.assert_allclose(x.grad.numpy(), w.data * s * (1 - s) + 1, rtol=1e-15)
+
+
+@pytest.mark.usefixtures("declared")
 def test_a_partial_that_is_too_large_is_refused_in_both_modes():
     broken = declare(lambda y: (np.ones((2, 3)), 1), "partials")
     x = leaf([1.0, 2.0, 3.0], "x")
