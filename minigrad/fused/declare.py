@@ -26,7 +26,14 @@ from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep, forward_sweep
 from minigrad.declaration import Declared
-from minigrad.errors import MinigradError, UsageError, from_operands
+from minigrad.errors import (
+    MinigradError,
+    RuleError,
+    UsageError,
+    describe,
+    facts,
+    from_operands,
+)
 from minigrad.ops.shape import reshape
 from minigrad.protocol import tracked
 
@@ -106,7 +113,7 @@ class Fused(Op):
     def __call__(self, *args: Any, **params: Any) -> Any:
         if self.large_only and not (args and _is_large(args[0])):
             return self.composite(*args, **params)
-        if len(args) != self.arity or args[-1] is None:
+        if len(args) != self.arity or (args and args[-1] is None):
             args, params = self.bind(args, params)
         if not _allowed.get() or any(map(tracked, params.values())):
             return self.composite(*args, **params)
@@ -134,13 +141,23 @@ class Fused(Op):
                 pair = self.pairs.get(kind)
                 if pair is not None and pair.accepts(*arrays, **params):
                     return pair
+        if "portable" not in self.pairs:
+            headline, rule = f"{self.name}: the kernel", f"@{self.name}.defbackward"
+            expected = f"a backward, declared with {rule}"
+            raise RuleError(facts(headline, expected=expected, got="a forward alone"))
         return self.pairs["portable"]
 
     def _forward(self, xp: Any, *arrays: Any, **params: Any) -> tuple[Any, Any]:
         pair = self.choose(xp, arrays, params)
-        if pair is self.pairs["portable"] and (widened := _widened(arrays)):
+        if pair is self.pairs.get("portable") and (widened := _widened(arrays)):
             arrays, pair = widened, self.choose(xp, widened, params)
-        y, cache = pair.forward(xp, *arrays, **params)
+        result = pair.forward(xp, *arrays, **params)
+        if not isinstance(result, tuple) or len(result) != 2 or not hasattr(result[0], "shape"):
+            shown = f"({', '.join(map(describe, result))})" if isinstance(result, tuple) else None
+            headline = f"{self.name}: the forward function's result"
+            expected, got = "a tuple (y, cache), y an array", shown or describe(result)
+            raise RuleError(facts(headline, expected=expected, got=got))
+        y, cache = result
         return y, (pair, cache)
 
     def _pull(self, y_bar: Any, cache: tuple, own: bool) -> tuple:

@@ -484,6 +484,33 @@ def test_no_arrays_are_finite_and_ask_for_no_gpu():
     assert foreach.all_finite([]) and not foreach.on_gpu([]) and foreach.axpby([]) == []
 
 
+@pytest.mark.usefixtures("declared")
+@pytest.mark.parametrize(
+    ("forward", "got"),
+    [
+        (lambda x: x**2, "(2, 3)"),  # two rows, which are no (y, cache)
+        (lambda x: (x**2, x, x), "(2, 3) float64, "),
+        (lambda x: [x**2, x], "list"),
+        (lambda x: None, "None"),
+        (lambda x: (None, x), "(None, "),
+        (lambda x: (float(x.sum()), x), "float64)"),
+    ],
+)
+def test_a_kernel_that_returns_no_value_and_cache_is_named(rng, forward, got):
+    @declare.fused(mg.REGISTRY["square"], pullback="none")
+    def kernel(xp, x):
+        return forward(x)
+
+    x = rng.normal(size=(2, 3))
+    with pytest.raises(errors.RuleError, match=r"kernel: the kernel\n.*@kernel.defbackward"):
+        kernel(x)
+    kernel.defbackward(lambda xp, y_bar, x: (2 * x * y_bar,))
+    for operand in (x, mg.tensor(x, requires_grad=True)):
+        with pytest.raises(errors.RuleError, match=r"kernel: .*result\n.*y, cache") as caught:
+            kernel(operand)
+        assert got in str(caught.value)
+
+
 def test_operands_may_be_named(rng):
     x, w, b = (mg.tensor(rng.normal(size=s), requires_grad=True) for s in ((5, 3), (2, 3), (2,)))
     y = mg.ops.linear(x, w=w, b=b)
