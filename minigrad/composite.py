@@ -16,7 +16,7 @@ class Composite(Declared):
     """An ordinary function of ops with a name in the literature: it has a scope, but no rule."""
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        if len(args) != self.arity or args[-1] is None:
+        if len(args) != self.arity or (args and args[-1] is None):
             args, params = self.bind(args, params)
         try:
             args = tuple(a if hasattr(a, "shape") else as_array(a) for a in args)

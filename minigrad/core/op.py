@@ -55,7 +55,7 @@ class Op(Declared):
         return rule
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        if len(args) != self.arity:
+        if len(args) != self.arity or (args and args[-1] is None):
             args, params = self.bind(args, params)
         box, xp, inputs, parents = None, WEAK, [], []  # xp: the array library; WEAK for numbers
         tracked = irregular = False

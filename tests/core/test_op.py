@@ -10,6 +10,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import declaration, errors
+from minigrad.composite import composite
 
 
 def leaf(a, name=None, dtype=None):
@@ -479,6 +480,30 @@ def test_a_forward_whose_result_is_no_array_is_refused(x, result):
         errors.RuleError, RuntimeError, "odd: the forward", "array", errors.describe(result)
     ):
         odd(x)
+
+
+@pytest.mark.usefixtures("declared")
+def test_the_last_operand_of_an_op_may_be_none():
+    @mg.op(formula="y = x + b", pullback="none", linear="jointly")
+    def shifted(xp, x, b=None):
+        return x + 0.5 if b is None else x + b
+
+    x = leaf([1.0])
+    assert shifted(x, None).item() == shifted(x).item() == shifted(x, b=None).item() == 1.5
+    assert len(shifted(x, None).node.parents) == 1
+
+
+@pytest.mark.usefixtures("declared")
+def test_an_op_and_a_composite_may_have_no_operands():
+    @mg.op(formula="y = 1", pullback="none")
+    def one(xp, *, n):
+        return xp.ones(n)
+
+    @composite(formula="y = 1")
+    def ones(*, n):
+        return one(n=n)
+
+    assert one(n=3).shape == ones(n=3).shape == (3,)
 
 
 @pytest.mark.usefixtures("declared")
