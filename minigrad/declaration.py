@@ -2,11 +2,12 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from minigrad.errors import DTypeError, UsageError
+from minigrad.errors import DTypeError, UsageError, facts
 
 
 @dataclass(frozen=True)
@@ -110,4 +111,25 @@ class Declared:
         return args, {**given, **params}
 
 
+def core_axes(name: str, signature: str, arity: int | None) -> list[int]:
+    """How many core axes each of the ``arity`` inputs has: 2, 2 for ``"(m,k),(k,n)->(m,n)"``.
+
+    Empty if there are none, or if the signature says nothing about shapes.
+
+    Raises:
+        UsageError: not a signature of an op ``name`` with so many inputs.
+    """
+    if signature in ("", "()"):
+        return []
+    inputs = signature.partition("->")[0][1:-1].split("),(")
+    if not _SIGNATURE.fullmatch(signature) or len(inputs) != arity:
+        what = "any number of inputs" if arity is None else f"{arity} inputs"
+        expected = "the core axes as in (m,k),(k,n)->(m,n), without spaces; (); or nothing"
+        got = f"{signature!r} for {what}"
+        raise UsageError(facts(f"{name}: signature", expected=expected, got=got))
+    return [len(axes.split(",")) if axes else 0 for axes in inputs]
+
+
+_AXES = r"\((\w+\??(,\w+\??)*)?\)"
+_SIGNATURE = re.compile(rf"{_AXES}(,{_AXES})*->{_AXES}")
 REGISTRY: dict[str, Declared] = {}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from minigrad.backend import MODULES, WEAK, Kind, as_operands, frozen, namespace
 from minigrad.context import CURRENT
 from minigrad.core.node import Box, Cached, Node, leaf
-from minigrad.declaration import Declared
+from minigrad.declaration import Declared, core_axes
 from minigrad.errors import from_operands, plain_params, value_and_cache
 
 NO_PARAMS: dict[str, Any] = {}  # the parameters of every node that has none
@@ -36,8 +36,7 @@ class Op(Declared):
     def __post_init__(self):
         super().__post_init__()
         self.partials = self.vjp = self.jvp = self.pull = None  # the rules; `pull` is set by Fused
-        inputs = self.signature.partition("->")[0].split("),(")  # "(m,k" and "k,n)": 2 axes each
-        self.core = [] if inputs in ([""], ["()"]) else [s.count(",") + 1 for s in inputs]
+        self.core = core_axes(self.name, self.signature, self.arity)
 
     def defpartials(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Declare ``rule(y, *xs, **params)`` -> one partial derivative per input, elementwise."""

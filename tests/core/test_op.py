@@ -217,6 +217,31 @@ def test_ops_are_pickled_and_copied_by_reference():
 
 
 @pytest.mark.usefixtures("declared")
+@pytest.mark.usefixtures("declared")
+@pytest.mark.parametrize(
+    "signature", ["(n), (n)->()", "(n),(n) -> ()", "(n)->()", "(n),(n),(n)->()", "n,n->", "(n),(n)"]
+)
+def test_a_signature_that_is_none_or_is_of_other_inputs_is_refused(signature):
+    with raises(errors.UsageError, ValueError, "dot: signature", repr(signature), "2 inputs"):
+
+        @mg.op(formula="y", pullback="none", signature=signature)
+        def dot(xp, x1, x2):
+            return (x1 * x2).sum(-1)
+
+
+@pytest.mark.usefixtures("declared")
+def test_an_input_without_core_axes_is_summed_along_all_loop_axes(rng):
+    @mg.op(formula="y = s x", pullback="none", signature="(n),()->(n)")
+    def scaled(xp, x, s):
+        return x * s[..., None]
+
+    scaled.defvjp(lambda y_bar, y, x, s: (y_bar * s[..., None], mg.sum(y_bar * x, axis=-1)))
+    x, s, y_bar = rng.normal(size=(2, 3)), rng.normal(size=1), rng.normal(size=(2, 3))
+    (s_bar,) = mg.vjp(lambda s: scaled(x, s), s)[1](y_bar)
+    bound = 6 * np.finfo(float).eps * np.abs(y_bar * x).sum()  # eps * N * scale
+    np.testing.assert_allclose(s_bar, [np.vdot(y_bar, x)], rtol=0, atol=bound)
+
+
 def test_a_name_is_declared_once():
     with pytest.raises(errors.UsageError, match="add"):
 
