@@ -58,6 +58,12 @@ class Declared:
         earlier = REGISTRY.get(self.name)
         if earlier is not None and earlier.__module__ != self.__module__:
             raise UsageError(f"{self.name}: already declared in {earlier.__module__}")
+        for name, kind, least in (("domain", Domain, 1), ("cases", Case, 0)):
+            given = getattr(self, name)
+            is_tuple = isinstance(given, tuple) and len(given) >= least
+            if not is_tuple or not all(isinstance(item, kind) for item in given):
+                expected = f"a tuple, such as ({kind.__name__}(...),)"
+                raise UsageError(facts(f"{self.name}: {name}", expected=expected, got=given))
         REGISTRY[self.name] = self
 
     def domain_of(self, i: int) -> Domain:

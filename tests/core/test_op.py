@@ -229,6 +229,29 @@ def test_a_signature_that_is_none_or_is_of_other_inputs_is_refused(signature):
             return (x1 * x2).sum(-1)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"domain": declaration.Domain(-5, 5)},
+        {"domain": ()},
+        {"domain": ((-5, 5),)},
+        {"cases": declaration.Case(((2, 3),))},
+        {"cases": (((2, 3),),)},
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("declared")
+def test_a_domain_or_case_outside_a_tuple_is_refused(fields):
+    (field,) = fields
+    with raises(errors.UsageError, ValueError, f"wide: {field}", f"({field[:4].title()}", "tuple"):
+
+        @composite(formula="y = x", **fields)
+        def wide(x):
+            return x
+
+    assert "wide" not in mg.REGISTRY
+
+
 @pytest.mark.usefixtures("declared")
 def test_an_input_without_core_axes_is_summed_along_all_loop_axes(rng):
     @mg.op(formula="y = s x", pullback="none", signature="(n),()->(n)")
