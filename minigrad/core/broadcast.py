@@ -88,7 +88,8 @@ def unbroadcast(op: Any, i: int, x_bar: Any, x: Any, y_shape: tuple) -> Any:
 
     RuleError unless ``x_bar`` has the loop axes of the result and the core axes of ``x``.
     """
-    x_bar = x_bar.array if hasattr(x_bar, "node") and not hasattr(x, "node") else x_bar
+    if x_bar.__class__ is not x.__class__ and hasattr(x_bar, "node") and not hasattr(x, "node"):
+        x_bar = x_bar.array
     if (shape := getattr(x_bar, "shape", (None,))) != x.shape:
         core = min(op.core[i], len(x.shape)) if op.core else 0
         loop = len(shape) - core if op.signature else 0
