@@ -123,12 +123,35 @@ def merged_statistics(x, means, m2s, mean, var):
         for j in range(mean_a.size):
             mean_a[j], m2_a[j] = merged(before, mean_a[j], m2_a[j], n, mean_b[j], m2_b[j])
     for c in range(mean.size):
-        first = c * size
-        mean_c, m2_c = mean_a[first], m2_a[first]
-        for k in range(1, size):
-            mean_b, m2_b = mean_a[first + k], m2_a[first + k]
-            mean_c, m2_c = merged(k * rows, mean_c, m2_c, rows, mean_b, m2_b)
-        mean[c], var[c] = mean_c, max(m2_c, 0.0) / max(rows * size, 1)
+        mean[c], var[c] = mean_a[c * size], m2_a[c * size]
+        for j in range(c * size + 1, c * size + size):
+            before = (j - c * size) * rows
+            mean[c], var[c] = merged(before, mean[c], var[c], rows, mean_a[j], m2_a[j])
+    for c in range(mean.size):
+        var[c] = max(var[c], 0.0) / max(rows * size, 1)
+
+
+@inner
+def repeated(values, size):
+    """The value of each channel for its ``size`` columns."""
+    if size == 1:
+        return values
+    out = np.empty(values.size * size, values.dtype)
+    for c in range(values.size):
+        out[c * size : c * size + size] = values[c]
+    return out
+
+
+@inner
+def summed(values, size):
+    """The sums over the ``size`` columns of each channel."""
+    if size == 1:
+        return values
+    out = np.zeros(values.size // max(size, 1))
+    for c in range(out.size):
+        for j in range(c * size, c * size + size):
+            out[c] += values[j]
+    return out
 
 
 @inner
@@ -146,7 +169,6 @@ def forward_columns(x, gamma, beta, eps, is_fixed, mean, var, y):
     rows, columns = x.shape
     blocks = max(-(-rows // height_of(x)), 1)
     tasks = blocks * -(-columns // WIDE)
-    centre, a, b = vector(x, columns), vector(x, columns), vector(x, columns)
     if not is_fixed:
         means, m2s = np.empty((blocks, columns)), np.empty((blocks, columns))
         for task in prange(tasks):
@@ -154,13 +176,13 @@ def forward_columns(x, gamma, beta, eps, is_fixed, mean, var, y):
             results = means[block, start:stop], m2s[block, start:stop]
             block_statistics(x, first, last, start, stop, *results)
         merged_statistics(x, means, m2s, mean, var)
-    size = columns // max(mean.size, 1)
+    centre, a, b = vector(x, mean.size), vector(x, mean.size), vector(x, mean.size)
     for c in range(mean.size):
+        centre[c] = mean[c]
         scale = gamma[c] / np.sqrt(var[c] + eps)
-        rounded = x.dtype.type(mean[c])
-        shift = beta[c] - (mean[c] - np.float64(rounded)) * scale
-        for j in range(c * size, c * size + size):
-            centre[j], a[j], b[j] = rounded, scale, shift
+        a[c], b[c] = scale, beta[c] - (mean[c] - np.float64(centre[c])) * scale
+    size = columns // max(mean.size, 1)
+    centre, a, b = repeated(centre, size), repeated(a, size), repeated(b, size)
     for task in prange(tasks):
         _, first, last, start, stop = part_of(x, task)
         coefficients = centre[start:stop], a[start:stop], b[start:stop]
@@ -221,13 +243,13 @@ def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar
     blocks = max(-(-rows // height_of(x)), 1)
     tasks = blocks * -(-columns // WIDE)
     totals, products = np.empty((blocks, columns)), np.empty((blocks, columns))
-    centre, a = vector(x, columns), vector(x, columns)
-    b, k = vector(x, columns), vector(x, columns)
+    rounded, a = vector(x, mean.size), vector(x, mean.size)
+    b, k = vector(x, mean.size), vector(x, mean.size)
     size = columns // max(mean.size, 1)
     share = 1 / max(rows * size, 1)
     for c in range(mean.size):
-        for j in range(c * size, c * size + size):
-            centre[j] = mean[c]
+        rounded[c] = mean[c]
+    centre = repeated(rounded, size)
     for task in prange(tasks):
         block, first, last, start, stop = part_of(x, task)
         sums = totals[block, start:stop], products[block, start:stop]
@@ -235,19 +257,16 @@ def backward_columns(y_bar, x, gamma, eps, is_fixed, mean, var, x_bar, gamma_bar
     for block in range(1, blocks):
         add(totals[block], totals[0])
         add(products[block], products[0])
+    total, with_centre = summed(totals[0], size), summed(products[0], size)
     for c in range(mean.size):
         inv_std = 1 / np.sqrt(var[c] + eps)
-        offset = mean[c] - np.float64(x.dtype.type(mean[c]))
-        total, product = 0.0, 0.0
-        for j in range(c * size, c * size + size):
-            total += totals[0, j]
-            product += products[0, j]
-        product -= offset * total
-        gamma_bar[c], beta_bar[c] = product * inv_std, total
+        offset = mean[c] - np.float64(rounded[c])
+        product = with_centre[c] - offset * total[c]
+        gamma_bar[c], beta_bar[c] = product * inv_std, total[c]
         k_c = share * product * inv_std * inv_std
-        b_c = 0.0 if is_fixed else share * total - offset * k_c
-        for j in range(c * size, c * size + size):
-            a[j], b[j], k[j] = gamma[c] * inv_std, b_c, k_c
+        b_c = 0.0 if is_fixed else share * total[c] - offset * k_c
+        a[c], b[c], k[c] = gamma[c] * inv_std, b_c, k_c
+    a, b, k = repeated(a, size), repeated(b, size), repeated(k, size)
     for task in prange(tasks):
         _, first, last, start, stop = part_of(x, task)
         a_part, b_part = a[start:stop], b[start:stop]
