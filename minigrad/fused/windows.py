@@ -1,5 +1,6 @@
 """Convolution and max pooling as one op each; the geometry is that of ``ops.window``."""
 
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -110,10 +111,8 @@ def _max_pool_backward(xp, y_bar, cache):
     """``max_pool_backward`` into memory of the arena."""
     winners, shape, geometry = cache
     windows = pool_window(shape, **geometry)
-    if winners.flags.c_contiguous:
-        total = np.moveaxis(empty((*shape[:2], *windows.padded_sizes), y_bar.dtype), 0, -1)
-    else:
-        total = empty((shape[1], *windows.padded_sizes, shape[0]), y_bar.dtype)
+    allocate = partial(empty, dtype=y_bar.dtype)
+    total = windows.new(np, allocate, *shape[:2], batch_first=winners.flags.c_contiguous)
     if not windows.is_partition:
         total[...] = 0
     return (put_winners(np, y_bar, winners, windows, total),)

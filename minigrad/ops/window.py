@@ -1,14 +1,15 @@
 """Sliding windows: which elements a convolution or a pooling reads for each of its outputs.
 
 The loops run over the few positions inside a window and process that position of all windows at
-once. The batch is the last and fastest axis in memory, so that even the rows of a 5 x 5 output are
-long contiguous runs. The arrays keep their logical order (N, C, ...); only their strides differ, so
-elementwise ops between two convolutions keep the layout and nothing is transposed in between.
+once. In convolutions the batch is the last and fastest axis in memory, so that even the rows of a
+5 x 5 output are long contiguous runs. The arrays keep their logical order (N, C, ...); only their
+strides differ, so elementwise ops between two convolutions keep the layout and nothing is
+transposed in between. ``ops.pool`` keeps the order in memory that it finds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from math import inf, prod
 from operator import index
@@ -61,21 +62,25 @@ class Window:
         covered = tuple(m * k for m, k in zip(self.outputs, self.kernel, strict=True))
         return self.is_disjoint and set(self.dilation) == {1} and covered == self.padded_sizes
 
-    def pad(self, xp: Any, x: Any, fill: float = 0.0, batch_first: bool = False) -> Any:
-        """(N, C, \\*sizes) -> (C, \\*padded_sizes, N); a view if there is nothing to pad.
+    def new(self, xp: Any, allocate: Callable, n: int, c: int, batch_first: bool = False) -> Any:
+        """(C, \\*padded_sizes, N), made by ``allocate(shape)``.
 
-        In memory the slowest axis of the result is C or, if ``batch_first``, N.
+        In memory its slowest axis is C or, if ``batch_first``, N.
         """
+        if batch_first:
+            return xp.moveaxis(allocate((n, c, *self.padded_sizes)), 0, -1)
+        return allocate((c, *self.padded_sizes, n))
+
+    def pad(self, xp: Any, x: Any, fill: float = 0.0, batch_first: bool = False) -> Any:
+        """(N, C, \\*sizes) -> (C, \\*padded_sizes, N); a view if there is nothing to pad, else in
+        the order of ``new``."""
         xt = xp.moveaxis(x, 0, -1)
         if not any(self.padding):
             return xt
         if fill == -inf and x.dtype.kind in "iu":
             fill = np.iinfo(x.dtype).min
-        n, c = x.shape[:2]
-        if batch_first:
-            padded = xp.moveaxis(xp.full((n, c, *self.padded_sizes), fill, dtype=x.dtype), 0, -1)
-        else:
-            padded = xp.full((c, *self.padded_sizes, n), fill, dtype=x.dtype)
+        allocate = partial(xp.full, fill_value=fill, dtype=x.dtype)
+        padded = self.new(xp, allocate, *x.shape[:2], batch_first=batch_first)
         padded[self._inside()] = xt
         return padded
 
@@ -84,10 +89,8 @@ class Window:
         return xp.moveaxis(padded[self._inside()], -1, 0)
 
     def zeros(self, xp: Any, n: int, c: int, dtype: Any, batch_first: bool = False) -> Any:
-        """Zeros of shape (C, \\*padded_sizes, N), with the order in memory of ``pad``."""
-        if batch_first:
-            return xp.moveaxis(xp.zeros((n, c, *self.padded_sizes), dtype=dtype), 0, -1)
-        return xp.zeros((c, *self.padded_sizes, n), dtype=dtype)
+        """Zeros of shape (C, \\*padded_sizes, N), in the order of ``new``."""
+        return self.new(xp, partial(xp.zeros, dtype=dtype), n, c, batch_first)
 
     def cuts(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
         """``(position, cut)``: ``padded[cut]`` is the view of ``position``, as in ``views``."""
