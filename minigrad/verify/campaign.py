@@ -9,7 +9,7 @@ import numpy as np
 
 from minigrad.errors import UsageError, describe, facts
 from minigrad.verify.check import Point
-from minigrad.verify.device import floating, one_or_more
+from minigrad.verify.device import floating
 from minigrad.verify.probes import Probe
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.report import Finding, Report, Row
@@ -70,8 +70,7 @@ def _of_arrays(probe: Probe) -> Probe:
         expected = "(label, inputs, params)"
         raise UsageError(facts("campaign: a probe", expected=expected, got=describe(probe)))
     label, inputs, params = probe
-    what = f"campaign: inputs of the probe {label!r}"
-    arrays = tuple(floating(what, x) for x in one_or_more(what, inputs))
+    arrays = tuple(floating(f"campaign: inputs of the probe {label!r}", inputs))
     return str(label), arrays, copied(dict(params or {}))
 
 

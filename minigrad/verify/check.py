@@ -11,7 +11,7 @@ import numpy as np
 
 from minigrad.errors import UsageError, describe, facts
 from minigrad.verify import contract
-from minigrad.verify.device import floating, one_or_more
+from minigrad.verify.device import floating
 from minigrad.verify.diagnose import cause_of
 from minigrad.verify.faults import FaultSearch
 from minigrad.verify.judge import Sample, at_kinks, reconsidered, wider
@@ -75,8 +75,7 @@ def check_backward(
     >>> mg.verify.check_backward(forward, backward, [np.array([1.0, 2.0])]).ok
     False
     """
-    what = "check_backward: inputs"
-    arrays = tuple(floating(what, x) for x in one_or_more(what, inputs))
+    arrays = tuple(floating("check_backward: inputs", inputs))
     names = tuple(names or default_names(arrays, forward))
     check_names("check_backward: names", names, len(arrays))
     if params is not None and not isinstance(params, Mapping):

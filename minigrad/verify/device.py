@@ -12,33 +12,30 @@ from minigrad.tensor import Tensor
 from minigrad.verify.subject import is_pair
 
 
-def floating(what: str, x: Any) -> np.ndarray:
-    """A copy of an input on the host, in native byte order, as results have it.
+def floating(what: str, inputs: Any) -> list[np.ndarray]:
+    """Copies of the inputs on the host, in native byte order, as results have it.
+
+    A single array, tensor or number is one input.
 
     Raises:
-        DTypeError: ``x`` is not floating; the message names it as ``what``.
+        UsageError: ``inputs`` is neither that nor a sequence of at least one.
+        DTypeError: one of them is not floating. Both messages name them as ``what``.
     """
+    if hasattr(inputs, "shape") or np.isscalar(inputs):
+        inputs = [inputs]
+    is_sequence = hasattr(inputs, "__iter__") and not isinstance(inputs, Mapping)
+    if values := list(inputs) if is_sequence else []:
+        return [_floating(what, x) for x in values]
+    expected = "an array, a tensor, or a sequence of one or more"
+    raise UsageError(facts(what, expected=expected, got=describe(inputs)))
+
+
+def _floating(what: str, x: Any) -> np.ndarray:
     array = np.array(to_host(getattr(x, "array", x)) if hasattr(x, "shape") else x)
     if array.dtype.kind != "f":
         remedy = "x.astype(float); pass indices and flags as params, or fix them in the function"
         raise DTypeError(facts(what, expected="floating arrays", got=array.dtype, remedy=remedy))
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def one_or_more(what: str, inputs: Any) -> list[Any]:
-    """The inputs as a list; a single array, tensor or number is one input.
-
-    Raises:
-        UsageError: ``inputs`` is neither that nor a sequence of at least one; the message names it
-            as ``what``.
-    """
-    if hasattr(inputs, "shape") or np.isscalar(inputs):
-        return [inputs]
-    is_sequence = hasattr(inputs, "__iter__") and not isinstance(inputs, Mapping)
-    if values := list(inputs) if is_sequence else []:
-        return values
-    expected = "an array, a tensor, or a sequence of one or more"
-    raise UsageError(facts(what, expected=expected, got=describe(inputs)))
 
 
 def moved(value: Any, device: str) -> Any:

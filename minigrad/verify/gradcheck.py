@@ -15,7 +15,7 @@ from minigrad.ops import concatenate, reshape
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
-from minigrad.verify.device import elsewhere, floating, moved, one_or_more
+from minigrad.verify.device import elsewhere, floating, moved
 from minigrad.verify.judge import Sample, reconsidered, wider
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
@@ -54,8 +54,7 @@ def gradcheck(
     >>> mg.verify.gradcheck(lambda x: mg.tanh(x) * x, [np.array([0.5, -1.0])], order=2).ok
     True
     """
-    what = "gradcheck: inputs"
-    arrays = [floating(what, x) for x in one_or_more(what, inputs)]
+    arrays = floating("gradcheck: inputs", inputs)
     n = len(arrays)
     names = list(names or parameter_names(f, n) or [f"input {k}" for k in range(n)])
     check_names("gradcheck: names", names, n)

@@ -12,7 +12,7 @@ from minigrad.errors import DTypeError, UsageError, describe, facts
 from minigrad.verify import probes as builtin
 from minigrad.verify.campaign import campaign
 from minigrad.verify.check import check_backward
-from minigrad.verify.device import floating, one_or_more, pairs_elsewhere
+from minigrad.verify.device import floating, pairs_elsewhere
 from minigrad.verify.gradcheck import check_op
 from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.subject import FAILURES, is_pair
@@ -102,8 +102,7 @@ def check_code_at(target: str, *, dtype: str | None = None, device: str = "cpu")
     (source,) = _named(f"{module}:{given}")
     what = f"verify {target}: {given}"
     try:
-        values = one_or_more(what, source() if callable(source) else source)
-        inputs = [floating(what, x) for x in values]
+        inputs = floating(what, source() if callable(source) else source)
     except (DTypeError, UsageError) as error:
         raise UsageError(str(error)) from error
     except FAILURES as error:

@@ -14,7 +14,7 @@ from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import vjp
 from minigrad.verify import contract
 from minigrad.verify.check import check_backward
-from minigrad.verify.device import floating, moved, one_or_more
+from minigrad.verify.device import floating, moved
 from minigrad.verify.judge import Sample, allow_rounding, at_kinks, reconsidered, wider
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
@@ -65,8 +65,7 @@ def three_way(
     >>> mg.verify.three_way(mg.ops.batch_norm, mg.analytic.batch_norm_vjp, inputs).ok
     True
     """
-    what = "three_way: inputs"
-    hosts = [floating(what, x) for x in one_or_more(what, inputs)]
+    hosts = floating("three_way: inputs", inputs)
     names = list(names or parameter_names(f, len(hosts)) or default_names(hosts))
     check_names("three_way: names", names, len(hosts))
     y, pull = _traced(f, hosts, device, params)
