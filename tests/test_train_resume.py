@@ -24,6 +24,14 @@ KILLS = 20
 EPOCHS = 400
 
 
+@pytest.fixture(autouse=True)
+def sigint_is_not_ignored():
+    """Not even where a shell runs the tests in the background, whose jobs ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def weights(path):
     arrays, _ = tr.load_checkpoint(path)
     return {name: array.tobytes() for name, array in sorted(arrays.items())}
