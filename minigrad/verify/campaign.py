@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 
 from minigrad.errors import UsageError, describe, facts
+from minigrad.verify.arrays import copied, on_host
 from minigrad.verify.check import Point
-from minigrad.verify.device import floating
 from minigrad.verify.probes import Probe
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.subject import (
     Subject,
     are_batch_norms,
-    copied,
     default_names,
     forward_taking,
     is_pair,
@@ -70,7 +69,7 @@ def _of_arrays(probe: Probe) -> Probe:
         expected = "(label, inputs, params)"
         raise UsageError(facts("campaign: a probe", expected=expected, got=describe(probe)))
     label, inputs, params = probe
-    arrays = tuple(floating(f"campaign: inputs of the probe {label!r}", inputs))
+    arrays = tuple(on_host(f"campaign: inputs of the probe {label!r}", inputs))
     return str(label), arrays, copied(dict(params or {}))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from minigrad.errors import UsageError, describe, facts
 from minigrad.verify import contract
-from minigrad.verify.device import floating
+from minigrad.verify.arrays import copied, on_host, restoring
 from minigrad.verify.diagnose import cause_of
 from minigrad.verify.faults import FaultSearch
 from minigrad.verify.judge import Sample, at_kinks, reconsidered, wider
@@ -25,11 +25,9 @@ from minigrad.verify.subject import (
     Subject,
     are_batch_norms,
     check_names,
-    copied,
     cotangents,
     default_names,
     forward_taking,
-    restoring,
 )
 
 _SOAK = 100  # identical calls in a check of one point
@@ -75,7 +73,7 @@ def check_backward(
     >>> mg.verify.check_backward(forward, backward, [np.array([1.0, 2.0])]).ok
     False
     """
-    arrays = tuple(floating("check_backward: inputs", inputs))
+    arrays = tuple(on_host("check_backward: inputs", inputs))
     names = tuple(names or default_names(arrays, forward))
     check_names("check_backward: names", names, len(arrays))
     if params is not None and not isinstance(params, Mapping):

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.verify.arrays import arrays_in, restoring, strided
 from minigrad.verify.report import Finding
 from minigrad.verify.rounding import looks_like_batch_norm
 from minigrad.verify.subject import (
@@ -28,9 +29,6 @@ from minigrad.verify.subject import (
     ForwardFailed,
     NoPair,
     Subject,
-    arrays_in,
-    restoring,
-    strided,
 )
 
 # (cotangents, y_bar) -> the name of an input and what is wrong with its cotangent, or ("", "")

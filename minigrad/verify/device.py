@@ -1,50 +1,20 @@
-"""The inputs of a check as arrays on the host, and checked functions that run on another device."""
+"""Checked functions that run on another device."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import numpy as np
 
 from minigrad.backend import to_device, to_host
-from minigrad.errors import DTypeError, UsageError, describe, facts
 from minigrad.tensor import Tensor
+from minigrad.verify.arrays import mapped
 from minigrad.verify.subject import is_pair
 
 
-def floating(what: str, inputs: Any) -> list[np.ndarray]:
-    """Copies of the inputs on the host, in native byte order, as results have it.
-
-    A single array, tensor or number is one input.
-
-    Raises:
-        UsageError: ``inputs`` is neither that nor a sequence of at least one.
-        DTypeError: one of them is not floating. Both messages name them as ``what``.
-    """
-    if hasattr(inputs, "shape") or np.isscalar(inputs):
-        inputs = [inputs]
-    is_sequence = hasattr(inputs, "__iter__") and not isinstance(inputs, Mapping)
-    if values := list(inputs) if is_sequence else []:
-        return [_floating(what, x) for x in values]
-    expected = "an array, a tensor, or a sequence of one or more"
-    raise UsageError(facts(what, expected=expected, got=describe(inputs)))
-
-
-def _floating(what: str, x: Any) -> np.ndarray:
-    array = np.array(to_host(getattr(x, "array", x)) if hasattr(x, "shape") else x)
-    if array.dtype.kind != "f":
-        remedy = "x.astype(float); pass indices and flags as params, or fix them in the function"
-        raise DTypeError(facts(what, expected="floating arrays", got=array.dtype, remedy=remedy))
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
 def moved(value: Any, device: str) -> Any:
-    """``value`` with every array in it, also in tuples and dictionaries, on ``device``."""
-    if isinstance(value, dict):
-        return {key: moved(entry, device) for key, entry in value.items()}
-    if isinstance(value, tuple):
-        return tuple(moved(entry, device) for entry in value)
-    return to_device(value, device) if isinstance(value, np.ndarray) else value
+    """``value`` with every array that ``mapped`` finds in it on ``device``."""
+    return mapped(lambda array: to_device(array, device), value)
 
 
 def elsewhere(f: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:

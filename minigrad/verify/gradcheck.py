@@ -15,13 +15,14 @@ from minigrad.ops import concatenate, reshape
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
-from minigrad.verify.device import elsewhere, floating, moved
+from minigrad.verify.arrays import coarsest, on_host
+from minigrad.verify.device import elsewhere, moved
 from minigrad.verify.judge import Sample, reconsidered, wider
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.sample import Call, declared_as, sample_calls
-from minigrad.verify.subject import check_names, coarsest, parameter_names
+from minigrad.verify.subject import check_names, parameter_names
 
 _COTANGENTS = 3  # random ones per order; the worst is reported
 
@@ -54,7 +55,7 @@ def gradcheck(
     >>> mg.verify.gradcheck(lambda x: mg.tanh(x) * x, [np.array([0.5, -1.0])], order=2).ok
     True
     """
-    arrays = floating("gradcheck: inputs", inputs)
+    arrays = on_host("gradcheck: inputs", inputs)
     n = len(arrays)
     names = list(names or parameter_names(f, n) or [f"input {k}" for k in range(n)])
     check_names("gradcheck: names", names, n)
@@ -265,7 +266,7 @@ def check_op(
 
 def _of_real_inputs(declared: Declared, call: Call, device: str) -> Callable[..., Tensor]:
     """The op as a function of its differentiable inputs, several results joined into one."""
-    inputs, params = moved((tuple(call.inputs), call.params), device)
+    inputs, params = moved((call.inputs, call.params), device)
     op: Any = declared  # an Op or a Composite, both callable
 
     def f(*real: Tensor) -> Tensor:

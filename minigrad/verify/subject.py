@@ -1,16 +1,15 @@
 """The pair ``forward, backward`` that is checked, at one point."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import Parameter, signature
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from minigrad.errors import UsageError, describe, facts
+from minigrad.verify.arrays import arrays_of, coarsest, copied, restoring, strided
 
 FAILURES = (Exception, SystemExit)  # what checked code may raise: all but an interrupt
 
@@ -100,18 +99,13 @@ class Subject:
         Arrays that ``forward`` adds to a dictionary in params (running statistics) are not among
         them: they are its own.
         """
-        given = [(name, a) for name, value in self.params.items() for a in _arrays_of(value)]
+        given = [(name, a) for name, value in self.params.items() for a in arrays_of(value)]
         return [*zip(self.names, self.inputs, strict=True), *given]
 
     @property
     def dtype(self) -> np.dtype:
         """The dtype of the inputs with the least precision."""
         return coarsest(self.inputs)
-
-
-def coarsest(arrays: Sequence[np.ndarray]) -> np.dtype:
-    """The dtype with the least precision: a result of all arrays is rounded in it."""
-    return max((x.dtype for x in arrays), key=lambda dtype: np.finfo(dtype).eps)
 
 
 class ForwardFailed(Exception):
@@ -140,19 +134,6 @@ def _read_only_hint(y_bar: np.ndarray, error: BaseException) -> str:
 def _described(result: Any) -> str:
     is_sequence = isinstance(result, (tuple, list))
     return f"a {type(result).__name__} of {len(result)}" if is_sequence else describe(result)
-
-
-@contextmanager
-def restoring(*arrays: np.ndarray) -> Iterator[list[int]]:
-    """Restore ``arrays`` at the end; the list is then filled with the positions of changed ones."""
-    before, changed = [a.copy() for a in arrays], []
-    try:
-        yield changed
-    finally:
-        for k, (array, old) in enumerate(zip(arrays, before, strict=True)):
-            if array.flags.writeable and array.tobytes() != old.tobytes():
-                array[...] = old
-                changed.append(k)
 
 
 def forward_taking(what: str, forward: Callable, n: int, params: Mapping[str, Any]) -> Callable:
@@ -221,54 +202,6 @@ def check_names(what: str, names: Sequence[str], n: int) -> None:
     if not are_names or len(names) != n or len(set(names)) < n:
         expected = f"a different name (a str) per input, {n} in all"
         raise UsageError(facts(what, expected=expected, got=list(names)))
-
-
-def arrays_in(thing: Any, depth: int = 4) -> Iterator[np.ndarray]:
-    """Every array inside a cache; tuples, lists, dicts and attributes of objects are searched."""
-    if isinstance(thing, np.ndarray):
-        yield thing
-    elif depth and isinstance(thing, Mapping):
-        for item in thing.values():
-            yield from arrays_in(item, depth - 1)
-    elif depth and isinstance(thing, (tuple, list)):
-        for item in thing:
-            yield from arrays_in(item, depth - 1)
-    elif depth and not isinstance(thing, (ModuleType, Callable, str, int, float)):
-        slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
-        named = dict(getattr(thing, "__dict__", {}))
-        for name in slots:
-            with suppress(AttributeError, TypeError):  # not set, or special such as __weakref__
-                named[name] = getattr(thing, name)
-        yield from arrays_in(named, depth - 1)
-
-
-def copied(value: Any) -> Any:
-    """``value`` with a copy of every array in it, also inside lists, tuples and dictionaries."""
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, dict):
-        return {key: copied(entry) for key, entry in value.items()}
-    return type(value)(map(copied, value)) if type(value) in (list, tuple) else value
-
-
-def _arrays_of(value: Any) -> Iterator[np.ndarray]:
-    """The arrays that ``copied`` copies."""
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if type(value) in (list, tuple):
-        for entry in value:
-            yield from _arrays_of(entry)
-    elif isinstance(value, np.ndarray):
-        yield value
-
-
-def strided(x: np.ndarray) -> np.ndarray:
-    """A copy that occupies every second element of a larger array; a scalar as it is."""
-    if not x.ndim:
-        return x
-    copy = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)[..., ::2]
-    copy[...] = x
-    return copy
 
 
 def cotangents(y: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from minigrad.declaration import REGISTRY
 from minigrad.errors import DTypeError, UsageError, describe, facts
 from minigrad.verify import probes as builtin
+from minigrad.verify.arrays import on_host
 from minigrad.verify.campaign import campaign
 from minigrad.verify.check import check_backward
-from minigrad.verify.device import floating, pairs_elsewhere
+from minigrad.verify.device import pairs_elsewhere
 from minigrad.verify.gradcheck import check_op
 from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.subject import FAILURES, is_pair
@@ -102,7 +103,7 @@ def check_code_at(target: str, *, dtype: str | None = None, device: str = "cpu")
     (source,) = _named(f"{module}:{given}")
     what = f"verify {target}: {given}"
     try:
-        inputs = floating(what, source() if callable(source) else source)
+        inputs = on_host(what, source() if callable(source) else source)
     except (DTypeError, UsageError) as error:
         raise UsageError(str(error)) from error
     except FAILURES as error:

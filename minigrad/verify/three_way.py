@@ -13,19 +13,15 @@ from minigrad.errors import UsageError, facts
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import vjp
 from minigrad.verify import contract
+from minigrad.verify.arrays import coarsest, on_host
 from minigrad.verify.check import check_backward
-from minigrad.verify.device import floating, moved
+from minigrad.verify.device import moved
 from minigrad.verify.judge import Sample, allow_rounding, at_kinks, reconsidered, wider
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row, compare
 from minigrad.verify.rounding import looks_like_batch_norm, normalization
-from minigrad.verify.subject import (
-    check_names,
-    coarsest,
-    default_names,
-    parameter_names,
-)
+from minigrad.verify.subject import check_names, default_names, parameter_names
 
 _WAYS = ("traced", "analytic", "numeric")
 
@@ -65,7 +61,7 @@ def three_way(
     >>> mg.verify.three_way(mg.ops.batch_norm, mg.analytic.batch_norm_vjp, inputs).ok
     True
     """
-    hosts = floating("three_way: inputs", inputs)
+    hosts = on_host("three_way: inputs", inputs)
     names = list(names or parameter_names(f, len(hosts)) or default_names(hosts))
     check_names("three_way: names", names, len(hosts))
     y, pull = _traced(f, hosts, device, params)
