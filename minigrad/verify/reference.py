@@ -17,7 +17,8 @@ import numpy as np
 from minigrad.analytic import batch_norm, batch_norm_vjp
 from minigrad.errors import ShapeError
 from minigrad.verify.kinks import Kinks
-from minigrad.verify.numeric import Jacobian, default_scale, differences, working_precision
+from minigrad.verify.noise import working_precision
+from minigrad.verify.numeric import Jacobian, default_scale, differences
 from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
 from minigrad.verify.subject import FAILURES, ForwardFailed, Subject
 

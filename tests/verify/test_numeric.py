@@ -5,7 +5,8 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 from minigrad.verify.kinks import one_sided_slopes
-from minigrad.verify.numeric import Jacobian, _noise, default_scale, jacobians
+from minigrad.verify.noise import noise_of
+from minigrad.verify.numeric import Jacobian, default_scale, jacobians
 
 is_wide = np.finfo(np.longdouble).eps < np.finfo(np.float64).eps
 needs_wide = pytest.mark.skipif(not is_wide, reason="np.longdouble is float64 here")
@@ -37,7 +38,7 @@ def test_smaller_steps_are_not_tried_where_there_is_no_value():
 
 def test_rounding_is_seen_where_it_is_odd_about_the_point():
     x = np.full(9, 1.25)  # 1.25 + h and 1.25 - h round alike, so their differences cancel
-    noise = _noise(lambda x: (x - x.mean()) / 1e-5, [x], [np.ones(9)])
+    noise = noise_of(lambda x: (x - x.mean()) / 1e-5, [x], [np.ones(9)])
     assert noise.max() >= np.finfo(float).eps / 1e-5 / 16
 
 
