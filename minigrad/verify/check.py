@@ -164,12 +164,11 @@ class Point:
             self.findings.append(Finding("dtype", message=message, cause=got))
         elif why := contract.undefined(self.subject.inputs, y):
             self._note("undefined", why)
-        elif difference := contract.unrepeatable(self.fresh.value, self.fresh.inputs):
-            message = f"forward is not a function of its inputs: {difference}"
-            cause = "random, or depends on earlier calls"
-            self.findings.append(Finding("nondeterminism", message=message, cause=cause))
         else:
-            return True
+            fresh, cause = self.fresh, "random, or depends on earlier calls"
+            found = contract.unrepeatable("forward", fresh.value, fresh.inputs, cause)
+            self.findings += found
+            return not found
         return False
 
     def _only_narrow(self) -> str:

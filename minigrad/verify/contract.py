@@ -125,7 +125,17 @@ def undefined(inputs: Sequence[np.ndarray], y: np.ndarray) -> str:
     return "" if np.isfinite(y).all() else "the output is not finite at this point"
 
 
-def unrepeatable(f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> str:
+def unrepeatable(
+    what: str, f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray], cause: str = "random"
+) -> list[Finding]:
+    """A finding if ``f``, called ``what``, is no function of its inputs; else none."""
+    if not (difference := _difference(f, inputs)):
+        return []
+    message = f"{what} is not a function of its inputs: {difference}"
+    return [Finding("nondeterminism", message=message, cause=cause)]
+
+
+def _difference(f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray]) -> str:
     """A text that says where equal calls differ by more than rounding; empty if they do not.
 
     Differences of such a function are noise, and any derivative would lie within their error bar.

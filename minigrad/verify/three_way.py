@@ -1,9 +1,9 @@
 """The same derivative by three ways that share no code: traced, analytic, numeric."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from minigrad.errors import UsageError, facts
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import vjp
 from minigrad.verify import contract
-from minigrad.verify.arrays import coarsest, on_host
+from minigrad.verify.arrays import coarsest, copied, on_host
 from minigrad.verify.check import check_backward
 from minigrad.verify.device import moved
 from minigrad.verify.judge import Sample, allow_rounding, at_kinks, reconsidered, wider
@@ -64,45 +64,26 @@ def three_way(
     hosts = on_host("three_way: inputs", inputs)
     names = list(names or parameter_names(f, len(hosts)) or default_names(hosts))
     check_names("three_way: names", names, len(hosts))
-    y, pull = _traced(f, hosts, device, params)
+    both = _Ways(f, analytic_vjp, device, params)
+    y, pull = both.traced(hosts)
     y_bar = generator(rng).normal(size=y.shape).astype(y.dtype)
-    cotangents = pull(y_bar)
+    traced = pull(y_bar)
     report = Report("three ways", facts={"shape": list(hosts[0].shape), "dtype": str(y.dtype)})
     if why := contract.undefined(hosts, y):
         report.notes.append(Finding("undefined", message=why))
         return report
-    by_hand = _by_hand(analytic_vjp, (y_bar, *hosts), device, params)
-    are_floating = all(getattr(x_bar, "dtype", y.dtype).kind == "f" for x_bar in by_hand)
-    for finding in contract.form(names, hosts, by_hand):
-        if finding.kind == "shape" or (finding.kind == "dtype" and not are_floating):
-            message = f"the analytic way: {finding.message}"
-            report.findings.append(replace(finding, message=message, cause="analytic"))
-    if report.findings:  # arrays that cannot be compared
-        return report
-
-    def on_arrays(*arrays: np.ndarray) -> Any:
-        return f(*arrays, **params)
-
-    function = Function(on_arrays, tuple(hosts), coarsest([y, *hosts]), params)
-    try:
-        if difference := contract.unrepeatable(on_arrays, hosts):
-            message = f"f is not a function of its inputs: {difference}"
-            report.findings.append(Finding("nondeterminism", message=message, cause="random"))
-            return report
-        reference = Reference(function, y)
-    except AttributeError as error:
-        expected = "a function that also takes plain arrays, as finite differences do"
-        raise UsageError(facts("three_way: f", expected=expected, got=str(error))) from error
-    if why := reference.undefined:
-        report.notes.append(Finding("undefined", message=why))
+    analytic = both.analytic(y_bar, hosts)
+    report.findings += _wrong_form(names, hosts, analytic, y.dtype)
+    reference = None if report.findings else _reference(both, hosts, y, report)
+    if reference is None:
         return report
     expected = reference.expected(y_bar)
-    norm_bounds = _normalization_bounds(y, y_bar, hosts, params)
-    wide = _Wide(f, analytic_vjp, hosts, y_bar, device, params, by_hand)
+    bounds = _normalization_bounds(y, y_bar, hosts, params)
+    wide = cache(partial(both.in_wider, y_bar, hosts))
     for k, name in enumerate(names):
         value, error, bound = expected.of(k)
-        bound = bound if norm_bounds is None else norm_bounds[k] + error
-        ways = {"traced": cotangents[k], "analytic": by_hand[k], "numeric": value}
+        bound = bound if bounds is None else bounds[k] + error
+        ways = {"traced": traced[k], "analytic": analytic[k], "numeric": value}
         samples = [Sample("random", y_bar, ways[way], value, error, bound) for way in _WAYS[:2]]
         rows, kinks = _compared(name, k, samples, reference, wide)
         report.rows += rows
@@ -110,13 +91,98 @@ def three_way(
         if kinks:
             report.notes.append(Finding("kink", name, message=at_kinks(name, kinks)))
     if any(finding.cause == "analytic" for finding in report.findings):
-        causes = _causes(f, analytic_vjp, hosts, names, params)
+        causes = both.causes(hosts, names)
         report.findings = [_with_cause(finding, causes) for finding in report.findings]
     return report
 
 
+@dataclass(frozen=True)
+class _Ways:
+    """A function of tensors and its hand-written pullback, both on one device."""
+
+    f: Callable[..., Any]
+    analytic_vjp: Callable[..., Any]
+    device: str
+    params: dict[str, Any]
+
+    def on_arrays(self, *arrays: np.ndarray) -> Any:
+        """``f`` of plain arrays."""
+        return self.f(*arrays, **self.params)
+
+    def traced(
+        self, hosts: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], list[np.ndarray]]]:
+        """The result and the engine's pullback, both on arrays of the host."""
+        tensors = [tensor(x, requires_grad=True, device=self.device) for x in hosts]
+        params = moved(self.params, self.device)
+        y, pull = vjp(lambda *args: self.f(*args, **params), *tensors)
+        return y.numpy(), lambda y_bar: [
+            x_bar.numpy() for x_bar in pull(to_device(y_bar, self.device))
+        ]
+
+    def analytic(self, y_bar: np.ndarray, hosts: Sequence[np.ndarray]) -> list[Any]:
+        """The analytic cotangents on the host; ``analytic_vjp`` may overwrite its arguments."""
+        copies = moved(copied((y_bar, *hosts)), self.device)
+        x_bars = self.analytic_vjp(namespace(*copies), *copies, **moved(self.params, self.device))
+        x_bars = x_bars if isinstance(x_bars, (tuple, list)) else [x_bars]
+        return [to_host(x_bar) if hasattr(x_bar, "shape") else x_bar for x_bar in x_bars]
+
+    def in_wider(self, y_bar: np.ndarray, hosts: Sequence[np.ndarray]) -> dict[tuple, np.ndarray]:
+        """The cotangents by way and input in wider precision; those not in that dtype left out."""
+        dtype = wider(y_bar.dtype)
+        y_bar, hosts, by_way = y_bar.astype(dtype), [x.astype(dtype) for x in hosts], {}
+        with suppress(Exception):  # libraries raise various types
+            by_way["traced"] = self.traced(hosts)[1](y_bar)
+        with suppress(Exception):
+            by_way["analytic"] = self.analytic(y_bar, hosts)
+        found = {(way, k): np.asarray(a) for way in by_way for k, a in enumerate(by_way[way])}
+        return {key: x_bar for key, x_bar in found.items() if x_bar.dtype == dtype}
+
+    def causes(self, hosts: Sequence[np.ndarray], names: list[str]) -> dict[str | None, str]:
+        """The likely cause per input, from ``check_backward`` of ``f`` with ``analytic_vjp``."""
+
+        def forward(*xs: Any) -> tuple[Any, Any]:
+            return self.on_arrays(*xs), xs
+
+        def backward(y_bar: np.ndarray, xs: Any) -> Sequence[Any]:
+            return self.analytic_vjp(np, y_bar, *xs, **self.params)
+
+        findings = check_backward(forward, backward, hosts, names=names).findings
+        return {finding.input: finding.cause for finding in reversed(findings)}
+
+
+def _wrong_form(
+    names: list[str], hosts: Sequence[np.ndarray], x_bars: list[Any], dtype: np.dtype
+) -> Iterator[Finding]:
+    """What keeps the analytic cotangents from being compared: their shapes or types."""
+    are_floating = all(getattr(x_bar, "dtype", dtype).kind == "f" for x_bar in x_bars)
+    for finding in contract.form(names, hosts, x_bars):
+        if finding.kind == "shape" or (finding.kind == "dtype" and not are_floating):
+            message = f"the analytic way: {finding.message}"
+            yield replace(finding, message=message, cause="analytic")
+
+
+def _reference(
+    both: _Ways, hosts: Sequence[np.ndarray], y: np.ndarray, report: Report
+) -> Reference | None:
+    """The numeric way; None, with a finding or a note in the report, where there is none."""
+    function = Function(both.on_arrays, tuple(hosts), coarsest([y, *hosts]), both.params)
+    try:
+        report.findings += contract.unrepeatable("f", both.on_arrays, hosts)
+        if report.findings:
+            return None
+        reference = Reference(function, y)
+    except AttributeError as error:
+        expected = "a function that also takes plain arrays, as finite differences do"
+        raise UsageError(facts("three_way: f", expected=expected, got=str(error))) from error
+    if reference.undefined:
+        report.notes.append(Finding("undefined", message=reference.undefined))
+        return None
+    return reference
+
+
 def _compared(
-    name: str, k: int, samples: list[Sample], reference: Reference, wide: "_Wide"
+    name: str, k: int, samples: list[Sample], reference: Reference, wide: Callable[[], dict]
 ) -> tuple[list[Row], int]:
     """A row for each pair of ways, and the number of elements at kinks.
 
@@ -125,7 +191,7 @@ def _compared(
     """
     numeric, error, resolution = samples[0].expected, samples[0].error, samples[0].bound
     samples = [
-        reconsidered(sample, k, reference, partial(wide.pulled, way, k))
+        reconsidered(sample, k, reference, lambda way=way: wide().get((way, k)))
         for way, sample in zip(_WAYS, samples, strict=False)
     ]
     traced, analytic = samples
@@ -133,33 +199,18 @@ def _compared(
     is_kink = np.any([s.expected != numeric for s in samples], axis=0) & fits
     bounds = traced.bound + analytic.bound - 2 * error  # neither has an error of differences
     both = replace(traced, expected=analytic.got, error=0 * error, bound=bounds, kinks=0)
-    bound = allow_rounding(both, k, reference, partial(wide.traced_beside_analytic, k)).bound
+
+    def difference() -> np.ndarray | None:  # of the two in wider precision, as far from analytic
+        a, b = (wide().get((way, k)) for way in _WAYS[:2])
+        return None if a is None or b is None else analytic.got + a - b
+
+    bound = allow_rounding(both, k, reference, difference).bound
     chosen = np.where(is_kink, traced.got, analytic.got)
     rows = [compare(name, "traced/analytic", traced.got, chosen, bound, resolution=resolution)]
     for way, s in zip(_WAYS, samples, strict=False):
         rows.append(compare(name, f"{way}/numeric", s.got, s.expected, s.bound, kinks=s.kinks,
                             resolution=resolution))  # fmt: skip
     return rows, int(is_kink.sum())
-
-
-def _traced(
-    f: Callable, hosts: Sequence[np.ndarray], device: str, params: dict
-) -> tuple[np.ndarray, Callable[[np.ndarray], list[np.ndarray]]]:
-    """The result and the engine's pullback, both on arrays of the host."""
-    tensors = [tensor(x, requires_grad=True, device=device) for x in hosts]
-    params = moved(params, device)
-    y, pullback = vjp(lambda *args: f(*args, **params), *tensors)
-    return y.numpy(), lambda y_bar: [x_bar.numpy() for x_bar in pullback(to_device(y_bar, device))]
-
-
-def _by_hand(
-    analytic_vjp: Callable, arrays: Sequence[np.ndarray], device: str, params: dict
-) -> list[Any]:
-    """The analytic cotangents on the host; ``analytic_vjp`` gets copies, which it may overwrite."""
-    copies = moved(tuple(array.copy() for array in arrays), device)
-    x_bars = analytic_vjp(namespace(*copies), *copies, **moved(params, device))
-    x_bars = x_bars if isinstance(x_bars, (tuple, list)) else [x_bars]
-    return [to_host(x_bar) if hasattr(x_bar, "shape") else x_bar for x_bar in x_bars]
 
 
 def _normalization_bounds(
@@ -173,59 +224,10 @@ def _normalization_bounds(
     return normalization(y_bar, hosts, **given).bounds(y.dtype)
 
 
-def _causes(
-    f: Callable, analytic_vjp: Callable, hosts: list, names: list[str], params: dict
-) -> dict[str | None, str]:
-    """The likely cause per input, from ``check_backward`` of ``f`` with ``analytic_vjp``."""
-
-    def forward(*xs: Any) -> tuple[Any, Any]:
-        return f(*xs, **params), xs
-
-    def backward(y_bar: np.ndarray, xs: Any) -> Sequence[Any]:
-        return analytic_vjp(np, y_bar, *xs, **params)
-
-    findings = check_backward(forward, backward, hosts, names=names).findings
-    return {finding.input: finding.cause for finding in reversed(findings)}
-
-
 def _with_cause(finding: Finding, causes: dict[str | None, str]) -> Finding:
     cause = causes.get(finding.input) if finding.cause == "analytic" else ""
     message = f"{finding.message}; likely cause: {cause}"
     return replace(finding, message=message) if cause else finding
-
-
-class _Wide:
-    """The traced and the analytic cotangents in wider precision, computed on demand."""
-
-    def __init__(
-        self, f: Callable, analytic_vjp: Callable, hosts: list, y_bar: np.ndarray, device: str,
-        params: dict, narrow: list,
-    ):  # fmt: skip
-        dtype = wider(y_bar.dtype)
-        self.wide, self.y_bar = [x.astype(dtype) for x in hosts], y_bar.astype(dtype)
-        self.f, self.analytic_vjp, self.device, self.params = f, analytic_vjp, device, params
-        self.narrow = narrow  # the analytic cotangents in the original precision
-
-    @cached_property
-    def x_bars(self) -> dict[str, list[Any]]:
-        """The cotangents; a way that does not take the wider dtype is left out."""
-        x_bars: dict[str, list[Any]] = {}
-        with suppress(Exception):  # libraries raise various types
-            x_bars["traced"] = _traced(self.f, self.wide, self.device, self.params)[1](self.y_bar)
-        with suppress(Exception):
-            arrays = (self.y_bar, *self.wide)
-            x_bars["analytic"] = _by_hand(self.analytic_vjp, arrays, self.device, self.params)
-        return x_bars
-
-    def traced_beside_analytic(self, k: int) -> np.ndarray | None:
-        """``narrow`` plus the difference of the two ways in wider precision."""
-        traced, analytic = (self.pulled(way, k) for way in _WAYS[:2])
-        return None if traced is None or analytic is None else self.narrow[k] + traced - analytic
-
-    def pulled(self, way: str, k: int) -> np.ndarray | None:
-        """The cotangent of input ``k`` by one way; None if it is not in the wider dtype."""
-        x_bar = np.asarray(self.x_bars[way][k]) if way in self.x_bars else None
-        return x_bar if x_bar is not None and x_bar.dtype == self.y_bar.dtype else None
 
 
 def _odd_one_out(rows: list, ways: dict) -> list[Finding]:
