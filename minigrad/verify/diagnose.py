@@ -12,7 +12,7 @@ and cheap ones are tried first, the vague ones and those that need a search last
 * ``faults``: one mistake that explains the errors of all inputs at once.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import combinations, permutations
 from math import prod
@@ -23,9 +23,11 @@ from minigrad.verify import mixups, norm_paths
 from minigrad.verify.case import Case
 from minigrad.verify.faults import FaultSearch
 from minigrad.verify.fit import (
+    PLAIN_FACTORS,
     close,
     factor_text,
     mean_factors,
+    names_of,
     relative_error,
     root_factors,
     tolerance_of,
@@ -189,14 +191,11 @@ def _factor(subject: Subject, got: np.ndarray, expected: np.ndarray) -> str:
     deviation, tolerance = _deviation(got, expected), tolerance_of(got, expected)
     if not deviation or not close(expected + deviation * expected, got, tolerance):
         return ""
-
-    def fitting(named: Iterable[tuple[float, str]]) -> list[str]:
-        return [name for c, name in named if abs(1 + deviation - c) <= tolerance * abs(c)]
-
-    names = fitting(_named_factors(subject))
+    names = names_of(deviation, _named_factors(subject), tolerance)
     if not names and got[0].size == 1:  # a single number is a multiple of any other
         return ""
-    names = list(dict.fromkeys(names or fitting(_factors_of_other_sizes(subject))))
+    names = names or names_of(deviation, _factors_of_other_sizes(subject), tolerance)
+    names = list(dict.fromkeys(names))
     return " or ".join(names[:2]) or f"constant factor {factor_text(deviation)}"
 
 
@@ -210,7 +209,7 @@ def _named_factors(subject: Subject) -> list[tuple[float, str]]:
     """Factors that have a name, the likelier ones first; several may be the same number."""
     shape = subject.inputs[0].shape
     axes = list("NCHW") if len(shape) in (1, 2, 4) else [f"shape[{i}]" for i in range(len(shape))]
-    named = [(-1.0, "wrong sign"), (2.0, "factor 2"), (0.5, "factor 1/2")]
+    named = list(PLAIN_FACTORS)
     for n in range(1, len(shape) + 1):
         for chosen in combinations(range(len(shape)), n):
             size = prod(shape[i] for i in chosen)

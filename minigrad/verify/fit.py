@@ -4,7 +4,7 @@ A hypothesis predicts a cotangent, or the error of one. It fits if the predictio
 array within a tolerance, relative to the largest element.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from itertools import combinations
 
@@ -14,6 +14,8 @@ _TOLERANCE = 1e-6  # of explanations, relative to the largest element
 _POWERS = 0, 1, 2, 3, -1, -2, -3
 _LARGEST_CONSTANT = 12  # numerator or denominator of a constant formula
 _LARGEST_COEFFICIENT = 4  # the same for the coefficient of a power
+
+PLAIN_FACTORS = (-1.0, "wrong sign"), (2.0, "factor 2"), (0.5, "factor 1/2")
 
 
 def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
@@ -53,6 +55,11 @@ def root_factors(n: int, name: str = "") -> list[tuple[float, str]]:
     """Factors, with their text, of a scale 1/sqrt(n) that is left out or applied twice."""
     root = f"sqrt({name}) = sqrt({n})" if name else f"sqrt({n})"
     return [(n**0.5, f"factor {root}"), (n**-0.5, "factor " + root.replace("sqrt", "1/sqrt"))]
+
+
+def names_of(deviation: float, named: Iterable[tuple[float, str]], tolerance: float) -> list[str]:
+    """The texts of those factors that are 1 + deviation, within a relative tolerance."""
+    return [text for c, text in named if abs(1 + deviation - c) <= tolerance * abs(c)]
 
 
 def factor_text(deviation: float) -> str:

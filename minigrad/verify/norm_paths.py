@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.verify.case import Case
-from minigrad.verify.fit import close, factor_text
+from minigrad.verify.fit import close, factor_text, names_of
 from minigrad.verify.subject import Subject
 
 _PATHS = "direct path", "mean path", "variance path"
@@ -223,9 +223,9 @@ def _weights_text(weights: np.ndarray, n: int, tolerance: float) -> str:
         elif abs(weight + 1) < tolerance:
             parts.append(f"wrong sign of the {path}")
         else:
-            names = {"2": 2.0, "1/2": 0.5, "N": n, "1/N": 1 / n, "N/(N - 1)": n / max(n - 1, 1),
-                     "(N - 1)/N": (n - 1) / n}  # fmt: skip
-            near = [name for name, v in names.items() if abs(weight - v) <= tolerance * v]
+            named = [(2.0, "2"), (0.5, "1/2"), (n, "N"), (1 / n, "1/N"),
+                     (n / max(n - 1, 1), "N/(N - 1)"), ((n - 1) / n, "(N - 1)/N")]  # fmt: skip
+            near = names_of(weight - 1, named, tolerance)
             factor = " or ".join(near) or factor_text(weight - 1)
             parts.append(f"factor {factor} in the {path}")
     return " and ".join(parts)

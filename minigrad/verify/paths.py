@@ -11,7 +11,15 @@ from functools import cached_property
 import numpy as np
 
 from minigrad.core.node import Node
-from minigrad.verify.fit import close, explains, factor_text, mean_factors, root_factors
+from minigrad.verify.fit import (
+    PLAIN_FACTORS,
+    close,
+    explains,
+    factor_text,
+    mean_factors,
+    names_of,
+    root_factors,
+)
 from minigrad.verify.subject import Subject
 from minigrad.verify.traced import Edge, Graph, every_time, is_quotable, quote, quote_operand, trace
 
@@ -152,17 +160,16 @@ class Paths:
                 sizes.append(node.inputs[0].size // max(node.value.size, 1))
             elif node.op is not None and node.op.name == "matmul":
                 sizes.append(node.inputs[0].shape[-1])
-        named = [(-1.0, "wrong sign"), (2.0, "factor 2"), (0.5, "factor 1/2")]
+        named = list(PLAIN_FACTORS)
         for n in dict.fromkeys(n for n in sizes if n > 1):
             named += mean_factors(n) + root_factors(n)
         return named
 
     def _meaning(self, deviation: float) -> tuple[int, str]:
         """The kind of a path's factor 1 + deviation, and its text with a gap for the code."""
-        factor = 1 + deviation
-        if abs(factor) < _TOLERANCE:
+        if abs(1 + deviation) < _TOLERANCE:
             return _MISSING, "missing path through {}"
-        names = [n for c, n in self._named_factors if abs(factor - c) <= _TOLERANCE * abs(c)]
+        names = names_of(deviation, self._named_factors, _TOLERANCE)
         name = names[0] if names else f"factor {factor_text(deviation)}"
         what, _, why = name.partition(": ")
         words = f"{what} in the path through {{}}" + (f": {why}" if why else "")
