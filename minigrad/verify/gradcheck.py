@@ -16,12 +16,12 @@ from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
 from minigrad.verify.arrays import coarsest, on_host
+from minigrad.verify.calls import Call, declared_as, sample_calls
 from minigrad.verify.device import elsewhere, moved
-from minigrad.verify.judge import Sample, reconsidered, wider
+from minigrad.verify.judge import Sample, compare, reconsidered, wider
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
-from minigrad.verify.report import Finding, Report, Row, compare
-from minigrad.verify.sample import Call, declared_as, sample_calls
+from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.subject import check_names, parameter_names
 
 _COTANGENTS = 3  # random ones per order; the worst is reported

@@ -16,6 +16,7 @@ The allowances of 3 to 5 are added to the bound of 2. That one is kept as ``reso
 expected value below it cannot be told from 0, and a check where all are below it is VACUOUS.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.verify.reference import Reference
-from minigrad.verify.report import excess, vanished
+from minigrad.verify.report import Row
 
 _REMAINDER = 0.1  # of an error in wider precision; if it is rounding, a thousandth or less remains
 
@@ -59,7 +60,7 @@ class Sample:
         """Error / bound of each element; 0 where nothing is known."""
         # a value too large for the dtype may come out as inf or nan: not judged
         known = np.abs(self.expected) <= np.finfo(self.got.dtype).max
-        return np.where(known, excess(self.got, self.expected, self.bound), 0)
+        return np.where(known, _excess(self.got, self.expected, self.bound), 0)
 
     @cached_property
     def excess(self) -> float:
@@ -74,7 +75,7 @@ class Sample:
     def vacuous(self) -> bool:
         """Whether no expected element can be told from 0, so that a wrong rule could pass."""
         resolution = self.bound if self.resolution is None else self.resolution
-        return not self.kinks and vanished(self.got, self.expected, resolution)
+        return not self.kinks and _vanished(self.got, self.expected, resolution)
 
     @property
     def telling(self) -> tuple[bool, bool, float, bool]:
@@ -163,3 +164,45 @@ def allow_rounding(sample: Sample, k: int, reference: Reference, in_wider: InWid
     if sample.ok:
         return sample
     return replace(sample, bound=sample.bound + reference.conditioning(y_bar)[k])  # costs most
+
+
+def _underflow(dtype: np.dtype) -> np.floating:
+    """The absolute error that is allowed for underflow in ``dtype``."""
+    return 64 * np.finfo(dtype).tiny
+
+
+def _excess(got: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """Error / bound of each element; underflow is no error, and nan an infinite one."""
+    with np.errstate(all="ignore"):
+        error = np.abs(got.astype(np.longdouble) - expected)
+        ratio = np.where(error == 0, 0, error / (bound + _underflow(got.dtype)))
+    return np.where(np.isnan(ratio), np.inf, ratio)
+
+
+def _vanished(got: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> bool:
+    """Whether no expected element differs from 0 by more than the bound: nothing is proven then."""
+    with np.errstate(all="ignore"):
+        differs = np.abs(expected) > bound + _underflow(got.dtype)
+        return not bool((np.isfinite(expected) & differs).any())
+
+
+def compare(
+    name: str, pair: str, a: Any, b: Any, bound: Any, *, kinks: int = 0, resolution: Any = None
+) -> Row:
+    """Compare two cotangents element by element; the row describes the worst element.
+
+    The row is vacuous if no element of ``b`` exceeds ``resolution`` (by default ``bound``); but not
+    at ``kinks``, where 0 is one slope of several.
+    """
+    a, b = np.asarray(a), np.asarray(b)
+    bound = np.broadcast_to(np.asarray(bound, dtype=np.longdouble), a.shape)
+    if not a.size:
+        return Row(name, pair, 0.0, 0.0, ok=True, verdict="VACUOUS")
+    ratio = _excess(a, b, bound)
+    index = tuple(map(int, np.unravel_index(int(np.argmax(ratio)), a.shape)))
+    ok = bool(ratio[index] <= 1)
+    error = float(np.abs(a[index].astype(np.longdouble) - b[index]))
+    error = math.inf if math.isnan(error) else error
+    vacuous = not kinks and _vanished(a, b, bound if resolution is None else resolution)
+    verdict = "WRONG" if not ok else "VACUOUS" if vacuous else "proven"
+    return Row(name, pair, error, float(bound[index]), ok, index, verdict)

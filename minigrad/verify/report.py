@@ -18,7 +18,6 @@ from html import escape
 from io import StringIO
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -176,48 +175,6 @@ def columns() -> int:
 def folding(*heads: str) -> Table:
     """A table with these heads, whose cells are folded on a narrow terminal, not cut."""
     return Table(*(Column(head, overflow="fold") for head in heads))
-
-
-def _underflow(dtype: np.dtype) -> np.floating:
-    """The absolute error that is allowed for underflow in ``dtype``."""
-    return 64 * np.finfo(dtype).tiny
-
-
-def excess(got: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    """Error / bound of each element; underflow is no error, and nan an infinite one."""
-    with np.errstate(all="ignore"):
-        error = np.abs(got.astype(np.longdouble) - expected)
-        ratio = np.where(error == 0, 0, error / (bound + _underflow(got.dtype)))
-    return np.where(np.isnan(ratio), np.inf, ratio)
-
-
-def vanished(got: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> bool:
-    """Whether no expected element differs from 0 by more than the bound: nothing is proven then."""
-    with np.errstate(all="ignore"):
-        differs = np.abs(expected) > bound + _underflow(got.dtype)
-        return not bool((np.isfinite(expected) & differs).any())
-
-
-def compare(
-    name: str, pair: str, a: Any, b: Any, bound: Any, *, kinks: int = 0, resolution: Any = None
-) -> Row:
-    """Compare two cotangents element by element; the row describes the worst element.
-
-    The row is vacuous if no element of ``b`` exceeds ``resolution`` (by default ``bound``); but not
-    at ``kinks``, where 0 is one slope of several.
-    """
-    a, b = np.asarray(a), np.asarray(b)
-    bound = np.broadcast_to(np.asarray(bound, dtype=np.longdouble), a.shape)
-    if not a.size:
-        return Row(name, pair, 0.0, 0.0, ok=True, verdict="VACUOUS")
-    ratio = excess(a, b, bound)
-    index = tuple(map(int, np.unravel_index(int(np.argmax(ratio)), a.shape)))
-    ok = bool(ratio[index] <= 1)
-    error = float(np.abs(a[index].astype(np.longdouble) - b[index]))
-    error = math.inf if math.isnan(error) else error
-    vacuous = not kinks and vanished(a, b, bound if resolution is None else resolution)
-    verdict = "WRONG" if not ok else "VACUOUS" if vacuous else "proven"
-    return Row(name, pair, error, float(bound[index]), ok, index, verdict)
 
 
 def to_json(document: dict) -> str:

@@ -8,10 +8,10 @@ import numpy as np
 from minigrad.declaration import Declared
 from minigrad.errors import MissingPackageError
 from minigrad.tensor import Tensor
+from minigrad.verify.calls import Call, declared_as, sample_calls
 from minigrad.verify.gradcheck import gradcheck
 from minigrad.verify.randomness import Seed
 from minigrad.verify.report import Report
-from minigrad.verify.sample import Call, declared_as, sample_calls
 
 
 def assert_gradients(

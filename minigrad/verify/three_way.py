@@ -16,10 +16,10 @@ from minigrad.verify import contract
 from minigrad.verify.arrays import coarsest, copied, on_host
 from minigrad.verify.check import check_backward
 from minigrad.verify.device import moved
-from minigrad.verify.judge import Sample, allow_rounding, at_kinks, reconsidered, wider
+from minigrad.verify.judge import Sample, allow_rounding, at_kinks, compare, reconsidered, wider
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
-from minigrad.verify.report import Finding, Report, Row, compare
+from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.rounding import looks_like_batch_norm, normalization
 from minigrad.verify.subject import check_names, default_names, parameter_names
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import minigrad as mg
 from minigrad.errors import BoundsError
 from minigrad.fused.declare import Fused
-from minigrad.verify.sample import sample_calls
+from minigrad.verify.calls import sample_calls
 
 FUSED = {op.composite.name: op for op in mg.REGISTRY.values() if isinstance(op, Fused)}
 KINDS = ("portable", "numpy", "numba")
