@@ -41,7 +41,7 @@ from minigrad.fused.declare import has_numba
 from minigrad.ops.normalization import all_but_channels
 from minigrad.verify import batch_norm, targets
 from minigrad.verify.exact import prove_batch_norm
-from minigrad.verify.gradcheck import check_op
+from minigrad.verify.ops import check_op
 from minigrad.verify.report import Report, columns, folding, to_json
 from minigrad.viz.latex import plain
 from minigrad.viz.render import REMEDY, renderers

@@ -12,7 +12,7 @@ from minigrad.cli import app
 from minigrad.fused.cuda import PAIRS
 from minigrad.verify import probes, targets
 from minigrad.verify.device import pairs_elsewhere
-from minigrad.verify.gradcheck import check_op
+from minigrad.verify.ops import check_op
 
 
 def run(*words):

@@ -3,9 +3,9 @@
 from minigrad.verify import probes
 from minigrad.verify.campaign import campaign
 from minigrad.verify.check import check_backward
-from minigrad.verify.gradcheck import check_op, gradcheck
-from minigrad.verify.graph import check_graph
+from minigrad.verify.gradcheck import gradcheck
 from minigrad.verify.numeric import Jacobian, jacobians
+from minigrad.verify.ops import check_graph, check_op
 from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.testing import assert_gradients, calls
 from minigrad.verify.three_way import three_way

@@ -20,9 +20,9 @@ import numpy as np
 
 from minigrad.core.node import Node
 from minigrad.core.sweep import backward_sweep
+from minigrad.verify.expression import name_of, quote, quote_operand
 from minigrad.verify.fit import explains, formula_of
 from minigrad.verify.origin import CUTOFF, Errors
-from minigrad.verify.traced import name_of, quote, quote_operand
 
 _LONGEST = 8  # ops of a run
 _NUMBER = r"-?[0-9/]+"  # a formula that is a number

@@ -26,11 +26,11 @@ from minigrad.verify.derivatives import (
     is_statement,
     runs_of,
 )
+from minigrad.verify.expression import is_quotable, quote
 from minigrad.verify.origin import Errors
 from minigrad.verify.paths import Paths, paths_of
 from minigrad.verify.subject import FAILURES, Subject
 from minigrad.verify.substitutes import Substitutes
-from minigrad.verify.traced import is_quotable, quote
 
 
 class FaultSearch:

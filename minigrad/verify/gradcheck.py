@@ -1,14 +1,12 @@
 """Checks of the derivatives that the engine computes, for any function of tensors."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from minigrad.context import no_grad, setting
-from minigrad.declaration import Declared
 from minigrad.errors import DTypeError, check_count, describe, facts
 from minigrad.nn import frozen_statistics
 from minigrad.ops import concatenate, reshape
@@ -16,8 +14,6 @@ from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
 from minigrad.verify.arrays import coarsest, on_host
-from minigrad.verify.calls import Call, declared_as, sample_calls
-from minigrad.verify.device import elsewhere, moved
 from minigrad.verify.judge import Sample, compare, reconsidered, wider
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
@@ -219,60 +215,3 @@ def _finding(row: Row, got: Any, expected: Any) -> Finding | None:
         f"off by {row.error:.2e} (bound {row.bound:.1e})"
     )
     return Finding("value", row.input, row.index, right, wrong, row.bound, message)
-
-
-def check_op(
-    declared: Declared | str,
-    *,
-    order: int = 1,
-    dtype: Any = "float64",
-    rng: Seed = 0,
-    device: str = "cpu",
-) -> Report:
-    """Check a declared op at points drawn from its signature, domains and cases.
-
-    Args:
-        declared: an op or composite, or its name.
-        order: of derivatives.
-        dtype: ``"float64"`` or ``"float32"``.
-        rng: seed or ``numpy.random.Generator``.
-        device: where the op runs, also for the differences.
-
-    Returns:
-        A Report with the rows of ``gradcheck`` at each point.
-
-    Raises:
-        UsageError: no such op, or its declaration gives no shapes. DeviceError: no such device.
-
-    >>> mg.verify.check_op("tanh", order=2).ok
-    True
-    """
-    declared, rng = declared_as(declared), generator(rng)
-    report = Report(f"{declared.name}, {np.dtype(dtype)}, orders 1 to {order}")
-    for call in sample_calls(declared, dtype, rng):
-        arrays = [call.inputs[i] for i in call.real]
-        names = [f"input {i} of {declared.name}({call})" for i in call.real]
-        f = elsewhere(_of_real_inputs(declared, call, device), device)
-        at_point = gradcheck(f, arrays, order=order, names=names, rng=rng)
-        # at points drawn at random nothing vanishes by chance: a 0 in both ways is the derivative
-        report.rows += [
-            replace(row, verdict="proven") if row.ok and row.bound else row for row in at_point.rows
-        ]
-        report.findings += at_point.findings
-        report.notes += [note for note in at_point.notes if note not in report.notes]
-    return report
-
-
-def _of_real_inputs(declared: Declared, call: Call, device: str) -> Callable[..., Tensor]:
-    """The op as a function of its differentiable inputs, several results joined into one."""
-    inputs, params = moved((call.inputs, call.params), device)
-    op: Any = declared  # an Op or a Composite, both callable
-
-    def f(*real: Tensor) -> Tensor:
-        args: list[Any] = list(inputs)
-        for i, x in zip(call.real, real, strict=True):
-            args[i] = x
-        y = op(*args, **params)
-        return concatenate([reshape(part, (-1,)) for part in y]) if isinstance(y, list) else y
-
-    return f

@@ -1,90 +1,128 @@
-"""Check every op of a recorded graph at the values it really had, and name the first wrong one."""
+"""The graph of a forward: which ops use each value, and sweeps in which some of them are cut."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from minigrad.backend import to_host
+from minigrad.context import setting
 from minigrad.core.node import Node, ancestors
-from minigrad.errors import GraphError, describe, facts
-from minigrad.tensor import Tensor
-from minigrad.verify.gradcheck import gradcheck
-from minigrad.verify.randomness import Seed, generator
-from minigrad.verify.report import Finding, Report
+from minigrad.core.sweep import backward_sweep, forward_sweep
+from minigrad.observer import Observer
+
+_ZERO = 1e-12  # a cotangent that cancels, relative to the largest that the same ops pass back
+
+Edge = tuple[Node, int]  # an op call and the number of one of its operands
 
 
-def check_graph(y: Tensor, *, rng: Seed = 0) -> Report:
-    """Check the vjp rule of each op call behind ``y``, oldest first.
+class _Flow(Observer):
+    """Notes the cotangent that each edge carries, and the tangent of each node."""
 
-    Record the graph under ``minigrad.anomaly_mode()`` to have the source line of a wrong op named;
-    ``draw(y, path, verdicts=minigrad.viz.verdicts(report))`` shows where in the graph it stands.
+    def __init__(self):
+        self.bars: dict[Edge, np.ndarray] = {}
+        self.dots: dict[Node, np.ndarray] = {}
 
-    Args:
-        y: a recorded result; it is not swept, and nothing of the graph changes.
-        rng: seed or ``numpy.random.Generator``.
+    def pulled(self, node: Node, i: int, raw: Any, x_bar: Any, total: Any) -> None:
+        self.bars[node, i] = x_bar
 
-    Returns:
-        A Report of all op calls; its ``ops`` has one for each of them.
+    def pushed(self, node: Node, x_dots: list, y_dot: Any) -> None:
+        if y_dot is not None:
+            self.dots[node] = np.asarray(y_dot, np.float64)
 
-    Raises:
-        GraphError: nothing was recorded for ``y``.
 
-    >>> x = mg.tensor([0.3, 0.7], requires_grad=True)
-    >>> mg.verify.check_graph(mg.sum(mg.tanh(x) * x)).ok
-    True
+class Graph:
+    """The graph of a forward at one point.
+
+    Attributes:
+        root: the node of y.
+        leaves: the inputs.
+        consumers: for each value between an input and y the edges that use it: the inputs first,
+            then op results, oldest first.
     """
-    if not isinstance(y, Tensor) or y.node is None or y.node.op is None:
-        raise GraphError(facts("check_graph", expected="a recorded result", got=describe(y)))
-    rng = generator(rng)
-    report = Report("every op of the graph, at its recorded inputs")
-    done: dict[tuple, Report] = {}
-    for node in ancestors(y.node):
-        if node.op is None:
-            continue
-        key = _key(node)
-        if key not in done:
-            done[key] = of_node = _check_node(node, rng)
-            report.rows += of_node.rows
-            report.findings += of_node.findings
-            report.notes += of_node.notes
-        report.ops[node] = done[key]
-    return report
+
+    def __init__(self, root: Node, leaves: list[Node]):
+        self.root, self.leaves = root, leaves
+        self.consumers = self._find_consumers()
+        for node in self._cancelling():
+            self._cut(self.consumers[node])
+        self.consumers = self._find_consumers()
+        self._number_repeats()
+
+    def _number_repeats(self) -> None:
+        for nodes in self.repeated():
+            for i, node in enumerate(nodes):
+                node.origin = replace(node.origin, repeat=(i + 1, len(nodes)))
+
+    def repeated(self) -> list[list[Node]]:
+        """The values, grouped by the piece of code that made them: several if it is in a loop."""
+        groups: dict[tuple, list[Node]] = {}
+        for node in self.consumers:
+            if node.origin is not None:
+                groups.setdefault((node.origin.text, node.origin.lines, node.op), []).append(node)
+        return list(groups.values())
+
+    def _find_consumers(self) -> dict[Node, list[Edge]]:
+        nodes = [node for node in ancestors(self.root, self.leaves) if node.requires_grad]
+        consumers: dict[Node, list[Edge]] = {node: [] for node in [*self.leaves, *nodes]}
+        for node in nodes:
+            for i, parent in enumerate(node.parents):
+                if parent in consumers:
+                    consumers[parent].append((node, i))
+        return consumers
+
+    def _cancelling(self) -> list[Node]:
+        """Values whose cotangent is always 0, such as the maximum that a softmax subtracts.
+
+        Their derivatives do not matter, and no backward by hand computes them.
+        """
+        y_bar, cancelling = np.random.default_rng(0).normal(size=self.root.value.shape), []
+        _, bars = self.pull(y_bar)
+        sizes = {edge: np.abs(bar).max(initial=0) for edge, bar in bars.items()}
+        for node, edges in self.consumers.items():
+            parts = [bars[edge] for edge in edges if edge in bars]
+            if node.op is not None and parts:
+                users = {user for user, _ in edges}
+                largest = max(size for (user, _), size in sizes.items() if user in users)
+                if np.abs(sum(parts)).max(initial=0) <= _ZERO * largest:
+                    cancelling.append(node)
+        return cancelling
+
+    @staticmethod
+    def _cut(edges: Iterable[Edge]) -> None:
+        """Make these operands constants."""
+        for node, i in edges:
+            node.parents = (*node.parents[:i], None, *node.parents[i + 1 :])
+
+    def pull(self, y_bar: np.ndarray) -> tuple[list[np.ndarray], dict[Edge, np.ndarray]]:
+        """The cotangents of the inputs, and the part that each edge adds to its operand's."""
+        flow = _Flow()
+        with setting(observer=flow):
+            bars = backward_sweep(self.root, y_bar, self.leaves)
+        return [as_array(bars[end], end) for end in self.leaves], flow.bars
+
+    def pull_from(self, node: Node, bar: np.ndarray, end: Node) -> np.ndarray:
+        """The cotangent of the input ``end`` for the cotangent ``bar`` of ``node``."""
+        return as_array(bar if node is end else backward_sweep(node, bar, [end])[end], end)
+
+    def pull_without(self, edges: Iterable[Edge], y_bar: np.ndarray) -> list[np.ndarray]:
+        """The cotangents of the inputs without the paths through some edges."""
+        before = {node: node.parents for node, _ in edges}
+        self._cut(edges)
+        try:
+            return self.pull(y_bar)[0]
+        finally:
+            for node, parents in before.items():
+                node.parents = parents
+
+    def push(self, end: Node, tangent: np.ndarray) -> dict[Node, np.ndarray]:
+        """The tangents of all values that depend on one input, for a tangent of it."""
+        flow = _Flow()
+        with setting(observer=flow):
+            forward_sweep(self.root, {end: tangent})
+        return {end: tangent, **flow.dots}
 
 
-def _key(node: Node) -> tuple:
-    """Equal for equal calls, which are checked once: same op, parameters and inputs."""
-    arrays = [np.asarray(to_host(x)) for x in node.inputs]
-    return node.op, repr(node.params), *((a.shape, a.dtype, a.tobytes()) for a in arrays)
-
-
-def _check_node(node: Node, rng: np.random.Generator) -> Report:
-    """Check the op of a node by ``gradcheck`` at its inputs; constants stay as they are."""
-    inputs = [to_host(x) if hasattr(x, "shape") else x for x in node.inputs]
-    checked = [i for i, p in enumerate(node.parents) if p is not None and p.requires_grad]
-
-    def call(*tensors: Tensor) -> Tensor:
-        args: list[Any] = list(inputs)
-        for i, x in zip(checked, tensors, strict=True):
-            args[i] = x
-        return node.op(*args, **node.params)
-
-    where = f", called at {node.origin.where}" if node.origin is not None else ""
-    with np.errstate(all="ignore"):
-        values = {
-            "inputs are": [inputs[i] for i in checked],
-            "output is": [node.op(*inputs, **node.params)],
-        }
-    for what, arrays in values.items():
-        if not all(np.isfinite(array).all() for array in arrays):
-            message = f"{node.op.name}{where}: its {what} not finite at this point"
-            note = Finding("undefined", message=message, cause=node.op.name)
-            return Report(node.op.name, notes=[note])
-    names = [f"{node.name or node.op.name}, input {i}" for i in checked]
-    report = gradcheck(call, [np.asarray(inputs[i]) for i in checked], names=names, rng=rng)
-    report.findings, report.notes = (
-        [replace(f, message=f"{node.op.name}{where}: {f.message}", cause=node.op.name)
-         for f in findings]
-        for findings in (report.findings, report.notes)
-    )  # fmt: skip
-    return report
+def as_array(bar: Any, node: Node) -> np.ndarray:
+    """The cotangent of a node as an array; None stands for zeros."""
+    return np.zeros(node.value.shape) if bar is None else np.asarray(bar, np.float64)

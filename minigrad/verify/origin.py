@@ -14,9 +14,10 @@ from functools import cached_property
 import numpy as np
 
 from minigrad.core.node import Node
+from minigrad.verify.expression import is_quotable
 from minigrad.verify.fit import explains
+from minigrad.verify.graph import Edge, as_array
 from minigrad.verify.paths import Paths
-from minigrad.verify.traced import Edge, as_array, is_quotable
 
 CUTOFF = 1e-10  # singular values that count as zero, relative to the largest
 _ZERO = 1e-6  # relative to the largest cotangent

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from minigrad.core.node import Node
+from minigrad.verify.expression import every_time, is_quotable, quote, quote_operand
 from minigrad.verify.fit import (
     PLAIN_FACTORS,
     close,
@@ -20,8 +21,9 @@ from minigrad.verify.fit import (
     names_of,
     root_factors,
 )
+from minigrad.verify.graph import Edge, Graph
 from minigrad.verify.subject import Subject
-from minigrad.verify.traced import Edge, Graph, every_time, is_quotable, quote, quote_operand, trace
+from minigrad.verify.traced import trace
 
 _TANGENTS = 3  # random ones, which tell the parts of a cotangent apart
 _TOLERANCE = 1e-6  # of factors, relative

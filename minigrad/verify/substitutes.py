@@ -17,17 +17,10 @@ import numpy as np
 
 from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep
+from minigrad.verify.expression import every_time, is_quotable, name_of, quote, quote_operand
 from minigrad.verify.fit import explains
+from minigrad.verify.graph import Edge
 from minigrad.verify.origin import Errors
-from minigrad.verify.traced import (
-    Edge,
-    every_time,
-    is_quotable,
-    is_square,
-    name_of,
-    quote,
-    quote_operand,
-)
 
 _TRIES = 1000  # at most so many substitutes are tried
 _RULES = 30_000  # at most so many rules run for that
@@ -123,9 +116,9 @@ class Substitutes:
             for other in self._values if np.ndim(x) else ():
                 if other.value.shape == x.shape and other.value is not x:
                     yield Substitute([node], part, _OTHER, [other.value], quote(other))
-            if moves_elements and is_square(x):
+            if moves_elements and _is_square(x):
                 yield Substitute([node], part, _TRANSPOSED, [np.swapaxes(x, -1, -2)])
-        if moves_elements and is_square(node.value):
+        if moves_elements and _is_square(node.value):
             bars = np.swapaxes(np.stack(self.paths.bars(node)), -1, -2)
             yield Substitute([node], _BAR, _TRANSPOSED, [bars])
 
@@ -161,7 +154,7 @@ class Substitutes:
                 own = [_part(node, part) for node in nodes]
                 if part >= 0 and _is_constant_factor(nodes[0], part):
                     yield Substitute(nodes, part, _LEFT_OUT, [np.ones_like(x) for x in own])
-                if is_square(own[0]):
+                if _is_square(own[0]):
                     turned = [np.swapaxes(x, -1, -2) for x in own]
                     yield Substitute(nodes, part, _TRANSPOSED, turned)
                 for n in range(1, np.ndim(own[0]) + 1):
@@ -204,6 +197,11 @@ class Substitutes:
                 if self.errors.explained_by(edge, last):
                     again = f"an element that {quote(node)} takes repeatedly counts only once"
                     yield f"{again}: = instead of +=, or no np.add.at"
+
+
+def _is_square(x: Any) -> bool:
+    """Whether the transpose of the last two axes of ``x`` is another array of the same shape."""
+    return np.ndim(x) > 1 and x.shape[-1] == x.shape[-2] > 1
 
 
 def _part(node: Node, part: int) -> Any:

@@ -14,7 +14,7 @@ from minigrad.verify.arrays import on_host
 from minigrad.verify.campaign import campaign
 from minigrad.verify.check import check_backward
 from minigrad.verify.device import pairs_elsewhere
-from minigrad.verify.gradcheck import check_op
+from minigrad.verify.ops import check_op
 from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.subject import FAILURES, is_pair
 

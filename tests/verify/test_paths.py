@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from minigrad.verify import check_backward
+from minigrad.verify.expression import quote
 from minigrad.verify.subject import Subject
-from minigrad.verify.traced import quote, trace
+from minigrad.verify.traced import trace
 from verify import students
 
 
