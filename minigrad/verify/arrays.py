@@ -1,6 +1,6 @@
 """The arrays of a check: its inputs, and those inside params, caches and results."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
@@ -92,16 +92,16 @@ def arrays_of(value: Any) -> list[np.ndarray]:
 
 
 @contextmanager
-def restoring(*arrays: np.ndarray) -> Iterator[list[int]]:
-    """Restore ``arrays`` at the end; the list is then filled with the positions of changed ones."""
-    before, changed = [a.copy() for a in arrays], []
+def restoring(named: Iterable[tuple[str | None, np.ndarray]]) -> Iterator[list[str | None]]:
+    """Restore these arrays at the end; the list is then filled with the names of changed ones."""
+    before, changed = [(name, array, array.copy()) for name, array in named], []
     try:
         yield changed
     finally:
-        for k, (array, old) in enumerate(zip(arrays, before, strict=True)):
+        for name, array, old in before:
             if array.flags.writeable and array.tobytes() != old.tobytes():
                 array[...] = old
-                changed.append(k)
+                changed.append(name)
 
 
 def strided(x: np.ndarray) -> np.ndarray:

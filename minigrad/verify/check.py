@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -137,8 +136,7 @@ class Point:
             warnings.simplefilter("ignore")
             np.seterr(all="warn")  # a defined state, so that a change by the subject is noticed
             try:
-                with self._restoring_arrays():
-                    y = self._first_run()
+                y = self._first_run()
                 if self._can_be_judged(y):
                     self.here = self.fresh.with_copies(), y  # for the reference
                     self._run_parts(y, soak)
@@ -327,20 +325,19 @@ class Point:
 
     # --- the contract ----------------------------------------------------------------------------
 
-    def _restoring_arrays(self) -> AbstractContextManager:
-        return restoring(*(array for _, array in self.subject.callers_arrays))
-
     def _first_run(self) -> Any:
         """The output of the first forward call; its side effects are findings."""
-        before = [x.tobytes() for _, x in self.subject.callers_arrays]
-        with contract.restoring_global_state() as changed:
+        given = restoring(self.subject.callers_arrays)
+        with given as arrays, contract.restoring_global_state() as changed:
             self.first = y, _ = self.subject.run()
-            self.findings += contract.forward_purity(self.subject, before, changed())
-        return np.array(y) if isinstance(y, (np.ndarray, np.generic)) else y
+            y = np.array(y) if isinstance(y, (np.ndarray, np.generic)) else y
+            state = changed()
+        self.findings += contract.forward_purity(arrays, state)
+        return y
 
     def _purity(self, y: np.ndarray) -> None:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
-        with self._restoring_arrays():
+        with restoring(self.subject.callers_arrays):
             findings = list(contract.purity(self.subject, self.first, y_bar, self._judge))
         self.first_call = [finding for finding in findings if finding.kind == "value"]
         self._add(finding for finding in findings if finding.kind != "value")

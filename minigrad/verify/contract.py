@@ -105,17 +105,16 @@ def _shape_cause(x_bar: Any, x: np.ndarray, swapped: bool) -> str:
     return "too much was summed" if x_bar.size < x.size else "reshaped"
 
 
-def forward_purity(subject: Subject, before: list[bytes], changed: str) -> Iterator[Finding]:
-    """A forward call changes neither the caller's arrays nor global state.
+def forward_purity(arrays: Sequence[str | None], state: str) -> Iterator[Finding]:
+    """A finding for the global state and each of the caller's arrays that a forward call changed.
 
-    ``before`` are the bytes of the arrays before the call, ``changed`` names changed global state.
+    Both are given by their names.
     """
-    if changed:
-        yield Finding("purity", message=f"forward changes {changed}", cause="global state")
-    for (name, x), old in zip(subject.callers_arrays, before, strict=True):
-        if x.tobytes() != old:
-            message = f"forward changed {name} in place"
-            yield Finding("purity", name, message=message, cause="mutated input")
+    if state:
+        yield Finding("purity", message=f"forward changes {state}", cause="global state")
+    for name in arrays:
+        message = f"forward changed {name} in place"
+        yield Finding("purity", name, message=message, cause="mutated input")
 
 
 def undefined(inputs: Sequence[np.ndarray], y: np.ndarray) -> str:
@@ -367,7 +366,7 @@ def soak(subject: Subject, y_bar: np.ndarray, judge: Judge, calls: int) -> Itera
     first: list[bytes] = []
     kept: list[Any] = []  # the results of the first call: as long as they live, they are not reused
     for call in range(calls):
-        with restoring(y_bar, *subject.inputs):
+        with restoring([(None, y_bar), *subject.callers_arrays]):
             y, cache = subject.run()
             x_bars = subject.backward_of(y_bar, cache)
         results = [y, *x_bars]

@@ -39,10 +39,9 @@ class Subject:
 
     def pull_watched(self, y_bar: np.ndarray) -> tuple[list[Any], list[str | None]]:
         """``pull``, and the names of the caller's arrays that it changed; None stands for y_bar."""
-        names, arrays = zip((None, y_bar), *self.callers_arrays, strict=True)
-        with restoring(*arrays) as changed:
+        with restoring([(None, y_bar), *self.callers_arrays]) as changed:
             x_bars = self.backward_of(y_bar, self.run()[1])
-        return x_bars, [names[k] for k in changed]
+        return x_bars, changed
 
     def backward_of(self, y_bar: np.ndarray, cache: Any) -> list[Any]:
         """One backward call on an existing cache; a single cotangent need not be in a tuple.
