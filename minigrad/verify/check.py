@@ -15,7 +15,7 @@ from minigrad.verify.diagnose import cause_of
 from minigrad.verify.faults import FaultSearch
 from minigrad.verify.judge import Sample, at_kinks, reconsidered, wider
 from minigrad.verify.randomness import Seed, generator
-from minigrad.verify.reference import Expected, Function, Reference
+from minigrad.verify.reference import Expected, Function, Reference, along
 from minigrad.verify.report import Finding, Report, Row
 from minigrad.verify.subject import (
     BackwardFailed,
@@ -406,11 +406,7 @@ class Point:
         if any(contract.form(there.names, inputs, x_bars)):
             return point._judge(x_bars, y_bar)
         directions = [x * self.rng.normal(size=x.shape) for x in inputs]
-
-        def along(t: np.ndarray) -> np.ndarray:
-            return fresh.value(*(x + t[0] * v for x, v in zip(inputs, directions, strict=True)))
-
-        line = Function(along, (np.zeros(1),), self.subject.dtype)
+        line = Function(along(fresh.value, inputs, directions), (np.zeros(1),), there.dtype)
         expected, _, bound = Reference(line, y).expected(y_bar).of(0)
         got = sum((x_bar * v).sum() for x_bar, v in zip(x_bars, directions, strict=True))
         return point._judge(x_bars, y_bar) if abs(got - expected[0]) > bound[0] else ("", "")

@@ -5,7 +5,7 @@ equals batch norm up to rounding, the closed form in long double replaces it, on
 confirmed it: it has no step size and takes one evaluation, however large the input.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -44,6 +44,13 @@ class Function:
     inputs: tuple[np.ndarray, ...]
     dtype: np.dtype  # the one of least precision, in which results are rounded
     params: Mapping[str, Any] = field(default_factory=dict)
+
+
+def along(
+    f: Callable[..., np.ndarray], inputs: Sequence[np.ndarray], directions: Sequence[np.ndarray]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """``f`` at the inputs plus ``t[0]`` times these directions, as a function of ``t``."""
+    return lambda t: f(*(x + t[0] * v for x, v in zip(inputs, directions, strict=True)))
 
 
 class ShapeChanges(ForwardFailed, ShapeError):
@@ -132,14 +139,9 @@ class Reference:
         statistics as constants, say, exceeds the bound by far in any direction.
         """
         directions = [scale * rng.normal(size=scale.shape) for scale in self.scales]
-
-        def along(t: np.ndarray) -> np.ndarray:
-            return self.subject.value(
-                *(x + t[0] * v for x, v in zip(self.wide, directions, strict=True))
-            )
-
+        line = along(self.subject.value, self.wide, directions)
         origin, unit = [np.zeros(1, self.wide[0].dtype)], [np.ones(1)]
-        (jacobian,) = differences(along, origin, unit, self.noise)
+        (jacobian,) = differences(line, origin, unit, self.noise)
         y_bar = rng.normal(size=np.shape(self.subject.inputs[0]))
         value, error, _ = jacobian.pull(y_bar)
         by_formula, rounding = np.longdouble(0), np.longdouble(0)
