@@ -545,3 +545,24 @@ def test_wrong_numbers_are_told_beside_a_cotangent_that_is_read_only(rng):
     report = check_backward(lambda x: (x.mean(axis=1), x.shape), backward, rng.normal(size=(4, 3)))
     assert [finding.kind for finding in report.findings][:2] == ["value", "aliasing"]
     assert report.findings[0].cause.startswith("factor C = 3: perhaps a mean became a sum")
+
+
+def opaquely(x):
+    """``x``, by a function that no tensor passes."""
+    return np.frompyfunc(float, 1, 1)(x).astype(x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "cause"),
+    [
+        (lambda x: x * x, lambda y_bar, x: 2 * x * y_bar * y_bar,
+         "not linear in y_bar, but quadratic: one cotangent is multiplied by another"),
+        (lambda x: opaquely(x) + opaquely(x).sum(axis=0), lambda y_bar, x: y_bar + y_bar.mean(0),
+         "factor 1/5 in the paths between elements: perhaps a sum became a mean"),
+        (lambda x: opaquely(x) + opaquely(x).mean(axis=0), lambda y_bar, x: y_bar + y_bar.sum(0),
+         "factor 5 in the paths between elements: perhaps a mean became a sum"),
+    ],
+)  # fmt: skip
+def test_mistakes_that_show_in_the_numbers_alone_are_named(forward, backward, cause):
+    report = check_backward(lambda x: (forward(x), x), backward, INPUTS[:1])
+    assert report.findings[0].cause == cause

@@ -212,3 +212,53 @@ def test_weights_that_a_backward_keeps_from_its_first_call_are_found(kept, rng):
     report = check_backward(lambda x, w: (x @ w, (x, w)), backward, inputs, names=["x", "w"])
     assert report.ok != kept, str(report)
     assert [f.cause[:12] for f in report.findings] == ["stale buffer"] * kept
+
+
+def squared_into(buffer):
+    return lambda x: (np.multiply(x, x, out=buffer), 2 * x), times
+
+
+def times(y_bar, slope):
+    return (y_bar * slope,)
+
+
+def added_to(total):
+    return squared, lambda y_bar, slope: (np.add(total, y_bar * slope, out=total),)
+
+
+def in_its_output():
+    def forward(x):
+        y = np.exp(x)
+        return y, y
+
+    def backward(y_bar, y):
+        y *= y_bar
+        return (y.copy(),)
+
+    return forward, backward
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: squared_into(np.empty((5, 3))), "y of one call shares memory with y of the next"),
+        (lambda: added_to(np.zeros((5, 3))), "x_bar of one call is changed by the next call"),
+        (in_its_output, "backward changed y in place"),
+    ],
+)
+def test_an_array_that_is_used_again_is_found(make, text):
+    report = check_backward(*make(), INPUTS[:1])
+    assert text in [finding.message for finding in report.findings], str(report)
+
+
+def test_a_cotangent_may_not_live_in_the_cache():
+    def forward(x):
+        return x * x, (2 * x, np.empty_like(x))
+
+    def backward(y_bar, cache):
+        slope, scratch = cache
+        return (np.multiply(y_bar, slope, out=scratch),)
+
+    report = check_backward(forward, backward, INPUTS[:1])
+    (finding,) = report.findings
+    assert finding.message == "x_bar of two calls with the same cache shares memory"

@@ -150,3 +150,22 @@ def test_it_is_told_with_the_code_of_the_function(rng):
     for finding in report.findings:
         assert "local derivative of `mg.tanh(x @ w)` (line " in finding.message
         assert finding.message.endswith("should be 1 - y^2, not 1 - y, where y is its value")
+
+
+def detached(x):
+    return x if isinstance(x, np.ndarray) else x.detach()
+
+
+@pytest.mark.parametrize(
+    ("f", "analytic", "said"),
+    [
+        (lambda x: x * detached(x), lambda xp, y_bar, x: 3 * x * y_bar, "no two ways agree: "),
+        # differences in float64 leave room for errors that the two others do not
+        (lambda x: mg.exp(mg.ops.astype(x, dtype="float64")),
+         lambda xp, y_bar, x: xp.exp(x) * y_bar * (1 + 3e-14), "the third way lies between: "),
+    ],
+)  # fmt: skip
+def test_no_way_is_blamed_where_none_is_the_odd_one_out(f, analytic, said):
+    (finding,) = three_way(f, analytic, [X]).findings
+    assert said in finding.message
+    assert not finding.cause
