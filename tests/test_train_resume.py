@@ -388,9 +388,11 @@ def test_without_safetensors_the_remedy_is_named(monkeypatch, tmp_path):
         tr.train("mlp-bn", "digits", epochs=1, out=tmp_path)
 
 
-def test_generators_of_layers_are_saved(tmp_path):
+@pytest.mark.parametrize("kind", ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"])
+def test_generators_of_layers_are_saved(kind, tmp_path):
     def build():
-        net = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5, rng=9), nn.Linear(8, 2))
+        rng = np.random.Generator(getattr(np.random, kind)(9))
+        net = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5, rng=rng), nn.Linear(8, 2))
         net.load_state_dict({k: v.numpy() * 0 + 0.1 for k, v in net.state_dict().items()})
         rng = np.random.default_rng(1)
         pair = rng.normal(size=(8, 2)), rng.integers(0, 2, 8)

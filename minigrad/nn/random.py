@@ -45,6 +45,13 @@ def generators(net: Any) -> dict[str, np.random.Generator]:
     return by_path
 
 
+def as_lists(state: Any) -> Any:
+    """The state of a generator with lists in place of arrays, for JSON and for ``==``."""
+    if isinstance(state, dict):
+        return {key: as_lists(value) for key, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray) else state
+
+
 def states(generators: Iterable[np.random.Generator]) -> list[tuple[np.random.Generator, Any]]:
     """Each generator with its present state, for ``rewind``."""
     return [(g, g.bit_generator.state) for g in generators]

@@ -27,7 +27,7 @@ from minigrad.errors import (
 )
 from minigrad.files import corrupt
 from minigrad.nn import kernels
-from minigrad.nn.random import generators, rewind, states
+from minigrad.nn.random import as_lists, generators, rewind, states
 from minigrad.tensor import Tensor, tensor
 from minigrad.train.ahead import Ahead
 from minigrad.train.checkpoint import (
@@ -280,7 +280,7 @@ class Trainer:
             "optimizer": optimizer_meta,
             "schedule": self.schedule.state_dict() if self.schedule is not None else None,
             "progress": asdict(self.progress),
-            "rng": {k: g.bit_generator.state for k, g in generators(self.net).items()},
+            "rng": {k: as_lists(g.bit_generator.state) for k, g in generators(self.net).items()},
         }
         save_checkpoint(self.path, {**arrays, **optimizer_arrays}, meta)
 

@@ -26,7 +26,7 @@ from minigrad.fused.cuda import matmul
 from minigrad.fused.cuda.foreach import copy_all
 from minigrad.nn import kernels
 from minigrad.nn.module import statistics_are_frozen
-from minigrad.nn.random import generators, rewind, states
+from minigrad.nn.random import as_lists, generators, rewind, states
 from minigrad.tensor import Tensor, tensor
 
 _BY_VALUE = (int, float, str, type(None), np.generic)  # types of attributes compared by value
@@ -266,7 +266,7 @@ class RecordedStep:
     def _step(self) -> tuple[Any, Any]:
         before = self._random_states()
         results = train_step(self.net, self.optimizer, *self.batch)
-        if any(_as_lists(g.bit_generator.state) != _as_lists(state) for g, state in before):
+        if any(as_lists(g.bit_generator.state) != as_lists(state) for g, state in before):
             raise NotImplementedError("it draws random numbers")
         return results
 
@@ -306,13 +306,6 @@ def _comparable(value: Any) -> Any:
     if isinstance(value, (tuple, list, set)):
         return [*map(_comparable, value)]
     return _ByIdentity(value.array if isinstance(value, Tensor) else value)
-
-
-def _as_lists(state: Any) -> Any:
-    """The state of a generator with lists in place of arrays, so that ``==`` gives one bool."""
-    if isinstance(state, dict):
-        return {key: _as_lists(value) for key, value in state.items()}
-    return state.tolist() if isinstance(state, np.ndarray) else state
 
 
 def _allocator(xp: Any) -> Callable[[int], Any]:
