@@ -88,7 +88,7 @@ class DataLoader:
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             expected = "a TensorDataset, or an object with len() and integer indexing"
             raise UsageError(facts("DataLoader: dataset", expected=expected, got=describe(dataset)))
-        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.dataset, self.batch_size, self.seed = dataset, int(batch_size), seed
         self.shuffle, self.drop_last, self.device = shuffle, drop_last, device
         self.epoch = self.start = 0
 
@@ -116,7 +116,7 @@ class DataLoader:
             expected = f"at most {len(self)}, the number of batches"
             raise UsageError(facts("DataLoader: start", expected=expected, got=self.start))
         order, first = self.order(self.epoch), self.start
-        self.epoch, self.start = self.epoch + 1, 0
+        self.epoch, self.start = int(self.epoch) + 1, 0
         for i in range(first, len(self)):
             batch = self._batch(order[i * self.batch_size : (i + 1) * self.batch_size])
             if self.device is not None:
@@ -175,5 +175,5 @@ def train_test_split(*arrays: Any, test: int, seed: int = 0) -> tuple:
         raise UsageError(facts("train_test_split: test", expected=expected, got=describe(test)))
     check_count("train_test_split: seed", seed, least=0)
     order = np.random.default_rng(seed).permutation(n)
-    train, held_out = order[:-test], order[-test:]
+    train, held_out = np.split(order, [n - int(test)])
     return (*(a[train] for a in arrays), *(a[held_out] for a in arrays))

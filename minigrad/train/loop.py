@@ -116,7 +116,7 @@ class Trainer:
         self.loader = DataLoader(TensorDataset(*train), batch_size, shuffle=True, seed=seed)
         check_lengths("Trainer: test", test)
         _check_labels("Trainer: test labels", *test)
-        n = len(train[0])
+        n, batch_size = len(train[0]), self.loader.batch_size
         if not n:
             raise UsageError(facts("Trainer: train", expected="1 or more samples", got="none"))
         if record and device == "cpu":

@@ -111,6 +111,17 @@ def test_a_split_loses_and_repeats_nothing():
     np.testing.assert_array_equal(test_y, test_x * 2)
 
 
+@given(integer=st.sampled_from([np.int8, np.uint8, np.uint16, np.uint64]), k=st.integers(1, 127))
+def test_a_number_of_numpy_counts_as_the_same_number_of_python(integer, k):
+    x = np.arange(300)  # more than int8 and uint8 can hold
+    assert [len(part) for part in train_test_split(x, test=integer(k))] == [300 - k, k]
+    loaders = [DataLoader(x, number, shuffle=True) for number in (k, integer(k))]
+    loaders[0].epoch, loaders[1].epoch = k, integer(k)
+    for (a,), (b,) in zip(*loaders, strict=True):
+        assert np.array_equal(a, b)
+    assert loaders[0].epoch == loaders[1].epoch and len(loaders[0]) == len(loaders[1])
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ShapeError, match="equal length"):
         TensorDataset(np.zeros(3), np.zeros(4))
