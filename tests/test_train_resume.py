@@ -382,6 +382,15 @@ def test_a_checkpoint_opens_with_the_library_of_the_format(tmp_path):
     assert "optimizer.0.exp_avg" in arrays and "model.1.running_var" in arrays
 
 
+def test_the_state_of_a_module_can_be_saved_and_loaded(tmp_path):
+    saved, loaded = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    saved(np.random.default_rng(0).normal(size=(4, 3)))
+    tr.save_checkpoint(tmp_path / NAME, saved.state_dict(), {"note": "x"})
+    arrays, meta = tr.load_checkpoint(tmp_path / NAME)
+    loaded.load_state_dict(arrays)
+    assert loaded.running_var.tolist() == saved.running_var.tolist() and meta == {"note": "x"}
+
+
 def test_without_safetensors_the_remedy_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'minigrad\[train\]'"):

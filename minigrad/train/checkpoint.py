@@ -35,8 +35,9 @@ def safetensors() -> Any:
 
 
 def save_checkpoint(path: str | Path, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
-    """Write ``arrays`` (of any library) and ``meta`` to ``path``, whole or not at all."""
-    host = {k: np.array(backend.to_host(v), order="C", ndmin=0) for k, v in arrays.items()}
+    """Write ``arrays``, also tensors, and ``meta`` to ``path``, whole or not at all."""
+    raw = {name: getattr(value, "array", value) for name, value in arrays.items()}
+    host = {name: np.array(backend.to_host(array), order="C") for name, array in raw.items()}
     text = to_json(meta)
     content = safetensors().save(host, metadata={_JSON: text, _CHECKSUM: _checksum(host, text)})
     path = Path(path)
