@@ -7,7 +7,7 @@ again: if the function depends on an argument of an enclosing transform or on a 
 
 from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import Any, Self
 
 from minigrad import backend, ops
 from minigrad.composite import label
@@ -112,12 +112,9 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Tensor, Ten
     >>> mg.jvp(lambda x: x**2, [3.0], [1.0])
     (tensor(9.), tensor(6.))
     """
-    return _jvp("jvp", f, *_as_tuples("jvp", primals, tangents))
-
-
-def _jvp(caller: str, f: Callable, primals: tuple, tangents: tuple) -> tuple[Tensor, Tensor]:
+    primals, tangents = _as_tuples("jvp", primals, tangents)
     run = _Run(f, primals, range(len(primals)))
-    y_dot = run.push(caller, tangents)
+    y_dot = run.push("jvp", tangents)
     run.close()
     return run.value, y_dot
 
@@ -137,12 +134,16 @@ def hvp(f: Callable[..., Any], primals: Any, tangents: Any) -> Any:
     """
     many = isinstance(primals, (tuple, list))
     primals, tangents = _as_tuples("hvp", primals, tangents)
+    value_and_gradients = _with_gradient("hvp", f, tuple(range(len(primals))))
+    gradients: list[Tensor] = []
 
-    def product(i: int) -> Tensor:
-        value_and_gradient = _with_gradient("hvp", f, i)
-        return _jvp("hvp", lambda *xs: value_and_gradient(*xs)[1], primals, tangents)[1]
+    def first_gradient(*xs: Any) -> Tensor:
+        gradients.extend(value_and_gradients(*xs)[1])
+        return gradients[0]
 
-    products = tuple(product(i) for i in range(len(primals)))
+    run = _Run(first_gradient, primals, range(len(primals)))  # one run, for one draw of dropout
+    products = tuple(run.starting_at(y).push("hvp", tangents) for y in gradients)
+    run.close()
     return products if many else products[0]
 
 
@@ -206,7 +207,13 @@ class _Run:
         if not isinstance(self.y, Tensor):
             expected, got = "one Tensor as the result", type(self.y).__name__
             raise GraphError(facts("function to differentiate", expected=expected, got=got))
+        self.starting_at(self.y)
+
+    def starting_at(self, y: Tensor) -> Self:
+        """Let sweeps start at ``y``: the result, or another tensor that the call computed."""
+        self.y = y
         self.record = self.outer and self._depends_on_outside()
+        return self
 
     @property
     def value(self) -> Tensor:

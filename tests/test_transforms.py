@@ -55,6 +55,24 @@ def test_hvp_of_several_arguments_holds_the_mixed_blocks(rng):
     close(of_b, 2 * np.cos(a) * b * u + 2 * np.sin(a) * v)
 
 
+def test_hvp_of_several_arguments_calls_a_random_function_once(rng):
+    """Blocks of two draws would not be those of one Hessian, which is symmetric."""
+    dropout, calls = mg.nn.Dropout(0.5, rng=rng), []
+
+    def f(a, b):
+        calls.append(mg.sum(dropout(mg.sin(a * b))))
+        return calls[-1]
+
+    a, b, u, v = rng.normal(size=(4, 40))
+    zeros, state = np.zeros(40), rng.bit_generator.state
+    of_a, of_b = (np.asarray(part) for part in mg.hvp(f, (a, b), (u, zeros)))
+    rng.bit_generator.state = state
+    mixed, _ = (np.asarray(part) for part in mg.hvp(f, (a, b), (zeros, v)))
+    assert len(calls) == 2 and np.abs(of_a).max() > 0
+    scale = np.abs(of_b * v).sum()  # the sums of products have 40 terms of a few roundings each
+    assert abs(of_b @ v - mixed @ u) <= 40 * 32 * EPS * scale
+
+
 def test_jacobian_of_the_gradient_is_the_hessian():
     close(mg.jacobian(mg.grad(quartic))(X), hessian(X))
     columns = [mg.jvp(mg.grad(quartic), (X,), (e,))[1].data for e in np.eye(3)]
