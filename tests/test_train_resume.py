@@ -397,6 +397,19 @@ def test_without_safetensors_the_remedy_is_named(monkeypatch, tmp_path):
         tr.train("mlp-bn", "digits", epochs=1, out=tmp_path)
 
 
+@pytest.mark.parametrize("place", ["", "file/c"], ids=["folder", "in a file"])
+def test_a_path_for_no_checkpoint_is_refused_before_the_first_epoch(place, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="Trainer: path"):
+        trainer(tmp_path / place)
+
+
+def test_a_trainer_needs_the_package_of_checkpoints_from_the_start(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'minigrad\[train\]'"):
+        trainer(tmp_path / NAME)
+
+
 @pytest.mark.parametrize("kind", ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"])
 def test_generators_of_layers_are_saved(kind, tmp_path):
     def build():

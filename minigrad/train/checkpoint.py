@@ -12,7 +12,7 @@ from zlib import crc32
 import numpy as np
 
 from minigrad import backend, files
-from minigrad.errors import DataError, MissingPackageError, facts
+from minigrad.errors import DataError, MissingPackageError, UsageError, facts
 
 _JSON, _CHECKSUM = "minigrad", "crc32"  # keys in the metadata
 NAME = "checkpoint.safetensors"
@@ -32,6 +32,20 @@ def safetensors() -> Any:
                   got=str(error), remedy="pip install 'minigrad[train]'")
         ) from error  # fmt: skip
     return module
+
+
+def check_path(what: str, path: Path) -> None:
+    """Raise now, not after an epoch of training, if no checkpoint can be written to ``path``.
+
+    Raises:
+        MissingPackageError: safetensors is not installed.
+        UsageError: ``path`` is a folder, or its folder cannot be written to; it names ``what``.
+    """
+    safetensors()
+    files.make_folder(path.parent, what)
+    if path.is_dir():
+        expected = "a checkpoint, or no file yet"
+        raise UsageError(facts(f"{what}: {path}", expected=expected, got="a folder"))
 
 
 def save_checkpoint(path: str | Path, arrays: dict[str, Any], meta: dict[str, Any]) -> None:

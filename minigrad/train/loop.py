@@ -31,6 +31,7 @@ from minigrad.nn.random import as_lists, generators, rewind, states
 from minigrad.tensor import Tensor, tensor
 from minigrad.train.ahead import Ahead
 from minigrad.train.checkpoint import (
+    check_path,
     load_checkpoint,
     pack_optimizer,
     save_checkpoint,
@@ -89,7 +90,7 @@ class Trainer:
         device: where batches are moved.
         seed: of the order of the samples.
         schedule: its ``step()`` is called after each epoch.
-        path: the checkpoint file; None: no checkpoints.
+        path: the checkpoint file, whose folder is made if needed; None: no checkpoints.
         settings: a dict that JSON can hold and a resumed run must repeat; numbers may be NumPy's.
         on_batch: called after each step with the number of samples in it.
         record: on a GPU, launch each step as one CUDA graph where that is possible.
@@ -125,6 +126,8 @@ class Trainer:
         # a last batch of one sample would have no variance
         self.loader.drop_last = n > batch_size and n % batch_size == 1
         self.path = None if path is None else Path(path)
+        if self.path is not None:
+            check_path("Trainer: path", self.path)
         try:
             self.settings = json.loads(to_json(settings or {}))  # as a checkpoint returns it
         except (TypeError, ValueError) as error:

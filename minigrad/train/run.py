@@ -15,7 +15,7 @@ from minigrad.context import no_grad
 from minigrad.errors import DeviceError, ShapeError, UsageError, check_count, facts, naming
 from minigrad.nn.batchnorm import StatisticsNorm
 from minigrad.tensor import Tensor, tensor
-from minigrad.train.checkpoint import NAME, safetensors
+from minigrad.train.checkpoint import NAME, check_path
 from minigrad.train.curves import curves
 from minigrad.train.loop import Epoch, Trainer
 from minigrad.train.recipes import Recipe, build, load_images, recipe, variant
@@ -94,9 +94,9 @@ def train(
     check_count("train: seed", seed, least=0)
     _check_device_and_dtype(device, dtype)
     folder = None if out is None else Path(out)
-    if folder is not None:  # fail now, not after the first epoch
-        safetensors()
-        _prepare_folder(folder)
+    if folder is not None:
+        check_path("train: out", folder / NAME)  # before the data are loaded
+        _remove_remains(folder)
     images = load_images(data, root, dtype)
     net, optimizer, schedule = build(spec, images, device=device, dtype=dtype, seed=seed)
     if spec.batch_size == 1:
@@ -154,15 +154,11 @@ def _check_one_sample(net: nn.Module, x: Tensor) -> None:
         ) from error  # fmt: skip
 
 
-def _prepare_folder(folder: Path) -> None:
-    """Make ``folder``, check that it can be written, and remove temporary files of killed runs.
+def _remove_remains(folder: Path) -> None:
+    """Remove temporary files of killed runs.
 
     Files younger than an hour are left alone: another run may be writing them right now.
     """
-    files.make_folder(folder, "train: out")
-    if (folder / NAME).is_dir():
-        expected = "a checkpoint, or no file yet"
-        raise UsageError(facts(f"train: {folder / NAME}", expected=expected, got="a folder"))
     for path in folder.glob(f".{NAME}.*.tmp"):
         with suppress(FileNotFoundError):  # it has been renamed
             if time.time() - path.stat().st_mtime > 3600:
