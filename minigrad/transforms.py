@@ -7,6 +7,7 @@ again: if the function depends on an argument of an enclosing transform or on a 
 
 from collections.abc import Callable
 from math import inf
+from numbers import Integral
 from typing import Any, Self
 
 from minigrad import backend, ops
@@ -304,7 +305,7 @@ def _as_tuples(caller: str, primals: Any, tangents: Any) -> tuple[tuple, tuple]:
 def _positions(caller: str, argnums: int | tuple[int, ...], args: tuple) -> tuple[int, ...]:
     """``argnums`` as a tuple of positions in ``args``, none negative; UsageError if one is not."""
     positions = argnums if isinstance(argnums, tuple) else (argnums,)
-    if not all(hasattr(i, "__index__") and -len(args) <= i < len(args) for i in positions):
+    if not all(isinstance(i, Integral) and -len(args) <= i < len(args) for i in positions):
         expected = "the position of an argument, or a tuple of positions"
         got = f"{argnums} for {len(args)} arguments"
         raise UsageError(facts(f"{caller}: argnums", expected=expected, got=got))

@@ -281,7 +281,9 @@ def test_argnums_pick_arguments_also_from_the_end():
             close(g, expected[i])
 
 
-@pytest.mark.parametrize("argnums", [3, -4, (0, 3), (-4,), 99, [0, 1], "x"])
+@pytest.mark.parametrize(
+    "argnums", [3, -4, (0, 3), (-4,), 99, [0, 1], "x", np.arange(2), mg.tensor(1)], ids=str
+)
 @pytest.mark.parametrize("transform", [mg.grad, mg.value_and_grad, mg.jacobian])
 def test_argnums_out_of_range_are_refused(argnums, transform):
     with pytest.raises(errors.UsageError, match=f"^{transform.__name__}: argnums") as caught:
