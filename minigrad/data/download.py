@@ -9,7 +9,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from minigrad import files
-from minigrad.errors import DataError, facts
+from minigrad.errors import DataError, UsageError, facts
 
 _PAUSE = 0.5  # seconds before the second round; doubled before each further one
 _TIMEOUT = 30  # seconds without receiving a byte
@@ -17,11 +17,22 @@ _ROUNDS = 3  # over the mirrors
 
 
 def cache_folder() -> Path:
-    """Where data sets are kept: ``MINIGRAD_DATA``, else ``minigrad`` in the XDG cache."""
+    """Where data sets are kept: ``MINIGRAD_DATA``, else ``minigrad`` in the XDG cache.
+
+    Raises:
+        UsageError: neither is set, and the user has no home directory, as in some containers.
+    """
     if folder := os.environ.get("MINIGRAD_DATA"):
         return Path(folder)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "minigrad"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "minigrad"
+    try:
+        return Path.home() / ".cache" / "minigrad"
+    except RuntimeError as error:
+        remedy = "set MINIGRAD_DATA to a folder, or pass root="
+        raise UsageError(
+            facts("data: folder", expected="a home directory", got=error, remedy=remedy)
+        ) from error
 
 
 def md5_of(path: Path) -> str:

@@ -11,7 +11,7 @@ import pytest
 from minigrad import data
 from minigrad.data import download, images
 from minigrad.data.idx import read_idx
-from minigrad.errors import DataError
+from minigrad.errors import DataError, UsageError
 
 GENUINE = Path(__file__).parents[3] / "shared" / "data" / "fashion_mnist_900"
 genuine = pytest.mark.skipif(not GENUINE.is_dir(), reason=f"no genuine images at {GENUINE.name}")
@@ -197,3 +197,11 @@ def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert download.cache_folder() == tmp_path / ".cache" / "minigrad"
+
+
+def test_without_a_home_directory_the_remedy_is_named(monkeypatch):
+    for name in ("MINIGRAD_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user without one
+    with pytest.raises(UsageError, match="set MINIGRAD_DATA to a folder"):
+        data.mnist(download=False)
