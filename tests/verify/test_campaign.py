@@ -1,5 +1,6 @@
 """One pair at many points: which points a campaign takes, and how it sums up the faults."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -24,6 +25,21 @@ def test_a_campaign_takes_a_hypothesis_strategy_and_shrinks_to_the_smallest_poin
     assert report.findings[0].label == "(2, 1)"  # with one value per channel nothing is missing
     seldom = campaign(corpus.WRONG["every 100th call"][0], strategy)
     assert [finding.kind for finding in seldom.findings] == ["nondeterminism"]
+
+
+def test_a_campaign_draws_points_also_where_python_skips_assertions():
+    code = """
+import numpy as np
+from hypothesis import strategies as st
+from minigrad.verify import campaign
+make = lambda: (lambda x: (x * x, x), lambda y_bar, x: (y_bar * x,))
+probe = lambda n: (f"{n}", [np.random.default_rng(n).normal(size=n)], {})
+report = campaign(make, st.builds(probe, st.integers(1, 9)))
+print(report.verdict, report.findings[0].label)
+"""
+    command = [sys.executable, "-O", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "WRONG 1\n"
 
 
 def test_a_campaign_without_points_is_bad_usage():
