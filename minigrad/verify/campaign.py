@@ -201,6 +201,7 @@ class _PointFailed(Exception):
 def _searched(make: Callable, strategy: Any, rng: np.random.Generator) -> Report:
     """Let hypothesis draw points, and report on the smallest that fails."""
     from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis.errors import Flaky
 
     outcomes: list[tuple[Probe, tuple]] = []
     seed = int(rng.integers(2**32))
@@ -222,7 +223,10 @@ def _searched(make: Callable, strategy: Any, rng: np.random.Generator) -> Report
 
     try:
         every_point_is_right()
-    except _PointFailed:
-        return _summary(outcomes[-1:])  # hypothesis ends with the smallest failing point
+    except (_PointFailed, Flaky):  # Flaky: the same point failed once, and not again
+        failed = [outcome for outcome in outcomes if outcome[1][1]]
+        if not failed:  # the strategy is at fault
+            raise
+        return _summary(failed[-1:])  # hypothesis ends with the smallest failing point
     fails = examined(max((probe for probe, _ in outcomes), key=_size), _SOAK)
     return _summary(outcomes[-1:] if fails else outcomes)

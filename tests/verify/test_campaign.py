@@ -1,5 +1,6 @@
 """One pair at many points: which points a campaign takes, and how it sums up the faults."""
 
+import itertools
 import subprocess
 import sys
 
@@ -25,6 +26,15 @@ def test_a_campaign_takes_a_hypothesis_strategy_and_shrinks_to_the_smallest_poin
     assert report.findings[0].label == "(2, 1)"  # with one value per channel nothing is missing
     seldom = campaign(corpus.WRONG["every 100th call"][0], strategy)
     assert [finding.kind for finding in seldom.findings] == ["nondeterminism"]
+
+
+@pytest.mark.parametrize("seldom", [100, 300])
+def test_a_backward_that_is_wrong_at_some_calls_fails_a_campaign_with_a_strategy(seldom):
+    calls = itertools.count(1)
+    backward = lambda y_bar, x: (y_bar * x * (2.5 if next(calls) % seldom == 0 else 2.0),)  # noqa: E731
+    probe = lambda n: (str(n), [np.random.default_rng(n).normal(size=(3, n))], {})  # noqa: E731
+    report = campaign(lambda: (lambda x: (x * x, x), backward), st.builds(probe, st.integers(1, 9)))
+    assert report.verdict == "WRONG"
 
 
 def test_a_campaign_draws_points_also_where_python_skips_assertions():
