@@ -60,7 +60,8 @@ def verdicts_by_node(
         got = ", ".join(shown(x) if isinstance(x, str) else _foreign(x) for x in unknown)
         raise UsageError(facts(f"{who}: verdicts", expected=expected, got=got))
     keys = {node: (node.name or "") if node.op is None else node for node in recorded.order}
-    return {node: verdicts[key] for node, key in keys.items() if key in verdicts}
+    found = {node: verdicts[key] for node, key in keys.items() if key in verdicts}
+    return {node: (None if ok is None else bool(ok), text) for node, (ok, text) in found.items()}
 
 
 def _is_pair(verdict: Any) -> bool:
@@ -69,7 +70,7 @@ def _is_pair(verdict: Any) -> bool:
 
 def verdict_text(ok: bool | None, text: str) -> str:
     """``✗ wrong: vjp/numeric: 1.6e+00 (bound 3.6e-14)``."""
-    word = BADGES[None if ok is None else bool(ok)][1]
+    _, word = BADGES[ok]
     return f"{word}: {shown(text, 60)}" if text else word
 
 

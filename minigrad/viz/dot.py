@@ -339,7 +339,7 @@ def _shape(node: Node) -> str:
 
 
 def _badge_row(ok: bool | None, text: str) -> str:
-    color, _ = BADGES[None if ok is None else bool(ok)]
+    color, _ = BADGES[ok]
     words = f'<FONT COLOR="#ffffff">{_b(verdict_text(ok, text))}</FONT>'
     return _row(words, f'BGCOLOR="{color}"')
 

@@ -152,3 +152,16 @@ def test_of_several_comparisons_that_failed_the_worst_is_shown():
     rows = [Row("x", pair, error, 1.0, ok=False) for pair, error in (("a/b", 2.0), ("b/c", 8.0))]
     shown = mg.viz.verdicts(mg.verify.Report("", rows))["x"]
     assert shown == (False, "b/c: 8.0e+00 (bound 1.0e+00)")
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_verdict_of_a_comparison_in_numpy_is_shown_as_one_of_python(ok):
+    x = graphs.leaf(0.5, "x")
+    with mg.scope("block"):
+        y = mg.tanh(x)
+    shown = []
+    for boolean in (bool, np.bool_):
+        verdicts = {key: (boolean(ok), "") for key in (y.node, "x")}
+        told = tell(mg.viz.trace(y, verdicts=verdicts), 2)
+        shown.append((mg.viz.to_dot(y, depth=0, verdicts=verdicts), str(told.blocks)))
+    assert shown[0] == shown[1]
