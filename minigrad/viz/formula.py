@@ -174,10 +174,8 @@ def _distinct_names(recorded: Recorded, taken: set[str]) -> Iterator[tuple[Node,
 def _paths(recorded: Recorded) -> dict[Node, str]:
     """The path of each parameter in the models that ran in this graph and still exist."""
     models = {}
-    for scope in dict.fromkeys(node.scope for node in recorded.order):
-        outermost = None  # a weak reference
-        while scope is not None:
-            outermost, scope = scope.module or outermost, scope.parent
+    for path in recorded.paths.values():
+        outermost = next((scope.module for scope in path if scope.module), None)  # a weak reference
         model = outermost() if outermost else None
         if model is not None:
             models[id(model)] = model

@@ -37,6 +37,7 @@ class Recorded:
     """The graph behind ``roots``, oldest node first, with a leaf for every array that had no node.
 
     ``operands[node][i]`` is the node of input ``i``, or the input itself if it is a number.
+    ``paths[scope]`` are the scopes around a node in ``scope``, outermost first.
     """
 
     def __init__(self, roots: Iterable[Node]):
@@ -53,6 +54,8 @@ class Recorded:
                     self.order.append(x)
             self.operands[node] = operands
             self.order.append(node)
+        scopes = dict.fromkeys(node.scope for node in self.order)
+        self.paths = {scope: scope.path() if scope else [] for scope in scopes}
 
     def uses(self) -> Iterable[tuple[Node, Node]]:
         """The pair (operand, node) for every op input that is not a number."""
@@ -226,46 +229,26 @@ def fold(
             is lowered first, then the middle becomes one card.
         pinned: whether a node must stay out of that middle and, if a leaf, of any other group.
     """
-    paths = _Paths(recorded.order)
-    keys, note = _keys(recorded, paths, depth, pinned)
+    keys, note = _keys(recorded, depth, pinned)
     cards = _cards(recorded, keys)
     edges = _edges(recorded, keys, cards)
-    return Visible(list(cards.values()), edges, _clusters(cards, paths), note)
-
-
-class _Paths:
-    """``of[scope]``: the scopes around ``scope`` and itself, outermost first."""
-
-    def __init__(self, order: list[Node]):
-        self.of: dict[Scope | None, list[Scope]] = {None: []}
-        for scope in dict.fromkeys(node.scope for node in order):
-            new = []
-            while scope not in self.of:
-                new.append(scope)
-                scope = scope.parent
-            for inner in reversed(new):
-                self.of[inner] = [*self.of[inner.parent], inner]
-        self.deepest = max(map(len, self.of.values()))
-
-    def key(self, node: Node, depth: int) -> _Key:
-        """``node`` itself if at most ``depth`` scopes are around it, else the scope that folds."""
-        path = self.of[node.scope]
-        return path[depth] if len(path) > depth else node
+    return Visible(list(cards.values()), edges, _clusters(cards), note)
 
 
 def _keys(
-    recorded: Recorded, paths: _Paths, depth: int | None, pinned: Callable[[Node], bool]
+    recorded: Recorded, depth: int | None, pinned: Callable[[Node], bool]
 ) -> tuple[dict[Node, _Key], str]:
     """The key of each node, for at most ``LIMIT`` cards, and the note on what had to fold."""
-    depth = paths.deepest if depth is None else min(depth, paths.deepest)
-    keys = _folded(recorded, paths, depth, pinned)
+    deepest = max(map(len, recorded.paths.values()))
+    depth = deepest if depth is None else min(depth, deepest)
+    keys = _folded(recorded, depth, pinned)
     size = len(set(keys.values()))
     if size <= LIMIT:
         return keys, ""
     requested = depth
     while depth and len(set(keys.values())) > LIMIT:
         depth -= 1
-        keys = _folded(recorded, paths, depth, pinned)
+        keys = _folded(recorded, depth, pinned)
     how = [f"to depth {depth}"] if depth < requested else []
     if len(set(keys.values())) > LIMIT:
         how.append("in the middle")
@@ -273,18 +256,20 @@ def _keys(
     return keys, f"{size:,} cards are too many to read: folded {' and '.join(how)}"
 
 
-def _folded(
-    recorded: Recorded, paths: _Paths, depth: int, pinned: Callable[[Node], bool]
-) -> dict[Node, _Key]:
+def _folded(recorded: Recorded, depth: int, pinned: Callable[[Node], bool]) -> dict[Node, _Key]:
     """The key of each node when ``depth`` levels of scopes are open."""
-    keys = {node: paths.key(node, depth) for node in recorded.order}
-    _merge_repeated_blocks(recorded, paths, keys, pinned)
-    _merge_parameters(recorded, paths, keys, pinned)
+    around = recorded.paths
+    keys: dict[Node, _Key] = {
+        node: around[node.scope][depth] if len(around[node.scope]) > depth else node
+        for node in recorded.order
+    }
+    _merge_repeated_blocks(recorded, keys, pinned)
+    _merge_parameters(recorded, keys, pinned)
     return keys
 
 
 def _merge_repeated_blocks(
-    recorded: Recorded, paths: _Paths, keys: dict[Node, _Key], pinned: Callable[[Node], bool]
+    recorded: Recorded, keys: dict[Node, _Key], pinned: Callable[[Node], bool]
 ) -> None:
     """Give one key to folded scopes that repeat each other, with the parameters each has alone."""
     ops: dict[_Key, list[Node]] = {}
@@ -292,22 +277,21 @@ def _merge_repeated_blocks(
         if node.op is not None:
             ops.setdefault(keys[node], []).append(node)
     users = _users(recorded, keys)
-    for run in _repeated(ops, paths):
+    for run in _repeated(ops):
         block = _Group(f"{_base(run[0].name)} × {len(run)}", run[0].parent)
-        paths.of[block] = [*paths.of[block.parent], block]
         members = [ops[scope] for scope in run]
         own = [x for x in _corresponding_leaves(recorded, members) if len(users[x]) == 1]
         keys |= dict.fromkeys(chain(*members), block)
         keys |= dict.fromkeys((x for x in own if not pinned(x)), block)
 
 
-def _repeated(ops: dict[_Key, list[Node]], paths: _Paths) -> list[list[Scope]]:
+def _repeated(ops: dict[_Key, list[Node]]) -> list[list[Scope]]:
     """Runs of at least ``_MIN_REPEATS`` folded scopes in a row that hold the same ops."""
 
     def content(key: Scope) -> list[tuple]:
-        inside = len(paths.of[key])
+        inside = len(key.path())
         return [
-            (node.op.name, node.value.shape, *(s.name for s in paths.of[node.scope][inside:]))
+            (node.op.name, node.value.shape, *(s.name for s in node.scope.path()[inside:]))
             for node in ops[key]
         ]
 
@@ -336,10 +320,11 @@ def _base(name: str) -> str:
 
 
 def _merge_parameters(
-    recorded: Recorded, paths: _Paths, keys: dict[Node, _Key], pinned: Callable[[Node], bool]
+    recorded: Recorded, keys: dict[Node, _Key], pinned: Callable[[Node], bool]
 ) -> None:
     """Give one key to many parameters that a folded card alone uses; not to operands of a call."""
-    called = {node for scope in paths.of if scope is not None for node in scope.operands}
+    scopes = set(chain(*recorded.paths.values()))
+    called = {node for scope in scopes for node in scope.operands}
     parameters: dict[_Key, list[Node]] = {}
     for node, users in _users(recorded, keys).items():
         is_parameter = keys[node] is node and node.op is None and node.requires_grad
@@ -350,7 +335,6 @@ def _merge_parameters(
     for leaves in parameters.values():
         if len(leaves) > _MAX_PARAMETERS:
             group = _Parameters(f"{len(leaves)} parameters")
-            paths.of[group] = [group]
             keys |= dict.fromkeys(leaves, group)
 
 
@@ -443,14 +427,14 @@ def _position_matters(node: Node, operands: list[Any], head: Card) -> bool:
     return head.kind == "op" and repeated and node.op.name not in _COMMUTATIVE
 
 
-def _clusters(cards: dict[_Key, Card], paths: _Paths) -> Cluster:
+def _clusters(cards: dict[_Key, Card]) -> Cluster:
     """The tree of open scopes around the cards."""
     top = Cluster()
     cluster_of: dict[Scope, Cluster] = {}
     for key, card in cards.items():
-        around = paths.of.get(key, [])[:-1] if isinstance(key, Scope) else paths.of[key.scope]
+        around = key.parent if isinstance(key, Scope) else key.scope
         cluster = top
-        for scope in around:
+        for scope in around.path() if around else []:
             if scope not in cluster_of:
                 cluster_of[scope] = Cluster(f"cluster_{len(cluster_of)}", scope)
                 cluster.clusters.append(cluster_of[scope])

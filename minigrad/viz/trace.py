@@ -7,6 +7,7 @@ sweep. The numbers are those that ``backward`` computes: the last running sum of
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -145,13 +146,15 @@ def trace(y: Box, seed: Any = None, *, verdicts: Verdicts | None = None) -> Trac
     recorded = Recorded([root])
     by_node = verdicts_by_node("step", verdicts, recorded)
     position = {node: i for i, node in enumerate(recorded.order)}
-    scopes = _Scopes()
-    values = _values(recorded, position, scopes)
+    scopes = list(dict.fromkeys(chain(*recorded.paths.values())))  # outer ones before inner ones
+    place: dict[Scope | None, int | None] = {None: None} | {s: i for i, s in enumerate(scopes)}
+    table = [(shown(scope.name), place[scope.parent]) for scope in scopes]
+    values = _values(recorded, position, place)
     steps = [Step("forward", i) for i, value in enumerate(values) if value.op is not None]
     steps.append(Step("seed", position[root], y_bar=to_host(seeded), total=to_host(seeded)))
     steps += _backward_steps(pulls, position)
     by_position = {position[node]: verdict for node, verdict in by_node.items()}
-    return Trace(values, steps, scopes.table, recorded.order, recorded, by_position)
+    return Trace(values, steps, table, recorded.order, recorded, by_position)
 
 
 class _Pulls(Observer):
@@ -197,26 +200,9 @@ def _host(array: Any) -> Any:
     return None if array is None else to_host(getattr(array, "array", array))
 
 
-class _Scopes:
-    """Numbers scopes in the order of their first value, outer scopes before inner ones."""
-
-    def __init__(self):
-        self.position: dict[Scope | None, int | None] = {None: None}
-        self.table: list[tuple[str, int | None]] = []
-
-    def position_of(self, scope: Scope | None) -> int | None:
-        new: list[Scope] = []
-        while scope is not None and scope not in self.position:
-            new.append(scope)
-            scope = scope.parent
-        for inner in reversed(new):
-            self.position[inner] = len(self.table)
-            self.table.append((shown(inner.name), self.position[inner.parent]))
-            scope = inner
-        return self.position[scope]
-
-
-def _values(recorded: Recorded, position: dict[Node, int], scopes: _Scopes) -> list[Value]:
+def _values(
+    recorded: Recorded, position: dict[Node, int], place: dict[Scope | None, int | None]
+) -> list[Value]:
     formulas = Formulas(recorded)
     return [
         Value(
@@ -229,7 +215,7 @@ def _values(recorded: Recorded, position: dict[Node, int], scopes: _Scopes) -> l
             params=node.params,
             inputs=tuple(position[x] if isinstance(x, Node) else np.asarray(x)
                          for x in recorded.operands[node]),
-            scope=scopes.position_of(node.scope),
+            scope=place[node.scope],
         )
         for node in recorded.order
     ]  # fmt: skip
