@@ -78,7 +78,7 @@ def to_dot(
     by_node = verdicts_by_node("draw", verdicts, recorded)
     wrong = (node for node, (ok, _) in by_node.items() if node.op is not None and ok is False)
     pins = {node for node in by_node if node.op is None} | set(islice(wrong, 1))  # outside any gap
-    visible = fold(recorded, depth, pinned=lambda node: node in pins)
+    visible = fold(recorded, depth, pins)
     return _Writer(recorded, visible, values, grads, by_node).text()
 
 

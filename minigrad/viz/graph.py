@@ -12,7 +12,7 @@ because graphs may be deep.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from operator import attrgetter
@@ -219,7 +219,7 @@ _Key = Node | Scope
 def fold(
     recorded: Recorded,
     depth: int | None = None,
-    pinned: Callable[[Node], bool] = lambda node: False,
+    pinned: Set[Node] = frozenset(),
 ) -> Visible:
     """Fold ``recorded`` until at most ``LIMIT`` cards are left.
 
@@ -227,7 +227,7 @@ def fold(
         recorded: the graph.
         depth: how many levels of nested scopes are opened; None opens all. With too many cards it
             is lowered first, then the middle becomes one card.
-        pinned: whether a node must stay out of that middle and, if a leaf, of any other group.
+        pinned: nodes that must stay out of that middle and, if leaves, of any other group.
     """
     keys, note = _keys(recorded, depth, pinned)
     cards = _cards(recorded, keys)
@@ -235,9 +235,7 @@ def fold(
     return Visible(list(cards.values()), edges, _clusters(cards), note)
 
 
-def _keys(
-    recorded: Recorded, depth: int | None, pinned: Callable[[Node], bool]
-) -> tuple[dict[Node, _Key], str]:
+def _keys(recorded: Recorded, depth: int | None, pinned: Set[Node]) -> tuple[dict[Node, _Key], str]:
     """The key of each node, for at most ``LIMIT`` cards, and the note on what had to fold."""
     deepest = max(map(len, recorded.paths.values()))
     depth = deepest if depth is None else min(depth, deepest)
@@ -256,7 +254,7 @@ def _keys(
     return keys, f"{size:,} cards are too many to read: folded {' and '.join(how)}"
 
 
-def _folded(recorded: Recorded, depth: int, pinned: Callable[[Node], bool]) -> dict[Node, _Key]:
+def _folded(recorded: Recorded, depth: int, pinned: Set[Node]) -> dict[Node, _Key]:
     """The key of each node when ``depth`` levels of scopes are open."""
     around = recorded.paths
     keys: dict[Node, _Key] = {
@@ -268,9 +266,7 @@ def _folded(recorded: Recorded, depth: int, pinned: Callable[[Node], bool]) -> d
     return keys
 
 
-def _merge_repeated_blocks(
-    recorded: Recorded, keys: dict[Node, _Key], pinned: Callable[[Node], bool]
-) -> None:
+def _merge_repeated_blocks(recorded: Recorded, keys: dict[Node, _Key], pinned: Set[Node]) -> None:
     """Give one key to folded scopes that repeat each other, with the parameters each has alone."""
     ops: dict[_Key, list[Node]] = {}
     for node in recorded.order:
@@ -282,7 +278,7 @@ def _merge_repeated_blocks(
         members = [ops[scope] for scope in run]
         own = [x for x in _corresponding_leaves(recorded, members) if len(users[x]) == 1]
         keys |= dict.fromkeys(chain(*members), block)
-        keys |= dict.fromkeys((x for x in own if not pinned(x)), block)
+        keys |= dict.fromkeys((x for x in own if x not in pinned), block)
 
 
 def _repeated(ops: dict[_Key, list[Node]]) -> list[list[Scope]]:
@@ -319,16 +315,14 @@ def _base(name: str) -> str:
     return name.rstrip("0123456789").rstrip(" _.") or name
 
 
-def _merge_parameters(
-    recorded: Recorded, keys: dict[Node, _Key], pinned: Callable[[Node], bool]
-) -> None:
+def _merge_parameters(recorded: Recorded, keys: dict[Node, _Key], pinned: Set[Node]) -> None:
     """Give one key to many parameters that a folded card alone uses; not to operands of a call."""
     scopes = set(chain(*recorded.paths.values()))
     called = {node for scope in scopes for node in scope.operands}
     parameters: dict[_Key, list[Node]] = {}
     for node, users in _users(recorded, keys).items():
         is_parameter = keys[node] is node and node.op is None and node.requires_grad
-        if is_parameter and node not in called and not pinned(node):
+        if is_parameter and node not in called and node not in pinned:
             (user, *others) = users
             if isinstance(user, Scope) and not others:
                 parameters.setdefault(user, []).append(node)
@@ -346,12 +340,12 @@ def _users(recorded: Recorded, keys: dict[Node, _Key]) -> dict[Node, set[_Key]]:
     return users
 
 
-def _without_middle(keys: dict[Node, _Key], pinned: Callable[[Node], bool]) -> dict[Node, _Key]:
+def _without_middle(keys: dict[Node, _Key], pinned: Set[Node]) -> dict[Node, _Key]:
     """Keep the first and last cards, ``KEPT`` with the gap; nodes between get the key ``_GAP``."""
     visible = list(dict.fromkeys(keys.values()))
     first = KEPT // 2
     hidden = set(visible[first : len(visible) - (KEPT - 1 - first)])
-    hidden -= {key for node, key in keys.items() if pinned(node)}
+    hidden -= {keys[node] for node in pinned}
     return {node: _GAP if key in hidden else key for node, key in keys.items()}
 
 
