@@ -10,9 +10,10 @@ from typing import Any
 from minigrad.core.node import Box, Node
 from minigrad.errors import GraphError, UsageError, facts
 from minigrad.viz.badge import BADGES, Verdict, Verdicts, verdict_text, verdicts_by_node, worst_of
+from minigrad.viz.fold import Card, Cluster, Edge, Visible, fold
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.gradient import CONSTANT, MISSING, Gradient, Swept, swept
-from minigrad.viz.graph import Card, Cluster, Edge, Recorded, Visible, fold, root_of
+from minigrad.viz.graph import Recorded, root_of
 from minigrad.viz.grid import SIDE, Cell, Grid, blank, grid, number
 
 _SANS = "Helvetica,Arial,sans-serif"

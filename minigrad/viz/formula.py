@@ -16,7 +16,8 @@ import numpy as np
 from minigrad.core.node import Node
 from minigrad.core.op import Op
 from minigrad.errors import MinigradError
-from minigrad.viz.graph import Card, Recorded
+from minigrad.viz.fold import Card
+from minigrad.viz.graph import Recorded
 
 _NAME, _FORMULA = 40, 80  # characters of a name and of a formula; the middle of more is cut out
 _INLINE, _NESTED = 20, 2  # characters and nested calls of a result that is written out where used

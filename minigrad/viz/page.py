@@ -19,8 +19,8 @@ from minigrad import files
 from minigrad.core.node import Box, Node
 from minigrad.errors import UsageError, facts
 from minigrad.viz.badge import Verdicts
+from minigrad.viz.fold import Card
 from minigrad.viz.formula import Formulas
-from minigrad.viz.graph import Card
 from minigrad.viz.grid import Grid, grid
 from minigrad.viz.latex import marked, mathml, plain, warn_of_faults
 from minigrad.viz.record import checksum

@@ -9,8 +9,9 @@ from itertools import repeat
 
 from minigrad.viz.dot import count_of_ops, escaped, gap_lines, wrapped
 from minigrad.viz.embed import PENDING, embedded
+from minigrad.viz.fold import Card, Cluster, Visible, fold
 from minigrad.viz.formula import Formulas, shown
-from minigrad.viz.graph import Card, Cluster, Recorded, Visible, fold
+from minigrad.viz.graph import Recorded
 from minigrad.viz.render import render
 
 _TITLE = 34  # characters in a line of a title

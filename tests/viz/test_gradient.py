@@ -12,7 +12,8 @@ from viz.reading import cards, numbers
 import minigrad as mg
 from minigrad.composite import label
 from minigrad.viz import render
-from minigrad.viz.graph import Recorded, fold
+from minigrad.viz.fold import fold
+from minigrad.viz.graph import Recorded
 from minigrad.viz.grid import BLANK
 
 # --- gradients -----------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from viz.reading import cards, clusters, edges
 import minigrad as mg
 from minigrad.verify.batch_norm import problem
 from minigrad.viz.dot import gap_lines
-from minigrad.viz.graph import Recorded, fold
+from minigrad.viz.fold import fold
+from minigrad.viz.graph import Recorded
 
 # --- clusters and folding ------------------------------------------------------------------------
 

@@ -16,8 +16,9 @@ from viz.graphs import batch_norm, chain, leaf, product
 import minigrad as mg
 from minigrad.errors import RenderError, UsageError
 from minigrad.viz import render
+from minigrad.viz.fold import fold
 from minigrad.viz.formula import Formulas
-from minigrad.viz.graph import Recorded, fold
+from minigrad.viz.graph import Recorded
 from minigrad.viz.skeleton import skeleton
 
 needs_pygraphviz = pytest.mark.skipif(
