@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from itertools import chain, islice, repeat
 from numbers import Integral
 from typing import Any
@@ -14,14 +13,13 @@ from minigrad.viz.fold import Card, Cluster, Edge, Visible, fold
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.gradient import CONSTANT, MISSING, Gradient, Swept, swept
 from minigrad.viz.graph import Recorded, root_of
-from minigrad.viz.grid import SIDE, Cell, Grid, blank, grid, number
+from minigrad.viz.grid import SIDE, blank, grid, number
+from minigrad.viz.markup import LINE, SIZE, block, bold, captioned, small, table, tr, wrapped
+from minigrad.viz.title import count_of_leaves, count_of_ops, gap_lines, title
 
 _SANS = "Helvetica,Arial,sans-serif"
-_MONO = "Courier New,Courier,monospace"  # 0.6 em wide in every substitute: nothing is clipped
-# Font sizes in points. Graphviz rounds the width of every letter to whole pixels. At 13.5 points
-# the letters of Helvetica have such widths. POINT-SIZE takes only whole numbers: 11 rounds least.
-_TITLE_SIZE, _NUMBER_SIZE, _SIZE = 13.5, 12, 11
-_GREY, _LINE, _INK, _FAINT = "#555555", "#8a8f98", "#1f2328", "#d0d4da"
+_TITLE_SIZE = 13.5  # points; the letters of Helvetica are then whole pixels wide
+_INK = "#1f2328"
 _BACK = "#b54700"  # colour of the backward sweep, here and in the stepper
 _COLOURS = "Orange is positive, blue is negative; each array has its own scale."
 _DASHED = "Dashed: the cotangents on their way back, with their norms."
@@ -123,7 +121,7 @@ class _Writer:
             f"rankdir=TB nodesep=0.3 ranksep={_ROW_GAP[norms]} pad=0.15 labelloc=t "
             f"nslimit1=4 mclimit=0.5 {routing}];",
             f'  node [shape=plain fontname="{_SANS}" fontsize={_TITLE_SIZE} fontcolor="{_INK}"];',
-            f'  edge [color="{_LINE}" arrowsize=0.7 fontname="{_SANS}" fontsize={_SIZE}];',
+            f'  edge [color="{LINE}" arrowsize=0.7 fontname="{_SANS}" fontsize={SIZE}];',
         ]
         lines += self._notes()
         lines += self._body()
@@ -156,9 +154,9 @@ class _Writer:
         """Above the picture: what had to fold, and the legend."""
         colours = self.values or any(map(_has_place, self.swept.gradients.values()))
         legend = [_COLOURS] * colours + [_DASHED] * bool(self.swept.norms)
-        notes = [_b(self.visible.note)] * bool(self.visible.note)
-        notes += [_small(escaped(line)) for line in legend]
-        return [f"  label=<{_captioned(*notes)}>;"] if notes else []
+        notes = [bold(self.visible.note)] * bool(self.visible.note)
+        notes += [small(line) for line in legend]
+        return [f"  label=<{captioned(*notes)}>;"] if notes else []
 
     def _body(self) -> list[str]:
         """The cards, with their clusters around them."""
@@ -174,44 +172,45 @@ class _Writer:
         return lines
 
     def _card(self, card: Card) -> str:
-        if card.kind == "gap":
-            return self._gap(card)
-        if card.kind == "leaves":
-            return self._leaves(card)
-        node = card.outputs[0]
-        folded = card.kind == "scope"
-        title = self.formulas.title_of_scope(card) if folded else self.formulas.title(node)
-        head = '<BR ALIGN="LEFT"/>'.join(f"<B>{line}</B>" for line in wrapped(title, _TITLE))
-        head += '<BR ALIGN="LEFT"/>' * (len(title) > _TITLE)  # or the last line would be centred
-        rows = [_row(f"{'▸ ' if folded else ''}{head}", f'BGCOLOR="{_HEADS[card.kind]}"')]
-        if folded or not self.values:
-            about = _about_scope(card) if folded else _about(node)
-            rows.append(_row(_small(escaped(about))))
+        text = title(card, self.formulas)
+        head = "▸ " * (card.kind in ("scope", "leaves"))
+        head += '<BR ALIGN="LEFT"/>'.join(f"<B>{line}</B>" for line in wrapped(text, _TITLE))
+        head += '<BR ALIGN="LEFT"/>' * (len(text) > _TITLE)  # or the last line would be centred
+        rows = [tr(head, f'BGCOLOR="{_HEADS[card.kind]}"')]
+        rows += [tr(small(line)) for line in self._about(card)]
         rows += self._badge(card)
-        for output in _outputs_shown(card):
-            name = f"{self.formulas.operand[output].text} " if len(card.outputs) > 1 else ""
-            rows += self._numbers(output, name, folded)
-        if (more := len(card.outputs) - _OUTPUTS) > 0:
-            rows.append(_row(_small(f"… {more} more result{'s' * (more > 1)}")))
+        if card.kind not in ("gap", "leaves"):
+            rows += self._results(card)
         return _frame(rows, card, thick=not self.roots.isdisjoint(card.members))
 
-    def _gap(self, card: Card) -> str:
-        first, *rest = gap_lines(card)
-        rows = [_row(_b(first), f'BGCOLOR="{_HEADS["gap"]}"'), *(_row(_small(x)) for x in rest)]
-        rows += self._badge(card)
-        return _frame(rows, card, thick=False)
+    def _about(self, card: Card) -> list[str]:
+        """The lines below the title."""
+        if card.kind == "gap":
+            return gap_lines(card)[1:]
+        if card.kind == "leaves":
+            return self._listed(card)
+        if card.kind == "scope":
+            return [_about_scope(card)]
+        return [] if self.values else [_about(card.outputs[0])]
 
-    def _leaves(self, card: Card) -> str:
-        title = _b(f"▸ {self.formulas.title_of_scope(card)}")
-        rows = [_row(title, f'BGCOLOR="{_HEADS["leaves"]}"')]
+    def _listed(self, card: Card) -> list[str]:
+        """The leaves of a card, in the order in which ops use them."""
         uses = chain(*(edge.uses for edge in self.visible.edges if edge.tail is card))
         operands = self.formulas.recorded.operands
-        for leaf in islice(dict.fromkeys(operands[node][i] for node, i in uses), _LISTED):
-            text = f"{self.formulas.operand[leaf].text} {_shape(leaf)} {leaf.value.dtype}"
-            rows.append(_row(_small(escaped(text))))
-        if (more := len(card.members) - _LISTED) > 0:
-            rows.append(_row(_small(f"… {more} more")))
-        return _frame(rows, card, thick=False)
+        leaves = islice(dict.fromkeys(operands[node][i] for node, i in uses), _LISTED)
+        more = len(card.members) - _LISTED
+        names = self.formulas.operand
+        lines = [f"{names[leaf].text} {_shape(leaf)} {leaf.value.dtype}" for leaf in leaves]
+        return lines + [f"… {more} more"] * (more > 0)
+
+    def _results(self, card: Card) -> list[str]:
+        rows = []
+        for output in _outputs_shown(card):
+            name = f"{self.formulas.operand[output].text} " if len(card.outputs) > 1 else ""
+            rows += self._numbers(output, name, card.kind == "scope")
+        if (more := len(card.outputs) - _OUTPUTS) > 0:
+            rows.append(tr(small(f"… {more} more result{'s' * (more > 1)}")))
+        return rows
 
     def _badge(self, card: Card) -> list[str]:
         """The verdict on the value of a card, or on the ops that the card stands for."""
@@ -228,37 +227,37 @@ class _Writer:
         numbers = grid(node.value, self.side)
         blocks = []
         if self.values:
-            blocks.append(_block(name + ("value" if folded else f"value {_about(node)}"), numbers))
+            blocks.append(block(name + ("value" if folded else f"value {_about(node)}"), numbers))
         elif name:
-            blocks.append(_small(escaped(f"{name}{_about(node)}")))
+            blocks.append(small(f"{name}{_about(node)}"))
         if gradient is not None:
             blocks.append(self._gradient(gradient, node))
         columns = len(numbers.rows[0]) if numbers.rows else 1
         if columns > _WIDE or gradient is None or not _has_place(gradient):
-            return [_row(block) for block in blocks]
+            return [*map(tr, blocks)]
         cells = "".join(f'<TD ALIGN="LEFT" VALIGN="TOP">{block}</TD>' for block in blocks)
-        return [_row(_table(f"<TR>{cells}</TR>", spacing=4))] if cells else []
+        return [tr(table(f"<TR>{cells}</TR>", spacing=4))] if cells else []
 
     def _gradient(self, gradient: Gradient, node: Node) -> str:
         if not _has_place(gradient):
             head = "gradient: " * (gradient.note != CONSTANT)
-            return _small(escaped(head + gradient.note))
+            return small(head + gradient.note)
         if gradient.array is None:
-            return _block(f"gradient: {gradient.note}", blank(node.value, self.side))
+            return block(f"gradient: {gradient.note}", blank(node.value, self.side))
         paths = self.swept.paths[node]
         note = gradient.note or f"sum of {paths} paths" * (paths > 1)
         caption = f"gradient ({note})" if note else "gradient"
-        return _block(caption, grid(gradient.array, self.side))
+        return block(caption, grid(gradient.array, self.side))
 
 
 def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
     color = _LEVELS[min(depth, len(_LEVELS)) - 1]
-    name = _b(shown(cluster.scope.name if cluster.scope else ""))
-    name += _small(f"  {count_of_ops(cluster.ops)}")
+    name = bold(shown(cluster.scope.name if cluster.scope else ""))
+    name += small(f"  {count_of_ops(cluster.ops)}")
     return [
         f"{indent}subgraph {cluster.id} {{",
         f'{indent}  graph [label=<{name}> labeljust=l style="rounded,filled" '
-        f'fillcolor="{color}" color="{_LINE}" margin=8];',
+        f'fillcolor="{color}" color="{LINE}" margin=8];',
     ]
 
 
@@ -296,7 +295,7 @@ def _way_back(edge: Edge, norms: Mapping[tuple[Node, int], float], end: str) -> 
 
 def _chip(text: str) -> str:
     """A label on a line, with a background."""
-    return _table(f"<TR><TD>{text}</TD></TR>", 0, attributes='BGCOLOR="white"')
+    return table(f"<TR><TD>{text}</TD></TR>", 0, attributes='BGCOLOR="white"')
 
 
 def _outputs_shown(card: Card) -> list[Node]:
@@ -305,34 +304,16 @@ def _outputs_shown(card: Card) -> list[Node]:
 
 
 def _about(node: Node) -> str:
-    text = f"{_shape(node)} {node.value.dtype}"
-    if node.op is not None:
-        return text
-    return f"{text} · {'leaf' if node.requires_grad else 'constant'}"
+    kind = "" if node.op else " · leaf" if node.requires_grad else " · constant"
+    return f"{_shape(node)} {node.value.dtype}{kind}"
 
 
 def _about_scope(card: Card) -> str:
     shapes = [_shape(node) for node in card.inputs]
     given = ", ".join(shapes[:4] + ["…"] * (len(shapes) > 4)) or "nothing"
     made = ", ".join(map(_shape, _outputs_shown(card)))
-    hidden = f" and {_count_of_leaves(card.leaves)}" if card.leaves else ""
+    hidden = f" and {count_of_leaves(card.leaves)}" if card.leaves else ""
     return f"{count_of_ops(card.ops)}{hidden} folded · {given} → {made}"
-
-
-def gap_lines(card: Card) -> list[str]:
-    """``["… 168 more ops folded", "and 335 leaves"]``: what is in the middle of a long graph."""
-    counts = [count_of_ops(card.ops, "more ")] if card.ops else []
-    counts += [_count_of_leaves(card.leaves, "more " * (not counts))] if card.leaves else []
-    return [f"… {counts[0]} folded", *(f"and {count}" for count in counts[1:])]
-
-
-def count_of_ops(n: int, more: str = "") -> str:
-    """``1 op``, ``168 more ops``."""
-    return f"{n:,} {more}op{'s' * (n != 1)}"
-
-
-def _count_of_leaves(n: int, more: str = "") -> str:
-    return f"{n:,} {more}{'leaf' if n == 1 else 'leaves'}"
 
 
 def _shape(node: Node) -> str:
@@ -341,22 +322,8 @@ def _shape(node: Node) -> str:
 
 def _badge_row(ok: bool | None, text: str) -> str:
     color, _ = BADGES[ok]
-    words = f'<FONT COLOR="#ffffff">{_b(verdict_text(ok, text))}</FONT>'
-    return _row(words, f'BGCOLOR="{color}"')
-
-
-def _block(caption: str, numbers: Grid) -> str:
-    """A caption, the statistics if any, and the heat map."""
-    parts = [_small(escaped(caption))]
-    if numbers.facts:
-        labels = "".join(_td(_small(escaped(label))) for label, _ in numbers.facts)
-        cells = "".join(_td(_mono(number)) for _, number in numbers.facts)
-        parts.append(_table(f"<TR>{labels}</TR><TR>{cells}</TR>", 0))
-    if numbers.note:
-        parts.append(_small(escaped(numbers.note)))
-    if numbers.rows:
-        parts.append(_table("".join(_heat_map(numbers)), 0, f'COLOR="{_FAINT}"'))
-    return _captioned(*parts)
+    words = f'<FONT COLOR="#ffffff">{bold(verdict_text(ok, text))}</FONT>'
+    return tr(words, f'BGCOLOR="{color}"')
 
 
 def _has_place(gradient: Gradient) -> bool:
@@ -364,71 +331,10 @@ def _has_place(gradient: Gradient) -> bool:
     return gradient.array is not None or gradient.note == MISSING
 
 
-def _heat_map(numbers: Grid) -> list[str]:
-    below, beside = numbers.more
-    rows = []
-    for row in numbers.rows:
-        cells = [_number_cell(cell) for cell in row] + [_td("…")] * bool(beside)
-        rows.append(f"<TR>{''.join(cells)}</TR>")
-    if below:
-        rows.append(f"<TR>{_td('…') * len(numbers.rows[0])}</TR>")
-    return rows
-
-
-def _number_cell(cell: Cell) -> str:
-    text = f'<FONT COLOR="#ffffff">{_mono(cell.text)}</FONT>' if cell.odd else _mono(cell.text)
-    return f'<TD BORDER="1" ALIGN="RIGHT" BGCOLOR="{cell.color}">{text}</TD>'
-
-
 def _frame(rows: list[str], card: Card, thick: bool) -> str:
     constant = card.kind == "leaf" and not card.outputs[0].requires_grad
     style = ' STYLE="dashed"' if constant else ""
     return (
         f'<TABLE BORDER="{3 if thick else 1}" CELLBORDER="0" CELLSPACING="0" CELLPADDING="3" '
-        f'COLOR="{_INK if thick else _LINE}" BGCOLOR="white"{style}>{"".join(rows)}</TABLE>'
+        f'COLOR="{_INK if thick else LINE}" BGCOLOR="white"{style}>{"".join(rows)}</TABLE>'
     )
-
-
-def _captioned(*parts: str) -> str:
-    return _table("".join(_row(part) for part in parts), 0)
-
-
-def _table(rows: str, spacing: int, attributes: str = f'COLOR="{_LINE}"') -> str:
-    return (
-        f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="{spacing}" CELLPADDING="2" '
-        f"{attributes}>{rows}</TABLE>"
-    )
-
-
-def _row(content: str, attributes: str = "") -> str:
-    return f'<TR><TD ALIGN="LEFT"{" " if attributes else ""}{attributes}>{content}</TD></TR>'
-
-
-def _td(content: str) -> str:
-    return f'<TD ALIGN="RIGHT">{content}</TD>'
-
-
-def _small(html: str) -> str:
-    return f'<FONT POINT-SIZE="{_SIZE}" COLOR="{_GREY}">{html}</FONT>'
-
-
-def _mono(text: str) -> str:
-    return f'<FONT FACE="{_MONO}" POINT-SIZE="{_NUMBER_SIZE}">{escaped(text)}</FONT>'
-
-
-def _b(text: str) -> str:
-    return f"<B>{escaped(text)}</B>"
-
-
-def escaped(text: str) -> str:
-    """``text`` for an HTML-like label, where Graphviz would replace ``\\N`` by the node's name."""
-    return escape(text, quote=True).replace("\\", "&#92;&#92;")
-
-
-def wrapped(text: str, width: int) -> list[str]:
-    """``text`` in escaped lines of about ``width`` characters at most, if spaces allow that."""
-    lines, rest = [], text
-    while len(rest) > width and (cut := rest.rfind(" ", width // 2, width)) > 0:
-        lines.append(rest[:cut])
-        rest = "  " + rest[cut + 1 :]
-    return [escaped(line) for line in [*lines, rest]]

@@ -24,8 +24,9 @@ from minigrad.viz.formula import Formulas
 from minigrad.viz.grid import Grid, grid
 from minigrad.viz.latex import marked, mathml, plain, warn_of_faults
 from minigrad.viz.record import checksum
-from minigrad.viz.skeleton import Layout, layouts, title
+from minigrad.viz.skeleton import Layout, layouts
 from minigrad.viz.story import Block, Figure, Formula, Line, Story, overview, shape_and_dtype, tell
+from minigrad.viz.title import title
 from minigrad.viz.trace import Trace, trace
 
 _HEIGHT = 760  # pixels of the frame in a notebook

@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 
-from minigrad.viz.dot import count_of_ops, escaped, gap_lines, wrapped
 from minigrad.viz.embed import PENDING, embedded
 from minigrad.viz.fold import Card, Cluster, Visible, fold
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.graph import Recorded
+from minigrad.viz.markup import bold, escaped, tr, wrapped
 from minigrad.viz.render import render
+from minigrad.viz.title import count_of_ops, gap_lines, title
 
 _TITLE = 34  # characters in a line of a title
 _LEVELS = 5  # pictures of one graph, at most
@@ -75,8 +76,8 @@ def _body(top: Cluster, formulas: Formulas) -> list[str]:
             lines += ["}"] if cluster.scope is not None else []
             continue
         if cluster.scope is not None:
-            name = escaped(shown(cluster.scope.name))
-            lines.append(f'subgraph {cluster.id} {{ graph [label=<<B>{name}</B>> labeljust=l '
+            name = bold(shown(cluster.scope.name))
+            lines.append(f'subgraph {cluster.id} {{ graph [label=<{name}> labeljust=l '
                          'style="rounded,filled" fillcolor="#eeeeee" margin=5];')  # fmt: skip
         for card in cluster.cards:
             lines.append(f'  {card.id} [id="{card.id}" label=<{_card(card, formulas)}>];')
@@ -84,27 +85,14 @@ def _body(top: Cluster, formulas: Formulas) -> list[str]:
 
 
 def _card(card: Card, formulas: Formulas) -> str:
-    rows = [f'<TR><TD ALIGN="LEFT"><B>{line}</B></TD></TR>' for line in _title(card, formulas)]
+    mark = "▸ " * (card.kind in ("scope", "gap", "leaves"))
+    rows = [tr(f"<B>{line}</B>") for line in wrapped(mark + title(card, formulas), _TITLE)]
     about = f'<FONT POINT-SIZE="12">{escaped(_about(card))} </FONT>'
     if card.kind != "gap" and any(node.requires_grad for node in card.outputs):
         about += f'<FONT POINT-SIZE="12">{PENDING}</FONT>'
-    rows.append(f'<TR><TD ALIGN="LEFT">{about}</TD></TR>')
+    rows.append(tr(about))
     return (f'<TABLE BORDER="1" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2" '
             f'BGCOLOR="white">{"".join(rows)}</TABLE>')  # fmt: skip
-
-
-def title(card: Card, formulas: Formulas) -> str:
-    """The title of a card: a formula, or a folded scope as if it were one call."""
-    if card.kind == "gap":
-        return gap_lines(card)[0]
-    if card.kind in ("scope", "leaves"):
-        return formulas.title_of_scope(card)
-    return formulas.title(card.outputs[0])
-
-
-def _title(card: Card, formulas: Formulas) -> list[str]:
-    mark = "▸ " if card.kind in ("scope", "gap", "leaves") else ""
-    return wrapped(mark + title(card, formulas), _TITLE)
 
 
 def _about(card: Card) -> str:

@@ -12,9 +12,9 @@ from viz.reading import cards, clusters, edges
 
 import minigrad as mg
 from minigrad.verify.batch_norm import problem
-from minigrad.viz.dot import gap_lines
 from minigrad.viz.fold import fold
 from minigrad.viz.graph import Recorded
+from minigrad.viz.title import gap_lines
 
 # --- clusters and folding ------------------------------------------------------------------------
 
@@ -251,7 +251,7 @@ def test_many_parameters_of_one_folded_card_are_one_that_lists_them(layers, fold
     kept = [f"p{i}" for i in range(2 * layers) if not folds or i == 1]
     assert [title for title in found if re.fullmatch(r"p\d", title)] == kept
     if folds:
-        listed = re.findall(r"(p\d) \((\S.*?)\) float64", found["▸ 9 parameters"])
+        listed = re.findall(r"(p\d) \((\S.*?)\) float64", found["9 parameters"])
         assert listed == [(f"p{i}", "2, 2" if i % 2 == 0 else "2,")
                           for i in range(10) if i != 1]  # fmt: skip
         one = {"p4": (False, "wrong")}
