@@ -44,7 +44,7 @@ def sum_to(xp, x, *, shape):
     tensor([[3.],
             [7.]])
     """
-    axes = _repeated_axes(x.shape, shape)
+    axes = repeated_axes(x.shape, shape)
     if axes is None:
         raise ValueError(f"shape {tuple(shape)} does not broadcast to {tuple(x.shape)}")
     return x.sum(axis=axes, keepdims=True).reshape(shape)
@@ -55,7 +55,7 @@ def sum_to_vjp(y_bar, y, x, *, shape):
     return (broadcast_to(y_bar, shape=x.shape),)
 
 
-def _repeated_axes(shape: tuple, small: tuple) -> tuple | None:
+def repeated_axes(shape: tuple, small: tuple) -> tuple | None:
     """The axes of ``shape`` along which ``small`` is repeated; None if it does not broadcast."""
     lead = len(shape) - len(small)
     if lead < 0 or any(n not in (1, m) for n, m in zip(small, shape[lead:], strict=True)):
@@ -93,7 +93,7 @@ def unbroadcast(op: Any, i: int, x_bar: Any, x: Any, y_shape: tuple) -> Any:
     if (shape := getattr(x_bar, "shape", (None,))) != x.shape:
         core = min(op.core[i], len(x.shape)) if op.core else 0
         loop = len(shape) - core if op.signature else 0
-        axes = _repeated_axes(shape, x.shape)
+        axes = repeated_axes(shape, x.shape)
         if not axes or max(axes) >= loop or shape[:loop] != y_shape[:loop]:
             raise wrong_cotangent(op, i, x_bar, x)
         x_bar = sum_to(x_bar, shape=x.shape)
@@ -103,7 +103,7 @@ def unbroadcast(op: Any, i: int, x_bar: Any, x: Any, y_shape: tuple) -> Any:
 def rebroadcast(op: Any, y_dot: Any, y: Any) -> Any:
     """``y_dot`` broadcast and cast to the shape and dtype of ``y``; RuleError if that fails."""
     if (shape := getattr(y_dot, "shape", (None,))) != y.shape:
-        if _repeated_axes(y.shape, shape) is None:
+        if repeated_axes(y.shape, shape) is None:
             raise wrong_tangent(op, y_dot, y)
         y_dot = broadcast_to(y_dot, shape=y.shape)
     return y_dot if y_dot.dtype == y.dtype else astype(y_dot, dtype=floating(op, y_dot, y))

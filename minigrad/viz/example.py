@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.core.broadcast import repeated_axes
 from minigrad.viz.formula import shown
 from minigrad.viz.latex import subscript
-from minigrad.viz.record import repeated_axes
 
 _TERMS = 4  # terms of a sum that are written out
 _DIGITS, _MAX_DIGITS = 4, 8  # of a number; more than 4 to tell a result from its operands
@@ -49,7 +49,7 @@ def unbroadcast(raw: np.ndarray, contribution: np.ndarray) -> str:
     """``[0]: 0.1 + 0.2 + 0.3 = 0.6``: the elements of ``raw`` that un-broadcasting sums."""
     if raw.shape == contribution.shape or not contribution.size or not raw.size:
         return ""
-    terms = _along(repeated_axes(raw.shape, contribution.shape), raw)
+    terms = _along(repeated_axes(raw.shape, contribution.shape) or (), raw)
     return f"{_place(contribution)}{_joined(terms, ' + ')} = {_number(_first(contribution))}"
 
 

@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.core.broadcast import repeated_axes
 from minigrad.viz.grid import SIDE, excerpt, flat, statistics
 
 VERSION = 1
@@ -55,15 +56,9 @@ def unbroadcast_text(raw: Any, contribution: Any) -> str:
     """How a contribution was un-broadcast: ``sum over axis 0: (4, 3) -> (3,)``, or ``""``."""
     if raw is None or raw.shape == contribution.shape:
         return ""
-    axes = ", ".join(map(str, repeated_axes(raw.shape, contribution.shape)))
+    axes = ", ".join(map(str, repeated_axes(raw.shape, contribution.shape) or ()))
     word = "axes" if "," in axes else "axis"
     return f"sum over {word} {axes}: {tuple(raw.shape)} -> {tuple(contribution.shape)}"
-
-
-def repeated_axes(shape: tuple, small: tuple) -> list[int]:
-    """The axes of ``shape`` along which an array of shape ``small`` is repeated to broadcast."""
-    new = len(shape) - len(small)
-    return [i for i, m in enumerate(shape) if i < new or m != small[i - new]]
 
 
 def _value(i: int, value: Any, arrays: "_Arrays") -> dict[str, Any]:
