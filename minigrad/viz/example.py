@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.core.broadcast import repeated_axes
-from minigrad.viz.formula import shown
+from minigrad.viz.formula import literal
 from minigrad.viz.latex import subscript
 
 _TERMS = 4  # terms of a sum that are written out
@@ -143,8 +143,7 @@ def _digits(y: Any, xs: Iterable[Any]) -> int:
 
 
 def _number(x: Any, digits: int = _DIGITS) -> str:
-    x = x.item() if isinstance(x, np.ndarray | np.generic) else x
-    return f"{x + 0.0:.{digits}g}" if isinstance(x, float) else shown(x)  # -0.0 + 0.0 is 0.0
+    return literal(x, digits)
 
 
 def _bracketed(x: Any, digits: int = _DIGITS) -> str:

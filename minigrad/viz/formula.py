@@ -198,10 +198,16 @@ def _listed(texts: list[str]) -> str:
 
 
 def _number(x: Any) -> Text:
+    text = literal(x)
+    return Text(text, _UNARY if text.startswith("-") else _ATOM)
+
+
+def literal(x: Any, digits: int = 6) -> str:
+    """A number as it stands in a formula; a float with so many significant ``digits``."""
     if isinstance(x, np.ndarray):
         x = x[()]
-    text = f"{float(x):.6g}" if isinstance(x, (float, np.floating)) else shown(x)
-    return Text(text, _UNARY if text.startswith("-") else _ATOM)
+    # -0.0 + 0.0 is 0.0
+    return f"{float(x) + 0.0:.{digits}g}" if isinstance(x, (float, np.floating)) else shown(x)
 
 
 def _keywords(op: Op, params: dict) -> list[str]:
@@ -229,7 +235,7 @@ def _value(value: Any, key: str = "") -> str:
         comma = "," if isinstance(value, tuple) and len(value) == 1 else ""
         return f"({_listed([_value(item) for item in value])}{comma})"
     if isinstance(value, (bool, int, float, np.generic)):
-        return _number(value).text
+        return literal(value)
     if isinstance(value, str):
         return f'"{shown(value)}"'
     if isinstance(value, np.dtype):  # it has a shape, too, as has a class such as np.float32
@@ -243,7 +249,7 @@ def _value(value: Any, key: str = "") -> str:
 def _array(value: Any, listed: bool) -> str:
     """``float64[6]``; if ``listed``, the numbers of a short vector."""
     if listed and isinstance(value, np.ndarray) and value.ndim == 1 and value.size <= _OPERANDS:
-        return f"[{', '.join(_number(item).text for item in value)}]"
+        return f"[{', '.join(literal(item) for item in value)}]"
     return f"{value.dtype}{list(value.shape)}"
 
 

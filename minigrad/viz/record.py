@@ -72,7 +72,7 @@ def _value(i: int, value: Any, arrays: "_Arrays") -> dict[str, Any]:
         "call": value.call,
         "formula": op.formula if op else "",
         "pullback": op.pullback if op else "",
-        "inputs": [x if isinstance(x, int) else {"number": _number(x)} for x in value.inputs],
+        "inputs": [x if isinstance(x, int) else {"number": _exact(x)} for x in value.inputs],
         "scope": value.scope,
         "shape": list(value.array.shape),
         "dtype": str(value.array.dtype),
@@ -129,17 +129,16 @@ def _array(array: np.ndarray, sha256: str) -> dict[str, Any]:
     head = {"shape": list(array.shape), "dtype": str(array.dtype)}
     plane = flat(array)
     if not array.size or (plane is not None and max(plane.shape) <= SIDE):
-        return {**head, "values": _numbers(array.tolist())}
-    corner = _numbers(excerpt(array).tolist())
+        return {**head, "values": _exact(array.tolist())}
+    corner = _exact(excerpt(array).tolist())
     return {**head, "statistics": dict(statistics(array)), "excerpt": corner, "sha256": sha256}
 
 
-def _numbers(items: Any) -> Any:
-    return [_numbers(item) for item in items] if isinstance(items, list) else _number(items)
-
-
-def _number(x: Any) -> Any:
-    if isinstance(x, np.ndarray | np.generic):
+def _exact(x: Any) -> Any:
+    """A number, or a list of numbers, with all digits; JSON has no nan and no infinity."""
+    if isinstance(x, list):
+        return [_exact(item) for item in x]
+    if isinstance(x, np.ndarray):
         x = x.item()
     if isinstance(x, bool | int):
         return x

@@ -14,6 +14,7 @@ import numpy as np
 from minigrad.core.op import Op
 from minigrad.viz.badge import verdict_text, worst_of
 from minigrad.viz.example import added, computed, pulled_back, unbroadcast
+from minigrad.viz.formula import literal
 from minigrad.viz.latex import pullback_of, subscript
 from minigrad.viz.record import unbroadcast_text
 from minigrad.viz.trace import Step, Trace, Value
@@ -123,7 +124,7 @@ def _operands(trace: Trace, value: Value) -> list[Figure | str]:
     for i, x in enumerate(value.inputs[:_OPERANDS]):
         if i:
             items.append(symbol if infix else ",")
-        items.append(_operand(trace.values[x]) if isinstance(x, int) else _number(x))
+        items.append(_operand(trace.values[x]) if isinstance(x, int) else literal(x))
     if len(value.inputs) > _OPERANDS:
         items.append(f"… {len(value.inputs) - _OPERANDS} more")
     return items
@@ -137,10 +138,6 @@ def _result(value: Value) -> Figure:
     return Figure(value.name, value.array, "result")
 
 
-def _number(x: Any) -> str:
-    return f"{np.asarray(x).item():g}"
-
-
 def legend(trace: Trace, value: Value, i: int | None = None) -> str:
     """``x₁ = xc, x₂ = inv_std``: what the letters in the formula of an op stand for.
 
@@ -150,7 +147,7 @@ def legend(trace: Trace, value: Value, i: int | None = None) -> str:
         return "" if i is None else f"xᵢ = {trace.values[value.inputs[i]].name}, i = {i + 1}"
     pairs = [(_result_letter(value.op), value.name)]
     for letter, x in zip(letters(value.op), value.inputs, strict=False):
-        pairs.append((letter, trace.values[x].name if isinstance(x, int) else _number(x)))
+        pairs.append((letter, trace.values[x].name if isinstance(x, int) else literal(x)))
     for name, param in {**_defaults(value.op), **value.params}.items():
         if text := _param_text(param):
             pairs.append((_letter(value.op, name), text))

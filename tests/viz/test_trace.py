@@ -252,6 +252,16 @@ def test_a_whole_number_is_no_position_of_a_value(number):
     assert computed(product, trace.values) == f"1 * {number:g} = {number:g}"
 
 
+@pytest.mark.parametrize("number", [1234567, True, 0.5, -0.0])
+def test_a_number_looks_the_same_in_title_legend_and_row(number):
+    trace = mg.viz.trace(graphs.leaf(1.0, "x") + number)
+    story = tell(trace, 0)
+    text = story.title.removeprefix("y = x + ")
+    assert f"x₂ = {text}" in story.blocks[0].legend
+    assert story.blocks[-1].items[2] == text
+    assert computed(trace.values[1], trace.values).startswith(f"1 + {text} = ")
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
