@@ -11,17 +11,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minigrad.core.op import Op
 from minigrad.viz.badge import verdict_text, worst_of
 from minigrad.viz.example import added, computed, pulled_back, unbroadcast
 from minigrad.viz.formula import literal
-from minigrad.viz.latex import pullback_of, subscript
+from minigrad.viz.latex import pullback_of
+from minigrad.viz.legend import legend, used_by_rule
 from minigrad.viz.record import unbroadcast_text
 from minigrad.viz.trace import Step, Trace, Value
 
 _OPERANDS = 6  # arrays of one call that are shown
-_LEGEND = 12  # characters of a parameter in a legend; a longer one is left out
-_LETTERS = {"condition": "c", "stride": "s", "padding": "p", "dilation": "d"}  # in formulas
 _INFIX = {"+", "-", "*", "/", "@", "**"}
 
 
@@ -138,57 +136,6 @@ def _result(value: Value) -> Figure:
     return Figure(value.name, value.array, "result")
 
 
-def legend(trace: Trace, value: Value, i: int | None = None) -> str:
-    """``x₁ = xc, x₂ = inv_std``: what the letters in the formula of an op stand for.
-
-    For an op with any number of inputs: what input ``i`` (from 0) is, the one that a step passes.
-    """
-    if value.op is None or value.op.arity is None:
-        return "" if i is None else f"xᵢ = {trace.values[value.inputs[i]].name}, i = {i + 1}"
-    pairs = [(_result_letter(value.op), value.name)]
-    for letter, x in zip(letters(value.op), value.inputs, strict=False):
-        pairs.append((letter, trace.values[x].name if isinstance(x, int) else literal(x)))
-    for name, param in {**_defaults(value.op), **value.params}.items():
-        if text := _param_text(param):
-            pairs.append((_letter(value.op, name), text))
-    return ", ".join(f"{subscript(letter)} = {name}" for letter, name in pairs if letter != name)
-
-
-def _defaults(op: Op) -> dict[str, Any]:
-    """The parameters that the formulas of ``op`` mention, with their defaults."""
-    declared, latex = op.__signature__.parameters, f"{op.formula} {op.pullback}"
-    named = [
-        key for key in op.keywords if _letter(op, key) != key or re.search(rf"\b{key}\b", latex)
-    ]
-    return {key: declared[key].default for key in named}
-
-
-def letters(op: Op) -> list[str]:
-    """The letters for the inputs in the formula of ``op``: x1, x2; A, B where they are matrices."""
-    return [_letter(op, name) for name in op.__signature__.parameters if name not in op.keywords]
-
-
-def _letter(op: Op, name: str) -> str:
-    """The letter for the input or parameter ``name`` in the formula of ``op``; else the name."""
-    letter = name.upper() if len(name) == 1 else _LETTERS.get(name, name)
-    return letter if _occurs(letter, op.formula) else name
-
-
-def _result_letter(op: Op) -> str:
-    return "Y" if _occurs("Y", op.formula) else "y"
-
-
-def _param_text(param: Any) -> str:
-    """A parameter in a legend; "" for None, False, arrays and what is long."""
-    if isinstance(param, float):
-        text = f"{param:g}"
-    elif isinstance(param, bool | int | tuple) and param is not False:
-        text = "" if hasattr(param, "shape") else str(param)
-    else:
-        return ""
-    return text if len(text) <= _LEGEND else ""
-
-
 # --- backward ------------------------------------------------------------------------------------
 
 
@@ -212,7 +159,7 @@ def _backward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
     if step.raw is None:
         blocks.append(Line("note", "The rule says that this contribution is 0: nothing is added."))
         return title, f"{_which_contribution(step)} {into.name}: nothing", blocks
-    used = _used(trace, value, rule, step.input)
+    used = used_by_rule(trace, value, rule, step.input)
     arriving = _arriving(value, used, step)
     arrays = [(letter, x.array if isinstance(x, Value) else np.asarray(x)) for letter, x in used]
     numbers = pulled_back(value, step, arrays)
@@ -243,28 +190,6 @@ def _arriving(value: Value, used: list[tuple[str, Any]], step: Step) -> list[Fig
     for x in dict.fromkeys(x for _, x in used if isinstance(x, Value)):
         items += [",", _operand(x)]
     return items
-
-
-def _used(trace: Trace, value: Value, rule: str, i: int) -> list[tuple[str, Any]]:
-    """The letters without a bar on the right-hand side of ``rule``, with their values or numbers.
-
-    For an op with any number of inputs the letter ``j`` means every input but ``i``.
-    """
-    assert value.op is not None
-    right = re.sub(r"\\bar\s*[a-zA-Z]", " ", rule.partition("=")[2])
-    if value.op.arity is None:
-        names = ["j" if j != i else "" for j in range(len(value.inputs))]
-    else:
-        names = letters(value.op)
-    inputs = [trace.values[x] if isinstance(x, int) else x for x in value.inputs]
-    pairs = [(_result_letter(value.op), value), *zip(names, inputs, strict=False)]
-    return [(letter, x) for letter, x in pairs if letter and _occurs(letter, right)]
-
-
-def _occurs(letter: str, latex: str) -> bool:
-    """Whether a letter such as ``x1`` occurs in a formula, written ``x_1``."""
-    written = re.sub(r"(\d+)$", r"_\1", letter)
-    return re.search(rf"(?<![a-zA-Z\\]){written}(?![a-zA-Z0-9])", latex) is not None
 
 
 def _returned(into: Value, step: Step) -> Figure:

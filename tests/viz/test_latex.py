@@ -10,7 +10,7 @@ import pytest
 import minigrad as mg
 from minigrad.core.op import Op
 from minigrad.viz.latex import fault, marked, mathml, plain, pullback_of
-from minigrad.viz.story import letters
+from minigrad.viz.legend import letters
 
 FORMULAS = sorted(
     {text for op in mg.REGISTRY.values() for text in (op.formula, getattr(op, "pullback", ""))}
