@@ -19,11 +19,11 @@ from minigrad import files
 from minigrad.core.node import Box, Node
 from minigrad.errors import UsageError, facts
 from minigrad.viz.badge import Verdicts
+from minigrad.viz.document import checksum
 from minigrad.viz.fold import Card
 from minigrad.viz.formula import Formulas
 from minigrad.viz.grid import Grid, grid
 from minigrad.viz.latex import marked, mathml, plain, warn_of_faults
-from minigrad.viz.record import checksum
 from minigrad.viz.skeleton import Layout, layouts
 from minigrad.viz.story import Block, Figure, Formula, Line, Story, overview, shape_and_dtype, tell
 from minigrad.viz.title import title

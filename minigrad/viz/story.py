@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from minigrad.viz.badge import verdict_text, worst_of
+from minigrad.viz.document import unbroadcast_text
 from minigrad.viz.example import added, computed, pulled_back, unbroadcast
 from minigrad.viz.formula import literal
 from minigrad.viz.latex import pullback_of
 from minigrad.viz.legend import legend, used_by_rule
-from minigrad.viz.record import unbroadcast_text
 from minigrad.viz.trace import Step, Trace, Value
 
 _OPERANDS = 6  # arrays of one call that are shown

@@ -20,9 +20,9 @@ from minigrad.core.sweep import backward_sweep
 from minigrad.observer import Observer
 from minigrad.seed import as_seed
 from minigrad.viz.badge import Verdict, Verdicts, verdicts_by_node
+from minigrad.viz.document import document
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.graph import Recorded, root_of
-from minigrad.viz.record import document
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ class Trace:
         return names[::-1]
 
     def to_json(self) -> str:
-        """The trace as one JSON document, the same in every process; see ``minigrad.viz.record``.
+        """The trace as one JSON document, the same in every process; see ``minigrad.viz.document``.
 
         >>> x = mg.tensor(3.0, requires_grad=True, name="x")
         >>> mg.viz.trace(x * x).to_json()[:39]

@@ -12,9 +12,9 @@ from viz import graphs
 
 import minigrad as mg
 from minigrad.errors import DTypeError, GraphError, SeedError
+from minigrad.viz.document import checksum
 from minigrad.viz.example import computed
 from minigrad.viz.legend import legend
-from minigrad.viz.record import checksum
 from minigrad.viz.story import tell
 
 
