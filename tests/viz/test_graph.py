@@ -113,6 +113,15 @@ def test_depth_1_shows_the_outermost_cluster_with_folded_cards_inside():
     assert edges(dot).count(("xc, var = variance(x, mean)", "x_hat = normalize(var, xc)")) == 2
 
 
+def test_a_folded_card_shows_its_first_two_results_and_the_last_and_counts_the_others():
+    x = scalar()
+    with mg.scope("block"):
+        results = [x * float(i) for i in range(5)]
+    card = cards(mg.viz.to_dot(results, depth=0))["y1, y2, y3, y4, y5 = block(x)"]
+    assert re.findall(r"y\d value", card) == ["y1 value", "y2 value", "y5 value"]
+    assert "… 2 more results" in card
+
+
 def test_folding_changes_no_name():
     with mg.scope("block"):
         h = mg.exp(scalar() * scalar("w"))
@@ -172,6 +181,16 @@ def test_many_edges_into_a_folded_middle_are_one_that_says_how_many():
     dot = mg.viz.to_dot(y)
     assert re.search(r"n0 -> n\d+ \[taillabel=<.*× \d{3}<", dot)  # at x, not at the folded card
     assert dot.count("->") < 300
+
+
+def test_many_edges_between_two_cards_are_one_that_says_how_many():
+    x = y = graphs.leaf(1.0, "x")
+    with mg.scope("long"):
+        for _ in range(1300):
+            y = y * x
+    dot = mg.viz.to_dot(y)
+    assert re.search(r"n0 -> n1 \[headlabel=<.*× 1,301<", dot)
+    assert len(edges(dot)) == 1
 
 
 def test_leaf_with_a_verdict_is_not_hidden_in_the_folded_middle():
