@@ -228,15 +228,9 @@ def _merge_repeated_blocks(recorded: Recorded, keys: dict[Node, _Key], pinned: S
 def _repeated(ops: dict[_Key, list[Node]]) -> list[list[Scope]]:
     """Runs of at least ``_MIN_REPEATS`` folded scopes in a row that hold the same ops."""
 
-    def content(key: Scope) -> list[tuple]:
-        inside = len(key.path())
-        return [
-            (node.op.name, node.value.shape, *(s.name for s in node.scope.path()[inside:]))
-            for node in ops[key]
-        ]
-
     def kind(key: _Key) -> Any:
-        return (key.parent, _base(key.name), content(key)) if isinstance(key, Scope) else key
+        content = [(node.op.name, node.value.shape) for node in ops[key]]
+        return (key.parent, _base(key.name), content) if isinstance(key, Scope) else key
 
     runs = [list(run) for _, run in groupby(ops, kind)]
     runs = [run for run in runs if len(run) >= _MIN_REPEATS]

@@ -163,6 +163,9 @@ def test_argument_positions_stand_where_the_picture_would_not_tell():
     assert re.findall(r'headlabel="(\d)"', mg.viz.to_dot(x @ x)) == ["1", "2"]
     assert "headlabel" not in mg.viz.to_dot(x * x)
     assert "headlabel" not in mg.viz.to_dot(x @ (x + 1))
+    with mg.scope("square"):
+        y = x @ x
+    assert "headlabel" not in mg.viz.to_dot(y, depth=0)
 
 
 def test_many_leaves_of_one_card_stand_in_rows_of_four():

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -235,7 +236,7 @@ def overlap(a, b):
 def test_where_lines_are_many_a_norm_stands_where_fewer_meet_and_bends_none(monkeypatch):
     monkeypatch.setattr("minigrad.viz.dot._SPAN", 0)
     x, w = leaf(np.eye(2), "x"), leaf(np.eye(2), "w")
-    y = mg.sum(mg.concatenate([x @ w + w, w @ w]) * mg.concatenate([x, x]))
+    y = mg.sum(mg.concatenate([x @ w + w, w @ w]) * mg.concatenate([x, x])) + mg.sum(x * x)
     y.backward()
     dot = mg.viz.to_dot(y)
     back = [line for line in dot.splitlines() if "dir=back" in line]
@@ -243,10 +244,11 @@ def test_where_lines_are_many_a_norm_stands_where_fewer_meet_and_bends_none(monk
     assert not any(" label=" in line for line in back)
     ends = [re.search(r"(n\d+) -> (n\d+) .* (head|tail)label=<", line).groups() for line in back]
     names = {card.id: card.outputs[0] for card in fold(Recorded([y.node])).cards}
-    found = {(names[a].name, names[b].op.name, end) for a, b, end in ends}
-    assert ("w", "matmul", "head") in found  # w is used four times
-    assert (None, "concatenate", "tail") in found  # its operand is used once
-    assert ("w", "matmul", "tail") in found  # w @ w: its heads carry positions
+    found = Counter((names[a].name, names[b].op.name, end) for a, b, end in ends)
+    assert found["w", "matmul", "head"] == 1  # x @ w: w is used four times
+    assert found[None, "concatenate", "tail"] == 2  # its operands are used once
+    assert found["w", "matmul", "tail"] == 2  # w @ w: its heads carry positions
+    assert found["x", "multiply", "head"] == found["x", "multiply", "tail"] == 1  # x * x: apart
 
 
 def test_before_backward_and_without_grads_no_edge_runs_back():

@@ -233,6 +233,16 @@ def test_open_blocks_and_blocks_of_another_shape_stay_apart():
     assert "×" not in mg.viz.to_dot(x, depth=0)
 
 
+def test_blocks_of_different_scopes_and_blocks_named_by_numbers_stay_apart():
+    x = y = scalar()
+    for i, outer in enumerate("abc"):
+        with mg.scope(outer), mg.scope("block"):
+            x = mg.tanh(x)
+        with mg.scope(str(i)):
+            y = mg.tanh(y)
+    assert "×" not in mg.viz.to_dot(x, depth=1) + mg.viz.to_dot(y, depth=0)
+
+
 def test_leaf_that_several_blocks_or_something_else_use_is_not_folded_with_them():
     shared, h = scalar("shared"), scalar()
     for i in range(4):
