@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from base64 import b64encode
+from contextlib import ExitStack
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -121,6 +122,17 @@ def test_group_that_adds_to_what_others_gave_shows_a_running_sum(page):
         "gamma_bar",
         "x_hat_bar",
     ]
+
+
+@pytest.mark.usefixtures("renderer")
+@pytest.mark.parametrize(("ops", "pictures"), [(1, 1), (2, 5)])
+def test_every_picture_has_fewer_cards_than_the_one_before_and_five_are_the_most(ops, pictures):
+    y = graphs.scalar()
+    with ExitStack() as scopes:
+        for i in range(6):
+            scopes.enter_context(mg.scope(f"s{i}"))
+            y = graphs.chain(y, ops) if ops > 1 or i == 0 else y
+    assert mg.viz.step(y).html.count('<div class="picture">') == pictures
 
 
 @pytest.mark.usefixtures("renderer")
