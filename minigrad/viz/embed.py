@@ -34,8 +34,8 @@ def _clean(element: ElementTree.Element) -> None:
     name, attributes = element.attrib.pop("id", ""), element.attrib
     if attributes.get("class") in ("node", "edge"):
         attributes["data-i"] = re.sub(r"\D", "", name)
-    if (element.text or "").strip("\u00a0 ") == PENDING and "font-weight" not in attributes:
-        attributes["class"] = "state"  # a title of the same words would be bold
+    if (element.text or "").strip("\u00a0 ") == PENDING:
+        attributes["class"] = "state"
     for key in [key for key in attributes if _is_style(key, attributes[key])]:
         del attributes[key]
     element.tail = None
