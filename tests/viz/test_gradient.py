@@ -263,6 +263,14 @@ def test_fan_in_is_written_as_a_sum_of_paths():
     assert "paths" not in found["gamma"]
 
 
+def test_gradient_that_a_rule_declares_zero_is_shown_as_zeros():
+    h = scalar() * 2.0
+    y = mg.sign(h)
+    y.backward()
+    card = cards(mg.viz.to_dot(y))["x * 2"]
+    assert "not computed" not in card and numbers(card) == ["4", "0"]
+
+
 def test_constant_gets_no_edge_back():
     y = scalar() * np.array([1.0, 2.0])
     y.backward([1.0, 1.0])
