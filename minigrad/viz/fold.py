@@ -302,17 +302,18 @@ def _cards(recorded: Recorded, keys: dict[Node, _Key]) -> dict[_Key, Card]:
             inputs[keys[node]][x] = None
     for key, card in cards.items():
         card.outputs = [node for node in card.members if node in outputs]
-        card.inputs = _as_called(list(inputs[key]), getattr(key, "operands", ()))
+        card.inputs = _as_called(inputs[key], getattr(key, "operands", ()))
     return cards
 
 
-def _as_called(inputs: list[Node], operands: tuple[Node | None, ...]) -> list[Node]:
+def _as_called(inputs: dict[Node, None], operands: tuple[Node | None, ...]) -> list[Node]:
     """``inputs`` in the order of the call with ``operands``.
 
     None among the operands is a plain array: the next input that is no operand takes its place.
     Inputs that the call did not name follow, in the order of their first use.
     """
-    rest = iter([x for x in inputs if x not in operands])
+    named = set(operands)
+    rest = iter([x for x in inputs if x not in named])
     called = [next(rest, None) if x is None else x for x in operands]
     return [x for x in dict.fromkeys([*called, *rest]) if x in inputs]
 

@@ -155,6 +155,21 @@ def test_chain_of_20_000_ops_is_drawn_small_and_fast():
     assert "in the middle" in dot
 
 
+def test_fold_takes_time_in_proportion_to_the_operands_of_a_call():
+    def seconds(count):
+        x = scalar()
+        recorded = Recorded([mg.stack([x * i for i in range(count)]).node])
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            fold(recorded)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    # 4 if linear, 16 if quadratic
+    assert seconds(20_000) / seconds(5_000) < 8
+
+
 @pytest.mark.usefixtures("renderer")
 @pytest.mark.parametrize(
     ("make", "says"),
