@@ -36,7 +36,7 @@ def as_seed(seed: Any, y: Box) -> Any:
             array = backend.frozen(xp.asarray(array, dtype=dtype))
         node = leaf(array)
     if not node.is_finite and (bad := backend.count_not_finite(array)):
-        raise _unfit(y, f"nan or inf in {bad} of {array.size} elements, as {dtype}")
+        raise _unfit(y, f"nan or inf in {bad} of {array.size} elements for {describe(y)}")
     node.is_finite = True
     return array
 
