@@ -46,9 +46,11 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
 
 def _shape(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
     magic = bytes([0, 0, 8, ndim])
-    if header[:4] != magic or len(header) != 4 + 4 * ndim:
+    if header[:4] != magic:
         kind = {1: "labels", 3: "images"}.get(ndim, f"{ndim} dimensions")
         raise corrupt(path, f"magic number {magic.hex()} ({kind})", header[:4].hex() or "nothing")
+    if len(header) != 4 + 4 * ndim:
+        raise corrupt(path, f"a header of {4 + 4 * ndim} bytes", f"{len(header)} bytes")
     shape = tuple(int(n) for n in np.frombuffer(header[4:], dtype=">u4"))
     if prod(shape) > _LARGEST:
         raise corrupt(path, f"at most {_LARGEST} bytes", f"a header for {shape}")

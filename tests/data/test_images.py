@@ -102,6 +102,12 @@ def test_labels_above_9_and_other_image_sizes_are_refused(folder):
         data.fashion_mnist(folder, download=False)
 
 
+def test_a_file_that_ends_in_its_header_is_refused(tmp_path):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"\0\0\x08\x03" + b"\0" * 6))
+    with pytest.raises(DataError, match=r"a header of 16 bytes\n  got:      10 bytes"):
+        read_idx(tmp_path / "x.gz", 3)
+
+
 def test_a_header_cannot_make_the_reader_allocate(tmp_path):
     bomb = gzip.compress(bytes([0, 0, 8, 1]) + np.array([10], ">u4").tobytes() + b"\0" * 10**7)
     (tmp_path / "x.gz").write_bytes(bomb)
