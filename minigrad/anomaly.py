@@ -1,9 +1,9 @@
 """``anomaly_mode``: find where a NaN, an inf or a changed array came from."""
 
+import os.path
 import sys
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from minigrad.core.node import Node
 from minigrad.errors import AnomalyError, facts
 from minigrad.observer import Observer, is_ours
 
-_LOOP = str(Path(__file__).with_name("train") / "loop.py")
+_LOOP = os.path.join(os.path.dirname(__file__), "train", "loop.py")  # pathlib loads slowly
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """The interface of observers of op calls and rules, such as ``anomaly_mode`` and the stepper."""
 
 import os
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from minigrad.core.node import Node
 
-_PACKAGE = str(Path(__file__).parent) + os.sep
+_PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 class Observer:

@@ -206,6 +206,17 @@ print(sorted(n for n in names if not n.startswith("_")))
     assert done.stdout.strip() == "[]"
 
 
+def test_import_does_not_load_the_slow_pathlib():
+    script = """
+import sys
+import numpy
+before = set(sys.modules)
+import minigrad
+assert "pathlib" not in set(sys.modules) - before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_the_plugin_of_pytest_loads_nothing_of_the_package():
     project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
     module = project["project"]["entry-points"]["pytest11"]["minigrad"]
