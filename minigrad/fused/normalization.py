@@ -21,6 +21,7 @@ from minigrad.ops.normalization import (
     check_layer_norm,
     layer_norm,
 )
+from minigrad.ops.reduce import mean as mean_over
 from minigrad.ops.reduce import narrow, wide
 
 MIN_SIZE = 16384  # elements below which the portable version is as fast
@@ -95,10 +96,7 @@ def fused_batch_norm(xp, x, gamma, beta, *, mean=None, var=None, axis=None, eps=
 
 
 def _mean(xp, x, axes):
-    """The mean over ``axes``, summed in float64: NumPy adds along a leading axis one by one."""
-    dtype = xp.result_type(x.dtype, xp.float64)
-    mean = x.mean(axis=axes, keepdims=True, dtype=dtype)
-    return mean.astype(x.dtype) if x.dtype.kind == "f" else mean
+    return mean_over.forward(xp, x, axis=axes, keepdims=True)
 
 
 @fused_batch_norm.defbackward

@@ -73,6 +73,13 @@ def over(x, n):
     return wide(x) / n
 
 
+def _in_float64(method, xp, x, **options):
+    """``x.method(**options)``, computed in float64 at least and rounded to the dtype of ``x``:
+    NumPy adds float32 along a leading axis one by one."""
+    y = getattr(x, method)(dtype=xp.result_type(x.dtype, xp.float64), **options)
+    return y.astype(x.dtype) if x.dtype.kind == "f" else y
+
+
 @op(
     formula=r"y = \sum_i x_i",
     pullback=r"\bar x_i = \bar y",
@@ -107,7 +114,7 @@ def mean(xp, x, *, axis=None, keepdims=False):
     >>> mg.mean(mg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
     tensor([1.5, 3.5])
     """
-    return x.mean(axis=axis, keepdims=keepdims)
+    return _in_float64("mean", xp, x, axis=axis, keepdims=keepdims)
 
 
 @mean.defvjp
@@ -130,7 +137,7 @@ def var(xp, x, *, axis=None, ddof=0, keepdims=False):
     >>> mg.var(mg.tensor([1.0, 3.0]), ddof=1)
     tensor(2.)
     """
-    return narrow(wide(x).var(axis=axis, ddof=ddof, keepdims=keepdims), x)
+    return _in_float64("var", xp, x, axis=axis, ddof=ddof, keepdims=keepdims)
 
 
 @var.defvjp

@@ -207,6 +207,25 @@ def test_variance_of_data_with_a_large_mean_is_exact(rng):
     np.testing.assert_allclose(got, 1.5 * 2 * (z - z.mean()) / 64, rtol=1e-13, atol=1e-4 * EPS)
 
 
+def test_batch_norm_of_float32_with_a_large_mean_rounds_the_mean_once(rng):
+    x = rng.normal(1e3, 1.0, (4096, 3)).astype("float32")
+    y = mg.ops.batch_norm(mg.tensor(x), np.ones(3, "float32"), np.zeros(3, "float32")).numpy()
+    exact = x.astype("float64")
+    mean, std = exact.mean(0), np.sqrt(exact.var(0) + 1e-5)
+    x_hat = (exact - mean) / std
+    # The rounded mean shifts a column by at most u |mean|; x - mean is exact, as both are so close.
+    # Squares, var, var + eps, its square root, the reciprocal and the product round once each.
+    bound = 2.0**-24 * (np.abs(mean) / std + 6 * np.abs(x_hat))
+    assert (np.abs(y - x_hat) <= bound).all()
+
+
+def test_mean_and_variance_of_float32_are_rounded_once(rng):
+    x = rng.normal(1e3, 1.0, (4096, 3)).astype("float32")
+    exact = x.astype("float64")
+    for f, reference in (mg.mean, exact.mean(0)), (mg.var, exact.var(0)):
+        np.testing.assert_array_equal(f(x, axis=0), reference.astype("float32"))
+
+
 def test_counts_beyond_float16_divide_a_float16_gradient():
     x = np.tile(np.float16([1.0, -1.0]), 50_000)
     for f, slope in ((mg.mean, 1), (mg.var, 2 * x.astype(float))):
