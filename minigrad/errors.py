@@ -160,6 +160,8 @@ def kind_of(cause: Exception) -> type[MinigradError]:
         return type(cause)
     if isinstance(cause, IndexError):  # NumPy's AxisError is one, too
         return BoundsError
+    if _OTHER_GPU in str(cause):
+        return LibraryMismatchError
     return DTypeError if isinstance(cause, (OverflowError, TypeError)) else ShapeError
 
 
@@ -175,7 +177,7 @@ def from_operands(op: Any, operands: tuple, params: dict, cause: Exception) -> M
             return type(cause)(text)  # it is complete
     kind = kind_of(cause)
     if kind is LibraryMismatchError:
-        expected, remedy = of_one_library(operands)
+        expected, remedy = of_one_library(operands, cause)
     else:
         expected, remedy = _expected_arguments(op, name, cause)
     words = ", ".join(f"{key}={describe(value)}" for key, value in params.items())
@@ -200,8 +202,14 @@ def _expected_arguments(op: Any, name: str, cause: Exception) -> tuple[str, str]
     return f"arguments that fit {name}{inspect.signature(op)}", ""
 
 
-def of_one_library(operands: Iterable[Any]) -> tuple[str, str]:
-    """What is expected instead of ``operands`` of two libraries, and a remedy or ``""``."""
+_OTHER_GPU = "different from the current device"  # in CuPy's ValueError, which names both
+
+
+def of_one_library(operands: Iterable[Any], cause: Exception) -> tuple[str, str]:
+    """What is expected instead of ``operands`` of two libraries or GPUs, and a remedy or ``""``."""
+    if _OTHER_GPU in str(cause):
+        remedy = "move one with x.to('cuda:<n>'), which also makes GPU n the current one"
+        return "operands on CuPy's current GPU", remedy
     has_numpy_scalar = any(isinstance(x, Real) and hasattr(x, "dtype") for x in operands)
     expected = "operands of one array library; move one with x.to('cpu') or x.to('cuda')"
     return expected, "pass a NumPy scalar as scalar.item()" if has_numpy_scalar else ""

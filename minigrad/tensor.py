@@ -89,7 +89,7 @@ def _unrecorded(name: str) -> Callable[..., "Tensor"]:
             if kind is ShapeError:
                 expected = "operands that broadcast together"
             elif kind is LibraryMismatchError:
-                expected, remedy = of_one_library((self, other))
+                expected, remedy = of_one_library((self, other), error)
             reason, has_facts, _ = str(error).partition("\n")
             # the facts of ``error`` are about one of the arrays: those below replace them
             headline = name if has_facts else f"{name}: {reason}"

@@ -59,6 +59,28 @@ def test_a_number_of_numpy_beside_an_array_of_a_gpu_is_told_the_remedy(gpu):
     assert gpu.host(x * np.sqrt(4).item()).tolist() == [2, 4]
 
 
+@pytest.mark.parametrize("name", ["maximum", "less"])
+def test_operands_on_two_gpus_are_refused_with_a_remedy(name, gpu, monkeypatch):
+    """If the current GPU cannot reach an array, CuPy raises a ValueError."""
+    if gpu.is_real:
+        pytest.skip("needs two GPUs")
+
+    def refuse(*arrays):
+        raise ValueError(
+            "The device where the array resides (1) is different from the current device (0). "
+            "Peer access is unavailable between these devices."
+        )
+
+    monkeypatch.setitem(vars(gpu.xp), name, refuse)
+    x = mg.tensor([1.0], device="cuda")
+    with pytest.raises(errors.LibraryMismatchError) as caught:
+        mg.ops.maximum(x, x) if name == "maximum" else x < x
+    text = str(caught.value)
+    for word in (name, "(1)", "(0)", "current GPU", ".to('cuda:"):
+        assert word in text, text
+    assert len(text.splitlines()) == 4
+
+
 def test_raw_arrays_of_two_libraries_are_refused(gpu):
     x = mg.tensor([1.0, 2.0], requires_grad=True)
     for call in (
