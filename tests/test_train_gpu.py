@@ -1,5 +1,6 @@
 """Training on a GPU: nothing waits inside a step, errors are still named, steps are recorded."""
 
+import importlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -492,6 +493,30 @@ def test_where_memory_does_not_suffice_for_a_recording_steps_run_one_by_one(
     monkeypatch.setattr(RecordedStep, where, lacks_memory)
     trainer = recorded_as_unrecorded(kernels, lambda trainer: trainer.fit(2))
     assert trainer.ahead.recorded is None and "Out of memory" in trainer.ahead.why_not
+
+
+@pytest.mark.parametrize("where", ["ahead.train_step", "loop._count_right"])
+def test_a_recording_gives_way_where_its_memory_is_needed(where, kernels, monkeypatch):
+    """For the smaller batch at the end of an epoch, and for the accuracy; neither is recorded."""
+    trainers, failed = [], []
+    module = importlib.import_module(f"minigrad.train.{where.partition('.')[0]}")
+    original = getattr(module, where.partition(".")[2])
+
+    def fails_beside_a_recording(*words):
+        result = original(*words)  # a step that fails may have changed the parameters
+        if trainers[-1].ahead.recorded is not None:
+            failed.append(trainers[-1])
+            lacks_memory(None)
+        return result
+
+    def play(trainer):
+        trainers.append(trainer)
+        return trainer.fit(2)
+
+    monkeypatch.setattr(module, original.__name__, fails_beside_a_recording)
+    trainer = recorded_as_unrecorded(kernels, play, n=23, momentum=0.5)
+    assert failed == [trainer] and trainer.ahead.recorded is None
+    assert "Out of memory" in trainer.ahead.why_not
 
 
 @pytest.mark.parametrize("lr", [0.1, 0.05])

@@ -59,20 +59,38 @@ class Ahead:
             for (_, labels, *_), loss, right in zip(pending, losses, rights, strict=True):
                 self.trainer.note(float(loss), int(right), len(labels))
             return
-        self._restore()
+        self._restore(self.saved)
         for x, labels, *_ in pending:
             self.trainer.note(*self.trainer.step(x, labels), len(labels))
         self.trainer.check_parameters()  # no later step checks the last update
 
     def _run(self, x: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
-        trainer = self.trainer
         if self.record and self._has_stepped():
             recorded = self._recorded(x, labels)
             if recorded is not None:
                 return recorded(x, labels)
         self._release()
+        before = () if self.recorded is None else self._state()
+        try:
+            return self._plain_step(x, labels)
+        except MemoryError as error:
+            if not self.give_up(error):
+                raise
+        self._restore(before)  # not above, where the error holds arrays of the failed step
+        return self._plain_step(x, labels)
+
+    def _plain_step(self, x: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
+        trainer = self.trainer
         batch = (tensor(part, device=trainer.device) for part in (x, labels))
         return train_step(trainer.net, trainer.optimizer, *batch)
+
+    def give_up(self, error: MemoryError) -> bool:
+        """Free the memory of the recording and record no more; False if there is no recording."""
+        is_recorded = self.recorded is not None
+        self._release()
+        if is_recorded:
+            self.recorded, self.why_not = None, str(error)
+        return is_recorded
 
     def _has_stepped(self) -> bool:
         """Whether a step has been made, so that the optimizer's arrays exist."""
@@ -112,8 +130,8 @@ class Ahead:
         random = states(generators(trainer.net).values())
         return [(t, t.array) for t in tensors], trainer.optimizer.state_dict(), random
 
-    def _restore(self) -> None:
-        arrays, optimizer, random = self.saved
+    def _restore(self, state: tuple) -> None:
+        arrays, optimizer, random = state
         for t, array in arrays:
             t.data = array
         self.trainer.optimizer.load_state_dict(optimizer)

@@ -262,6 +262,14 @@ class Trainer:
     def accuracy(self, inputs: np.ndarray, labels: np.ndarray, batch_size: int = 1000) -> float:
         """Fraction of right answers, in evaluation mode."""
         _check_labels("accuracy: labels", inputs, labels)
+        try:
+            return self._accuracy(inputs, labels, batch_size)
+        except MemoryError as error:
+            if self.ahead is None or not self.ahead.give_up(error):
+                raise
+        return self._accuracy(inputs, labels, batch_size)
+
+    def _accuracy(self, inputs: np.ndarray, labels: np.ndarray, batch_size: int) -> float:
         self.net.eval()
         right = 0
         with no_grad(), _quiet():
