@@ -4,11 +4,12 @@ One output row of all images is then one long contiguous run, whatever the size 
 over it vectorize, and a shift by one place in the window is a shift by N elements. Where channels
 are many, matrix products (``fused.windows``) are faster.
 
-A task is an output row of all channels (``correlate``, ``correlate_weights``) or a row of two input
-channels (``spread``). It works on RUN elements of the rows at a time, which stay in cache while
-two outputs and TAPS inputs at a time are combined. The cotangent of the weights sums RUN elements
-in the precision of the array and adds these sums in float64, for each output row separately, so
-that tasks share no sums. Pooling: a task is an output row of a channel, in the backward a channel.
+A task is an output row of all channels of a group (``correlate``, ``correlate_weights``) or a row
+of two input channels (``spread``). It works on RUN elements of the rows at a time, which stay in
+cache while two outputs and TAPS inputs at a time are combined. The cotangent of the weights sums
+RUN elements in the precision of the array and adds these sums in float64, for each output row
+separately, so that tasks share no sums. Pooling: a task is an output row of a channel, in the
+backward a channel.
 """
 
 from functools import cache
@@ -29,52 +30,62 @@ RUN = 1024  # elements of an output row at a time: four input runs and two outpu
 MIN_RUN = 64  # elements of a run; direct loops are not used on shorter ones
 MIN_BATCH = 8  # images from which this max pooling is faster than NumPy's (measured)
 TAPS = 4  # places of the window that one pass over a run adds up
-MAX_WEIGHTS = 8192  # from so many on, matrix products are faster than direct loops (measured)
+MAX_WEIGHTS = 8192  # of a group; from so many on, matrix products are faster (measured)
 
 
 @kernel
-def correlate(x, w, bias, rows, columns, step, runs, y):
+def correlate(x, w, bias, groups, rows, columns, step, runs, y):
     """``y[a, o] = bias[a] + sum_k w[a, k] * x[rows[k] + o * step, columns[k] :]`` for output row o.
 
     Args:
-        rows, columns: where tap k of the first window lies in x.
+        groups: outputs and rows of x are divided into this many equal parts; each output reads its
+            part of x.
+        rows, columns: where tap k of the first window lies in a part of x.
         step: rows of x from one output row to the next.
         runs: the number of contiguous runs in an output row, the distance between the starts of two
             runs in x and in y, and their length.
     """
     count, shift_x, shift_y, length = runs
-    for o in prange(y.shape[1]):
+    outputs = w.shape[0] // groups
+    for task in prange(groups * y.shape[1]):
+        group, o = task // y.shape[1], task % y.shape[1]
+        begin, end = group * outputs, (group + 1) * outputs
+        first = x.shape[0] // groups * group + o * step
         spare = np.empty(RUN, y.dtype)
         for s in range(count):
             for start in range(0, length, RUN):
                 n = min(RUN, length - start)
                 x0, y0 = s * shift_x + start, s * shift_y + start
-                for a in range(0, w.shape[0], 2):
-                    b = min(a + 1, w.shape[0] - 1)  # an odd last output is computed twice
+                for a in range(begin, end, 2):
+                    b = min(a + 1, end - 1)  # an odd last output is computed twice
                     out = y[a, o, y0 : y0 + n]
                     other = y[b, o, y0 : y0 + n] if b > a else spare[:n]
                     out[:] = bias[a]
                     other[:] = bias[b]
                     whole = w.shape[1] // TAPS * TAPS
                     for k in range(0, whole, TAPS):
-                        r0 = x[rows[k] + o * step, columns[k] + x0 :][:n]
-                        r1 = x[rows[k + 1] + o * step, columns[k + 1] + x0 :][:n]
-                        r2 = x[rows[k + 2] + o * step, columns[k + 2] + x0 :][:n]
-                        r3 = x[rows[k + 3] + o * step, columns[k + 3] + x0 :][:n]
+                        r0 = x[rows[k] + first, columns[k] + x0 :][:n]
+                        r1 = x[rows[k + 1] + first, columns[k + 1] + x0 :][:n]
+                        r2 = x[rows[k + 2] + first, columns[k + 2] + x0 :][:n]
+                        r3 = x[rows[k + 3] + first, columns[k + 3] + x0 :][:n]
                         add_4(out, other, r0, r1, r2, r3, w[a, k:], w[b, k:])
                     for k in range(whole, w.shape[1]):
-                        row = x[rows[k] + o * step, columns[k] + x0 :][:n]
+                        row = x[rows[k] + first, columns[k] + x0 :][:n]
                         add_1(out, row, w[a, k])
                         if b > a:
                             add_1(other, row, w[b, k])
 
 
 @kernel
-def correlate_weights(y_bar, x, rows, columns, step, runs, parts):
+def correlate_weights(y_bar, x, groups, rows, columns, step, runs, parts):
     """Set ``parts[o, a, k]`` to the share of output row o in the cotangent of ``w[a, k]``, or of
     the bias for the last k."""
     count, shift_x, shift_y, length = runs
-    for o in prange(y_bar.shape[1]):
+    outputs = y_bar.shape[0] // groups
+    for task in prange(groups * y_bar.shape[1]):
+        group, o = task // y_bar.shape[1], task % y_bar.shape[1]
+        begin, end = group * outputs, (group + 1) * outputs
+        first = x.shape[0] // groups * group + o * step
         sums = parts[o]
         spare = np.empty(TAPS)
         for s in range(count):
@@ -83,35 +94,39 @@ def correlate_weights(y_bar, x, rows, columns, step, runs, parts):
                 x0, y0 = s * shift_x + start, s * shift_y + start
                 whole = rows.size // TAPS * TAPS
                 for k in range(0, whole, TAPS):
-                    r0 = x[rows[k] + o * step, columns[k] + x0 :][:n]
-                    r1 = x[rows[k + 1] + o * step, columns[k + 1] + x0 :][:n]
-                    r2 = x[rows[k + 2] + o * step, columns[k + 2] + x0 :][:n]
-                    r3 = x[rows[k + 3] + o * step, columns[k + 3] + x0 :][:n]
-                    for a in range(0, sums.shape[0], 2):
-                        b = min(a + 1, sums.shape[0] - 1)
+                    r0 = x[rows[k] + first, columns[k] + x0 :][:n]
+                    r1 = x[rows[k + 1] + first, columns[k + 1] + x0 :][:n]
+                    r2 = x[rows[k + 2] + first, columns[k + 2] + x0 :][:n]
+                    r3 = x[rows[k + 3] + first, columns[k + 3] + x0 :][:n]
+                    for a in range(begin, end, 2):
+                        b = min(a + 1, end - 1)
                         g, h = y_bar[a, o, y0:][:n], y_bar[b, o, y0:][:n]
                         others = sums[b, k:] if b > a else spare
                         dot_4(g, h, r0, r1, r2, r3, sums[a, k:], others)
                 for k in range(whole, rows.size):
-                    row = x[rows[k] + o * step, columns[k] + x0 :][:n]
-                    for a in range(sums.shape[0]):
+                    row = x[rows[k] + first, columns[k] + x0 :][:n]
+                    for a in range(begin, end):
                         sums[a, k] += dot_1(y_bar[a, o, y0:][:n], row)
-                for a in range(sums.shape[0]):
+                for a in range(begin, end):
                     sums[a, rows.size] += row_sum(y_bar[a, o, y0:][:n])
 
 
 @kernel
-def spread(y_bar, w, height, dilation, step, columns, runs, x_bar):
+def spread(y_bar, w, groups, height, dilation, step, columns, runs, x_bar):
     """The cotangent of x: the cotangent of each output times the weights, added to its window.
 
-    ``w`` is (C, KH, KW, A). A task owns one row of two channels of ``x_bar``, and adds up the
-    contributions of all output rows whose windows read that row.
+    ``w`` is (C, KH, KW, A / groups). A task owns one row of two channels of ``x_bar``, and adds up
+    the contributions of all output rows whose windows read that row.
     """
     count, shift_x, shift_y, length = runs
     channels, kernel_height, kernel_width, outputs = w.shape
-    for task in prange((channels + 1) // 2 * height):
-        c, i = task // height * 2, task % height
-        d = min(c + 1, channels - 1)
+    share = channels // groups
+    pairs = (share + 1) // 2
+    for task in prange(groups * pairs * height):
+        group, i = task // (pairs * height), task % height
+        c = group * share + task // height % pairs * 2
+        d = min(c + 1, (group + 1) * share - 1)
+        begin, end = group * outputs, (group + 1) * outputs
         row = x_bar[c * height + i]
         other_row = x_bar[d * height + i] if d > c else np.empty_like(row)
         row[:] = 0
@@ -127,15 +142,17 @@ def spread(y_bar, w, height, dilation, step, columns, runs, x_bar):
                     for kw in range(kernel_width):
                         x0 = columns[kw] + s * shift_x + start
                         out, other = row[x0 : x0 + n], other_row[x0 : x0 + n]
-                        whole = outputs // TAPS * TAPS
-                        for a in range(0, whole, TAPS):
+                        whole = begin + outputs // TAPS * TAPS
+                        for a in range(begin, whole, TAPS):
                             g0, g1 = y_bar[a, o, y0:][:n], y_bar[a + 1, o, y0:][:n]
                             g2, g3 = y_bar[a + 2, o, y0:][:n], y_bar[a + 3, o, y0:][:n]
-                            add_4(out, other, g0, g1, g2, g3, w[c, kh, kw, a:], w[d, kh, kw, a:])
-                        for a in range(whole, outputs):
+                            w_c, w_d = w[c, kh, kw, a - begin :], w[d, kh, kw, a - begin :]
+                            add_4(out, other, g0, g1, g2, g3, w_c, w_d)
+                        for a in range(whole, end):
                             g = y_bar[a, o, y0:][:n]
-                            add_1(out, g, w[c, kh, kw, a])
-                            add_1(other, g, w[d, kh, kw, a])
+                            add_1(out, g, w[c, kh, kw, a - begin])
+                            if d > c:
+                                add_1(other, g, w[d, kh, kw, a - begin])
 
 
 @inner
@@ -214,7 +231,7 @@ def _plane(values, height=1):
 def _geometry(x, w, kwargs):
     """The windows, and the arguments ``rows, columns, step, runs`` of the kernels."""
     windows = window(x.shape, tuple(w.shape[2:]), **kwargs)
-    n, channels = x.shape[:2]
+    n, channels = x.shape[0], w.shape[1]
     kernel_size, dilation = _plane(windows.kernel), _plane(windows.dilation)
     height, stride = _plane(windows.padded_sizes)[0], _plane(windows.stride)
     width = windows.outputs[-1]
@@ -235,26 +252,27 @@ def _conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     y = empty((w.shape[0], height, width * x.shape[0]), x.dtype)
     planes = images.reshape(-1, images.shape[2])
     bias = np.zeros(w.shape[0], w.dtype) if b is None else b
-    correlate(read(planes), read(flat_w), read(bias), rows, columns, step, runs, y)
+    correlate(read(planes), read(flat_w), read(bias), groups, rows, columns, step, runs, y)
     y = np.moveaxis(y.reshape(w.shape[0], *windows.outputs, x.shape[0]), -1, 0)
-    return y, (x, w, b is not None, kwargs)
+    return y, (x, w, b is not None, groups, kwargs)
 
 
 def _conv_backward(xp, y_bar, saved):
-    x, w, has_bias, kwargs = saved
+    x, w, has_bias, groups, kwargs = saved
     shape = x.shape
     windows, rows, columns, step, runs = _geometry(x, w, kwargs)
     g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1))
     g = g.reshape(w.shape[0], _plane(windows.outputs)[0], -1)
 
     def x_bar():
-        by_input = np.moveaxis(w, 0, -1)  # (C, KH, KW, A)
-        if len(shape) == 3:
-            by_input = by_input[:, None]
+        outputs = w.shape[0] // groups
+        by_input = np.moveaxis(w.reshape(groups, outputs, *w.shape[1:]), 1, -1)
+        by_input = by_input.reshape(shape[1], *_plane(w.shape[2:]), outputs)
         height, width = _plane(windows.padded_sizes)
         out = empty((shape[1] * height, width * shape[0]), x.dtype)
         dilation, kernel_width = _plane(windows.dilation)[0], by_input.shape[2]
-        spread(read(g), read(by_input), height, dilation, step, columns[:kernel_width], runs, out)
+        places = columns[:kernel_width], runs
+        spread(read(g), read(by_input), groups, height, dilation, step, *places, out)
         out = out.reshape(shape[1], *windows.padded_sizes, shape[0])
         return windows.crop(np, out)
 
@@ -263,7 +281,7 @@ def _conv_backward(xp, y_bar, saved):
         images = _images(x, windows, fill_padding=True)  # made again, not kept
         planes = images.reshape(-1, images.shape[2])
         parts = np.zeros((g.shape[1], w.shape[0], len(rows) + 1))
-        correlate_weights(read(g), read(planes), rows, columns, step, runs, parts)
+        correlate_weights(read(g), read(planes), groups, rows, columns, step, runs, parts)
         return parts.sum(0).astype(w.dtype)
 
     def w_bar():
@@ -273,13 +291,14 @@ def _conv_backward(xp, y_bar, saved):
 
 
 def _accepts_conv(x, w, b=None, *, stride=1, groups=1, **_):
-    """Whether weights are few, windows larger than one place, and runs long. Otherwise matrix
-    products are faster (measured)."""
-    if groups != 1 or x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(x, w, b):
+    """Whether the weights of a group are few, windows larger than one place, and runs long.
+    Otherwise matrix products are faster (measured)."""
+    if x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(x, w, b):
         return False
     step = per_axis("stride", stride, x.ndim - 2, least=1)[-1]
     run = x.shape[0] * (x.shape[-1] if step == 1 else 1)
-    return w.size < MAX_WEIGHTS and w.shape[2:] != (1,) * (w.ndim - 2) and run >= MIN_RUN
+    is_few = w.size < MAX_WEIGHTS * groups
+    return is_few and w.shape[2:] != (1,) * (w.ndim - 2) and run >= MIN_RUN
 
 
 def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
