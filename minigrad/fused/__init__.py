@@ -7,6 +7,7 @@ The layers of ``nn`` call them. By default the kernels are numba's where it is i
 from minigrad.fused.activation import fused_elu as elu
 from minigrad.fused.activation import fused_gelu as gelu
 from minigrad.fused.activation import fused_leaky_relu as leaky_relu
+from minigrad.fused.activation import fused_relu as relu
 from minigrad.fused.activation import fused_sigmoid as sigmoid
 from minigrad.fused.activation import fused_softplus as softplus
 from minigrad.fused.activation import fused_tanh as tanh
@@ -23,5 +24,6 @@ from minigrad.fused.windows import fused_max_pool as max_pool
 
 __all__ = [
     "batch_norm", "conv", "cross_entropy", "elu", "gelu", "layer_norm", "leaky_relu", "linear",
-    "log_softmax", "max_pool", "release_memory", "sigmoid", "softmax", "softplus", "tanh", "use",
+    "log_softmax", "max_pool", "release_memory", "relu", "sigmoid", "softmax", "softplus", "tanh",
+    "use",
 ]  # fmt: skip

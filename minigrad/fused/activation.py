@@ -1,7 +1,7 @@
 """Activations; for NumPy block by block, so that a block stays in cache from step to step.
 
-Sigmoid and tanh keep x and compute their slope (derivative) in the backward. The others compute it
-with the value and keep it instead of x: ``with_slope``.
+Sigmoid, tanh and ReLU keep x and compute their slope (derivative) in the backward. The others
+compute it with the value and keep it instead of x: ``with_slope``.
 """
 
 import functools
@@ -9,10 +9,11 @@ from math import pi
 
 import numpy as np
 
+from minigrad.backend import masked
 from minigrad.fused.declare import Fused, Pair, fused, same_floats
 from minigrad.fused.layout import axes_in_memory, flat, unflat
 from minigrad.fused.memory import empty_like
-from minigrad.ops.activation import elu, gelu, leaky_relu, softplus
+from minigrad.ops.activation import elu, gelu, leaky_relu, relu, softplus
 from minigrad.ops.exponential import sigmoid, tanh
 from minigrad.ops.shape import floating
 from minigrad.special import BLOCK, normal
@@ -114,6 +115,21 @@ def _tanh_backward_by_blocks(xp, y_bar, x, own=False):
 fused_tanh.pairs["numpy"] = Pair(
     fused_tanh.portable, _tanh_backward_by_blocks, _accepts, reuses=True
 )
+
+
+@fused(relu, pullback=relu.pullback, large_only=True)
+def fused_relu(xp, x):
+    """``ops.relu``, which numba computes in one pass, and its cotangent in another.
+
+    >>> mg.fused.relu(mg.tensor([-2.0, 0.0, 3.0]))
+    tensor([0., 0., 3.])
+    """
+    return xp.maximum(x, 0), x
+
+
+@fused_relu.defbackward
+def relu_backward(xp, y_bar, x):
+    return (masked(xp, x > 0, y_bar),)
 
 
 def pull_slope(xp, y_bar, cache, own=False):

@@ -15,7 +15,7 @@ class ReLU(Module):
     """
 
     def forward(self, x: Any) -> Any:
-        return ops.relu(x)
+        return kernels.relu(x)
 
 
 class LeakyReLU(Module):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from minigrad import ops
 from minigrad.errors import UsageError, facts
-from minigrad.nn import init
+from minigrad.nn import init, kernels
 from minigrad.nn.activation import ReLU, Sigmoid
 from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d
 from minigrad.nn.container import Sequential
@@ -157,7 +157,7 @@ class ResidualBlock(Module):
             self.shortcut = Sequential(projection, *norm[2:])
 
     def forward(self, x: Any) -> Any:
-        return ops.relu(self.path(x) + self.shortcut(x))
+        return kernels.relu(self.path(x) + self.shortcut(x))
 
 
 def resnet(

@@ -11,7 +11,7 @@ from minigrad.nn.layers import parameter
 from minigrad.nn.module import Module
 from minigrad.nn.random import generator
 
-_ACTIVATIONS = {"tanh": kernels.tanh, "relu": ops.relu}
+_ACTIVATIONS = {"tanh": kernels.tanh, "relu": kernels.relu}
 Nonlinearity = Literal["tanh", "relu"]
 
 

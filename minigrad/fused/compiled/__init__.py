@@ -8,7 +8,9 @@ PAIRS = {
     "cross_entropy": rows.cross_entropy,
     "gelu": rows.gelu,
     "layer_norm": rows.layer_norm,
+    "leaky_relu": rows.leaky_relu,
     "linear": products.linear,
     "max_pool": windows.max_pool,
+    "relu": rows.relu,
     "sigmoid": rows.sigmoid,
 }

@@ -1,6 +1,6 @@
-"""Kernels that walk rows: the logistic sigmoid, GELU, layer norm, softmax with cross entropy.
+"""Kernels that walk rows: activations, layer norm, softmax with cross entropy.
 
-Sigmoid and GELU see an array as one row; a task is a chunk of it, read and written once. For layer
+Activations see an array as one row; a task is a chunk of it, read and written once. For layer
 norm and cross entropy a task is a row, which is walked several times: sums, then results. The
 cotangents of gamma and beta are sums over all rows; there a task is a tile of columns. A partial
 sum of CHUNK elements, or of ROWS rows, has the precision of the array; these are added in float64.
@@ -158,6 +158,58 @@ def _gelu(xp, x):
 
 
 @kernel
+def forward_rectifier(x, alpha, y):
+    """``y = x`` where ``x > 0``, else ``alpha * x``, or 0 if alpha is 0 (ReLU); nan stays nan."""
+    zero, slope = x.dtype.type(0), x.dtype.type(alpha)
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        row, out = x[chunk * CHUNK :][:CHUNK], y[chunk * CHUNK :][:CHUNK]
+        for i in range(row.size):
+            left = slope * row[i] if slope != 0 else zero
+            out[i] = left if row[i] <= 0 else row[i]
+
+
+@kernel
+def backward_rectifier(y_bar, x, alpha, x_bar, own):
+    """``own`` as in ``backward_sigmoid``."""
+    zero, slope = x.dtype.type(0), x.dtype.type(alpha)
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        g, row, out = y_bar[part], x[part], x_bar[part]
+        if own:
+            for i in range(row.size):
+                left = slope * out[i] if slope != 0 else zero
+                out[i] = out[i] if row[i] > 0 else left
+        else:
+            for i in range(row.size):
+                left = slope * g[i] if slope != 0 else zero
+                out[i] = g[i] if row[i] > 0 else left
+
+
+def _leaky_relu(xp, x, *, alpha=0.01):
+    axes = axes_in_memory(x)
+    row = flat(x, axes)
+    y = empty_like(row)
+    forward_rectifier(read(row), float(alpha), y)
+    return unflat(y, x.shape, axes), (row, axes, float(alpha))
+
+
+def _accepts_leaky_relu(x, *, alpha=0.01):
+    return bool(alpha) and same_floats(x)
+
+
+def _relu(xp, x):
+    return _leaky_relu(xp, x, alpha=0)
+
+
+def _rectifier_backward(xp, y_bar, cache, own=False):
+    row, axes, alpha = cache
+    g = flat(y_bar, axes)
+    x_bar = g if own else empty_like(row)
+    backward_rectifier(read(g), read(row), alpha, x_bar, own)
+    return (unflat(x_bar, y_bar.shape, axes),)
+
+
+@kernel
 def forward_layer(x, gamma, beta, eps, mean, inv_std, y):
     """Two passes over a row for mean and variance, a third for y.
 
@@ -309,5 +361,7 @@ def _accepts_cross_entropy(logits, labels):
 
 sigmoid = Pair(_sigmoid, _sigmoid_backward, lambda x: x.dtype == np.float32, reuses=True)
 gelu = Pair(_gelu, pull_slope, lambda x: x.dtype == np.float32, reuses=True)
+relu = Pair(_relu, _rectifier_backward, same_floats, reuses=True)
+leaky_relu = Pair(_leaky_relu, _rectifier_backward, _accepts_leaky_relu, reuses=True)
 layer_norm = Pair(_layer_norm, _layer_norm_backward, _accepts_layer_norm)
 cross_entropy = Pair(_cross_entropy, loss.cross_entropy_backward, _accepts_cross_entropy)
