@@ -338,9 +338,10 @@ def forward_cross_entropy(logits, labels, losses, probabilities):
         top = largest(row)
         total = 0.0
         for start in range(0, row.size, CHUNK):
-            for k in range(start, min(start + CHUNK, row.size)):
-                out[k] = exp(row[k] - top)
-            total += row_sum(out[start : start + CHUNK])
+            part, exponentials = row[start : start + CHUNK], out[start : start + CHUNK]
+            for k in range(part.size):
+                exponentials[k] = exp(part[k] - top)
+            total += row_sum(exponentials)
         losses[r] = np.log(total) - (row[labels[r]] - top)
         scale = row.dtype.type(1 / total)
         for k in range(row.size):
