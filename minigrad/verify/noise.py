@@ -40,7 +40,7 @@ def working_precision(
     noise, narrow_noise = _least(of_wide, wide), _least(of_narrow, narrow)
     is_carried = 100 * noise.max(initial=0) <= narrow_noise.max(initial=0)
     is_carried |= any(
-        b.shows_rounding and 100 * a.size <= b.size
+        (b.shows_rounding and 100 * a.size <= b.size) or ((a.rise > 0) & (b.rise == 0)).any()
         for a, b in zip(of_wide, of_narrow, strict=False)
     )
     if not is_carried:
@@ -91,8 +91,8 @@ def _least(measured: Sequence[_Roughness], inputs: Sequence[np.ndarray]) -> np.n
     """The least roughness, as far points may show curvature.
 
     But near points may lie within one coarse digit of a term inside ``f``: there 1 + tanh x is a
-    constant. Then ``f`` is smooth, and has another slope than farther out, where the digits show
-    as roughness no larger than a few of them.
+    constant. Then ``f`` is smooth or does not move, and has another slope than farther out, where
+    the digits show as roughness no larger than a few of them.
     """
     first, *others = measured
     least, floor = np.full(first.y.shape, np.inf), np.zeros(first.y.shape)
@@ -101,6 +101,7 @@ def _least(measured: Sequence[_Roughness], inputs: Sequence[np.ndarray]) -> np.n
     for near in others:
         least = np.fmin(least, near.noise)
         is_other_slope = np.abs(near.slope - first.slope) > near.error + first.error
+        is_other_slope |= (near.rise == 0) & (first.rise > 0)
         is_digits = first.noise <= _COARSE_DIGITS * eps * largest
         floor = np.fmax(floor, np.where(is_other_slope & is_digits, first.noise, 0))
     smallest = np.finfo(first.y.dtype).smallest_subnormal  # anything smaller underflows

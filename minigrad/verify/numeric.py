@@ -32,7 +32,7 @@ from minigrad.verify.noise import noise_of, wiggle, working_precision
 
 _LEVELS = 5
 _STRAIGHT_LEVEL = 2  # the last level if all quotients are equal but for rounding
-_FIRST_STEP = 0.05  # relative to the scale of an element
+FIRST_STEP = 0.05  # relative to the scale of an element
 _MAX_SCALE = 1e3  # relative to the element itself
 _RETRIES = 6  # each with steps 16 times smaller
 _RESTARTS = 16.0 ** np.array([-3, -5, -7, -9])  # relative to the first step: see step 4 above
@@ -186,7 +186,7 @@ def _jacobian(f: OneInput, x: np.ndarray, scale: np.ndarray, noise: np.ndarray) 
     """All columns, steps 1 to 4 above."""
     blocks, y = len(noise), f(x)
     positions = _blocks(np.arange(x.size).reshape(x.shape), blocks)
-    first_steps = _FIRST_STEP * scale.reshape(-1)
+    first_steps = FIRST_STEP * scale.reshape(-1)
 
     def all_columns(steps: np.ndarray) -> np.ndarray:  # their values, and their errors
         columns = np.zeros((2, blocks, y.size // blocks, positions.shape[1]), dtype=x.dtype)
@@ -272,15 +272,14 @@ def _romberg(
 
     Returns:
         Values, errors, and a bound for the derivatives of those elements of y that no step changed,
-        not even in the last digit: ``eps |y| / (2 h)``, nan for the others.
+        ``noise / (2 h)``; nan for the others.
     """
     quotients: list[np.ndarray] = []
-    digit = moved = np.zeros((), bool)
+    moved = np.zeros((), bool)
     for level in range(_LEVELS):
         plus, minus, step = _two_sided(f, x, where, h / 2**level)
         if level == 0:
-            digit = np.finfo(plus.dtype).eps * np.abs(plus)
-            noise = np.maximum(digit, noise)
+            noise = np.maximum(np.finfo(plus.dtype).eps * np.abs(plus), noise)
         moved = moved | (plus != minus)  # nan moves, too
         quotients.append((plus - minus) / step)
         if level == _STRAIGHT_LEVEL and (np.ptp(quotients, axis=0) * step <= 4 * noise).all():
@@ -291,7 +290,7 @@ def _romberg(
     level = np.where(np.isnan(truncation), np.inf, truncation).argmin(axis=0)
     block = np.arange(len(where))
     rounding = _AMPLIFICATION[level + 1, None] * noise / h[:, None]
-    flat = np.where(moved, np.nan, digit / (2 * h[:, None]))
+    flat = np.where(moved, np.nan, noise / (2 * h[:, None]))
     return diagonal[level + 1, block], truncation[level, block][:, None] + rounding, flat
 
 

@@ -18,7 +18,7 @@ from minigrad.analytic import batch_norm, batch_norm_vjp
 from minigrad.errors import ShapeError
 from minigrad.verify.kinks import Kinks
 from minigrad.verify.noise import working_precision
-from minigrad.verify.numeric import Jacobian, default_scale, differences
+from minigrad.verify.numeric import FIRST_STEP, Jacobian, default_scale, differences
 from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
 from minigrad.verify.subject import FAILURES, ForwardFailed, Subject
 
@@ -186,9 +186,15 @@ class Reference:
         return Rounding(sizes, self._terms).bounds(self.dtype)
 
     def steepest(self, k: int, y_bar: np.ndarray) -> np.ndarray:
-        """The rounding of terms as large as the steepest element needs: max|y_bar| max|J|."""
+        """The rounding of terms as large as the steepest element needs: max|y_bar| max|J|.
+
+        If all elements are saturated, so that J is 0, a step may have missed what is smaller than
+        the digits that y has between 0 and here: its slope takes the place of J.
+        """
         slopes = np.abs(self.jacobians[k].value)
         steepest = slopes.max(initial=0, where=np.isfinite(slopes))
+        if not steepest:
+            steepest = self._slope_from_0 * (1 + self._offset) / FIRST_STEP
         return self._bound(np.abs(y_bar).max(initial=0) * steepest)
 
     def hidden(self, k: int, y_bar: np.ndarray) -> np.ndarray:
@@ -208,10 +214,14 @@ class Reference:
         weight = (np.abs(y_bar) * np.maximum(np.abs(self.y), terms_of_y)).sum()
         over_scale = weight / np.broadcast_to(self.scales[k], self.wide[k].shape)
         steep = np.abs(y_bar).max(initial=0) * self._slope_from_0
-        pairs = zip(self.wide, self.scales, strict=True)
-        offset = max(float((np.abs(x) / scale).max(initial=0)) for x, scale in pairs)
         bound = np.maximum(self.steepest(k, y_bar), self._bound(np.maximum(over_scale, steep)))
-        return bound * (1 + offset)
+        return bound * (1 + self._offset)
+
+    @property
+    def _offset(self) -> float:
+        """The largest input, relative to the length on which y varies."""
+        pairs = zip(self.wide, self.scales, strict=True)
+        return max(float((np.abs(x) / scale).max(initial=0)) for x, scale in pairs)
 
     @cached_property
     def _slope_from_0(self) -> float:

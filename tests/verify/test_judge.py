@@ -28,6 +28,10 @@ def confident(x):  # cross entropy with the class 0
     return -np.log(y[:, 0]).mean(), y
 
 
+def confident_in_float64(x):
+    return confident(x.astype(np.float64))
+
+
 def confident_back(y_bar, y):
     return (y_bar * (y - np.eye(y.shape[1], dtype=y.dtype)[0]) / len(y),)
 
@@ -249,6 +253,22 @@ def test_right_code_is_proven_where_all_units_are_saturated():
         x = 30 * np.random.default_rng(seed).normal(size=(4, 3)).astype("f4")
         report = mg.verify.check_backward(lambda x: (np.tanh(x @ w), x), backward, [x], rng=seed)
         assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("margin", [20, 30, 33, 35, 36, 37, 40, 60])
+def test_right_cross_entropy_is_accused_nowhere_however_sure_of_its_class(margin):
+    labels = np.zeros(4, int)
+    for seed in SEEDS:
+        x = np.random.default_rng(seed).normal(size=(4, 3))
+        x[:, 0] += margin  # from 37 on, 1 + exp(-margin) is 1
+        reports = [
+            mg.verify.check_backward(confident, confident_back, [x], rng=seed),
+            mg.verify.check_backward(confident_in_float64, confident_back, [x], rng=seed),
+            mg.verify.gradcheck(lambda x: mg.cross_entropy(x, labels), [x], rng=seed),
+        ]
+        for report in reports:
+            assert not report.findings, str(report)
+            assert report.ok or margin > 30, str(report)
 
 
 def test_fault_is_found_where_channels_mix_at_some_points_only():
