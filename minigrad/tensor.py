@@ -170,6 +170,8 @@ class Tensor(NumPyBox):
         return self.shape[0]
 
     def __iter__(self) -> "Iterator[Tensor]":
+        if not self.shape:
+            raise DTypeError("iteration over a 0-d tensor")
         return slices(self, (), len(self))
 
     def __bool__(self) -> bool:
