@@ -21,9 +21,11 @@ def as_seed(seed: Any, y: Box) -> Any:
             return backend.frozen(xp.ones_like(y.array, dtype=dtype), own=True)
         remedy = "pass seed=, a cotangent of the same shape, or reduce to a scalar, as in y.sum()"
         raise _unfit(y, f"none, for {describe(y)}", remedy)
-    is_box = isinstance(seed, Box)
-    with naming("backward: seed"):
-        array = seed.array if is_box else backend.as_array(seed)
+    if is_box := isinstance(seed, Box):
+        array = seed.array
+    else:
+        with naming("backward: seed"):
+            array = backend.as_array(seed)
     backend.check_place("backward: seed", array, y.array)
     if tuple(array.shape) != tuple(y.shape):
         raise _unfit(y, f"shape {tuple(array.shape)} for {describe(y)}")
