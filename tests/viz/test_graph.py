@@ -155,19 +155,12 @@ def test_chain_of_20_000_ops_is_drawn_small_and_fast():
     assert "in the middle" in dot
 
 
-def test_fold_takes_time_in_proportion_to_the_operands_of_a_call():
-    def seconds(count):
-        x = scalar()
-        recorded = Recorded([mg.stack([x * i for i in range(count)]).node])
-        times = []
-        for _ in range(3):
-            start = time.process_time()
-            fold(recorded)
-            times.append(time.process_time() - start)
-        return min(times)
-
-    # 4 if linear, 16 if quadratic
-    assert seconds(20_000) / seconds(5_000) < 8
+def test_a_call_of_many_operands_folds_at_once():
+    x = scalar()
+    recorded = Recorded([mg.stack([x * i for i in range(50_000)]).node])
+    start = time.process_time()
+    fold(recorded)
+    assert time.process_time() - start < 5  # 0.6 s; 12 s if each input is looked up in a list
 
 
 @pytest.mark.usefixtures("renderer")
