@@ -6,6 +6,7 @@ in which precision it should be differenced.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -94,17 +95,17 @@ def _least(measured: Sequence[_Roughness], inputs: Sequence[np.ndarray]) -> np.n
     constant. Then ``f`` is smooth or does not move, and has another slope than farther out, where
     the digits show as roughness no larger than a few of them.
     """
-    first, *others = measured
-    least, floor = np.full(first.y.shape, np.inf), np.zeros(first.y.shape)
-    eps = np.finfo(first.y.dtype).eps
-    largest = max(float(np.abs(x).max(initial=0)) for x in (first.y, *inputs))
-    for near in others:
-        least = np.fmin(least, near.noise)
-        is_other_slope = np.abs(near.slope - first.slope) > near.error + first.error
-        is_other_slope |= (near.rise == 0) & (first.rise > 0)
-        is_digits = first.noise <= _COARSE_DIGITS * eps * largest
-        floor = np.fmax(floor, np.where(is_other_slope & is_digits, first.noise, 0))
-    smallest = np.finfo(first.y.dtype).smallest_subnormal  # anything smaller underflows
+    y = measured[0].y
+    least, floor = np.fmin.reduce([near.noise for near in measured[1:]]), np.zeros(y.shape)
+    # f may call a function of float64 although its result is long double
+    eps = max(np.finfo(y.dtype).eps, np.finfo(np.float64).eps)
+    largest = max(float(np.abs(x).max(initial=0)) for x in (y, *inputs))
+    for far, near in combinations(measured, 2):
+        is_other_slope = np.abs(near.slope - far.slope) > near.error + far.error
+        is_other_slope |= (near.rise == 0) & (far.rise > 0)
+        is_digits = far.noise <= _COARSE_DIGITS * eps * largest
+        floor = np.fmax(floor, np.where(is_other_slope & is_digits, far.noise, 0))
+    smallest = np.finfo(y.dtype).smallest_subnormal  # anything smaller underflows
     return np.maximum(np.fmax(np.where(np.isfinite(least), least, 0), floor), smallest)
 
 

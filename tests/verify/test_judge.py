@@ -1,5 +1,6 @@
 """What rounds is no fault, and no fault is taken for what rounds: at points where much cancels."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -269,6 +270,23 @@ def test_right_cross_entropy_is_accused_nowhere_however_sure_of_its_class(margin
         for report in reports:
             assert not report.findings, str(report)
             assert report.ok or margin > 30, str(report)
+
+
+@pytest.mark.parametrize("centre", [-7, -6, -5, 0, 5])
+def test_right_gelu_is_proven_with_an_erf_that_only_knows_float64(centre):
+    erf = np.vectorize(math.erf, otypes=[np.float64])
+
+    def forward(x):  # in long double x is finer than 1 + erf, and the result is long double
+        return x * 0.5 * (1 + erf(x / math.sqrt(2))), x
+
+    def backward(y_bar, x):
+        density = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+        return (y_bar * (0.5 * (1 + erf(x / math.sqrt(2))) + x * density),)
+
+    for seed in SEEDS:
+        x = np.random.default_rng(seed).normal(centre, 0.3, size=5)
+        report = mg.verify.check_backward(forward, backward, [x], rng=seed)
+        assert not report.findings, str(report)
 
 
 def test_fault_is_found_where_channels_mix_at_some_points_only():
