@@ -103,11 +103,12 @@ def facts(headline: str, *, expected: object, got: object, remedy: str = "") -> 
     return "\n".join([*lines, f"  remedy:   {remedy}"] if remedy else lines)
 
 
-def check_count(what: str, value: Any, least: int = 1) -> None:
-    """Raise UsageError unless ``value`` is a whole number, ``least`` or more."""
+def check_count(what: str, value: Any, least: int = 1) -> int:
+    """``value`` as an int; UsageError unless it is a whole number, ``least`` or more."""
     if not isinstance(value, Integral) or value < least:
         expected = f"a whole number, {least} or more"
         raise UsageError(facts(what, expected=expected, got=describe(value)))
+    return int(value)
 
 
 def check_number(what: str, value: Any, positive: bool = False) -> float:

@@ -83,12 +83,12 @@ class DataLoader:
         seed: int = 0,
         device: str | None = None,
     ):
-        check_count("DataLoader: batch_size", batch_size)
+        batch_size = check_count("DataLoader: batch_size", batch_size)
         check_count("DataLoader: seed", seed, least=0)
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             expected = "a TensorDataset, or an object with len() and integer indexing"
             raise UsageError(facts("DataLoader: dataset", expected=expected, got=describe(dataset)))
-        self.dataset, self.batch_size, self.seed = dataset, int(batch_size), seed
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.shuffle, self.drop_last, self.device = shuffle, drop_last, device
         self.epoch = self.start = 0
 
@@ -110,13 +110,13 @@ class DataLoader:
         return np.random.default_rng([self.seed, epoch]).permutation(n)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        check_count("DataLoader: epoch", self.epoch, least=0)
-        check_count("DataLoader: start", self.start, least=0)
-        if self.start > len(self):
+        epoch = check_count("DataLoader: epoch", self.epoch, least=0)
+        first = check_count("DataLoader: start", self.start, least=0)
+        if first > len(self):
             expected = f"at most {len(self)}, the number of batches"
-            raise UsageError(facts("DataLoader: start", expected=expected, got=self.start))
-        order, first = self.order(self.epoch), self.start
-        self.epoch, self.start = int(self.epoch) + 1, 0
+            raise UsageError(facts("DataLoader: start", expected=expected, got=first))
+        order = self.order(epoch)
+        self.epoch, self.start = epoch + 1, 0
         for i in range(first, len(self)):
             batch = self._batch(order[i * self.batch_size : (i + 1) * self.batch_size])
             if self.device is not None:
