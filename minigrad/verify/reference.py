@@ -217,7 +217,7 @@ class Reference:
         bound = np.maximum(self.steepest(k, y_bar), self._bound(np.maximum(over_scale, steep)))
         return bound * (1 + self._offset)
 
-    @property
+    @cached_property
     def _offset(self) -> float:
         """The largest input, relative to the length on which y varies."""
         pairs = zip(self.wide, self.scales, strict=True)
