@@ -35,7 +35,7 @@ def at_any_size(patch, kind):
     if kind == "numba":
         for constant in ("MIN_BATCH", "MIN_RUN"):
             patch.setattr(f"minigrad.fused.compiled.windows.{constant}", 0)
-        patch.setattr("minigrad.fused.compiled.rows.MIN_RELU", 0)
+        patch.setattr("minigrad.fused.compiled.activation.MIN_RELU", 0)
         patch.setattr("minigrad.fused.compiled.products.get_num_threads", lambda: 2)
 
 

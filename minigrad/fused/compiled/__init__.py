@@ -1,16 +1,16 @@
 """Kernels compiled by numba (the ``fast`` extra); imported by the first call that can use one."""
 
-from minigrad.fused.compiled import channels, products, rows, windows
+from minigrad.fused.compiled import activation, channels, products, rows, windows
 
 PAIRS = {
     "batch_norm": channels.batch_norm,
     "conv": windows.conv,
     "cross_entropy": rows.cross_entropy,
-    "gelu": rows.gelu,
+    "gelu": activation.gelu,
     "layer_norm": rows.layer_norm,
-    "leaky_relu": rows.leaky_relu,
+    "leaky_relu": activation.leaky_relu,
     "linear": products.linear,
     "max_pool": windows.max_pool,
-    "relu": rows.relu,
-    "sigmoid": rows.sigmoid,
+    "relu": activation.relu,
+    "sigmoid": activation.sigmoid,
 }

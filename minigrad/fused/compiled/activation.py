@@ -1,0 +1,212 @@
+"""Kernels of activations: an array is one row, and a task is a chunk of it, read and written once.
+
+They have an exponential of their own, whose loop vectorizes.
+"""
+
+from math import pi
+from typing import Any
+
+import numpy as np
+from numba import prange, types
+from numba.extending import intrinsic, overload
+
+from minigrad import special
+from minigrad.fused.activation import pull_slope
+from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read
+from minigrad.fused.declare import Pair, same_floats
+from minigrad.fused.layout import axes_in_memory, flat, unflat
+from minigrad.fused.memory import empty_like
+
+MIN_RELU = 32768  # elements; below, NumPy computes a ReLU as fast (measured)
+
+# e^t = 2^n e^r with an integer n and r = t - n ln(2), |r| <= ln(2) / 2. ln(2) is the sum of two
+# parts; the first has trailing zeros, so that n times it is exact. e^r is 1 + r + r^2 times a
+# polynomial. Polynomial and parts: Cephes expf (Moshier 1989).
+_LOG2_E, _LN2_HIGH, _LN2_LOW = (
+    np.float32(c) for c in (1.44269504088896341, 0.693359375, -2.12194440e-4)
+)
+_P0, _P1, _P2, _P3, _P4, _P5 = (
+    np.float32(c)
+    for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2,
+              1.6666665459e-1, 5.0000001201e-1)
+)  # fmt: skip
+_HALF, _ONE, _ZERO, _LOWEST = (np.float32(c) for c in (0.5, 1, 0, -104))  # e^-104 rounds to 0
+_E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7, _E8 = map(np.float32, special.ERFC_32)
+_SCALE, _PEAK = np.float32(0.5**1.5), np.float32((2 * pi) ** -0.5)
+
+
+def _float_of(context, bits):
+    """The float32 with the bits of an int32."""
+
+    def bitcast(context, builder, signature, args):
+        return builder.bitcast(args[0], context.get_value_type(types.float32))
+
+    return types.float32(types.int32), bitcast
+
+
+float_of: Any = intrinsic(_float_of)
+
+
+@inner
+def pow2(n):
+    """``2^n`` for -126 <= n <= 127."""
+    return float_of(np.int32(n + 127) << 23)
+
+
+@inner
+def exp32(t):
+    """``e^t`` for float32, ``t <= 0``."""
+    t = _LOWEST if t < _LOWEST else t  # nan stays nan
+    n = np.int32((t if t == t else _ZERO) * _LOG2_E - _HALF)  # rounds to nearest, since t <= 0
+    r = t - np.float32(n) * _LN2_HIGH - np.float32(n) * _LN2_LOW
+    p = ((((_P0 * r + _P1) * r + _P2) * r + _P3) * r + _P4) * r + _P5
+    half = n >> 1  # 2^n as a product of two: n may be -150
+    return (p * r * r + r + _ONE) * pow2(half) * pow2(n - half)
+
+
+def exp(t):
+    """``e^t`` for ``t <= 0`` in float32 or float64."""
+
+
+@overload(exp)
+def _exp(t):
+    return (lambda t: exp32(t)) if t == types.float32 else (lambda t: np.exp(t))
+
+
+@inner
+def smaller_sigmoid(x):
+    """The smaller of sigma(x) and sigma(-x), for float32: ``e^-|x| / (1 + e^-|x|)``."""
+    e = exp32(-abs(x))
+    return e / (_ONE + e)
+
+
+@kernel
+def forward_sigmoid(x, y):
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        row, out = x[chunk * CHUNK :][:CHUNK], y[chunk * CHUNK :][:CHUNK]
+        for i in range(row.size):
+            small = smaller_sigmoid(row[i])
+            out[i] = _ONE - small if row[i] > 0 else small
+
+
+@kernel
+def backward_sigmoid(y_bar, x, x_bar, own):
+    """Computes the exponential again, which takes less time than to write and read it.
+
+    If ``own`` is true, ``x_bar`` is ``y_bar`` itself, writable. It has a loop of its own: one over
+    two names of the same array would not vectorize.
+    """
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        g, row, out = y_bar[part], x[part], x_bar[part]
+        if own:
+            for i in range(row.size):
+                small = smaller_sigmoid(row[i])
+                out[i] *= small * (_ONE - small)
+        else:
+            for i in range(row.size):
+                small = smaller_sigmoid(row[i])
+                out[i] = g[i] * (small * (_ONE - small))
+
+
+def _sigmoid(xp, x):
+    axes = axes_in_memory(x)
+    row = flat(x, axes)
+    y = empty_like(row)
+    forward_sigmoid(read(row), y)
+    return unflat(y, x.shape, axes), (row, axes)
+
+
+def _sigmoid_backward(xp, y_bar, cache, own=False):
+    row, axes = cache
+    g = flat(y_bar, axes)
+    x_bar = g if own else empty_like(row)
+    backward_sigmoid(read(g), read(row), x_bar, own)
+    return (unflat(x_bar, y_bar.shape, axes),)
+
+
+@kernel
+def forward_gelu(x, y, slope):
+    """Value and slope (derivative), by the formulas of ``special.normal``."""
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        row, out, slopes = x[part], y[part], slope[part]
+        for i in range(row.size):
+            z = row[i]
+            gauss = exp32(-_HALF * z * z)
+            t = _ONE / (_ONE + abs(z) * _SCALE)
+            p = ((_E0 * t + _E1) * t + _E2) * t + _E3
+            p = ((((p * t + _E4) * t + _E5) * t + _E6) * t + _E7) * t + _E8
+            tail = _HALF * gauss * (t * p)
+            below = _ONE - tail if z > 0 else tail
+            out[i], slopes[i] = z * below, below + z * (gauss * _PEAK)
+
+
+def _gelu(xp, x):
+    axes = axes_in_memory(x)
+    row = flat(x, axes)
+    y, slope = empty_like(row), empty_like(row)
+    forward_gelu(read(row), y, slope)
+    return unflat(y, x.shape, axes), (slope, axes)
+
+
+@kernel
+def forward_rectifier(x, alpha, y):
+    """``y = x`` where ``x > 0``, else ``alpha * x``, or 0 if alpha is 0 (ReLU); nan stays nan."""
+    zero, slope = x.dtype.type(0), x.dtype.type(alpha)
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        row, out = x[chunk * CHUNK :][:CHUNK], y[chunk * CHUNK :][:CHUNK]
+        for i in range(row.size):
+            left = slope * row[i] if slope != 0 else zero
+            out[i] = left if row[i] <= 0 else row[i]
+
+
+@kernel
+def backward_rectifier(y_bar, x, alpha, x_bar, own):
+    """``own`` as in ``backward_sigmoid``."""
+    zero, slope = x.dtype.type(0), x.dtype.type(alpha)
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        g, row, out = y_bar[part], x[part], x_bar[part]
+        if own:
+            for i in range(row.size):
+                left = slope * out[i] if slope != 0 else zero
+                out[i] = out[i] if row[i] > 0 else left
+        else:
+            for i in range(row.size):
+                left = slope * g[i] if slope != 0 else zero
+                out[i] = g[i] if row[i] > 0 else left
+
+
+def _leaky_relu(xp, x, *, alpha=0.01):
+    axes = axes_in_memory(x)
+    row = flat(x, axes)
+    y = empty_like(row)
+    forward_rectifier(read(row), float(alpha), y)
+    return unflat(y, x.shape, axes), (row, axes, float(alpha))
+
+
+def _accepts_leaky_relu(x, *, alpha=0.01):
+    return bool(alpha) and same_floats(x)
+
+
+def _relu(xp, x):
+    return _leaky_relu(xp, x, alpha=0)
+
+
+def _accepts_relu(x):
+    return x.size >= MIN_RELU and same_floats(x)
+
+
+def _rectifier_backward(xp, y_bar, cache, own=False):
+    row, axes, alpha = cache
+    g = flat(y_bar, axes)
+    x_bar = g if own else empty_like(row)
+    backward_rectifier(read(g), read(row), alpha, x_bar, own)
+    return (unflat(x_bar, y_bar.shape, axes),)
+
+
+sigmoid = Pair(_sigmoid, _sigmoid_backward, lambda x: x.dtype == np.float32, reuses=True)
+gelu = Pair(_gelu, pull_slope, lambda x: x.dtype == np.float32, reuses=True)
+relu = Pair(_relu, _rectifier_backward, _accepts_relu, reuses=True)
+leaky_relu = Pair(_leaky_relu, _rectifier_backward, _accepts_leaky_relu, reuses=True)
