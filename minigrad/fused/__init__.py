@@ -18,12 +18,13 @@ from minigrad.fused.loss import fused_log_softmax as log_softmax
 from minigrad.fused.loss import fused_softmax as softmax
 from minigrad.fused.memory import release_memory
 from minigrad.fused.normalization import fused_batch_norm as batch_norm
+from minigrad.fused.normalization import fused_group_norm as group_norm
 from minigrad.fused.normalization import fused_layer_norm as layer_norm
 from minigrad.fused.windows import fused_conv as conv
 from minigrad.fused.windows import fused_max_pool as max_pool
 
 __all__ = [
-    "batch_norm", "conv", "cross_entropy", "elu", "gelu", "layer_norm", "leaky_relu", "linear",
-    "log_softmax", "max_pool", "release_memory", "relu", "sigmoid", "softmax", "softplus", "tanh",
-    "use",
+    "batch_norm", "conv", "cross_entropy", "elu", "gelu", "group_norm", "layer_norm",
+    "leaky_relu", "linear", "log_softmax", "max_pool", "release_memory", "relu", "sigmoid",
+    "softmax", "softplus", "tanh", "use",
 ]  # fmt: skip

@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from minigrad import ops
 from minigrad.errors import ShapeError, check_number, describe, facts
 from minigrad.nn import kernels
 from minigrad.nn.batchnorm import StatisticsNorm
 from minigrad.nn.layers import affine_parameters, check_groups, ones_and_zeros
 from minigrad.nn.module import Module
-from minigrad.ops.normalization import per_channel
 
 
 class LayerNorm(Module):
@@ -51,15 +49,6 @@ class LayerNorm(Module):
         return f"{self.normalized_shape}, eps={self.eps}"
 
 
-def _by_example(x: Any, groups: int, gamma: Any, beta: Any, eps: float) -> Any:
-    """Normalize each group of channels of each example: a batch norm with one channel for each."""
-    rows = x.shape[0] * groups
-    x_hat = ops.reshape(x, shape=(1, rows, prod(x.shape[1:]) // groups))
-    x_hat = kernels.batch_norm(x_hat, *ones_and_zeros((rows,), x), eps=eps)
-    x_hat = ops.reshape(x_hat, shape=x.shape)
-    return x_hat if gamma is None else per_channel(gamma, x) * x_hat + per_channel(beta, x)
-
-
 class GroupNorm(Module):
     """Group normalization: each example over each group of channels and all positions.
 
@@ -97,7 +86,10 @@ class GroupNorm(Module):
         if x.ndim < 2 or x.shape[1] != self.num_channels:
             expected = f"(N, {self.num_channels}, ...)"
             raise ShapeError(facts("GroupNorm: x", expected=expected, got=describe(x)))
-        return _by_example(x, self.num_groups, self.weight, self.bias, self.eps)
+        gamma, beta = self.weight, self.bias
+        if gamma is None:
+            gamma, beta = ones_and_zeros((self.num_channels,), x)
+        return kernels.group_norm(x, gamma, beta, num_groups=self.num_groups, eps=self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}"
@@ -128,7 +120,8 @@ class _InstanceNorm(StatisticsNorm):
             got = f"{m}, in {describe(x)}"
             expected = "2 or more values per channel and example"
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=got))
-        y = _by_example(x, x.shape[1], self.weight, self.bias, self.eps)
+        parameters = self.gamma_and_beta(x)
+        y = kernels.group_norm(x, *parameters, num_groups=self.num_features, eps=self.eps)
         if self.training and self.track_running_stats and x.shape[0]:
             mean, var = kernels.batch_statistics(x, positions)
             var = var * (m / (m - 1)) if self.unbiased else var

@@ -1,4 +1,7 @@
-"""Batch norm and layer norm, composed of ops and so differentiable to any order."""
+"""Batch, layer and group norm, composed of ops and so differentiable to any order."""
+
+from math import prod
+from numbers import Integral
 
 from minigrad.backend import as_array
 from minigrad.composite import composite, label
@@ -133,11 +136,16 @@ def layer_norm(x, gamma, beta, *, eps=1e-5):
     """
     check_layer_norm(x, gamma, beta)
     axes = tuple(range(-len(gamma.shape), 0))
+    return gamma * label(_standardized(x, axes, eps), "x_hat") + beta
+
+
+def _standardized(x, axes, eps):
+    """``x`` with mean 0 and variance ``var / (var + eps)`` over ``axes``."""
     xc = wide(x)
     xc = label(xc - mean_over(xc, axis=axes, keepdims=True), "xc")
     var = label(mean_over(xc * xc, axis=axes, keepdims=True), "var")
     inv_std = label(reciprocal(sqrt(var + eps)), "inv_std")
-    return gamma * label(narrow(xc * inv_std, x), "x_hat") + beta
+    return narrow(xc * inv_std, x)
 
 
 def check_layer_norm(x, gamma, beta):
@@ -148,3 +156,65 @@ def check_layer_norm(x, gamma, beta):
         got = f"x {tuple(x.shape)}, {describe(gamma)}, {describe(beta)}"
         expected = "gamma and beta with the trailing shape of x"
         raise ShapeError(facts("layer_norm: operands", expected=expected, got=got))
+
+
+@composite(
+    formula=r"y = \gamma (x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta",
+    domain=_ANY,
+    cases=(
+        Case(((3, 4), (4,), (4,)), {"num_groups": 2}),
+        Case(((2, 6, 3), (6,), (6,)), {"num_groups": 3, "eps": 1e-3}),
+        Case(((2, 3, 2, 2), (3,), (3,)), {"num_groups": 1}),
+        Case(((2, 2, 1, 3), (2,), (2,)), {"num_groups": 2}),
+    ),
+    source="Wu, He 2018, arXiv:1803.08494, eq. 7",
+)
+def group_norm(x, gamma, beta, *, num_groups, eps=1e-5):
+    """Normalize each group of channels of each example, then scale and shift each channel.
+
+    One group is a layer norm over all axes but the first; C groups are an instance norm.
+
+    Args:
+        x: (N, C) or (N, C, ...).
+        gamma, beta: (C,), aligned with axis 1 of ``x``.
+        num_groups: number of groups of C / num_groups neighbouring channels; mean and biased (1/m)
+            variance are taken over the m values of a group in an example.
+        eps: added to the variance.
+
+    Returns:
+        An array of the shape of ``x``.
+
+    Raises:
+        ShapeError: other shapes. UsageError: groups that do not divide the channels.
+
+    Source:
+        Wu, He 2018, arXiv:1803.08494, eq. 7.
+
+    >>> x = mg.tensor([[1.0, 3.0, 10.0, 20.0]])
+    >>> mg.group_norm(x, np.ones(4), np.zeros(4), num_groups=2, eps=0.0)
+    tensor([[-1.,  1., -1.,  1.]])
+    """
+    check_group_norm(x, gamma, beta, num_groups)
+    groups = reshape(x, shape=by_group(x, num_groups))
+    x_hat = label(reshape(_standardized(groups, 2, eps), shape=x.shape), "x_hat")
+    return per_channel(gamma, x) * x_hat + per_channel(beta, x)
+
+
+def by_group(x, num_groups):
+    """The shape (N, G, m) of ``x`` with a row of m values for each group of channels."""
+    return x.shape[0], num_groups, prod(x.shape[1:]) // num_groups
+
+
+def check_group_norm(x, gamma, beta, num_groups):
+    """Raise ShapeError or UsageError unless the arguments fit."""
+    if x.ndim < 2:
+        raise ShapeError(facts("group_norm: x", expected="(N, C) or (N, C, ...)", got=describe(x)))
+    channels = x.shape[1]
+    if not isinstance(num_groups, Integral) or num_groups < 1 or channels % num_groups:
+        expected = f"a whole number that divides the {channels} channels of x"
+        raise UsageError(facts("group_norm: num_groups", expected=expected, got=num_groups))
+    for name, parameter in (("gamma", gamma), ("beta", beta)):
+        if tuple(parameter.shape) != (channels,):
+            expected = f"({channels},), one per channel of x {tuple(x.shape)}"
+            got = describe(parameter)
+            raise ShapeError(facts(f"group_norm: {name}", expected=expected, got=got))

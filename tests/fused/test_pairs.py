@@ -108,9 +108,9 @@ def values(name, kind, arrays, **params):
 def operands_of(name, fill):
     """The operands and parameters beside an ``x`` of shape (N, 3, 4, 6)."""
     shapes = {"batch_norm": [3, 3], "conv": [(2, 3, 2, 2), 2], "linear": [(3, 6), 3]}
-    shapes["layer_norm"] = [(4, 6), (4, 6)]
-    params = {"kernel_size": 2} if name == "max_pool" else {}
-    return [fill(shape) for shape in shapes.get(name, [])], params
+    shapes |= {"group_norm": [3, 3], "layer_norm": [(4, 6), (4, 6)]}
+    params = {"max_pool": {"kernel_size": 2}, "group_norm": {"num_groups": 3}}
+    return [fill(shape) for shape in shapes.get(name, [])], params.get(name, {})
 
 
 def batch_last(x):
@@ -181,7 +181,8 @@ def test_a_kernel_that_overwrites_y_bar_finds_the_same(name, kind, shape):
     rng = np.random.default_rng(0)
     x, y_bar = rng.normal(size=(2, *shape)).astype(np.float32)
     parameters = rng.normal(size=(2, shape[1])).astype(np.float32)
-    _, cache = pair.forward(np, x, *(parameters if name == "batch_norm" else ()))
+    params = {"num_groups": 1} if name == "group_norm" else {}
+    _, cache = pair.forward(np, x, *(parameters if name.endswith("norm") else ()), **params)
     expected = pair.backward(np, y_bar, cache)
     got = pair.backward(np, y_bar, cache, own=True)
     assert np.shares_memory(got[0], y_bar) and not np.shares_memory(expected[0], y_bar)
@@ -209,6 +210,39 @@ def test_layer_norm_is_its_composite(kind, rows, features, dtype, seed):
     size = (1 + np.abs(gamma).max()) * (1 + np.abs(y_bar).max()) * (1 + inv_std.max())
     for a, b, terms in zip(got, expected, (1, 1, rows, rows), strict=True):
         assert np.abs(a - b).max() <= unit * size * terms
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    n=st.integers(1, 9), groups=st.integers(1, 5), width=st.integers(1, 4),
+    sizes=st.sampled_from([(), (2,), (4, 5), (3, 1, 4), (67, 70)]),
+    offset=st.sampled_from([0.0, 100.0]), dtype=st.sampled_from(["float32", "float64"]),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_group_norm_is_its_composite(kind, n, groups, width, sizes, offset, dtype, seed):
+    if pair_of("group_norm", kind) is None:
+        pytest.skip("the portable version serves NumPy, too")
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=(n, groups * width, *sizes)) + offset).astype(dtype)
+    gamma, beta = rng.normal(size=(2, groups * width)).astype(dtype)
+    y_bar, got, expected = values("group_norm", kind, [x, gamma, beta], num_groups=groups)
+    # as for batch norm, with the values of a group in an example for those of a channel
+    wide = x.astype(np.float64).reshape(n, groups, -1)
+    inv_std = 1 / np.sqrt(wide.var(2, keepdims=True) + 1e-5)
+    x_hat = np.abs(wide - wide.mean(2, keepdims=True)) * inv_std
+    terms = max(wide.shape[2], x[:, 0].size)
+    unit = np.finfo(dtype).eps * (32 + terms) * (1 + np.abs(wide).max() * inv_std.max())
+    g = np.abs(y_bar) * np.abs(gamma).reshape(-1, *(1,) * len(sizes))
+    g = g.reshape(wide.shape)
+    means = functools.partial(np.mean, axis=2, keepdims=True)
+    paths = inv_std * (g + means(g) + (1 + x_hat) * means(g * (1 + x_hat)))
+    reach, batch = (1 + x_hat).reshape(x.shape), (0, *range(2, x.ndim))
+    scales = [
+        np.abs(gamma).max() * reach + np.abs(beta).max(), paths.reshape(x.shape),
+        (np.abs(y_bar) * reach).sum(batch), np.abs(y_bar).sum(batch),
+    ]  # fmt: skip
+    for a, b, scale in zip(got, expected, scales, strict=True):
+        assert (np.abs(a - b) <= unit * scale).all(), np.max(np.abs(a - b) / (unit * scale))
 
 
 def within_sums_of_products(name, kind, arrays, dtype, **params):
@@ -497,7 +531,7 @@ def test_a_linear_layer_may_have_no_inputs_or_no_outputs(outer, inputs, outputs)
     assert w.grad.shape == w.shape
 
 
-@pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
+@pytest.mark.parametrize("name", ["batch_norm", "group_norm", "layer_norm"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [12.3, 255.1, 1.2345e6])
 @pytest.mark.parametrize("shape", [(5000, 40), (2, 4096), (16, 3, 64, 64), (300, 2, 5, 5)])
@@ -508,12 +542,13 @@ def test_what_is_constant_normalizes_to_zero(name, kind, value, shape):
     if pair is None:
         pytest.skip("the portable version serves NumPy, too")
     x = np.full(shape, value, np.float32)
-    parameters = shape[1] if name == "batch_norm" else shape[1:]
-    y, cache = pair.forward(np, x, np.ones(parameters, "f4"), np.zeros(parameters, "f4"))
+    parameters = shape[1:] if name == "layer_norm" else shape[1]
+    params = {"num_groups": 1} if name == "group_norm" else {}
+    y, cache = pair.forward(np, x, np.ones(parameters, "f4"), np.zeros(parameters, "f4"), **params)
     y_bar = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     bars = pair.backward(np, y_bar, cache)
     rounding = value * np.finfo(np.float32).eps / 2 / np.sqrt(1e-5)
-    axes = (0, 2, 3)[: len(shape) - 1] if name == "batch_norm" else 0
+    axes = 0 if name == "layer_norm" else (0, 2, 3)[: len(shape) - 1]
     assert np.abs(y).max() <= rounding
     assert (np.abs(bars[1]) <= rounding * np.abs(y_bar).sum(axes)).all()
 

@@ -7,6 +7,7 @@ PAIRS = {
     "conv": windows.conv,
     "cross_entropy": rows.cross_entropy,
     "gelu": activation.gelu,
+    "group_norm": rows.group_norm,
     "layer_norm": rows.layer_norm,
     "leaky_relu": activation.leaky_relu,
     "linear": products.linear,

@@ -1,51 +1,61 @@
-"""Kernels that walk rows: layer norm, and softmax with cross entropy.
+"""Kernels that walk rows: layer norm, group norm, and softmax with cross entropy.
 
-A task is a row, which is walked several times: sums, then results. The cotangents of layer norm's
-gamma and beta are sums over all rows; there a task is a tile of columns. A partial sum of CHUNK
-elements, or of ROWS rows, has the precision of the array; these are added in float64.
+A task is a row, which is walked several times: sums, then results. A row of group norm is a group
+of channels of one example. The cotangents of layer norm's gamma and beta are sums over all rows;
+there a task is a tile of columns. A partial sum of CHUNK elements, or of ROWS rows, has the
+precision of the array; these are added in float64.
 """
+
+from math import prod
 
 import numpy as np
 from numba import prange
 
 from minigrad.fused import loss
 from minigrad.fused.compiled.activation import exp
+from minigrad.fused.compiled.channels import row_affine, row_products
 from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read, summing
 from minigrad.fused.compiled.products import row_deviations, row_sum
 from minigrad.fused.declare import Pair, same_floats
+from minigrad.fused.layout import to_blocks
 from minigrad.fused.memory import empty_like
 from minigrad.ops.loss import checked_labels
-from minigrad.ops.normalization import check_layer_norm
+from minigrad.ops.normalization import check_group_norm, check_layer_norm
 
 TILE, ROWS = 64, 64  # columns of a task; rows of a partial sum in the array's own precision
 
 
-@kernel
-def forward_layer(x, gamma, beta, eps, mean, inv_std, y):
-    """Two passes over a row for mean and variance, a third for y.
+@inner
+def moments(row):
+    """Mean and biased variance, in two passes.
 
     The second sums deviations from the rounded mean. Their mean, ``offset``, corrects the mean, and
-    its square the variance. The third subtracts the mean as a rounded part and its remainder.
+    its square the variance.
     """
+    n, total = row.size, 0.0
+    for start in range(0, n, CHUNK):
+        total += row_sum(row[start : start + CHUNK])
+    centre = row.dtype.type(total / n)
+    deviations, squares = 0.0, 0.0
+    for start in range(0, n, CHUNK):
+        part, part_squares = row_deviations(row[start : start + CHUNK], centre)
+        deviations += part
+        squares += part_squares
+    offset = deviations / n
+    return np.float64(centre) + offset, max(squares / n - offset * offset, 0.0)
+
+
+@kernel
+def forward_layer(x, gamma, beta, eps, mean, inv_std, y):
+    """Subtracts the mean as a rounded part and its remainder."""
     for r in prange(x.shape[0]):
-        row, out = x[r], y[r]
-        n, cast = row.size, row.dtype.type
-        total = 0.0
-        for start in range(0, n, CHUNK):
-            total += row_sum(row[start : start + CHUNK])
-        centre = cast(total / n)
-        deviations, squares = 0.0, 0.0
-        for start in range(0, n, CHUNK):
-            part, part_squares = row_deviations(row[start : start + CHUNK], centre)
-            deviations += part
-            squares += part_squares
-        offset = deviations / n
-        mean[r] = np.float64(centre) + offset
-        inv_std[r] = 1 / np.sqrt(max(squares / n - offset * offset, 0.0) + eps)
+        row, out, cast = x[r], y[r], x.dtype.type
+        mean[r], var = moments(row)
+        inv_std[r] = 1 / np.sqrt(var + eps)
         centre = cast(mean[r])
         offset = mean[r] - np.float64(centre)
         scale, shift = cast(inv_std[r]), cast(offset * inv_std[r])
-        for i in range(n):
+        for i in range(row.size):
             out[i] = ((row[i] - centre) * scale - shift) * gamma[i] + beta[i]
 
 
@@ -128,6 +138,95 @@ def _accepts_layer_norm(x, gamma, beta, **_):
     return gamma.ndim > 0 and same_floats(x, gamma, beta)
 
 
+@kernel
+def forward_groups(x, gamma, beta, eps, mean, inv_std, y):
+    """``y = (x - centre) * a + b``, a and b per channel. x, y: (R, K, S), K channels in a group."""
+    for r in prange(x.shape[0]):
+        mean[r], var = moments(x[r].reshape(-1))
+        inv_std[r] = 1 / np.sqrt(var + eps)
+        cast = x.dtype.type
+        centre = cast(mean[r])
+        offset = mean[r] - np.float64(centre)
+        first = r * x.shape[1] % gamma.size
+        for k in range(x.shape[1]):
+            a = gamma[first + k] * inv_std[r]
+            row_affine(x[r, k], y[r, k], centre, cast(a), cast(beta[first + k] - offset * a))
+
+
+@inner
+def group_x_bar(g, row, out, centre, a, b, k):
+    for i in range(row.size):
+        out[i] = a * g[i] - b - (row[i] - centre) * k
+
+
+@inner
+def group_x_bar_in_place(g, row, centre, a, b, k):
+    """``group_x_bar`` in place: with two names for one array its loop would not vectorize."""
+    for i in range(row.size):
+        g[i] = a * g[i] - b - (row[i] - centre) * k
+
+
+@kernel
+def backward_groups(y_bar, x, gamma, mean, inv_std, x_bar, totals, products, own):
+    """``x_bar = a * y_bar - b - k * (x - centre)``: b is the mean path, k the variance path.
+
+    Sets the sums of y_bar and of y_bar * x_hat of each channel of each group, (R, K).
+    """
+    for r in prange(x.shape[0]):
+        cast = x.dtype.type
+        centre = cast(mean[r])
+        offset = mean[r] - np.float64(centre)
+        first = r * x.shape[1] % gamma.size
+        total, product = 0.0, 0.0
+        for k in range(x.shape[1]):
+            sums = 0.0, 0.0
+            for start in range(0, x.shape[2], CHUNK):
+                g, row = y_bar[r, k, start : start + CHUNK], x[r, k, start : start + CHUNK]
+                part, part_product = row_products(g, row, centre)
+                sums = sums[0] + part, sums[1] + part_product
+            totals[r, k] = sums[0]
+            products[r, k] = (sums[1] - offset * sums[0]) * inv_std[r]
+            total += gamma[first + k] * totals[r, k]
+            product += gamma[first + k] * products[r, k]
+        share = inv_std[r] / x[r].size
+        slope = share * product * inv_std[r]
+        b, slope_ = cast(share * total - offset * slope), cast(slope)
+        for k in range(x.shape[1]):
+            a = cast(gamma[first + k] * inv_std[r])
+            if own:
+                group_x_bar_in_place(x_bar[r, k], x[r, k], centre, a, b, slope_)
+            else:
+                group_x_bar(y_bar[r, k], x[r, k], x_bar[r, k], centre, a, b, slope_)
+
+
+def _group_norm(xp, x, gamma, beta, *, num_groups, eps=1e-5):
+    check_group_norm(x, gamma, beta, num_groups)
+    n, channels, size = to_blocks(x, False).shape
+    rows = read(x.reshape(n * num_groups, channels // num_groups, size))
+    mean, inv_std = np.empty((2, len(rows)))
+    y, scale = empty_like(rows), read(gamma)
+    forward_groups(rows, scale, read(beta), float(eps), mean, inv_std, y)
+    return y.reshape(x.shape), (rows, scale, mean, inv_std)
+
+
+def _group_norm_backward(xp, y_bar, cache, own=False):
+    x, gamma, mean, inv_std = cache
+    g = y_bar.reshape(x.shape)
+    own = own and g.flags.c_contiguous
+    x_bar = g if own else empty_like(x)
+    totals, products = np.empty((2, *x.shape[:2]))
+    backward_groups(read(g), x, gamma, mean, inv_std, x_bar, totals, products, own)
+    gamma_bar, beta_bar = (
+        s.reshape(-1, gamma.size).sum(0).astype(x.dtype) for s in (products, totals)
+    )
+    return x_bar.reshape(y_bar.shape), gamma_bar, beta_bar
+
+
+def _accepts_group_norm(x, gamma, beta, *, num_groups, **_):
+    is_one_each = prod(x.shape[2:]) == 1  # one value per channel: vectors of single values are slow
+    return x.ndim >= 2 and not is_one_each and same_floats(x, gamma, beta)
+
+
 @inner
 def largest(row):
     """The largest value, by four running maxima, which need not wait for each other."""
@@ -172,4 +271,5 @@ def _accepts_cross_entropy(logits, labels):
 
 
 layer_norm = Pair(_layer_norm, _layer_norm_backward, _accepts_layer_norm)
+group_norm = Pair(_group_norm, _group_norm_backward, _accepts_group_norm, reuses=True)
 cross_entropy = Pair(_cross_entropy, loss.cross_entropy_backward, _accepts_cross_entropy)
