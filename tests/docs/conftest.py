@@ -37,17 +37,23 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def runs(request, tmp_path_factory):
-    """The folder that keeps what demos and pages printed; the tests of the demos fill it, too."""
-    cache = getattr(request.config, "cache", None)
-    return cache.mkdir("demos").parent if cache else tmp_path_factory.mktemp("runs")
+def shared(tmp_path_factory):
+    """A folder that all processes of this test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
-def site(runs, tmp_path_factory):
+def runs(request, shared):
+    """The folder that keeps what demos and pages printed; the tests of the demos fill it, too."""
+    cache = getattr(request.config, "cache", None)
+    return cache.mkdir("demos").parent if cache else shared / "runs"
+
+
+@pytest.fixture(scope="session")
+def site(runs, shared):
     """The folder of the built pages; parallel test processes share one."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "docs_site"
+    folder = shared / "docs_site"
     done, failed = folder / "done", folder / "failed"
     try:
         folder.mkdir()  # who succeeds builds, the others wait
