@@ -17,7 +17,6 @@ from minigrad.fused.compiled.channels import row_affine, row_products
 from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read, summing
 from minigrad.fused.compiled.products import row_deviations, row_sum
 from minigrad.fused.declare import Pair, same_floats
-from minigrad.fused.layout import to_blocks
 from minigrad.fused.memory import empty_like
 from minigrad.ops.loss import checked_labels
 from minigrad.ops.normalization import check_group_norm, check_layer_norm
@@ -179,13 +178,13 @@ def backward_groups(y_bar, x, gamma, mean, inv_std, x_bar, totals, products, own
         first = r * x.shape[1] % gamma.size
         total, product = 0.0, 0.0
         for k in range(x.shape[1]):
-            sums = 0.0, 0.0
+            of_g, of_products = 0.0, 0.0
             for start in range(0, x.shape[2], CHUNK):
                 g, row = y_bar[r, k, start : start + CHUNK], x[r, k, start : start + CHUNK]
-                part, part_product = row_products(g, row, centre)
-                sums = sums[0] + part, sums[1] + part_product
-            totals[r, k] = sums[0]
-            products[r, k] = (sums[1] - offset * sums[0]) * inv_std[r]
+                part, part_products = row_products(g, row, centre)
+                of_g += part
+                of_products += part_products
+            totals[r, k], products[r, k] = of_g, (of_products - offset * of_g) * inv_std[r]
             total += gamma[first + k] * totals[r, k]
             product += gamma[first + k] * products[r, k]
         share = inv_std[r] / x[r].size
@@ -201,8 +200,8 @@ def backward_groups(y_bar, x, gamma, mean, inv_std, x_bar, totals, products, own
 
 def _group_norm(xp, x, gamma, beta, *, num_groups, eps=1e-5):
     check_group_norm(x, gamma, beta, num_groups)
-    n, channels, size = to_blocks(x, False).shape
-    rows = read(x.reshape(n * num_groups, channels // num_groups, size))
+    n, channels, *sizes = x.shape
+    rows = read(x.reshape(n * num_groups, channels // num_groups, prod(sizes)))
     mean, inv_std = np.empty((2, len(rows)))
     y, scale = empty_like(rows), read(gamma)
     forward_groups(rows, scale, read(beta), float(eps), mean, inv_std, y)
