@@ -1,7 +1,7 @@
 """The command line: ``verify``, ``draw``, ``step``, ``train``, ``demo``, ``ops`` and ``info``.
 
 Exit codes: 0 proven; 1 a check failed; 2 the command cannot be run; 3 a bug in minigrad itself;
-130 Ctrl-C; 143 SIGTERM.
+129 SIGHUP; 130 Ctrl-C; 143 SIGTERM.
 """
 
 import inspect

@@ -25,11 +25,13 @@ EPOCHS = 400
 
 
 @pytest.fixture(autouse=True)
-def sigint_is_not_ignored():
+def no_signal_is_ignored():
     """Not even where a shell runs the tests in the background, whose jobs ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def weights(path):
@@ -93,7 +95,12 @@ def test_ctrl_c_between_epochs_is_that_of_the_caller(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+    ("number", "error"),
+    [
+        (signal.SIGINT, KeyboardInterrupt),
+        (signal.SIGTERM, SystemExit),
+        (signal.SIGHUP, SystemExit),
+    ],
 )
 def test_a_signal_in_the_middle_of_an_epoch_leaves_a_checkpoint(number, error, tmp_path):
     whole, path = trainer(tmp_path / "a" / NAME), tmp_path / "b" / NAME
@@ -114,15 +121,14 @@ def test_a_signal_in_the_middle_of_an_epoch_leaves_a_checkpoint(number, error, t
         assert (a.loss, a.train_acc, a.test_acc) == (b.loss, b.train_acc, b.test_acc)
 
 
-def test_ctrl_c_stays_ignored_where_it_was(tmp_path):
-    run, before = trainer(tmp_path / NAME), signal.getsignal(signal.SIGINT)
-    run.on_batch = lambda n: signal.raise_signal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        assert len(list(run.fit(1))) == 1
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_ignored_signal_stays_ignored(number, tmp_path):
+    """As SIGHUP after ``nohup``."""
+    run = trainer(tmp_path / NAME)
+    run.on_batch = lambda n: signal.raise_signal(number)
+    signal.signal(number, signal.SIG_IGN)
+    assert len(list(run.fit(1))) == 1
+    assert signal.getsignal(number) is signal.SIG_IGN
 
 
 def test_a_caller_s_own_answer_to_sigterm_stays(tmp_path):
@@ -135,7 +141,7 @@ def test_a_caller_s_own_answer_to_sigterm_stays(tmp_path):
         signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_reaches_a_process_from_outside(number, tmp_path):
     path = tmp_path / NAME
     process = start(path, 10**6)

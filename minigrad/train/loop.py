@@ -148,7 +148,8 @@ class Trainer:
                 first nan or inf. Or a parameter is not finite at the end of an epoch; nothing is
                 saved then.
             KeyboardInterrupt: on Ctrl-C, after the current step is complete and saved.
-            SystemExit: likewise on SIGTERM, as a scheduler or ``docker stop`` sends it.
+            SystemExit: likewise on SIGTERM, as a scheduler or ``docker stop`` sends it, and on
+                SIGHUP, as a terminal that is closed does.
         """
         while self.progress.epoch < epochs:
             with _interruptible() as interrupted:  # not around the yield: there the caller runs
@@ -354,22 +355,29 @@ def _count_right(logits: Tensor, labels: np.ndarray) -> int:
     return int((backend.to_host(logits.array).argmax(axis=1) == labels).sum())
 
 
+# what ends a run; Windows has no SIGHUP
+_STOPS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C or SIGTERM only sets a flag, so that a step can end; a second acts at once.
+    """The first of Ctrl-C, SIGTERM and SIGHUP only sets a flag, so that a step can end; a second
+    acts at once.
 
     Yields a function that returns the flag. If the flag is set, the end of the block raises the
-    interrupt, even if the body never looked. An ignored SIGINT stays ignored, as in a job that a
-    shell starts after ``trap "" INT``; a caller's own handler of SIGTERM stays in force.
+    interrupt, even if the body never looked. Ignored signals stay ignored, as after ``nohup`` or in
+    a job that a shell starts after ``trap "" INT``; a caller's own handlers of SIGTERM and SIGHUP
+    stay in force.
     """
     received: list[int] = []
     handlers: dict[int, Any] = {}  # those that are replaced inside the block
     if threading.current_thread() is threading.main_thread():  # only there handlers can be set
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in _STOPS}
         if handlers[signal.SIGINT] in (signal.SIG_IGN, None):  # None: not installed from Python
             del handlers[signal.SIGINT]
-        if handlers[signal.SIGTERM] is not signal.SIG_DFL:
-            del handlers[signal.SIGTERM]
+        for number in _STOPS[1:]:
+            if handlers[number] is not signal.SIG_DFL:
+                del handlers[number]
 
     def note(signum: int, frame: Any) -> None:
         received.append(signum)

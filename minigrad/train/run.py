@@ -67,7 +67,8 @@ def train(
         dtype: of parameters and images, ``"float32"`` or ``"float64"``.
         seed: of initial values and of the order of the samples; ``nn.manual_seed(seed)`` is called.
         root: a folder with the four files of (Fashion-)MNIST; None: the cache.
-        out: a folder for the checkpoint (after each epoch, on Ctrl-C and SIGTERM) and the curves.
+        out: a folder for the checkpoint (after each epoch, on Ctrl-C, SIGTERM and SIGHUP) and the
+            curves.
         resume: continue from the checkpoint in ``out``, bit for bit like an uninterrupted run; if
             there is none yet, start from the beginning.
         population: at the end, replace running statistics by averages over the training set.
