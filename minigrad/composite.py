@@ -19,7 +19,7 @@ class Composite(Declared):
         if len(args) != self.arity or (args and args[-1] is None):
             args, params = self.bind(args, params)
         try:
-            args = tuple(a if hasattr(a, "shape") else as_array(a) for a in args)
+            args = tuple(map(operand, args))
         except MinigradError as error:
             raise from_operands(self, args, params, error) from error
         nodes = [a.node if isinstance(a, Box) else None for a in args]
@@ -31,6 +31,11 @@ class Composite(Declared):
                 raise
             except (LookupError, OverflowError, TypeError, ValueError) as error:
                 raise from_operands(self, args, params, error) from error
+
+
+def operand(value: Any) -> Any:
+    """A tensor as it is; a number, a sequence or an array of any library as an array."""
+    return value if isinstance(value, Box) else as_array(value)
 
 
 def composite(**fields: Any) -> Callable[[Callable[..., Any]], Composite]:

@@ -136,6 +136,30 @@ def test_plain_arrays_give_plain_arrays_equal_to_the_tensor_result(call):
         assert not call.f(*tracked(call.reals)).requires_grad
 
 
+class Foreign:
+    """An array of a library that minigrad does not know, such as a tensor of PyTorch."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.ndim, self.dtype = values, values.shape, values.ndim, "real"
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype)
+
+    def __len__(self):
+        return len(self.values)
+
+
+@every_case
+def test_arrays_of_a_library_that_is_not_known_are_taken_as_numpy_ones(call):
+    expected = call.f(*call.reals)
+    for i in range(len(call.reals)):
+        xs = [Foreign(x) if j == i else mg.tensor(x) for j, x in enumerate(call.reals)]
+        np.testing.assert_array_equal(array(call.f(*xs)), expected)
+    plain = call.f(*map(Foreign, call.reals))
+    assert type(plain) is type(expected)
+    np.testing.assert_array_equal(plain, expected)
+
+
 NUMPYS = {name for name in DECLARED if hasattr(np, name)} - {"positive"}
 
 

@@ -7,9 +7,8 @@ its kernel or its composite runs.
 from importlib import import_module
 from typing import Any
 
-import numpy as np
-
 from minigrad import backend, fused
+from minigrad.composite import operand
 from minigrad.fused import (
     batch_norm,
     conv,
@@ -59,7 +58,7 @@ _SMALL = 2**16  # the most logits that count_right leaves to one thread block of
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
     """``fused.cross_entropy``; labels may be on the host, where checking them is free."""
-    labels = labels if hasattr(labels, "shape") else np.asarray(labels)
+    labels = operand(labels)
     xp = backend.namespace(getattr(logits, "array", logits))
     return fused.cross_entropy(logits, checked_labels(xp, logits, labels))
 

@@ -210,8 +210,7 @@ class Embedding(Module):
         init.normal_(self.weight, rng=rng)
 
     def forward(self, indices: Any) -> Any:
-        indices = getattr(indices, "array", indices)
-        indices = backend.to_host(indices if hasattr(indices, "shape") else np.asarray(indices))
+        indices = backend.to_host(backend.as_array(getattr(indices, "array", indices)))
         n = self.weight.shape[0]
         if indices.dtype.kind not in "iu":
             raise DTypeError(facts("Embedding: indices", expected="integers", got=indices.dtype))

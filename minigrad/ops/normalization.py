@@ -3,8 +3,7 @@
 from math import prod
 from numbers import Integral
 
-from minigrad.backend import as_array
-from minigrad.composite import composite, label
+from minigrad.composite import composite, label, operand
 from minigrad.context import scope
 from minigrad.declaration import Case, Domain
 from minigrad.errors import ShapeError, UsageError, describe, facts
@@ -56,7 +55,7 @@ def batch_norm(x, gamma, beta, *, mean=None, var=None, axis=None, eps=1e-5):
     tensor([[-1., -1.],
             [ 1.,  1.]])
     """
-    mean, var = (p if p is None or hasattr(p, "shape") else as_array(p) for p in (mean, var))
+    mean, var = (p if p is None else operand(p) for p in (mean, var))
     check_batch_norm(x, gamma=gamma, beta=beta, mean=mean, var=var)
     gamma, beta = per_channel(gamma, x), per_channel(beta, x)
     if mean is None:

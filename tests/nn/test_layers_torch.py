@@ -166,3 +166,12 @@ def test_whole_lenet_equals_torch_over_five_steps(rng):
         np.testing.assert_allclose(
             ours.state_dict()[key].numpy(), numpy_of(value), rtol=1e-10, atol=1e-10
         )
+
+
+def test_labels_and_indices_may_be_tensors_of_torch():
+    labels = np.array([2, 0, 1])
+    table, loss = nn.Embedding(3, 4, rng=0), nn.CrossEntropyLoss()
+    expected = table(labels)
+    got = table(torch.tensor(labels))
+    np.testing.assert_array_equal(got.data, expected.data)
+    assert loss(got, torch.tensor(labels)).item() == loss(expected, labels).item()
