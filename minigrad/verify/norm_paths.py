@@ -120,7 +120,8 @@ def _weights(paths: np.ndarray, x_bar: np.ndarray) -> tuple[np.ndarray, float]:
 def _candidates(subject: Subject) -> Iterator[Norm]:
     """Normalizations of (x, gamma, beta), (x, gamma) or x over any axes.
 
-    The parameters are aligned with axis 1 or with the trailing axes.
+    The parameters are aligned with axis 1 or with the trailing axes, or have an axis of length 1
+    for each axis along which they are broadcast.
     """
     x, *parameters = (np.asarray(a, np.float64) for a in subject.inputs)
     shapes = {p.shape for p in parameters}
@@ -136,6 +137,8 @@ def _candidates(subject: Subject) -> Iterator[Norm]:
     if x.ndim > 2 and gamma.shape == x.shape[1:2]:
         shape = (-1, *(1,) * (x.ndim - 2))
         aligned.append((gamma.reshape(shape), beta.reshape(shape), (0, *every[2:])))
+    if gamma.ndim == x.ndim and all(n in (1, m) for n, m in zip(gamma.shape, x.shape, strict=True)):
+        aligned.append((gamma, beta, tuple(i for i in every if gamma.shape[i] == 1)))
     for gamma, beta, batch in aligned:
         for n in range(1, x.ndim + 1):
             for axes in combinations(every, n):
@@ -244,13 +247,17 @@ def _parameter_bar(norm: Norm, case: Case) -> str:
     }  # fmt: skip
     factors |= {f"sum(y_bar x_hat): {form}": xc * each.inv_std for form, each in norm.forms()}
     batch = tuple(i + 1 for i in norm.batch)
+
+    def is_sum(summands: np.ndarray, axes: tuple[int, ...]) -> bool:
+        total = summands.sum(axis=axes)
+        return total.size == got.size and case.is_explained_by(total.reshape(got.shape))
+
     for name, factor in factors.items():
         summands = case.y_bar * factor
-        if case.is_explained_by(summands.sum(axis=batch)):
+        if is_sum(summands, batch):
             return f"computes {name}"
         for axis in batch:
-            others = tuple(i for i in range(1, summands.ndim) if i != axis)
-            if case.is_explained_by(summands.sum(axis=others)):
+            if is_sum(summands, tuple(i for i in range(1, summands.ndim) if i != axis)):
                 return f"wrong axes: computes {name} over all axes but {axis - 1}"
             unsummed = summands.sum(axis=tuple(i for i in batch if i != axis), keepdims=True)
             for position in (0, -1):

@@ -491,6 +491,43 @@ def test_the_backward_of_a_normalization_may_divide_by_something_else(there, her
     assert found[1] == f"computes sum(y_bar x_hat): {words.removesuffix(', unlike in forward')}"
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1), (3,)], ids=str)
+@pytest.mark.parametrize(("mistake", "said"), [
+    ("no variance", ["missing variance path"]),
+    ("ddof", ["factor N/(N - 1) in the variance path"]),
+    ("x", ["computes sum(y_bar x): x is not normalized"]),
+    ("gamma", ["factor gamma"]),
+    ("axis", ["wrong axes: computes sum(y_bar) over all axes but 0"]),
+])  # fmt: skip
+def test_a_normalization_may_keep_the_axes_of_its_parameters(shape, mistake, said, rng):
+    size = (3, 3) if len(shape) < 3 else (3, 3, 2, 2)
+    axes = tuple(i for i in range(len(size)) if i != 1)
+
+    def total(a, axes=axes):
+        return a.sum(axis=axes).reshape(shape)
+
+    def forward(x, gamma, beta):
+        xc = x - x.mean(axis=axes, keepdims=True)
+        std = np.sqrt((xc * xc).mean(axis=axes, keepdims=True) + 1e-5)
+        x_hat = xc / std
+        return gamma * x_hat + beta, (x, x_hat, std, gamma)
+
+    def backward(y_bar, cache):
+        x, x_hat, std, gamma = cache
+        g = gamma * y_bar
+        along = x_hat * (g * x_hat).mean(axis=axes, keepdims=True)
+        n = x.size // 3
+        along = along * {"no variance": 0, "ddof": n / (n - 1)}.get(mistake, 1)
+        x_bar = (g - g.mean(axis=axes, keepdims=True) - along) / std
+        gamma_bar = total(y_bar * (x if mistake == "x" else x_hat))
+        others = axes if mistake != "axis" else tuple(i for i in range(len(size)) if i)
+        gamma_bar = gamma_bar * gamma if mistake == "gamma" else gamma_bar
+        return x_bar, gamma_bar, total(y_bar, others)
+
+    inputs = rng.normal(size=size), rng.normal(size=shape), rng.normal(size=shape)
+    assert causes(forward, backward, *inputs) == said
+
+
 @pytest.mark.parametrize(("wrong", "words"), [
     (lambda g, x_hat, r: 1 / r * mean(g * x_hat) * x_hat, "inv_std is missing in the"),
     (lambda g, x_hat, r: 1 / r**2 * mean(g * x_hat) * x_hat, "inv_std^2 is missing in the"),
