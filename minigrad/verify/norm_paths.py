@@ -202,6 +202,9 @@ def _x_bar(norm: Norm, case: Case) -> str:
     candidates["x_hat is missing in the mean of the variance path"] = norm.paths(y_bar, inner=one)
     candidates["x instead of x_hat in the variance path"] = outside
     candidates["x instead of x_hat in the mean of the variance path"] = inside
+    if np.ndim(norm.slope):
+        mistake = "eps is differentiated as if inside the root in the variance path"
+        candidates[mistake] = replace(norm, slope=1).paths(y_bar)
     powers = {"(var + eps)^(-3/4)": norm.inv_std**1.5, "var^(-3/2)": norm.var**-1.5}
     for power, factor in powers.items():
         variance_path = paths[2] / norm.inv_std**3 * factor

@@ -491,6 +491,20 @@ def test_the_backward_of_a_normalization_may_divide_by_something_else(there, her
     assert found[1] == f"computes sum(y_bar x_hat): {words.removesuffix(', unlike in forward')}"
 
 
+def test_the_backward_of_a_normalization_may_forget_that_eps_is_outside_the_root(rng):
+    def forward(x, eps=1e-2):
+        std = x.std(axis=0) + eps
+        x_hat = (x - x.mean(axis=0)) / std
+        return x_hat, (x_hat.copy(), std)
+
+    def backward(y_bar, cache):  # right for sqrt(var + eps)
+        x_hat, std = cache
+        return ((y_bar - mean(y_bar) - x_hat * mean(y_bar * x_hat)) / std,)
+
+    (cause,) = causes(forward, backward, rng.normal(size=(6, 3)))
+    assert cause == "eps is differentiated as if inside the root in the variance path"
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1), (3,)], ids=str)
 @pytest.mark.parametrize(("mistake", "said"), [
     ("no variance", ["missing variance path"]),
