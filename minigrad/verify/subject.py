@@ -142,16 +142,20 @@ def forward_taking(what: str, forward: Callable, n: int, params: Mapping[str, An
     name contains "eps", or, with the mode, into a dictionary ``bn_param`` as in CS231n.
 
     Raises:
-        UsageError: ``forward`` does not take ``params``, which the message calls ``what``.
+        UsageError: ``forward`` does not take ``params``, which the message calls ``what``, or
+            needs more.
     """
     try:
         parameters = signature(forward).parameters.values()
     except (TypeError, ValueError):  # a builtin without a signature
         return forward
     kinds, names = {p.kind for p in parameters}, [p.name for p in parameters][n:]
-    if Parameter.VAR_KEYWORD in kinds or set(params) <= set(names):
+    variable = Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD
+    needed = [p.name for p in [*parameters][n:] if p.default is p.empty and p.kind not in variable]
+    missing = [name for name in needed if name not in params]
+    if not missing and (Parameter.VAR_KEYWORD in kinds or set(params) <= set(names)):
         return forward
-    if Parameter.VAR_POSITIONAL in kinds:
+    if Parameter.VAR_POSITIONAL in kinds and not missing:
         return lambda *inputs, **given: forward(*inputs, *given.values())
     eps_names = [name for name in names if "eps" in name.lower()]
     if list(params) == ["eps"] and len(eps_names) == 1:
@@ -160,7 +164,8 @@ def forward_taking(what: str, forward: Callable, n: int, params: Mapping[str, An
         return lambda *inputs, eps: forward(*inputs, {"mode": "train", "eps": eps})
     after = f"its {n} input{'s' * (n > 1)}"
     expected = f"parameters of forward after {after}: {', '.join(names) or 'none'}"
-    raise UsageError(facts(what, expected=expected, got=", ".join(params)))
+    remedy = f"pass {' and '.join(missing)} as an input or in params" if missing else ""
+    raise UsageError(facts(what, expected=expected, got=", ".join(params) or "none", remedy=remedy))
 
 
 def are_batch_norms(inputs: Sequence[np.ndarray]) -> bool:

@@ -378,6 +378,18 @@ def test_params_that_forward_does_not_take_are_bad_usage(params):
         check_backward(identity, copied, INPUTS[:1], params=EPS)
 
 
+@pytest.mark.parametrize("params", [None, {"scale": 2.0}])
+def test_params_that_forward_needs_and_does_not_get_are_bad_usage(params):
+    def forward(x, bn_param, *, scale=1.0):
+        return scale * x, scale
+
+    said = "its 1 input: bn_param, scale\n.*got: .*\n.*pass bn_param as an input or in params"
+    with pytest.raises(mg.errors.UsageError, match=said):
+        check_backward(forward, copied, INPUTS[:1], params=params)
+    with pytest.raises(mg.errors.UsageError, match=said):
+        campaign(lambda: (forward, copied), [("a point", INPUTS[:1], params)])
+
+
 def test_the_cotangent_of_a_single_input_may_come_without_a_tuple():
     assert check_backward(squared, lambda y_bar, slope: y_bar * slope, INPUTS[0]).ok
     (finding,) = check_backward(squared, lambda y_bar, slope: y_bar.sum(), INPUTS[0]).findings
