@@ -25,6 +25,7 @@ from rich.text import Text
 from minigrad.errors import VerificationError
 
 _MAX_COLUMNS = 100
+_WIDE = 60  # columns, enough for the numbers of a table and some letters of the other cells
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,11 @@ class Report:
         but = f", but VACUOUS for {', '.join(vacuous)}" if self.ok and vacuous else ""
         yield line(f"{self.title}: {self.verdict}{but}")
         if self.rows:
-            yield self._table()
+            table = self._table(options.max_width)
+            wide = console.measure(table, options=options.update(max_width=_MAX_COLUMNS))
+            if wide.maximum > options.max_width:
+                table.padding = 0
+            yield table
         if self.rows and self.verdict == "VACUOUS":
             yield line("every cotangent is 0 here, up to rounding: this proves nothing")
         for finding in self.findings:
@@ -143,8 +148,10 @@ class Report:
         for note in self.notes:
             yield line(f"{'-' if options.ascii_only else '·'} {note.message}")
 
-    def _table(self) -> Table:
+    def _table(self, width: int) -> Table:
         table = folding("input", "pair", "max error", "at index", "bound", "verdict")
+        for column in table.columns:  # 2.27e-1 above 3 would be read as 0.227
+            column.no_wrap = width >= _WIDE and column.header in ("max error", "bound", "verdict")
         for row in self.rows:
             index = str(list(row.index)) if row.index else "-"
             error, bound = f"{row.error:.2e}", f"{row.bound:.2e}"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from io import StringIO
 
@@ -60,6 +61,16 @@ def test_the_text_of_a_report_has_the_characters_of_the_terminal(monkeypatch, en
     with io.TextIOWrapper(io.BytesIO(), encoding=encoding) as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         print(report)
+
+
+@pytest.mark.parametrize("width", [60, 66, 72, 100])
+def test_no_cell_of_a_report_is_broken_at_60_columns_or_more(width):
+    report = checked("no variance path")
+    text = StringIO()
+    Console(file=text, width=width).print(report)
+    for row in report.rows:
+        for cell in (row.pair, f"{row.error:.2e}", f"{row.bound:.2e}"):
+            assert re.search(rf"│ ?{re.escape(cell)} *│", text.getvalue())
 
 
 def test_on_a_narrow_terminal_a_report_is_folded_and_nothing_of_it_cut():
