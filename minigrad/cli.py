@@ -8,6 +8,7 @@ import inspect
 import json
 import platform
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any
 
 import numpy as np
@@ -318,9 +320,13 @@ def demo(
 ) -> None:
     """Play a demo: a claim, the number behind it, and its picture."""
     if as_list or name is None:
-        width = max((len(path.stem) for path in demos.listed()), default=0)
+        width = max((len(path.stem) for path in demos.listed()), default=0) + 2
+        columns = shutil.get_terminal_size((1000, 24)).columns  # in a pipe one line per demo
         for path in demos.listed():
-            typer.echo(f"{path.stem:{width}}  {demos.claim_of(path)}")
+            typer.echo(fill(
+                demos.claim_of(path), columns, initial_indent=f"{path.stem:{width}}",
+                subsequent_indent=" " * width, break_long_words=False, break_on_hyphens=False,
+            ))  # fmt: skip
         return
     run, path = demos.step if stepwise else demos.play, demos.find(name)
     files.make_folder(out, f"demo {name}: --out")  # fail now, not minutes later

@@ -241,6 +241,21 @@ def test_stepping_shows_prose_code_and_what_changed(script, capsys):
     assert "run:" not in text
 
 
+def test_prose_is_filled_to_the_width_of_the_terminal_and_formulas_are_not(
+    script, capsys, monkeypatch
+):
+    prose = "# " + "word " * 18 + "end\n#     y = x\n# Next.\n"
+    script.write_text(DEMO.replace("# Prose", f"{prose}# Prose"))
+    for columns, lines in (("100", 1), ("60", 2)):
+        monkeypatch.setenv("COLUMNS", columns)
+        demo.step(script, out=script.parent, pause=lambda hint: "")
+        said = capsys.readouterr().out.partition("1 of 2")[2].partition("       y = x\n")[0]
+        filled = said.splitlines()[1:]
+        assert len(filled) == lines and max(map(len, filled)) <= int(columns)
+        assert " ".join(filled).split() == ["word"] * 18 + ["end"]
+        assert all(line.startswith("   word") for line in filled)
+
+
 def test_a_long_demo_says_how_long_it_takes_before_it_begins(script, capsys):
     script.write_text(DEMO.replace("(__doc__)", "(__doc__, minutes=2)"))
     demo.play(script, out=script.parent)
@@ -318,7 +333,10 @@ def test_a_demo_that_is_not_there_is_answered_with_the_near_ones(
     assert words in str(caught.value)
 
 
-def test_the_list_gives_every_demo_its_claim(command):
+def test_the_list_gives_every_demo_its_claim(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = command("demo")[1].splitlines()
+    monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = command("demo", "--list")
     assert code == 0
     lines = out.splitlines()
@@ -326,6 +344,7 @@ def test_the_list_gives_every_demo_its_claim(command):
     for path, line in zip(demo.listed(), lines, strict=True):
         assert line.startswith(path.stem) and line.endswith(demo.claim_of(path))
     assert command("demo")[1] == out
+    assert max(map(len, narrow)) <= 60 and " ".join(narrow).split() == out.split()
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_a_demo_is_played(command, tmp_path):

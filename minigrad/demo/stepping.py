@@ -3,9 +3,12 @@
 import contextlib
 import inspect
 import reprlib
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
+from textwrap import fill
 from types import ModuleType
 from typing import Any
 
@@ -49,12 +52,11 @@ def step(
         nonlocal is_asking
         if not cell.title:  # the docstring
             yield
-            print(inspect.cleandoc(names.get("__doc__") or ""))
+            print(_filled(inspect.cleandoc(names.get("__doc__") or "")))
             return
         place = titled.index(cell) + 1
         print(f"\n── {place} of {len(titled)} · {cell.title}")
-        prose = [f"   {line}" for line in cell.prose.splitlines()]
-        print("\n".join([*prose, cell.code.strip("\n")]))
+        print(*filter(None, [_filled(cell.prose, "   "), cell.code.strip("\n")]), sep="\n")
         before = _fingerprints(names)
         print("──")
         yield
@@ -67,6 +69,23 @@ def step(
         return play(path, fast=fast, seed=seed, out=out, around=around)
     except _Stopped:
         return None
+
+
+def _filled(text: str, indent: str = "") -> str:
+    """``text``, indented; its paragraphs are filled anew if it is wider than the terminal."""
+    width = shutil.get_terminal_size((100, 24)).columns
+    lines = [indent + line for line in text.splitlines()]
+    if all(len(line) <= width for line in lines):
+        return "\n".join(lines)
+    parts = []
+    for is_prose, block in groupby(text.splitlines(), lambda line: line[:1].strip() != ""):
+        if is_prose:
+            parts.append(fill(" ".join(block), width, initial_indent=indent,
+                              subsequent_indent=indent, break_long_words=False,
+                              break_on_hyphens=False))  # fmt: skip
+        else:  # an empty line or a formula
+            parts += [indent + line for line in block]
+    return "\n".join(parts)
 
 
 def _answers(pause: Callable[[str], str]) -> bool:
