@@ -18,7 +18,7 @@ from minigrad.viz.trace import Trace, trace
 _WIDTH = 96  # columns for figures side by side, where no terminal tells its width
 _INDENT = 2
 _CLEAR = "\x1b[2J\x1b[H"
-_COLORS = {"forward": "\x1b[1;34m", "seed": "\x1b[1;35m", "backward": "\x1b[1;33m"}
+_COLORS = {"forward": "\x1b[1;34m", "seed": "\x1b[1;35m", "backward": "\x1b[1;31m"}
 _HINT = "→ next   ← back   b seed   Home first   End last   q quit"
 
 

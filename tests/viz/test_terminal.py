@@ -12,7 +12,7 @@ from viz import graphs, names
 
 import minigrad as mg
 from minigrad.viz.keys import _posix
-from minigrad.viz.terminal import lines
+from minigrad.viz.terminal import _COLORS, lines
 
 GOLDEN = """\
 step 1 of 6 · forward › block
@@ -157,6 +157,16 @@ def test_one_key_each_at_a_terminal():
     steps = [screen.split("step ")[1].split(" ")[0] for screen in screens]
     assert steps == ["1", "2", "3", "4", "3", "2", "3", "6", "6", "1", "1"]
     assert "\x1b[1;34m" in screens[0]  # the title of a forward step, in colour
+
+
+def test_titles_can_be_read_on_white_and_on_black():
+    """Their contrast is 3 or more, as WCAG asks of large text, in xterm's bold colours."""
+    rgb = {31: (255, 0, 0), 32: (0, 255, 0), 33: (255, 255, 0), 34: (92, 92, 255),
+           35: (255, 0, 255), 36: (0, 255, 255)}  # fmt: skip
+    for color in _COLORS.values():
+        linear = (np.array(rgb[int(color[-3:-1])]) / 255) ** 2.2  # of sRGB, nearly
+        luminance = linear @ [0.2126, 0.7152, 0.0722]
+        assert 1.05 / (luminance + 0.05) >= 3 and (luminance + 0.05) / 0.05 >= 3
 
 
 def test_figures_stand_side_by_side_as_far_as_the_terminal_is_wide():
