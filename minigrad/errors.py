@@ -219,8 +219,8 @@ def of_one_library(operands: Iterable[Any], cause: Exception) -> tuple[str, str]
 _PLAIN = "losses are plain means; build another one from mg.log_softmax(x) and other ops"
 _HERE = "leave it out: batches are made in this process"
 _RENAMED = {  # keyword of PyTorch -> that of NumPy, or of minigrad
-    "correction": "ddof", "dim": "axis", "dims": "axis", "gradient": "seed", "keepdim": "keepdims",
-    "nonlinearity": "gain",
+    "correction": "ddof", "dim": "axis", "dims": "axis", "generator": "seed", "gradient": "seed",
+    "keepdim": "keepdims", "nonlinearity": "gain",
 }  # fmt: skip
 _INSTEAD_OF = {  # other keyword of PyTorch -> what to write in minigrad
     "batch_first": "leave it out: x is always (N, T, C)",

@@ -13,6 +13,7 @@ from minigrad.protocol import QUERIES
 # A missing name, and what to write. A prefix restricts it: mg. and nn. to these modules, net. to
 # objects of nn.Module.
 _TABLE = """
+abs              mg.absolute(x)
 add_             x += y
 arange           mg.tensor(np.arange(n))
 argmax           x.argmax(axis=1)
@@ -65,6 +66,7 @@ inference_mode   mg.no_grad()
 int              x.astype("int32")
 int64            mg.tensor(a, dtype="int64")
 is_cuda          x.device != "cpu"
+is_grad_enabled  net.training
 is_tensor        isinstance(x, mg.Tensor)
 le               x <= y
 linspace         mg.tensor(np.linspace(0, 1, n))
@@ -114,6 +116,7 @@ sub              x - y
 sub_             x -= y
 t                x.T
 tril             x * np.tril(np.ones(shape))
+trunc_normal_    mg.nn.init.normal_(x, std=0.02)
 type             x.astype("float32")
 type_as          x.astype(y.dtype)
 unbind           mg.unstack(x)
@@ -126,6 +129,7 @@ zero_            p.grad = None
 zeros            mg.tensor(np.zeros(shape))
 AdaptiveAvgPool2d mg.nn.GlobalAvgPool2d()
 BCELoss          mg.nn.BCEWithLogitsLoss()
+CosineAnnealingWarmRestarts mg.optim.LambdaLR(optimizer, factor)
 DataLoader       mg.data.DataLoader(dataset)
 Dataset          mg.data.TensorDataset(a)
 FloatTensor      mg.tensor(a, dtype="float32")
@@ -133,9 +137,14 @@ LogSoftmax       mg.log_softmax(x)
 LongTensor       mg.tensor(a, dtype="int64")
 ModuleDict       setattr(net, name, layer)
 NLLLoss          mg.nn.CrossEntropyLoss()
+OneCycleLR       mg.optim.LambdaLR(optimizer, factor)
 Parameter        mg.tensor(a, requires_grad=True)
 ParameterList    setattr(net, name, mg.tensor(a, requires_grad=True))
+RMSprop          mg.optim.Adam(net.parameters(), betas=(0.0, 0.99))
+ReduceLROnPlateau optimizer.param_groups[0]["lr"] *= 0.1
+SequentialLR     mg.optim.LambdaLR(optimizer, factor)
 SiLU             x * mg.sigmoid(x)
+Subset           mg.data.TensorDataset(a[index])
 mg.cuda          "cpu" if mg.backend.unavailable() else "cuda"
 mg.utils         mg.data.DataLoader(dataset)
 net.add_module   setattr(net, name, layer)

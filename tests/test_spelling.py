@@ -25,6 +25,7 @@ def test_what_is_said_runs(name, tmp_path):
         "layers": mg.nn.ModuleList(), "targets": np.zeros((2, 3)),
         "images": np.ones((1, 2, 4, 4)), "w": np.ones((3, 2, 2, 2)), "logits": x,
         "labels": np.zeros(2, int), "f": mg.sum, "dataset": [1.0, 2.0],
+        "optimizer": mg.optim.SGD([x], lr=0.1), "factor": lambda epoch: 0.5**epoch,
     }  # fmt: skip
     with suppress(DeviceError):  # of x.to("cuda"), where there is no GPU
         exec(INSTEAD[name], known)
@@ -57,7 +58,9 @@ def test_an_op_is_named_where_it_is():
 @pytest.mark.parametrize(
     ("module", "name"),
     [(mg, "zeros"), (mg, "cat"), (mg, "randn"), (mg.nn, "Parameter"), (mg.nn, "functional"),
-     (mg.ops, "binary_cross_entropy"), (mg.optim, "DataLoader"), (mg.data, "random_split")],
+     (mg.ops, "binary_cross_entropy"), (mg.optim, "DataLoader"), (mg.data, "random_split"),
+     (mg, "abs"), (mg.optim, "OneCycleLR"), (mg.optim.lr_scheduler, "OneCycleLR"),
+     (mg.nn.init, "trunc_normal_")],
 )  # fmt: skip
 def test_modules_answer_too(module, name):
     with pytest.raises(AttributeError, match=f"'{module.__name__}' .* '{name}'; write mg"):
@@ -110,6 +113,7 @@ def test_tensors_are_copied_and_listed_as_before():
         (lambda x: mg.nn.Linear(2, 3).zero_grad(set_to_none=True), "Module.zero_grad", "leave it"),
         (lambda x: mg.optim.SGD([x]).zero_grad(set_to_none=True), "Optimizer.zero_grad", "leave"),
         (lambda x: mg.data.DataLoader([1.0], num_workers=2), "DataLoader", "this process"),
+        (lambda x: mg.data.DataLoader([1.0], generator=0), "DataLoader", "use seed= instead"),
         (lambda x: mg.nn.init.kaiming_normal_(x, nonlinearity="relu"), "kaiming_normal_", "gain="),
     ],
 )  # fmt: skip

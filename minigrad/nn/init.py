@@ -12,7 +12,10 @@ import numpy as np
 
 from minigrad.errors import DTypeError, ShapeError, UsageError, describe, facts, hinting
 from minigrad.nn.random import Seed, generator
+from minigrad.spelling import of_module
 from minigrad.tensor import Tensor
+
+__getattr__ = of_module(__name__)
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -11,6 +11,9 @@ from typing import Any
 
 from minigrad.errors import UsageError, check_count, check_keys, check_number, describe, facts
 from minigrad.optim.optimizer import check_optimizer
+from minigrad.spelling import of_module
+
+__getattr__ = of_module(__name__)
 
 
 class LambdaLR:
