@@ -18,7 +18,7 @@ from minigrad.verify.judge import Sample, compare, reconsidered, wider
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row
-from minigrad.verify.subject import check_names, parameter_names
+from minigrad.verify.subject import check_names, is_pair, parameter_names
 
 _COTANGENTS = 3  # random ones per order; the worst is reported
 
@@ -88,8 +88,11 @@ def _without_memory(f: Callable) -> Callable:
             with setting(journal=journal):
                 y = f(*args)
             if not isinstance(y, Tensor) or y.dtype.kind != "f":
-                got = describe(y)
-                raise DTypeError(facts("gradcheck: f", expected="one floating Tensor", got=got))
+                remedy = "check_backward checks a forward that returns (y, cache)" * is_pair(y)
+                raise DTypeError(
+                    facts("gradcheck: f", expected="one floating Tensor", got=describe(y),
+                          remedy=remedy)
+                )  # fmt: skip
             return y
         finally:
             for box, array, node in reversed(journal):

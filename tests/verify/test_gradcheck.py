@@ -141,6 +141,11 @@ def test_a_function_that_returns_no_tensor_is_refused(f, got):
         gradcheck(f, [np.ones(2)])
 
 
+def test_a_pair_is_sent_to_check_backward():
+    with pytest.raises(mg.errors.DTypeError, match=r"\n  remedy:   check_backward checks"):
+        gradcheck(lambda x: (x * x, x), [np.ones(2)])
+
+
 def test_inputs_are_called_as_the_function_calls_them():
     x, w = np.array([0.5, -1.0]), np.array([2.0, 3.0])
 
