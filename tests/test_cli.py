@@ -220,7 +220,7 @@ def test_a_wrong_backward_pass_fails_from_the_shell(run, tmp_path, monkeypatch):
     monkeypatch.setitem(targets.PROBES, "batch_norm", lambda: points)
     (tmp_path / "mine.py").write_text(WRONG)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    for target in ("mine:forward,backward", "mine:make"):
+    for target in ("mine:forward,backward", "mine:make", "./mine.py:forward,backward"):
         result = run("verify", target, cwd=tmp_path)
         assert result.returncode == 1
         assert "missing variance path" in " ".join(result.stdout.split())

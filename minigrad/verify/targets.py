@@ -118,6 +118,8 @@ def check_code_at(target: str, *, dtype: str | None = None, device: str = "cpu")
 def _named(target: str) -> list:
     """The objects that ``module:name,name`` refers to."""
     module_name, _, names = target.partition(":")
+    if module_name.endswith(".py") and Path(module_name).is_file():
+        module_name = ".".join(Path(module_name).with_suffix("").parts)
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
