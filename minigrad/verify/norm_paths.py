@@ -213,13 +213,21 @@ def _x_bar(norm: Norm, case: Case) -> str:
     for mistake, terms in candidates.items():
         weights, residual = _weights(terms, case.got)
         if residual <= case.tolerance:
-            words = _weights_text(weights, norm.count, case.tolerance), mistake
+            words = _weights_text(weights, norm, case.tolerance), mistake
             return " and ".join(filter(None, words))
     return ""
 
 
-def _weights_text(weights: np.ndarray, n: int, tolerance: float) -> str:
-    """The weights that are not 1, in words, with the names of numbers made of the count n."""
+def _weights_text(weights: np.ndarray, norm: Norm, tolerance: float) -> str:
+    """The weights that are not 1, in words, with the names of numbers made of the count N."""
+    n = norm.count
+    for axis, length in enumerate(norm.x.shape):
+        of_another_axis = np.array([1, n / length, n / length])
+        if length not in (1, n) and (np.abs(weights - of_another_axis) < tolerance).all():
+            return (
+                f"the mean path and the variance path divide by {length}, the length of axis "
+                f"{axis}, not by N = {n}"
+            )
     parts = []
     for weight, path in zip(weights, _PATHS, strict=True):
         if abs(weight - 1) < tolerance:

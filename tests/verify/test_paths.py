@@ -505,6 +505,25 @@ def test_the_backward_of_a_normalization_may_forget_that_eps_is_outside_the_root
     assert cause == "eps is differentiated as if inside the root in the variance path"
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_normalization_may_divide_by_the_length_of_another_axis(axis, rng):
+    def forward(x):
+        std = np.sqrt(x.var(axis=axis, keepdims=True) + 1e-5)
+        x_hat = (x - x.mean(axis=axis, keepdims=True)) / std
+        return x_hat, (x_hat.copy(), std)
+
+    def backward(y_bar, cache):
+        x_hat, std = cache
+        n = x_hat.shape[1 - axis]
+        along = x_hat * (y_bar * x_hat).sum(axis=axis, keepdims=True)
+        return ((y_bar - y_bar.sum(axis=axis, keepdims=True) / n - along / n) / std,)
+
+    n, other = (4, 5)[axis], (4, 5)[1 - axis]
+    said = f"divide by {other}, the length of axis {1 - axis}, not by N = {n}"
+    (cause,) = causes(forward, backward, rng.normal(size=(4, 5)))
+    assert cause == f"the mean path and the variance path {said}"
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1), (3,)], ids=str)
 @pytest.mark.parametrize(("mistake", "said"), [
     ("no variance", ["missing variance path"]),
