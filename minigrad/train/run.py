@@ -181,8 +181,8 @@ def _progress_bar(trainer: Trainer, epochs: int) -> Iterator[None]:
     total = epochs * len(trainer.loader.dataset)
     done = trainer.progress.epoch * len(trainer.loader.dataset) + trainer.progress.seen
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("training", total=total, completed=done)
-        trainer.on_batch = lambda n: bar.advance(task, n)
+        task = bar.add_task("first step (may compile kernels)", total=total, completed=done)
+        trainer.on_batch = lambda n: bar.update(task, advance=n, description="training")
         yield
     trainer.on_batch = None
 
