@@ -1,5 +1,6 @@
 """Training: recipes reach their accuracy, twins differ by batch norm alone, nan stops the run."""
 
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -85,6 +86,16 @@ def test_each_epoch_is_one_line_and_gamma_and_beta_follow():
 def test_a_progress_bar_needs_no_terminal(capsys):
     tr.train("mlp-bn", "digits", epochs=1, progress=True, say=silent)
     assert capsys.readouterr().out == ""
+
+
+def test_a_progress_bar_and_a_line_never_share_a_row_of_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal
+    screen = sys.stderr
+    tr.train("mlp-bn", "digits", epochs=2, progress=True, say=lambda line: print(line, file=screen))
+    shown = capsys.readouterr().err
+    assert "training" in shown
+    rows = [row.rpartition("\x1b[2K")[2] for row in shown.split("\n")]  # what erasing leaves
+    assert [row[:7] for row in rows if "epoch" in row] == ["epoch 1", "epoch 2"]
 
 
 def test_an_epoch_reports_running_means_of_its_own_batches(rng):

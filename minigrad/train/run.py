@@ -167,23 +167,31 @@ def _remove_remains(folder: Path) -> None:
 
 
 def _fit(trainer: Trainer, epochs: int, progress: bool, say: Callable[[str], Any]) -> None:
-    with _progress_bar(trainer, epochs) if progress else nullcontext():
+    with _progress_bar(trainer, epochs, say) if progress else nullcontext(say) as say:
         for epoch in trainer.fit(epochs):
             say(f"epoch {trainer.progress.epoch}: {epoch} on {trainer.device}")
 
 
 @contextmanager
-def _progress_bar(trainer: Trainer, epochs: int) -> Iterator[None]:
-    """A bar over the samples of all epochs, on standard error."""
+def _progress_bar(
+    trainer: Trainer, epochs: int, say: Callable[[str], Any]
+) -> Iterator[Callable[[str], Any]]:
+    """A bar over the samples of all epochs, on standard error; yields a ``say`` that clears it."""
     from rich.console import Console
     from rich.progress import Progress
 
     total = epochs * len(trainer.loader.dataset)
     done = trainer.progress.epoch * len(trainer.loader.dataset) + trainer.progress.seen
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("first step (may compile kernels)", total=total, completed=done)
         trainer.on_batch = lambda n: bar.update(task, advance=n, description="training")
-        yield
+
+        def say_above(line: str) -> None:
+            bar.live.stop()  # erases the bar
+            say(line)
+            bar.live.start()
+
+        yield say_above
     trainer.on_batch = None
 
 
