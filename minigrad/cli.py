@@ -8,7 +8,6 @@ import inspect
 import json
 import platform
 import re
-import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from textwrap import fill
 from typing import Annotated, Any
 
 import numpy as np
@@ -321,12 +319,8 @@ def demo(
     """Play a demo: a claim, the number behind it, and its picture."""
     if as_list or name is None:
         width = max((len(path.stem) for path in demos.listed()), default=0) + 2
-        columns = shutil.get_terminal_size((1000, 24)).columns  # in a pipe one line per demo
         for path in demos.listed():
-            typer.echo(fill(
-                demos.claim_of(path), columns, initial_indent=f"{path.stem:{width}}",
-                subsequent_indent=" " * width, break_long_words=False, break_on_hyphens=False,
-            ))  # fmt: skip
+            typer.echo(streams.filled(demos.claim_of(path), f"{path.stem:{width}}", " " * width))
         return
     run, path = demos.step if stepwise else demos.play, demos.find(name)
     files.make_folder(out, f"demo {name}: --out")  # fail now, not minutes later
@@ -463,7 +457,7 @@ def _show(report: Report, heading: str | None, as_json: bool) -> None:
         typer.echo(to_json(report.to_dict()))
         return
     if heading:
-        typer.echo(heading)
+        typer.echo(streams.filled(heading))
     Console(width=columns()).print(report)
 
 

@@ -2,8 +2,10 @@
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable
+from textwrap import fill
 from typing import Any
 
 
@@ -20,6 +22,16 @@ def prepare() -> None:
             # for Greek letters in a pipe on Windows, and file names that are not valid UTF-8
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         setattr(sys, name, _Outlet(stream))
+
+
+def filled(text: str, first: str = "", rest: str = "") -> str:
+    """``text`` in lines as wide as the terminal, which begin with ``first`` and ``rest``.
+
+    One line if there is no terminal. The variable ``COLUMNS`` counts as one.
+    """
+    columns = shutil.get_terminal_size((sys.maxsize, 24)).columns
+    return fill(text, columns, initial_indent=first, subsequent_indent=rest,
+                break_long_words=False, break_on_hyphens=False)  # fmt: skip
 
 
 def drain() -> None:

@@ -256,6 +256,16 @@ def test_prose_is_filled_to_the_width_of_the_terminal_and_formulas_are_not(
         assert all(line.startswith("   word") for line in filled)
 
 
+def test_a_claim_is_filled_to_the_width_of_the_terminal(script, capsys, monkeypatch):
+    claim = " ".join(["Seven is prime"] * 5)
+    script.write_text(DEMO.replace("Seven is prime", claim))
+    for columns, lines in (("200", 1), ("60", 2)):
+        monkeypatch.setenv("COLUMNS", columns)
+        demo.play(script, out=script.parent)
+        said = capsys.readouterr().out.splitlines()[:lines]
+        assert " ".join(said) == f"{claim}." and max(map(len, said)) <= int(columns)
+
+
 def test_a_long_demo_says_how_long_it_takes_before_it_begins(script, capsys):
     script.write_text(DEMO.replace("(__doc__)", "(__doc__, minutes=2)"))
     demo.play(script, out=script.parent)

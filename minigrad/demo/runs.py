@@ -13,6 +13,7 @@ import numpy as np
 
 from minigrad import files
 from minigrad.errors import UsageError, facts
+from minigrad.streams import filled
 from minigrad.tensor import Tensor
 
 PLAYED = "__minigrad_run__"  # the name under which ``play`` hands a Run to ``start``
@@ -132,7 +133,7 @@ def start(doc: str | None, *, minutes: int = 0) -> Run:
     run = caller.get(PLAYED) or _from_options(claim, caller.get("__file__"))
     run.claim, run.about = claim, about.strip()
     if claim:
-        print(claim)
+        print(filled(claim))
     if minutes and not run.fast:
         plural = "s" * (minutes > 1)
         print(f"This takes about {minutes} minute{plural}; --fast takes seconds.", flush=True)

@@ -4,11 +4,11 @@ import contextlib
 import inspect
 import reprlib
 import shutil
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
-from textwrap import fill
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from minigrad.demo.player import Cell, cells, play
 from minigrad.demo.runs import Run
+from minigrad.streams import filled
 from minigrad.tensor import Tensor
 
 _HINT = "[Enter: next cell, q: stop] "
@@ -73,16 +74,14 @@ def step(
 
 def _filled(text: str, indent: str = "") -> str:
     """``text``, indented; its paragraphs are filled anew if it is wider than the terminal."""
-    width = shutil.get_terminal_size((100, 24)).columns
+    width = shutil.get_terminal_size((sys.maxsize, 24)).columns
     lines = [indent + line for line in text.splitlines()]
     if all(len(line) <= width for line in lines):
         return "\n".join(lines)
     parts = []
     for is_prose, block in groupby(text.splitlines(), lambda line: line[:1].strip() != ""):
         if is_prose:
-            parts.append(fill(" ".join(block), width, initial_indent=indent,
-                              subsequent_indent=indent, break_long_words=False,
-                              break_on_hyphens=False))  # fmt: skip
+            parts.append(filled(" ".join(block), indent, indent))
         else:  # an empty line or a formula
             parts += [indent + line for line in block]
     return "\n".join(parts)
