@@ -254,13 +254,13 @@ def test_a_domain_or_case_outside_a_tuple_is_refused(fields):
 
 @pytest.mark.usefixtures("declared")
 def test_an_input_without_core_axes_is_summed_along_all_loop_axes(rng):
-    @mg.op(formula="y = s x", pullback="none", signature="(n),()->(n)")
-    def scaled(xp, x, s):
+    @mg.op(formula="y = s x", pullback="none", signature="(),(n)->(n)")
+    def scaled(xp, s, x):
         return x * s[..., None]
 
-    scaled.defvjp(lambda y_bar, y, x, s: (y_bar * s[..., None], mg.sum(y_bar * x, axis=-1)))
+    scaled.defvjp(lambda y_bar, y, s, x: (mg.sum(y_bar * x, axis=-1), y_bar * s[..., None]))
     x, s, y_bar = rng.normal(size=(2, 3)), rng.normal(size=1), rng.normal(size=(2, 3))
-    (s_bar,) = mg.vjp(lambda s: scaled(x, s), s)[1](y_bar)
+    (s_bar,) = mg.vjp(lambda s: scaled(s, x), s)[1](y_bar)
     bound = 6 * np.finfo(float).eps * np.abs(y_bar * x).sum()  # eps * N * scale
     np.testing.assert_allclose(s_bar, [np.vdot(y_bar, x)], rtol=0, atol=bound)
 

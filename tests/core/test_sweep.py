@@ -462,6 +462,18 @@ def test_core_axes_are_never_summed():
 
 
 @pytest.mark.usefixtures("declared")
+def test_no_core_axis_is_summed_although_the_cotangent_has_the_shape_of_the_result():
+    @mg.op(formula="Y", pullback="A", signature="(m,k)->(k,k)")
+    def gram(xp, a):
+        return xp.swapaxes(a, -1, -2) @ a
+
+    gram.defvjp(lambda y_bar, y, a: (y_bar + mg.swapaxes(y_bar, -1, -2),))
+    x = leaf(np.ones((1, 3)), "x")
+    with pytest.raises(errors.RuleError, match=r"gram[\s\S]*\(1, 3\)[\s\S]*\(3, 3\)"):
+        gram(x).backward(np.arange(9.0).reshape(3, 3))
+
+
+@pytest.mark.usefixtures("declared")
 def test_an_op_without_a_rule_is_named():
     broken = declare(None, kind="none")
     with pytest.raises(errors.RuleError, match="broken"):
