@@ -90,6 +90,20 @@ def test_jvp_equals_differences_of_the_forward(call):
     assert (error <= bound + rounding(y.dtype, weights, largest, call.reals)).all(), call
 
 
+@every_case
+def test_a_constant_operand_has_a_tangent_of_zero(call):
+    xs = tuple(call.reals)
+    for i, x in enumerate(xs):
+        dots = [np.zeros_like(other) for other in xs]
+        dots[i] = call.like(x)
+        _, expected = mg.jvp(call.f, xs, tuple(dots))
+        f = lambda x, i=i: call.f(*xs[:i], x, *xs[i + 1 :])  # noqa: E731
+        _, y_dot = mg.jvp(f, (x,), (dots[i],))
+        largest = float(np.abs(array(expected)).max(initial=0))
+        error = np.abs(array(y_dot) - array(expected))
+        assert (error <= rounding(y_dot.dtype, dots[i], max(1.0, largest), xs)).all(), call
+
+
 @over_cases(CASES, share=2)  # cheap enough for many seeds: an extremum tests few elements
 def test_vjp_and_jvp_are_adjoint(call):
     x_dots = [call.like(x) for x in call.reals]

@@ -1,6 +1,7 @@
 """Every declared op, none skipped: dtypes, memory layouts, aliasing, plain arrays."""
 
 import numpy as np
+import pytest
 from differences import rounding
 from strategies import CASES, DECLARED, array, every_case, over_cases, tracked
 
@@ -193,6 +194,14 @@ def _computes_fractions(op):
     op = getattr(op, "composite", op)
     numpys = hasattr(np, op.name) or hasattr(np.linalg, op.name)
     return not (numpys or getattr(op, "linear", "") or op.name in ("conv", "linear"))
+
+
+REDUCTIONS = [name for name, op in DECLARED.items() if {"axis", "keepdims"} <= set(op.keywords)]
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_a_reduction_removes_no_unit_axis_but_its_own(name, rng):
+    assert DECLARED[name](rng.uniform(0.5, 1.5, (1, 2, 1)), axis=1).shape == (1, 1)
 
 
 @over_cases([(name, case) for name, case in CASES if _computes_fractions(DECLARED[name])])
