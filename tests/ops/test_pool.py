@@ -1,5 +1,7 @@
 """Pooling against its definition; ties, kinks and nan."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,21 @@ def test_padding_never_wins():
     np.testing.assert_array_equal(y.numpy(), np.full((1, 1, 2, 2), -5.0))
     y.sum().backward()
     assert x.grad.numpy().sum() == 4.0
+
+
+def test_windows_of_padding_alone_are_refused_and_no_others():
+    sizes = range(1, 5), range(1, 4), range(1, 4), range(1, 5), range(5)
+    for n, kernel, stride, dilation, padding in product(*sizes):
+        x = np.arange(1.0, n + 1).reshape(1, 1, n)
+        padded = np.pad(x[0, 0], padding, constant_values=-np.inf)
+        starts = range(0, len(padded) - dilation * (kernel - 1), stride)
+        largest = [padded[i:][::dilation][:kernel].max() for i in starts]
+        words = {"kernel_size": kernel, "stride": stride, "dilation": dilation, "padding": padding}
+        if largest and np.isfinite(largest).all():
+            np.testing.assert_array_equal(max_pool(x, **words)[0, 0], largest)
+        else:
+            with pytest.raises(mg.errors.ShapeError):
+                max_pool(x, **words)
 
 
 def test_nan_is_not_hidden():
