@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.errors import BoundsError, ShapeError
+from minigrad.errors import BoundsError, DTypeError, ShapeError
 
 LABELS = {"ints": np.array([1, 0]), "bytes": np.array([1, 0], np.uint8), "bools": [True, False]}
 
@@ -21,6 +21,20 @@ def test_a_confident_and_correct_logit_x_costs_exp_of_minus_abs_x(labels, dtype)
     np.testing.assert_allclose(loss.item(), tail.mean(), rtol=rtol)
     np.testing.assert_allclose(x.grad.numpy(), tail * [-0.5, 0.5], rtol=rtol)
     assert loss.dtype == x.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("labels", [[0.0, 1.0], [True, False]], ids=str)
+@pytest.mark.parametrize("f", [mg.ops.cross_entropy, mg.fused.cross_entropy])
+def test_labels_that_are_no_integers_are_refused(f, labels):
+    with pytest.raises(DTypeError, match="labels"):
+        f(np.zeros((2, 2)), np.array(labels))
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_out_of_range_makes_the_loss_nan_on_a_gpu(label, gpu):
+    """The index would wrap around."""
+    logits = mg.tensor(np.zeros((2, 3)), device="cuda")
+    assert np.isnan(mg.ops.cross_entropy(logits, gpu.xp.asarray([0, label])).item())
 
 
 @pytest.mark.parametrize(("target", "got"), [([0, 2], "0 to 2"), ([-1, 1], "-1 to 1"),
