@@ -43,8 +43,9 @@ def test_value_and_grad_gives_both():
 
 def test_hvp_is_the_full_hessian_times_v():
     close(mg.hvp(quartic, X, W), hessian(X) @ W)
-    (product,) = mg.hvp(quartic, (X,), (W,))
-    close(product, hessian(X) @ W)
+    for several in (tuple, list):
+        (product,) = mg.hvp(quartic, several([X]), several([W]))
+        close(product, hessian(X) @ W)
 
 
 def test_hvp_of_several_arguments_holds_the_mixed_blocks(rng):
@@ -88,6 +89,11 @@ def test_jacobian_has_the_shape_of_result_and_argument(shape_in, shape_out, rng)
     f = lambda x: mg.reshape(matrix @ mg.reshape(x, (n,)), shape_out)  # noqa: E731
     j = mg.jacobian(f)(rng.normal(size=shape_in))
     close(j, matrix.reshape(shape_out + shape_in))
+
+
+def test_jacobian_of_an_empty_result_has_the_dtype_of_the_others():
+    x = X.astype("float32")
+    assert mg.jacobian(lambda x: x[:0])(x).dtype == mg.jacobian(lambda x: x[:1])(x).dtype
 
 
 def test_jacobian_of_several_arguments_and_nested():
@@ -180,6 +186,17 @@ def test_the_value_of_an_inner_transform_is_differentiated_too():
     assert w.grad.item() == 4 * 2.0 * 27.0
 
 
+def test_a_condition_alone_has_a_tangent_of_zero():
+    _, y_dot = mg.jvp(lambda x: mg.where(x, 2.0, 3.0), (X,), (W,))
+    assert y_dot.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_functions_see_the_names_of_their_arguments():
+    names = []
+    mg.grad(lambda x: names.append(x.name) or quartic(x))(mg.tensor(X, name="weights"))
+    assert names == ["weights"]
+
+
 def test_transforms_leave_no_gradient_on_their_arguments():
     x = mg.tensor(X, requires_grad=True)
     g = mg.grad(quartic)(x)
@@ -199,6 +216,7 @@ def test_results_carry_no_history_where_nothing_outside_could_ask():
         mg.grad(lambda p: mg.grad(lambda x, p: x**p)(2.0, p))(0.5),
         mg.grad(lambda x: mg.sum(mg.grad(quartic)(x) * W))(X),
         mg.grad(lambda x: mg.jvp(quartic, (X,), (x,))[1])(W),
+        mg.grad(lambda w: mg.sum(mg.hvp(lambda x: mg.sum(w * x**3), X, W)))(W),
         mg.jvp(lambda x: mg.grad(quartic)(X) * x, (W,), (X,))[1],
         mg.vjp(quartic, X)[0],
     ):
