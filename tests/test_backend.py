@@ -225,6 +225,11 @@ def test_scattered_values_add_up_as_numpy_adds_them(dtype, key, row):
         mg.ops.scatter_add(target[:1], key=outside, shape=target.shape)
 
 
+def test_scattered_values_of_another_shape_are_refused_though_they_are_as_many():
+    with pytest.raises(errors.ShapeError):
+        mg.ops.scatter_add(np.ones((2, 3)), key=[0, 1, 2], shape=(3, 2))
+
+
 @pytest.mark.parametrize(("name", "matrix"), [("inv", np.ones((2, 2))), ("cholesky", -np.eye(2))])
 def test_a_decomposition_that_fails_on_a_gpu_is_an_error_as_on_the_cpu(name, matrix, gpu):
     """By default CuPy does not report it."""

@@ -9,7 +9,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import backend, nn, optim
-from minigrad.errors import UsageError
+from minigrad.errors import ShapeError, UsageError
 
 EPS = np.finfo(float).eps
 OPTIMIZERS = {
@@ -69,6 +69,19 @@ def test_a_step_takes_the_new_value_without_a_copy():
     halving.step()
     assert p.array is halving.made and not p.array.flags.writeable
     assert p.tolist() == [0.5, 0.5, 0.5]
+
+
+def test_a_new_value_is_cast_to_the_dtype_of_its_parameter_and_has_its_shape():
+    class Rule(optim.Optimizer):
+        def update(self, p, g, state, group):
+            return group["new"]
+
+    p = mg.tensor(np.ones(3, "float32"), requires_grad=True)
+    p.grad = np.ones(3, "float32")
+    Rule([p], new=np.full(3, 0.5)).step()
+    assert p.dtype == np.float32 and p.tolist() == [0.5, 0.5, 0.5]
+    with pytest.raises(ShapeError):
+        Rule([p], new=np.ones(2, "float32")).step()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
