@@ -329,6 +329,7 @@ KEYS = [
     (np.array([[0], [2]]), np.array([1, 1, 3])),
     (slice(None), [3, 3, 0]),
     GRID > 4,
+    (GRID > 4).tolist(),
     (GRID[:, 0] > 0, 1),
     np.int64(2),
     np.array(1),

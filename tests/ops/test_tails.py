@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad import backend
+from minigrad.special import BLOCK
 
 EPS = np.finfo(np.float64).eps
 WIDE = np.finfo(np.longdouble).eps < EPS / 100
@@ -103,6 +105,13 @@ def test_erfc_of_blocks_is_that_of_elements_in_the_order_of_memory():
     rows = np.stack([mg.ops.erfc(row) for row in x])
     np.testing.assert_allclose(y, rows, rtol=8 * EPS)
     np.testing.assert_allclose(mg.ops.erfc(x[:, ::2]), rows[:, ::2], rtol=8 * EPS)
+
+
+def test_only_arrays_on_the_host_are_divided_into_blocks(gpu):
+    x = np.linspace(-6, 6, 2 * BLOCK)
+    y = mg.ops.erfc(gpu.xp.asarray(x))
+    assert isinstance(y, gpu.xp.ndarray)
+    np.testing.assert_allclose(backend.to_host(y), mg.ops.erfc(x), rtol=8 * EPS)
 
 
 def test_erf_is_smooth_across_its_intervals():
