@@ -6,17 +6,29 @@ in which precision it should be differenced.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 _STEPS = 1e-3, 1e-5, 1e-8, 1e-12
+_FARTHEST = 5e-3  # up to the first steps of the differences
 _COARSE_DIGITS = 4  # so many digits of the largest number are rounding
-_POINTS = 3 * np.sqrt(np.arange(1.0, 13.0))
-_CUBICS = np.linalg.qr(np.vander(_POINTS / 12, 4))[0]  # an orthonormal basis
-_CUBIC_RESIDUAL = np.eye(12) - _CUBICS @ _CUBICS.T
-_CUBIC_SLOPE = np.linalg.pinv(np.vander(_POINTS, 4))[2]  # at 0
+
+
+def _basis(points: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of the polynomials of degree 0 to 5 at these points."""
+    basis = np.vander(points.astype(np.longdouble) / 12, 6, increasing=True)
+    for k, column in enumerate(basis.T):  # np.linalg has no long double
+        for _ in range(2):
+            column -= basis[:, :k] @ (basis[:, :k].T @ column)
+        column /= np.sqrt(column @ column)
+    return basis
+
+
+_ROOTS = 3 * np.sqrt(np.arange(1.0, 13.0))
+_ON_ONE_SIDE, _ON_BOTH_SIDES = (
+    (points, _basis(points)) for points in (_ROOTS, _ROOTS * np.resize([1, -1], 12))
+)
 
 
 @np.errstate(all="ignore")
@@ -38,7 +50,8 @@ def working_precision(
         of_wide, of_narrow = (_roughness(f, xs, scales) for xs in (wide, narrow))
     except Exception:  # a kernel that only takes float64, say
         return narrow, noise_of(f, narrow, scales)
-    noise, narrow_noise = _least(of_wide, wide), _least(of_narrow, narrow)
+    noise = _noise(of_wide, f, wide, scales)
+    narrow_noise = _noise(of_narrow, f, narrow, scales)
     is_carried = 100 * noise.max(initial=0) <= narrow_noise.max(initial=0)
     is_carried |= any(
         (b.shows_rounding and 100 * a.size <= b.size) or ((a.rise > 0) & (b.rise == 0)).any()
@@ -56,7 +69,7 @@ def working_precision(
 
 def noise_of(f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray]) -> np.ndarray:
     """The rounding error of each element of ``f``."""
-    return _least(_roughness(f, inputs, scales), inputs)
+    return _noise(_roughness(f, inputs, scales), f, inputs, scales)
 
 
 @dataclass(frozen=True)
@@ -65,14 +78,15 @@ class _Roughness:
 
     Attributes:
         noise: 3 times the largest residual of a least-squares cubic; inf where nothing moves.
-        slope: of the cubic at the point itself, and ``error`` how far noise may move it.
+        is_smooth: whether a polynomial of degree 5 leaves less than a tenth of that residual. It
+            does where the residual is curvature; of a step between two of the points, as rounding
+            has, it leaves at least a sixth.
         rise: the largest change of the values.
         y: the value at the first of the points.
     """
 
     noise: np.ndarray
-    slope: np.ndarray
-    error: np.ndarray
+    is_smooth: np.ndarray
     rise: np.ndarray
     y: np.ndarray
 
@@ -88,57 +102,77 @@ class _Roughness:
         return bool((is_roughest & (self.rise > 10 * self.noise)).any())
 
 
-def _least(measured: Sequence[_Roughness], inputs: Sequence[np.ndarray]) -> np.ndarray:
-    """The least roughness, as far points may show curvature.
+def _noise(
+    measured: Sequence[_Roughness],
+    f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray],
+) -> np.ndarray:  # fmt: skip
+    """The least roughness, as far points may show curvature; but at least that of coarse digits.
 
-    But near points may lie within one coarse digit of a term inside ``f``: there 1 + tanh x is a
-    constant. Then ``f`` is smooth or does not move, and has another slope than farther out, where
-    the digits show as roughness no larger than a few of them.
+    Near points may lie within one coarse digit of a term inside ``f``: there 1 + tanh x is a
+    constant. Then ``f`` looks smoother than it is, or does not move at all. Farther out the digits
+    show, at all larger distances, as a roughness no larger than a few of them. It is no curvature:
+    that one is smooth, or nearer points show it and it grows with h^4, or up to 1e3 times as much
+    where ``f`` is like an exponential.
     """
     y = measured[0].y
-    least, floor = np.fmin.reduce([near.noise for near in measured[1:]]), np.zeros(y.shape)
+    least = np.fmin.reduce([near.noise for near in measured[1:]])
+    noise = np.where(np.isfinite(least), least, 0)
     # f may call a function of float64 although its result is long double
     eps = max(np.finfo(y.dtype).eps, np.finfo(np.float64).eps)
-    largest = max(float(np.abs(x).max(initial=0)) for x in (y, *inputs))
-    for far, near in combinations(measured, 2):
-        is_other_slope = np.abs(near.slope - far.slope) > near.error + far.error
-        is_other_slope |= (near.rise == 0) & (far.rise > 0)
-        is_digits = far.noise <= _COARSE_DIGITS * eps * largest
-        floor = np.fmax(floor, np.where(is_other_slope & is_digits, far.noise, 0))
+    digits = _COARSE_DIGITS * eps * max(float(np.abs(x).max(initial=0)) for x in (y, *inputs))
+    from_far = np.fmin.accumulate([each.noise for each in measured])
+    curvature = np.zeros(y.shape)  # over h^4, the largest seen at nearer points
+    for h, each, least in reversed(list(zip(_STEPS, measured, from_far, strict=False))):
+        is_coarse = ~each.is_smooth & (each.noise > 1e3 * curvature * h**4) & (least <= digits)
+        noise = np.where(is_coarse, np.fmax(noise, least), noise)
+        curvature = np.fmax(curvature, np.where(each.is_smooth, each.noise, 0) / h**4)
+    is_still = np.all([each.rise == 0 for each in measured], axis=0)
+    if is_still.any():
+        rise = _roughness_at(f, inputs, scales, _FARTHEST).rise
+        noise = np.where(is_still, np.where(rise <= digits, rise, 0), noise)
     smallest = np.finfo(y.dtype).smallest_subnormal  # anything smaller underflows
-    return np.maximum(np.fmax(np.where(np.isfinite(least), least, 0), floor), smallest)
+    return np.maximum(noise, smallest)
 
 
 def _roughness(
     f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray]
 ) -> list[_Roughness]:
-    """The roughness of ``f`` at points far from each other, and at closer and closer ones.
-
-    The spacing is uneven, else values may round alike between two coarse digits; and all points lie
-    on one side of x: about a point of symmetry the rounding is as odd as ``f``, and would cancel.
-    Inputs of one shape move apart, else terms of ``f`` that are equal here would stay equal.
-    """
+    """The roughness of ``f`` at points far from each other, and at closer and closer ones."""
     measured: list[_Roughness] = []
     least: Any = np.inf
     for h in _STEPS:
-        pairs = zip(scales, inputs, strict=True)
-        steps = [h * np.asarray(s) * wiggle(x, k) for k, (s, x) in enumerate(pairs)]
-        values = [
-            np.array(f(*(x + t * step for x, step in zip(inputs, steps, strict=True))))
-            for t in _POINTS
-        ]
-        rises = np.stack(values) - values[0]  # the common digits would only add rounding
-        rise = np.abs(rises).max(axis=0)
-        residual = np.abs(np.tensordot(_CUBIC_RESIDUAL, rises, 1)).max(axis=0)
-        # an element that never moves tells nothing: the step is lost in a coarser digit within f
-        noise = np.where(rise > 0, 3 * residual, np.inf)
-        slope, error = np.tensordot(_CUBIC_SLOPE, rises, 1), np.abs(_CUBIC_SLOPE).sum() * noise
-        measured.append(_Roughness(noise, slope / h, error / h, rise, values[0]))
-        least = np.fmin(least, noise)
-        digit = np.finfo(values[0].dtype).eps * np.abs(values[0])
-        if h < 1e-5 and not (least > 64 * digit).any():
+        measured.append(_roughness_at(f, inputs, scales, h))
+        least, y = np.fmin(least, measured[-1].noise), measured[-1].y
+        if h < 1e-5 and not (least > 64 * np.finfo(y.dtype).eps * np.abs(y)).any():
             break
     return measured
+
+
+def _roughness_at(
+    f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray], h: float
+) -> _Roughness:
+    """The roughness of ``f`` at 12 points as far apart as ``h`` times the scales.
+
+    The spacing is uneven, else values may round alike between two coarse digits. Far points lie on
+    both sides of x, as those of the differences do; near ones on one side, as beside a kink the
+    other is of no use. Inputs of one shape move apart, else terms of ``f`` that are equal here
+    would stay equal.
+    """
+    points, basis = _ON_BOTH_SIDES if h >= _STEPS[0] else _ON_ONE_SIDE
+    pairs = zip(scales, inputs, strict=True)
+    steps = [(h * s * wiggle(x, k)).astype(x.dtype) for k, (s, x) in enumerate(pairs)]
+    values = [
+        np.array(f(*(x + t * step for x, step in zip(inputs, steps, strict=True)))) for t in points
+    ]
+    rises = np.stack(values) - values[0]  # the common digits would only add rounding
+    rise = np.abs(rises).max(axis=0)
+    residuals = []
+    for part in np.split(basis.astype(rises.dtype), [4], axis=1):
+        rises = rises - np.tensordot(part, np.tensordot(part.T, rises, 1), 1)
+        residuals.append(np.abs(rises).max(axis=0))
+    # an element that never moves tells nothing: the step is lost in a coarser digit within f
+    noise = np.where(rise > 0, 3 * residuals[0], np.inf)
+    return _Roughness(noise, 10 * residuals[1] < residuals[0], rise, values[0])
 
 
 def wiggle(part: np.ndarray, k: int = 0) -> np.ndarray:

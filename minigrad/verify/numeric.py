@@ -272,7 +272,7 @@ def _romberg(
 
     Returns:
         Values, errors, and a bound for the derivatives of those elements of y that no step changed,
-        ``noise / (2 h)``; nan for the others.
+        ``noise / h``; nan for the others.
     """
     quotients: list[np.ndarray] = []
     moved = np.zeros((), bool)
@@ -290,7 +290,7 @@ def _romberg(
     level = np.where(np.isnan(truncation), np.inf, truncation).argmin(axis=0)
     block = np.arange(len(where))
     rounding = _AMPLIFICATION[level + 1, None] * noise / h[:, None]
-    flat = np.where(moved, np.nan, noise / (2 * h[:, None]))
+    flat = np.where(moved, np.nan, noise / h[:, None])
     return diagonal[level + 1, block], truncation[level, block][:, None] + rounding, flat
 
 

@@ -192,7 +192,8 @@ class Reference:
         the digits that y has between 0 and here: its slope takes the place of J.
         """
         slopes = np.abs(self.jacobians[k].value)
-        steepest = slopes.max(initial=0, where=np.isfinite(slopes))
+        is_known = np.isfinite(slopes) & (slopes > self.jacobians[k].error)
+        steepest = slopes.max(initial=0, where=is_known)
         if not steepest:
             steepest = self._slope_from_0 * (1 + self._offset) / FIRST_STEP
         return self._bound(np.abs(y_bar).max(initial=0) * steepest)

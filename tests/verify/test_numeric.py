@@ -1,5 +1,7 @@
 """Derivatives by differences."""
 
+import math
+
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
@@ -123,6 +125,33 @@ def test_error_bar_holds_where_a_term_inside_f_has_coarser_digits_than_y():
     off = np.abs(np.diag(found.value[0]) - (e / (1 + e) + 2 * x * e / (1 + e) ** 2))
     assert (off <= np.diag(found.error[0])).all()
     assert (np.diag(found.error[0]) < 1e-14).all()
+
+
+@needs_wide
+@pytest.mark.parametrize("factor", [lambda x: x, np.sin, lambda x: x / (1 + np.exp(-x))])
+def test_error_bar_holds_where_a_function_of_float64_is_inside_one_of_long_double(factor):
+    erf = np.vectorize(math.erf, otypes=[float])
+    erfc = np.vectorize(math.erfc, otypes=[float])
+    wide = np.concatenate([np.linspace(-5.4, -3, 25), np.linspace(3, 6, 31)])
+    (found,) = jacobians(lambda x: factor(x) * (1 + erf(x)), [wide])
+    (slope,) = jacobians(factor, [wide])
+    right = np.diag(slope.value[0]) * erfc(-wide)
+    right += factor(wide) * 2 / np.sqrt(np.pi) * np.exp(-wide * wide)
+    error = np.diag(found.error[0]) + 8 * np.finfo(float).eps * np.abs(right)
+    assert (np.abs(np.diag(found.value[0]) - right) <= error).all()
+    # 4 digits of float64 of numbers up to 12, at a step of 0.2, amplified by less than 100
+    assert (np.diag(found.error[0]) < 100 * 4 * 12 * np.finfo(float).eps / 0.2).all()
+
+
+@pytest.mark.parametrize("size", [1e-13, 1e-16])
+@pytest.mark.parametrize("offset", [-300, -30, 30, 300])
+def test_error_bar_holds_where_f_is_smaller_than_the_digits_of_its_input(offset, size):
+    for seed in range(6):
+        x = offset + 0.2 * np.random.default_rng(seed).normal(size=5)
+        (found,) = jacobians(lambda x: size * np.sin(3 * x), [x])
+        right = 3 * size * np.cos(3 * x.astype(np.longdouble))
+        assert (np.abs(np.diag(found.value[0]) - right) <= np.diag(found.error[0])).all(), seed
+        assert np.diag(found.error[0]).max() < 1e-6 * size, seed
 
 
 @needs_wide
