@@ -379,10 +379,14 @@ class Point:
         """Nothing that was kept from this point is used at other points.
 
         A backward may rely on a property of these inputs, such as their order. So it counts as
-        wrong only if it is wrong both where they are reversed and where they are a little larger.
+        wrong only if it is wrong both where they are reversed and where they are a little larger,
+        in the same order. The large ones grow more: a common factor may change no derivative.
         """
         reverse = [np.flip(x).copy() for x in self.fresh.inputs]
-        larger = [x * x.dtype.type(1 + 2**-6) for x in self.fresh.inputs]
+        top = max(float(np.abs(x).max(initial=1e-30)) for x in self.fresh.inputs)
+        larger = [
+            (x * (1 + 2**-6 * (1 + np.abs(x) / top))).astype(x.dtype) for x in self.fresh.inputs
+        ]
         try:
             name, wrong = self._judged_at(reverse)
             if wrong and all(self._judged_at(larger)):

@@ -214,6 +214,26 @@ def test_weights_that_a_backward_keeps_from_its_first_call_are_found(kept, rng):
     assert [f.cause[:12] for f in report.findings] == ["stale buffer"] * kept
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_cache_kept_from_the_first_call_is_found_although_a_common_factor_changes_nothing(
+    kept, rng
+):
+    first = {}
+
+    def forward(p, q):
+        m = (p + q) / 2
+        return 0.5 * (p * np.log(p / m) + q * np.log(q / m)), (p, q, m)
+
+    def backward(y_bar, cache):
+        p, q, m = first.setdefault("cache", cache) if kept else cache
+        return 0.5 * y_bar * np.log(p / m), 0.5 * y_bar * np.log(q / m)
+
+    inputs = [rng.uniform(0.1, 1, size=(3, 4)), rng.uniform(0.1, 1, size=(3, 4))]
+    report = check_backward(forward, backward, inputs)
+    assert report.ok != kept, str(report)
+    assert {f.cause[:12] for f in report.findings} == ({"stale buffer"} if kept else set())
+
+
 def squared_into(buffer):
     return lambda x: (np.multiply(x, x, out=buffer), 2 * x), times
 
