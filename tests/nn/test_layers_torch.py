@@ -1,5 +1,6 @@
 """Every layer that PyTorch has, on the same weights, in float64: values, gradients, statistics."""
 
+import inspect
 import warnings
 
 import numpy as np
@@ -115,6 +116,27 @@ def test_loss_equals_torch(loss, rng):
     theirs.backward()
     agree(ours.numpy(), numpy_of(theirs), "value")
     agree(gradient.numpy(), numpy_of(t.grad), "gradient")
+
+
+_KNOWN = {("Softmax", "dim"), ("ModuleList", "modules")}  # other defaults, or spelt otherwise
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(nn, tn), (nn.init, tn.init), (mg.optim, torch.optim), (mg.optim, torch.optim.lr_scheduler)],
+    ids=["nn", "init", "optim", "lr_scheduler"],
+)
+def test_options_have_the_defaults_of_torch(ours, theirs):
+    compared = 0
+    for name in sorted({*vars(ours)} & {*vars(theirs)} - {"Tensor"}):
+        if name.startswith("_") or not callable(getattr(ours, name)):
+            continue
+        words = inspect.signature(getattr(theirs, name)).parameters
+        for key, word in inspect.signature(getattr(ours, name)).parameters.items():
+            if key in words and word.default is not word.empty and (name, key) not in _KNOWN:
+                assert key == "dtype" or word.default == words[key].default, (name, key)
+                compared += 1
+    assert compared
 
 
 def test_embedding_equals_torch(rng):
