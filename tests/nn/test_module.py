@@ -508,6 +508,25 @@ def test_an_option_that_is_a_number_of_numpy_leaves_float32_alone(make, rng):
 
 
 @pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        for kind in vars(nn).values()
+        if inspect.isclass(kind) and "dtype" in inspect.signature(kind).parameters
+        if not kind._pending
+    ],
+)
+def test_all_numbers_of_a_layer_have_the_dtype_that_it_is_made_with_and_counts_are_integers(kind):
+    words = inspect.signature(kind).parameters
+    sizes = [2 for word in words.values() if word.default is word.empty]
+    options = {n: True for n in ("affine", "track_running_stats", "batch_norm") if n in words}
+    state = kind(*sizes, **options, dtype="float32").state_dict()
+    assert state
+    for name, value in state.items():
+        assert value.dtype == (np.int64 if "num_batches" in name else np.float32), name
+
+
+@pytest.mark.parametrize(
     ("words", "name"),
     [
         ({"kernel_size": 0}, "kernel_size"),
@@ -597,6 +616,21 @@ def test_initial_variance_is_that_of_the_paper(init, variance):
     # 120,000 draws: the variance's own standard error is at most sqrt(2/120000) = 0.4 %
     assert abs(w.var() / variance - 1) < 5 * 0.0041
     assert abs(w.mean()) < 5 * np.sqrt(variance / w.size)
+
+
+@pytest.mark.parametrize(
+    ("make", "fan_in"),
+    [
+        (lambda: nn.Linear(64, 500, rng=0), 64),
+        (lambda: nn.Conv2d(8, 500, 4, groups=2, rng=0), 64),
+        (lambda: nn.RNNCell(5, 64, rng=0), 64),  # all of its parameters by the size of the state
+    ],
+    ids=["Linear", "Conv2d", "RNNCell"],
+)
+def test_weights_and_biases_of_a_new_layer_reach_up_to_the_bound_of_torch(make, fan_in):
+    for name, p in make().named_parameters():
+        # of n draws none lies in the outermost 20/n of the range with probability below e^-20
+        assert 1 - 20 / p.size < np.abs(p.numpy()).max() * np.sqrt(fan_in) <= 1, name
 
 
 def test_a_gain_of_kaiming_is_never_taken_for_the_slope_of_torch():
