@@ -206,6 +206,7 @@ def _theirs(library, batches, momentum):
 
 
 EPS_OF = {"pytorch": 1e-5, "keras": 1e-3, "chainer": 2e-5, "d2l": 1e-5}
+MOMENTUM_OF = {"pytorch": 0.1, "keras": 0.99, "chainer": 0.9, "d2l": 0.9}
 
 
 @pytest.mark.parametrize("library", nn.CONVENTIONS)
@@ -230,15 +231,21 @@ def test_a_converted_layer_trains_and_evaluates_by_the_formulas_of_its_library(l
     assert back["momentum"] == pytest.approx(momentum) and back["eps"] == EPS_OF[library]
     for name, value in zip(names, (gamma, beta, mean, var), strict=True):
         np.testing.assert_allclose(back[name], value, rtol=1e-12)
+    back = nn.batch_norm_to(library, nn.batch_norm_from(library, arrays))
+    assert back["momentum"] == pytest.approx(MOMENTUM_OF[library], rel=1e-14)
 
 
-def test_the_divisor_is_converted_when_the_batch_size_is_known(rng):
-    bn = nn.BatchNorm1d(2, momentum=1.0)
+@pytest.mark.parametrize("unbiased", [True, False], ids=["from unbiased", "from biased"])
+@pytest.mark.parametrize("library", nn.CONVENTIONS)
+def test_the_divisor_is_converted_only_when_the_batch_size_is_known(library, unbiased, rng):
+    bn = nn.BatchNorm1d(2, momentum=1.0, unbiased=unbiased)
     x = rng.normal(size=(5, 2))
     bn(mg.tensor(x))
-    np.testing.assert_allclose(
-        nn.batch_norm_to("keras", bn, count=5)["moving_variance"], x.var(0), rtol=1e-14
-    )
+    name = nn.CONVENTIONS[library].names[-1]
+    np.testing.assert_array_equal(nn.batch_norm_to(library, bn)[name], bn.running_var)
+    expected = x.var(0, ddof=int(library in ("pytorch", "chainer")))
+    got = nn.batch_norm_to(library, bn, count=5)[name]
+    np.testing.assert_allclose(got, expected, rtol=1e-14)
 
 
 def test_unknown_libraries_and_missing_names_are_named():
