@@ -48,7 +48,7 @@ def check_md5(path: Path, md5: str) -> None:
         raise files.corrupt(path, f"md5 {md5}", f"md5 {actual}", remedy)
 
 
-def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str]) -> Path:
+def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str]) -> None:
     """Download ``name`` into ``folder`` from the first mirror whose file has the right checksum.
 
     Args:
@@ -56,9 +56,6 @@ def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str]) -> Path:
         md5: hexadecimal checksum.
         folder: created if missing; the file appears in it complete or not at all.
         mirrors: URLs ending in ``/``; ``file://`` works, too.
-
-    Returns:
-        The path of the file.
 
     Raises:
         DataError: no mirror gave the file; the text has the reason for each.
@@ -79,7 +76,7 @@ def fetch(name: str, md5: str, folder: Path, mirrors: Sequence[str]) -> Path:
             if actual == md5:
                 folder.mkdir(parents=True, exist_ok=True)
                 files.write(folder / name, content)
-                return folder / name
+                return
             reasons[url] = f"md5 {actual} instead of {md5} ({len(content)} bytes)"
     got = "; ".join(f"{url}: {reason}" for url, reason in reasons.items()) or "no mirrors"
     remedy = f"put the file into {folder}, or set MINIGRAD_MIRROR to a URL that has it"

@@ -22,7 +22,7 @@ from minigrad.ops.normalization import all_but_channels
 class StatisticsNorm(Module):
     """Base of the layers that keep a running mean and variance per channel of (N, C, ...)."""
 
-    ndims: tuple[int, ...] = (2, 3)  # the numbers of axes that x may have
+    ndims: tuple[int, ...]  # the numbers of axes that x may have
     running_mean: Any = None
     running_var: Any = None
     num_batches_tracked: Any = None

@@ -108,7 +108,7 @@ def _recorded_statistics(node: Any) -> dict[str, Any]:
     path = node.scope.path() if node is not None and node.scope is not None else []
     composite = next((scope for scope in reversed(path) if scope.name == "batch_norm"), None)
     labelled: dict[str, Any] = {}
-    stack = [node] if composite is not None else []
+    stack = [node]
     while stack:
         node = stack.pop()
         if node is not None and node.scope is not None and composite in node.scope.path():

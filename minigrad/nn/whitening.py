@@ -87,14 +87,14 @@ class Whitening1d(Module):
             got = f"{m}, in {describe(rows)}"
             expected = "2 or more values per channel"
             raise ShapeError(facts("Whitening1d: batch", expected=expected, got=got))
-        mean = ops.mean(rows, axis=0, keepdims=True)
+        mean = ops.mean(rows, axis=0)
         xc = rows - mean
         cov = ops.matmul(ops.transpose(xc), xc) / m
         y = ops.matmul(xc, self._whitener(cov))
         weight = self.momentum
         mean, cov = (getattr(a, "array", a) for a in (mean, cov))
         self.update_buffers(
-            running_mean=(1 - weight) * self.running_mean.array + weight * mean.reshape(-1),
+            running_mean=(1 - weight) * self.running_mean.array + weight * mean,
             running_cov=(1 - weight) * self.running_cov.array + weight * (m / (m - 1)) * cov,
         )
         return y

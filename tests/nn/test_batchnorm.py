@@ -58,14 +58,17 @@ def test_momentum_none_averages_all_batches_equally(rng):
 
 
 @pytest.mark.parametrize("tracked", [True, False], ids=["recorded", "unrecorded"])
-def test_statistics_from_the_graph_equal_statistics_from_the_batch(tracked, rng):
-    x = mg.tensor(rng.normal(2.0, 3.0, (5, 3, 2, 2)), requires_grad=tracked)
-    gamma = mg.tensor(np.ones(3), requires_grad=tracked)
-    y = kernels.batch_norm(x, gamma, np.zeros(3))
+@pytest.mark.parametrize("kinds", [(), mg.fused.declare.KINDS], ids=["composite", "kernel"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_statistics_from_the_graph_equal_statistics_from_the_batch(tracked, kinds, channels, rng):
+    x = mg.tensor(rng.normal(2.0, 3.0, (5, channels, 2, 2)), requires_grad=tracked)
+    gamma = mg.tensor(np.ones(channels), requires_grad=tracked)
+    with mg.fused.use(*kinds):
+        y = kernels.batch_norm(x, gamma, np.zeros(channels))
     for got, expected in zip(
         kernels.batch_statistics(x, (0, 2, 3), y), statistics(x.numpy(), False), strict=True
     ):
-        np.testing.assert_allclose(got, expected, rtol=32 * EPS)
+        np.testing.assert_allclose(got, expected, rtol=32 * EPS, strict=True)
 
 
 def test_training_normalizes_with_the_biased_variance(rng):
