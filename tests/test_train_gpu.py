@@ -326,6 +326,7 @@ class Scaled(nn.Module):
         self.factors, self.share = (1.0, 2.0), np.float32(0.5)
         self.tensor = mg.tensor(np.full(4, 2.0), device=device)
         self.array = self.tensor.array
+        self.remark = object()
 
     def forward(self, x):
         return x * self.factors[1] * float(self.share) * self.tensor * self.array
@@ -351,6 +352,10 @@ def _replace_an_array(trainer):
     trainer.net[2].array = mg.tensor(np.full(4, 3.0), device="cuda").array
 
 
+def _replace_an_object_by_a_number(trainer):
+    trainer.net[2].remark = 1
+
+
 def _clip_less(trainer):
     trainer.optimizer.clipping = 10.0
 
@@ -366,7 +371,8 @@ def _exclude_from_clipping(trainer):
 @pytest.mark.parametrize(
     "change",
     [_change_a_tuple, _change_a_scalar, _replace_a_tensor, _assign_to_a_tensor, _replace_an_array,
-     _clip_less, _raise_the_floor_of_clipping, _exclude_from_clipping],
+     _replace_an_object_by_a_number, _clip_less, _raise_the_floor_of_clipping,
+     _exclude_from_clipping],
 )  # fmt: skip
 def test_attributes_that_change_between_epochs_are_recorded_anew(change, kernels):
     def play(trainer):
