@@ -301,6 +301,16 @@ def test_conv_is_its_composite(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_conv_of_rows_that_are_taken_in_parts_is_its_composite(kind, stride, monkeypatch, rng):
+    at_any_size(monkeypatch, kind)
+    arrays = [rng.normal(size=shape) for shape in ((1100, 4, 7), (4, 2, 3), 4)]
+    params = {"stride": stride, "padding": 1, "groups": 2}
+    assert pair_of("conv", kind).accepts(*arrays, **params)
+    within_sums_of_products("conv", kind, arrays, "float64", **params)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @given(
     n=st.integers(1, 9), sizes=st.sampled_from([(9, 8), (7, 12), (30,)]),
     kernel_size=st.sampled_from([1, 2, 3, 17]), stride=st.sampled_from([None, 1, 2, 3]),
@@ -483,6 +493,9 @@ def test_a_large_mean_costs_no_more_digits_than_the_input_has(name, kind, rows):
     exact = FUSED[name].composite(*wide)
     # the mean itself rounds to 1e4 u, once more for each level of a sum in pairs
     assert np.abs(y - exact).max() <= 1e4 * np.finfo(np.float32).eps * (1 + np.log2(65)) * 2
+    if kind != "portable":  # these subtract the mean in more digits, so only y itself rounds, twice
+        drift = y.mean(0 if name == "batch_norm" else 1, dtype=np.float64)
+        assert np.abs(drift).max() <= np.finfo(np.float32).eps * np.abs(y).max()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -583,6 +596,19 @@ def test_batch_norm_of_values_whose_squares_overflow(kind, shape, dtype, mean, s
     # in deviations: x is rounded, and so is its mean, which is summed in float64
     unit = 4 * np.finfo(dtype).eps + x[:, 0].size * np.finfo("f8").eps
     np.testing.assert_allclose(y, x_hat, rtol=0, atol=unit * mean / std)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("axis", [0, (0,), (2, 3), (0, 3), (3, 0, 2), (-4, -1, 2)], ids=str)
+def test_batch_norm_over_any_axes_is_its_composite(kind, axis, rng):
+    x = rng.normal(size=(64, 3, 8, 16))
+    gamma, beta = rng.normal(size=(2, 3))
+    with mg.fused.use(kind, "portable"):
+        y = mg.fused.batch_norm(x, gamma, beta, axis=axis)
+    # m values are added, and a variance of some of them is at least that of the sample, about 1
+    m = x.size // 3
+    expected = mg.ops.batch_norm(x, gamma, beta, axis=axis)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=np.finfo(float).eps * m)
 
 
 @pytest.mark.parametrize("axis", [2, (4,), (0, -3)], ids=str)
