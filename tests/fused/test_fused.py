@@ -53,6 +53,13 @@ def test_a_choice_of_kernels_nests_ends_with_its_block_and_belongs_to_its_thread
     assert seen == [declare.KINDS] and declare._allowed.get() == declare.KINDS
 
 
+@pytest.mark.parametrize("name", ["elu", "leaky_relu", "relu", "softplus", "tanh"])
+def test_only_large_arrays_leave_a_composite_that_is_as_fast_as_the_kernel(name):
+    op, least = getattr(mg.fused, name), 2 * declare.MIN_COMPILED
+    for size, expected in ((least - 1, op.composite), (least, op)):
+        assert op(mg.tensor(np.ones(size), requires_grad=True)).node.op is expected
+
+
 def test_unknown_kernels_are_refused_by_name():
     with pytest.raises(errors.UsageError, match=r"no such kernels: \['fortran'\]; there are numba"):
         mg.fused.use("fortran").__enter__()
@@ -228,13 +235,24 @@ def test_an_operand_that_is_no_array_is_refused_in_the_name_of_the_op(tracked):
         assert str(found.value).startswith("cross_entropy: array dtype")
 
 
-def test_errors_are_those_of_the_composite(rng):
-    x, gamma, beta = operands(rng)
-    for f in (mg.fused.batch_norm, mg.ops.batch_norm):
-        with pytest.raises(errors.ShapeError, match="gamma"):
-            f(x, gamma[:2], beta)
-        with pytest.raises(errors.UsageError, match="var is missing"):
-            f(x, gamma, beta, mean=np.zeros(3))
+@pytest.mark.parametrize("kind", declare.KINDS)
+def test_batch_norm_of_what_does_not_fit_is_the_error_of_the_composite(rng, kind):
+    x, gamma, beta = rng.normal(size=(8192, 3)), np.ones(3), np.zeros(3)
+    for operands, statistics in (
+        ((x, gamma[:1], beta), {}),
+        ((x, gamma, beta[:2]), {}),
+        ((x, gamma, beta), {"mean": beta}),
+        ((x, gamma, beta), {"mean": beta[:1], "var": gamma}),
+        ((x, gamma, beta), {"mean": beta, "var": gamma[:1]}),
+    ):
+        with pytest.raises(errors.MinigradError) as expected:
+            mg.ops.batch_norm(*operands, **statistics)
+        with pytest.raises(expected.type) as found, mg.fused.use(kind, "portable"):
+            mg.fused.batch_norm(*operands, **statistics)
+        assert str(found.value).startswith(str(expected.value))
+
+
+def test_errors_are_those_of_the_composite():
     with pytest.raises(errors.ShapeError, match="channels"):
         mg.fused.conv(np.zeros((2, 3, 4, 4)), np.zeros((2, 2, 2, 2)))
     with pytest.raises(errors.BoundsError, match="0 to 2"):
