@@ -277,13 +277,14 @@ def test_a_long_demo_says_how_long_it_takes_before_it_begins(script, capsys):
 
 def test_stepping_sees_layers_and_arrays_that_change_in_place(script, capsys):
     script.write_text(
-        DEMO + "bn = mg.nn.BatchNorm1d(1)\na = bn.running_mean.numpy()\nsame = 1\n"
-        "# %% Change\nbn(mg.tensor([[1.0], [3.0]]))\na += 1\nsame = 1\n"
+        DEMO + "bn = mg.nn.BatchNorm1d(1)\na = bn.running_mean.numpy()\nd = {1: 2}\nsame = 1\n"
+        "# %% Change\nbn(mg.tensor([[1.0], [3.0]]))\na += 1\nd[1] = 3\nsame = 1\n"
     )
     demo.step(script, out=script.parent, pause=lambda hint: "")
     last = capsys.readouterr().out.partition("Change")[2]
     assert "  changed bn: " in last
     assert "  changed a: array (1,) 1\n" in last
+    assert "  changed d: dict of [1]\n" in last
     assert "same" not in last.partition("──")[2]
 
 

@@ -312,4 +312,7 @@ def test_points_lie_where_their_values_say():
     points = [tuple(map(float, p.split(","))) for p in line.get("points").split()]
     (x0, y0), (x1, y1), (x2, y2) = points
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.1) and y1 < y2 < y0
+    texts = svg.findall("{http://www.w3.org/2000/svg}text[@text-anchor='middle']")
+    places = {text.text: float(text.get("x")) for text in texts if text.text != "x"}
+    assert places == {"1": x0, "3": x2}  # the first epoch and the last
     assert y0 - y2 == pytest.approx(y2 - y1, abs=0.11)

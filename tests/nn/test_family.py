@@ -183,6 +183,12 @@ def test_every_model_has_a_twin_without_batch_norm(name):
         assert net(mg.tensor(np.random.default_rng(0).random((3, 1, 8, 8)))).shape == (3, 10)
 
 
+def test_a_network_that_reads_rows_takes_flat_images(rng):
+    net = nn.models.RowRNN(side=4, hidden=3).eval()
+    x = rng.normal(size=(2, 1, 4, 4))
+    np.testing.assert_array_equal(net(x.reshape(2, 16)), net(x))
+
+
 def test_batch_norm_stands_before_or_after_the_activation():
     kinds = [type(m).__name__ for m in nn.models.mlp(order="after")]
     assert kinds[:4] == ["Flatten", "Linear", "ReLU", "BatchNorm1d"]
