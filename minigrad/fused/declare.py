@@ -221,11 +221,12 @@ def same_floats(*arrays: Any) -> bool:
 
 
 def _widened(arrays: tuple) -> tuple | None:
-    """All floats in float64 if float32 and float64 are mixed, which only the portable kernel takes;
-    else None."""
-    if {a.dtype for a in arrays if a.dtype.kind == "f"} != _FLOATS:
+    """All floats in the widest type if types are mixed, which only the portable kernel takes; else
+    None."""
+    floats = {a.dtype for a in arrays if a.dtype.kind == "f"}
+    if len(floats) < 2:
         return None
-    wide = np.float64
+    wide = np.result_type(*floats)
     return tuple(a.astype(wide, copy=False) if a.dtype.kind == "f" else a for a in arrays)
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -188,6 +189,16 @@ def test_operands_of_two_dtypes_meet_the_kernel_of_the_wider_one(rng, name, shap
         assert [leaf.grad.dtype for leaf in leaves] == [a.dtype for a in kept]
     for a, b in zip(*found, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy().astype(a.dtype))
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "group_norm", "layer_norm"])
+@pytest.mark.parametrize("dtypes", [*itertools.product(["f2", "f4", "f8"], repeat=3)], ids="".join)
+def test_a_norm_has_the_dtype_of_its_composite(rng, name, dtypes):
+    shapes = (6, 3), (3,), (3,)
+    operands = [rng.normal(size=s).astype(d) for s, d in zip(shapes, dtypes, strict=True)]
+    params = {"num_groups": 1} if name == "group_norm" else {}
+    a, b = (getattr(m, name)(*operands, **params) for m in (mg.fused, mg.ops))
+    assert a.dtype == b.dtype == np.result_type(*dtypes)
 
 
 @pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
