@@ -68,8 +68,7 @@ for kind, options in {**kinds, "no BN": {"batch_norm": False}}.items():
     g = gradient_profile(32, **options)[1:]  # without layer 0, the images, whose scale differs
     run.number(f"growth over {depth - 1} layers, {kind}", g[0] / g[-1])
     left.semilogy(range(1, depth + 1), g / g[-1], "--" if "x" in kind else "-", label=kind)
-left.set(title="squared gradient, batch 32", ylabel="relative to the last layer")
-left.set(xlabel="layer", xticks=range(0, depth + 1, 5))
+left.set(title="squared gradient, batch 32; last layer: 1", xlabel="layer", xticks=[1, depth])
 left.legend()
 B = np.arange(min(measured), max(measured) + 1)
 right.semilogx(B, [growth(b) for b in B], base=2, label="theory")
