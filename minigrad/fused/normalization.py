@@ -344,6 +344,10 @@ def fused_group_norm(xp, x, gamma, beta, *, num_groups, eps=1e-5):
     check_group_norm(x, gamma, beta, num_groups)
     n, groups, m = by_group(x, num_groups)
     rows = wide(x).reshape(1, n * groups, m)
+    if groups == x.shape[1]:  # the rows are channels: the batch norm scales and shifts them, too
+        scale, shift = (p.reshape(1, -1).repeat(n, axis=0).reshape(-1) for p in (gamma, beta))
+        y, saved = fused_batch_norm.forward(xp, rows, scale, shift, eps=eps)
+        return narrow(y.reshape(x.shape), x, gamma, beta), (None, gamma, rows.shape, saved)
     ones, zeros = (f(n * groups, dtype=rows.dtype) for f in (xp.ones, xp.zeros))
     x_hat, saved = fused_batch_norm.forward(xp, rows, ones, zeros, eps=eps)
     x_hat = narrow(x_hat.reshape(x.shape), x)
@@ -355,8 +359,12 @@ def fused_group_norm(xp, x, gamma, beta, *, num_groups, eps=1e-5):
 @fused_group_norm.defbackward
 def group_norm_backward(xp, y_bar, cache):
     x_hat, gamma, rows, saved = cache
-    batch = all_but_channels(x_hat)
-    gamma_bar, beta_bar = (y_bar * x_hat).sum(batch), y_bar.sum(batch)
-    g = wide(y_bar * per_channel(gamma, x_hat)).reshape(rows)
-    x_bar, *_ = fused_batch_norm.pull(g, saved, own=True)
+    if x_hat is None:
+        x_bar, *parameters = fused_batch_norm.pull(wide(y_bar).reshape(rows), saved, own=False)
+        gamma_bar, beta_bar = (p.reshape(-1, gamma.size).sum(0) for p in parameters)
+    else:
+        batch = all_but_channels(x_hat)
+        gamma_bar, beta_bar = (y_bar * x_hat).sum(batch), y_bar.sum(batch)
+        g = wide(y_bar * per_channel(gamma, x_hat)).reshape(rows)
+        x_bar, *_ = fused_batch_norm.pull(g, saved, own=True)
     return x_bar.reshape(y_bar.shape), gamma_bar, beta_bar

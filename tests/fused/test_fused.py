@@ -209,6 +209,27 @@ def test_a_norm_of_integers_is_that_of_the_composite(rng, name):
     np.testing.assert_allclose(a, b, rtol=0, atol=32 * np.finfo(float).eps * np.abs(b).max())
 
 
+@pytest.mark.parametrize("kind", ["portable", "numpy"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_instance_norm_is_one_batch_norm(rng, kind, dtype):
+    n, c, *sizes = shape = 5, 3, 32, 40
+    x, y_bar = rng.normal(size=(2, *shape)).astype(dtype)
+    gamma, beta = rng.normal(size=(2, c)).astype(dtype)
+    rows = x.reshape(1, n * c, *sizes), np.tile(gamma, n), np.tile(beta, n)
+    leaves, rows = (
+        [mg.tensor(a, requires_grad=True) for a in each] for each in ((x, gamma, beta), rows)
+    )
+    with mg.fused.use(kind):
+        y = mg.fused.group_norm(*leaves, num_groups=c)
+        expected = mg.fused.batch_norm(*rows)
+    y.backward(y_bar)
+    expected.backward(y_bar.reshape(expected.shape))
+    np.testing.assert_array_equal(y.numpy(), expected.numpy().reshape(shape))
+    np.testing.assert_array_equal(leaves[0].grad.numpy(), rows[0].grad.numpy().reshape(shape))
+    for leaf, row in zip(leaves[1:], rows[1:], strict=True):
+        np.testing.assert_array_equal(leaf.grad.numpy(), row.grad.numpy().reshape(n, c).sum(0))
+
+
 @pytest.mark.parametrize("size", [4, 4000])  # of the portable version, and of the compiled one
 @pytest.mark.parametrize("given", [np.float32, np.float64, np.ndarray.tolist], ids=repr)
 def test_statistics_of_any_kind_promote_as_in_the_composite(rng, size, given):
