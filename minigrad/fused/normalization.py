@@ -350,10 +350,10 @@ def fused_group_norm(xp, x, gamma, beta, *, num_groups, eps=1e-5):
         return narrow(y.reshape(x.shape), x, gamma, beta), (None, gamma, rows.shape, saved)
     ones, zeros = (f(n * groups, dtype=rows.dtype) for f in (xp.ones, xp.zeros))
     x_hat, saved = fused_batch_norm.forward(xp, rows, ones, zeros, eps=eps)
-    x_hat = narrow(x_hat.reshape(x.shape), x)
+    x_hat = x_hat.reshape(x.shape)
     y = x_hat * per_channel(gamma, x)
     y += per_channel(beta, x)
-    return y, (x_hat, gamma, rows.shape, saved)
+    return narrow(y, x, gamma, beta), (x_hat, gamma, rows.shape, saved)
 
 
 @fused_group_norm.defbackward
@@ -365,6 +365,6 @@ def group_norm_backward(xp, y_bar, cache):
     else:
         batch = all_but_channels(x_hat)
         gamma_bar, beta_bar = (y_bar * x_hat).sum(batch), y_bar.sum(batch)
-        g = wide(y_bar * per_channel(gamma, x_hat)).reshape(rows)
-        x_bar, *_ = fused_batch_norm.pull(g, saved, own=True)
+        g = xp.multiply(y_bar, per_channel(gamma, x_hat), dtype=x_hat.dtype)
+        x_bar, *_ = fused_batch_norm.pull(g.reshape(rows), saved, own=True)
     return x_bar.reshape(y_bar.shape), gamma_bar, beta_bar

@@ -209,6 +209,23 @@ def test_a_norm_of_integers_is_that_of_the_composite(rng, name):
     np.testing.assert_allclose(a, b, rtol=0, atol=32 * np.finfo(float).eps * np.abs(b).max())
 
 
+@pytest.mark.parametrize("name", ["batch_norm", "group_norm", "layer_norm"])
+def test_a_norm_may_have_a_gamma_of_integers(rng, name):
+    x, y_bar = rng.normal(size=(2, 64, 64))
+    gamma, beta = rng.integers(-9, 9, 64), rng.normal(size=64).astype("float32")
+    params = {"num_groups": 1} if name == "group_norm" else {}
+    found = []
+    for module in (mg.fused, mg.ops):
+        tensor = mg.tensor(x, dtype="float32", requires_grad=True)
+        y = getattr(module, name)(tensor, gamma, beta, **params)
+        y.backward(y_bar)
+        found.append((y.numpy(), tensor.grad.numpy()))
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == b.dtype
+        bound = 64 * np.finfo(np.float32).eps * np.abs(b).max()  # N * eps * scale
+        np.testing.assert_allclose(a, b, rtol=0, atol=bound)
+
+
 @pytest.mark.parametrize("kind", ["portable", "numpy"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_an_instance_norm_is_one_batch_norm(rng, kind, dtype):
