@@ -121,6 +121,22 @@ def test_a_signal_in_the_middle_of_an_epoch_leaves_a_checkpoint(number, error, t
         assert (a.loss, a.train_acc, a.test_acc) == (b.loss, b.train_acc, b.test_acc)
 
 
+def test_a_closed_terminal_that_sends_sighup_twice_leaves_a_checkpoint(tmp_path):
+    """The shell sends it to its jobs, and the kernel again when the shell has ended."""
+    run = trainer(tmp_path / NAME)
+
+    def hang_up(n):
+        for _ in range(2):
+            assert signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL  # it would end the tests
+            signal.raise_signal(signal.SIGHUP)
+
+    run.on_batch = hang_up
+    with pytest.raises(SystemExit) as stopped:
+        next(run.fit(1))
+    assert stopped.value.code == 128 + signal.SIGHUP
+    assert tr.load_checkpoint(run.path)[1]["progress"]["batch"] == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_an_ignored_signal_stays_ignored(number, tmp_path):
     """As SIGHUP after ``nohup``."""

@@ -355,14 +355,14 @@ def _count_right(logits: Tensor, labels: np.ndarray) -> int:
     return int((backend.to_host(logits.array).argmax(axis=1) == labels).sum())
 
 
-# what ends a run; Windows has no SIGHUP
-_STOPS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+_SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none
+_STOPS = [signal.SIGINT, signal.SIGTERM, *filter(None, [_SIGHUP])]  # what ends a run
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """The first of Ctrl-C, SIGTERM and SIGHUP only sets a flag, so that a step can end; a second
-    acts at once.
+    acts at once, except SIGHUP: shell and kernel each send one when a terminal is closed.
 
     Yields a function that returns the flag. If the flag is set, the end of the block raises the
     interrupt, even if the body never looked. Ignored signals stay ignored, as after ``nohup`` or in
@@ -381,7 +381,8 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
     def note(signum: int, frame: Any) -> None:
         received.append(signum)
-        signal.signal(signum, handlers[signum])
+        if signum != _SIGHUP:
+            signal.signal(signum, handlers[signum])
 
     try:
         for number in handlers:
