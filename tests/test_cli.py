@@ -264,6 +264,13 @@ def product(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.parametrize("place", ["../product.py", "{folder}/product.py"])
+def test_the_file_of_a_pair_may_be_in_another_folder(run, product, place):
+    (product / "here").mkdir()
+    target = f"{place.format(folder=product)}:forward,backward,inputs"
+    assert run("verify", target, cwd=product / "here").returncode == 0
+
+
 @pytest.mark.parametrize("given", ["inputs", "arrays"])
 def test_any_pair_is_checked_at_the_inputs_that_its_module_gives(run, product, given):
     for pair in "forward,backward", "layer.forward,layer.backward":

@@ -118,10 +118,12 @@ def check_code_at(target: str, *, dtype: str | None = None, device: str = "cpu")
 def _named(target: str) -> list:
     """The objects that ``module:name,name`` refers to."""
     module_name, _, names = target.partition(":")
-    if module_name.endswith(".py") and Path(module_name).is_file():
-        module_name = ".".join(Path(module_name).with_suffix("").parts)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    folder, file = Path.cwd(), Path(module_name).resolve()
+    if file.suffix == ".py" and file.is_file():
+        folder = folder if file.is_relative_to(folder) else file.parent
+        module_name = ".".join(file.relative_to(folder).with_suffix("").parts)
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
     try:
         module = importlib.import_module(module_name)
         return [attrgetter(name.strip())(module) for name in names.split(",")]
