@@ -85,7 +85,7 @@ def batch_statistics(x: Any, axes: tuple[int, ...], y: Any = None) -> tuple[Any,
         y: ``batch_norm(x, ...)`` over the same axes, if at hand. If it was recorded, its graph
             already holds the statistics, and they are not computed again.
     """
-    array = floating(getattr(x, "array", x))
+    array = floating(backend.as_array(getattr(x, "array", x)))
     node = getattr(y, "node", None)
     if node is not None and node.op is batch_norm:
         _, cache = node.cache

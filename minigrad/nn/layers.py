@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend, ops
-from minigrad.composite import constant
+from minigrad.composite import constant, operand
 from minigrad.errors import (
     BoundsError,
     DTypeError,
@@ -66,7 +66,7 @@ def affine_parameters(shape: tuple[int, ...], dtype: Any, affine: bool) -> tuple
 
 def ones_and_zeros(shape: tuple[int, ...], x: Any) -> tuple[Any, Any]:
     """gamma and beta for a layer without parameters, arrays of the library and dtype of ``x``."""
-    array = floating(getattr(x, "array", x))
+    array = floating(backend.as_array(getattr(x, "array", x)))
     xp = backend.namespace(array)
     return xp.ones(shape, dtype=array.dtype), xp.zeros(shape, dtype=array.dtype)
 
@@ -172,7 +172,7 @@ class Dropout(Module):
     def forward(self, x: Any) -> Any:
         if not self.training or self.p == 0:
             return x
-        rng = generator(self.rng)
+        x, rng = operand(x), generator(self.rng)
         saved = states([rng]) if statistics_are_frozen() else []
         keep = rng.random(x.shape) >= self.p
         rewind(saved)  # if frozen, the next call draws the same mask

@@ -74,7 +74,7 @@ def _state(layer: Any, x: Any, h: Any) -> Any:
     """``h``, checked to be (N, hidden_size), or zeros of the library and dtype of ``x`` if None."""
     shape = x.shape[0], layer.hidden_size
     if h is None:
-        array = getattr(x, "array", x)
+        array = backend.as_array(getattr(x, "array", x))
         zeros = backend.namespace(array).zeros(shape, dtype=array.dtype)
         return constant(zeros, "h0", layer.weight_hh)
     if tuple(h.shape) != shape:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minigrad import ops
+from minigrad.composite import operand
 from minigrad.errors import ShapeError, UsageError, check_number, describe, facts
 from minigrad.nn.layers import affine_parameters, check_momentum, filled
 from minigrad.nn.module import Module
@@ -71,7 +72,7 @@ class Whitening1d(Module):
         if x.ndim < 2 or x.shape[1] != self.num_features:
             expected = f"(N, {self.num_features}) or (N, {self.num_features}, ...)"
             raise ShapeError(facts("Whitening1d: x", expected=expected, got=describe(x)))
-        rows, back = _as_rows(x)
+        rows, back = _as_rows(operand(x))
         if self.training:
             y = self._train(rows)
         else:

@@ -197,3 +197,22 @@ def test_labels_and_indices_may_be_tensors_of_torch():
     got = table(torch.tensor(labels))
     np.testing.assert_array_equal(got.data, expected.data)
     assert loss(got, torch.tensor(labels)).item() == loss(expected, labels).item()
+
+
+OTHERS = {
+    "dropout": (lambda m: m.Dropout(0.5, rng=0), (4, 5)),
+    "probability integral norm": (lambda m: m.ProbabilityIntegralNorm1d(5), (6, 5)),
+    "whitening": (lambda m: m.Whitening1d(3), (6, 3)),
+}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", [*PAIRS, *OTHERS])
+def test_a_layer_takes_a_tensor_of_torch_for_an_array(name, training, rng):
+    make, shape = (PAIRS | OTHERS)[name]
+    x = rng.normal(size=shape)
+    results = []
+    for each in x, torch.tensor(x):
+        nn.manual_seed(0)
+        results.append(make(nn).train(training)(each))
+    np.testing.assert_array_equal(*results)
