@@ -1,11 +1,15 @@
 """Training: recipes reach their accuracy, twins differ by batch norm alone, nan stops the run."""
 
 import sys
+from functools import partialmethod
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from rich.live import Live
 
 import minigrad as mg
 from minigrad import nn, optim
@@ -96,6 +100,45 @@ def test_a_progress_bar_and_a_line_never_share_a_row_of_a_terminal(capsys, monke
     assert "training" in shown
     rows = [row.rpartition("\x1b[2K")[2] for row in shown.split("\n")]  # what erasing leaves
     assert [row[:7] for row in rows if "epoch" in row] == ["epoch 1", "epoch 2"]
+
+
+class Output:
+    """Stands in for the widget of ipywidgets: once closed, it leaves what is shown to the cell."""
+
+    misuses: ClassVar[list[str]] = []
+
+    def __init__(self):
+        self.closed = False
+
+    def __enter__(self):
+        if self.closed:
+            self.misuses.append("entered")
+
+    def __exit__(self, *exception):
+        pass
+
+    def clear_output(self, wait=False):
+        if self.closed:
+            self.misuses.append("cleared")  # with all that the cell has shown so far
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_progress_bar_in_a_notebook_clears_no_line_of_results(monkeypatch):
+    shown = []
+    modules = {"IPython.display": {"display": shown.append}, "ipywidgets": {"Output": Output}}
+    for name, content in {"IPython": {}, **modules}.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**content))
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr(Output, "misuses", [])
+    at_once = partialmethod(Live.start, refresh=True)  # else a thread draws 0.1 s later
+    monkeypatch.setattr(Live, "start", at_once)
+    tr.train("mlp-bn", "digits", epochs=2, progress=True, say=shown.append)
+    kinds = [x.split(":")[0] if isinstance(x, str) else type(x).__name__ for x in shown]
+    bar = "Output"
+    lines = [kind for kind in kinds if kind.startswith(("epoch", bar))]
+    assert lines == [bar, "epoch 1", bar, "epoch 2", bar] and not Output.misuses
 
 
 def test_an_epoch_reports_running_means_of_its_own_batches(rng):

@@ -187,7 +187,8 @@ def _progress_bar(
         trainer.on_batch = lambda n: bar.update(task, advance=n, description="training")
 
         def say_above(line: str) -> None:
-            bar.live.stop()  # erases the bar
+            bar.live.stop()  # erases the bar; in a notebook it closes the widget for good
+            bar.live.ipy_widget = None
             say(line)
             bar.live.start()
 
