@@ -160,7 +160,9 @@ class Report:
         return table
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        # Jupyter breaks lines, and in an exported notebook the font is proportional
+        style = "font-family: monospace; line-height: normal; white-space: pre; overflow-x: auto"
+        return f'<pre style="{style}">{escape(str(self))}</pre>'
 
 
 class _Text(StringIO):

@@ -33,7 +33,7 @@ def test_a_report_is_text_data_and_html():
     document = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert (document["title"], document["verdict"]) == ("check_backward", "WRONG")
     assert document["ok"] is False
-    assert report._repr_html_().startswith("<pre>")
+    assert report._repr_html_().startswith("<pre ")
     right = check_backward(*corpus.RIGHT["closed form"](), INPUTS, params=EPS)
     assert right.ok
     assert "PROVEN" in str(right)

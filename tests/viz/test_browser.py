@@ -463,6 +463,29 @@ def test_works_inside_an_iframe_of_a_notebook(stepper, tmp_path):
     frame.get_by_text("26 / 26", exact=True).wait_for()
 
 
+def test_a_report_in_a_notebook_has_straight_and_unbroken_lines(stepper, tmp_path):
+    report = mg.verify.gradcheck(mg.exp, [[0.5, 1.0]], names=["x"])
+    jupyter = "body {font-family: sans-serif} pre {font-family: inherit; white-space: pre-wrap}"
+    path = tmp_path / "report.html"
+    head = f"<!doctype html><meta charset='utf-8'><style>{jupyter}</style>"
+    path.write_text(f"{head}<body>{report._repr_html_()}</body>", encoding="utf-8")
+    stepper.page.set_viewport_size({"width": 300, "height": 800})
+    stepper.open(path)
+    boxes = stepper.page.evaluate("""() => {
+        const text = document.querySelector("pre").firstChild, boxes = [];
+        for (const line of text.data.matchAll(/.+/g)) {
+            const range = document.createRange();
+            range.setStart(text, line.index);
+            range.setEnd(text, line.index + line[0].length);
+            const { width, height } = range.getBoundingClientRect();
+            boxes.push([Math.round(width), Math.round(height)]);
+        }
+        return boxes; }""")
+    title, *table = boxes
+    assert len(table) > 4 and len({width for width, _ in table}) == 1
+    assert len({height for _, height in boxes}) == 1 and title[0] < table[0][0]
+
+
 def test_two_steppers_on_one_page_do_not_disturb_each_other(stepper, bn, tmp_path):
     inner = re.search("<body>(.*)</body>", bn.read_text(encoding="utf-8"), re.S).group(1)
     style = re.search("<style>.*?</style>", bn.read_text(encoding="utf-8"), re.S).group(0)
