@@ -117,6 +117,7 @@ class Report:
 
     def raise_if_failed(self) -> "Report":
         """Return self, or raise VerificationError with the whole report."""
+        __tracebackhide__ = True  # pytest ends the traceback at the caller
         if not self.ok:
             raise VerificationError(str(self))
         return self

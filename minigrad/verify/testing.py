@@ -22,6 +22,7 @@ def assert_gradients(
     >>> mg.verify.assert_gradients(lambda x: x * x, [np.array([1.0, 2.0])]).ok
     True
     """
+    __tracebackhide__ = True  # pytest ends the traceback at the caller
     return gradcheck(f, inputs, order=order, rng=rng).raise_if_failed()
 
 

@@ -45,6 +45,21 @@ def test_the_assertion_fails_with_the_report(monkeypatch):
         mg.verify.assert_gradients(mg.sin, [np.array([0.1, 2.0])])
 
 
+def test_pytest_shows_the_line_of_the_users_test_and_no_code_of_the_checker(tmp_path):
+    (tmp_path / "test_mine.py").write_text(
+        "import minigrad as mg\n"
+        "def test_fixture(gradcheck):\n"
+        "    gradcheck(lambda x: 0 * x, [[1.0, 2.0]])\n"
+        "def test_report():\n"
+        "    mg.verify.gradcheck(lambda x: 0 * x, [[1.0, 2.0]]).raise_if_failed()\n"
+    )
+    plugin = ["-p", "no:minigrad", "-p", "minigrad.pytest_plugin", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugin, tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "2 failed" in run.stdout
+    assert run.stdout.count(">  ") == 2 and run.stdout.count("┏") == 2  # one line, one table each
+
+
 def test_the_device_fixture_gives_what_the_option_names(device, pytestconfig):
     assert device == pytestconfig.getoption("--device")  # the CPU by default
 
