@@ -87,6 +87,11 @@ def test_each_epoch_is_one_line_and_gamma_and_beta_follow():
     assert lines[4].startswith("beta of the first batch norm: [")
 
 
+def test_the_line_of_an_epoch_fits_into_a_terminal_of_80_columns():
+    line = f"epoch 10: {tr.Epoch(0.1, 0.99, 0.98, 13664.9)} on cpu"
+    assert "13665 examples/sec" in line and len(line) <= 80
+
+
 def test_a_progress_bar_needs_no_terminal(capsys):
     tr.train("mlp-bn", "digits", epochs=1, progress=True, say=silent)
     assert capsys.readouterr().out == ""

@@ -57,7 +57,7 @@ class Epoch:
     def __str__(self) -> str:
         return (
             f"loss {self.loss:.3f}, train acc {self.train_acc:.3f}, test acc {self.test_acc:.3f}, "
-            f"{self.examples_per_second:.1f} examples/sec"
+            f"{self.examples_per_second:.0f} examples/sec"
         )
 
 
