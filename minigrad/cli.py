@@ -444,11 +444,12 @@ def _exact(target: str, as_json: bool) -> int:
         return 0 if ok else 1
     typer.echo("the backward sweep, op by op:")
     for step in proofs[0].steps:
-        typer.echo(f"  {step}")
+        call, formulas = step.split(": ", 1)
+        typer.echo(f"  {call}: {plain(formulas)}")
     for proof in proofs:
         verdict = "equals the closed form" if proof.ok else "DIFFERS from the closed form"
         typer.echo(f"N = {proof.n}: the derived gradient {verdict}; with R = sqrt(var + eps)")
-        typer.echo(rf"  \bar x_1 = {proof.x_bar}")
+        typer.echo("  " + plain(rf"\bar x_1 = {proof.x_bar}"))
     return 0 if ok else 1
 
 

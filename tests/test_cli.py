@@ -169,6 +169,15 @@ def test_the_exact_proof_is_json_too(run, monkeypatch):
     assert result.returncode == 1
 
 
+def test_the_exact_proof_is_text_without_commands_of_latex(run, monkeypatch):
+    step = r"inv_std = sqrt(v_1): y = \sqrt{x} \quad\Rightarrow\quad \bar x = \bar y / (2 y)"
+    proof = Proof(2, True, r"\frac{\bar{y}_{1} \left(x_{1} - x_{2}\right)}{R^{3}}", [step])
+    monkeypatch.setattr(cli, "prove_batch_norm", lambda n: proof)
+    shown = run("verify", "--exact").stdout
+    assert "inv_std = sqrt(v_1): y = √x  ⇒  x\u0304 = y\u0304 / (2 y)" in shown
+    assert "x\u0304₁ = (y\u0304₁ (x₁ - x₂))/R³" in shown
+
+
 def test_json_records_the_options_that_were_used(run):
     document = strict(run("verify", "tanh", "--json", "--order", "1", "--dtype", "float32").stdout)
     assert document["dtype"] == "float32"

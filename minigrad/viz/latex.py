@@ -223,6 +223,8 @@ def _piece(token: str, tokens: Iterator[str]) -> str:
         return _group(tokens) + _ACCENTS[name]
     if name in _FONTS:
         return _group(tokens)
+    if name in ("left", "right"):
+        return _group(tokens).replace(".", "")  # the point stands for no bracket
     if name == "frac":
         top, bottom = _group(tokens), _group(tokens)
         return f"{_atom(top)}/{_atom(bottom)}"

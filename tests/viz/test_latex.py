@@ -39,6 +39,7 @@ needs_latex2mathml = pytest.mark.skipif(
         ("x_", "x_()"),
         (r"\frac{1}", "1/()"),
         ("}}{{", ""),
+        (r"y = \left(\frac{a}{b}\right)^2 \left. z \right|_0", "y = (a/b)² z |₀"),
     ],
 )
 def test_text_reads_like_the_formula(latex, text):
