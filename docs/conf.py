@@ -47,7 +47,7 @@ html_theme_options = {"navigation_with_keys": False}  # the stepper uses the arr
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
 smartquotes = False  # "--step" has two hyphens
-pygments_style = "friendly"
+pygments_style = "default"  # can be read: the contrast of all colours is 4.5 or more
 
 html_math_renderer = "mathml"
 nitpicky = True

@@ -4,6 +4,7 @@ import os
 
 import chromium
 import pytest
+from viz.test_grid import contrast
 
 pytestmark = chromium.NEEDED
 
@@ -141,3 +142,19 @@ def test_text_can_be_read_in_both_schemes(clean, site):
         )
         assert (background < ink) == dark
         assert abs(background - ink) > 300  # of 765
+
+
+def test_code_can_be_read_in_both_schemes(clean, site):
+    for scheme in ("light", "dark"):
+        clean.emulate_media(color_scheme=scheme)
+        clean.goto((site / "tour.html").as_uri())
+        colors = clean.evaluate(
+            """() => [...document.querySelectorAll(".highlight span")]
+               .filter((part) => part.textContent.trim()).map((part) =>
+                   [getComputedStyle(part).color,
+                    getComputedStyle(part.closest(".highlight")).backgroundColor].map((color) =>
+                   color.match(/\\d+/g).slice(0, 3).map(Number)))"""
+        )
+        pairs = {tuple(f"#{bytes(color).hex()}" for color in pair) for pair in colors}
+        assert len(pairs) > 5
+        assert min(contrast(*pair) for pair in pairs) >= 4.5  # as WCAG asks
