@@ -158,3 +158,12 @@ def test_code_can_be_read_in_both_schemes(clean, site):
         pairs = {tuple(f"#{bytes(color).hex()}" for color in pair) for pair in colors}
         assert len(pairs) > 5
         assert min(contrast(*pair) for pair in pairs) >= 4.5  # as WCAG asks
+
+
+def test_on_paper_no_link_covers_the_text(clean, site):
+    clean.goto((site / "index.html").as_uri())
+    clean.emulate_media(media="print")
+    try:
+        assert not clean.locator(".skip-to-content").is_visible()
+    finally:
+        clean.emulate_media(media="screen")
