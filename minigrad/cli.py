@@ -347,11 +347,14 @@ def ops(
     kinks = sorted({kink for domain in declared.domain for kink in domain.kinks})
     lines["kinks"] = ", ".join(map(str, kinks))
     lines["source"] = declared.source
-    typer.echo(f"{name}{declared.__signature__}\n")
+    typer.echo(streams.filled(f"{name}{declared.__signature__}", rest="    ") + "\n")
     for key, value in lines.items():
         if value:
-            typer.echo(f"{key + ':':12}{value}")
-    typer.echo("\n" + (inspect.getdoc(declared) or "").replace("``", ""))
+            typer.echo(streams.filled(value, f"{key + ':':12}", " " * 12))
+    typer.echo()
+    for line in (inspect.getdoc(declared) or "").replace("``", "").splitlines():
+        indent = " " * (len(line) - len(line.lstrip()))
+        typer.echo(streams.filled(line, rest=indent))
 
 
 @app.command()
@@ -445,11 +448,11 @@ def _exact(target: str, as_json: bool) -> int:
     typer.echo("the backward sweep, op by op:")
     for step in proofs[0].steps:
         call, formulas = step.split(": ", 1)
-        typer.echo(f"  {call}: {plain(formulas)}")
+        typer.echo(streams.filled(f"{call}: {plain(formulas)}", "  ", "    "))
     for proof in proofs:
         verdict = "equals the closed form" if proof.ok else "DIFFERS from the closed form"
         typer.echo(f"N = {proof.n}: the derived gradient {verdict}; with R = sqrt(var + eps)")
-        typer.echo("  " + plain(rf"\bar x_1 = {proof.x_bar}"))
+        typer.echo(streams.filled(plain(rf"\bar x_1 = {proof.x_bar}"), "  ", "    "))
     return 0 if ok else 1
 
 

@@ -178,6 +178,16 @@ def test_the_exact_proof_is_text_without_commands_of_latex(run, monkeypatch):
     assert "x\u0304₁ = (y\u0304₁ (x₁ - x₂))/R³" in shown
 
 
+@pytest.mark.parametrize("name", ["batch_norm", "fused_group_norm"])
+def test_the_text_on_an_op_breaks_between_words(run, monkeypatch, name):
+    wide = run("ops", name).stdout
+    monkeypatch.setenv("COLUMNS", "70")
+    narrow = run("ops", name).stdout
+    assert narrow.split() == wide.split()
+    assert max(map(len, wide.splitlines())) > 80 and max(map(len, narrow.splitlines())) <= 70
+    assert "\n    gamma, beta: (C,), aligned" in narrow  # the indentation stays
+
+
 def test_json_records_the_options_that_were_used(run):
     document = strict(run("verify", "tanh", "--json", "--order", "1", "--dtype", "float32").stdout)
     assert document["dtype"] == "float32"
