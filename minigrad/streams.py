@@ -24,13 +24,17 @@ def prepare() -> None:
         setattr(sys, name, _Outlet(stream))
 
 
+def columns() -> int:
+    """The width of the terminal, or what the variable ``COLUMNS`` says; huge without either."""
+    return shutil.get_terminal_size((sys.maxsize, 24)).columns
+
+
 def filled(text: str, first: str = "", rest: str = "") -> str:
     """``text`` in lines as wide as the terminal, which begin with ``first`` and ``rest``.
 
-    One line if there is no terminal. The variable ``COLUMNS`` counts as one.
+    One line if there is no terminal.
     """
-    columns = shutil.get_terminal_size((sys.maxsize, 24)).columns
-    return fill(text, columns, initial_indent=first, subsequent_indent=rest,
+    return fill(text, columns(), initial_indent=first, subsequent_indent=rest,
                 break_long_words=False, break_on_hyphens=False)  # fmt: skip
 
 

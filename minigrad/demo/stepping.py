@@ -3,8 +3,6 @@
 import contextlib
 import inspect
 import reprlib
-import shutil
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -16,7 +14,7 @@ import numpy as np
 
 from minigrad.demo.player import Cell, cells, play
 from minigrad.demo.runs import Run
-from minigrad.streams import filled
+from minigrad.streams import columns, filled
 from minigrad.tensor import Tensor
 
 _HINT = "[Enter: next cell, q: stop] "
@@ -74,7 +72,7 @@ def step(
 
 def _filled(text: str, indent: str = "") -> str:
     """``text``, indented; its paragraphs are filled anew if it is wider than the terminal."""
-    width = shutil.get_terminal_size((sys.maxsize, 24)).columns
+    width = columns()
     lines = [indent + line for line in text.splitlines()]
     if all(len(line) <= width for line in lines):
         return "\n".join(lines)

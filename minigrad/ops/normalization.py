@@ -100,11 +100,16 @@ def check_batch_norm(x, **parameters):
     if ("mean" in given) != ("var" in given):
         missing = "var" if "mean" in given else "mean"
         raise UsageError(f"batch_norm: {missing} is missing; give both of mean and var, or neither")
-    for name, parameter in given.items():
+    _check_channels("batch_norm", x, given)
+
+
+def _check_channels(op, x, parameters):
+    """Raise ShapeError unless each of the named parameters is (C,)."""
+    for name, parameter in parameters.items():
         if tuple(parameter.shape) != (x.shape[1],):
             expected = f"({x.shape[1]},), one per channel of x {tuple(x.shape)}"
             got = describe(parameter)
-            raise ShapeError(facts(f"batch_norm: {name}", expected=expected, got=got))
+            raise ShapeError(facts(f"{op}: {name}", expected=expected, got=got))
 
 
 @composite(
@@ -208,12 +213,7 @@ def check_group_norm(x, gamma, beta, num_groups):
     """Raise ShapeError or UsageError unless the arguments fit."""
     if x.ndim < 2:
         raise ShapeError(facts("group_norm: x", expected="(N, C) or (N, C, ...)", got=describe(x)))
-    channels = x.shape[1]
-    if not isinstance(num_groups, Integral) or num_groups < 1 or channels % num_groups:
-        expected = f"a whole number that divides the {channels} channels of x"
+    if not isinstance(num_groups, Integral) or num_groups < 1 or x.shape[1] % num_groups:
+        expected = f"a whole number that divides the {x.shape[1]} channels of x"
         raise UsageError(facts("group_norm: num_groups", expected=expected, got=num_groups))
-    for name, parameter in (("gamma", gamma), ("beta", beta)):
-        if tuple(parameter.shape) != (channels,):
-            expected = f"({channels},), one per channel of x {tuple(x.shape)}"
-            got = describe(parameter)
-            raise ShapeError(facts(f"group_norm: {name}", expected=expected, got=got))
+    _check_channels("group_norm", x, {"gamma": gamma, "beta": beta})

@@ -10,7 +10,6 @@ Verdicts, of a row and of a report:
 
 import json
 import math
-import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from minigrad import streams
 from minigrad.errors import VerificationError
 
 _MAX_COLUMNS = 100
@@ -179,7 +179,7 @@ def columns() -> int:
 
     The variable ``COLUMNS`` counts as a terminal.
     """
-    return min(shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns, _MAX_COLUMNS)
+    return min(streams.columns(), _MAX_COLUMNS)
 
 
 def folding(*heads: str) -> Table:
