@@ -9,7 +9,7 @@ tensor([ 3., 12.])
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minigrad import analytic, errors, fused, ops
+from minigrad import errors, fused, ops
 from minigrad.anomaly import anomaly_mode
 from minigrad.composite import composite
 from minigrad.context import no_grad, scope
@@ -86,7 +86,7 @@ from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import grad, hvp, jacobian, jvp, value_and_grad, vjp
 
 if TYPE_CHECKING:
-    from minigrad import data, nn, optim, train, verify, viz
+    from minigrad import analytic, data, nn, optim, train, verify, viz
 
 __version__ = "0.1.0"
 
@@ -185,7 +185,7 @@ __all__ = [
 ]  # fmt: skip
 
 # imported on first use, so that `import minigrad` stays fast
-_ON_DEMAND = ("data", "nn", "optim", "train", "verify", "viz")
+_ON_DEMAND = ("analytic", "data", "nn", "optim", "train", "verify", "viz")
 
 
 def __getattr__(name: str) -> Any:

@@ -2,9 +2,7 @@
 
 import os.path
 import sys
-import zlib
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +15,7 @@ from minigrad.observer import Observer, is_ours
 _LOOP = os.path.join(os.path.dirname(__file__), "train", "loop.py")  # pathlib loads slowly
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """Where an op was called, and fingerprints of the arrays its node keeps."""
 
     where: str  # file:line; "" inside the training loop, where no user code called it
@@ -115,7 +112,7 @@ def _non_finite(array: Any) -> str:
 
 def _fingerprints(node: Node) -> tuple[int, ...]:
     arrays = (np.ascontiguousarray(to_host(a)) for a in (*node.inputs, node.value))
-    return tuple(zlib.crc32(a.tobytes()) for a in arrays)
+    return tuple(hash(a.tobytes()) for a in arrays)
 
 
 def _caller() -> str:

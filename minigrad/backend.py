@@ -9,12 +9,11 @@ import re
 import sys
 from collections.abc import Callable, MutableSequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from math import prod
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,8 +27,7 @@ from minigrad.errors import (
 )
 
 
-@dataclass(frozen=True)
-class Library:
+class Library(NamedTuple):
     """How minigrad talks to one array library.
 
     Args:

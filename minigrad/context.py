@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import ContextDecorator
 from contextvars import ContextVar
-from dataclasses import dataclass
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any, TypeVar, overload
 
@@ -13,7 +12,6 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _IS_PAUSING = isgeneratorfunction, iscoroutinefunction, isasyncgenfunction
 
 
-@dataclass(frozen=True, eq=False, slots=True)
 class Scope:
     """One run of a composite (``batch_norm``) or of a named block inside it.
 
@@ -21,10 +19,16 @@ class Scope:
     ``module`` is a weak reference to the layer or model that runs: a graph keeps no model alive.
     """
 
-    name: str
-    parent: "Scope | None" = None
-    operands: tuple[Any, ...] = ()
-    module: Any = None
+    __slots__ = "module", "name", "operands", "parent"
+
+    def __init__(
+        self,
+        name: str,
+        parent: "Scope | None" = None,
+        operands: tuple[Any, ...] = (),
+        module: Any = None,
+    ):
+        self.name, self.parent, self.operands, self.module = name, parent, operands, module
 
     def path(self) -> list["Scope"]:
         """The enclosing scopes and this one, outermost first."""
@@ -35,15 +39,18 @@ class Scope:
         return scopes[::-1]
 
 
-@dataclass(slots=True)
 class Context:
-    """The state that an op call looks up; replaced as a whole, never changed."""
+    """The state that an op call looks up; replaced as a whole, never changed.
 
-    recording: bool = True
-    scope: Scope | None = None
-    observer: Any = None  # an ``observer.Observer``
-    journal: list | None = None  # (tensor, array, node) before each assignment, for undo
-    outer: "Context | None" = None  # the context to restore; None: the default
+    ``observer`` is an ``observer.Observer``; ``journal`` lists (tensor, array, node) before each
+    assignment, for undo; ``outer`` is the context to restore, None for the default.
+    """
+
+    __slots__ = "journal", "observer", "outer", "recording", "scope"
+
+    def __init__(self, recording=True, scope=None, observer=None, journal=None, outer=None):
+        self.recording, self.scope, self.observer = recording, scope, observer
+        self.journal, self.outer = journal, outer
 
 
 _DEFAULT = Context()

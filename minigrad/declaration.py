@@ -5,13 +5,12 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from minigrad.errors import DTypeError, UsageError, facts
 
 
-@dataclass(frozen=True)
-class Domain:
+class Domain(NamedTuple):
     """The interval on which an input is checked, and its special points.
 
     ``kinks`` are points where the derivative jumps; ``distinct`` asks for values without ties

@@ -1,7 +1,5 @@
 """Products of matrices and tensors."""
 
-from string import ascii_letters
-
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
@@ -14,6 +12,8 @@ from minigrad.errors import ShapeError, describe, facts
 from minigrad.ops.arithmetic import multiply
 from minigrad.ops.select import where
 from minigrad.ops.shape import expand_dims, reshape, swapaxes
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # as einsum allows
 
 
 @op(
@@ -182,7 +182,7 @@ def _explicit(subscripts, ndims):
     """The letters of each input and of the output; unused letters take the place of ellipses."""
     left, arrow, output = subscripts.replace(" ", "").partition("->")
     inputs = left.split(",")
-    unused = "".join(c for c in ascii_letters if c not in subscripts)
+    unused = "".join(c for c in _LETTERS if c not in subscripts)
     # the number of axes that the ellipsis of each input stands for
     dots = [n - len(s.replace("...", "")) for s, n in zip(inputs, ndims, strict=True)]
     widest = max(dots)  # ellipses are aligned at their last axes
@@ -223,8 +223,8 @@ def tensordot(a, b, *, axes=2):
     if [a.shape[i] for i in axes_a] != [b.shape[j] for j in axes_b]:
         got = f"{describe(a)} over {axes_a}, {describe(b)} over {axes_b}"
         raise ShapeError(facts("tensordot: summed axes", expected="equal lengths", got=got))
-    letters_a = list(ascii_letters[: a.ndim])
-    letters_b = list(ascii_letters[a.ndim : a.ndim + b.ndim])
+    letters_a = list(_LETTERS[: a.ndim])
+    letters_b = list(_LETTERS[a.ndim : a.ndim + b.ndim])
     for i, j in zip(axes_a, axes_b, strict=True):
         letters_b[j] = letters_a[i]
     summed = {letters_a[i] for i in axes_a}

@@ -12,7 +12,6 @@ import types
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -342,7 +341,7 @@ def _without_cublas(library: backend.Library) -> Iterator[None]:
 
     CuPy refuses to call cuBLAS while a stream records (cupy/cupy#6290).
     """
-    backend.register(replace(library, xp=_with_own_products(library.xp)))
+    backend.register(library._replace(xp=_with_own_products(library.xp)))
     try:
         yield
     finally:
