@@ -40,6 +40,7 @@ from minigrad.errors import (
 from minigrad.fused.declare import has_numba
 from minigrad.ops.normalization import all_but_channels
 from minigrad.verify import batch_norm, targets
+from minigrad.verify.calls import declared_as
 from minigrad.verify.exact import prove_batch_norm
 from minigrad.verify.ops import check_op
 from minigrad.verify.report import Report, columns, folding, to_json
@@ -335,9 +336,7 @@ def ops(
     if name is None:
         Console().print(_op_table())
         return
-    if name not in REGISTRY:
-        raise UsageError(f"ops: no op {name!r}; `minigrad ops` lists them")
-    declared = REGISTRY[name]
+    declared = declared_as(name)
     lines = {"formula": plain(declared.formula), "pullback": _pullback(declared)}
     if "σ(" in lines["pullback"] and "σ(" not in lines["formula"]:
         lines["where"] = plain(REGISTRY["sigmoid"].formula).removeprefix("y = ")

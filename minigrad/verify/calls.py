@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ class Call:
 def declared_as(op: Declared | str) -> Declared:
     """``op`` itself, or the op or composite of that name; UsageError if there is none."""
     if isinstance(op, str) and op not in REGISTRY:
-        raise UsageError(f"no op {op!r}; `minigrad ops` lists them")
+        similar = " or ".join(get_close_matches(op.lower(), REGISTRY))
+        meant = f"did you mean {similar}? " if similar else ""
+        raise UsageError(f"no op {op!r}; {meant}`minigrad ops` lists them")
     return REGISTRY[op] if isinstance(op, str) else op
 
 

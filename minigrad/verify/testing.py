@@ -15,7 +15,12 @@ from minigrad.verify.report import Report
 
 
 def assert_gradients(
-    f: Callable[..., Tensor], inputs: Sequence[Any], *, order: int = 1, rng: Seed = 0
+    f: Callable[..., Tensor],
+    inputs: Sequence[Any],
+    *,
+    order: int = 1,
+    names: Sequence[str] | None = None,
+    rng: Seed = 0,
 ) -> Report:
     """``gradcheck``, raising VerificationError (an AssertionError) with the report if it fails.
 
@@ -23,7 +28,7 @@ def assert_gradients(
     True
     """
     __tracebackhide__ = True  # pytest ends the traceback at the caller
-    return gradcheck(f, inputs, order=order, rng=rng).raise_if_failed()
+    return gradcheck(f, inputs, order=order, names=names, rng=rng).raise_if_failed()
 
 
 def calls(declared: Declared | str, *, dtype: Any = "float64") -> Any:

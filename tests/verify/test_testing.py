@@ -21,6 +21,8 @@ def test_a_strategy_of_no_op_is_refused_as_a_check_of_it_is():
     for take in (mg.verify.calls, mg.verify.check_op):
         with pytest.raises(mg.errors.UsageError, match="no op 'nonsense'"):
             take("nonsense")
+        with pytest.raises(mg.errors.UsageError, match="did you mean batch_norm or"):
+            take("BatchNorm2d")
 
 
 @pytest.mark.parametrize("signature", ["", "(i,j)->(j,i)"])
@@ -37,6 +39,11 @@ def test_an_op_whose_declaration_gives_no_shapes_is_told_what_to_declare(monkeyp
 
 def test_the_fixture_passes_a_right_function(gradcheck):
     gradcheck(lambda x: mg.sin(x) * x, [np.array([0.1, 2.0])], order=2)
+
+
+def test_the_assertion_calls_inputs_as_asked():
+    report = mg.verify.assert_gradients(lambda *xs: xs[0] * xs[1], [0.5, 2.0], names=["p", "q"])
+    assert {row.input for row in report.rows} == {"p", "q"}
 
 
 def test_the_assertion_fails_with_the_report(monkeypatch):
