@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from minigrad.verify.case import Case
-from minigrad.verify.fit import close, factor_text, names_of
+from minigrad.verify.fit import factor_text, names_of, relative_error
 from minigrad.verify.subject import Subject
 
 _PATHS = "direct path", "mean path", "variance path"
 _EPS = 0.0, *10.0 ** -np.arange(1, 13)
 _EXACT = 1e-6  # relative residual of x_bar where all details of the formula are known
+_NOISE = 1e-10  # a smaller residual does not tell one variant from another
 _ROUGH = 0.1  # the same where some detail, such as the place of eps, may be another one
 
 
@@ -76,6 +77,20 @@ class Norm:
         """How many numbers are averaged."""
         return self.x.size // max(self.mu.size, 1)
 
+    def fitted_eps(self, y_bar: np.ndarray, x_bar: np.ndarray) -> float:
+        """The eps with which x_bar is the sum of the paths; 0 if none is.
+
+        What is orthogonal to 1 and x_hat in ``g = gamma y_bar`` is multiplied by inv_std alone.
+        """
+        axes = tuple(i + 1 for i in self.axes)
+        g, x_hat = y_bar * self.gamma, self.xc / np.sqrt(self.var)
+        g = g - g.mean(axis=axes, keepdims=True)
+        g = g - x_hat * (g * x_hat).mean(axis=axes, keepdims=True)
+        inv_std = (g * x_bar).sum(axis=axes, keepdims=True) / (g * g).sum(axis=axes, keepdims=True)
+        each = 1 / inv_std**2 - self.var
+        each = each[np.isfinite(each)]
+        return max(0.0, float(f"{np.median(each):.3g}")) if each.size else 0.0
+
     def forms(self) -> Iterator[tuple[str, "Norm"]]:
         """Variants: another eps, eps outside of the root, the unbiased variance."""
         std, unbiased = np.sqrt(self.var), self.var / max(self.count - 1, 1)
@@ -94,7 +109,7 @@ class Norm:
 def norm_of(case: Case) -> Norm | None:
     """The normalization that a forward of (x, gamma, beta), or x alone, computes.
 
-    The nearest one among all axes is taken, and its variant that is exact, if there is one.
+    The nearest one among all axes is taken, and its nearest variant, if that is exact.
     """
     y_bar, x_bar = case.y_bar, case.right[0]
     best, limit = None, _ROUGH
@@ -103,9 +118,14 @@ def norm_of(case: Case) -> Norm | None:
             weights, residual = _weights(norm.paths(y_bar), x_bar)
             if (np.abs(weights - 1) < 0.5).all() and residual < limit:
                 best, limit = norm, residual
-        variants = (norm for _, norm in best.forms()) if best else ()
-        exact = (norm for norm in variants if close(norm.paths(y_bar).sum(0), x_bar, _EXACT))
-        return next(exact, best)
+        if best is None:
+            return None
+        fitted = replace(best, eps=best.fitted_eps(y_bar, x_bar))
+        # an eps far below var changes x_bar by less than _EXACT: the first exact one may be wrong
+        variants = [norm for _, norm in [*best.forms(), *fitted.forms()]]
+        residuals = [relative_error(x_bar, norm.paths(y_bar).sum(0)) for norm in variants]
+        nearest = np.nanargmin(np.maximum(residuals, _NOISE))
+        return variants[nearest] if residuals[nearest] <= _EXACT else best
 
 
 def _weights(paths: np.ndarray, x_bar: np.ndarray) -> tuple[np.ndarray, float]:

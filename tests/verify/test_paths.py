@@ -505,6 +505,24 @@ def test_the_backward_of_a_normalization_may_forget_that_eps_is_outside_the_root
     assert cause == "eps is differentiated as if inside the root in the variance path"
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("eps", [1e-3, 2e-5, 1e-6, 1e-8, 1e-12])
+def test_a_normalization_may_have_an_eps_of_its_own(eps, scale, rng):
+    def forward(x, gamma, beta):
+        inv_std = 1 / np.sqrt(x.var(axis=0) + eps)
+        x_hat = (x - x.mean(axis=0)) * inv_std
+        return gamma * x_hat + beta, (x_hat, inv_std, gamma)
+
+    def backward(y_bar, cache):
+        x_hat, inv_std, gamma = cache
+        g, n = gamma * y_bar, len(y_bar)
+        along = x_hat * (g * x_hat).sum(axis=0) / (n - 1)
+        return inv_std * (g - mean(g) - along), (y_bar * x_hat).sum(axis=0), y_bar.sum(axis=0)
+
+    inputs = rng.normal(0, scale, (6, 3)), rng.normal(size=3), rng.normal(size=3)
+    assert causes(forward, backward, *inputs) == ["factor N/(N - 1) in the variance path"]
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_normalization_may_divide_by_the_length_of_another_axis(axis, rng):
     def forward(x):
