@@ -216,6 +216,8 @@ def _x_bar(norm: Norm, case: Case) -> str:
         for i, name in enumerate(_PATHS):
             one_wrong = np.stack([*paths[:i], terms[i], *paths[i + 1 :]])
             candidates[f"{mistake} in the {name}"] = one_wrong
+        both = " and the ".join(_PATHS[1:])
+        candidates[f"{mistake} in the {both}"] = np.stack([paths[0], *terms[1:]])
     outside, inside = norm.paths(y_bar, outer=norm.x), norm.paths(y_bar, inner=norm.x)
     one = np.ones(norm.x.shape)
     candidates["x_hat is missing in the variance path"] = norm.paths(y_bar, outer=one)

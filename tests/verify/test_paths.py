@@ -542,6 +542,21 @@ def test_a_normalization_may_divide_by_the_length_of_another_axis(axis, rng):
     assert cause == f"the mean path and the variance path {said}"
 
 
+def test_gamma_may_be_missing_in_both_statistics(rng):
+    def forward(x, gamma):
+        inv_std = 1 / np.sqrt(x.var(axis=0) + 1e-5)
+        x_hat = (x - mean(x)) * inv_std
+        return gamma * x_hat, (x_hat, inv_std, gamma)
+
+    def backward(y_bar, cache):
+        x_hat, inv_std, gamma = cache
+        statistics = mean(y_bar) + x_hat * mean(y_bar * x_hat)
+        return inv_std * (gamma * y_bar - statistics), (y_bar * x_hat).sum(axis=0)
+
+    (cause,) = causes(forward, backward, rng.normal(size=(6, 3)), rng.normal(size=3))
+    assert cause == "gamma is missing in the mean path and the variance path"
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1), (3,)], ids=str)
 @pytest.mark.parametrize(("mistake", "said"), [
     ("no variance", ["missing variance path"]),
