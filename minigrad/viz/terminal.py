@@ -20,6 +20,7 @@ _INDENT = 2
 _CLEAR = "\x1b[2J\x1b[H"
 _COLORS = {"forward": "\x1b[1;34m", "seed": "\x1b[1;35m", "backward": "\x1b[1;31m"}
 _HINT = "→ next   ← back   b seed   Home first   End last   q quit"
+_SCROLL = {"up": -1, "k": -1, "down": 1, "j": 1}
 
 
 def walk(
@@ -33,7 +34,8 @@ def walk(
     """Step through computing ``y`` and pulling a cotangent back from it, in the terminal.
 
     Right, l, Space or Enter: next step; Left or h: back; Home, End; b: to the seed; q or Esc: quit.
-    If ``out`` or ``keys`` is not a terminal, all steps are printed at once, without colour.
+    Up and Down, or k and j, scroll a step that is taller than the terminal. If
+    ``out`` or ``keys`` is not a terminal, all steps are printed at once, without colour.
 
     Args:
         y: a result whose graph was recorded.
@@ -71,17 +73,22 @@ def step_lines(
 
 
 def _interact(steps: Trace, out: TextIO, pressed: Iterator[str], colored: bool) -> None:
-    i = 0
+    i = top = 0  # the step, and the first line of its body that is shown
     moves = _moves(steps)
     while True:
         color = _COLORS[steps.steps[i].kind] if colored else ""
-        width = shutil.get_terminal_size((_WIDTH + _INDENT, 24)).columns - _INDENT
-        text = step_lines(steps, i, color, "\x1b[0m" if color else "", width)
-        out.write(_CLEAR + "\n".join([*text, "", _HINT, ""]))
+        columns, rows = shutil.get_terminal_size((_WIDTH + _INDENT, 24))
+        text = step_lines(steps, i, color, "\x1b[0m" if color else "", columns - _INDENT)
+        title, body = text[:2], text[2:]
+        room = max(1, rows - len(title) - 3)  # below are an empty line, the hint and the cursor
+        top = max(0, min(top, len(body) - room))
+        hint = "↑ ↓ scroll   " * (len(body) > room) + _HINT
+        out.write(_CLEAR + "\n".join([*title, *body[top : top + room], "", hint, ""]))
         out.flush()
         key = next(pressed, "q")
         if key in ("q", "escape"):
             return
+        top = top + _SCROLL[key] if key in _SCROLL else 0
         i = max(0, min(len(steps) - 1, moves.get(key, lambda at: at)(i)))
 
 

@@ -176,6 +176,23 @@ def test_figures_stand_side_by_side_as_far_as_the_terminal_is_wide():
     assert max(figures) <= 40 < max(map(len, wide.splitlines())) <= 80
 
 
+def test_a_step_taller_than_the_terminal_scrolls_below_its_title():
+    def lines_of(screen):
+        return [line.rstrip("\r") for line in screen.split("\x1b[H")[1].splitlines()]
+
+    (whole,) = map(lines_of, at_a_terminal(["q"], NO_COLOR="1", LINES="40"))
+    title, body, hint = whole[:2], whole[2:-2], whole[-1]
+    keys = ["\x1b[B", "j", *"jjjjjjjj", "k", "\x1b[A", "l", "h", "q"]
+    screens = [*map(lines_of, at_a_terminal(keys, NO_COLOR="1", LINES="7"))]
+    assert all(len(screen) <= 6 and screen[:2] == title for screen in screens[:-2])
+    assert all(screen[-1] == f"↑ ↓ scroll   {hint}" for screen in screens[:-2])
+    shown = [screen[2:-2] for screen in screens]
+    last = len(body) - 2
+    tops = [0, 1, 2, *(min(n, last) for n in range(3, 11)), last - 1, last - 2]
+    assert shown[:-2] == [body[top : top + 2] for top in tops]
+    assert shown[-1] == body[:2]  # the next step and back: from its top
+
+
 def test_keys_pressed_in_haste_all_count():
     ours, theirs = os.pipe()
     os.write(theirs, b"\x1b[C\x1bOHl\n\x1b")
