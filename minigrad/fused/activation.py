@@ -15,6 +15,7 @@ from minigrad.fused.layout import axes_in_memory, flat, unflat
 from minigrad.fused.memory import empty_like
 from minigrad.ops.activation import elu, gelu, leaky_relu, relu, softplus
 from minigrad.ops.exponential import sigmoid, tanh
+from minigrad.ops.select import clip
 from minigrad.ops.shape import floating
 from minigrad.special import BLOCK, normal
 
@@ -190,8 +191,8 @@ def fused_elu(xp, x, *, alpha=1.0):
     >>> mg.fused.elu(mg.tensor([-1.0, 2.0]))
     tensor([-0.63212056,  2.        ])
     """
-    left = xp.minimum(x := floating(x), 0)
-    return xp.maximum(x, 0) + alpha * xp.expm1(left), _one_or(x, alpha * xp.exp(left))
+    left = clip.forward(xp, x := floating(x), max=0)
+    return clip.forward(xp, x, min=0) + alpha * xp.expm1(left), _one_or(x, alpha * xp.exp(left))
 
 
 @with_slope
@@ -203,7 +204,7 @@ def fused_softplus(xp, x):
     tensor([0.00000000e+00, 6.93147181e-01, 1.00000000e+03])
     """
     small = xp.exp(-xp.abs(x := floating(x)))
-    return xp.maximum(x, 0) + xp.log1p(small), xp.abs((x > 0) - small / (1 + small))
+    return clip.forward(xp, x, min=0) + xp.log1p(small), xp.abs((x > 0) - small / (1 + small))
 
 
 def _one_or(x, left):

@@ -7,7 +7,7 @@ from minigrad.core.op import elementwise
 from minigrad.declaration import Case, Domain
 from minigrad.ops.exponential import exp, expm1
 from minigrad.ops.reduce import narrow, wide
-from minigrad.ops.select import where
+from minigrad.ops.select import clip, where
 from minigrad.ops.shape import floating
 
 _KINK_AT_0 = (Domain(kinks=(0.0,)),)
@@ -25,7 +25,7 @@ def relu(xp, x):
     >>> mg.relu(mg.tensor([-2.0, 0.0, 3.0]))
     tensor([0., 0., 3.])
     """
-    return xp.maximum(x, 0)
+    return clip.forward(xp, x, min=0)
 
 
 @relu.defvjp
@@ -50,7 +50,7 @@ def leaky_relu(xp, x, *, alpha=0.01):
     >>> mg.leaky_relu(mg.tensor([-2.0, 3.0]), alpha=0.1)
     tensor([-0.2,  3. ])
     """
-    return xp.maximum(x, 0) + alpha * xp.minimum(x, 0)
+    return clip.forward(xp, x, min=0) + alpha * clip.forward(xp, x, max=0)
 
 
 @leaky_relu.defvjp
@@ -83,7 +83,7 @@ def elu(xp, x, *, alpha=1.0):
     tensor([-0.63212056,  2.        ])
     """
     x = floating(x)
-    return xp.maximum(x, 0) + alpha * xp.expm1(xp.minimum(x, 0))
+    return clip.forward(xp, x, min=0) + alpha * xp.expm1(clip.forward(xp, x, max=0))
 
 
 @elu.defvjp
@@ -113,7 +113,8 @@ def softplus(xp, x):
     tensor([0.00000000e+00, 6.93147181e-01, 1.00000000e+03])
     """
     z = wide(floating(x))
-    return narrow(xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.abs(z))), x)  # e^-|x| cannot overflow
+    small = xp.exp(-xp.abs(z))  # cannot overflow
+    return narrow(clip.forward(xp, z, min=0) + xp.log1p(small), x)
 
 
 @softplus.defpartials

@@ -53,6 +53,17 @@ def test_clip_passes_the_cotangent_at_its_limits(limits, slopes):
     np.testing.assert_array_equal(x_bar, seed * slopes)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
+@pytest.mark.parametrize("limits", [(-1, 1), (0, None), (None, 0), (None, None), (1, -1)])
+def test_clip_of_a_large_array_equals_that_of_its_rows(limits, dtype):
+    x = np.random.default_rng(0).normal(size=(8, 1024)) * 3
+    x[0, :3] = 0.0 if dtype == "int64" else [np.nan, np.inf, -np.inf]
+    x = x.astype(dtype)
+    y = mg.clip(x, *limits)
+    assert y.dtype == x.dtype
+    np.testing.assert_array_equal(y, np.stack([mg.clip(row, *limits) for row in x]))
+
+
 def test_clip_limits_may_be_arrays_that_broadcast_x():
     x_bar = both_modes(
         lambda x: mg.clip(x, np.array([[0.0], [2.0]]), 3.0), [1.0, 2.0, 4.0], np.tile(SEED, (2, 1))
