@@ -389,9 +389,19 @@ def scatter_add(xp: Any, target: Any, key: Any, values: Any) -> None:
     """``target[key] += values`` in place, where repeated indices add up.
 
     The axes that ``key`` indexes are flattened into the rows of a matrix: NumPy's ``add.at`` is
-    several times as fast along a single axis, and for long rows ``+=`` is faster still.
+    several times as fast along a single axis, and for long rows ``+=`` is faster still. Slices
+    along an axis between others, as of ``x[:, [2, 0]]`` of images, are such rows, too.
     """
     key = checked_key(xp, target, key)
+    if xp is np and isinstance(key, tuple) and _is_inner_axis(key, target.ndim):
+        axis, index = len(key) - 1, np.asarray(key[-1])
+        if target.size >= _LONG_ROW * target.shape[axis]:
+            shape = (*target.shape[:axis], index.size, *target.shape[axis + 1 :])
+            values = np.moveaxis(np.broadcast_to(values, shape), axis, 0)
+            rows = np.moveaxis(target, axis, 0)
+            for i, row in zip(index.tolist(), values, strict=True):
+                rows[i] += row
+            return
     indexed = target.shape if isinstance(key, tuple) else target.shape[: _axes_of(key)]
     count = prod(indexed)
     if xp is not np or count > values.size or not target.flags.c_contiguous:
@@ -408,6 +418,13 @@ def scatter_add(xp: Any, target: Any, key: Any, values: Any) -> None:
     else:
         places = chosen.reshape(-1, 1) * length + np.arange(length)
         np.add.at(rows.reshape(-1), places.reshape(-1), values.reshape(-1))
+
+
+def _is_inner_axis(key: tuple, ndim: int) -> bool:
+    """Whether ``key`` is ``:`` for some axes and then a vector of indices, with axes behind it."""
+    index = key[-1] if 1 < len(key) < ndim and isinstance(key[-1], (list, np.ndarray)) else ()
+    is_vector = np.ndim(index) == 1 and np.asarray(index).dtype.kind in "iu"
+    return is_vector and all(isinstance(part, slice) and part == slice(None) for part in key[:-1])
 
 
 def checked_key(xp: Any, array: Any, key: Any) -> Any:

@@ -225,6 +225,22 @@ def test_scattered_values_add_up_as_numpy_adds_them(dtype, key, row):
         mg.ops.scatter_add(target[:1], key=outside, shape=target.shape)
 
 
+@pytest.mark.parametrize("index", [[2, 0, -1, 2], np.array([1, 1, 1]), np.zeros(0, int)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 4, 5, 80), (20, 30, 4), (3, 5, 4, 70)], ids=str)
+def test_values_scattered_along_any_axis_add_up_as_numpy_adds_them(shape, index):
+    axis = shape.index(4)
+    key = (*(slice(None),) * axis, index)
+    target = np.zeros(shape, np.float32)
+    values = np.random.default_rng(0).normal(size=target[key].shape).astype(np.float32)
+    got = mg.ops.scatter_add(values, key=key, shape=shape)
+    np.add.at(target, key, values)
+    np.testing.assert_array_equal(got, target)
+    with pytest.raises(errors.BoundsError):
+        mg.ops.scatter_add(target, key=(*key[:-1], [0, 1, 2, 4]), shape=shape)
+    with pytest.raises(errors.ShapeError):
+        mg.ops.scatter_add(np.ones((7, *values.shape)), key=key, shape=shape)
+
+
 def test_scattered_values_of_another_shape_are_refused_though_they_are_as_many():
     with pytest.raises(errors.ShapeError):
         mg.ops.scatter_add(np.ones((2, 3)), key=[0, 1, 2], shape=(3, 2))
