@@ -48,15 +48,15 @@ def matmul_vjp(y_bar, y, a, b):
     if a.ndim == 1:
         rows, y_bar = expand_dims(a, axis=0), expand_dims(y_bar, axis=-2)
 
-    def outer(x):  # products of one column with one row: BLAS is slow at these
-        return multiply if x.ndim == 1 else matmul
+    def product(a, b):  # BLAS is slow at products of one column with one row
+        return multiply(a, b) if a.shape[-1] == 1 else matmul(a, b)
 
     def a_bar():
-        full = outer(b)(y_bar, swapaxes(columns, axis1=-1, axis2=-2))
+        full = product(y_bar, swapaxes(columns, axis1=-1, axis2=-2))
         return reshape(sum_to(full, shape=rows.shape), shape=a.shape) if a.ndim == 1 else full
 
     def b_bar():
-        full = outer(a)(swapaxes(rows, axis1=-1, axis2=-2), y_bar)
+        full = product(swapaxes(rows, axis1=-1, axis2=-2), y_bar)
         return reshape(sum_to(full, shape=columns.shape), shape=b.shape) if b.ndim == 1 else full
 
     return a_bar, b_bar
