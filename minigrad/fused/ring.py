@@ -18,7 +18,7 @@ import numpy as np
 from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv
-from minigrad.ops.window import window
+from minigrad.ops.window import batch_last, window
 
 MIN_VALUES = 1 << 14  # in the ring; with fewer, a product takes less time than its call
 MIN_PER_WEIGHT = 4  # values of columns per rotated weight; with fewer, the rotations do not pay
@@ -43,7 +43,7 @@ def _forward(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
 def _backward(xp, y_bar, cache):
     padded, shape, w, has_bias, groups, windows = cache
     places = prod(windows.outputs[1:]) * shape[0]
-    g = np.moveaxis(y_bar, 0, -1)
+    g = batch_last(np, y_bar)
     g = g.reshape(groups, w.shape[0] // groups, windows.outputs[0], places)
 
     def x_bar():

@@ -10,7 +10,7 @@ from minigrad.fused.declare import Pair, fused
 from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv, col2im, conv, im2col
 from minigrad.ops.pool import max_pool, max_unpool, pool_window, put_winners, winners_of
-from minigrad.ops.window import window
+from minigrad.ops.window import batch_last, window
 
 
 @fused(
@@ -55,7 +55,7 @@ def conv_backward(xp, y_bar, cache):
     x, w, has_bias, groups, geometry = cache
     rows = _rows(w, groups)
     places = y_bar.shape[0] * prod(y_bar.shape[2:])
-    g = xp.moveaxis(y_bar, 0, -1).reshape(groups, rows.shape[1], places)
+    g = batch_last(xp, y_bar).reshape(groups, rows.shape[1], places)
 
     def x_bar():
         columns = xp.matmul(rows.transpose(0, 2, 1), g)

@@ -8,6 +8,7 @@ import pytest
 import minigrad as mg
 from minigrad.errors import ShapeError
 from minigrad.ops.conv import col2im, conv, im2col
+from minigrad.ops.window import batch_last, window
 
 
 def by_definition(x, w, stride, padding, dilation, groups):
@@ -113,3 +114,25 @@ def test_a_convolution_is_one_cluster_of_four_kinds_of_ops(rng):
     x = mg.tensor(rng.normal(size=(1, 1, 4, 4)), requires_grad=True)
     y = conv(x, rng.normal(size=(1, 1, 2, 2)))
     assert [scope.name for scope in y.node.scope.path()] == ["conv"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(12, 2, 32, 32), (9, 1, 1024), (40, 3, 16, 16), (33, 5, 16, 16)])
+def test_images_that_are_powers_of_two_apart_are_copied_as_they_are(shape, dtype):
+    x = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    folded = batch_last(np, x)
+    assert folded.flags.c_contiguous and folded.dtype == x.dtype
+    np.testing.assert_array_equal(folded, np.moveaxis(x, 0, -1))
+    windows = window(shape, kernel_size=3, padding=1)
+    inside = (slice(None), *(slice(1, -1),) * (len(shape) - 2))
+    padded = windows.pad(np, x)
+    np.testing.assert_array_equal(padded[inside], np.moveaxis(x, 0, -1))
+    padded[inside] = 0
+    assert not padded.any()
+
+
+@pytest.mark.parametrize("shape", [(8, 2, 32, 32), (40, 1, 28, 28), (0, 3, 32, 32), (12, 1, 31)])
+def test_other_images_are_not_copied(shape):
+    x = np.zeros(shape, np.float32)
+    assert batch_last(np, x).base is x
+    assert batch_last(np, np.moveaxis(batch_last(np, x), -1, 0)).base is x

@@ -24,7 +24,7 @@ from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv
 from minigrad.ops.pool import check_max_pool
-from minigrad.ops.window import Window, per_axis, window
+from minigrad.ops.window import Window, batch_last, per_axis, window
 
 RUN = 1024  # elements of an output row at a time: four input runs and two outputs fit in L1
 MIN_RUN = 64  # elements of a run; direct loops are not used on shorter ones
@@ -218,7 +218,7 @@ def _images(x, windows: Window, fill_padding: bool):
     if fill_padding:
         folded = np.ascontiguousarray(windows.pad(np, x))
     else:
-        folded = np.ascontiguousarray(np.moveaxis(x, 0, -1))
+        folded = np.ascontiguousarray(batch_last(np, x))
     height, _ = _plane(folded.shape[1:-1])
     return folded.reshape(x.shape[1], height, -1)
 
@@ -261,7 +261,7 @@ def _conv_backward(xp, y_bar, saved):
     x, w, has_bias, groups, kwargs = saved
     shape = x.shape
     windows, rows, columns, step, runs = _geometry(x, w, kwargs)
-    g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1))
+    g = np.ascontiguousarray(batch_last(np, y_bar))
     g = g.reshape(w.shape[0], _plane(windows.outputs)[0], -1)
 
     def x_bar():
@@ -316,7 +316,7 @@ def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
 
 def _max_pool_backward(xp, y_bar, cache):
     winners, shape, folded, plane = cache
-    g = np.ascontiguousarray(np.moveaxis(y_bar, 0, -1)).reshape(winners.shape)
+    g = np.ascontiguousarray(batch_last(np, y_bar)).reshape(winners.shape)
     x_bar = empty(folded, y_bar.dtype)
     unpool(read(g), winners, shape[0], *plane, x_bar)
     return (np.moveaxis(x_bar.reshape(*shape[1:], shape[0]), -1, 0),)
