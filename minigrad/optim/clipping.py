@@ -26,10 +26,10 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     _check_limit("clip_grad_norm_: max_norm", max_norm)
     with_grad = [p for p in listed(parameters) if p.grad is not None]
     total_norm = _norm(np.array([_norm(p.grad.array) for p in with_grad]))
-    factor = max_norm / (total_norm + 1e-6)  # PyTorch's formula
+    factor = float(max_norm) / (total_norm + 1e-6)  # PyTorch's formula
     if np.isfinite(total_norm) and factor < 1:
         for p in with_grad:
-            p.grad = p.grad.array * factor
+            p.node.grad = type(p)(p.grad.array * factor)  # p.grad = ... would copy the product
     return total_norm
 
 

@@ -384,6 +384,16 @@ def test_the_joint_norm_is_clipped_and_returned(rng):
     np.testing.assert_array_equal(params[0].grad.numpy(), before)
 
 
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_clipped_gradients_keep_the_dtype_of_their_parameter(shape):
+    w = mg.tensor(np.ones(shape), dtype="float32", requires_grad=True)
+    w.grad = given = np.full(shape, 4.0, np.float32)
+    optim.clip_grad_norm_([w], np.float64(1e-3))
+    assert w.grad.dtype == np.float32 and w.grad.shape == shape
+    assert np.linalg.norm(w.grad) == pytest.approx(1e-3, rel=1e-5)  # 1e-6 is added to the norm
+    assert (given == 4).all()
+
+
 def test_one_tensor_alone_is_clipped_as_a_list_of_it(rng):
     g = rng.normal(size=(3, 2))
     for clip in (optim.clip_grad_norm_, optim.clip_grad_value_):
