@@ -95,12 +95,9 @@ class Window:
         """Zeros of shape (C, \\*padded_sizes, N), in the order of ``new``."""
         return self.new(xp, partial(xp.zeros, dtype=dtype), n, c, batch_first)
 
-    def cuts(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+    def cuts(self) -> tuple[tuple[tuple[int, ...], tuple[slice, ...]], ...]:
         """``(position, cut)``: ``padded[cut]`` is the view of ``position``, as in ``views``."""
-        for position in product(*map(range, self.kernel)):
-            axes = zip(position, self.dilation, self.stride, self.outputs, strict=True)
-            cut = (slice(k * d, k * d + (m - 1) * s + 1, s) for k, d, s, m in axes)
-            yield position, (slice(None), *cut)
+        return _cuts(self)
 
     def views(self, padded: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
         """``(position, view)``: the elements at that position of all windows, (C, \\*outputs, N).
@@ -113,6 +110,17 @@ class Window:
     def _inside(self) -> tuple[slice, ...]:
         ends = zip(self.padding, self.sizes, strict=True)
         return (slice(None), *(slice(p, p + n) for p, n in ends))
+
+
+@lru_cache(maxsize=128)
+def _cuts(windows: Window) -> tuple[tuple[tuple[int, ...], tuple[slice, ...]], ...]:
+    fields = windows.dilation, windows.stride, windows.outputs
+    cuts = []
+    for position in product(*map(range, windows.kernel)):
+        axes = zip(position, *fields, strict=True)
+        cut = (slice(k * d, k * d + (m - 1) * s + 1, s) for k, d, s, m in axes)
+        cuts.append((position, (slice(None), *cut)))
+    return tuple(cuts)
 
 
 def batch_last(xp: Any, x: Any) -> Any:
