@@ -18,7 +18,7 @@ import numpy as np
 from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv
-from minigrad.ops.window import batch_last, window
+from minigrad.ops.window import batch_last, batch_to_front, window
 
 MIN_VALUES = 1 << 14  # in the ring; with fewer, a product takes less time than its call
 MIN_PER_WEIGHT = 4  # values of columns per rotated weight; with fewer, the rotations do not pay
@@ -36,7 +36,7 @@ def _forward(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
         np.matmul(rotations[slot], ring.matrix, out=y[:, :, i])
     if b is not None:
         y += b.reshape(*shape[:2], 1, 1)
-    y = np.moveaxis(y.reshape(w.shape[0], *windows.outputs, x.shape[0]), -1, 0)
+    y = batch_to_front(y.reshape(w.shape[0], *windows.outputs, x.shape[0]))
     return y, (padded, x.shape, w, b is not None, groups, windows)
 
 
@@ -54,7 +54,7 @@ def _backward(xp, y_bar, cache):
         for i, slot, _, done in ring.steps():
             ring.matrix += np.matmul(rotations[slot].swapaxes(1, 2), g[:, :, i], out=columns)
             ring.drain(done, total)
-        return windows.crop(np, total)
+        return windows.crop(total)
 
     def w_bar():
         ring = Ring(windows, shape, groups, padded.dtype)

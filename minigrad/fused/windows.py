@@ -10,7 +10,7 @@ from minigrad.fused.declare import Pair, fused
 from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv, col2im, conv, im2col
 from minigrad.ops.pool import max_pool, max_unpool, pool_window, put_winners, winners_of
-from minigrad.ops.window import batch_last, window
+from minigrad.ops.window import batch_last, batch_to_front, window
 
 
 @fused(
@@ -45,7 +45,7 @@ def fused_conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     columns = im2col(x, **geometry)
     rows = _rows(w, groups)
     y = xp.matmul(rows, columns.reshape(groups, rows.shape[2], columns.shape[1]))
-    y = xp.moveaxis(y.reshape(w.shape[0], *outputs, x.shape[0]), -1, 0)
+    y = batch_to_front(y.reshape(w.shape[0], *outputs, x.shape[0]))
     y = y if b is None else y + b.reshape(-1, *(1,) * len(outputs))
     return y, (x, w, b is not None, groups, geometry)
 
@@ -112,7 +112,7 @@ def _max_pool_backward(xp, y_bar, cache):
     winners, shape, geometry = cache
     windows = pool_window(shape, **geometry)
     allocate = partial(empty, dtype=y_bar.dtype)
-    total = windows.new(np, allocate, *shape[:2], batch_first=winners.flags.c_contiguous)
+    total = windows.new(allocate, *shape[:2], batch_first=winners.flags.c_contiguous)
     if not windows.is_partition:
         total[...] = 0
     return (put_winners(np, y_bar, winners, windows, total),)

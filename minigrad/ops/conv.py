@@ -13,7 +13,7 @@ from minigrad.declaration import Case
 from minigrad.errors import ShapeError, describe, facts
 from minigrad.ops.linalg import matmul
 from minigrad.ops.shape import reshape, transpose
-from minigrad.ops.window import window
+from minigrad.ops.window import batch_to_front, window
 
 _GEOMETRIES = (
     ((2, 3, 5), {"kernel_size": 2}),
@@ -98,12 +98,12 @@ def col2im(xp, y, *, shape, kernel_size, stride=1, padding=0, dilation=1):
     windows = window(shape, kernel_size, stride, padding, dilation)
     n, c = shape[:2]
     if windows.is_identity:
-        return xp.moveaxis(y.reshape(c, *windows.sizes, n), -1, 0)
+        return batch_to_front(y.reshape(c, *windows.sizes, n))
     columns = y.reshape(c, *windows.kernel, *windows.outputs, n)
     total = windows.zeros(xp, n, c, y.dtype)
     for position, view in windows.views(total):
         view += columns[(slice(None), *position)]
-    return windows.crop(xp, total)
+    return windows.crop(total)
 
 
 @col2im.defvjp

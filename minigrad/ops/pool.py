@@ -11,7 +11,7 @@ from minigrad.core.op import op
 from minigrad.declaration import Case, Domain
 from minigrad.errors import ShapeError, facts
 from minigrad.ops.shape import floating
-from minigrad.ops.window import window
+from minigrad.ops.window import batch_to_end, batch_to_front, window
 
 _GEOMETRIES = (
     ((2, 3, 4, 4), {"kernel_size": 2}),
@@ -64,7 +64,7 @@ def max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
     largest = None
     for _, view in windows.views(_padded(xp, x, windows, -xp.inf)):
         largest = +view if largest is None else xp.maximum(largest, view, out=largest)
-    return xp.moveaxis(largest, -1, 0)
+    return batch_to_front(largest)
 
 
 def check_max_pool(x, kernel_size, stride=None, padding=0, dilation=1):
@@ -99,14 +99,14 @@ def winners_of(x, y, *, kernel_size, stride=None, padding=0, dilation=1):
     xp = backend.namespace(x)
     windows = pool_window(x.shape, kernel_size, stride, padding, dilation)
     views = [view for _, view in windows.views(_padded(xp, x, windows, -xp.inf))]
-    largest = xp.moveaxis(y, 0, -1)
+    largest = batch_to_end(y)
     # position k of K has the code K - k: the first of several maxima has the largest code
     codes = xp.zeros_like(largest, dtype="uint8" if windows.count <= 255 else "int32")
     for k, view in enumerate(views):
         wins = (view == largest).view("uint8")  # converting the bools would take many times as long
         xp.maximum(codes, wins * codes.dtype.type(windows.count - k), out=codes)
     winners = (windows.count - codes) % windows.count  # with a nan nothing matches: position 0
-    return backend.read_only(xp.moveaxis(winners, -1, 0))
+    return backend.read_only(batch_to_front(winners))
 
 
 @op(
@@ -144,13 +144,13 @@ def put_winners(xp, y, winners, windows, total):
     Returns:
         A view (N, C, \\*sizes) of ``total``, without the padding.
     """
-    y, winners = xp.moveaxis(y, 0, -1), xp.moveaxis(winners, 0, -1)
+    y, winners = batch_to_end(y), batch_to_end(winners)
     for k, (_, view) in enumerate(windows.views(total)):
         if windows.is_disjoint:
             backend.masked(xp, winners == k, y, out=view)
         else:
             view += backend.masked(xp, winners == k, y)
-    return windows.crop(xp, total)
+    return windows.crop(total)
 
 
 @max_unpool.defvjp
@@ -177,11 +177,11 @@ def take_pooled(xp, x, *, winners, kernel_size, stride=None, padding=0, dilation
     array([[[1., 3.]]])
     """
     windows = pool_window(x.shape, kernel_size, stride, padding, dilation)
-    winners = xp.moveaxis(winners, 0, -1)
+    winners = batch_to_end(winners)
     y = xp.zeros_like(winners, dtype=x.dtype)
     for k, (_, view) in enumerate(windows.views(_padded(xp, x, windows))):
         y += backend.masked(xp, winners == k, view)
-    return xp.moveaxis(y, -1, 0)
+    return batch_to_front(y)
 
 
 @take_pooled.defvjp
@@ -218,7 +218,7 @@ def avg_pool(xp, x, *, kernel_size, stride=None, padding=0):
     for view in views[1:]:
         total += view
     total /= windows.count
-    return xp.moveaxis(total, -1, 0)
+    return batch_to_front(total)
 
 
 @avg_pool.defvjp
@@ -252,11 +252,11 @@ def avg_unpool(xp, y, *, shape, kernel_size, stride=None, padding=0):
     array([[[1.5, 1.5, 2. , 2. ]]])
     """
     windows = pool_window(shape, kernel_size, stride, padding)
-    share = xp.moveaxis(y, 0, -1) / windows.count
+    share = batch_to_end(y) / windows.count
     total = windows.zeros(xp, shape[0], shape[1], y.dtype, batch_first=y.flags.c_contiguous)
     for _, view in windows.views(total):
         view += share
-    return windows.crop(xp, total)
+    return windows.crop(total)
 
 
 @avg_unpool.defvjp

@@ -65,35 +65,35 @@ class Window:
         covered = tuple(m * k for m, k in zip(self.outputs, self.kernel, strict=True))
         return self.is_disjoint and set(self.dilation) == {1} and covered == self.padded_sizes
 
-    def new(self, xp: Any, allocate: Callable, n: int, c: int, batch_first: bool = False) -> Any:
+    def new(self, allocate: Callable, n: int, c: int, batch_first: bool = False) -> Any:
         """(C, \\*padded_sizes, N), made by ``allocate(shape)``.
 
         In memory its slowest axis is C or, if ``batch_first``, N.
         """
         if batch_first:
-            return xp.moveaxis(allocate((n, c, *self.padded_sizes)), 0, -1)
+            return batch_to_end(allocate((n, c, *self.padded_sizes)))
         return allocate((c, *self.padded_sizes, n))
 
     def pad(self, xp: Any, x: Any, fill: float = 0.0, batch_first: bool = False) -> Any:
         """(N, C, \\*sizes) -> (C, \\*padded_sizes, N), in the order of ``new``; if there is nothing
         to pad, what ``batch_last`` returns, or a view if ``batch_first``."""
-        xt = xp.moveaxis(x, 0, -1) if batch_first else batch_last(xp, x)
+        xt = batch_to_end(x) if batch_first else batch_last(xp, x)
         if not any(self.padding):
             return xt
         if fill == -inf and x.dtype.kind in "iu":
             fill = np.iinfo(x.dtype).min
         allocate = partial(xp.full, fill_value=fill, dtype=x.dtype)
-        padded = self.new(xp, allocate, *x.shape[:2], batch_first=batch_first)
+        padded = self.new(allocate, *x.shape[:2], batch_first=batch_first)
         padded[self._inside()] = xt
         return padded
 
-    def crop(self, xp: Any, padded: Any) -> Any:
+    def crop(self, padded: Any) -> Any:
         """(C, \\*padded_sizes, N) -> (N, C, \\*sizes), a view."""
-        return xp.moveaxis(padded[self._inside()], -1, 0)
+        return batch_to_front(padded[self._inside()])
 
     def zeros(self, xp: Any, n: int, c: int, dtype: Any, batch_first: bool = False) -> Any:
         """Zeros of shape (C, \\*padded_sizes, N), in the order of ``new``."""
-        return self.new(xp, partial(xp.zeros, dtype=dtype), n, c, batch_first)
+        return self.new(partial(xp.zeros, dtype=dtype), n, c, batch_first)
 
     def cuts(self) -> tuple[tuple[tuple[int, ...], tuple[slice, ...]], ...]:
         """``(position, cut)``: ``padded[cut]`` is the view of ``position``, as in ``views``."""
@@ -110,6 +110,16 @@ class Window:
     def _inside(self) -> tuple[slice, ...]:
         ends = zip(self.padding, self.sizes, strict=True)
         return (slice(None), *(slice(p, p + n) for p, n in ends))
+
+
+def batch_to_end(x: Any) -> Any:
+    """(N, C, \\*sizes) -> (C, \\*sizes, N), a view; ``moveaxis`` takes six times as long."""
+    return x.transpose(*range(1, x.ndim), 0)
+
+
+def batch_to_front(x: Any) -> Any:
+    """(C, \\*sizes, N) -> (N, C, \\*sizes), a view."""
+    return x.transpose(x.ndim - 1, *range(x.ndim - 1))
 
 
 @lru_cache(maxsize=128)
@@ -130,7 +140,7 @@ def batch_last(xp: Any, x: Any) -> Any:
     32 x 32 images are, the cache maps them to so few of its sets that it loses a line before the
     next element in it is read. Then images are copied through a buffer that has other distances.
     """
-    xt = xp.moveaxis(x, 0, -1)
+    xt = batch_to_end(x)
     if xp is not np or not x.flags.c_contiguous:
         return xt
     n, distance = len(x), x.strides[0]

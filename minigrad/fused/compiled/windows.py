@@ -24,7 +24,7 @@ from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv
 from minigrad.ops.pool import check_max_pool
-from minigrad.ops.window import Window, batch_last, per_axis, window
+from minigrad.ops.window import Window, batch_last, batch_to_front, per_axis, window
 
 RUN = 1024  # elements of an output row at a time: four input runs and two outputs fit in L1
 MIN_RUN = 64  # elements of a run; direct loops are not used on shorter ones
@@ -253,7 +253,7 @@ def _conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     planes = images.reshape(-1, images.shape[2])
     bias = np.zeros(w.shape[0], w.dtype) if b is None else b
     correlate(read(planes), read(flat_w), read(bias), groups, rows, columns, step, runs, y)
-    y = np.moveaxis(y.reshape(w.shape[0], *windows.outputs, x.shape[0]), -1, 0)
+    y = batch_to_front(y.reshape(w.shape[0], *windows.outputs, x.shape[0]))
     return y, (x, w, b is not None, groups, kwargs)
 
 
@@ -274,7 +274,7 @@ def _conv_backward(xp, y_bar, saved):
         places = columns[:kernel_width], runs
         spread(read(g), read(by_input), groups, height, dilation, step, *places, out)
         out = out.reshape(shape[1], *windows.padded_sizes, shape[0])
-        return windows.crop(np, out)
+        return windows.crop(out)
 
     @cache
     def sums():
@@ -310,7 +310,7 @@ def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
     y = empty((x.shape[1], height, width * x.shape[0]), x.dtype)
     winners = np.empty(y.shape, np.uint8)
     pool(read(images), x.shape[0], *plane, y, winners)
-    y = np.moveaxis(y.reshape(x.shape[1], *windows.outputs, x.shape[0]), -1, 0)
+    y = batch_to_front(y.reshape(x.shape[1], *windows.outputs, x.shape[0]))
     return y, (winners, x.shape, images.shape, plane)
 
 
@@ -319,7 +319,7 @@ def _max_pool_backward(xp, y_bar, cache):
     g = np.ascontiguousarray(batch_last(np, y_bar)).reshape(winners.shape)
     x_bar = empty(folded, y_bar.dtype)
     unpool(read(g), winners, shape[0], *plane, x_bar)
-    return (np.moveaxis(x_bar.reshape(*shape[1:], shape[0]), -1, 0),)
+    return (batch_to_front(x_bar.reshape(*shape[1:], shape[0])),)
 
 
 def _accepts_pool(x, *, kernel_size, **_):
