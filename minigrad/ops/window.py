@@ -76,9 +76,14 @@ class Window:
 
     def pad(self, xp: Any, x: Any, fill: float = 0.0, batch_first: bool = False) -> Any:
         """(N, C, \\*sizes) -> (C, \\*padded_sizes, N), in the order of ``new``; if there is nothing
-        to pad, what ``batch_last`` returns, or a view if ``batch_first``."""
-        xt = batch_to_end(x) if batch_first else batch_last(xp, x)
-        if not any(self.padding):
+        to pad, a view, or what ``batch_last`` returns if that pays."""
+        is_padded = any(self.padding)
+        reads = prod(self.outputs) * self.count  # of an image's channel
+        if batch_first or (reads < prod(self.sizes) and not is_padded):
+            xt = batch_to_end(x)
+        else:
+            xt = batch_last(xp, x)
+        if not is_padded:
             return xt
         if fill == -inf and x.dtype.kind in "iu":
             fill = np.iinfo(x.dtype).min
