@@ -35,7 +35,6 @@ class Norm:
 
     x: np.ndarray
     gamma: np.ndarray
-    beta: np.ndarray
     axes: tuple[int, ...]  # that are averaged
     batch: tuple[int, ...]  # along which gamma and beta are broadcast
     eps: Any  # squared divisor minus variance: a number, or an array for other formulas
@@ -150,19 +149,17 @@ def _candidates(subject: Subject) -> Iterator[Norm]:
     eps = float(subject.params.get("eps", 1e-5))
     every = tuple(range(x.ndim))
     gamma = parameters[0] if parameters else np.ones(())
-    beta = parameters[1] if len(parameters) == 2 else np.zeros(gamma.shape)
-    aligned = []  # gamma, beta, and the axes along which they are broadcast
+    aligned = []  # gamma, and the axes along which it is broadcast
     if gamma.ndim <= x.ndim and gamma.shape == x.shape[x.ndim - gamma.ndim :]:
-        aligned.append((gamma, beta, every[: x.ndim - gamma.ndim]))
+        aligned.append((gamma, every[: x.ndim - gamma.ndim]))
     if x.ndim > 2 and gamma.shape == x.shape[1:2]:
-        shape = (-1, *(1,) * (x.ndim - 2))
-        aligned.append((gamma.reshape(shape), beta.reshape(shape), (0, *every[2:])))
+        aligned.append((gamma.reshape(-1, *(1,) * (x.ndim - 2)), (0, *every[2:])))
     if gamma.ndim == x.ndim and all(n in (1, m) for n, m in zip(gamma.shape, x.shape, strict=True)):
-        aligned.append((gamma, beta, tuple(i for i in every if gamma.shape[i] == 1)))
-    for gamma, beta, batch in aligned:
+        aligned.append((gamma, tuple(i for i in every if gamma.shape[i] == 1)))
+    for gamma, batch in aligned:
         for n in range(1, x.ndim + 1):
             for axes in combinations(every, n):
-                yield Norm(x, gamma, beta, axes, batch, eps)
+                yield Norm(x, gamma, axes, batch, eps)
 
 
 def explain(norm: Norm, case: Case) -> str:
