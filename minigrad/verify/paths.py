@@ -84,8 +84,8 @@ class Paths:
         """The path that is missing in the cotangents of input ``k``, or has a wrong factor.
 
         Where a part has the factor 1 + d instead of 1, the error is d times that part. Their inner
-        products with random tangents of the input are compared first: for a part they follow from
-        the tangents of its value, without a sweep back to the input.
+        products with random tangents of the input are compared: for a part they follow from the
+        tangents of its value, without a sweep back to the input.
 
         Args:
             k: an input.
@@ -104,10 +104,7 @@ class Paths:
             projected = np.array([(bar * dots[parent]).sum() for bar in bars for dots in pushed])
             size = float(projected @ projected)
             d = float(projected @ projected_error) / size if size else 0.0
-            if not d or not explains(d * projected, projected_error):
-                continue
-            part = np.stack([self.graph.pull_from(parent, bar, end) for bar in bars])
-            if not close(self.right[k] + d * part, self.got[k], tolerance):
+            if not explains(d * projected, projected_error):
                 continue
             kind, words = self._meaning(d)
             if kind == _ANY and error[0].size == 1:
