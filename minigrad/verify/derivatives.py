@@ -96,9 +96,9 @@ class LocalDerivatives:
     ) -> str:
         """The wrong derivative as it is and as it should be; empty unless one run has formulas.
 
-        An op that only hands a cotangent on, as ``+`` or ``maximum`` does, explains the errors of
-        its neighbours, too. So of several suspects such ops are dropped; unless ``most`` is 1, only
-        where others remain.
+        An op that only scales a cotangent, as ``+`` does, explains the errors of its neighbours,
+        too. So of several suspects such ops are dropped; unless ``most`` is 1, only where others
+        remain.
 
         Args:
             runs: the candidates.
@@ -109,7 +109,7 @@ class LocalDerivatives:
         """
         found = {run[-1]: both for run in runs if all(both := self.formulas(run, all_values))}
         if suspects > 1:
-            kept = {y: both for y, both in found.items() if not _hands_on(*both)}
+            kept = {y: both for y, both in found.items() if not re.fullmatch(_NUMBER, both[1])}
             found = kept if kept or most == 1 else found
         if len(found) > most:
             return ""
@@ -186,13 +186,3 @@ def derivative_text(y: Node, wrong: str = "", right: str = "") -> str:
     is_y = not name_of(y) and re.search(r"\by\b", words)
     words += ", where y is its value" if is_y else ""
     return f"the local derivative of {quote(y)} {words}"
-
-
-def _hands_on(wrong: str, right: str) -> bool:
-    """Whether an op only scales or masks a cotangent: its derivative is a number or a mask.
-
-    A mask in whose place the backward has a number is another matter: this op lacks its mask.
-    """
-    is_number = re.fullmatch(_NUMBER, right)
-    is_mask = re.search("[<>]", right) and not re.fullmatch(_NUMBER, wrong)
-    return bool(is_number or is_mask)
