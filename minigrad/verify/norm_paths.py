@@ -175,8 +175,7 @@ def _factor(norm: Norm, case: Case) -> str:
     factors = {
         "factor gamma": gamma, "factor 1/gamma: gamma is missing": 1 / gamma, "factor inv_std": r,
         "factor 1/inv_std": 1 / r, "factor inv_std^2": r * r,
-        "factor var + eps": 1 / (r * r), "factor sqrt(var/(var + eps)): eps": np.sqrt(var) * r,
-        "eps is missing": 1 / (np.sqrt(var) * r), "factor gamma^2": gamma * gamma,
+        "factor var + eps": 1 / (r * r), "eps is missing": 1 / (np.sqrt(var) * r),
         "factor 1/gamma^2: / gamma instead of * gamma": 1 / (gamma * gamma),
     }  # fmt: skip
     for name, factor in factors.items():
@@ -271,9 +270,7 @@ def _parameter_bar(norm: Norm, case: Case) -> str:
         "sum(y_bar x_hat)": xc * r, "sum(y_bar x): x is not normalized": x,
         "sum(y_bar xc): inv_std is missing": xc,
         "sum(y_bar)" + ": x_hat is missing" * (case.k == 1): 0 * xc + 1,
-        "sum(y_bar xc / sqrt(var)): eps is missing": xc / np.sqrt(norm.var),
         "sum(y_bar x inv_std): the mean is missing": x * r,
-        "sum(y_bar gamma x_hat): an extra gamma": norm.gamma * xc * r,
     }  # fmt: skip
     factors |= {f"sum(y_bar x_hat): {form}": xc * each.inv_std for form, each in norm.forms()}
     batch = tuple(i + 1 for i in norm.batch)
