@@ -91,29 +91,23 @@ class LocalDerivatives:
             self._fits[x, y] = fit if fits else None
         return self._fits[x, y]
 
-    def with_formulas(
-        self, runs: list[Run], suspects: int, all_values: bool = False, most: int = 1
-    ) -> str:
+    def with_formulas(self, runs: list[Run], suspects: int, all_values: bool = False) -> str:
         """The wrong derivative as it is and as it should be; empty unless one run has formulas.
 
         An op that only scales a cotangent, as ``+`` does, explains the errors of its neighbours,
-        too. So of several suspects such ops are dropped; unless ``most`` is 1, only where others
-        remain.
+        too. So of several suspects such ops are dropped.
 
         Args:
             runs: the candidates.
             suspects: how many derivatives may be wrong, those of other runs included.
             all_values: whether a formula may be of any named value of the code, not only of y and
                 its operands.
-            most: how many runs may have formulas; several are alternatives.
         """
         found = {run[-1]: both for run in runs if all(both := self.formulas(run, all_values))}
         if suspects > 1:
-            kept = {y: both for y, both in found.items() if not re.fullmatch(_NUMBER, both[1])}
-            found = kept if kept or most == 1 else found
-        if len(found) > most:
-            return ""
-        return ", or ".join(derivative_text(y, *both) for y, both in found.items())
+            found = {y: both for y, both in found.items() if not re.fullmatch(_NUMBER, both[1])}
+        texts = [derivative_text(y, *both) for y, both in found.items()]
+        return texts[0] if len(texts) == 1 else ""
 
     def formulas(self, run: Run, all_values: bool) -> tuple[str, str]:
         """Formulas of the derivative of the last value by the first: the one in the backward and

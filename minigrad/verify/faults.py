@@ -105,7 +105,7 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
     # 5. vague or rare mistakes
     yield derivative_text(only[-1]) if only else ""
     yield substitutes.in_one_op(operands, without=set(), cotangents=True)
-    yield derivatives.with_formulas(suspects, len(suspects), all_values=True, most=2)
+    yield derivatives.with_formulas(suspects, 1, all_values=True)  # even of an op that only scales
 
 
 def _only_suspect(
