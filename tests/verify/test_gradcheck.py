@@ -128,6 +128,13 @@ def test_batch_norm_far_from_zero_is_proven_in_float32(rng):
     gradcheck(lambda x: mg.batch_norm(x, gamma, beta), [x]).raise_if_failed()
 
 
+@pytest.mark.parametrize("seed", [4, 5])
+def test_both_ways_through_a_sum_that_cancels_may_round_apart(seed):
+    rng = np.random.default_rng(seed)
+    inputs = [rng.normal(size=shape).astype("f4") for shape in ((7, 3), (3,), (3,))]
+    gradcheck(lambda *xs: mg.sum(mg.batch_norm(*xs)), inputs, rng=seed).raise_if_failed()
+
+
 def test_an_input_in_float32_rounds_the_cotangents_of_the_others(rng):
     x, w = rng.normal(size=4), rng.normal(size=4).astype("f4")
     gradcheck(lambda x, w: mg.exp(x) * mg.sin(w), [x, w], order=2).raise_if_failed()
