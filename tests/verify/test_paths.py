@@ -775,6 +775,20 @@ def test_a_factor_per_group_blames_no_derivative_behind_the_mixing(rng):
     assert found.startswith("a factor per element") and "derivative" not in found
 
 
+def test_no_value_is_told_to_stand_for_another_of_its_name(rng):
+    def forward(x, w):
+        given, x = x, np.tanh(x)
+        return x * w, (given, x, w)
+
+    def backward(y_bar, cache):
+        given, x, w = cache
+        return y_bar * w * (1 - x * x), y_bar * given
+
+    (cause,) = causes(forward, backward, *rng.normal(size=(2, 4, 3)))
+    assert "should be x" in cause
+    assert "`x` is used instead of `x`" not in cause
+
+
 def test_a_comprehension_is_no_call_from_its_own_line(rng):
     def forward(x):
         return np.stack([x[:, i : i + 3].mean(axis=1) for i in (0, 2, 4)], axis=1), x
