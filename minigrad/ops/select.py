@@ -4,12 +4,14 @@ The derivative rules select, too, instead of multiplying by a mask: a cotangent 
 on is dropped even if it is inf, as that of a square root at 0 is. Its product with 0 would be nan.
 """
 
+import numpy as np
+
 from minigrad.backend import masked
 from minigrad.core.op import elementwise
 from minigrad.declaration import Case, Domain
 
 _DISTINCT = (Domain(distinct=True),)
-_LARGE = 4096  # elements from which on NumPy's clip is faster than its maximum and minimum
+_LARGE = 4096  # elements from which on NumPy's clip takes a third of its maximum's time
 
 
 @elementwise(
@@ -114,8 +116,8 @@ def clip(xp, x, *, min=None, max=None):
     >>> mg.clip(mg.tensor([-3.0, 0.0, 3.0]), -1.0, 2.0)
     tensor([-1.,  0.,  2.])
     """
-    if x.size >= _LARGE and x.dtype.kind == "f":  # three times as fast as maximum with a number
-        return x.clip(-xp.inf if min is None else min, xp.inf if max is None else max)
+    if xp is np and x.size >= _LARGE and x.dtype.kind == "f":
+        return x.clip(-np.inf if min is None else min, np.inf if max is None else max)
     low = x if min is None else xp.maximum(x, min)
     return +low if max is None else xp.minimum(low, max)
 

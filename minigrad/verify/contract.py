@@ -284,7 +284,7 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
             message = f"{name}_bar of two calls with the same cache shares memory"
             yield Finding("aliasing", name, message=message, cause="shared with a later call")
     other_bar = rng.normal(size=y_bar.shape).astype(y_bar.dtype)
-    yield from finding("in a second call with the same cache and another y_bar", "repeated call",
+    yield from finding("in a later call with the same cache and another y_bar", "repeated call",
                        subject.backward_of(other_bar, cache), other_bar)  # fmt: skip
     yield from finding("after the caller wrote to an earlier cotangent", "stale buffer",
                        subject.pull(y_bar))  # fmt: skip
