@@ -150,9 +150,9 @@ class Report:
             yield line(f"{'-' if options.ascii_only else '·'} {note.message}")
 
     def _table(self, width: int) -> Table:
-        table = folding("input", "pair", "max error", "at index", "bound", "verdict")
+        table = folding("input", "pair", "error", "at index", "bound", "verdict")
         for column in table.columns:  # 2.27e-1 above 3 would be read as 0.227
-            column.no_wrap = width >= _WIDE and column.header in ("max error", "bound", "verdict")
+            column.no_wrap = width >= _WIDE and column.header in ("error", "bound", "verdict")
         for row in self.rows:
             index = str(list(row.index)) if row.index else "-"
             error, bound = f"{row.error:.2e}", f"{row.bound:.2e}"
