@@ -32,12 +32,12 @@ def key(path, *, fast=True, seed=0):
 
 
 def fresh(path, out, *, fast=True):
-    """Play a demo silently: a dictionary of plain data."""
+    """Step through a demo silently: a dictionary of plain data."""
     began = time.perf_counter()
     # not numba, which compiles for the processor at hand: sums may round differently elsewhere
     quiet, kernels = contextlib.redirect_stdout(io.StringIO()), fused.use("numpy", "portable")
     with quiet, kernels, mock.patch.dict(os.environ, COLUMNS="100"):  # not as wide as a terminal
-        run = demo.play(path, fast=fast, out=out)
+        run = demo.step(path, fast=fast, out=out, pause=lambda hint: "")
     return {
         "key": key(path, fast=fast),
         "seconds": time.perf_counter() - began,

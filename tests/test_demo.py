@@ -288,6 +288,13 @@ def test_stepping_sees_layers_and_arrays_that_change_in_place(script, capsys):
     assert "same" not in last.partition("──")[2]
 
 
+def test_stepping_tells_a_class_of_layers_from_a_layer(script, capsys):
+    script.write_text(DEMO + "norm = mg.nn.BatchNorm1d\nkinds = {'a': (norm, mg.optim.SGD)}\n")
+    demo.step(script, out=script.parent, pause=lambda hint: "")
+    said = capsys.readouterr().out
+    assert "  new     norm: " in said and "  new     kinds: dict of ['a']\n" in said
+
+
 def test_q_stops_and_the_end_of_input_plays_on(script, capsys):
     assert demo.step(script, out=script.parent, pause=lambda hint: "q") is None
     assert "divisors: " not in capsys.readouterr().out

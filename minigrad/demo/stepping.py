@@ -124,7 +124,7 @@ def _fingerprint(value: Any) -> Any:
     if isinstance(value, Tensor):
         grad = None if value.grad is None else _fingerprint(value.grad.numpy())
         return _fingerprint(value.numpy()), grad
-    if hasattr(value, "state_dict"):  # a module or an optimizer changes in place
+    if hasattr(value, "state_dict") and not isinstance(value, type):  # it may change in place
         return id(value), repr({k: _fingerprint(v) for k, v in value.state_dict().items()})
     if isinstance(value, list | tuple):
         return [_fingerprint(v) for v in value]
