@@ -4,7 +4,8 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import chain, zip_longest
+from textwrap import wrap
 from typing import Any, TextIO
 
 from minigrad.core.node import Box
@@ -20,6 +21,7 @@ _INDENT = 2
 _CLEAR = "\x1b[2J\x1b[H"
 _COLORS = {"forward": "\x1b[1;34m", "seed": "\x1b[1;35m", "backward": "\x1b[1;31m"}
 _HINT = "→ next   ← back   b seed   Home first   End last   q quit"
+_SCROLL_HINT = "↑ ↓ scroll   "
 _SCROLL = {"up": -1, "k": -1, "down": 1, "j": 1}
 
 
@@ -62,34 +64,40 @@ def lines(steps: Trace) -> Iterator[str]:
         yield ""
 
 
-def step_lines(
-    steps: Trace, i: int, color: str = "", end: str = "", width: int = _WIDTH
-) -> list[str]:
-    """Step ``i`` (from 0) as text, its title between the escape codes ``color`` and ``end``."""
+def step_lines(steps: Trace, i: int, width: int = _WIDTH) -> list[str]:
+    """Step ``i`` (from 0) as text; its second line is its title."""
     story = tell(steps, i)
     where = " › ".join([story.kind, *story.where])
     head = f"step {i + 1} of {len(steps)} · {where}"
-    return [head, f"{color}{story.title}{end}", *_body(story, width)]
+    return [head, story.title, *_body(story, width)]
 
 
 def _interact(steps: Trace, out: TextIO, pressed: Iterator[str], colored: bool) -> None:
     i = top = 0  # the step, and the first line of its body that is shown
     moves = _moves(steps)
     while True:
-        color = _COLORS[steps.steps[i].kind] if colored else ""
+        color, end = (_COLORS[steps.steps[i].kind], "\x1b[0m") if colored else ("", "")
         columns, rows = shutil.get_terminal_size((_WIDTH + _INDENT, 24))
-        text = step_lines(steps, i, color, "\x1b[0m" if color else "", columns - _INDENT)
-        title, body = text[:2], text[2:]
-        room = max(1, rows - len(title) - 3)  # below are an empty line, the hint and the cursor
+        text = [_wrapped(line, columns) for line in step_lines(steps, i, columns - _INDENT)]
+        title = [*text[0], *(f"{color}{line}{end}" for line in text[1])]
+        body = [*chain.from_iterable(text[2:])]
+        hint = _wrapped(_SCROLL_HINT + _HINT, columns)
+        room = max(1, rows - len(title) - len(hint) - 2)  # also an empty line and the cursor
         top = max(0, min(top, len(body) - room))
-        hint = "↑ ↓ scroll   " * (len(body) > room) + _HINT
-        out.write(_CLEAR + "\n".join([*title, *body[top : top + room], "", hint, ""]))
+        if len(body) <= room:
+            hint = _wrapped(_HINT, columns)
+        out.write(_CLEAR + "\n".join([*title, *body[top : top + room], "", *hint, ""]))
         out.flush()
         key = next(pressed, "q")
         if key in ("q", "escape"):
             return
         top = top + _SCROLL[key] if key in _SCROLL else 0
         i = max(0, min(len(steps) - 1, moves.get(key, lambda at: at)(i)))
+
+
+def _wrapped(line: str, columns: int) -> list[str]:
+    """``line`` as the terminal shows it: a line wider than that would push the title off."""
+    return wrap(line, columns, subsequent_indent=2 * _INDENT * " ", break_on_hyphens=False)
 
 
 def _moves(steps: Trace) -> dict[str, Any]:

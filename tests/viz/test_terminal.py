@@ -12,7 +12,7 @@ from viz import graphs, names
 
 import minigrad as mg
 from minigrad.viz.keys import _posix
-from minigrad.viz.terminal import _COLORS, lines
+from minigrad.viz.terminal import _COLORS, _interact, lines
 
 GOLDEN = """\
 step 1 of 6 · forward › block
@@ -191,6 +191,25 @@ def test_a_step_taller_than_the_terminal_scrolls_below_its_title():
     tops = [0, 1, 2, *(min(n, last) for n in range(3, 11)), last - 1, last - 2]
     assert shown[:-2] == [body[top : top + 2] for top in tops]
     assert shown[-1] == body[:2]  # the next step and back: from its top
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (60, 20), (40, 12)])
+def test_every_step_fits_below_its_title_whatever_the_width(columns, rows, monkeypatch):
+    rng = np.random.default_rng(0)
+    images, labels = mg.tensor(rng.normal(size=(8, 1, 28, 28)), name="images"), np.arange(8)
+    steps = mg.viz.trace(mg.cross_entropy(mg.nn.models.lenet_bn(rng=0)(images), labels))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", str(rows))
+    out = io.StringIO()
+    _interact(steps, out, iter(["right"] * (len(steps) - 1)), colored=False)
+    screens = out.getvalue().split("\x1b[2J\x1b[H")[1:]
+    assert len(screens) == len(steps)
+    for i, screen in enumerate(screens):
+        shown = screen.split("\n")
+        assert shown[0].startswith(f"step {i + 1} of {len(steps)}")
+        assert len(shown) <= rows and max(map(len, shown)) <= columns
+        last = " ".join(" ".join(shown[-4:]).split())
+        assert last.endswith("Home first End last q quit")
 
 
 def test_keys_pressed_in_haste_all_count():
