@@ -54,6 +54,31 @@ def test_a_fresh_kernel_computes_the_bits_of_one_from_the_cache(tmp_path):
 
 
 @needs_numba
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_exponential_is_accurate_down_to_the_smallest_number(dtype):
+    from numba import njit
+
+    from minigrad.fused.compiled.activation import exp
+
+    @njit
+    def exponentials(t, y):
+        for i in range(t.size):
+            y[i] = exp(t[i])
+
+    info = np.finfo(dtype)
+    t = np.linspace(1.01 * np.log(info.smallest_subnormal), 0, 100_001).astype(dtype)
+    t = np.concatenate([t, t / 1000, np.array([-np.inf, info.min, -info.tiny], dtype)])
+    y = np.empty_like(t)
+    exponentials(t, y)
+    exact = np.exp(t.astype(np.longdouble))
+    # r, the polynomial, the sum and, if it is not normal, the result round by half a unit each
+    bound = 2 * np.maximum(info.eps * exact, info.smallest_subnormal)
+    assert (np.abs(y - exact) <= bound).all()
+    exponentials(np.array([np.nan], dtype), y)
+    assert np.isnan(y[0])
+
+
+@needs_numba
 @given(
     n=st.integers(1, 4), size=st.integers(1, 5000), dtype=st.sampled_from(["float32", "float64"]),
     seed=st.integers(0, 99),

@@ -3,10 +3,11 @@
 They have an exponential of their own, whose loop vectorizes.
 """
 
-from math import pi
+from math import factorial, log, pi
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic, overload
 
@@ -21,7 +22,9 @@ MIN_RELU = 32768  # elements; below, NumPy computes a ReLU as fast (measured)
 
 # e^t = 2^n e^r with an integer n and r = t - n ln(2), |r| <= ln(2) / 2. ln(2) is the sum of two
 # parts; the first has trailing zeros, so that n times it is exact. e^r is 1 + r + r^2 times a
-# polynomial. Polynomial and parts: Cephes expf (Moshier 1989).
+# polynomial. Parts, and the polynomial of float32: Cephes expf and exp (Moshier 1989).
+# t / ln(2) + MAGIC rounds to n + MAGIC: numbers of that size have no fraction. MAGIC is chosen such
+# that the last bits of the sum are the exponent of 2^(n + 64), which is normal where 2^n is not.
 _LOG2_E, _LN2_HIGH, _LN2_LOW = (
     np.float32(c) for c in (1.44269504088896341, 0.693359375, -2.12194440e-4)
 )
@@ -30,53 +33,69 @@ _P0, _P1, _P2, _P3, _P4, _P5 = (
     for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2,
               1.6666665459e-1, 5.0000001201e-1)
 )  # fmt: skip
-_HALF, _ONE, _ZERO, _LOWEST = (np.float32(c) for c in (0.5, 1, 0, -104))  # e^-104 rounds to 0
+_HALF, _ONE, _LOWEST = (np.float32(c) for c in (0.5, 1, -104))  # e^-104 rounds to 0
+_MAGIC, _UNDO = np.float32(1.5 * 2**23 + 127 + 64), np.float32(2.0**-64)
+_LOG2_E_64, _LN2_HIGH_64, _LN2_LOW_64 = 1 / log(2), 6.93145751953125e-1, 1.42860682030941723e-6
+_T2, _T3, _T4, _T5, _T6, _T7, _T8, _T9, _T10, _T11, _T12, _T13 = (
+    1 / factorial(k)
+    for k in range(2, 14)  # Taylor's series; r^14 / 14! < eps / 50
+)
+_LOWEST_64, _MAGIC_64 = -746.0, 1.5 * 2.0**52 + 1023 + 64
 _E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7, _E8 = map(np.float32, special.ERFC_32)
 _SCALE, _PEAK = np.float32(0.5**1.5), np.float32((2 * pi) ** -0.5)
 
 
-def _float_of(context, bits):
-    """The float32 with the bits of an int32."""
+def _power_of(context, z):
+    """``2^(n + 64)`` for ``z = n + MAGIC``."""
+    bits, mantissa = (32, 23) if z == types.float32 else (64, 52)
 
-    def bitcast(context, builder, signature, args):
-        return builder.bitcast(args[0], context.get_value_type(types.float32))
+    def shift(context, builder, signature, args):
+        integer = ir.IntType(bits)
+        last_bits = builder.shl(builder.bitcast(args[0], integer), integer(mantissa))
+        return builder.bitcast(last_bits, args[0].type)
 
-    return types.float32(types.int32), bitcast
+    return z(z), shift
 
 
-float_of: Any = intrinsic(_float_of)
-
-
-@inner
-def pow2(n):
-    """``2^n`` for -126 <= n <= 127."""
-    return float_of(np.int32(n + 127) << 23)
+power_of: Any = intrinsic(_power_of)
 
 
 @inner
 def exp32(t):
     """``e^t`` for float32, ``t <= 0``."""
     t = _LOWEST if t < _LOWEST else t  # nan stays nan
-    n = np.int32((t if t == t else _ZERO) * _LOG2_E - _HALF)  # rounds to nearest, since t <= 0
-    r = t - np.float32(n) * _LN2_HIGH - np.float32(n) * _LN2_LOW
+    z = t * _LOG2_E + _MAGIC
+    n = z - _MAGIC
+    r = t - n * _LN2_HIGH - n * _LN2_LOW
     p = ((((_P0 * r + _P1) * r + _P2) * r + _P3) * r + _P4) * r + _P5
-    half = n >> 1  # 2^n as a product of two: n may be -150
-    return (p * r * r + r + _ONE) * pow2(half) * pow2(n - half)
+    return (p * r * r + r + _ONE) * power_of(z) * _UNDO
 
 
-def exp(t):
+@inner
+def exp64(t):
+    """``exp32`` for float64."""
+    t = _LOWEST_64 if t < _LOWEST_64 else t
+    z = t * _LOG2_E_64 + _MAGIC_64
+    n = z - _MAGIC_64
+    r = t - n * _LN2_HIGH_64 - n * _LN2_LOW_64
+    p = ((((_T13 * r + _T12) * r + _T11) * r + _T10) * r + _T9) * r + _T8
+    p = (((((p * r + _T7) * r + _T6) * r + _T5) * r + _T4) * r + _T3) * r + _T2
+    return (p * r * r + r + 1.0) * power_of(z) * 2.0**-64
+
+
+def exp(t) -> Any:
     """``e^t`` for ``t <= 0`` in float32 or float64."""
 
 
 @overload(exp)
 def _exp(t):
-    return (lambda t: exp32(t)) if t == types.float32 else (lambda t: np.exp(t))
+    return (lambda t: exp32(t)) if t == types.float32 else (lambda t: exp64(t))
 
 
 @inner
 def smaller_sigmoid(x):
-    """The smaller of sigma(x) and sigma(-x), for float32: ``e^-|x| / (1 + e^-|x|)``."""
-    e = exp32(-abs(x))
+    """The smaller of sigma(x) and sigma(-x): ``e^-|x| / (1 + e^-|x|)``."""
+    e = exp(-abs(x))
     return e / (_ONE + e)
 
 
@@ -133,7 +152,7 @@ def forward_gelu(x, y, slope):
         row, out, slopes = x[part], y[part], slope[part]
         for i in range(row.size):
             z = row[i]
-            gauss = exp32(-_HALF * z * z)
+            gauss = exp(-_HALF * z * z)
             t = _ONE / (_ONE + abs(z) * _SCALE)
             p = ((_E0 * t + _E1) * t + _E2) * t + _E3
             p = ((((p * t + _E4) * t + _E5) * t + _E6) * t + _E7) * t + _E8
