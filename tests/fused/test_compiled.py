@@ -33,6 +33,8 @@ print_bits(mg.fused.batch_norm, (257, 6, 3, 5), (6,), (6,))
 print_bits(mg.fused.layer_norm, (130, 67), (67,), (67,))
 print_bits(mg.fused.group_norm, (33, 6, 13, 14), (6,), (6,), num_groups=2)
 print_bits(mg.fused.cross_entropy, (257, 100), others=[rng.integers(0, 100, 257)])
+print_bits(mg.fused.softmax, (257, 100))
+print_bits(mg.fused.log_softmax, (257, 100))
 print_bits(mg.fused.conv, (32, 3, 17, 18), (6, 3, 5, 5), padding=2)
 """
 
@@ -49,7 +51,7 @@ def test_a_fresh_kernel_computes_the_bits_of_one_from_the_cache(tmp_path):
                        capture_output=True, text=True).stdout
         for _ in range(2)
     )  # fmt: skip
-    assert len(fresh.splitlines()) == 7 and any(tmp_path.rglob("*.nbc"))
+    assert len(fresh.splitlines()) == 9 and any(tmp_path.rglob("*.nbc"))
     assert fresh == cached
 
 

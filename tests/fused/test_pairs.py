@@ -477,6 +477,48 @@ def test_cross_entropy_of_thousands_of_classes_some_of_which_are_ruled_out(kind,
     assert not x_bar[0, 1::2].any() and (np.abs(x_bar[0] - weights) <= unit).all()
 
 
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    rows=st.integers(1, 500), n=st.integers(1, 70) | st.sampled_from([130, 4096, 5003]),
+    axis=st.sampled_from([-1, 1]), reach=st.sampled_from([0.1, 3.0, 40.0]),
+    dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_softmax_and_its_logarithm_are_their_composites(
+    name, kind, rows, n, axis, reach, dtype, seed
+):
+    if pair_of(name, kind) is None:
+        pytest.skip("the portable version serves NumPy, too")
+    shape = min(rows, 10_000 // n + 1), n
+    x = np.random.default_rng(seed).normal(0, reach, shape).astype(dtype)
+    y_bar, got, expected = values(name, kind, [x], axis=axis)
+    g, w = np.abs(y_bar), x.astype(np.float64)
+    p = np.exp(w - w.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    # x - max rounds by half a unit, which shifts the exponential, too; a sum rounds n times
+    unit = np.finfo(dtype).eps * (8 + n + np.ptp(w, axis=1, keepdims=True))
+    if name == "softmax":
+        scales = p, p * (g + (g * p).sum(1, keepdims=True))
+    else:
+        scales = 1 + np.abs(expected[0]), g + p * g.sum(1, keepdims=True)
+    for a, b, scale in zip(got, expected, scales, strict=True):
+        assert (np.abs(a - b) <= unit * scale + np.finfo(dtype).tiny).all()
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_rows_whose_largest_value_is_not_finite_are_nan_and_no_others(name, kind, rng):
+    if pair_of(name, kind) is None:
+        pytest.skip("the portable version serves NumPy, too")
+    x = rng.normal(size=(6, 30)).astype(np.float32)
+    x[0], x[1, 3], x[2, 29], x[4, :20] = -np.inf, np.inf, np.nan, -np.inf
+    _, got, expected = values(name, kind, [x])
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(np.isnan(a).any(1), [True] * 3 + [False] * 3)
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+
+
 @pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [64, 4100])

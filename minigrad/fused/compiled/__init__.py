@@ -1,17 +1,19 @@
 """Kernels compiled by numba (the ``fast`` extra); imported by the first call that can use one."""
 
-from minigrad.fused.compiled import activation, channels, products, rows, windows
+from minigrad.fused.compiled import activation, channels, products, rows, softmax, windows
 
 PAIRS = {
     "batch_norm": channels.batch_norm,
     "conv": windows.conv,
-    "cross_entropy": rows.cross_entropy,
+    "cross_entropy": softmax.cross_entropy,
     "gelu": activation.gelu,
     "group_norm": rows.group_norm,
     "layer_norm": rows.layer_norm,
     "leaky_relu": activation.leaky_relu,
     "linear": products.linear,
+    "log_softmax": softmax.log_softmax,
     "max_pool": windows.max_pool,
     "relu": activation.relu,
     "sigmoid": activation.sigmoid,
+    "softmax": softmax.softmax,
 }

@@ -1,4 +1,4 @@
-"""Kernels that walk rows: layer norm, group norm, and softmax with cross entropy.
+"""Kernels that walk rows: layer norm and group norm.
 
 A task is a row, which is walked several times: sums, then results. A row of group norm is a group
 of channels of one example. The cotangents of layer norm's gamma and beta are sums over all rows;
@@ -11,14 +11,11 @@ from math import prod
 import numpy as np
 from numba import prange
 
-from minigrad.fused import loss
-from minigrad.fused.compiled.activation import exp
 from minigrad.fused.compiled.channels import row_affine, row_products
 from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read, summing
 from minigrad.fused.compiled.products import row_deviations, row_sum
 from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty_like
-from minigrad.ops.loss import checked_labels
 from minigrad.ops.normalization import check_group_norm, check_layer_norm
 
 TILE, ROWS = 64, 64  # columns of a task; rows of a partial sum in the array's own precision
@@ -226,49 +223,5 @@ def _accepts_group_norm(x, gamma, beta, *, num_groups, **_):
     return x.ndim >= 2 and not is_one_each and same_floats(x, gamma, beta)
 
 
-@inner
-def largest(row):
-    """The largest value, by four running maxima, which need not wait for each other."""
-    a = b = c = d = row[0]
-    whole = row.size // 4 * 4
-    for i in range(0, whole, 4):
-        a, b = max(a, row[i]), max(b, row[i + 1])
-        c, d = max(c, row[i + 2]), max(d, row[i + 3])
-    for i in range(whole, row.size):
-        a = max(a, row[i])
-    return max(max(a, b), max(c, d))
-
-
-@kernel
-def forward_cross_entropy(logits, labels, losses, probabilities):
-    """The loss and the softmax of each row: its maximum, then the exponentials, then a division."""
-    for r in prange(logits.shape[0]):
-        row, out = logits[r], probabilities[r]
-        top = largest(row)
-        total = 0.0
-        for start in range(0, row.size, CHUNK):
-            part, exponentials = row[start : start + CHUNK], out[start : start + CHUNK]
-            for k in range(part.size):
-                exponentials[k] = exp(part[k] - top)
-            total += row_sum(exponentials)
-        losses[r] = np.log(total) - (row[labels[r]] - top)
-        scale = row.dtype.type(1 / total)
-        for k in range(row.size):
-            out[k] *= scale
-
-
-def _cross_entropy(xp, logits, labels):
-    labels = checked_labels(xp, logits, labels).astype(np.int64)
-    probabilities, losses = empty_like(logits), np.empty(len(labels))
-    forward_cross_entropy(read(logits), read(labels), losses, probabilities)
-    y = losses.mean().astype(logits.dtype)
-    return y, (probabilities, np.arange(len(labels)), labels)
-
-
-def _accepts_cross_entropy(logits, labels):
-    return logits.ndim == 2 and same_floats(logits)
-
-
 layer_norm = Pair(_layer_norm, _layer_norm_backward, _accepts_layer_norm)
 group_norm = Pair(_group_norm, _group_norm_backward, _accepts_group_norm, reuses=True)
-cross_entropy = Pair(_cross_entropy, loss.cross_entropy_backward, _accepts_cross_entropy)
