@@ -225,7 +225,7 @@ def _rectifier_backward(xp, y_bar, cache, own=False):
     return (unflat(x_bar, y_bar.shape, axes),)
 
 
-sigmoid = Pair(_sigmoid, _sigmoid_backward, lambda x: x.dtype == np.float32, reuses=True)
+sigmoid = Pair(_sigmoid, _sigmoid_backward, same_floats, reuses=True)
 gelu = Pair(_gelu, pull_slope, lambda x: x.dtype == np.float32, reuses=True)
 relu = Pair(_relu, _rectifier_backward, _accepts_relu, reuses=True)
 leaky_relu = Pair(_leaky_relu, _rectifier_backward, _accepts_leaky_relu, reuses=True)
