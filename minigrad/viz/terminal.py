@@ -97,7 +97,8 @@ def _interact(steps: Trace, out: TextIO, pressed: Iterator[str], colored: bool) 
 
 def _wrapped(line: str, columns: int) -> list[str]:
     """``line`` as the terminal shows it: a line wider than that would push the title off."""
-    return wrap(line, columns, subsequent_indent=2 * _INDENT * " ", break_on_hyphens=False)
+    rest = 2 * _INDENT * " "
+    return wrap(line, columns, subsequent_indent=rest, break_on_hyphens=False) or [line]
 
 
 def _moves(steps: Trace) -> dict[str, Any]:

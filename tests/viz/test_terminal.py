@@ -12,7 +12,7 @@ from viz import graphs, names
 
 import minigrad as mg
 from minigrad.viz.keys import _posix
-from minigrad.viz.terminal import _COLORS, _interact, lines
+from minigrad.viz.terminal import _COLORS, _interact, lines, step_lines
 
 GOLDEN = """\
 step 1 of 6 · forward › block
@@ -210,6 +210,20 @@ def test_every_step_fits_below_its_title_whatever_the_width(columns, rows, monke
         assert len(shown) <= rows and max(map(len, shown)) <= columns
         last = " ".join(" ".join(shown[-4:]).split())
         assert last.endswith("Home first End last q quit")
+
+
+def test_lines_that_fit_are_shown_as_they_are(monkeypatch):
+    images = mg.tensor(np.random.default_rng(0).normal(size=(8, 1, 28, 28)), name="images")
+    steps = mg.viz.trace(mg.nn.models.lenet_bn(rng=0)(images).sum())
+    monkeypatch.setenv("COLUMNS", "62")
+    monkeypatch.setenv("LINES", "400")
+    out = io.StringIO()
+    _interact(steps, out, iter(["right"] * (len(steps) - 1)), colored=False)
+    screens = out.getvalue().split("\x1b[2J\x1b[H")[1:]
+    told = [step_lines(steps, i, 60) for i in range(len(steps))]
+    fitting = [i for i, step in enumerate(told) if max(map(len, step)) <= 62]
+    assert any("" in told[i] for i in fitting)  # above a sign that begins a line of figures
+    assert all(screens[i].split("\n")[: len(told[i])] == told[i] for i in fitting)
 
 
 def test_keys_pressed_in_haste_all_count():
