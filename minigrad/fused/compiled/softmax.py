@@ -10,8 +10,8 @@ from numba import prange
 
 from minigrad.fused import loss
 from minigrad.fused.compiled.activation import exp
-from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read, summing
-from minigrad.fused.compiled.products import row_sum
+from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read
+from minigrad.fused.compiled.products import dot_1, row_sum
 from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty_like
 from minigrad.ops.loss import checked_labels
@@ -80,21 +80,13 @@ def forward_log_softmax(x, y, e, top, total):
                 out[k] = row[k] - top[r] - log_total
 
 
-@summing
-def dot(g, row):
-    total = row.dtype.type(0)
-    for k in range(row.size):
-        total += g[k] * row[k]
-    return total
-
-
 @kernel
 def backward_softmax(y_bar, y, x_bar):
     """``x_bar = y * (y_bar - sum(y_bar * y))``."""
     for r in prange(y.shape[0]):
         g, row, out, total = y_bar[r], y[r], x_bar[r], 0.0
         for start in range(0, row.size, CHUNK):
-            total += dot(g[start : start + CHUNK], row[start : start + CHUNK])
+            total += dot_1(g[start : start + CHUNK], row[start : start + CHUNK])
         mean = row.dtype.type(total)
         for k in range(row.size):
             out[k] = row[k] * (g[k] - mean)
