@@ -90,11 +90,12 @@ class Norm:
         each = each[np.isfinite(each)]
         return max(0.0, float(f"{np.median(each):.3g}")) if each.size else 0.0
 
-    def forms(self) -> Iterator[tuple[str, "Norm"]]:
-        """Variants: another eps, eps outside of the root, the unbiased variance."""
+    def forms(self, *others: float) -> Iterator[tuple[str, "Norm"]]:
+        """Variants: another eps, also each of ``others``, eps outside of the root, the unbiased
+        variance."""
         std, unbiased = np.sqrt(self.var), self.var / max(self.count - 1, 1)
         is_plain = isinstance(self.eps, float)
-        for eps in [self.eps, *_EPS] if is_plain else _EPS:
+        for eps in [self.eps, *_EPS, *others] if is_plain else [*_EPS, *others]:
             number = f"eps = {eps:g}" if eps else "eps is missing"
             words = number if is_plain else f"{number} in the root of the biased variance"
             yield words, replace(self, eps=eps, slope=1)
@@ -119,9 +120,8 @@ def norm_of(case: Case) -> Norm | None:
                 best, limit = norm, residual
         if best is None:
             return None
-        fitted = replace(best, eps=best.fitted_eps(y_bar, x_bar))
         # an eps far below var changes x_bar by less than _EXACT: the first exact one may be wrong
-        variants = [norm for _, norm in [*best.forms(), *fitted.forms()]]
+        variants = [norm for _, norm in best.forms(best.fitted_eps(y_bar, x_bar))]
         residuals = [relative_error(x_bar, norm.paths(y_bar).sum(0)) for norm in variants]
         nearest = np.nanargmin(np.maximum(residuals, _NOISE))
         return variants[nearest] if residuals[nearest] <= _EXACT else best
