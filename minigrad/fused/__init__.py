@@ -13,6 +13,9 @@ from minigrad.fused.activation import fused_softplus as softplus
 from minigrad.fused.activation import fused_tanh as tanh
 from minigrad.fused.declare import use
 from minigrad.fused.linalg import fused_linear as linear
+from minigrad.fused.loss import (
+    fused_binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
+)
 from minigrad.fused.loss import fused_cross_entropy as cross_entropy
 from minigrad.fused.loss import fused_log_softmax as log_softmax
 from minigrad.fused.loss import fused_softmax as softmax
@@ -24,7 +27,7 @@ from minigrad.fused.windows import fused_conv as conv
 from minigrad.fused.windows import fused_max_pool as max_pool
 
 __all__ = [
-    "batch_norm", "conv", "cross_entropy", "elu", "gelu", "group_norm", "layer_norm",
-    "leaky_relu", "linear", "log_softmax", "max_pool", "release_memory", "relu", "sigmoid",
-    "softmax", "softplus", "tanh", "use",
+    "batch_norm", "binary_cross_entropy_with_logits", "conv", "cross_entropy", "elu", "gelu",
+    "group_norm", "layer_norm", "leaky_relu", "linear", "log_softmax", "max_pool",
+    "release_memory", "relu", "sigmoid", "softmax", "softplus", "tanh", "use",
 ]  # fmt: skip

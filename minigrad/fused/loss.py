@@ -1,8 +1,16 @@
-"""Softmax, log-softmax and cross entropy as one op each, with hand-written backwards."""
+"""Softmax, its logarithm and cross entropies as one op each, with hand-written backwards."""
 
 from minigrad.fused.declare import fused
-from minigrad.ops.loss import checked_labels, cross_entropy, log_softmax, softmax, with_nan_rows
-from minigrad.ops.reduce import narrow, over, shifted, wide
+from minigrad.ops.loss import (
+    binary_cross_entropy_with_logits,
+    checked_labels,
+    checked_target,
+    cross_entropy,
+    log_softmax,
+    softmax,
+    with_nan_rows,
+)
+from minigrad.ops.reduce import mean, narrow, over, shifted, wide
 from minigrad.ops.shape import floating
 
 
@@ -90,3 +98,34 @@ def cross_entropy_backward(xp, y_bar, cache):
     x_bar[n, labels] -= 1
     x_bar *= over(y_bar, len(labels))
     return x_bar, None
+
+
+@fused(
+    binary_cross_entropy_with_logits,
+    pullback=r"\bar x_i = \frac{\bar y}{n} (\sigma(x_i) - t_i),\quad"
+    r" \bar t_i = -\frac{\bar y}{n}\,x_i",
+)
+def fused_binary_cross_entropy_with_logits(xp, logits, target):
+    """``ops.binary_cross_entropy_with_logits`` with one exponential for value and slope.
+
+    >>> mg.fused.binary_cross_entropy_with_logits(mg.tensor([0.0, 800.0]), np.array([1, 1]))
+    tensor(0.34657359)
+    """
+    x, t = map(wide, checked_target(logits, target))
+    losses, slope = two_class_losses(xp, x, t)
+    return narrow(mean.forward(xp, losses), logits, target), (slope, x)
+
+
+@fused_binary_cross_entropy_with_logits.defbackward
+def binary_cross_entropy_backward(xp, y_bar, cache):
+    slope, x = cache
+    share = over(y_bar, x.size)
+    return share * slope, lambda: -share * x
+
+
+def two_class_losses(xp, x, t):
+    """``t ln(1 + e^-x) + (1 - t) ln(1 + e^x)`` for each element, and its derivative by x."""
+    side = (x > 0).astype(x.dtype)
+    small, wrong = xp.exp(-xp.abs(x)), xp.abs(t - side)
+    losses = xp.log1p(small) + xp.abs(x) * wrong
+    return losses, (wrong - small / (1 + small)) * (2 * side - 1)

@@ -11,6 +11,7 @@ from minigrad import backend, fused
 from minigrad.composite import operand
 from minigrad.fused import (
     batch_norm,
+    binary_cross_entropy_with_logits,
     conv,
     elu,
     gelu,
@@ -34,6 +35,7 @@ __all__ = [
     "avg_pool",
     "batch_norm",
     "batch_statistics",
+    "binary_cross_entropy_with_logits",
     "conv",
     "count_right",
     "cross_entropy",

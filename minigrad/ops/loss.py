@@ -151,13 +151,18 @@ def binary_cross_entropy_with_logits(logits, target):
     >>> mg.binary_cross_entropy_with_logits(mg.tensor([0.0, 800.0]), np.array([1, 1]))
     tensor(0.34657359)
     """
+    x, t = checked_target(logits, target)
+    return mean(t * softplus(-x) + (1 - t) * softplus(x))
+
+
+def checked_target(logits, target):
+    """Both as floats, or the errors that ``binary_cross_entropy_with_logits`` documents."""
     name = "binary_cross_entropy_with_logits"
     values = getattr(target, "array", target)
     if namespace(values) is np and not np.all((values >= 0) & (values <= 1)):
         got = f"{np.min(values)} to {np.max(values)}"
         raise BoundsError(facts(f"{name}: target", expected="0 to 1", got=got))
-    x, t = _float_operands(name, logits, target)
-    return mean(t * softplus(-x) + (1 - t) * softplus(x))
+    return _float_operands(name, logits, target)
 
 
 def _float_operands(name, prediction, target):

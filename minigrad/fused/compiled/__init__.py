@@ -4,6 +4,7 @@ from minigrad.fused.compiled import activation, channels, products, rows, softma
 
 PAIRS = {
     "batch_norm": channels.batch_norm,
+    "binary_cross_entropy_with_logits": softmax.binary_cross_entropy_with_logits,
     "conv": windows.conv,
     "cross_entropy": softmax.cross_entropy,
     "gelu": activation.gelu,
@@ -16,4 +17,5 @@ PAIRS = {
     "relu": activation.relu,
     "sigmoid": activation.sigmoid,
     "softmax": softmax.softmax,
+    "softplus": activation.softplus,
 }

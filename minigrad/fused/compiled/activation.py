@@ -33,7 +33,8 @@ _P0, _P1, _P2, _P3, _P4, _P5 = (
     for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2,
               1.6666665459e-1, 5.0000001201e-1)
 )  # fmt: skip
-_HALF, _ONE, _LOWEST = (np.float32(c) for c in (0.5, 1, -104))  # e^-104 rounds to 0
+_ZERO, _HALF, _ONE, _TWO = (np.float32(c) for c in (0, 0.5, 1, 2))
+_LOWEST = np.float32(-104)  # e^-104 rounds to 0
 _MAGIC, _UNDO = np.float32(1.5 * 2**23 + 127 + 64), np.float32(2.0**-64)
 _LOG2_E_64, _LN2_HIGH_64, _LN2_LOW_64 = 1 / log(2), 6.93145751953125e-1, 1.42860682030941723e-6
 _T2, _T3, _T4, _T5, _T6, _T7, _T8, _T9, _T10, _T11, _T12, _T13 = (
@@ -43,6 +44,10 @@ _T2, _T3, _T4, _T5, _T6, _T7, _T8, _T9, _T10, _T11, _T12, _T13 = (
 _LOWEST_64, _MAGIC_64 = -746.0, 1.5 * 2.0**52 + 1023 + 64
 _E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7, _E8 = map(np.float32, special.ERFC_32)
 _SCALE, _PEAK = np.float32(0.5**1.5), np.float32((2 * pi) ** -0.5)
+_S1, _S2, _S3, _S4, _S5, _S6, _S7 = (
+    np.float32(1 / (2 * k + 1))
+    for k in range(1, 8)  # z <= 1/3, and z^17 / 17 < eps z / 100
+)
 
 
 def _power_of(context, z):
@@ -90,6 +95,15 @@ def exp(t) -> Any:
 @overload(exp)
 def _exp(t):
     return (lambda t: exp32(t)) if t == types.float32 else (lambda t: exp64(t))
+
+
+@inner
+def log1p(e):
+    """``ln(1 + e)`` for float32, ``0 <= e <= 1``: 2 artanh z by its series, z = e / (2 + e)."""
+    z = e / (_TWO + e)
+    q = z * z
+    p = ((((((_S7 * q + _S6) * q + _S5) * q + _S4) * q + _S3) * q + _S2) * q + _S1) * q
+    return _TWO * (z + z * p)
 
 
 @inner
@@ -161,12 +175,30 @@ def forward_gelu(x, y, slope):
             out[i], slopes[i] = z * below, below + z * (gauss * _PEAK)
 
 
-def _gelu(xp, x):
-    axes = axes_in_memory(x)
-    row = flat(x, axes)
-    y, slope = empty_like(row), empty_like(row)
-    forward_gelu(read(row), y, slope)
-    return unflat(y, x.shape, axes), (slope, axes)
+def _with_slope(kernel):
+    """The forward that calls ``kernel(x, y, slope)``; float32 only, as the polynomials are."""
+
+    def forward(xp, x):
+        axes = axes_in_memory(x)
+        row = flat(x, axes)
+        y, slope = empty_like(row), empty_like(row)
+        kernel(read(row), y, slope)
+        return unflat(y, x.shape, axes), (slope, axes)
+
+    return Pair(forward, pull_slope, lambda x: x.dtype == np.float32, reuses=True)
+
+
+@kernel
+def forward_softplus(x, y, slope):
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        row, out, slopes = x[part], y[part], slope[part]
+        for i in range(row.size):
+            z = row[i]
+            e = exp(-abs(z))
+            small = e / (_ONE + e)
+            out[i] = (z if z > 0 else _ZERO) + log1p(e)
+            slopes[i] = _ONE - small if z > 0 else small
 
 
 @kernel
@@ -226,6 +258,6 @@ def _rectifier_backward(xp, y_bar, cache, own=False):
 
 
 sigmoid = Pair(_sigmoid, _sigmoid_backward, same_floats, reuses=True)
-gelu = Pair(_gelu, pull_slope, lambda x: x.dtype == np.float32, reuses=True)
+gelu, softplus = _with_slope(forward_gelu), _with_slope(forward_softplus)
 relu = Pair(_relu, _rectifier_backward, _accepts_relu, reuses=True)
 leaky_relu = Pair(_leaky_relu, _rectifier_backward, _accepts_leaky_relu, reuses=True)

@@ -1,4 +1,4 @@
-"""Kernels of softmax, its logarithm and cross entropy: a task is a block of rows, (R, K).
+"""Kernels of softmax, its logarithm and cross entropies: a task is a block of rows, (R, K).
 
 The rows of a block are walked together, because the loop of the exponential is fast only where it
 is long. Parts of at most CHUNK exponentials are summed in the precision of the array, the parts
@@ -9,12 +9,12 @@ import numpy as np
 from numba import prange
 
 from minigrad.fused import loss
-from minigrad.fused.compiled.activation import exp
+from minigrad.fused.compiled.activation import exp, log1p
 from minigrad.fused.compiled.jit import CHUNK, inner, kernel, read
 from minigrad.fused.compiled.products import dot_1, row_sum
 from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty_like
-from minigrad.ops.loss import checked_labels
+from minigrad.ops.loss import checked_labels, checked_target
 
 
 @inner
@@ -104,6 +104,24 @@ def backward_log_softmax(y_bar, e, total, x_bar):
             out[k] = g[k] - row[k] * scale
 
 
+@kernel
+def forward_two_class(x, t, slope, total):
+    """``loss.two_class_losses`` of a row, float32; a task is a chunk, its losses add to a total."""
+    one = x.dtype.type(1)
+    for chunk in prange(total.size):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        row, targets, slopes = x[part], t[part], slope[part]
+        losses = np.empty_like(row)
+        for i in range(row.size):
+            z = row[i]
+            e = exp(-abs(z))
+            wrong = one - targets[i] if z > 0 else targets[i]
+            d = wrong - e / (one + e)
+            losses[i] = log1p(e) + abs(z) * wrong
+            slopes[i] = d if z > 0 else -d
+        total[chunk] = row_sum(losses)
+
+
 def _softmax_of(rows):
     y, top, total = empty_like(rows), np.empty(len(rows), rows.dtype), np.empty(len(rows))
     forward_softmax(rows, y, top, total)
@@ -152,6 +170,21 @@ def _accepts_cross_entropy(logits, labels):
     return logits.ndim == 2 and same_floats(logits)
 
 
+def _two_class(xp, logits, target):
+    x, t = checked_target(logits, target)
+    slope, total = empty_like(x), np.empty(-(-x.size // CHUNK))
+    forward_two_class(read(x.reshape(-1)), read(t.reshape(-1)), slope.reshape(-1), total)
+    return x.dtype.type(total.sum() / x.size), (slope, x)
+
+
+def _accepts_two_class(logits, target):
+    is_float32 = target.dtype.kind in "biu" or target.dtype == np.float32
+    return logits.dtype == np.float32 and is_float32
+
+
 softmax = Pair(_softmax, _softmax_backward, _accepts)
 log_softmax = Pair(_log_softmax, _log_softmax_backward, _accepts)
 cross_entropy = Pair(_cross_entropy, loss.cross_entropy_backward, _accepts_cross_entropy)
+binary_cross_entropy_with_logits = Pair(
+    _two_class, loss.binary_cross_entropy_backward, _accepts_two_class
+)
