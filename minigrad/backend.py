@@ -109,6 +109,21 @@ def cupy() -> Library:
     )
 
 
+def runs_kernels(xp: Any) -> bool:
+    """Whether the package's CUDA kernels run on the current GPU of ``xp``; False unless it is CuPy.
+
+    They need compute capability 7.0 (Volta), from which on the threads of a warp may wait for each
+    other.
+    """
+    return xp.__name__ == "cupy" and _capability(xp, xp.cuda.runtime.getDevice()) >= 70
+
+
+@cache
+def _capability(xp: Any, number: int) -> int:
+    """The compute capability of a GPU times 10."""
+    return int(xp.cuda.Device(number).compute_capability)
+
+
 @cache
 def unavailable(device: str = "cuda") -> str:
     """Why ``device`` cannot be used; ``""`` if a small computation on it is right."""

@@ -241,6 +241,8 @@ CLAIMS = [
     ("a pool whose allocator raises MemoryError does not ask again", MemoryError,
      lambda g, x: attempts(g, MemoryError())),
     # kernels
+    ("the compute capability is a string of digits", HOLDS,
+     lambda g, x: int(g.xp.cuda.Device(0).compute_capability) >= 10),
     ("a kernel refuses a host array", TypeError,
      lambda g, x: kernel(g)((1,), (32,), (HOST, 3))),
     ("a kernel takes arrays and numbers", HOLDS,

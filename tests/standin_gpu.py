@@ -27,6 +27,7 @@ class Device:
     """``cupy.cuda.Device``."""
 
     attributes = SIZE
+    compute_capability = "75"
 
     def __init__(self, number=0):
         self.id = int(number)

@@ -231,6 +231,23 @@ def test_a_recorded_run_equals_one_on_the_cpu(n, kernels):
         np.testing.assert_allclose(runs[1][1][name], expected, rtol=0, atol=1e-11, err_msg=name)
 
 
+def test_on_a_gpu_older_than_volta_a_run_is_portable_and_says_why_no_step_is_recorded(
+    kernels, monkeypatch
+):
+    """Its compiler knows no __nanosleep, which is in the text of every kernel."""
+    monkeypatch.setattr(mg.backend, "_capability", lambda xp, number: 61)
+    monkeypatch.setattr(importlib.import_module("minigrad.fused.cuda.kernels"), "run", None)
+    runs = []
+    for place in ("cpu", kernels.device):
+        trainer = small(place, np.random.default_rng(0), 23, record=place != "cpu", momentum=0.5)
+        runs.append((list(trainer.fit(2)), parameters(trainer.net)))
+    assert trainer.ahead.recorded is None and "capability 7.0" in trainer.ahead.why_not
+    for here, there in zip(*(history for history, _ in runs), strict=True):
+        assert here.loss == pytest.approx(there.loss, rel=1e-11)
+    for name, expected in runs[0][1].items():
+        np.testing.assert_allclose(runs[1][1][name], expected, rtol=0, atol=1e-11, err_msg=name)
+
+
 def recorded_as_unrecorded(kernels, play, **words):
     """The trainer that recorded, after a check that ``play`` gives the same bits without it."""
     runs = []

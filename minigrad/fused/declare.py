@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from minigrad.backend import as_array, frozen, namespace
+from minigrad.backend import as_array, frozen, namespace, runs_kernels
 from minigrad.context import CURRENT, setting
 from minigrad.core.node import Box, leaf
 from minigrad.core.op import Op
@@ -241,7 +241,7 @@ def _runs_on(kind: str, xp: Any, size: int) -> bool:
     if kind == "numba":  # small arrays are not worth its import and its threads
         return xp is np and size >= MIN_COMPILED and not _is_fork and has_numba()
     if kind == "cuda":
-        return xp.__name__ == "cupy"
+        return runs_kernels(xp)
     return kind == "portable" or xp is np
 
 

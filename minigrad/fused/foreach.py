@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from minigrad.backend import namespace
+from minigrad.backend import namespace, runs_kernels
 
 
 def axpby(terms: list[tuple[float, Any, float, Any]]) -> list[Any]:
@@ -23,7 +23,7 @@ def track(
     A statistic becomes ``(1 - weight) * old + weight * new``; new is ``mean`` or ``factor * var``.
     """
     xp = namespace(*running[:2])
-    if xp.__name__ == "cupy":
+    if runs_kernels(xp):
         updated = _launches().track(xp, running, mean, var, weight, factor)
         if updated is not None:
             return updated
@@ -48,6 +48,6 @@ def _launches() -> Any:
 
 
 def on_gpu(arrays: Iterable[Any]) -> bool:
-    """Whether there are arrays, and all are CuPy's."""
+    """Whether there are arrays, all of them CuPy's, and kernels run on its current GPU."""
     by_class = {array.__class__: array for array in arrays}  # one array of each class
-    return bool(by_class) and all(namespace(a).__name__ == "cupy" for a in by_class.values())
+    return bool(by_class) and all(runs_kernels(namespace(a)) for a in by_class.values())

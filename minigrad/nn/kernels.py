@@ -71,7 +71,7 @@ def count_right(logits: Any, labels: Any) -> Any:
     The number is a scalar array on the same device, so the host need not wait for it.
     """
     xp = backend.namespace(logits)
-    if xp.__name__ == "cupy" and 0 < logits.size <= _SMALL:
+    if backend.runs_kernels(xp) and 0 < logits.size <= _SMALL:
         cuda = import_module("minigrad.fused.cuda.cross_entropy")
         if cuda.accepts(logits, labels):
             return cuda.count_right(xp, logits, labels)

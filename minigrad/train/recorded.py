@@ -71,9 +71,10 @@ class RecordedStep:
         # ids of objects that ``_structure`` compares, so that ``_options`` need not
         self.part_ids = {*map(id, (*self.tensors, *self.owners, *chain(*registries)))}
         device = self.tensors[0].device
-        if device == "cpu":
-            raise UsageError(facts("RecordedStep: device", expected="a GPU", got=device))
         self.library: Any = backend.library_of(self.tensors[0].array)
+        if not backend.runs_kernels(self.library.xp):
+            expected = "a GPU of compute capability 7.0 or higher"
+            raise UsageError(facts("RecordedStep: device", expected=expected, got=device))
         self.key, self.structure = self._key(x, labels), self._structure()
         self.batch = tensor(x, device=device), tensor(labels, device=device)
         self.homes = self._copies(self._state())
