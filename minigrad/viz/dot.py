@@ -236,7 +236,7 @@ class _Writer:
         if columns > _WIDE or gradient is None or not _has_place(gradient):
             return [*map(tr, blocks)]
         cells = "".join(f'<TD ALIGN="LEFT" VALIGN="TOP">{block}</TD>' for block in blocks)
-        return [tr(table(f"<TR>{cells}</TR>", spacing=4))] if cells else []
+        return [tr(table(f"<TR>{cells}</TR>", spacing=4))]
 
     def _gradient(self, gradient: Gradient, node: Node) -> str:
         if not _has_place(gradient):
@@ -252,7 +252,7 @@ class _Writer:
 
 def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
     color = _LEVELS[min(depth, len(_LEVELS)) - 1]
-    name = bold(shown(cluster.scope.name if cluster.scope else ""))
+    name = bold(shown(cluster.name))
     name += small(f"  {count_of_ops(cluster.ops)}")
     return [
         f"{indent}subgraph {cluster.id} {{",

@@ -42,15 +42,15 @@ class Card:
         members: the nodes it stands for.
         outputs: the members that are used outside the card or are results; the card shows them.
         inputs: the nodes outside the card that its members use.
-        scope: the folded scope or group; None for a single node.
+        name: of the folded scope or group; "" for a single node.
     """
 
     kind: Kind
     id: str
+    name: str = ""
     members: list[Node] = field(default_factory=list)
     outputs: list[Node] = field(default_factory=list)
     inputs: list[Node] = field(default_factory=list)
-    scope: Scope | None = None
 
     @property
     def ops(self) -> int:
@@ -65,10 +65,10 @@ class Card:
 
 @dataclass(eq=False)
 class Cluster:
-    """A scope drawn around its cards; the outermost cluster, the whole picture, has no scope."""
+    """A scope drawn around its cards; the outermost cluster is the whole picture."""
 
     id: str = ""
-    scope: Scope | None = None
+    name: str = ""
     cards: list[Card] = field(default_factory=list)
     clusters: "list[Cluster]" = field(default_factory=list)
     ops: int = 0  # op calls in it and in the clusters inside
@@ -225,7 +225,7 @@ def _merge_repeated_blocks(recorded: Recorded, keys: dict[Node, _Key], pinned: S
         keys |= dict.fromkeys((x for x in own if x not in pinned), block)
 
 
-def _repeated(ops: dict[_Key, list[Node]]) -> list[list[Scope]]:
+def _repeated(ops: dict[_Key, list[Node]]) -> list[list[Any]]:
     """Runs of at least ``_MIN_REPEATS`` folded scopes in a row that hold the same ops."""
 
     def kind(key: _Key) -> Any:
@@ -233,8 +233,7 @@ def _repeated(ops: dict[_Key, list[Node]]) -> list[list[Scope]]:
         return (key.parent, _base(key.name), content) if isinstance(key, Scope) else key
 
     runs = [list(run) for _, run in groupby(ops, kind)]
-    runs = [run for run in runs if len(run) >= _MIN_REPEATS]
-    return [[key for key in run if isinstance(key, Scope)] for run in runs]
+    return [run for run in runs if len(run) >= _MIN_REPEATS]
 
 
 def _corresponding_leaves(recorded: Recorded, blocks: list[list[Node]]) -> list[Node]:
@@ -291,8 +290,8 @@ def _cards(recorded: Recorded, keys: dict[Node, _Key]) -> dict[_Key, Card]:
     cards: dict[_Key, Card] = {}
     for node, key in keys.items():
         if key not in cards:
-            cards[key] = Card(_kind(key), f"n{len(cards)}")
-            cards[key].scope = key if isinstance(key, Scope) else None
+            name = key.name if isinstance(key, Scope) else ""
+            cards[key] = Card(_kind(key), f"n{len(cards)}", name)
         cards[key].members.append(node)
     outputs = dict.fromkeys(recorded.roots)
     inputs: dict[_Key, dict[Node, None]] = {key: {} for key in cards}
@@ -369,7 +368,7 @@ def _clusters(cards: dict[_Key, Card]) -> Cluster:
         cluster = top
         for scope in around.path() if around else []:
             if scope not in cluster_of:
-                cluster_of[scope] = Cluster(f"cluster_{len(cluster_of)}", scope)
+                cluster_of[scope] = Cluster(f"cluster_{len(cluster_of)}", scope.name)
                 cluster.clusters.append(cluster_of[scope])
             cluster = cluster_of[scope]
             cluster.ops += card.ops

@@ -104,7 +104,7 @@ class Formulas:
 
     def title_of_scope(self, card: Card) -> str:
         """``y = batch_norm(x, gamma, beta)``: a folded scope as one call; a name for parameters."""
-        name = shown(card.scope.name if card.scope else "")
+        name = shown(card.name)
         if card.kind == "leaves":
             return name
         results = _listed([self.operand[node].text for node in card.outputs])

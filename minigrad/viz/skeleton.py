@@ -71,12 +71,12 @@ def skeleton(visible: Visible, formulas: Formulas) -> str:
 def _body(top: Cluster, formulas: Formulas) -> list[str]:
     """The cards, with their clusters around them."""
     lines: list[str] = []
-    for cluster, _, ends in top.walk():
+    for cluster, depth, ends in top.walk():
         if ends:
-            lines += ["}"] if cluster.scope is not None else []
+            lines += ["}"] if depth else []
             continue
-        if cluster.scope is not None:
-            name = bold(shown(cluster.scope.name))
+        if depth:
+            name = bold(shown(cluster.name))
             lines.append(f'subgraph {cluster.id} {{ graph [label=<{name}> labeljust=l '
                          'style="rounded,filled" fillcolor="#eeeeee" margin=5];')  # fmt: skip
         for card in cluster.cards:
