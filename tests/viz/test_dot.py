@@ -52,6 +52,11 @@ def test_array_beyond_8_by_8_is_shown_by_statistics_and_an_excerpt():
     assert "…" in card
 
 
+def test_array_without_elements_is_shown_as_empty():
+    y = mg.sum(graphs.leaf(np.ones((0, 3)), "x"))
+    assert "empty" in cards(mg.viz.to_dot(y))["x"]
+
+
 def test_values_and_grads_can_be_left_out():
     y = batch_norm(swept=False)
     y.backward(graphs.SEED)

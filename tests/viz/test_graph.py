@@ -140,6 +140,17 @@ def test_more_than_300_cards_fold_to_a_smaller_depth_and_the_picture_says_so():
     assert "402 cards are too many to read: folded to depth 0" in dot
 
 
+def test_what_fits_when_folded_keeps_its_middle():
+    x = scalar()
+    for i in range(150):
+        with mg.scope(f"block {i}"):
+            f = mg.tanh if i % 2 else mg.sin  # no block repeats the one before
+            x = f(f(f(x)))
+    dot = mg.viz.to_dot(x)
+    assert len(cards(dot)) == 151
+    assert "451 cards are too many to read: folded to depth 0<" in dot
+
+
 def test_exactly_300_cards_do_not_fold():
     assert len(re.findall(r"\[label=", mg.viz.to_dot(chain(scalar(), 299), values=False))) == 300
 
@@ -230,6 +241,14 @@ def test_repeated_blocks_fold_to_one_that_says_how_many():
     dot = mg.viz.to_dot(graphs.perceptron(layers=5), depth=0)
     assert list(cards(dot)) == ["x", "v5 = Linear × 5(x)", "v5 * v5", "y = sum(v5 * v5)"]
     assert "15 ops and 10 leaves folded · (8, 8) → (8, 8)" in dot
+
+
+def test_repeated_blocks_may_compute_with_numbers():
+    h = scalar()
+    for i in range(3):
+        with mg.scope(f"block {i}"):
+            h = mg.tanh(2.0 * h)
+    assert "y = block × 3(x)" in cards(mg.viz.to_dot(h, depth=0))
 
 
 def test_open_blocks_and_blocks_of_another_shape_stay_apart():
