@@ -104,12 +104,14 @@ def overview(trace: Trace, steps: Iterable[int], title: str, members: set[int]) 
 def _forward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
     value = trace.values[step.value]
     assert value.op is not None
-    blocks: list[Block] = [Formula(value.op.formula, legend(trace, value))]
-    numbers = computed(value, trace.values)
-    if numbers:
-        blocks.append(Line("numbers", numbers))
-    blocks.append(Row([*_operands(trace, value), "=", _result(value)]))
+    formula = Formula(value.op.formula, legend(trace, value))
+    row = Row([*_operands(trace, value), "=", _result(value)])
+    blocks = [formula, *_numbers(computed(value, trace.values)), row]
     return value.title, f"{value.title}, shape {tuple(value.array.shape)}", blocks
+
+
+def _numbers(text: str) -> list[Block]:
+    return [Line("numbers", text)] if text else []
 
 
 def _operands(trace: Trace, value: Value) -> list[Figure | str]:
@@ -162,8 +164,7 @@ def _backward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
     used = used_by_rule(trace, value, rule, step.input)
     arriving = _arriving(value, used, step)
     arrays = [(letter, x.array if isinstance(x, Value) else np.asarray(x)) for letter, x in used]
-    numbers = pulled_back(value, step, arrays)
-    blocks += [Line("numbers", numbers)] if numbers else []
+    blocks += _numbers(pulled_back(value, step, arrays))
     blocks.append(Row([*arriving, "→", _returned(into, step)]))
     blocks += _unbroadcast(into, step)
     blocks += _running_sum(into, step)
@@ -206,8 +207,8 @@ def _unbroadcast(into: Value, step: Step) -> list[Block]:
         return [Line("note", f"cast to {step.contribution.dtype}")] if cast else []
     note = f"{into.name} was broadcast to fit, so {text.replace('->', '→')}"
     figure = Figure(f"contribution to {bar(into.name)}", step.contribution, "gradient")
-    numbers = unbroadcast(step.raw, step.contribution)
-    return [Line("note", note), Row(["∑", figure]), Line("numbers", numbers)]
+    numbers = _numbers(unbroadcast(step.raw, step.contribution))
+    return [Line("note", note), Row(["∑", figure]), *numbers]
 
 
 def _running_sum(into: Value, step: Step) -> list[Block]:
@@ -224,8 +225,7 @@ def _running_sum(into: Value, step: Step) -> list[Block]:
         terms = [Figure(f"{name} so far", step.before), "+",
                  Figure("this", step.contribution), "="]  # fmt: skip
     row = Row([*terms, Figure(f"{name}, running sum", step.total, "gradient")])
-    numbers = added(step.before, step.contribution, step.total)
-    return [Line("note", count), row, *([Line("numbers", numbers)] if numbers else [])]
+    return [Line("note", count), row, *_numbers(added(step.before, step.contribution, step.total))]
 
 
 def _which_contribution(step: Step) -> str:

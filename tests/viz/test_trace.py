@@ -15,7 +15,7 @@ from minigrad.errors import DTypeError, GraphError, SeedError
 from minigrad.viz.document import checksum
 from minigrad.viz.example import computed
 from minigrad.viz.legend import legend
-from minigrad.viz.story import tell
+from minigrad.viz.story import Line, tell
 
 
 def needed(y):
@@ -329,6 +329,13 @@ def test_step_back_shows_what_its_rule_reads(make, letters, shown, numbers):
     assert letters in formula.legend
     assert [item.caption for item in row.items[2:-2:2]] == shown
     assert numbers in "".join(line.text for line in lines)
+
+
+def test_no_line_of_a_step_without_elements_is_empty():
+    y = graphs.leaf(np.ones((1, 3)), "x") + np.ones((0, 3))
+    trace = mg.viz.trace(y, np.ones(y.shape))
+    blocks = [block for i in range(len(trace)) for block in tell(trace, i).blocks]
+    assert all(block.text for block in blocks if isinstance(block, Line))
 
 
 def test_a_rule_may_return_a_tensor(declared):
