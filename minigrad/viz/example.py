@@ -47,7 +47,7 @@ def pulled_back(value: Any, step: Any, used: Sequence[tuple[str, np.ndarray]]) -
 
 def unbroadcast(raw: np.ndarray, contribution: np.ndarray) -> str:
     """``[0]: 0.1 + 0.2 + 0.3 = 0.6``: the elements of ``raw`` that un-broadcasting sums."""
-    if raw.shape == contribution.shape or not contribution.size or not raw.size:
+    if not raw.size:
         return ""
     terms = _along(repeated_axes(raw.shape, contribution.shape) or (), raw)
     return f"{_place(contribution)}{_joined(terms, ' + ')} = {_number(_first(contribution))}"
@@ -65,7 +65,7 @@ def added(before: np.ndarray | None, contribution: np.ndarray, total: np.ndarray
 
 def _elementwise(value: Any, xs: list, digits: int) -> str:
     op = value.op
-    if op.signature != "()" or not xs:
+    if op.signature != "()":
         return ""
     numbers = [_first(x) for x in xs]
     symbol = op.symbol or op.name

@@ -100,7 +100,7 @@ def _about(card: Card) -> str:
         return "".join(gap_lines(card)[1:])
     if card.kind == "leaves":
         return ""
-    shape = str(tuple(card.outputs[0].value.shape)) if card.outputs else ""
+    shape = str(tuple(card.outputs[0].value.shape))
     if card.kind == "scope":
         return f"{count_of_ops(card.ops)} → {shape}"
     if card.kind == "op":

@@ -138,7 +138,7 @@ def trace(y: Box, seed: Any = None, *, verdicts: Verdicts | None = None) -> Trac
     ['forward', 'seed', 'backward', 'backward']
     """
     root = root_of("trace", y)
-    start = root.grad if seed is None and root.grad is not None else seed
+    start = root.grad if seed is None else seed
     pulls = _Pulls()
     seeded = as_seed(start, y)
     with setting(observer=pulls), np.errstate(all="ignore"):  # a nan may be why somebody looks
