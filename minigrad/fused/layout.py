@@ -6,10 +6,12 @@
 from math import prod
 from typing import Any
 
+from minigrad.ops.window import batch_to_end, batch_to_front
+
 
 def is_batch_last(x: Any) -> bool:
     """Whether N is the fastest axis in memory, as in results of convolution."""
-    return not x.flags.c_contiguous and x.transpose(*range(1, x.ndim), 0).flags.c_contiguous
+    return not x.flags.c_contiguous and batch_to_end(x).flags.c_contiguous
 
 
 def to_blocks(x: Any, batch_last: bool) -> Any:
@@ -18,7 +20,7 @@ def to_blocks(x: Any, batch_last: bool) -> Any:
     A view where ``x`` already has this order in memory, a copy otherwise.
     """
     if batch_last:
-        x = x.transpose(*range(1, x.ndim), 0)
+        x = batch_to_end(x)
         return x.reshape(1, x.shape[0], prod(x.shape[1:]))
     return x.reshape(*x.shape[:2], prod(x.shape[2:]))
 
@@ -26,8 +28,7 @@ def to_blocks(x: Any, batch_last: bool) -> Any:
 def from_blocks(blocks: Any, shape: tuple[int, ...], batch_last: bool) -> Any:
     """The inverse of ``to_blocks``: a view of shape (N, C, \\*sizes)."""
     if batch_last:
-        folded = blocks.reshape(*shape[1:], shape[0])
-        return folded.transpose(len(shape) - 1, *range(len(shape) - 1))
+        return batch_to_front(blocks.reshape(*shape[1:], shape[0]))
     return blocks.reshape(shape)
 
 
