@@ -62,7 +62,7 @@ def set_population_statistics(model: Module, loader: Iterable) -> Module:
         with no_grad():
             for batch in loader:
                 x = batch[0] if isinstance(batch, (tuple, list)) else batch
-                model(x if isinstance(x, Tensor) else tensor(x))
+                model(tensor(x))
                 batches += 1
         if not batches:
             raise UsageError("set_population_statistics: the loader gave no batches")
@@ -153,7 +153,7 @@ def fold_batch_norm(model: Module) -> Module:
     _check_ready("fold_batch_norm", model)
     if _is_batch_norm(model):
         return ChannelAffine(*_scale_and_shift(model)).eval()
-    folded = copy.deepcopy(model).eval()
+    folded = copy.deepcopy(model)
     modules = list(folded.modules())
     uses = Counter(id(part) for module in modules for part in _parts(module))
     for module in modules:
@@ -172,7 +172,7 @@ def fold_batch_norm(model: Module) -> Module:
 
 def _is_batch_norm(module: Module) -> bool:
     """Whether ``module`` is a batch norm and computes as such: a subclass may do more."""
-    return isinstance(module, _NORMS) and type(module).forward is BatchNorm1d.forward
+    return type(module).forward is BatchNorm1d.forward
 
 
 def _parts(module: Module) -> list[Any]:
