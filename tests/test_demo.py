@@ -288,6 +288,20 @@ def test_stepping_sees_layers_and_arrays_that_change_in_place(script, capsys):
     assert "same" not in last.partition("──")[2]
 
 
+def test_stepping_shows_a_value_in_one_line_and_no_private_name(script, capsys):
+    script.write_text(
+        DEMO + "import numpy as np\n_private = 1\nthird = 1 / 3\nn = np.arange(6)\n"
+        "mixed = np.array([1, 'a'], dtype=object)\nlayers = [mg.nn.ReLU()]\n"
+    )
+    demo.step(script, out=script.parent, pause=lambda hint: "")
+    said = capsys.readouterr().out
+    assert "  new     third: 0.333333\n  new     n: array (6,) 0 1 2 3 …\n" in said
+    assert (
+        "  new     mixed: array([1, 'a'], dtype=object)\n  new     layers: list of 1 ReLU\n" in said
+    )
+    assert "_private:" not in said
+
+
 def test_stepping_tells_a_class_of_layers_from_a_layer(script, capsys):
     script.write_text(DEMO + "norm = mg.nn.BatchNorm1d\nkinds = {'a': (norm, mg.optim.SGD)}\n")
     demo.step(script, out=script.parent, pause=lambda hint: "")

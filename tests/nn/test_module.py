@@ -67,9 +67,26 @@ def test_what_would_not_be_saved_cannot_replace_what_is(name, replace):
     net = Net()
     net.register_buffer("buffer", np.zeros(2))
     before = list(net.state_dict())
-    with pytest.raises(TypeError, match=f"Net: assignment to the .* '{name}'"):
+    kind = {"scale": "parameter", "buffer": "buffer", "first": "submodule"}[name]
+    with pytest.raises(TypeError, match=f"Net: assignment to the {kind} '{name}'"):
         setattr(net, name, replace(getattr(net, name)))
     assert list(net.state_dict()) == before
+
+
+def test_a_part_of_another_kind_may_take_a_name():
+    net = Net()
+    net.scale = nn.Linear(2, 1)
+    assert "scale.weight" in net.state_dict() and "scale" not in net.state_dict()
+    net.scale = mg.tensor(2.0, requires_grad=True)
+    assert "scale" in net.state_dict() and "scale.weight" not in net.state_dict()
+
+
+def test_a_path_too_few_or_too_many_is_refused_unless_not_strict():
+    state = nn.Linear(2, 1).state_dict()
+    for wrong in ({"weight": state["weight"]}, {**state, "more": state["bias"]}):
+        with pytest.raises(UsageError, match=r"missing \[.*\], unexpected \[.*\]"):
+            nn.Linear(2, 1).load_state_dict(wrong)
+        nn.Linear(2, 1).load_state_dict(wrong, strict=False)
 
 
 @pytest.mark.parametrize("name", ["forward", "training", "first", "scale", "remark", "a.b", ""])
@@ -181,6 +198,7 @@ def test_containers_are_sliced_and_assigned_like_lists(rng):
     rest = nn.ModuleList(net)[1:]
     rest.append(nn.ReLU())
     assert [type(m) for m in rest] == [nn.Tanh, nn.Linear, nn.ReLU]
+    assert type(rest) is nn.ModuleList
 
 
 def test_parts_are_deleted_as_in_torch():
