@@ -192,12 +192,11 @@ def default_names(inputs: Sequence[np.ndarray], forward: Callable | None = None)
 
     An input named ``y`` or ``y_bar`` would be taken for the output or its cotangent.
     """
-    names = parameter_names(forward, len(inputs))
-    if names and not {"y", "y_bar"} & {*names}:
-        return names
-    if are_batch_norms(inputs):
+    names, taken = parameter_names(forward, len(inputs)), ("y", "y_bar")
+    if are_batch_norms(inputs) and not (names and {*names}.isdisjoint(taken)):
         return ("x", "gamma", "beta")
-    return tuple(f"input {k}" for k in range(len(inputs)))
+    names = names or taken[:1] * len(inputs)
+    return tuple(f"input {k}" if name in taken else name for k, name in enumerate(names))
 
 
 def check_names(what: str, names: Sequence[str], n: int) -> None:

@@ -180,6 +180,11 @@ def test_the_inputs_of_a_pair_are_named_by_forward_or_else_by_their_shapes(forwa
     assert default_names((np.ones((5, 3)), np.ones(3), np.ones(3)), forward) == names
 
 
+def test_only_a_target_that_is_called_like_the_output_is_named_by_its_number():
+    inputs = np.ones(3), np.ones((5, 3)), np.ones(5)
+    assert default_names(inputs, lambda w, x, y: x @ w - y) == ("w", "x", "input 2")
+
+
 def test_gradcheck_proves_orders_one_to_three():
     rng = np.random.default_rng(2)
     x = rng.normal(size=(4, 2))
