@@ -79,7 +79,7 @@ def cause_of(
             return f"{place}: {factor_there}" if factor_there else place
     if len(got) > 1 and got.any() and (got == got[0]).all():
         return "y_bar is missing: the result is the same for every y_bar"
-    if any(s.got.any() for s in samples if s.kind == "zero"):
+    if any(np.nan_to_num(s.got).any() for s in samples if s.kind == "zero"):  # nan: 0 / 0
         return "a term without y_bar: the result is not zero when y_bar is"
     y_bar = np.stack([np.asarray(s.y_bar, np.float64) for s in random])
     by_input = zip(*(expected_of(each).values for each in y_bar), strict=True)

@@ -180,6 +180,9 @@ MIXUPS = {
     "the mask of y_bar": (
         lambda x: (np.abs(x), x), lambda dy, x: (np.abs(dy) * np.sign(x),), _square, 0,
         "not linear in y_bar"),
+    "the length of y_bar": (
+        lambda x: (2 * x, None), lambda dy, _: (2 * dy / np.sqrt((dy * dy).sum()),), _square, 0,
+        "not linear in y_bar"),  # 0 / 0 where y_bar is 0
     "a power too much": (
         lambda x: (x**3, x), lambda dy, x: (3 * dy * x**3,), _square, 0,
         "factor input 0 in each element"),
