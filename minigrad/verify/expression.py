@@ -107,7 +107,8 @@ def _operands(text: str, frame: FrameType) -> tuple[str, ...]:
             parts = parts[0].elts
         if isinstance(tree.func, ast.Attribute):
             owner = tree.func.value
-            module = frame.f_globals.get(owner.id) if isinstance(owner, ast.Name) else None
+            names = {**frame.f_globals, **frame.f_locals}  # an import may be in the function
+            module = names.get(owner.id) if isinstance(owner, ast.Name) else None
             parts = parts if isinstance(module, ModuleType) else [owner, *parts]
     return tuple(map(ast.unparse, parts))
 

@@ -789,6 +789,19 @@ def test_no_value_is_told_to_stand_for_another_of_its_name(rng):
     assert "`x` is used instead of `x`" not in cause
 
 
+def test_a_module_that_the_forward_imports_is_no_operand(rng):
+    def forward(x):
+        import numpy as anp
+
+        return anp.tanh(x * x), x
+
+    def backward(y_bar, x):
+        return (y_bar * (1 - np.tanh(x) ** 2) * 2 * x,)
+
+    (cause,) = causes(forward, backward, rng.normal(size=(2, 3)))
+    assert cause.startswith("`x` is used instead of `x * x` in the backward of `anp.tanh(x * x)`")
+
+
 def test_a_comprehension_is_no_call_from_its_own_line(rng):
     def forward(x):
         return np.stack([x[:, i : i + 3].mean(axis=1) for i in (0, 2, 4)], axis=1), x
