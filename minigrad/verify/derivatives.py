@@ -11,21 +11,26 @@ derivative people know as a whole, is described as a whole.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import islice, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigrad.core.node import Node
 from minigrad.core.sweep import backward_sweep
-from minigrad.verify.expression import name_of, quote, quote_operand
+from minigrad.ops.arithmetic import multiply
+from minigrad.verify.expression import every_time, name_of, quote, quote_operand
 from minigrad.verify.fit import explains, formula_of
 from minigrad.verify.origin import CUTOFF, Errors
 
 _LONGEST = 8  # ops of a run
 _NUMBER = r"-?[0-9/]+"  # a formula that is a number
+_CONFUSED: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # derivatives, as formulas in y
+    "1": np.ones_like, "{y}": np.copy, "1 - {y}": lambda y: 1 - y, "1 - {y}^2": lambda y: 1 - y * y,
+    "{y} (1 - {y})": lambda y: y * (1 - y),
+}  # fmt: skip
 
 Run = list[Node]  # an operand, and the values that a chain of elementwise ops makes of it
 
@@ -113,8 +118,7 @@ class LocalDerivatives:
         """Formulas of the derivative of the last value by the first: the one in the backward and
         the right one; empty where none fits."""
         x, y = run[0], run[-1]
-        right = backward_sweep(y, np.ones(y.value.shape), [x])[x]
-        fit = self.fit(run)
+        right, fit = _derivative(x, y), self.fit(run)
         if fit is None or right is None or not fit.error.size or not fit.is_unique:
             return "", ""
         right, wrong = right[fit.used], right[fit.used] + fit.error
@@ -137,6 +141,52 @@ class LocalDerivatives:
             rest = {v: a[fit.used] for v, a in self._other_values(y).items() if v not in values}
             formula = formula_of(wrong, rest, powers=(1, 2))
         return formula, right_formula
+
+    def in_repeated_code(self) -> str:
+        """The wrong derivative of code that runs several times, such as the tanh of an RNN.
+
+        It is wrong every time, which no fit of one op explains. So the derivatives that people
+        confuse are tried in sweeps, for statements first, then for their last ops.
+        """
+        statements = [[self._run_to(y) for y in ys] for ys in self.graph.repeated() if len(ys) > 1]
+        statements.sort(key=lambda runs: -len(runs[0]))
+        groups = statements + [[run[-2:] for run in runs] for runs in statements]
+        groups = [runs for runs in groups if all(len(run) > 1 for run in runs)]
+        tries = ((runs, form) for runs in groups for form in _CONFUSED)
+        for runs, form in islice(tries, self.errors.most_sweeps):
+            y, name = runs[0][-1], name_of(runs[0][-1]) or "y"
+            values = np.concatenate([np.ravel(run[-1].value) for run in runs])
+            slopes = np.concatenate([np.ravel(_derivative(run[0], run[-1])) for run in runs])
+            wrong, right = form.format(y=name), formula_of(slopes, {name: values})
+            is_candidate = wrong != right and not re.fullmatch(_NUMBER, right or "1")
+            if is_candidate and self._would_explain(runs, _CONFUSED[form]):
+                return every_time(derivative_text(y, wrong, right))
+        return ""
+
+    def _run_to(self, y: Node) -> Run:
+        """The ops of one statement, each with one operand in the graph, that end in y."""
+        run = [y]
+        while run[0].op is not None and run[0].op.signature == "()":
+            operands = [p for p in run[0].parents if p in self.graph.consumers]
+            if [x.value.shape for x in operands] != [y.value.shape]:
+                break
+            run = [*operands, *run]
+            (x,), of_y = operands, y.origin.lines
+            if x.origin is None or x.origin.lines != of_y or len(self.graph.consumers[x]) > 1:
+                break
+        return run
+
+    def _would_explain(self, runs: list[Run], derivative: Callable) -> bool:
+        """Whether the actual cotangents arise if all runs have this derivative, a function of y."""
+        before = [(y, y.op, y.params, y.parents, y.inputs) for *_, y in runs]
+        try:
+            for x, *_, y in runs:
+                y.op, y.params, y.parents = multiply, {}, (None, x)
+                y.inputs = derivative(y.value), x.value
+            return self.errors.are_those_of_graph
+        finally:
+            for y, op, params, parents, inputs in before:
+                y.op, y.params, y.parents, y.inputs = op, params, parents, inputs
 
     def _other_values(self, y: Node) -> dict[str, np.ndarray]:
         """The other values of the code that have a name and the shape of y."""
@@ -164,8 +214,13 @@ def is_scaled(x: Node, y: Node) -> bool:
     """Whether an older x of y's shape has the cotangent of y times a constant; True for other x."""
     if x.index >= y.index or x.value.shape != y.value.shape:
         return True
-    local = backward_sweep(y, np.ones(y.value.shape), [x])[x]
+    local = _derivative(x, y)
     return local is not None and bool(np.ptp(local) <= 1e-9 * np.abs(local).max())
+
+
+def _derivative(x: Node, y: Node) -> Any:
+    """The right derivative of an elementwise y by an older x; None if it is zero."""
+    return backward_sweep(y, np.ones(y.value.shape), [x])[x]
 
 
 def derivative_text(y: Node, wrong: str = "", right: str = "") -> str:

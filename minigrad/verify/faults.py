@@ -78,6 +78,7 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
     """
     substitutes = Substitutes(errors)
     if not errors.are_tractable:
+        yield derivatives.in_repeated_code()
         yield substitutes.in_repeated_code()
         return
     operands, steps = errors.origins or list(errors.graph.consumers), derivatives.steps
@@ -93,6 +94,7 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
     # 2. a derivative with formulas in any named value, or a mistake in a loop or an accumulation
     yield derivatives.with_formulas(statements, len(suspects), all_values=True)
     yield derivatives.with_formulas(outside, len(steps), all_values=True)
+    yield derivatives.in_repeated_code()
     yield substitutes.in_repeated_code()
     yield from substitutes.overwritten()
     # 3. the only suspect, if one of its two formulas is known

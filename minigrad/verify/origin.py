@@ -22,6 +22,7 @@ from minigrad.verify.paths import Paths
 CUTOFF = 1e-10  # singular values that count as zero, relative to the largest
 _ZERO = 1e-6  # relative to the largest cotangent
 _MOST = 1e9  # multiplications in singular value decompositions, at most: about a second
+_RULES = 30_000  # that run in sweeps over a changed graph, at most
 _PUSH = 1e4  # multiplications that take as long as to push a tangent through an op
 
 
@@ -49,6 +50,11 @@ class Errors:
         products = sum(max(total, n) * min(total, n) ** 2 for n in sizes)
         is_cheap = _PUSH * pushes + products <= _MOST
         return is_cheap and all(np.isfinite(j).all() for j in self.jacobians.values())
+
+    @property
+    def most_sweeps(self) -> int:
+        """How often a changed graph may be swept."""
+        return _RULES // len(self.graph.consumers)
 
     @cached_property
     def jacobians(self) -> dict[Node, np.ndarray]:
@@ -116,5 +122,14 @@ class Errors:
             d = as_array(bar, parent) - right_bar
             x_bars = [self.graph.pull_from(parent, d, end) for end in self.graph.leaves]
             if not explains(np.concatenate([x_bar.reshape(-1) for x_bar in x_bars]), row):
+                return False
+        return True
+
+    @property
+    def are_those_of_graph(self) -> bool:
+        """Whether a sweep over the graph, which a caller changed, gives the actual cotangents."""
+        for y_bar, right, row in zip(self.paths.y_bar, self.right, self.rows, strict=True):
+            x_bars = self.graph.pull(y_bar)[0]
+            if not explains(np.concatenate([x.reshape(-1) for x in x_bars]) - right, row):
                 return False
         return True

@@ -18,12 +18,10 @@ import numpy as np
 from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep
 from minigrad.verify.expression import every_time, is_quotable, name_of, quote, quote_operand
-from minigrad.verify.fit import explains
 from minigrad.verify.graph import Edge
 from minigrad.verify.origin import Errors
 
 _TRIES = 1000  # at most so many substitutes are tried
-_RULES = 30_000  # at most so many rules run for that
 _RESULT, _BAR = -1, -2  # parts of a rule that are no operands: the result and its cotangent
 _OTHER = "{source} is used instead of {part}"
 _TRANSPOSED = "a .T is missing or extra at {part}"
@@ -67,7 +65,7 @@ class Substitutes:
     @property
     def _limit(self) -> int:
         """How many substitutes are tried: all rules of the graph may run for each of them."""
-        return min(_TRIES, _RULES // len(self.graph.consumers))
+        return min(_TRIES, self.errors.most_sweeps)
 
     # --- in one op -------------------------------------------------------------------------------
 
@@ -174,12 +172,7 @@ class Substitutes:
         try:
             for node, value in zip(s.nodes, s.values, strict=True):
                 node.inputs, node.value = _replaced(node, s.part, value)
-            triples = zip(self.paths.y_bar, self.errors.right, self.errors.rows, strict=True)
-            for y_bar, right, row in triples:
-                x_bars = self.graph.pull(y_bar)[0]
-                if not explains(np.concatenate([x.reshape(-1) for x in x_bars]) - right, row):
-                    return False
-            return True
+            return self.errors.are_those_of_graph
         finally:
             for node, inputs, value in before:
                 node.inputs, node.value = inputs, value

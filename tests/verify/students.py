@@ -107,7 +107,9 @@ def _rnn(mistake):
         carry = np.zeros_like(hs[0])
         for t in reversed(range(len(x))):
             before = hs[t - 1] if t else 0 * hs[0]
-            a_bar = (y_bar[t] + carry) * (1 - (before if mistake == "h before" else hs[t]) ** 2)
+            local = 1 - (before if mistake == "h before" else hs[t]) ** 2
+            local = {"1 - h": 1 - hs[t], "no tanh": 1}.get(mistake, local)
+            a_bar = (y_bar[t] + carry) * local
             x_bar[t] = a_bar @ W.T
             W_bar = (0 if mistake == "= for +=" else W_bar) + x[t].T @ a_bar
             U_bar += before.T @ a_bar
@@ -337,6 +339,10 @@ MISTAKES = {
     ("rnn", "no carry"): "in `h @ U` (line {}, every time)",
     ("rnn", "h before"):
         "`h` in `h @ U` (line {}, every time) is used instead of the result in the",
+    ("rnn", "1 - h"):
+        "`h = np.tanh(x[t] @ W + h @ U)` (line {}, every time) should be 1 - h^2, not 1 - h",
+    ("rnn", "no tanh"):
+        "`h = np.tanh(x[t] @ W + h @ U)` (line {}, every time) should be 1 - h^2, not 1",
     ("rnn", "= for +="): "only the path through `W` in `x[t] @ W` (line {}, time 1 of 4) counts",
     ("deep", "h for a"):
         "the cotangent of `h2 = np.tanh(np.dot(h1, W2))` (line {}) is used instead of the",

@@ -708,6 +708,31 @@ def test_a_constant_that_every_step_of_a_loop_leaves_out_is_told(rng):
         assert found.endswith("every time)")
 
 
+@pytest.mark.parametrize("wrong", ["1", "y", "1 - y", "1 - y^2"])
+def test_a_derivative_that_every_layer_of_a_loop_gets_wrong_is_told_as_a_whole(rng, wrong):
+    def local(y):
+        return {"1": 1, "y": y, "1 - y": 1 - y, "1 - y^2": 1 - y * y}[wrong]
+
+    def forward(x, v, w):
+        ys = [x]
+        for each in (v, w):
+            z = ys[-1] @ each
+            ys.append(1 / (1 + np.exp(-z)))
+        return ys[-1].copy(), (ys, v, w)
+
+    def backward(y_bar, cache, local=local):
+        (x, h, y), v, w = cache
+        b_bar = y_bar * local(y)
+        a_bar = b_bar @ w.T * local(h)
+        return a_bar @ v.T, x.T @ a_bar, h.T @ b_bar
+
+    inputs = [rng.normal(size=shape) for shape in ((4, 3), (3, 5), (5, 2))]
+    assert check_backward(forward, partial(backward, local=lambda y: y * (1 - y)), inputs).ok
+    for cause in causes(forward, backward, *inputs):
+        assert "the local derivative of `1 / (1 + np.exp(-z))` (line" in cause
+        assert f"every time) should be y (1 - y), not {wrong}, where y is its value" in cause
+
+
 def test_the_derivative_of_a_mask_is_the_mask_and_not_another_that_equals_it_there(rng):
     mask = rng.random(size=(4, 3)) < 0.6
 
