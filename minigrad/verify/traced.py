@@ -20,7 +20,7 @@ import numpy as np
 from minigrad.context import setting
 from minigrad.core.node import Node, leaf
 from minigrad.errors import DTypeError
-from minigrad.ops import concatenate, matmul, sqrt, stack
+from minigrad.ops import cholesky, concatenate, inv, matmul, sqrt, stack
 from minigrad.protocol import tracked
 from minigrad.tensor import Tensor
 from minigrad.verify.expression import ExpressionObserver
@@ -58,6 +58,10 @@ class _Traced(Tensor):
             raise AttributeError(name)
         return lambda *args, **kwargs: getattr(np, name)(self, *args, **kwargs)
 
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """A cast; ``copy=False`` and such, which arrays take, change nothing here."""
+        return super().astype(dtype)
+
     def __setitem__(self, key: Any, value: Any) -> None:
         """Become a new node with these elements replaced; the old node stays in the graph.
 
@@ -77,9 +81,11 @@ class _Traced(Tensor):
 
 
 _BY_OPS: dict[str, Callable] = {
+    "cholesky": cholesky,  # of the symmetric part: the right cotangents if the matrix is symmetric
     "dot": matmul,
     "norm": lambda x, axis=None, keepdims=False: sqrt((x * x).sum(axis=axis, keepdims=keepdims)),
     "outer": lambda x, y: x.flatten()[:, None] * y.flatten(),
+    "solve": lambda a, b: inv(a) @ b,
 }
 
 

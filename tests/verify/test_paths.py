@@ -685,6 +685,27 @@ def test_a_constant_of_the_code_is_blamed_only_if_all_of_the_cotangent_has_it(rn
     assert re.search(r"the factor of `0.3 \* a` \(line \d+\) is left out", found)
 
 
+def test_a_forward_that_factorizes_or_solves_is_followed(rng):
+    def forward(x, b):
+        s = x.T @ x + np.eye(3)
+        low = np.linalg.cholesky(s)
+        y = np.tanh(np.linalg.solve(s, b) + low)
+        return y, (x, b, s, low, y)
+
+    def backward(y_bar, cache, local=lambda y: 1 - y):
+        x, b, s, low, y = cache
+        low_bar, inv = y_bar * local(y), np.linalg.inv(low)
+        b_bar = np.linalg.solve(s, low_bar)
+        p = np.tril(low.T @ low_bar) * (1 - np.eye(3) / 2)
+        s_bar = inv.T @ p @ inv - b_bar @ np.linalg.solve(s, b).T
+        return x @ (s_bar + s_bar.T), b_bar
+
+    inputs = rng.normal(size=(5, 3)), rng.normal(size=(3, 3))
+    assert check_backward(forward, partial(backward, local=lambda y: 1 - y * y), inputs).ok
+    for cause in causes(forward, backward, *inputs):
+        assert "should be 1 - y^2, not 1 - y" in cause
+
+
 def test_a_constant_that_every_step_of_a_loop_leaves_out_is_told(rng):
     def forward(x, w):
         states, step = [x], 0.1
