@@ -152,16 +152,21 @@ class Paths:
 
     @cached_property
     def _named_factors(self) -> list[tuple[float, str]]:
-        """Factors that have a name; sizes are those of sums, means and products of matrices."""
-        sizes = []
+        """Factors that have a name; sizes are those of sums, means, variances and products
+        of matrices."""
+        sizes, of_variances = [], []
         for node in self.graph.consumers:
-            if node.op is not None and node.op.name in ("sum", "mean"):
-                sizes.append(node.inputs[0].size // max(node.value.size, 1))
-            elif node.op is not None and node.op.name == "matmul":
+            name = node.op.name if node.op is not None else ""
+            if name in ("sum", "mean", "var"):
+                n = node.inputs[0].size // max(node.value.size, 1)
+                (of_variances if name == "var" else sizes).append(n)
+            elif name == "matmul":
                 sizes.append(node.inputs[0].shape[-1])
-        named = list(PLAIN_FACTORS)
+        named, mix_up = list(PLAIN_FACTORS), "biased and unbiased variance mixed up"
         for n in dict.fromkeys(n for n in sizes if n > 1):
             named += mean_factors(n) + root_factors(n)
+        for a, b in ((n, n - 1) for n in dict.fromkeys(of_variances) if n > 2):
+            named += [(a / b, f"factor {a}/{b}: {mix_up}"), (b / a, f"factor {b}/{a}: {mix_up}")]
         return named
 
     def _meaning(self, deviation: float) -> tuple[int, str]:

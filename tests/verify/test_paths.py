@@ -685,6 +685,22 @@ def test_a_constant_of_the_code_is_blamed_only_if_all_of_the_cotangent_has_it(rn
     assert re.search(r"the factor of `0.3 \* a` \(line \d+\) is left out", found)
 
 
+def test_a_path_through_an_unbiased_variance_with_the_biased_divisor_is_told(rng):
+    def forward(x):
+        var = x.var(axis=0, ddof=1)
+        return np.log(var) + x, (x, var)
+
+    def backward(y_bar, cache, n=6):
+        x, var = cache
+        return (y_bar + y_bar.sum(axis=0) * 2 * (x - x.mean(axis=0)) / (n - 1) / var,)
+
+    x = rng.normal(size=(6, 3))
+    assert check_backward(forward, backward, [x]).ok
+    (found,) = causes(forward, partial(backward, n=7), x)
+    assert found.startswith("factor 5/6 in the path through `var = x.var(axis=0, ddof=1)` (line")
+    assert found.endswith(": biased and unbiased variance mixed up")
+
+
 def test_a_forward_that_factorizes_or_solves_is_followed(rng):
     def forward(x, b):
         s = x.T @ x + np.eye(3)
