@@ -112,8 +112,9 @@ class Substitutes:
         moves_elements = node.op.signature != "()"
         for part, x in [*enumerate(node.inputs), (_RESULT, node.value)]:
             for other in self._values if np.ndim(x) else ():
-                if other.value.shape == x.shape and other.value is not x:
-                    yield Substitute([node], part, _OTHER, [other.value], quote(other))
+                value = other.value.T if _is_transpose(node, part) else other.value
+                if value.shape == x.shape and other.value is not x:
+                    yield Substitute([node], part, _OTHER, [value], quote(other))
             if moves_elements and _is_square(x):
                 yield Substitute([node], part, _TRANSPOSED, [np.swapaxes(x, -1, -2)])
         if moves_elements and _is_square(node.value):
@@ -190,6 +191,12 @@ class Substitutes:
                 if self.errors.explained_by(edge, last):
                     again = f"an element that {quote(node)} takes repeatedly counts only once"
                     yield f"{again}: = instead of +=, or no np.add.at"
+
+
+def _is_transpose(node: Node, part: int) -> bool:
+    """Whether an operand is the transpose of another value, as in ``x @ w.T``."""
+    parent = node.parents[part] if part >= 0 else None
+    return parent is not None and parent.op is not None and parent.op.name == "transpose"
 
 
 def _is_square(x: Any) -> bool:

@@ -701,6 +701,21 @@ def test_a_path_through_an_unbiased_variance_with_the_biased_divisor_is_told(rng
     assert found.endswith(": biased and unbiased variance mixed up")
 
 
+def test_another_value_in_the_place_of_a_transpose_is_told(rng):
+    def forward(x, v, g):
+        w = g * v
+        return x @ w.T, (x, v, g)
+
+    def backward(y_bar, cache):
+        x, v, g = cache
+        w_bar = y_bar.T @ x
+        return y_bar @ v, g * w_bar, (v * w_bar).sum(axis=1, keepdims=True)
+
+    shapes = (5, 4), (3, 4), (3, 1)
+    (found,) = causes(forward, backward, *(rng.normal(size=shape) for shape in shapes))
+    assert re.match(r"`v` is used instead of `w.T` in the backward of `x @ w.T` \(line", found)
+
+
 def test_a_forward_that_factorizes_or_solves_is_followed(rng):
     def forward(x, b):
         s = x.T @ x + np.eye(3)
