@@ -121,19 +121,20 @@ def _whole_cause(case: Case, search: FaultSearch) -> tuple[str, str]:
     if cause:
         return cause, ""
     paths = search.paths(case.subject, case.y_bar, case.right)
+    is_norm = norm is not None and norm.is_exact
     place = paths.wrong_path(case.k, case.tolerance) if paths else ""
     if place:
         cause = mixups.product(case)
     else:
         cause = mixups.explain(case)
         cause = cause or (paths.only_path(case.k, case.tolerance) if paths else "")
-        place = search.fault(paths) if paths and not norm else ""
+        place = search.fault(paths) if paths and not is_norm else ""
     if place:
         return "; ".join(filter(None, (cause, place))), ""
     if not cause and paths and (factor := mixups.factor_of(case, paths.quotable_values())):
         return factor, ""
     cause = cause or mixups.local(case) or mixups.reach(case)
-    return cause, search.between(paths) if paths and not norm else ""
+    return cause, search.between(paths) if paths and not is_norm else ""
 
 
 def _in_float64(subject: Subject, k: int, samples: list[Sample]) -> tuple[Subject, list[Sample]]:

@@ -39,6 +39,7 @@ class Norm:
     batch: tuple[int, ...]  # along which gamma and beta are broadcast
     eps: Any  # squared divisor minus variance: a number, or an array for other formulas
     slope: Any = 1  # the derivative of the squared divisor by the variance
+    is_exact: bool = False  # whether it gives the expected x_bar, not only about that
 
     @cached_property
     def mu(self) -> np.ndarray:
@@ -124,7 +125,8 @@ def norm_of(case: Case) -> Norm | None:
         variants = [norm for _, norm in best.forms(best.fitted_eps(y_bar, x_bar))]
         residuals = [relative_error(x_bar, norm.paths(y_bar).sum(0)) for norm in variants]
         nearest = np.nanargmin(np.maximum(residuals, _NOISE))
-        return variants[nearest] if residuals[nearest] <= _EXACT else best
+        is_exact = residuals[nearest] <= _EXACT
+        return replace(variants[nearest], is_exact=True) if is_exact else best
 
 
 def _weights(paths: np.ndarray, x_bar: np.ndarray) -> tuple[np.ndarray, float]:

@@ -614,6 +614,27 @@ def test_what_the_variance_path_lacks_or_has_too_much_is_told(wrong, words, rng)
     assert causes(forward, backward, rng.normal(size=(6, 3))) == [f"{words} variance path"]
 
 
+def test_the_code_is_blamed_in_what_is_only_about_a_normalization(rng):
+    r = np.array([1.03, 0.98, 1.0])  # as in batch renormalization, held constant
+
+    def forward(x, gamma, beta):
+        mu, sigma = x.mean(axis=0), np.sqrt(x.var(axis=0) + 1e-5)
+        x_hat = (x - mu) / sigma * r
+        return gamma * x_hat + beta, (x_hat, sigma, gamma)
+
+    def backward(y_bar, cache, r_in_sigma_path=1):
+        x_hat, sigma, gamma = cache
+        g = gamma * y_bar
+        variance_path = x_hat / r * mean(g * x_hat) / r_in_sigma_path
+        x_bar = (r * (g - mean(g)) - variance_path) / sigma
+        return x_bar, (y_bar * x_hat).sum(axis=0), y_bar.sum(axis=0)
+
+    inputs = rng.normal(size=(6, 3)), rng.normal(size=3), rng.normal(size=3)
+    assert check_backward(forward, backward, inputs).ok
+    (found,) = causes(forward, partial(backward, r_in_sigma_path=r), *inputs)
+    assert "in the backward of `(x - mu) / sigma` (line" in found
+
+
 def mean(x):
     return x.mean(axis=0)
 
