@@ -216,12 +216,13 @@ def _x_bar(norm: Norm, case: Case) -> str:
             candidates[f"{mistake} in the {name}"] = one_wrong
         both = " and the ".join(_PATHS[1:])
         candidates[f"{mistake} in the {both}"] = np.stack([paths[0], *terms[1:]])
-    outside, inside = norm.paths(y_bar, outer=norm.x), norm.paths(y_bar, inner=norm.x)
-    one = np.ones(norm.x.shape)
-    candidates["x_hat is missing in the variance path"] = norm.paths(y_bar, outer=one)
-    candidates["x_hat is missing in the mean of the variance path"] = norm.paths(y_bar, inner=one)
-    candidates["x instead of x_hat in the variance path"] = outside
-    candidates["x instead of x_hat in the mean of the variance path"] = inside
+    x = norm.x
+    replaced = {"x_hat is missing": 0 * x + 1, "x instead of x_hat": x,
+                "x is not centered": x * norm.inv_std}  # fmt: skip
+    for mistake, value in replaced.items():
+        outside, inside = norm.paths(y_bar, outer=value), norm.paths(y_bar, inner=value)
+        candidates[f"{mistake} in the variance path"] = outside
+        candidates[f"{mistake} in the mean of the variance path"] = inside
     if np.ndim(norm.slope):
         mistake = "eps is differentiated as if inside the root in the variance path"
         candidates[mistake] = replace(norm, slope=1).paths(y_bar)

@@ -614,6 +614,22 @@ def test_what_the_variance_path_lacks_or_has_too_much_is_told(wrong, words, rng)
     assert causes(forward, backward, rng.normal(size=(6, 3))) == [f"{words} variance path"]
 
 
+@pytest.mark.parametrize("where", ["variance path", "mean of the variance path"])
+def test_x_in_the_place_of_x_minus_its_mean_is_told(where, rng):
+    def forward(x):
+        r = 1 / np.sqrt(x.var(axis=0) + 1e-5)
+        return (x - x.mean(axis=0)) * r, (x, x.mean(axis=0), r)
+
+    def backward(y_bar, cache, outer=where == "variance path"):
+        x, mu, r = cache
+        outer, inner = (x, x - mu) if outer else (x - mu, x)
+        var_bar = -0.5 * (y_bar * inner).sum(axis=0) * r**3
+        return (r * (y_bar - mean(y_bar)) + var_bar * 2 * outer / len(x),)
+
+    (found,) = causes(forward, backward, rng.normal(size=(6, 3)))
+    assert found == f"x is not centered in the {where}"
+
+
 def test_the_code_is_blamed_in_what_is_only_about_a_normalization(rng):
     r = np.array([1.03, 0.98, 1.0])  # as in batch renormalization, held constant
 
