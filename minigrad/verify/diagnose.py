@@ -133,7 +133,7 @@ def _whole_cause(case: Case, search: FaultSearch) -> tuple[str, str]:
         return "; ".join(filter(None, (cause, place))), ""
     if not cause and paths and (factor := mixups.factor_of(case, paths.quotable_values())):
         return factor, ""
-    cause = cause or mixups.local(case) or mixups.reach(case)
+    cause = cause or mixups.moved(case) or mixups.local(case) or mixups.reach(case)
     return cause, search.between(paths) if paths and not is_norm else ""
 
 

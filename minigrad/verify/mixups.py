@@ -8,17 +8,21 @@ mistake, or an empty text where none fits:
 * ``explain``: the cotangent of another input; a product with a wrong operand, or a sum over wrong
   axes; paths between elements that are missing, or a mean for a sum; a part of ``y_bar`` that is
   not used; elements that are 0, or have an input as a factor,
+* ``moved``: an operand is reversed or transposed,
 * ``local``: each element has a factor of its own,
 * ``reach``: an element of ``y_bar`` reaches other elements than it should.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 
 from minigrad.verify.case import Case
 from minigrad.verify.fit import close, factor_text
+from minigrad.verify.subject import BackwardFailed, ForwardFailed, NoPair, Subject
 
 _POSITIONS = 8  # elements of y whose one-hot cotangents are pulled back
 _POWERS = (1, "{}"), (-1, "1/{}"), (2, "{}^2"), (-2, "1/{}^2")  # of a factor, with their texts
@@ -38,6 +42,59 @@ def explain(case: Case) -> str:
         or _part_of_y_bar(case)
         or _factor_of_input(case)
     )
+
+
+def moved(case: Case) -> str:
+    """got would be right if an input or y_bar were reversed, or had two axes exchanged.
+
+    The pair itself is called with such an operand, which its backward then reads as it should be.
+    For the right backward the reverse holds: with such an input it would give ``got``.
+    """
+    subject, y_bar = case.subject, list(case.y_bar)
+    for i, (name, x) in enumerate(zip(subject.names, subject.inputs, strict=True)):
+        for words, move in _moves(x.shape):
+            before, after = subject.inputs[:i], subject.inputs[i + 1 :]
+            there = subject.at([*before, move(x).copy(), *after])
+            if _is_right(case, there, y_bar) and _would_give_got(case, there):
+                return words.format(name)
+    for words, move in _moves(y_bar[0].shape):
+        if _is_right(case, subject, [move(each).copy() for each in y_bar]):
+            return words.format("y_bar")
+    return ""
+
+
+def _is_right(case: Case, there: Subject, y_bars: list[np.ndarray]) -> bool:
+    """Whether the pair gives the expected cotangents at another point, or for other ``y_bar``."""
+    with suppress(BackwardFailed, ForwardFailed, NoPair):  # it may be undefined there
+        for y_bar, expected in zip(y_bars, case.expected, strict=True):
+            got = np.asarray(there.pull(y_bar)[case.k], np.float64)
+            if not close(got, expected, case.tolerance):
+                return False
+        return True
+    return False
+
+
+def _would_give_got(case: Case, there: Subject) -> bool:
+    """Whether ``got`` is right at another point, seen along a random direction."""
+    v = np.random.default_rng(0).normal(size=case.got[0].shape)
+    slope = _slope(there, case.k, v)
+    expected = np.tensordot(case.y_bar, slope, slope.ndim)
+    return close(expected, np.tensordot(case.got, v, v.ndim), case.tolerance)
+
+
+def _moves(shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
+    """Ways to move the elements of an array to other places of the same shape, with their texts."""
+    longer = [i for i, n in enumerate(shape) if n > 1]
+    for n in range(1, len(longer) + 1):
+        for axes in combinations(longer, n):
+            words = f"right for {{}} reversed along {_axes_text(axes)}: a flip is missing or extra"
+            yield words, partial(np.flip, axis=axes)
+    for a, b in combinations(longer, 2):
+        if shape[a] == shape[b]:
+            words = (
+                f"right for {{}} with axes {a} and {b} exchanged: a transpose is missing or extra"
+            )
+            yield words, partial(np.swapaxes, axis1=a, axis2=b)
 
 
 def nonlinear(case: Case) -> str:
@@ -86,19 +143,21 @@ def untransposed(case: Case) -> str:
     subject, k, y_bar = case.subject, case.k, case.y_bar
     if y_bar.shape != case.got.shape:
         return ""
-    x = subject.inputs[k]
-    step = 1e-3 * np.abs(x).max(initial=1e-30) / np.abs(y_bar).max(initial=1e-30)
-
-    def value(x: np.ndarray) -> np.ndarray:
-        return subject.value(*subject.inputs[:k], x, *subject.inputs[k + 1 :])
-
-    def slope(h: float, direction: np.ndarray) -> np.ndarray:
-        return (value(x + h * direction) - value(x - h * direction)) / (2 * h)
-
-    tangents = [(4 * slope(step / 2, each) - slope(step, each)) / 3 for each in y_bar]
-    if case.is_explained_by(np.stack(tangents)):
+    if case.is_explained_by(np.stack([_slope(subject, k, each) for each in y_bar])):
         return "not transposed: it is J y_bar, not J^T y_bar, like y_bar @ w instead of y_bar @ w.T"
     return ""
+
+
+def _slope(subject: Subject, k: int, direction: np.ndarray) -> np.ndarray:
+    """The derivative of the forward along a direction of input k, by extrapolated differences."""
+    before, x, after = subject.inputs[:k], subject.inputs[k], subject.inputs[k + 1 :]
+    step = 1e-3 * np.abs(x).max(initial=1e-30) / np.abs(direction).max(initial=1e-30)
+
+    def slope(h: float) -> np.ndarray:
+        right, left = (subject.value(*before, x + s * h * direction, *after) for s in (1, -1))
+        return (right - left) / (2 * h)
+
+    return (4 * slope(step / 2) - slope(step)) / 3
 
 
 def _mixed_axes(case: Case) -> str:

@@ -25,7 +25,6 @@ _TRIES = 1000  # at most so many substitutes are tried
 _RESULT, _BAR = -1, -2  # parts of a rule that are no operands: the result and its cotangent
 _OTHER = "{source} is used instead of {part}"
 _TRANSPOSED = "a .T is missing or extra at {part}"
-_REVERSED = "{part} is reversed"
 _LEFT_OUT = "the factor {part} is left out"
 
 
@@ -156,9 +155,6 @@ class Substitutes:
                 if _is_square(own[0]):
                     turned = [np.swapaxes(x, -1, -2) for x in own]
                     yield Substitute(nodes, part, _TRANSPOSED, turned)
-                for n in range(1, np.ndim(own[0]) + 1):
-                    flipped = [np.flip(x, tuple(range(-n, 0))) for x in own]
-                    yield Substitute(nodes, part, _REVERSED, flipped)
                 for others in groups if np.ndim(own[0]) else ():
                     for i in range(_RESULT, len(others[0].inputs)):
                         values = [_part(node, i) for node in others]
