@@ -99,7 +99,7 @@ def cause_of(
 
 def _constant_of_code(case: Case, search: FaultSearch, factor: str) -> str:
     """The code whose constant is wrong, where ``factor`` is ambiguous: 3/4 may be (N - 1)/N."""
-    is_ambiguous = any(words in factor for words in ("constant", " or ", "- 1"))
+    is_ambiguous = any(words in factor for words in ("constant", "axis size", " or ", "- 1"))
     paths = search.paths(case.subject, case.y_bar, case.right) if is_ambiguous else None
     return paths.wrong_constant(case.k, _deviation(case.got, case.expected)) if paths else ""
 

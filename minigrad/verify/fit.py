@@ -15,6 +15,7 @@ _POWERS = 0, 1, 2, 3, -1, -2, -3
 _LARGEST_CONSTANT = 12  # numerator or denominator of a constant formula
 _LARGEST_COEFFICIENT = 4  # the same for the coefficient of a power
 
+POWERS = (1, "{}"), (-1, "1/{}"), (2, "{}^2"), (-2, "1/{}^2")  # of a factor, with their texts
 PLAIN_FACTORS = (-1.0, "wrong sign"), (2.0, "factor 2"), (0.5, "factor 1/2")
 
 

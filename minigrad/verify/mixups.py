@@ -21,11 +21,10 @@ from itertools import combinations
 import numpy as np
 
 from minigrad.verify.case import Case
-from minigrad.verify.fit import close, factor_text
+from minigrad.verify.fit import POWERS, close, factor_text
 from minigrad.verify.subject import BackwardFailed, ForwardFailed, NoPair, Subject
 
 _POSITIONS = 8  # elements of y whose one-hot cotangents are pulled back
-_POWERS = (1, "{}"), (-1, "1/{}"), (2, "{}^2"), (-2, "1/{}^2")  # of a factor, with their texts
 _ZERO = 1e-6  # relative to the largest element of a cotangent; differences do not give exact zeros
 
 
@@ -240,24 +239,24 @@ def _factor_of_input(case: Case) -> str:
         first = [int(i) for i in np.argwhere(nonzero)[is_missing][0]]
         return f"zero in {is_missing.sum()} of {is_missing.size} elements, first at {first}"
     for name, x in zip(case.subject.names, case.subject.inputs, strict=True):
-        for power, form in _POWERS if x.size > 1 else ():
+        for power, form in POWERS if x.size > 1 else ():
             ratio = _ratio(deviation, x, power, nonzero)
             if ratio.size > 1 and np.ptp(ratio) <= 1e-6 * np.abs(ratio).max():
                 return f"factor {form.format(name)} in each element"
     return ""
 
 
-def factor_of(case: Case, values: Iterable[tuple[str, np.ndarray]]) -> str:
+def factor_of(case: Case, values: Iterable[tuple[str, str, np.ndarray]]) -> str:
     """got = c * expected where c is a power of a value of the code, or its reciprocal."""
     factors = _deviations(case)
     if factors is None or np.ptp(factors[1]) <= 1e-6:
         return ""
     nonzero, deviation = factors
-    for quoted, value in values:
-        for power, form in _POWERS:
+    for v, quoted, value in values:
+        for power, form in POWERS:
             ratio = _ratio(deviation, value, power, nonzero)
             if ratio.size and (np.abs(ratio - 1) < 1e-6).all():
-                return f"factor {form.format('v')} in each element, with v the value of {quoted}"
+                return f"factor {form.format(v)} in each element: {v} is the value of {quoted}"
     return ""
 
 

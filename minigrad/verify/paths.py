@@ -10,10 +10,11 @@ from functools import cached_property
 
 import numpy as np
 
-from minigrad.core.node import Node
-from minigrad.verify.expression import every_time, is_quotable, quote, quote_operand
+from minigrad.core.node import Node, ancestors
+from minigrad.verify.expression import every_time, is_quotable, name_of, quote, quote_operand
 from minigrad.verify.fit import (
     PLAIN_FACTORS,
+    POWERS,
     close,
     explains,
     factor_text,
@@ -74,11 +75,16 @@ class Paths:
         edges, zero = edges or self.graph.consumers[node], np.zeros(node.value.shape)
         return [sum((bars[e] for e in edges if e in bars), zero) for bars in self._bars]
 
-    def quotable_values(self) -> Iterator[tuple[str, np.ndarray]]:
-        """The values that ops of the code made, with that code."""
+    @property
+    def _symbol(self) -> str:
+        """What a text calls a value that has no name."""
+        return "v" if all(end.name != "v" for end in self.graph.leaves) else "c"
+
+    def quotable_values(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        """The values that ops of the code made, with what a text calls them, and that code."""
         for node in filter(is_quotable, self.graph.consumers):
             if node.op is not None:
-                yield quote(node), np.asarray(node.value)
+                yield name_of(node) or self._symbol, quote(node), np.asarray(node.value)
 
     def wrong_path(self, k: int, tolerance: float) -> str:
         """The path that is missing in the cotangents of input ``k``, or has a wrong factor.
@@ -106,7 +112,7 @@ class Paths:
             d = float(projected @ projected_error) / size if size else 0.0
             if not explains(d * projected, projected_error):
                 continue
-            kind, words = self._meaning(d)
+            kind, words = self._meaning(d, parent)
             if kind == _ANY and error[0].size == 1:
                 continue  # one number is a multiple of any other
             is_value = parent.op is not None and edges == self.graph.consumers[parent]
@@ -116,27 +122,35 @@ class Paths:
         return min(found)[-1] if found else self._missing_every_time(k, tolerance)
 
     def wrong_constant(self, k: int, deviation: float) -> str:
-        """The code whose constant factor is left out, counted twice or inverted.
+        """The code whose factor, the same for all elements, explains a factor of all cotangents.
 
         Args:
             k: an input.
             deviation: its cotangents are 1 + deviation times the right ones.
         """
-        mistakes = (-1, "is left out"), (1, "is applied twice"), (-2, "is inverted")
-        for node in filter(is_quotable, self.graph.consumers):
-            factor = _constant_factor(node)
-            for power, mistake in mistakes if abs(factor) != 1 else ():
-                is_equal = abs(1 + deviation - factor**power) <= _TOLERANCE * abs(1 + deviation)
-                if is_equal and self._is_factor(node, k):
-                    return f"factor {factor_text(deviation)}: the factor of {quote(node)} {mistake}"
-        return ""
+        for nodes in self.graph.repeated():
+            mistake = _mistaken(_constant_factor(nodes[0]), deviation)
+            if mistake and self._is_factor(nodes, k):
+                quoted = quote(nodes[0]) if len(nodes) == 1 else every_time(quote(nodes[0]))
+                return f"factor {factor_text(deviation)}: the factor of {quoted} {mistake}"
+        return next(self._scalars(deviation), "")
 
-    def _is_factor(self, node: Node, k: int) -> bool:
-        """Whether the cotangents of input ``k`` are a multiple of a node's constant factor.
+    def _scalars(self, deviation: float) -> Iterator[str]:
+        """The texts of powers of single numbers that the code computes, if they are a factor."""
+        for node in self.graph.consumers:
+            if node.op is not None and node.origin is not None and np.size(node.value) == 1:
+                value = float(np.reshape(node.value, ()))
+                powers = [(value**n, form) for n, form in POWERS] if value else []
+                for form in names_of(deviation, powers, _TOLERANCE):
+                    v = name_of(node) or self._symbol
+                    yield f"factor {form.format(v)}: {v} is the value of {quote(node)}"
 
-        They are if all of them flow through the node, or through ops that multiply by its value.
+    def _is_factor(self, nodes: list[Node], k: int) -> bool:
+        """Whether the cotangents of input ``k`` are a multiple of the constant factor of nodes.
+
+        They are if all of them flow through a node, or through ops that multiply by its value.
         """
-        edges = self.graph.consumers[node]
+        edges = [edge for node in nodes for edge in self.graph.consumers[node]]
         rest = self.graph.pull_without(edges, self.y_bar[0])[k] if edges else np.zeros(1)
         if np.abs(rest).max(initial=0) <= _TOLERANCE * np.abs(self.right[k][0]).max(initial=0):
             return True
@@ -169,15 +183,25 @@ class Paths:
             named += [(a / b, f"factor {a}/{b}: {mix_up}"), (b / a, f"factor {b}/{a}: {mix_up}")]
         return named
 
-    def _meaning(self, deviation: float) -> tuple[int, str]:
-        """The kind of a path's factor 1 + deviation, and its text with a gap for the code."""
+    def _meaning(self, deviation: float, node: Node) -> tuple[int, str]:
+        """The kind of the factor 1 + deviation of a path through a node, and its text with a gap
+        for the code."""
         if abs(1 + deviation) < _TOLERANCE:
             return _MISSING, "missing path through {}"
         names = names_of(deviation, self._named_factors, _TOLERANCE)
-        name = names[0] if names else f"factor {factor_text(deviation)}"
-        what, _, why = name.partition(": ")
+        name = names[0] if names else next(self._factors_near(node, deviation), "")
+        what, _, why = (name or f"factor {factor_text(deviation)}").partition(": ")
         words = f"{what} in the path through {{}}" + (f": {why}" if why else "")
         return (_NAMED if names else _ANY), words
+
+    def _factors_near(self, node: Node, deviation: float) -> Iterator[str]:
+        """The texts of what the code multiplies by before or behind a node, the nearest first."""
+        before, near = set(ancestors(node)), lambda other: abs(other.index - node.index)
+        for other in sorted(filter(is_quotable, self.graph.consumers), key=near):
+            mistake = _mistaken(_constant_factor(other), deviation)
+            if mistake and (other in before or node in ancestors(other)):
+                yield f"factor {factor_text(deviation)}: the factor of {quote(other)} {mistake}"
+        yield from self._scalars(deviation)
 
     def _missing_every_time(self, k: int, tolerance: float) -> str:
         """A path through repeated code that is missing in each repetition."""
@@ -213,13 +237,22 @@ class Paths:
         return f"{quote_operand(node, i)} in {quote(node)}" if len(parents) > 1 else quote(node)
 
 
+def _mistaken(factor: float, deviation: float) -> str:
+    """What was done to a factor, if cotangents are 1 + deviation times the right ones; or empty."""
+    mistakes = {"is left out": -1, "is applied twice": 1, "is inverted": -2}
+    powers = [(factor**n, mistake) for mistake, n in mistakes.items()] if abs(factor) != 1 else []
+    return next(iter(names_of(deviation, powers, _TOLERANCE)), "")
+
+
 def _constant_factor(node: Node) -> float:
-    """The number by which an op multiplies: 1/n for a mean of n; 1 for most ops."""
+    """The number by which an op multiplies, with a mask or without: 1/n for a mean of n; 1 for most
+    ops."""
     name, factor = node.op.name if node.op is not None else "", 1.0
     if name == "mean":
         return node.value.size / node.inputs[0].size
     if name in ("multiply", "divide"):
         for i, (x, parent) in enumerate(zip(node.inputs, node.parents, strict=True)):
-            if parent is None and np.size(x) == 1 and np.all(x):
-                factor = float(np.reshape(x, ())) ** (-1 if name == "divide" and i else 1)
+            nonzero = np.reshape(x, -1)[np.reshape(x, -1) != 0] if parent is None else np.empty(0)
+            if nonzero.size and (nonzero == nonzero[0]).all():
+                factor = float(nonzero[0]) ** (-1 if name == "divide" and i else 1)
     return factor

@@ -669,8 +669,31 @@ def test_a_factor_that_is_a_value_of_the_code_is_told_by_it(rng):
 
     x, v = rng.normal(size=(4, 3)), rng.normal(size=1)
     (found,) = causes(forward, backward, x, v)
-    assert found.startswith("factor v in each element, with v the value of `n = np.sqrt((")
+    assert found.startswith("factor n in each element: n is the value of `n = np.sqrt((x * x)")
     assert causes(forward, partial(backward, x_too_large=False), x, v) == ["factor 1/v"]
+
+
+@pytest.mark.parametrize(
+    ("powers", "text"),
+    [
+        ((1, 0), "factor n: n is the value of `n = np.sqrt(v @ v)` (line"),
+        ((-1, 0), "factor 1/n: n is the value of `n = np.sqrt(v @ v)` (line"),
+        ((0, 1), "factor n in the path through `v @ v` (line"),
+        ((0, 2), "factor c in the path through `v @ v` (line"),  # v is the input
+    ],
+)
+def test_a_factor_of_all_elements_may_be_a_number_that_the_code_computes(rng, powers, text):
+    def forward(v):
+        n = np.sqrt(v @ v)
+        return v / n, (v / n, n)
+
+    def backward(u_bar, cache):
+        (u, n), (i, j) = cache, powers
+        return (n**i * (u_bar - n**j * u * (u @ u_bar)) / n,)
+
+    (found,) = causes(forward, backward, rng.normal(size=5))
+    assert found.startswith(text), found
+    assert " is the value of `" in found
 
 
 def test_a_factor_per_row_or_column_may_be_an_input(rng):
@@ -720,6 +743,69 @@ def test_a_constant_of_the_code_is_blamed_only_if_all_of_the_cotangent_has_it(rn
 
     (found,) = causes(scaled, without, rng.normal(size=(5, 3)), rng.normal(size=(3, 7)))
     assert re.search(r"the factor of `0.3 \* a` \(line \d+\) is left out", found)
+
+
+def test_a_flip_is_not_blamed_where_it_only_turns_a_wrong_piece_into_the_right_one(rng):
+    def forward(x, w):  # maxout: the second piece is the larger one
+        return np.maximum(x @ w[0], x @ w[1]), (x, w)
+
+    def backward(y_bar, cache):
+        x, w = cache
+        first = (x @ w[0] > x @ w[1]) * y_bar
+        return y_bar @ w[0].T, np.stack([x.T @ first, x.T @ (y_bar - first)])
+
+    x, w = abs(rng.normal(size=(4, 3))), rng.normal(size=(2, 3, 2))
+    w[1] = w[0] + abs(w[1])
+    for cause in causes(forward, backward, x, w):
+        assert "flip" not in cause
+
+
+def test_a_constant_left_out_of_one_path_is_told_by_its_code_on_that_path(rng):
+    def forward(x):
+        mean = x.mean(axis=0)
+        var = ((x - mean) ** 2).mean(axis=0)
+        return 0.1 * x / np.sqrt(0.1 * var + 1) + 0.1 * mean, (x, mean, var)
+
+    def backward(y_bar, cache, weight=1):
+        x, mean, var = cache
+        inv_std = 1 / np.sqrt(0.1 * var + 1)
+        var_bar = -0.5 * 0.1 * 0.1 * (y_bar * x).sum(axis=0) * inv_std**3
+        return (
+            0.1 * (y_bar * inv_std + y_bar.mean(axis=0)) + weight * 2 / 5 * var_bar * (x - mean),
+        )
+
+    x = rng.normal(size=(5, 3))
+    assert check_backward(forward, backward, [x]).ok
+    (found,) = causes(forward, partial(backward, weight=10), x)
+    assert re.match(r"factor 10 in the path through `x - mean`", found), found
+    assert re.search(r": the factor of `0.1 \* var` \(line \d+\) is left out$", found)
+
+
+def test_a_mean_that_a_loop_takes_many_times_is_told_as_the_factor_left_out(rng):
+    def forward(x):
+        return np.stack([x[:, i : i + 4].mean(axis=1) for i in range(0, 6, 2)], axis=1), x.shape
+
+    def backward(y_bar, shape):
+        x_bar = np.zeros(shape)
+        for i in range(3):
+            x_bar[:, 2 * i : 2 * i + 4] += y_bar[:, i, None]
+        return (x_bar,)
+
+    (found,) = causes(forward, backward, rng.normal(size=(2, 8)))
+    assert re.match(
+        r"factor 4: the factor of `.*mean\(axis=1\)` \(line \d+, every time\) is", found
+    )
+
+
+def test_the_scale_of_a_dropout_mask_as_in_cs231n_is_told(rng):
+    mask = np.array([[1, 0, 1], [0, 1, 1]]) / 0.6
+
+    def forward(x):
+        out = x * mask
+        return out.astype(x.dtype, copy=False), None
+
+    (found,) = causes(forward, lambda y_bar, _: (y_bar * (mask > 0),), rng.normal(size=(2, 3)))
+    assert found.startswith("factor 0.6: the factor of `out = x * mask` (line")
 
 
 def test_a_path_through_an_unbiased_variance_with_the_biased_divisor_is_told(rng):
