@@ -1,6 +1,7 @@
 """The pair ``forward, backward`` that is checked, at one point."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import Parameter, signature
@@ -56,10 +57,22 @@ class Subject:
             if len(self.inputs) == 1 and hasattr(result, "shape"):
                 return [result]
         except FAILURES as error:
-            why = f"{type(error).__name__}: {error}{_read_only_hint(y_bar, error)}"
+            hint = _read_only_hint(y_bar, error) or self._order_hint(y_bar, cache)
+            why = f"{type(error).__name__}: {error}{hint}"
             raise BackwardFailed(why) from error
         got = "None (is a `return` missing?)" if result is None else describe(result)
         raise BackwardFailed(f"it must return a tuple of cotangents: got {got}")
+
+    def _order_hint(self, y_bar: np.ndarray, cache: Any) -> str:
+        """A remark if ``backward`` takes its arguments in the other order, as in PyTorch."""
+        with suppress(*FAILURES):
+            result: Any = self.backward(cache, y_bar.copy())
+            x_bars = [result] if hasattr(result, "shape") else list(result)
+            if [*map(np.shape, x_bars)] == [x.shape for x in self.inputs]:
+                return (
+                    "; it runs as backward(cache, y_bar), but is called as backward(y_bar, cache)"
+                )
+        return ""
 
     def _is_single(self, result: Any) -> bool:
         """Whether ``result`` is a dict, or an array that does not stack one cotangent per input."""

@@ -30,6 +30,10 @@ def plus_bias(x, b):
     return x + b, None
 
 
+def squared_as_in_torch(x):
+    return x * x, {"slope": 2 * x}
+
+
 def overwriting(y_bar, slope):
     y_bar *= 1
     return (y_bar * slope,)
@@ -48,6 +52,7 @@ def overwriting(y_bar, slope):
         (squared, lambda y_bar, slope: {"x": y_bar * slope}, "a tuple of cotangents: got dict"),
         (squared, lambda y_bar, slope: (1 * slope,), "y_bar is missing"),
         (squared, overwriting, "belongs to the caller"),
+        (squared_as_in_torch, lambda ctx, y_bar: y_bar * ctx["slope"], "runs as backward(cache, y"),
         (plus_bias, lambda y_bar, _: (y_bar, y_bar), "has shape (5, 3), but b has shape (3,)"),
     ],
 )
