@@ -135,7 +135,7 @@ def einsum(xp, *xs, subscripts):
 
 @einsum.defvjp
 def einsum_vjp(y_bar, y, *xs, subscripts):
-    inputs, output = _explicit(subscripts, [x.ndim for x in xs])
+    inputs, output = _explicit(subscripts, [getattr(x, "ndim", 0) for x in xs])
 
     def x_bar(i):
         others = [

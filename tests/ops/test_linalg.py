@@ -138,6 +138,14 @@ def test_einsum_of_float32_stays_float32_on_a_diagonal():
     np.testing.assert_array_equal(x.grad.data, np.diag([1.0, 2.0, 3.0]))
 
 
+@pytest.mark.parametrize("subscripts", ["i,", "...,...", "i,->i"])
+def test_einsum_with_a_number_is_a_multiple(subscripts):
+    y, pullback = mg.vjp(lambda x: mg.einsum(subscripts, x, 2.5), [3.0, 5.0])
+    (x_bar,) = pullback([1.0, -2.0])
+    np.testing.assert_array_equal(y.data, [7.5, 12.5])
+    np.testing.assert_array_equal(x_bar.data, [2.5, -5.0])
+
+
 @pytest.mark.filterwarnings("ignore:divide by zero")
 @pytest.mark.parametrize("subscripts", ["iij->ij", "iij->ji", "iij->"])
 def test_nothing_reaches_what_is_not_on_a_diagonal(subscripts):
