@@ -27,8 +27,9 @@ def _sym(a):  # symmetric part
 
 
 def _check_square(a):
-    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
-        raise ShapeError(facts("matrices", expected="(..., n, n)", got=a.shape))
+    shape = getattr(a, "shape", ())  # a number has none
+    if len(shape) < 2 or shape[-1] != shape[-2]:
+        raise ShapeError(facts("matrices", expected="(..., n, n)", got=shape))
 
 
 def _shifted(xp, a, shift, symmetric=False):

@@ -21,8 +21,9 @@ def positive(rng, *loops, n=4):
 )
 def test_what_is_not_square_is_refused_even_where_it_would_broadcast(f, shape):
     a, eye = np.full(shape, 0.1), np.eye(3)
-    with pytest.raises(ShapeError, match=r"expected: \(\.\.\., n, n\)"):
-        lyapunov(eye, a) if f == "c" else f(a, *[eye] * (f is lyapunov), shift=1.0)
+    for operand in (a, a.item()) if shape == () else (a,):  # numbers, too
+        with pytest.raises(ShapeError, match=r"expected: \(\.\.\., n, n\)"):
+            f(operand, *[eye] * (f is lyapunov), shift=1.0)
 
 
 @pytest.mark.parametrize("loops", [(), (2, 3)], ids=str)
