@@ -2,6 +2,8 @@
 
 import functools
 import importlib
+import os
+import threading
 from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
@@ -33,6 +35,11 @@ from minigrad.ops.shape import slices
 from minigrad.protocol import NumPyBox, tracked
 from minigrad.seed import as_seed
 from minigrad.spelling import NAMES, Absent
+
+_ADDING = threading.Lock()  # two threads that add to the grad of one leaf would lose a term
+if hasattr(os, "register_at_fork"):  # a child cannot wait for a thread that it does not have
+    _free = _ADDING.release
+    os.register_at_fork(before=_ADDING.acquire, after_in_parent=_free, after_in_child=_free)
 
 
 def _query(name: str, doc: str) -> Callable[..., "Tensor"]:
@@ -294,9 +301,11 @@ class Tensor(NumPyBox):
                       expected="a result of operands with requires_grad=True",
                       got=describe(self))
             )  # fmt: skip
-        for node, x_bar in backward_sweep(self.node, as_seed(seed, self)).items():
-            x_bar = backend.zeros_like(node.value) if x_bar is None else x_bar
-            node.grad = type(self)(x_bar if node.grad is None else node.grad.array + x_bar)
+        cotangents = backward_sweep(self.node, as_seed(seed, self))
+        with _ADDING:
+            for node, x_bar in cotangents.items():
+                x_bar = backend.zeros_like(node.value) if x_bar is None else x_bar
+                node.grad = type(self)(x_bar if node.grad is None else node.grad.array + x_bar)
 
     def detach(self) -> "Tensor":
         """The same value without its history."""

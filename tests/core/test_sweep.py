@@ -1,9 +1,12 @@
 """The two sweeps: the contract of `backward`, its errors, and rules that break theirs."""
 
+import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -278,6 +281,56 @@ def test_one_graph_swept_from_many_threads_adds_up_when_joined():
     for out in outs:
         out.backward()
     np.testing.assert_allclose(x.grad.data, 10 * np.exp(x.data), rtol=8 * np.finfo(float).eps)
+
+
+class Slow(mg.Tensor):
+    """Lets other threads run between the addition of a gradient and its assignment."""
+
+    __slots__ = ()
+
+    def __init__(self, array, node=None):
+        super().__init__(array, node)
+        time.sleep(1e-3)
+
+
+def test_threads_that_share_a_leaf_lose_no_gradient():
+    x = leaf(0.0)
+
+    def work(weight):
+        y = Slow(x.array, x.node) * weight
+        for _ in range(20):
+            y.backward()
+
+    threads = [threading.Thread(target=work, args=(weight,)) for weight in (2.0, 3.0, 5.0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert x.grad.item() == 20 * (2 + 3 + 5)  # whole numbers: the sum is exact
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_adds_gradients_although_a_thread_did_during_the_fork():
+    x, is_adding = leaf(3.0), threading.Event()
+    y = Slow(x.array, x.node) * 2.0
+    y.retain_grad().grad = 0.0
+
+    def work():
+        for _ in range(50):
+            y.backward()
+            is_adding.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    is_adding.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)
+        y.backward()
+        os._exit(0)
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 # --- rules that break their contract -------------------------------------------------------------
