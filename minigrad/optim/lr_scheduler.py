@@ -7,6 +7,7 @@ rate that is negative or not finite raises UsageError.
 
 from collections.abc import Callable, Iterable
 from math import cos, pi
+from numbers import Real
 from typing import Any
 
 from minigrad.errors import UsageError, check_count, check_keys, check_number, describe, facts
@@ -34,6 +35,9 @@ class LambdaLR:
 
     def __init__(self, optimizer: Any, lr_lambda: Callable[[int], float]):
         check_optimizer(type(self).__name__, optimizer)
+        if not callable(lr_lambda):  # PyTorch takes a list, too
+            headline, expected = f"{type(self).__name__}: lr_lambda", "one function, for all groups"
+            raise UsageError(facts(headline, expected=expected, got=describe(lr_lambda)))
         self.optimizer, self.lr_lambda = optimizer, lr_lambda
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.last_epoch = 0
@@ -95,7 +99,11 @@ class MultiStepLR(LambdaLR):
     """Multiply the rate by ``gamma`` after each number of epochs in ``milestones``."""
 
     def __init__(self, optimizer: Any, milestones: Iterable[int], gamma: float = 0.1):
-        self.milestones, self.gamma = tuple(milestones), gamma
+        is_iterable = isinstance(milestones, Iterable)
+        self.milestones, self.gamma = tuple(milestones) if is_iterable else (), gamma
+        if not (is_iterable and all(isinstance(m, Real) for m in self.milestones)):
+            headline, expected = "MultiStepLR: milestones", "numbers of epochs, such as [30, 80]"
+            raise UsageError(facts(headline, expected=expected, got=describe(milestones)))
         super().__init__(optimizer, self._factor)
 
     def _factor(self, epoch: int) -> float:

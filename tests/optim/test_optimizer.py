@@ -574,6 +574,16 @@ def test_a_schedule_over_no_epochs_is_refused(name, option, rng):
         getattr(optim, name)(optim.SGD(start(rng)), **{option: 0})
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "bad"),
+    [("LambdaLR", "lr_lambda", [float]), ("LambdaLR", "lr_lambda", 0.5),
+     ("MultiStepLR", "milestones", 30), ("MultiStepLR", "milestones", [30, "80"])],
+)  # fmt: skip
+def test_a_schedule_that_is_no_function_or_has_no_milestones_is_refused(name, option, bad, rng):
+    with pytest.raises(UsageError, match=f"{name}: {option}\n  expected: .*\n  got: "):
+        getattr(optim, name)(optim.SGD(start(rng)), **{option: bad})
+
+
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
 def test_a_rate_that_is_negative_or_not_finite_is_refused(bad, rng):
     optimizer = optim.SGD(start(rng), lr=0.5)
