@@ -86,12 +86,12 @@ def _moves(shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[np.ndarray],
     longer = [i for i, n in enumerate(shape) if n > 1]
     for n in range(1, len(longer) + 1):
         for axes in combinations(longer, n):
-            words = f"right for {{}} reversed along {_axes_text(axes)}: a flip is missing or extra"
+            words = f"a flip is missing or extra: right for {{}} reversed along {_axes_text(axes)}"
             yield words, partial(np.flip, axis=axes)
     for a, b in combinations(longer, 2):
         if shape[a] == shape[b]:
             words = (
-                f"right for {{}} with axes {a} and {b} exchanged: a transpose is missing or extra"
+                f"a transpose is missing or extra: right for {{}} with axes {a} and {b} exchanged"
             )
             yield words, partial(np.swapaxes, axis1=a, axis2=b)
 

@@ -211,16 +211,16 @@ MIXUPS = {
     "a kernel that is not flipped": (
         lambda x, w: (np.convolve(x, w), (x, w)),
         lambda dy, c: (np.convolve(dy, c[1], "valid"), np.correlate(dy, c[0], "valid")),
-        ((6,), (3,)), 0, "right for input 1 reversed along axis 0: a flip is missing or extra"),
+        ((6,), (3,)), 0, "a flip is missing or extra: right for input 1 reversed along axis 0"),
     "y_bar in reverse": (
         lambda x, w: (np.convolve(x, w), (x, w)),
         lambda dy, c: (np.correlate(dy, c[1], "valid"), np.correlate(dy[::-1], c[0], "valid")),
-        ((6,), (3,)), 1, "right for y_bar reversed along axis 0: a flip is missing or extra"),
+        ((6,), (3,)), 1, "a flip is missing or extra: right for y_bar reversed along axis 0"),
     "channels exchanged": (
         lambda x, w: (np.einsum("nc,cfk->nfk", x, w), (x, w)),
         lambda dy, c: (np.einsum("nfk,fck->nc", dy, c[1]), np.einsum("nfk,nc->cfk", dy, c[0])),
         ((4, 3), (3, 3, 2)), 0,
-        "right for input 1 with axes 0 and 1 exchanged: a transpose is missing or extra"),
+        "a transpose is missing or extra: right for input 1 with axes 0 and 1 exchanged"),
     "bias: axis, seen by the shape": (
         lambda x, b: (x + b, None), lambda dy, _: (dy.copy(), dy.sum(1)), ((4, 3), (3,)), 1,
         "summed over the wrong axis"),

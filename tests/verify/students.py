@@ -348,7 +348,7 @@ MISTAKES = {
         "the cotangent of `h2 = np.tanh(np.dot(h1, W2))` (line {}) is used instead of the",
     ("deep", "no T"): "a .T is missing or extra at `W2` in the backward of `np.dot(h1,",
     ("deep", "h1 for h2"): "should be 1 - h2^2, not 1 - h1^2",
-    ("windows", "flip"): "right for k reversed along axis 0: a flip is missing or extra",
+    ("windows", "flip"): "a flip is missing or extra: right for k reversed along axis 0",
     ("windows", "no last"): "path through `x[:, i : i + len(k)] @ k` (line {}, time 5 of 5)",
     ("normed", "constant"): "missing path through `n = np.linalg.norm(x, axis=1, keepdims=True)`",
     ("hinge", "no label"): "missing path through `scores[np.arange(5), labels]",
