@@ -95,7 +95,7 @@ def cupy() -> Library:
             if ":" in device:  # CuPy computes on the current device, wherever the operands are
                 cp.cuda.Device(int(device.partition(":")[2])).use()
             return cp.asarray(array)
-        except cp.cuda.runtime.CUDARuntimeError as error:  # no driver, no such device
+        except (cp.cuda.runtime.CUDARuntimeError, OverflowError) as error:  # no such device
             raise DeviceError(
                 facts(f"{device}: CuPy cannot use it", expected="a GPU with its driver", got=error,
                       remedy="run `minigrad info` to see what CuPy finds")

@@ -303,17 +303,20 @@ def fake_cupy(monkeypatch):
         cached.cache_clear()
 
 
-def test_a_gpu_without_a_driver_is_one_clear_error(fake_cupy):
-    """CuPy can be imported on such a machine; its first allocation fails."""
+@pytest.mark.parametrize("error", [
+    CUDARuntimeError("cudaErrorInsufficientDriver: no driver"),
+    OverflowError("Python int too large to convert to C int"),  # of Device(99999999999)
+])  # fmt: skip
+def test_a_gpu_that_cupy_cannot_use_is_one_clear_error(error, fake_cupy):
+    """CuPy can be imported on a machine without a driver; its first allocation fails."""
 
     def fails(_):
-        raise CUDARuntimeError("cudaErrorInsufficientDriver: no driver")
+        raise error
 
     fake_cupy.asarray = fake_cupy.cuda.Device = fails
     for device in ("cuda", "cuda:1"):
-        reason = f"{device}: CuPy cannot use it: cudaErrorInsufficientDriver: no driver"
-        assert backend.unavailable(device) == reason
-        with pytest.raises(errors.DeviceError, match="InsufficientDriver") as caught:
+        assert backend.unavailable(device) == f"{device}: CuPy cannot use it: {error}"
+        with pytest.raises(errors.DeviceError, match=str(error)) as caught:
             mg.tensor([1.0]).to(device)
         assert isinstance(caught.value, RuntimeError)
 
