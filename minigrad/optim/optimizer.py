@@ -136,8 +136,8 @@ class Optimizer:
             expected = f"{len(self.param_groups)} groups, {len(self.state)} parameters"
             got = f"{len(groups)} groups, {len(states)} parameters"
             raise UsageError(facts(title, expected=expected, got=got))
-        for i, (p, state) in enumerate(zip(self.parameters, states, strict=True)):
-            _check_state(title, i, p, state)
+        pairs = zip(self.parameters, states, strict=True)
+        states = [_checked_state(title, i, p, state) for i, (p, state) in enumerate(pairs)]
         for options in groups:
             check_keys(f"{title}: a group of {kind}", options, *self.defaults)
         # "params" stays: in a state of PyTorch it holds numbers in place of the parameters
@@ -145,10 +145,7 @@ class Optimizer:
             _checked_options(kind, {**group, **options, "params": group["params"]})
             for group, options in zip(self.param_groups, groups, strict=True)
         ]
-        self.state = [
-            {k: _own(v, p.device) if hasattr(v, "shape") else v for k, v in s.items()}
-            for p, s in zip(self.parameters, states, strict=True)
-        ]
+        self.state = states
         for group, options in zip(self.param_groups, checked, strict=True):
             group.update(options)
 
@@ -188,18 +185,24 @@ def _own(array: Any, device: str) -> Any:
     return backend.to_device(np.array(array) if isinstance(array, np.ndarray) else array, device)
 
 
-def _check_state(title: str, i: int, p: Tensor, state: Any) -> None:
-    """Raise UsageError unless ``state`` fits ``p``, parameter number ``i``."""
+def _checked_state(title: str, i: int, p: Tensor, state: Any) -> dict[str, Any]:
+    """A copy of ``state`` for ``p``, parameter number ``i``; UsageError if it does not fit."""
     if not isinstance(state, dict):
         headline = f"{title}: state of parameter {i}"
         raise UsageError(facts(headline, expected="a dict", got=describe(state)))
+    own = {}
     for name, value in state.items():
-        if name == "step" and not hasattr(value, "shape"):
-            check_count(f"{title}: step of parameter {i}", value, least=0)
         shape = getattr(value, "shape", ())
         if shape not in ((), p.shape):
             headline = f"{title}: {name} of parameter {i}"
             raise UsageError(facts(headline, expected=p.shape, got=shape))
+        if name == "step" and shape == ():
+            if hasattr(value, "shape"):  # PyTorch's is float32: 1 - beta**t would lose digits
+                number = value.item()
+                value = int(number) if number % 1 == 0 else number
+            value = check_count(f"{title}: step of parameter {i}", value, least=0)
+        own[name] = _own(value, p.device) if hasattr(value, "shape") else value
+    return own
 
 
 def _checked_options(kind: str, options: dict[str, Any]) -> dict[str, Any]:

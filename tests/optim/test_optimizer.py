@@ -320,6 +320,7 @@ def test_a_state_of_other_parameters_is_refused(rng):
     for spoilt, text in (
         ({"state": [3, {}, {}]}, "state of parameter 0"),
         ({"state": dict(enumerate(state["state"]))}, r"state\n.*a list (.|\n)*got: .*dict"),
+        ({"param_groups": [options, options]}, "got: *2 groups, 3 parameters"),
         ({"param_groups": [{**options, "lr": -5}]}, "Adam: lr"),
         ({"param_groups": [{**options, "betas": [0.9, 1.0]}]}, "Adam: betas"),
         ({"param_groups": [{"lr": 0.1}]}, "a group of Adam"),
@@ -328,6 +329,10 @@ def test_a_state_of_other_parameters_is_refused(rng):
         with pytest.raises(UsageError, match=text):
             optimizer.load_state_dict({**state, **spoilt})
         assert optimizer.param_groups[0]["lr"] == 1e-3 and optimizer.state[0]["step"] == 1
+    first, *others = state["state"]
+    for step in (-1, "1", None, np.array(-1.0), np.float32(1.5), np.array(np.nan)):
+        with pytest.raises(UsageError, match="step of parameter 0"):
+            optimizer.load_state_dict({**state, "state": [{**first, "step": step}, *others]})
     for owner in (optimizer, optim.StepLR(optimizer, 2)):
         for missing in ({}, None):
             with pytest.raises(UsageError, match=r"load_state_dict\n.*a dict with"):
@@ -335,6 +340,22 @@ def test_a_state_of_other_parameters_is_refused(rng):
     for rates in ([], [0.1, 0.2]):
         with pytest.raises(UsageError, match="1 base rates"):
             optim.StepLR(optimizer, 2).load_state_dict({"last_epoch": 1, "base_lrs": rates})
+
+
+@pytest.mark.parametrize("number", [np.array(1.0, "float32"), np.float32(1), np.array(1)], ids=repr)
+def test_a_step_in_an_array_counts_as_the_same_number(number, rng):
+    """PyTorch keeps it as a float32, in which ``1 - beta2**t`` loses four digits."""
+    w = mg.tensor(rng.normal(size=50).astype("float32"), requires_grad=True)
+    first, second = rng.normal(size=(2, 50))
+    before = optim.Adam([w])
+    run(before, [w], [[first]])
+    state, found = before.state_dict(), []
+    for step in (1, number):
+        twin = mg.tensor(w.numpy(), requires_grad=True)
+        resumed = optim.Adam([twin])
+        resumed.load_state_dict({**state, "state": [{**state["state"][0], "step": step}]})
+        found += run(resumed, [twin], [[second]])
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize(
