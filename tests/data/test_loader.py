@@ -142,6 +142,8 @@ def test_what_does_not_fit_is_refused():
             DataLoader(data)
     with pytest.raises(UsageError, match="seed"):
         DataLoader([1], seed=-1)
+    with pytest.raises(UsageError, match="train_test_split: seed"):
+        train_test_split(np.zeros(3), test=1, seed=-1)
     for name in ("epoch", "start"):
         loader = DataLoader(TensorDataset(np.arange(4)), 2, shuffle=True)
         setattr(loader, name, -1)

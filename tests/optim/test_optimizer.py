@@ -119,7 +119,9 @@ def test_a_loaded_state_is_no_longer_that_of_the_caller(name, rng):
 def test_groups_have_options_of_their_own(rng):
     a, b = start(rng)[:2]
     optimizer = optim.SGD([{"params": [a], "lr": 1.0}, {"params": [b]}], lr=0.0)
-    assert [words[:3] for words in repr(optimizer).split("lr=")[1:]] == ["1.0", "0.0"]
+    shared = "momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False"
+    assert repr(optimizer) == f"SGD(lr=1.0, {shared}; lr=0.0, {shared})"
+    assert all("params" not in group for group in optimizer.state_dict()["param_groups"])
     before = a.numpy(), b.numpy()
     run(optimizer, [a, b], [[np.ones((3, 2)), np.ones(3)]])
     np.testing.assert_array_equal(a.numpy(), before[0] - 1)
@@ -435,12 +437,25 @@ def test_a_limit_that_would_turn_gradients_round_is_refused(limit):
             clip(params, limit)
     assert optim.clip_grad_norm_(params, np.inf) == 5.0
     assert params[0].grad.numpy().tolist() == [3.0, -4.0]
+    assert optim.clip_grad_norm_(params, 0) == 5.0
+    assert params[0].grad.numpy().tolist() == [0.0, 0.0]
 
 
-def test_a_norm_that_is_not_finite_is_told_and_changes_nothing():
-    params = graded(np.array([np.nan, 1.0]))
-    assert np.isnan(optim.clip_grad_norm_(params, 1.0))
-    assert params[0].grad.numpy()[1] == 1.0
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_norm_that_is_not_finite_is_told_and_changes_nothing(bad):
+    params = graded(np.array([bad, 1.0]), np.array(2.0))
+    np.testing.assert_equal(optim.clip_grad_norm_(params, 1.0), abs(bad))
+    np.testing.assert_array_equal(params[0].grad, [bad, 1.0])
+    assert params[1].grad.item() == 2.0
+
+
+def test_what_has_no_gradient_is_not_clipped():
+    p, q = graded(np.array([3.0, 4.0]), np.array([1.0]))
+    q.zero_grad()
+    optim.clip_grad_value_([p, q], 5.0)
+    assert optim.clip_grad_norm_([p, q], 1.0) == 5.0
+    optim.AGC(optim.SGD([p, q], lr=1.0)).step()
+    assert q.grad is None and q.numpy() == 0.0 and (p.numpy() != 0.0).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
