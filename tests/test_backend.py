@@ -225,11 +225,19 @@ def test_scattered_values_add_up_as_numpy_adds_them(dtype, key, row):
         mg.ops.scatter_add(target[:1], key=outside, shape=target.shape)
 
 
-@pytest.mark.parametrize("index", [[2, 0, -1, 2], np.array([1, 1, 1]), np.zeros(0, int)], ids=str)
+@pytest.mark.parametrize(
+    "index",
+    [
+        [2, 0, -1, 2], np.array([1, 1, 1]), np.zeros(0, int), np.array([[2, 0], [2, 3]]),
+        [True, False, True, True],
+    ],
+    ids=str,
+)  # fmt: skip
 @pytest.mark.parametrize("shape", [(2, 4, 5, 80), (20, 30, 4), (3, 5, 4, 70)], ids=str)
-def test_values_scattered_along_any_axis_add_up_as_numpy_adds_them(shape, index):
+@pytest.mark.parametrize("first", [slice(None), slice(1, None)], ids=str)
+def test_values_scattered_along_any_axis_add_up_as_numpy_adds_them(first, shape, index):
     axis = shape.index(4)
-    key = (*(slice(None),) * axis, index)
+    key = (*(first,) * axis, index)
     target = np.zeros(shape, np.float32)
     values = np.random.default_rng(0).normal(size=target[key].shape).astype(np.float32)
     got = mg.ops.scatter_add(values, key=key, shape=shape)
