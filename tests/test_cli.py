@@ -466,7 +466,7 @@ def test_a_console_that_says_it_has_no_columns_is_written_to(tmp_path, args):
 
 
 def test_info_tells_the_renderers_or_how_to_get_one(run, monkeypatch):
-    found = [("dot", lambda: True, lambda dot, form: b"drawn"), ("other", lambda: False, None)]
+    found = [("dot", lambda: True, lambda dot, form: b"<svg"), ("other", lambda: False, None)]
     for here, words in ((found, "renderers: dot\n"), (found[1:], "none; pip install")):
         monkeypatch.setattr(render, "_RENDERERS", here)
         assert words in run("info").stdout

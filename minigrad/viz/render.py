@@ -19,7 +19,8 @@ from minigrad.viz import _pygraphviz
 from minigrad.viz.badge import Verdicts
 from minigrad.viz.dot import to_dot
 
-FORMATS = ("svg", "png", "pdf")
+_MARKS = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}  # what every picture contains
+FORMATS = tuple(_MARKS)
 TIME_LIMIT = 20.0  # seconds; a layout that takes longer may take hours
 REMEDY = (
     "pip install 'minigrad[render]', apt install graphviz, brew install graphviz "
@@ -113,7 +114,9 @@ def render(dot: str, form: str) -> bytes:
             continue
         try:
             picture = run(dot.encode(), form)
-            return _titles_on_top(picture) if form == "svg" else picture
+            if _MARKS[form] in picture:
+                return _titles_on_top(picture) if form == "svg" else picture
+            failures.append(f"{name}: {len(picture)} bytes that are no {form}")
         except subprocess.TimeoutExpired:
             raise _too_slow(name) from None
         except (subprocess.SubprocessError, OSError) as error:
@@ -206,7 +209,7 @@ _RENDERERS: list[tuple[str, Callable[[], bool], Callable[[bytes, str], bytes]]] 
 def _works(run: Callable[[bytes, str], bytes]) -> bool:
     """Whether a renderer can draw: pygraphviz cannot on a system without libX11, for example."""
     try:
-        return bool(run(b"digraph {a}", "svg"))
+        return _MARKS["svg"] in run(b"digraph {a}", "svg")
     except (subprocess.SubprocessError, OSError):
         return False
 

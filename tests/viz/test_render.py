@@ -256,9 +256,19 @@ def test_second_renderer_is_used_when_the_first_fails(monkeypatch):
     def fail(dot, form):
         raise subprocess.CalledProcessError(1, "dot", stderr=b"no such format")
 
-    entries = [("first", lambda: True, fail), ("second", lambda: True, lambda dot, form: b"drawn")]
+    entries = [("first", lambda: True, fail), ("second", lambda: True, lambda dot, form: b"<svg")]
     monkeypatch.setattr(render, "_RENDERERS", entries)
-    assert render.render("digraph {}", "svg") == b"drawn"
+    assert render.render("digraph {}", "svg") == b"<svg"
+
+
+@pytest.mark.parametrize("form", ["svg", "png", "pdf"])
+@pytest.mark.parametrize("output", [b"", b"warning\n", b"\x9e\xff"], ids=repr)
+def test_what_a_renderer_writes_is_checked_to_be_a_picture(monkeypatch, tmp_path, output, form):
+    fake(monkeypatch, lambda dot, form: output)
+    assert render.renderers() == []
+    with pytest.raises(RenderError, match=rf"fake: {len(output)} bytes that are no {form}"):
+        mg.viz.draw(batch_norm(), tmp_path / f"a.{form}")
+    assert not (tmp_path / f"a.{form}").exists()
 
 
 @pytest.mark.parametrize("error", [subprocess.CalledProcessError(1, "x"), OSError("no")], ids=repr)
@@ -266,7 +276,7 @@ def test_what_is_installed_and_cannot_draw_is_no_renderer(monkeypatch, error):
     def fail(dot, form):
         raise error
 
-    entries = [("first", lambda: True, fail), ("second", lambda: True, lambda dot, form: b"drawn")]
+    entries = [("first", lambda: True, fail), ("second", lambda: True, lambda dot, form: b"<svg")]
     monkeypatch.setattr(render, "_RENDERERS", entries)
     assert render.renderers() == ["second"]
 
