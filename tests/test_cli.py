@@ -339,6 +339,7 @@ def test_one_op_is_proven(run):
         (["verify", "--shape", "64,256", "--axes", "0,1"], "276,824,064"),
         (["verify", "no_such_module:make"], "no_such_module"),
         (["verify", "exits:forward,backward"], "SystemExit"),
+        (["verify", "skips:forward,backward"], "Skipped: no GPU"),
         (["verify", "broken:make"], "SyntaxError"),
         (["verify", ":make"], "Empty module name"),
         (["verify", "builtins:len"], "TypeError"),
@@ -393,6 +394,8 @@ def test_one_op_is_proven(run):
 @pytest.mark.usefixtures("product")
 def test_bad_usage_exits_with_2_and_says_why(run, tmp_path, monkeypatch, args, words):
     (tmp_path / "exits.py").write_text("raise SystemExit(0)")
+    skipped = "class Skipped(BaseException):\n    pass\n\n\nraise Skipped('no GPU')"  # as pytest's
+    (tmp_path / "skips.py").write_text(skipped)
     (tmp_path / "broken.py").write_text("def make(:")
     monkeypatch.setattr(sys, "path", [*sys.path])
     result = run(*args, cwd=tmp_path)

@@ -127,7 +127,9 @@ def _named(target: str) -> list:
     try:
         module = importlib.import_module(module_name)
         return [attrgetter(name.strip())(module) for name in names.split(",")]
-    except FAILURES as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # pytest.importorskip, say, raises no Exception
         expected = "an importable MODULE:forward,backward[,inputs] or MODULE:make"
         raise _unusable(target, expected, error) from error
 
