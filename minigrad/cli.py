@@ -147,6 +147,8 @@ def verify(
         )
     if out is not None:
         files.make_folder(out, f"verify {target}: --out")  # fail before the checks, not after
+        if problem is None:
+            out = out.resolve()  # checked code may change the working directory
     given_dtype = dtype if "dtype" in given else None
     # a user's code may print, or replace the stream
     with redirect_stdout(sys.stderr if as_json else sys.stdout):

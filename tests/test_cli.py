@@ -420,6 +420,22 @@ def test_out_keeps_the_report_of_what_has_no_picture(run, tmp_path):
     assert (tmp_path / "new" / "out" / "exp.json").read_text() == shown
 
 
+@pytest.mark.usefixtures("product")
+def test_the_report_is_where_out_said_even_if_checked_code_changes_the_folder(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "elsewhere").mkdir()
+    code = "import os\n\nfrom product import *\n\nos.chdir('elsewhere')"
+    (tmp_path / "moves.py").write_text(code)
+    monkeypatch.chdir(tmp_path)  # restores the folder afterwards
+    run("verify", "moves:forward,backward,inputs", "--out", "out", cwd=tmp_path)
+    assert [path.name for path in tmp_path.rglob("*.json")] == [
+        "moves_forward_backward_inputs.json"
+    ]
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
 def test_only_the_points_of_a_dtype_or_a_layout_are_taken_if_one_is_given(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "refusing.py").write_text(
