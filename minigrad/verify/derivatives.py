@@ -178,15 +178,11 @@ class LocalDerivatives:
 
     def _would_explain(self, runs: list[Run], derivative: Callable) -> bool:
         """Whether the actual cotangents arise if all runs have this derivative, a function of y."""
-        before = [(y, y.op, y.params, y.parents, y.inputs) for *_, y in runs]
-        try:
-            for x, *_, y in runs:
-                y.op, y.params, y.parents = multiply, {}, (None, x)
-                y.inputs = derivative(y.value), x.value
-            return self.errors.are_those_of_graph
-        finally:
-            for y, op, params, parents, inputs in before:
-                y.op, y.params, y.parents, y.inputs = op, params, parents, inputs
+        changes: dict[Node, dict[str, Any]] = {}
+        for x, *_, y in runs:
+            changes[y] = {"op": multiply, "params": {}, "parents": (None, x)}
+            changes[y]["inputs"] = derivative(y.value), x.value
+        return self.errors.arise_if(changes)
 
     def _other_values(self, y: Node) -> dict[str, np.ndarray]:
         """The other values of the code that have a name and the shape of y."""

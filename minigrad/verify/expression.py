@@ -107,8 +107,8 @@ def _operands(text: str, frame: FrameType) -> tuple[str, ...]:
             parts = parts[0].elts
         if isinstance(tree.func, ast.Attribute):
             owner = tree.func.value
-            names = {**frame.f_globals, **frame.f_locals}  # an import may be in the function
-            module = names.get(owner.id) if isinstance(owner, ast.Name) else None
+            name = owner.id if isinstance(owner, ast.Name) else ""
+            module = frame.f_locals.get(name, frame.f_globals.get(name))
             parts = parts if isinstance(module, ModuleType) else [owner, *parts]
     return tuple(map(ast.unparse, parts))
 

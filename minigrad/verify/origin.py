@@ -10,6 +10,7 @@ numbers.
 
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -118,18 +119,33 @@ class Errors:
         """
         parent = edge[0].parents[edge[1]]
         right = self.paths.bars(parent, [edge])
-        for bar, right_bar, row in zip(pulled, right, self.rows, strict=True):
-            d = as_array(bar, parent) - right_bar
-            x_bars = [self.graph.pull_from(parent, d, end) for end in self.graph.leaves]
-            if not explains(np.concatenate([x_bar.reshape(-1) for x_bar in x_bars]), row):
-                return False
-        return True
+        wrong = (as_array(bar, parent) - r for bar, r in zip(pulled, right, strict=True))
+        ends = self.graph.leaves
+        return self._are(
+            _joined(self.graph.pull_from(parent, d, end) for end in ends) for d in wrong
+        )
 
-    @property
-    def are_those_of_graph(self) -> bool:
-        """Whether a sweep over the graph, which a caller changed, gives the actual cotangents."""
-        for y_bar, right, row in zip(self.paths.y_bar, self.right, self.rows, strict=True):
-            x_bars = self.graph.pull(y_bar)[0]
-            if not explains(np.concatenate([x.reshape(-1) for x in x_bars]) - right, row):
-                return False
-        return True
+    def arise_if(self, changes: dict[Node, dict[str, Any]]) -> bool:
+        """Whether a sweep over a graph with these attributes of nodes gives what was got."""
+        before = {node: {name: getattr(node, name) for name in changes[node]} for node in changes}
+        _assign(changes)
+        try:
+            pairs = zip(self.paths.y_bar, self.right, strict=True)
+            return self._are(_joined(self.graph.pull(y_bar)[0]) - right for y_bar, right in pairs)
+        finally:
+            _assign(before)
+
+    def _are(self, errors: Iterable[np.ndarray]) -> bool:
+        """Whether these are the errors, for every ``y_bar``."""
+        return all(explains(own, row) for own, row in zip(errors, self.rows, strict=True))
+
+
+def _assign(values: dict[Node, dict[str, Any]]) -> None:
+    for node, attributes in values.items():
+        for name, value in attributes.items():
+            setattr(node, name, value)
+
+
+def _joined(x_bars: Iterable[np.ndarray]) -> np.ndarray:
+    """All cotangents as one row."""
+    return np.concatenate([x_bar.reshape(-1) for x_bar in x_bars])

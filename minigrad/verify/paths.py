@@ -129,10 +129,9 @@ class Paths:
             deviation: its cotangents are 1 + deviation times the right ones.
         """
         for nodes in self.graph.repeated():
-            mistake = _mistaken(_constant_factor(nodes[0]), deviation)
+            mistake = _mistaken(nodes, deviation)
             if mistake and self._is_factor(nodes, k):
-                quoted = quote(nodes[0]) if len(nodes) == 1 else every_time(quote(nodes[0]))
-                return f"factor {factor_text(deviation)}: the factor of {quoted} {mistake}"
+                return mistake
         return next(self._scalars(deviation), "")
 
     def _scalars(self, deviation: float) -> Iterator[str]:
@@ -198,9 +197,9 @@ class Paths:
         """The texts of what the code multiplies by before or behind a node, the nearest first."""
         before, near = set(ancestors(node)), lambda other: abs(other.index - node.index)
         for other in sorted(filter(is_quotable, self.graph.consumers), key=near):
-            mistake = _mistaken(_constant_factor(other), deviation)
+            mistake = _mistaken([other], deviation)
             if mistake and (other in before or node in ancestors(other)):
-                yield f"factor {factor_text(deviation)}: the factor of {quote(other)} {mistake}"
+                yield mistake
         yield from self._scalars(deviation)
 
     def _missing_every_time(self, k: int, tolerance: float) -> str:
@@ -237,11 +236,16 @@ class Paths:
         return f"{quote_operand(node, i)} in {quote(node)}" if len(parents) > 1 else quote(node)
 
 
-def _mistaken(factor: float, deviation: float) -> str:
-    """What was done to a factor, if cotangents are 1 + deviation times the right ones; or empty."""
+def _mistaken(nodes: list[Node], deviation: float) -> str:
+    """What was done to the constant factor of nodes of the same code, if cotangents are
+    1 + deviation times the right ones; or empty."""
+    factor = _constant_factor(nodes[0])
     mistakes = {"is left out": -1, "is applied twice": 1, "is inverted": -2}
     powers = [(factor**n, mistake) for mistake, n in mistakes.items()] if abs(factor) != 1 else []
-    return next(iter(names_of(deviation, powers, _TOLERANCE)), "")
+    for mistake in names_of(deviation, powers, _TOLERANCE):
+        quoted = quote(nodes[0]) if len(nodes) == 1 else every_time(quote(nodes[0]))
+        return f"factor {factor_text(deviation)}: the factor of {quoted} {mistake}"
+    return ""
 
 
 def _constant_factor(node: Node) -> float:

@@ -165,14 +165,11 @@ class Substitutes:
 
     def _explains(self, s: Substitute) -> bool:
         """Whether a sweep with these values in the rules gives the actual cotangents."""
-        before = [(node, node.inputs, node.value) for node in s.nodes]
-        try:
-            for node, value in zip(s.nodes, s.values, strict=True):
-                node.inputs, node.value = _replaced(node, s.part, value)
-            return self.errors.are_those_of_graph
-        finally:
-            for node, inputs, value in before:
-                node.inputs, node.value = inputs, value
+        changes = {}
+        for node, value in zip(s.nodes, s.values, strict=True):
+            inputs, result = _replaced(node, s.part, value)
+            changes[node] = {"inputs": inputs, "value": result}
+        return self.errors.arise_if(changes)
 
     # --- in an accumulation ----------------------------------------------------------------------
 

@@ -175,19 +175,6 @@ def forward_gelu(x, y, slope):
             out[i], slopes[i] = z * below, below + z * (gauss * _PEAK)
 
 
-def _with_slope(kernel):
-    """The forward that calls ``kernel(x, y, slope)``; float32 only, as the polynomials are."""
-
-    def forward(xp, x):
-        axes = axes_in_memory(x)
-        row = flat(x, axes)
-        y, slope = empty_like(row), empty_like(row)
-        kernel(read(row), y, slope)
-        return unflat(y, x.shape, axes), (slope, axes)
-
-    return Pair(forward, pull_slope, lambda x: x.dtype == np.float32, reuses=True)
-
-
 @kernel
 def forward_softplus(x, y, slope):
     for chunk in prange((x.size + CHUNK - 1) // CHUNK):
@@ -199,6 +186,19 @@ def forward_softplus(x, y, slope):
             small = e / (_ONE + e)
             out[i] = (z if z > 0 else _ZERO) + log1p(e)
             slopes[i] = _ONE - small if z > 0 else small
+
+
+def _with_slope(fill):
+    """The pair of a kernel ``fill(x, y, slope)``; float32 only, as its polynomials are."""
+
+    def forward(xp, x):
+        axes = axes_in_memory(x)
+        row = flat(x, axes)
+        y, slope = empty_like(row), empty_like(row)
+        fill(read(row), y, slope)
+        return unflat(y, x.shape, axes), (slope, axes)
+
+    return Pair(forward, pull_slope, lambda x: x.dtype == np.float32, reuses=True)
 
 
 @kernel
