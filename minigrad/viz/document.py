@@ -27,11 +27,14 @@ is given by statistics, its first corner and a checksum of its bytes.
 import hashlib
 import json
 import math
+from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from minigrad.core.broadcast import repeated_axes
+from minigrad.viz.formula import shown
 from minigrad.viz.grid import SIDE, excerpt, flat, statistics
 
 VERSION = 1
@@ -39,14 +42,17 @@ VERSION = 1
 
 def document(trace: Any) -> str:
     """The JSON text of a ``Trace``."""
-    arrays = _Arrays()
+    arrays = Distinct(_array)
+    position = {value: i for i, value in enumerate(trace.values)}
+    paths = trace.formulas.recorded.paths
+    scope = {scope: i for i, scope in enumerate(dict.fromkeys(chain(*paths.values())))}
     content = {
         "format": "minigrad-trace",
         "version": VERSION,
         "title": trace.values[-1].title,
-        "scopes": [{"name": name, "parent": parent} for name, parent in trace.scopes],
-        "values": [_value(i, value, arrays) for i, value in enumerate(trace.values)],
-        "steps": [_step(step, arrays) for step in trace.steps],
+        "scopes": [{"name": shown(s.name), "parent": scope.get(s.parent)} for s in scope],
+        "values": [_value(value, position, scope, arrays) for value in trace.values],
+        "steps": [_step(step, position, arrays) for step in trace.steps],
         "arrays": arrays.table,
     }
     return json.dumps(content, allow_nan=False)
@@ -61,37 +67,37 @@ def unbroadcast_text(raw: Any, contribution: Any) -> str:
     return f"sum over {word} {axes}: {tuple(raw.shape)} -> {tuple(contribution.shape)}"
 
 
-def _value(i: int, value: Any, arrays: "_Arrays") -> dict[str, Any]:
-    op = value.op
+def _value(value: Any, position: dict, scope: dict, arrays: "Distinct") -> dict[str, Any]:
+    op, node = value.op, value.node
     return {
-        "id": f"n{i}",
+        "id": f"n{position[value]}",
         "name": value.name,
         "title": value.title,
-        "kind": value.kind,
+        "kind": "op" if op else "leaf" if node.requires_grad else "constant",
         "op": op.name if op else None,
         "call": value.call,
         "formula": op.formula if op else "",
         "pullback": op.pullback if op else "",
-        "inputs": [x if isinstance(x, int) else {"number": _exact(x)} for x in value.inputs],
-        "scope": value.scope,
+        "inputs": [position[x] if x.node else {"number": _exact(x.array)} for x in value.inputs],
+        "scope": scope.get(node.scope),
         "shape": list(value.array.shape),
         "dtype": str(value.array.dtype),
-        "requires_grad": value.requires_grad,
+        "requires_grad": node.requires_grad,
         "array": arrays.position_of(value.array),
     }
 
 
-def _step(step: Any, arrays: "_Arrays") -> dict[str, Any]:
+def _step(step: Any, position: dict, arrays: "Distinct") -> dict[str, Any]:
+    head = {"kind": step.kind, "value": position[step.value]}
     if step.kind == "forward":
-        return {"kind": "forward", "value": step.value}
+        return head
     y_bar, total = arrays.position_of(step.y_bar), arrays.position_of(step.total)
     if step.kind == "seed":
-        return {"kind": "seed", "value": step.value, "y_bar": y_bar, "total": total}
+        return {**head, "y_bar": y_bar, "total": total}
     return {
-        "kind": "backward",
-        "value": step.value,
+        **head,
         "input": step.input,
-        "into": step.into,
+        "into": position[step.into],
         "y_bar": y_bar,
         "raw": arrays.position_of(step.raw),
         "sum": unbroadcast_text(step.raw, step.contribution),
@@ -102,11 +108,15 @@ def _step(step: Any, arrays: "_Arrays") -> dict[str, Any]:
     }
 
 
-class _Arrays:
-    """The table of distinct arrays, in the order of their first use."""
+class Distinct:
+    """A table of distinct arrays, in the order of their first use.
 
-    def __init__(self):
-        self.table: list[dict[str, Any]] = []
+    Args:
+        entry: makes the entry of the table from an array and its checksum.
+    """
+
+    def __init__(self, entry: Callable[[np.ndarray, str], dict[str, Any]]):
+        self.entry, self.table = entry, []
         self._position: dict[str, int] = {}
 
     def position_of(self, array: Any) -> int | None:
@@ -115,7 +125,7 @@ class _Arrays:
         key = checksum(array)
         if key not in self._position:
             self._position[key] = len(self.table)
-            self.table.append(_array(array, key))
+            self.table.append(self.entry(array, key))
         return self._position[key]
 
 

@@ -1,6 +1,6 @@
 """Formulas with numbers put in: how the first element of a result is computed."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -8,20 +8,16 @@ import numpy as np
 from minigrad.core.broadcast import repeated_axes
 from minigrad.viz.formula import literal
 from minigrad.viz.latex import subscript
+from minigrad.viz.trace import Step, Value
 
 _TERMS = 4  # terms of a sum that are written out
 _DIGITS, _MAX_DIGITS = 4, 8  # of a number; more than 4 to tell a result from its operands
 _REDUCTIONS = {"sum": " + ", "mean": " + ", "prod": " * ", "max": ", ", "min": ", "}
 
 
-def computed(value: Any, values: Sequence[Any]) -> str:
-    """``[0, 0]: -0.068 * 4.007 = -0.274`` for the first element of an op's result; or ``""``.
-
-    Args:
-        value: a ``trace.Value`` that an op computed.
-        values: ``Trace.values``, in which its inputs are positions.
-    """
-    xs = [values[x].array if isinstance(x, int) else np.asarray(x) for x in value.inputs]
+def computed(value: Value) -> str:
+    """``[0, 0]: -0.068 * 4.007 = -0.274`` for the first element of an op's result; or ``""``."""
+    xs = [x.array for x in value.inputs]
     if not value.array.size or any(not x.size for x in xs):
         return ""
     y = _first(value.array)
@@ -30,17 +26,18 @@ def computed(value: Any, values: Sequence[Any]) -> str:
     return f"{_place(value.array)}{text} = {_number(y, digits)}" if text else ""
 
 
-def pulled_back(value: Any, step: Any, used: Sequence[tuple[str, np.ndarray]]) -> str:
+def pulled_back(step: Step, used: Iterable[tuple[str, Value]]) -> str:
     """``[0, 0]: ȳ = 0.22, y = 4 → -3.57``: what goes into the rule of an elementwise op, and out.
 
     For a mean it is the whole computation: ``[0, 0]: 0.2 / 4 = 0.05``.
     """
-    if value.op.name == "mean" and step.raw.size:
+    op = step.value.op
+    if op.name == "mean" and step.raw.size:
         share = f"{_number(_first(step.y_bar))} / {step.raw.size // step.y_bar.size}"
         return f"{_place(step.raw)}{share} = {_number(_first(step.raw))}"
-    if value.op.signature != "()" or not step.raw.size:
+    if op.signature != "()" or not step.raw.size:
         return ""
-    parts = [("ȳ", step.y_bar), *used]
+    parts = [("ȳ", step.y_bar), *((letter, x.array) for letter, x in used)]
     given = ", ".join(f"{subscript(letter)} = {_number(_first(array))}" for letter, array in parts)
     return f"{_place(step.raw)}{given} → {_number(_first(step.raw))}"
 
@@ -63,14 +60,14 @@ def added(before: np.ndarray | None, contribution: np.ndarray, total: np.ndarray
     return f"{_place(total)}{sum_of_two} = {_number(y, digits)}"
 
 
-def _elementwise(value: Any, xs: list, digits: int) -> str:
+def _elementwise(value: Value, xs: list, digits: int) -> str:
     op = value.op
     if op.signature != "()":
         return ""
     numbers = [_first(x) for x in xs]
     symbol = op.symbol or op.name
     if symbol.isidentifier() or len(numbers) > 2:
-        params = [f"{key}={_number(x)}" for key, x in value.params.items()
+        params = [f"{key}={_number(x)}" for key, x in value.node.params.items()
                   if isinstance(x, int | float)]  # fmt: skip
         return f"{symbol}({', '.join([*(_number(x, digits) for x in numbers), *params])})"
     last = _bracketed(numbers[-1], digits)
@@ -80,11 +77,11 @@ def _elementwise(value: Any, xs: list, digits: int) -> str:
     return f"{write(numbers[0], digits)} {symbol} {last}"
 
 
-def _reduced(value: Any, xs: list) -> str:
+def _reduced(value: Value, xs: list) -> str:
     name, x = value.op.name, xs[0]
     if name not in _REDUCTIONS or len(xs) != 1:
         return ""
-    axis = value.params.get("axis")
+    axis = value.node.params.get("axis")
     axes = range(x.ndim) if axis is None else np.atleast_1d(axis)
     terms = _along({int(i) % max(x.ndim, 1) for i in axes}, x)
     text = _joined(terms, _REDUCTIONS[name])
@@ -93,7 +90,7 @@ def _reduced(value: Any, xs: list) -> str:
     return f"{name}({text})" if name in ("max", "min") else text
 
 
-def _matrix_product(value: Any, xs: list) -> str:
+def _matrix_product(value: Value, xs: list) -> str:
     if value.op.name != "matmul" or len(xs) != 2 or any(not x.ndim for x in xs):
         return ""
     a, b = xs

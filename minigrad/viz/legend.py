@@ -6,23 +6,22 @@ from typing import Any
 from minigrad.core.op import Op
 from minigrad.viz.formula import literal
 from minigrad.viz.latex import subscript
-from minigrad.viz.trace import Trace, Value
+from minigrad.viz.trace import Value
 
 _SHOWN = 12  # characters of a parameter in a legend; a longer one is left out
 _LETTERS = {"condition": "c", "stride": "s", "padding": "p", "dilation": "d"}  # in formulas
 
 
-def legend(trace: Trace, value: Value, i: int | None = None) -> str:
+def legend(value: Value, i: int | None = None) -> str:
     """``x₁ = xc, x₂ = inv_std``: what the letters in the formula of an op stand for.
 
     For an op with any number of inputs: what input ``i`` (from 0) is, the one that a step passes.
     """
-    if value.op is None or value.op.arity is None:
-        return "" if i is None else f"xᵢ = {trace.values[value.inputs[i]].name}, i = {i + 1}"
+    if value.op.arity is None:
+        return "" if i is None else f"xᵢ = {value.inputs[i].name}, i = {i + 1}"
     pairs = [(_result_letter(value.op), value.name)]
-    for letter, x in zip(letters(value.op), value.inputs, strict=False):
-        pairs.append((letter, trace.values[x].name if isinstance(x, int) else literal(x)))
-    for name, param in {**_defaults(value.op), **value.params}.items():
+    pairs += [(y, x.name) for y, x in zip(letters(value.op), value.inputs, strict=False)]
+    for name, param in {**_defaults(value.op), **value.node.params}.items():
         if text := _param_text(param):
             pairs.append((_letter(value.op, name), text))
     return ", ".join(f"{subscript(letter)} = {name}" for letter, name in pairs if letter != name)
@@ -60,19 +59,17 @@ def _param_text(param: Any) -> str:
     return text if len(text) <= _SHOWN else ""
 
 
-def used_by_rule(trace: Trace, value: Value, rule: str, i: int) -> list[tuple[str, Any]]:
-    """The letters without a bar on the right-hand side of ``rule``, with their values or numbers.
+def used_by_rule(value: Value, rule: str, i: int) -> list[tuple[str, Value]]:
+    """The letters without a bar on the right-hand side of ``rule``, with their values.
 
     For an op with any number of inputs the letter ``j`` means every input but ``i``.
     """
-    assert value.op is not None
     right = re.sub(r"\\bar\s*[a-zA-Z]", " ", rule.partition("=")[2])
     if value.op.arity is None:
         names = ["j" if j != i else "" for j in range(len(value.inputs))]
     else:
         names = letters(value.op)
-    inputs = [trace.values[x] if isinstance(x, int) else x for x in value.inputs]
-    pairs = [(_result_letter(value.op), value), *zip(names, inputs, strict=False)]
+    pairs = [(_result_letter(value.op), value), *zip(names, value.inputs, strict=False)]
     return [(letter, x) for letter, x in pairs if letter and _occurs(letter, right)]
 
 

@@ -7,10 +7,10 @@ import hashlib
 import json
 import os
 from base64 import b64encode
-from collections.abc import Iterable
+from collections import defaultdict
 from html import escape
 from importlib import resources
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -19,9 +19,8 @@ from minigrad import files
 from minigrad.core.node import Box, Node
 from minigrad.errors import UsageError, facts
 from minigrad.viz.badge import Verdicts
-from minigrad.viz.document import checksum
-from minigrad.viz.fold import Card
-from minigrad.viz.formula import Formulas
+from minigrad.viz.document import Distinct
+from minigrad.viz.fold import Card, Edge
 from minigrad.viz.grid import Grid, grid
 from minigrad.viz.latex import marked, mathml, plain, warn_of_faults
 from minigrad.viz.skeleton import Layout, layouts
@@ -88,9 +87,8 @@ def step(
 
 def page(trace: Trace) -> str:
     """The HTML of the stepper through ``trace``; the same text every time."""
-    formulas = Formulas(trace.recorded)
-    drawn = layouts(trace.recorded, formulas)
-    view = _View(trace, drawn, formulas)
+    drawn = layouts(trace.formulas)
+    view = _View(trace, drawn)
     style, script = _asset("stepper.css"), _asset("stepper.js")
     name = f"{trace.values[-1].title}, step by step"
     return Template(_asset("stepper.html")).substitute(
@@ -138,54 +136,44 @@ class _View:
         a folded card, which are stepped over at once.
     """
 
-    def __init__(self, trace: Trace, drawn: list[Layout], formulas: Formulas):
-        self.trace, self.formulas = trace, formulas
-        self.position = {node: i for i, node in enumerate(trace.nodes)}
+    def __init__(self, trace: Trace, drawn: list[Layout]):
+        self.trace = trace
         self.latex: dict[str, int] = {}
-        self.grids: list[dict] = []
-        self._grid_of: dict[str, int] = {}
-        self.stories = [self._story(tell(trace, i)) for i in range(len(trace))]
+        self.grids = Distinct(lambda array, _: {"s": shape_and_dtype(array), **_grid(grid(array))})
+        self.stories = [self._story(tell(step)) for step in trace.steps]
         self.moments = _Moments(trace)
         levels = [self._level(i, layout) for i, layout in enumerate(drawn)]
         if levels[0]["units"]:  # even if the picture had to fold, there is a step for every op
             levels.insert(0, {**levels[0], "units": []})
+        position = {value: i for i, value in enumerate(trace.values)}
         self.data = {
-            "steps": [[s.value] if s.into is None else [s.value, s.into] for s in trace.steps],
+            "steps": [[position[x] for x in (s.value, s.into) if x] for s in trace.steps],
             "seed": self.moments.seed,
-            "inputs": [[x for x in v.inputs if isinstance(x, int)] for v in trace.values],
-            "grids": self.grids,
+            "inputs": [[position[x] for x in value.inputs if x.node] for value in trace.values],
+            "grids": self.grids.table,
             "stories": self.stories,
             "levels": levels,
         }
 
     def _level(self, picture: int, layout: Layout) -> dict[str, Any]:
         cards = layout.visible.cards
-        card_of = {i: n for n, card in enumerate(cards) for i in self._positions(card.members)}
+        card_of = {node: n for n, card in enumerate(cards) for node in card.members}
+        steps = self.trace.steps
+        runs = groupby(range(len(steps)), lambda i: (steps[i].kind, card_of[steps[i].value.node]))
         return {
             "picture": picture,
-            "cards": [card_of[i] for i in range(len(self.trace.values))],
-            "marks": [self.moments.of_card(self._positions(card.members),
-                                           self._positions(card.outputs)) for card in cards],
-            "edges": [self.moments.of_uses([(self.position[node], i) for node, i in edge.uses])
-                      for edge in layout.visible.edges],
-            "units": [self._unit(run, cards[n]) for run, n in self._runs(card_of)
-                      if cards[n].kind in ("scope", "gap")],
+            "cards": [card_of[value.node] for value in self.trace.values],
+            "marks": [self.moments.of_card(card) for card in cards],
+            "edges": [self.moments.of_edge(edge) for edge in layout.visible.edges],
+            "units": [self._unit(list(run), cards[n]) for (kind, n), run in runs
+                      if kind != "seed" and cards[n].kind in ("scope", "gap")],
         }  # fmt: skip
 
-    def _runs(self, card_of: dict[int, int]) -> list[tuple[list[int], int]]:
-        """Runs of steps of one kind at one card, except the seed; each with that card."""
-        steps = self.trace.steps
-        runs = groupby(range(len(steps)), lambda i: (steps[i].kind, card_of[steps[i].value]))
-        return [(list(run), card) for (kind, card), run in runs if kind != "seed"]
-
     def _unit(self, run: list[int], card: Card) -> list[int]:
-        members = set(self._positions(card.members))
-        story = overview(self.trace, run, title(card, self.formulas), members)
+        steps = [self.trace.steps[i] for i in run]
+        story = overview(card, title(card, self.trace.formulas), steps)
         self.stories.append(self._story(story))
         return [run[0], run[-1], len(self.stories) - 1]
-
-    def _positions(self, nodes: Iterable[Node]) -> list[int]:
-        return [self.position[node] for node in nodes]
 
     def _story(self, story: Story) -> dict[str, Any]:
         head = {"k": story.kind, "t": story.title, "w": story.where, "y": story.sentence}
@@ -200,58 +188,53 @@ class _View:
         return ["r", [self._figure(x) if isinstance(x, Figure) else x for x in block.items]]
 
     def _figure(self, figure: Figure) -> list[Any]:
-        key = checksum(figure.array)
-        if key not in self._grid_of:
-            self._grid_of[key] = len(self.grids)
-            self.grids.append({"s": shape_and_dtype(figure.array), **_grid(grid(figure.array))})
-        return [figure.caption, self._grid_of[key], figure.role]
+        return [figure.caption, self.grids.position_of(figure.array), figure.role]
 
 
 class _Moments:
     """The steps at which values are computed and cotangents pass.
 
-    computed: per value the step that computes it; -1 for a leaf.
-    reached: per value the steps that seed its cotangent or add to it.
-    pulled: per value the steps in which the rule of its op runs.
-    passed: (value, input of its op) -> the step in which a cotangent passes that input.
+    computed: the step that computes a value; none for a leaf.
+    reached: the steps that seed the cotangent of a value or add to it.
+    pulled: the first step in which the rule of its op runs.
+    passed: (node, input of its op) -> the step in which a cotangent passes that input.
     """
 
     def __init__(self, trace: Trace):
-        n = len(trace.values)
-        self.computed = [-1] * n
-        self.reached: list[list[int]] = [[] for _ in range(n)]
-        self.pulled: list[list[int]] = [[] for _ in range(n)]
-        self.passed: dict[tuple[int, int | None], int] = {}
-        self.seed = self.root = 0
-        for i, s in enumerate(trace.steps):
-            if s.kind == "forward":
-                self.computed[s.value] = i
-            elif s.kind == "seed":
-                self.seed, self.root = i, s.value
-                self.reached[s.value].append(i)
-            elif s.into is not None:
-                self.pulled[s.value].append(i)
-                self.reached[s.into].append(i)
-                self.passed[s.value, s.input] = i
+        self.computed: dict[Node, int] = {}
+        self.reached: dict[Node, list[int]] = defaultdict(list)
+        self.pulled: dict[Node, int] = {}
+        self.passed: dict[tuple[Node, int], int] = {}
+        self.seed = 0
+        for i, step in enumerate(trace.steps):
+            if step.kind == "forward":
+                self.computed[step.value.node] = i
+            elif step.kind == "seed":
+                self.seed = i
+                self.reached[step.value.node].append(i)
+            elif step.into is not None and step.input is not None:
+                self.reached[step.into.node].append(i)
+                self.pulled.setdefault(step.value.node, i)
+                self.passed[step.value.node, step.input] = i
 
-    def of_card(self, members: list[int], outputs: list[int]) -> dict[str, Any]:
+    def of_card(self, card: Card) -> dict[str, Any]:
         """When the card is computed (d), passes a cotangent on first (b), and is reached (g).
 
         ``o`` is the number of its outputs; ``s`` marks the card of the seed.
         """
-        pulled = sorted(i for member in members for i in self.pulled[member])
+        reached = sorted(chain(*(self.reached[output] for output in card.outputs)))
         mark = {
-            "d": max(self.computed[member] for member in members),
-            "b": pulled[0] if pulled else -1,
-            "g": sorted(i for output in outputs for i in self.reached[output]),
-            "o": len(outputs),
+            "d": max(self.computed.get(x, -1) for x in card.members),
+            "b": min((self.pulled[x] for x in card.members if x in self.pulled), default=-1),
+            "g": reached,
+            "o": len(card.outputs),
         }
-        return {**mark, "s": 1} if self.root in outputs else mark
+        return {**mark, "s": 1} if self.seed in reached else mark
 
-    def of_uses(self, uses: list[tuple[int, int]]) -> dict[str, list[int]]:
+    def of_edge(self, edge: Edge) -> dict[str, list[int]]:
         """The steps in which an edge is used forward (f) and passed on the way back (b)."""
-        back = sorted(self.passed[use] for use in uses if use in self.passed)
-        return {"f": sorted({self.computed[value] for value, _ in uses}), "b": back}
+        back = sorted(self.passed[use] for use in edge.uses if use in self.passed)
+        return {"f": sorted({self.computed[node] for node, _ in edge.uses}), "b": back}
 
 
 def _grid(numbers: Grid) -> dict[str, Any]:

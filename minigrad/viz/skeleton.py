@@ -27,13 +27,13 @@ class Layout:
     svg: str
 
 
-def layouts(recorded: Recorded, formulas: Formulas) -> list[Layout]:
-    """The pictures of ``recorded``, from all scopes open to all folded, each different.
+def layouts(formulas: Formulas) -> list[Layout]:
+    """The pictures of a graph, from all scopes open to all folded, each different.
 
     Raises:
         RenderError: there is no renderer, or it failed.
     """
-    pictures = _levels(recorded)
+    pictures = _levels(formulas.recorded)
     texts = [skeleton(visible, formulas) for visible in pictures]
     with ThreadPoolExecutor(2) as pool:  # a thread only waits for its renderer's process
         drawn = list(pool.map(lambda text: render(text, "svg").decode(), texts))

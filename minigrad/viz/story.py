@@ -5,8 +5,8 @@ The page and the terminal show the same blocks; their words are chosen here.
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +14,11 @@ import numpy as np
 from minigrad.viz.badge import verdict_text, worst_of
 from minigrad.viz.document import unbroadcast_text
 from minigrad.viz.example import added, computed, pulled_back, unbroadcast
-from minigrad.viz.formula import literal
+from minigrad.viz.fold import Card
+from minigrad.viz.formula import shown
 from minigrad.viz.latex import pullback_of
 from minigrad.viz.legend import legend, used_by_rule
-from minigrad.viz.trace import Step, Trace, Value
+from minigrad.viz.trace import Step, Value
 
 _OPERANDS = 6  # arrays of one call that are shown
 _INFIX = {"+", "-", "*", "/", "@", "**"}
@@ -69,44 +70,38 @@ class Story:
     blocks: list[Block] = field(default_factory=list)
 
 
-def tell(trace: Trace, i: int) -> Story:
-    """The story of step ``i`` (from 0) of ``trace``."""
-    step = trace.steps[i]
+def tell(step: Step) -> Story:
+    """The story of one step."""
     tell_kind = {"forward": _forward, "seed": _seed, "backward": _backward}[step.kind]
-    title, sentence, blocks = tell_kind(trace, step)
-    where = trace.scope_path(trace.values[step.value].scope)
-    return Story(step.kind, title, where, sentence, blocks)
+    title, sentence, blocks = tell_kind(step)
+    return Story(step.kind, title, _where(step), sentence, blocks)
 
 
-def overview(trace: Trace, steps: Iterable[int], title: str, members: set[int]) -> Story:
-    """The story of ``steps`` of one kind inside a folded scope, seen from outside.
-
-    Args:
-        trace: the steps and their values.
-        steps: positions in ``trace.steps``.
-        title: the title of the folded card.
-        members: positions of the values that the card stands for.
-    """
-    chosen = [trace.steps[i] for i in steps]
-    first, n = chosen[0], len(chosen)
-    where = trace.scope_path(trace.values[first.value].scope)[:-1]
-    if first.kind == "forward":
+def overview(card: Card, title: str, steps: list[Step]) -> Story:
+    """The story of ``steps`` of one kind inside a folded ``card``, seen from outside."""
+    kind, n = steps[0].kind, len(steps)
+    where = _where(steps[0])[:-1]
+    if kind == "forward":
         sentence = f"{n} {'op' if n == 1 else 'ops'} stepped over: {title}"
-        return Story("forward", title, where, sentence, _forward_overview(trace, chosen, members))
+        return Story(kind, title, where, sentence, [_forward_overview(card, steps)])
     sentence = f"{n} backward {'step' if n == 1 else 'steps'} stepped over: {title}"
-    blocks = [*_verdicts(trace, chosen), *_backward_overview(trace, chosen, members)]
-    return Story("backward", f"back through {title}", where, sentence, blocks)
+    blocks = [*_verdicts(steps), _backward_overview(card, steps)]
+    return Story(kind, f"back through {title}", where, sentence, blocks)
+
+
+def _where(step: Step) -> list[str]:
+    scope = step.value.node.scope
+    return [shown(scope.name) for scope in scope.path()] if scope else []
 
 
 # --- forward -------------------------------------------------------------------------------------
 
 
-def _forward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
-    value = trace.values[step.value]
-    assert value.op is not None
-    formula = Formula(value.op.formula, legend(trace, value))
-    row = Row([*_operands(trace, value), "=", _result(value)])
-    blocks = [formula, *_numbers(computed(value, trace.values)), row]
+def _forward(step: Step) -> tuple[str, str, list[Block]]:
+    value = step.value
+    formula = Formula(value.op.formula, legend(value))
+    row = Row([*_operands(value), "=", _result(value)])
+    blocks = [formula, *_numbers(computed(value)), row]
     return value.title, f"{value.title}, shape {tuple(value.array.shape)}", blocks
 
 
@@ -114,9 +109,9 @@ def _numbers(text: str) -> list[Block]:
     return [Line("numbers", text)] if text else []
 
 
-def _operands(trace: Trace, value: Value) -> list[Figure | str]:
+def _operands(value: Value) -> list[Figure | str]:
     """The operands as in a formula: ``x - mean``, or the name of the op and commas."""
-    symbol = value.op.symbol or value.op.name if value.op else ""
+    symbol = value.op.symbol or value.op.name
     infix = symbol in _INFIX and len(value.inputs) == 2
     items: list[Figure | str] = []
     if not infix:
@@ -124,7 +119,7 @@ def _operands(trace: Trace, value: Value) -> list[Figure | str]:
     for i, x in enumerate(value.inputs[:_OPERANDS]):
         if i:
             items.append(symbol if infix else ",")
-        items.append(_operand(trace.values[x]) if isinstance(x, int) else literal(x))
+        items.append(_operand(x) if x.node else x.name)
     if len(value.inputs) > _OPERANDS:
         items.append(f"… {len(value.inputs) - _OPERANDS} more")
     return items
@@ -141,8 +136,8 @@ def _result(value: Value) -> Figure:
 # --- backward ------------------------------------------------------------------------------------
 
 
-def _seed(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
-    value = trace.values[step.value]
+def _seed(step: Step) -> tuple[str, str, list[Block]]:
+    value = step.value
     ones = "1, as for every scalar" if not step.total.shape and step.total == 1 else "the seed"
     title = f"seed: the cotangent of {value.name}"
     row = Row([_result(value), "←", Figure(f"{bar(value.name)}: {ones}", step.total, "gradient")])
@@ -150,47 +145,41 @@ def _seed(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
     return title, f"the backward sweep starts at {value.name}", [note, row]
 
 
-def _backward(trace: Trace, step: Step) -> tuple[str, str, list[Block]]:
-    assert step.into is not None and step.input is not None
-    value, into = trace.values[step.value], trace.values[step.into]
-    assert value.op is not None
+def _backward(step: Step) -> tuple[str, str, list[Block]]:
+    value, into = step.value, step.into
+    assert into is not None and step.input is not None
     rule = pullback_of(value.op, step.input)
     title = f"{into.name} ← {value.call}"
-    formula = Formula(rule, legend(trace, value, step.input))
-    blocks: list[Block] = [formula, *_verdicts(trace, [step])]
+    formula = Formula(rule, legend(value, step.input))
+    blocks: list[Block] = [formula, *_verdicts([step])]
     if step.raw is None:
         blocks.append(Line("note", "The rule says that this contribution is 0: nothing is added."))
         return title, f"{_which_contribution(step)} {into.name}: nothing", blocks
-    used = used_by_rule(trace, value, rule, step.input)
-    arriving = _arriving(value, used, step)
-    arrays = [(letter, x.array if isinstance(x, Value) else np.asarray(x)) for letter, x in used]
-    blocks += _numbers(pulled_back(value, step, arrays))
-    blocks.append(Row([*arriving, "→", _returned(into, step)]))
+    used = used_by_rule(value, rule, step.input)
+    blocks += _numbers(pulled_back(step, used))
+    read = [_operand(x) for x in dict.fromkeys(x for _, x in used) if x.node]
+    blocks.append(Row([*_with_commas([_arriving(step), *read]), "→", _returned(into, step)]))
     blocks += _unbroadcast(into, step)
     blocks += _running_sum(into, step)
     return title, f"{_which_contribution(step)} {into.name}, through {value.call}", blocks
 
 
-def _verdicts(trace: Trace, steps: list[Step]) -> list[Block]:
+def _verdicts(steps: list[Step]) -> list[Block]:
     """The verdict on the rules of ``steps``, and on the gradients of leaves that they complete."""
-    ops = {step.value: trace.values[step.value].op for step in steps}
-    judged = [(op.name, trace.verdicts[i]) for i, op in ops.items() if op and i in trace.verdicts]
+    values = dict.fromkeys(step.value for step in steps)
+    judged = [(value.op.name, value.verdict) for value in values if value.verdict]
     named = [("these rules", worst_of(judged))]
     if len(steps) == 1:
-        named = [("this rule", trace.verdicts.get(steps[0].value))]
+        named = [("this rule", steps[0].value.verdict)]
     for step in steps:
-        if step.into is not None and step.path == step.paths and trace.values[step.into].op is None:
-            named.append((bar(trace.values[step.into].name), trace.verdicts.get(step.into)))
+        if step.into and step.path == step.paths and step.into.op is None:
+            named.append((bar(step.into.name), step.into.verdict))
     return [Line("wrong" if verdict[0] is False else "note", f"{name}: {verdict_text(*verdict)}")
             for name, verdict in named if verdict is not None]  # fmt: skip
 
 
-def _arriving(value: Value, used: list[tuple[str, Any]], step: Step) -> list[Figure | str]:
-    """The cotangent that arrives, then the values that the rule uses."""
-    items: list[Figure | str] = [Figure(f"{bar(value.name)} arrives", step.y_bar, "arriving")]
-    for x in dict.fromkeys(x for _, x in used if isinstance(x, Value)):
-        items += [",", _operand(x)]
-    return items
+def _arriving(step: Step) -> Figure:
+    return Figure(f"{bar(step.value.name)} arrives", step.y_bar, "arriving")
 
 
 def _returned(into: Value, step: Step) -> Figure:
@@ -248,47 +237,32 @@ def shape_and_dtype(array: Any) -> str:
 # --- several steps at once -----------------------------------------------------------------------
 
 
-def _forward_overview(trace: Trace, steps: list[Step], members: set[int]) -> list[Block]:
-    inside = [trace.values[step.value] for step in steps]
-    operands = dict.fromkeys(x for value in inside for x in value.inputs
-                             if isinstance(x, int) and x not in members)  # fmt: skip
-    results = _used_outside(trace, [step.value for step in steps], members)
-    left = [_operand(trace.values[x]) for x in list(operands)[:_OPERANDS]]
-    right = [_result(trace.values[x]) for x in results[:_OPERANDS]]
-    return [Row([*_with_commas(left), "→", *_with_commas(right)])]
+def _forward_overview(card: Card, steps: list[Step]) -> Row:
+    values = [step.value for step in steps]
+    operands = dict.fromkeys(x for value in values for x in value.inputs)
+    members = {None, *card.members}  # None is the node of a number
+    left = [_operand(x) for x in operands if x.node not in members]
+    outputs = set(card.outputs)
+    right = [_result(value) for value in values if value.node in outputs]
+    return Row([*_with_commas(left[:_OPERANDS]), "→", *_with_commas(right[:_OPERANDS])])
 
 
-def _backward_overview(trace: Trace, steps: list[Step], members: set[int]) -> list[Block]:
-    arriving, reached = {}, {}
+def _backward_overview(card: Card, steps: list[Step]) -> Row:
     contributions = Counter(step.into for step in steps)
-    results = set(_used_outside(trace, [step.value for step in steps], members))
-    for step in steps:
-        if step.value in results:
-            arriving[step.value] = step.y_bar
-        if step.into not in members and step.total is not None:
-            reached[step.into] = step
-    left = [Figure(f"{bar(trace.values[i].name)} arrives", y_bar, "arriving")
-            for i, y_bar in list(arriving.items())[:_OPERANDS]]  # fmt: skip
-    right = [Figure(_progress(trace.values[i], step, contributions[i]), step.total, "gradient")
-             for i, step in list(reached.items())[:_OPERANDS]]  # fmt: skip
-    return [Row([*_with_commas(left), "→", *_with_commas(right)])]
+    members, outputs = set(card.members), set(card.outputs)
+    arriving = {step.value: step for step in steps if step.value.node in outputs}
+    left = [_arriving(step) for step in arriving.values()]
+    reached = {step.into: step for step in steps if step.into and step.into.node not in members}
+    right = [Figure(_progress(into, step, contributions[into]), step.total, "gradient")
+             for into, step in reached.items() if step.total is not None]  # fmt: skip
+    return Row([*_with_commas(left[:_OPERANDS]), "→", *_with_commas(right[:_OPERANDS])])
 
 
-def _progress(value: Value, step: Step, contributions: int) -> str:
+def _progress(into: Value, step: Step, contributions: int) -> str:
     """``x_bar``, and the state of its running sum unless these steps make all contributions."""
     state = f", sum of {step.path} of {step.paths} paths" * (contributions < step.paths)
-    return bar(value.name) + state
-
-
-def _used_outside(trace: Trace, positions: list[int], members: set[int]) -> list[int]:
-    """The values at ``positions`` that are used outside ``members``, or are the result."""
-    used = {x for i, value in enumerate(trace.values) if i not in members for x in value.inputs
-            if isinstance(x, int)} | {len(trace.values) - 1}  # fmt: skip
-    return [i for i in positions if i in used]
+    return bar(into.name) + state
 
 
 def _with_commas(figures: list[Figure]) -> list[Figure | str]:
-    items: list[Figure | str] = []
-    for figure in figures:
-        items += [",", figure] if items else [figure]
-    return items
+    return [*chain(*((",", figure) for figure in figures))][1:]

@@ -66,7 +66,7 @@ def lines(steps: Trace) -> Iterator[str]:
 
 def step_lines(steps: Trace, i: int, width: int = _WIDTH) -> list[str]:
     """Step ``i`` (from 0) as text; its second line is its title."""
-    story = tell(steps, i)
+    story = tell(steps.steps[i])
     where = " › ".join([story.kind, *story.where])
     head = f"step {i + 1} of {len(steps)} · {where}"
     return [head, story.title, *_body(story, width)]

@@ -7,50 +7,45 @@ sweep. The numbers are those that ``backward`` computes: the last running sum of
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 
 from minigrad.backend import to_host
-from minigrad.context import Scope, setting
+from minigrad.context import setting
 from minigrad.core.node import Box, Node
-from minigrad.core.op import Op
 from minigrad.core.sweep import backward_sweep
 from minigrad.observer import Observer
 from minigrad.seed import as_seed
 from minigrad.viz.badge import Verdict, Verdicts, verdicts_by_node
 from minigrad.viz.document import document
-from minigrad.viz.formula import Formulas, shown
+from minigrad.viz.formula import Formulas, literal
 from minigrad.viz.graph import Recorded, root_of
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """One value of the graph: a leaf, a constant, or the result of an op.
+    """A leaf, a constant or the result of an op; or, without a node, a number that an op uses.
 
     Attributes:
         name: how formulas refer to it; ``title`` also says how it was computed.
         call: the right-hand side of the title; empty for a leaf.
-        inputs: for each op input its position in ``Trace.values``, or a 0-d array for a number.
-        scope: the position of its scope in ``Trace.scopes``, or None.
+        inputs: the values that the op uses.
+        verdict: on the leaf, or on the rule of the op.
     """
 
     name: str
-    title: str
-    call: str
-    array: Any
-    requires_grad: bool
-    op: Op | None = None
-    params: dict[str, Any] = field(default_factory=dict)
-    inputs: tuple[Any, ...] = ()
-    scope: int | None = None
+    array: np.ndarray
+    node: Any = field(default=None, repr=False)
+    title: str = ""
+    call: str = ""
+    inputs: "tuple[Value, ...]" = field(default=(), repr=False)
+    verdict: Verdict | None = None
 
     @property
-    def kind(self) -> Literal["leaf", "constant", "op"]:
-        if self.op is not None:
-            return "op"
-        return "leaf" if self.requires_grad else "constant"
+    def op(self) -> Any:
+        """The op that computed it, or None."""
+        return self.node.op
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +53,9 @@ class Step:
     """One step: an op is computed, the sweep is seeded, or a cotangent passes one op input.
 
     Attributes:
-        value: the position in ``Trace.values`` of the op's result, or of the seeded value.
+        value: the op's result, or the seeded value.
         input: which input of the op the cotangent passes; None in other steps.
-        into: the position of the value behind that input.
+        into: the value behind that input.
         y_bar: the complete cotangent of the op's result, or the seed.
         raw: what the vjp rule returned for that input; None if the rule declares it zero.
         contribution: ``raw`` in the shape and dtype of ``into``.
@@ -70,9 +65,9 @@ class Step:
     """
 
     kind: Literal["forward", "seed", "backward"]
-    value: int
+    value: Value
     input: int | None = None
-    into: int | None = None
+    into: Value | None = None
     y_bar: Any = None
     raw: Any = None
     contribution: Any = None
@@ -84,28 +79,14 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A graph and the steps through it. ``nodes[i]`` is the node behind ``values[i]``.
-
-    ``verdicts[i]`` is the verdict on the leaf, or on the rule of the op, at ``values[i]``.
-    """
+    """The values of a graph, oldest first, the steps through it, and its formulas."""
 
     values: list[Value]
     steps: list[Step]
-    scopes: list[tuple[str, int | None]]
-    nodes: list[Node]
-    recorded: Recorded
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    formulas: Formulas
 
     def __len__(self) -> int:
         return len(self.steps)
-
-    def scope_path(self, scope: int | None) -> list[str]:
-        """The names of a scope and of the scopes around it, outermost first."""
-        names: list[str] = []
-        while scope is not None:
-            name, scope = self.scopes[scope]
-            names.append(name)
-        return names[::-1]
 
     def to_json(self) -> str:
         """The trace as one JSON document, the same in every process; see ``minigrad.viz.document``.
@@ -144,17 +125,12 @@ def trace(y: Box, seed: Any = None, *, verdicts: Verdicts | None = None) -> Trac
     with setting(observer=pulls), np.errstate(all="ignore"):  # a nan may be why somebody looks
         backward_sweep(root, seeded)
     recorded = Recorded([root])
-    by_node = verdicts_by_node("step", verdicts, recorded)
-    position = {node: i for i, node in enumerate(recorded.order)}
-    scopes = list(dict.fromkeys(chain(*recorded.paths.values())))  # outer ones before inner ones
-    place: dict[Scope | None, int | None] = {None: None} | {s: i for i, s in enumerate(scopes)}
-    table = [(shown(scope.name), place[scope.parent]) for scope in scopes]
-    values = _values(recorded, position, place)
-    steps = [Step("forward", i) for i, value in enumerate(values) if value.op is not None]
-    steps.append(Step("seed", position[root], y_bar=to_host(seeded), total=to_host(seeded)))
-    steps += _backward_steps(pulls, position)
-    by_position = {position[node]: verdict for node, verdict in by_node.items()}
-    return Trace(values, steps, table, recorded.order, recorded, by_position)
+    formulas = Formulas(recorded)
+    values = _values(formulas, verdicts_by_node("step", verdicts, recorded))
+    steps = [Step("forward", value) for value in values.values() if value.op is not None]
+    steps.append(Step("seed", values[root], y_bar=to_host(seeded), total=to_host(seeded)))
+    steps += _backward_steps(pulls, values)
+    return Trace(list(values.values()), steps, formulas)
 
 
 class _Pulls(Observer):
@@ -170,7 +146,7 @@ class _Pulls(Observer):
         self.pulls[-1][2][i] = raw, x_bar, total
 
 
-def _backward_steps(pulls: _Pulls, position: dict[Node, int]) -> list[Step]:
+def _backward_steps(pulls: _Pulls, values: dict[Node, Value]) -> list[Step]:
     """One step per input that needs a gradient, of every op that a cotangent reached."""
     passed = [
         (node, y_bar, returned, i, parent)
@@ -188,7 +164,7 @@ def _backward_steps(pulls: _Pulls, position: dict[Node, int]) -> list[Step]:
         totals[parent] = total
         so_far[parent] += 1
         steps.append(
-            Step("backward", position[node], input=i, into=position[parent], y_bar=to_host(y_bar),
+            Step("backward", values[node], input=i, into=values[parent], y_bar=to_host(y_bar),
                  raw=_host(raw), contribution=_host(x_bar), total=_host(total),
                  before=_host(before), path=so_far[parent], paths=paths[parent])
         )  # fmt: skip
@@ -200,22 +176,17 @@ def _host(array: Any) -> Any:
     return None if array is None else to_host(getattr(array, "array", array))
 
 
-def _values(
-    recorded: Recorded, position: dict[Node, int], place: dict[Scope | None, int | None]
-) -> list[Value]:
-    formulas = Formulas(recorded)
-    return [
-        Value(
+def _values(formulas: Formulas, verdicts: dict[Node, Verdict]) -> dict[Node, Value]:
+    values: dict[Node, Value] = {}
+    for node, operands in formulas.recorded.operands.items():
+        values[node] = Value(
             name=formulas.operand[node].text,
+            array=to_host(node.value),
+            node=node,
             title=formulas.title(node),
             call=formulas.call[node].text if node.op is not None else "",
-            array=to_host(node.value),
-            requires_grad=node.requires_grad,
-            op=node.op,
-            params=node.params,
-            inputs=tuple(position[x] if isinstance(x, Node) else np.asarray(x)
-                         for x in recorded.operands[node]),
-            scope=place[node.scope],
-        )
-        for node in recorded.order
-    ]  # fmt: skip
+            inputs=tuple(values[x] if isinstance(x, Node) else Value(literal(x), np.asarray(x))
+                         for x in operands),
+            verdict=verdicts.get(node),
+        )  # fmt: skip
+    return values

@@ -84,9 +84,8 @@ def test_stepper_says_so_of_a_wrong_rule_and_of_a_gradient_that_is_complete():
     x = graphs.leaf(0.3, "x")
     y = mg.tanh(mg.sin(x) * x)
     verdicts = {y.node: (False, "input 0"), y.node.parents[0]: (True, ""), "x": (False, "")}
-    steps = mg.viz.trace(y, verdicts=verdicts)
-    said = [[b.text for b in tell(steps, i).blocks if getattr(b, "kind", "") == "wrong"]
-            for i in range(len(steps))]  # fmt: skip
+    said = [[b.text for b in tell(step).blocks if getattr(b, "kind", "") == "wrong"]
+            for step in mg.viz.trace(y, verdicts=verdicts).steps]  # fmt: skip
     wrong = "this rule: ✗ wrong: input 0"
     assert said == [[], [], [], [], [wrong], [], [], ["x_bar: ✗ wrong"]]
     page, lines = mg.viz.step(y, verdicts=verdicts).html, StringIO()
@@ -162,6 +161,6 @@ def test_verdict_of_a_comparison_in_numpy_is_shown_as_one_of_python(ok):
     shown = []
     for boolean in (bool, np.bool_):
         verdicts = {key: (boolean(ok), "") for key in (y.node, "x")}
-        told = tell(mg.viz.trace(y, verdicts=verdicts), 2)
+        told = tell(mg.viz.trace(y, verdicts=verdicts).steps[2])
         shown.append((mg.viz.to_dot(y, depth=0, verdicts=verdicts), str(told.blocks)))
     assert shown[0] == shown[1]
