@@ -1,7 +1,7 @@
 """A picture as DOT text: cards are HTML-like tables. A graph has the same text in any process."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, islice, repeat
 from numbers import Integral
 from typing import Any
@@ -124,7 +124,7 @@ class _Writer:
             f'  edge [color="{LINE}" arrowsize=0.7 fontname="{_SANS}" fontsize={SIZE}];',
         ]
         lines += self._notes()
-        lines += self._body()
+        lines += nested(self.visible.top, self._card, _name_of, margin=8)
         lines += self._edges(roomy)
         return "\n".join([*lines, "}", ""])
 
@@ -158,19 +158,6 @@ class _Writer:
         notes += [small(line) for line in legend]
         return [f"  label=<{captioned(*notes)}>;"] if notes else []
 
-    def _body(self) -> list[str]:
-        """The cards, with their clusters around them."""
-        lines = []
-        for cluster, depth, ends in self.visible.top.walk():
-            indent = "  " * depth
-            if ends:
-                lines += [indent + "}"] if depth else []
-                continue
-            lines += _opening(cluster, indent, depth) if depth else []
-            for card in cluster.cards:
-                lines.append(f"{indent}  {card.id} [label=<{self._card(card)}>];")
-        return lines
-
     def _card(self, card: Card) -> str:
         text = title(card, self.formulas)
         head = "▸ " * (card.kind in ("scope", "leaves"))
@@ -181,7 +168,7 @@ class _Writer:
         rows += self._badge(card)
         if card.kind not in ("gap", "leaves"):
             rows += self._results(card)
-        return _frame(rows, card, thick=not self.roots.isdisjoint(card.members))
+        return f"label=<{_frame(rows, card, thick=not self.roots.isdisjoint(card.members))}>"
 
     def _about(self, card: Card) -> list[str]:
         """The lines below the title."""
@@ -250,15 +237,29 @@ class _Writer:
         return block(caption, grid(gradient.array, self.side))
 
 
-def _opening(cluster: Cluster, indent: str, depth: int) -> list[str]:
-    color = _LEVELS[min(depth, len(_LEVELS)) - 1]
-    name = bold(shown(cluster.name))
-    name += small(f"  {count_of_ops(cluster.ops)}")
-    return [
-        f"{indent}subgraph {cluster.id} {{",
-        f'{indent}  graph [label=<{name}> labeljust=l style="rounded,filled" '
-        f'fillcolor="{color}" color="{LINE}" margin=8];',
-    ]
+def nested(
+    top: Cluster, attributes: Callable[[Card], str], name: Callable[[Cluster], str], margin: int
+) -> list[str]:
+    """The cards with their ``attributes``, and clusters with their names around them."""
+    lines = []
+    for cluster, depth, ends in top.walk():
+        indent = "  " * depth
+        if ends:
+            lines += [indent + "}"] if depth else []
+            continue
+        if depth:
+            color = _LEVELS[min(depth, len(_LEVELS)) - 1]
+            lines += [
+                f"{indent}subgraph {cluster.id} {{",
+                f'{indent}  graph [label=<{name(cluster)}> labeljust=l style="rounded,filled" '
+                f'fillcolor="{color}" color="{LINE}" margin={margin}];',
+            ]
+        lines += [f"{indent}  {card.id} [{attributes(card)}];" for card in cluster.cards]
+    return lines
+
+
+def _name_of(cluster: Cluster) -> str:
+    return bold(shown(cluster.name)) + small(f"  {count_of_ops(cluster.ops)}")
 
 
 def _edge(edge: Edge, row: int, weight: int, apart: bool) -> str:
@@ -295,7 +296,7 @@ def _way_back(edge: Edge, norms: Mapping[tuple[Node, int], float], end: str) -> 
 
 def _chip(text: str) -> str:
     """A label on a line, with a background."""
-    return table(f"<TR><TD>{text}</TD></TR>", 0, attributes='BGCOLOR="white"')
+    return table(f"<TR><TD>{text}</TD></TR>", 'BGCOLOR="white"')
 
 
 def _outputs_shown(card: Card) -> list[Node]:
@@ -334,7 +335,5 @@ def _has_place(gradient: Gradient) -> bool:
 def _frame(rows: list[str], card: Card, thick: bool) -> str:
     constant = card.kind == "leaf" and not card.outputs[0].requires_grad
     style = ' STYLE="dashed"' if constant else ""
-    return (
-        f'<TABLE BORDER="{3 if thick else 1}" CELLBORDER="0" CELLSPACING="0" CELLPADDING="3" '
-        f'COLOR="{_INK if thick else LINE}" BGCOLOR="white"{style}>{"".join(rows)}</TABLE>'
-    )
+    color = f'COLOR="{_INK if thick else LINE}" BGCOLOR="white"{style}'
+    return table("".join(rows), color, border=3 if thick else 1, padding=3)

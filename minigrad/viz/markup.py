@@ -17,11 +17,11 @@ def block(caption: str, numbers: Grid) -> str:
     if numbers.facts:
         labels = "".join(td(small(label)) for label, _ in numbers.facts)
         cells = "".join(td(mono(number)) for _, number in numbers.facts)
-        parts.append(table(f"<TR>{labels}</TR><TR>{cells}</TR>", 0))
+        parts.append(table(f"<TR>{labels}</TR><TR>{cells}</TR>"))
     if numbers.note:
         parts.append(small(numbers.note))
     if numbers.rows:
-        parts.append(table("".join(_heat_map(numbers)), 0, f'COLOR="{_FAINT}"'))
+        parts.append(table("".join(_heat_map(numbers)), f'COLOR="{_FAINT}"'))
     return captioned(*parts)
 
 
@@ -43,13 +43,20 @@ def _number_cell(cell: Cell) -> str:
 
 def captioned(*parts: str) -> str:
     """``parts`` below each other."""
-    return table("".join(map(tr, parts)), 0)
+    return table("".join(map(tr, parts)))
 
 
-def table(rows: str, spacing: int, attributes: str = f'COLOR="{LINE}"') -> str:
+def table(
+    rows: str,
+    color: str = f'COLOR="{LINE}"',
+    *,
+    border: int = 0,
+    spacing: int = 0,
+    padding: int = 2,
+) -> str:
     return (
-        f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="{spacing}" CELLPADDING="2" '
-        f"{attributes}>{rows}</TABLE>"
+        f'<TABLE BORDER="{border}" CELLBORDER="0" CELLSPACING="{spacing}" CELLPADDING="{padding}" '
+        f"{color}>{rows}</TABLE>"
     )
 
 

@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 
+from minigrad.viz.dot import nested
 from minigrad.viz.embed import PENDING, embedded
 from minigrad.viz.fold import Card, Cluster, Visible, fold
 from minigrad.viz.formula import Formulas, shown
 from minigrad.viz.graph import Recorded
-from minigrad.viz.markup import bold, escaped, tr, wrapped
+from minigrad.viz.markup import bold, escaped, table, tr, wrapped
 from minigrad.viz.render import render
 from minigrad.viz.title import count_of_ops, gap_lines, title
 
@@ -62,26 +63,14 @@ def skeleton(visible: Visible, formulas: Formulas) -> str:
         '  node [shape=plain fontname="Helvetica" fontsize=13];',
         "  edge [arrowsize=0.7];",
     ]
-    lines += _body(visible.top, formulas)
+    lines += nested(visible.top, lambda card: _card(card, formulas), _name_of, margin=5)
     for i, (edge, weight) in enumerate(zip(visible.edges, weights or repeat(1), strict=False)):
         lines.append(f'  {edge.tail.id} -> {edge.head.id} [id="edge{i}" weight={weight}];')
     return "\n".join([*lines, "}", ""])
 
 
-def _body(top: Cluster, formulas: Formulas) -> list[str]:
-    """The cards, with their clusters around them."""
-    lines: list[str] = []
-    for cluster, depth, ends in top.walk():
-        if ends:
-            lines += ["}"] if depth else []
-            continue
-        if depth:
-            name = bold(shown(cluster.name))
-            lines.append(f'subgraph {cluster.id} {{ graph [label=<{name}> labeljust=l '
-                         'style="rounded,filled" fillcolor="#eeeeee" margin=5];')  # fmt: skip
-        for card in cluster.cards:
-            lines.append(f'  {card.id} [id="{card.id}" label=<{_card(card, formulas)}>];')
-    return lines
+def _name_of(cluster: Cluster) -> str:
+    return bold(shown(cluster.name))
 
 
 def _card(card: Card, formulas: Formulas) -> str:
@@ -91,8 +80,8 @@ def _card(card: Card, formulas: Formulas) -> str:
     if card.kind != "gap" and any(node.requires_grad for node in card.outputs):
         about += f'<FONT POINT-SIZE="12">{PENDING}</FONT>'
     rows.append(tr(about))
-    return (f'<TABLE BORDER="1" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2" '
-            f'BGCOLOR="white">{"".join(rows)}</TABLE>')  # fmt: skip
+    label = table("".join(rows), 'BGCOLOR="white"', border=1)
+    return f'id="{card.id}" label=<{label}>'
 
 
 def _about(card: Card) -> str:
