@@ -47,8 +47,10 @@ def verdicts_by_node(
         UsageError: a verdict is about nothing in the graph; the error begins with ``who``.
     """
     verdicts = verdicts or {}
-    paired = isinstance(verdicts, Mapping) and all(map(_is_pair, verdicts.values()))
-    paired = paired and all(isinstance(key, (str, Node)) for key in verdicts)
+    paired = isinstance(verdicts, Mapping) and all(
+        isinstance(key, (str, Node)) and isinstance(verdict, tuple) and len(verdict) == 2
+        for key, verdict in verdicts.items()
+    )
     if not paired:
         expected = "a dict of name or node -> (proven, text), as viz.verdicts(report) returns"
         raise UsageError(facts(f"{who}: verdicts", expected=expected, got=describe(verdicts)))
@@ -62,10 +64,6 @@ def verdicts_by_node(
     keys = {node: (node.name or "") if node.op is None else node for node in recorded.order}
     found = {node: verdicts[key] for node, key in keys.items() if key in verdicts}
     return {node: (None if ok is None else bool(ok), text) for node, (ok, text) in found.items()}
-
-
-def _is_pair(verdict: Any) -> bool:
-    return isinstance(verdict, tuple) and len(verdict) == 2
 
 
 def verdict_text(ok: bool | None, text: str) -> str:

@@ -182,20 +182,19 @@ def fold(
 def _keys(recorded: Recorded, depth: int | None, pinned: Set[Node]) -> tuple[dict[Node, _Key], str]:
     """The key of each node, for at most ``LIMIT`` cards, and the note on what had to fold."""
     deepest = max(map(len, recorded.paths.values()))
-    depth = deepest if depth is None else min(depth, deepest)
+    depth = requested = deepest if depth is None else min(depth, deepest)
     keys = _folded(recorded, depth, pinned)
-    size = len(set(keys.values()))
-    if size <= LIMIT:
-        return keys, ""
-    requested = depth
-    while depth and len(set(keys.values())) > LIMIT:
+    size = cards = len(set(keys.values()))
+    while depth and cards > LIMIT:
         depth -= 1
         keys = _folded(recorded, depth, pinned)
+        cards = len(set(keys.values()))
     how = [f"to depth {depth}"] if depth < requested else []
-    if len(set(keys.values())) > LIMIT:
+    if cards > LIMIT:
         how.append("in the middle")
         keys = _without_middle(keys, pinned)
-    return keys, f"{size:,} cards are too many to read: folded {' and '.join(how)}"
+    note = f"{size:,} cards are too many to read: folded {' and '.join(how)}"
+    return keys, note if how else ""
 
 
 def _folded(recorded: Recorded, depth: int, pinned: Set[Node]) -> dict[Node, _Key]:

@@ -19,18 +19,16 @@ class Recorded:
 
     def __init__(self, roots: Iterable[Node]):
         self.roots = list(dict.fromkeys(roots))
-        self.order: list[Node] = []
         self.operands: dict[Node, list[Any]] = {}
         nodes = {node for root in self.roots for node in ancestors(root)}
         for node in sorted(nodes, key=attrgetter("index")):
             pairs = zip(node.parents, node.inputs, strict=True)
             operands = [_operand(parent, x) for parent, x in pairs]
             for x in operands:
-                if isinstance(x, Node) and x not in self.operands:  # a leaf made just now
-                    self.operands[x] = []
-                    self.order.append(x)
+                if isinstance(x, Node):
+                    self.operands.setdefault(x, [])  # for a leaf made just now
             self.operands[node] = operands
-            self.order.append(node)
+        self.order = list(self.operands)
         scopes = dict.fromkeys(node.scope for node in self.order)
         self.paths = {scope: scope.path() if scope else [] for scope in scopes}
 
