@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import chain, zip_longest
 from textwrap import wrap
 from typing import Any, TextIO
+from unicodedata import east_asian_width
 
 from minigrad.core.node import Box
 from minigrad.viz.badge import Verdicts
@@ -18,6 +19,7 @@ from minigrad.viz.trace import Trace, trace
 
 _WIDTH = 96  # columns for figures side by side, where no terminal tells its width
 _INDENT = 2
+_FILLER = "\0"  # behind a wide character where lengths count columns; no name holds it
 _CLEAR = "\x1b[2J\x1b[H"
 _COLORS = {"forward": "\x1b[1;34m", "seed": "\x1b[1;35m", "backward": "\x1b[1;31m"}
 _HINT = "→ next   ← back   b seed   Home first   End last   q quit"
@@ -97,8 +99,15 @@ def _interact(steps: Trace, out: TextIO, pressed: Iterator[str], colored: bool) 
 
 def _wrapped(line: str, columns: int) -> list[str]:
     """``line`` as the terminal shows it: a line wider than that would push the title off."""
-    rest = 2 * _INDENT * " "
-    return wrap(line, columns, subsequent_indent=rest, break_on_hyphens=False) or [line]
+    rest, filled = 2 * _INDENT * " ", _filled(line)
+    room = columns - (filled != line)  # a line may end between a wide character and its filler
+    parts = wrap(filled, room, subsequent_indent=rest, break_on_hyphens=False) or [line]
+    return [part.replace(_FILLER, "") for part in parts]
+
+
+def _filled(text: str) -> str:
+    """``text`` as long as it is wide: with a filler after each character of two columns."""
+    return "".join(c + _FILLER * (east_asian_width(c) in "WF") for c in text)
 
 
 def _moves(steps: Trace) -> dict[str, Any]:
@@ -118,7 +127,8 @@ def _body(story: Story, width: int) -> Iterator[str]:
             text = marked(block.latex) or plain(block.latex)
             yield f"  {text}" + f"    with {block.legend}" * bool(block.legend)
         elif isinstance(block, Row):
-            yield from (f"  {line}".rstrip() for line in _beside(block.items, width))
+            for line in _beside(block.items, width):
+                yield f"  {line}".rstrip().replace(_FILLER, "")
         else:
             yield f"  {block.text}"
 
@@ -148,7 +158,7 @@ def _joined(columns: list[list[str]]) -> Iterator[str]:
 def _figure(figure: Figure) -> list[str]:
     """The caption, the statistics if any, and the numbers in columns."""
     numbers = grid(figure.array)
-    text = [f"{figure.caption} {shape_and_dtype(figure.array)}"]
+    text = [_filled(f"{figure.caption} {shape_and_dtype(figure.array)}")]
     if numbers.facts or numbers.note:
         facts = [numbers.note, *(f"{name} {number}" for name, number in numbers.facts)]
         text.append("  ".join(filter(None, facts)))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import unicodedata
 
 import numpy as np
 import pytest
@@ -237,3 +238,26 @@ def test_keys_pressed_in_haste_all_count():
 def test_no_color_is_respected_at_a_terminal():
     (screen,) = at_a_terminal(["q"], NO_COLOR="1")
     assert "\x1b[1;" not in screen
+
+
+def columns(text):
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def test_figures_with_captions_of_wide_characters_stand_in_columns():
+    y = graphs.leaf([[1.0], [2.0]], "質問の行列") * graphs.leaf([[3.0], [4.0]], "🔑")
+    *_, captions, first, second = step_lines(mg.viz.trace(y, np.ones((2, 1))), 0)
+    starts = [columns(captions[: captions.index(name)]) for name in ("質", "🔑", "y (")]
+    assert starts == [first.index(number) for number in "138"[:2]] + [first.rindex("3")]
+    assert [second.index(number) for number in "24"] == starts[:2]
+
+
+def test_every_step_of_names_of_wide_characters_fits_the_terminal(monkeypatch):
+    y = graphs.product("質問の行列", "日本語の長い長い長い長い名前", "🔑" * 15)
+    steps = mg.viz.trace(y, [1.0, 1.0])
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("LINES", "16")
+    out = io.StringIO()
+    _interact(steps, out, iter(["right"] * (len(steps) - 1)), colored=False)
+    for screen in out.getvalue().split("\x1b[2J\x1b[H")[1:]:
+        assert max(map(columns, screen.split("\n"))) <= 40
