@@ -18,6 +18,7 @@ from minigrad.verify.calls import sample_calls
 
 FUSED = {op.composite.name: op for op in mg.REGISTRY.values() if isinstance(op, Fused)}
 KINDS = ("portable", "numpy", "numba")
+CONV_KINDS = (*KINDS, "tiles")  # numba's kernels for many channels
 LAYERS = sorted(name for name in FUSED if "cross_entropy" not in name)
 # numba's kernels of these hold polynomials of float32
 FLOAT32 = {"binary_cross_entropy_with_logits", "gelu", "softplus"}
@@ -25,7 +26,7 @@ FLOAT32 = {"binary_cross_entropy_with_logits", "gelu", "softplus"}
 
 def pair_of(name, kind):
     """The kernels of one kind, whatever size they are normally used from."""
-    if kind != "numba":
+    if kind not in ("numba", "tiles"):
         return FUSED[name].pairs.get(kind)
     pytest.importorskip("numba", reason="the `fast` extra is not installed")
     return importlib.import_module("minigrad.fused.compiled").PAIRS.get(name)
@@ -39,7 +40,9 @@ def at_any_size(patch, kind):
         for constant in ("MIN_BATCH", "MIN_RUN"):
             patch.setattr(f"minigrad.fused.compiled.windows.{constant}", 0)
         patch.setattr("minigrad.fused.compiled.activation.MIN_RELU", 0)
-        patch.setattr("minigrad.fused.compiled.products.get_num_threads", lambda: 2)
+    if kind == "tiles":
+        for constant in ("SHORT_RUN", "MANY_WEIGHTS", "MANY_OUTPUTS"):
+            patch.setattr(f"minigrad.fused.compiled.windows.{constant}", 0)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -278,9 +281,16 @@ def test_linear_is_its_composite(kind, shape, inputs, outputs, biased, transpose
     within_sums_of_products("linear", kind, [x, w.T if transposed else w, *b], dtype)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_linear_layer_of_many_rows_and_outputs_is_its_composite(dtype, rng):
+    shapes = (261, 19), (77, 19), 77
+    arrays = [rng.normal(size=shape).astype(dtype) for shape in shapes]
+    within_sums_of_products("linear", "numba", arrays, dtype)
+
+
+@pytest.mark.parametrize("kind", CONV_KINDS)
 @given(
-    n=st.integers(1, 9), channels=st.integers(1, 4), outputs=st.integers(1, 4),
+    n=st.integers(1, 9), channels=st.integers(1, 5), outputs=st.integers(1, 6),
     groups=st.integers(1, 3), sizes=st.sampled_from([(9, 8), (7, 12), (30,), (7, 4, 6)]),
     stride=st.integers(1, 3), padding=st.integers(0, 2), dilation=st.integers(1, 2),
     last=st.booleans(), biased=st.booleans(), dtype=st.sampled_from(["float32", "float64"]),
@@ -289,8 +299,8 @@ def test_linear_is_its_composite(kind, shape, inputs, outputs, biased, transpose
 def test_conv_is_its_composite(
     kind, n, channels, outputs, groups, sizes, stride, padding, dilation, last, biased, dtype, seed
 ):
-    if kind == "numba":
-        sizes = sizes[:2]  # it takes no volumes
+    if kind in ("numba", "tiles"):
+        sizes = sizes[:2]  # they take no volumes
     rng, pair = np.random.default_rng(seed), pair_of("conv", kind)
     x = rng.normal(size=(n, groups * channels, *sizes)).astype(dtype)
     x = batch_last(x) if last else x
@@ -303,7 +313,7 @@ def test_conv_is_its_composite(
         within_sums_of_products("conv", kind, [x, w, *b], dtype, **params)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CONV_KINDS)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_conv_of_rows_that_are_taken_in_parts_is_its_composite(kind, stride, monkeypatch, rng):
     at_any_size(monkeypatch, kind)
@@ -311,6 +321,15 @@ def test_conv_of_rows_that_are_taken_in_parts_is_its_composite(kind, stride, mon
     params = {"stride": stride, "padding": 1, "groups": 2}
     assert pair_of("conv", kind).accepts(*arrays, **params)
     within_sums_of_products("conv", kind, arrays, "float64", **params)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_conv_of_many_channels_is_its_composite(dtype, groups, rng):
+    shapes = (9, 11 * groups, 7, 6), (70 * groups, 11, 3, 2), 70 * groups
+    arrays = [rng.normal(size=shape).astype(dtype) for shape in shapes]
+    params = {"padding": 1, "groups": groups}
+    within_sums_of_products("conv", "numba", arrays, dtype, **params)
 
 
 @pytest.mark.parametrize("kind", KINDS)

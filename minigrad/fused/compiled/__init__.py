@@ -1,6 +1,6 @@
 """Kernels compiled by numba (the ``fast`` extra); imported by the first call that can use one."""
 
-from minigrad.fused.compiled import activation, channels, products, rows, softmax, windows
+from minigrad.fused.compiled import activation, channels, linear, rows, softmax, windows
 
 PAIRS = {
     "batch_norm": channels.batch_norm,
@@ -11,7 +11,7 @@ PAIRS = {
     "group_norm": rows.group_norm,
     "layer_norm": rows.layer_norm,
     "leaky_relu": activation.leaky_relu,
-    "linear": products.linear,
+    "linear": linear.linear,
     "log_softmax": softmax.log_softmax,
     "max_pool": windows.max_pool,
     "relu": activation.relu,

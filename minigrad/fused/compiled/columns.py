@@ -17,7 +17,7 @@ import numpy as np
 from numba import prange
 
 from minigrad.fused.compiled.jit import inner, kernel
-from minigrad.fused.compiled.products import merged
+from minigrad.fused.compiled.products import add, merged
 
 ROWS = 64  # rows of a partial sum in the array's own precision
 FEW = 4  # the first of these rows, whose mean is subtracted from all of them
@@ -44,12 +44,6 @@ def part_of(x, task):
 def vector(x, size):
     """An uninitialized row; numba would not know that a row of a larger array is contiguous."""
     return np.empty(size, x.dtype)
-
-
-@inner
-def add(row, total):
-    for j in range(total.size):
-        total[j] += row[j]
 
 
 @inner

@@ -1,22 +1,16 @@
-"""Loops over rows that convolution and the norms share, and the linear layer.
+"""Loops over rows that convolution and the norms share.
 
 The loops of convolution take two output rows and four input rows at a time, so that each value in
 a register serves several products. They sum in the precision of the rows; callers keep rows short.
-
-The linear layer is a product of matrices, two rows of the result per task. It has a kernel of its
-own so that a small network never calls BLAS, whose threads spin for some milliseconds after each
-product on the cores that the next kernels need. With a single thread BLAS does it, twice as fast.
 """
 
-import numpy as np
-from numba import get_num_threads, prange
+from minigrad.fused.compiled.jit import inner, summing
 
-from minigrad.fused.compiled.jit import inner, kernel, read, summing
-from minigrad.fused.declare import Pair, same_floats
-from minigrad.fused.memory import empty
-from minigrad.ops.linalg import check_linear
 
-MAX_PRODUCTS = 1 << 27  # above it, BLAS saves more than its threads cost the next kernels
+@inner
+def add(row, total):
+    for j in range(total.size):
+        total[j] += row[j]
 
 
 @inner
@@ -97,55 +91,3 @@ def merged(count_a, mean_a, m2_a, count_b, mean_b, m2_b):
     delta = mean_b - mean_a
     step = delta * (count_b / (count_a + count_b))
     return mean_a + step, m2_a + m2_b + delta * count_a * step
-
-
-@kernel
-def combine(weights, rows, start, out):
-    """``out[i] = start + sum_j weights[i, j] rows[j]``, a matrix product; a task is two rows."""
-    for task in prange((out.shape[0] + 1) // 2):
-        i = 2 * task
-        k = min(i + 1, out.shape[0] - 1)  # an odd last row is computed twice
-        first = out[i]
-        second = out[k] if k > i else np.empty_like(first)
-        first[:] = start
-        second[:] = start
-        whole = rows.shape[0] // 4 * 4
-        for j in range(0, whole, 4):
-            r0, r1, r2, r3 = rows[j], rows[j + 1], rows[j + 2], rows[j + 3]
-            add_4(first, second, r0, r1, r2, r3, weights[i, j:], weights[k, j:])
-        for j in range(whole, rows.shape[0]):
-            add_1(first, rows[j], weights[i, j])
-            add_1(second, rows[j], weights[k, j])
-
-
-def _product(weights, rows, start=None):
-    """``start + weights @ rows``."""
-    start = np.zeros(rows.shape[1], rows.dtype) if start is None else start
-    out = empty((weights.shape[0], rows.shape[1]), rows.dtype)
-    combine(read(weights), read(rows), read(start), out)
-    return out
-
-
-def _linear(xp, x, w, b=None):
-    check_linear(x, w, b)
-    y = _product(x.reshape(-1, w.shape[1]), w.T, b)
-    return y.reshape(*x.shape[:-1], w.shape[0]), (x, w, b is not None)
-
-
-def _linear_backward(xp, y_bar, cache):
-    x, w, has_bias = cache
-    g, rows = y_bar.reshape(-1, w.shape[0]), x.reshape(-1, w.shape[1])
-    bars = (
-        lambda: _product(g, w).reshape(x.shape),
-        lambda: _product(g.T, rows),
-        lambda: g.sum(axis=0),
-    )
-    return bars if has_bias else bars[:2]
-
-
-def _accepts(x, w, b=None):
-    is_usual = x.ndim > 0 and w.ndim == 2 and same_floats(x, w, b)
-    return is_usual and 0 < x.size * w.shape[0] <= MAX_PRODUCTS and get_num_threads() > 1
-
-
-linear = Pair(_linear, _linear_backward, _accepts)

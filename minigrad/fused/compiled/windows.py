@@ -2,7 +2,7 @@
 
 One output row of all images is then one long contiguous run, whatever the size of an image: loops
 over it vectorize, and a shift by one place in the window is a shift by N elements. Where channels
-are many, matrix products (``fused.windows``) are faster.
+are many, tiles of products (``conv_tiles``) are faster.
 
 A task is an output row of all channels of a group (``correlate``, ``correlate_weights``) or a row
 of two input channels (``spread``). It works on RUN elements of the rows at a time, which stay in
@@ -18,6 +18,7 @@ from math import prod
 import numpy as np
 from numba import prange
 
+from minigrad.fused.compiled import conv_tiles
 from minigrad.fused.compiled.jit import inner, kernel, read
 from minigrad.fused.compiled.products import add_1, add_4, dot_1, dot_4, row_sum
 from minigrad.fused.declare import Pair, same_floats
@@ -30,7 +31,9 @@ RUN = 1024  # elements of an output row at a time: four input runs and two outpu
 MIN_RUN = 64  # elements of a run; direct loops are not used on shorter ones
 MIN_BATCH = 8  # images from which this max pooling is faster than NumPy's (measured)
 TAPS = 4  # places of the window that one pass over a run adds up
-MAX_WEIGHTS = 8192  # of a group; from so many on, matrix products are faster (measured)
+MANY_WEIGHTS = 2048  # of a group; from so many on, tiles are faster (measured)
+MANY_OUTPUTS = 48  # of a group; the same for the cotangent of the weights
+SHORT_RUN = 16  # elements of a run; tiles are not used on shorter ones
 
 
 @kernel
@@ -252,7 +255,8 @@ def _conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     y = empty((w.shape[0], height, width * x.shape[0]), x.dtype)
     planes = images.reshape(-1, images.shape[2])
     bias = np.zeros(w.shape[0], w.dtype) if b is None else b
-    correlate(read(planes), read(flat_w), read(bias), groups, rows, columns, step, runs, y)
+    kernel = conv_tiles.correlate if _is_large(w, groups) else correlate
+    kernel(read(planes), read(flat_w), read(bias), groups, rows, columns, step, runs, y)
     y = batch_to_front(y.reshape(w.shape[0], *windows.outputs, x.shape[0]))
     return y, (x, w, b is not None, groups, kwargs)
 
@@ -272,33 +276,42 @@ def _conv_backward(xp, y_bar, saved):
         out = empty((shape[1] * height, width * shape[0]), x.dtype)
         dilation, kernel_width = _plane(windows.dilation)[0], by_input.shape[2]
         places = columns[:kernel_width], runs
-        spread(read(g), read(by_input), groups, height, dilation, step, *places, out)
+        kernel = conv_tiles.spread if _is_large(w, groups) else spread
+        kernel(read(g), read(by_input), groups, height, dilation, step, *places, out)
         out = out.reshape(shape[1], *windows.padded_sizes, shape[0])
         return windows.crop(out)
 
     @cache
     def sums():
+        """The cotangents of the weights, (A, K), and of the bias."""
         images = _images(x, windows, fill_padding=True)  # made again, not kept
-        planes = images.reshape(-1, images.shape[2])
+        planes, places = read(images.reshape(-1, images.shape[2])), (rows, columns, step, runs)
+        if w.shape[0] >= MANY_OUTPUTS * groups:
+            w_bar = empty((w.shape[0], len(rows)), w.dtype)
+            conv_tiles.correlate_weights(conv_tiles.panels_of(g, groups), planes, *places, w_bar)
+            return w_bar, g.sum((1, 2))
         parts = np.zeros((g.shape[1], w.shape[0], len(rows) + 1))
-        correlate_weights(read(g), read(planes), groups, rows, columns, step, runs, parts)
-        return parts.sum(0).astype(w.dtype)
+        correlate_weights(read(g), planes, groups, *places, parts)
+        total = parts.sum(0).astype(w.dtype)
+        return total[:, :-1].copy(), total[:, -1].copy()
 
     def w_bar():
-        return sums()[:, :-1].copy().reshape(w.shape)
+        return sums()[0].reshape(w.shape)
 
-    return (x_bar, w_bar, lambda: sums()[:, -1].copy()) if has_bias else (x_bar, w_bar)
+    return (x_bar, w_bar, lambda: sums()[1]) if has_bias else (x_bar, w_bar)
+
+
+def _is_large(w, groups):
+    return w.size >= MANY_WEIGHTS * groups
 
 
 def _accepts_conv(x, w, b=None, *, stride=1, groups=1, **_):
-    """Whether the weights of a group are few, windows larger than one place, and runs long.
-    Otherwise matrix products are faster (measured)."""
+    """Whether runs are long. Otherwise matrix products are faster (measured)."""
     if x.ndim not in (3, 4) or w.ndim != x.ndim or not same_floats(x, w, b):
         return False
     step = per_axis("stride", stride, x.ndim - 2, least=1)[-1]
     run = x.shape[0] * (x.shape[-1] if step == 1 else 1)
-    is_few = w.size < MAX_WEIGHTS * groups
-    return is_few and w.shape[2:] != (1,) * (w.ndim - 2) and run >= MIN_RUN
+    return run >= (SHORT_RUN if _is_large(w, groups) else MIN_RUN)
 
 
 def _max_pool(xp, x, *, kernel_size, stride=None, padding=0, dilation=1):
