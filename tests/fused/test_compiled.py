@@ -36,6 +36,8 @@ print_bits(mg.fused.cross_entropy, (257, 100), others=[rng.integers(0, 100, 257)
 print_bits(mg.fused.softmax, (257, 100))
 print_bits(mg.fused.log_softmax, (257, 100))
 print_bits(mg.fused.conv, (32, 3, 17, 18), (6, 3, 5, 5), padding=2)
+print_bits(mg.fused.conv, (16, 9, 17, 18), (50, 9, 3, 3), padding=1)
+print_bits(mg.fused.linear, (130, 67), (70, 67), (70,))
 """
 
 
@@ -51,8 +53,17 @@ def test_a_fresh_kernel_computes_the_bits_of_one_from_the_cache(tmp_path):
                        capture_output=True, text=True).stdout
         for _ in range(2)
     )  # fmt: skip
-    assert len(fresh.splitlines()) == 9 and any(tmp_path.rglob("*.nbc"))
+    assert len(fresh.splitlines()) == 11 and any(tmp_path.rglob("*.nbc"))
     assert fresh == cached
+
+
+@needs_numba
+@pytest.mark.parametrize("setting", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}])
+def test_importing_the_kernels_leaves_the_environment_as_it_was(setting):
+    code = "import os, minigrad.fused.compiled; print(sorted(os.environ.items()))"
+    environment = {**os.environ, **setting}
+    out = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert out.strip() == str(sorted(environment.items()))
 
 
 @needs_numba

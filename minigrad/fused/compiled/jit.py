@@ -1,6 +1,7 @@
 """How kernels are compiled: on first use, for the dtype of the call, cached on disk."""
 
 import functools
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,15 @@ _SUMS: dict[str, Any] = {**_CALLED, "fastmath": {"reassoc", "contract", "nsz"}}
 PER_THREAD = 65536  # elements of the largest array for each thread beyond the first
 _LOCK = threading.Lock()  # some threading layers of numba must not be entered by two threads
 CHUNK = 4096  # elements summed in the array's own precision; such partial sums are added in float64
+
+# Threads of GNU's OpenMP spin for some 10 ms while they wait, unless told otherwise when it is
+# loaded. Where BLAS keeps a core busy, as it does for a while after each product, main threads
+# would spin that long for a worker that gets no core.
+_SPINS = "GOMP_SPINCOUNT"
+if _SPINS not in os.environ and "OMP_WAIT_POLICY" not in os.environ:
+    os.environ[_SPINS] = "20000"  # about 1 ms, longer than Python takes between two kernels
+    numba.get_num_threads()  # loads it
+    del os.environ[_SPINS]
 
 
 def inner(function: Callable) -> Any:
