@@ -401,6 +401,12 @@ def test_gelu_and_its_slope_are_accurate_in_both_tails(kind, dtype):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_tanh_keeps_the_sign_of_zero(kind):
+    y, _ = pair_of("tanh", kind).forward(np, np.array([-0.0, 0.0] * 20))
+    np.testing.assert_array_equal(np.signbit(y), [True, False] * 20)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["elu", "leaky_relu", "relu", "softplus", "tanh"])
 def test_an_activation_and_its_slope_are_accurate_in_both_tails(name, dtype, kind):

@@ -7,6 +7,7 @@ PAIRS = {
     "binary_cross_entropy_with_logits": softmax.binary_cross_entropy_with_logits,
     "conv": windows.conv,
     "cross_entropy": softmax.cross_entropy,
+    "elu": activation.elu,
     "gelu": activation.gelu,
     "group_norm": rows.group_norm,
     "layer_norm": rows.layer_norm,
@@ -18,4 +19,5 @@ PAIRS = {
     "sigmoid": activation.sigmoid,
     "softmax": softmax.softmax,
     "softplus": activation.softplus,
+    "tanh": activation.tanh,
 }

@@ -3,7 +3,7 @@
 They have an exponential of their own, whose loop vectorizes.
 """
 
-from math import factorial, log, pi
+from math import copysign, factorial, log, pi
 from typing import Any
 
 import numpy as np
@@ -66,35 +66,50 @@ power_of: Any = intrinsic(_power_of)
 
 
 @inner
-def exp32(t):
-    """``e^t`` for float32, ``t <= 0``."""
+def reduced32(t):
+    """``e^r - 1`` and ``2^(n + 64)`` for float32, ``t <= 0``."""
     t = _LOWEST if t < _LOWEST else t  # nan stays nan
     z = t * _LOG2_E + _MAGIC
     n = z - _MAGIC
     r = t - n * _LN2_HIGH - n * _LN2_LOW
     p = ((((_P0 * r + _P1) * r + _P2) * r + _P3) * r + _P4) * r + _P5
-    return (p * r * r + r + _ONE) * power_of(z) * _UNDO
+    return p * r * r + r, power_of(z)
 
 
 @inner
-def exp64(t):
-    """``exp32`` for float64."""
+def reduced64(t):
+    """``reduced32`` for float64."""
     t = _LOWEST_64 if t < _LOWEST_64 else t
     z = t * _LOG2_E_64 + _MAGIC_64
     n = z - _MAGIC_64
     r = t - n * _LN2_HIGH_64 - n * _LN2_LOW_64
     p = ((((_T13 * r + _T12) * r + _T11) * r + _T10) * r + _T9) * r + _T8
     p = (((((p * r + _T7) * r + _T6) * r + _T5) * r + _T4) * r + _T3) * r + _T2
-    return (p * r * r + r + 1.0) * power_of(z) * 2.0**-64
+    return p * r * r + r, power_of(z)
 
 
-def exp(t) -> Any:
+def reduced(t) -> Any:
+    """``reduced32`` or ``reduced64``."""
+
+
+@overload(reduced)
+def _reduced(t):
+    return (lambda t: reduced32(t)) if t == types.float32 else (lambda t: reduced64(t))
+
+
+@inner
+def exp(t):
     """``e^t`` for ``t <= 0`` in float32 or float64."""
+    p, power = reduced(t)
+    return (p + _ONE) * power * _UNDO
 
 
-@overload(exp)
-def _exp(t):
-    return (lambda t: exp32(t)) if t == types.float32 else (lambda t: exp64(t))
+@inner
+def exp_and_expm1(t):
+    """``e^t`` and ``e^t - 1``, accurate near 0, for ``t <= 0`` in float32 or float64."""
+    p, power = reduced(t)
+    scale = power * _UNDO
+    return (p + _ONE) * power * _UNDO, p * scale + (scale - _ONE)
 
 
 @inner
@@ -142,20 +157,51 @@ def backward_sigmoid(y_bar, x, x_bar, own):
                 out[i] = g[i] * (small * (_ONE - small))
 
 
-def _sigmoid(xp, x):
-    axes = axes_in_memory(x)
-    row = flat(x, axes)
-    y = empty_like(row)
-    forward_sigmoid(read(row), y)
-    return unflat(y, x.shape, axes), (row, axes)
+@kernel
+def forward_tanh(x, y):
+    """``tanh |x| = -m / (2 + m)`` with ``m = e^(-2|x|) - 1``."""
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        row, out = x[chunk * CHUNK :][:CHUNK], y[chunk * CHUNK :][:CHUNK]
+        for i in range(row.size):
+            _, m = exp_and_expm1(-_TWO * abs(row[i]))
+            out[i] = copysign(m / (_TWO + m), row[i])  # -0.0 stays -0.0
 
 
-def _sigmoid_backward(xp, y_bar, cache, own=False):
-    row, axes = cache
-    g = flat(y_bar, axes)
-    x_bar = g if own else empty_like(row)
-    backward_sigmoid(read(g), read(row), x_bar, own)
-    return (unflat(x_bar, y_bar.shape, axes),)
+@kernel
+def backward_tanh(y_bar, x, x_bar, own):
+    """As ``backward_sigmoid``: the derivative is ``4 sigma(2x) sigma(-2x)``."""
+    four = _TWO * _TWO
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        g, row, out = y_bar[part], x[part], x_bar[part]
+        if own:
+            for i in range(row.size):
+                small = smaller_sigmoid(_TWO * row[i])
+                out[i] *= four * small * (_ONE - small)
+        else:
+            for i in range(row.size):
+                small = smaller_sigmoid(_TWO * row[i])
+                out[i] = g[i] * (four * small * (_ONE - small))
+
+
+def _keeping_x(fill, pull):
+    """The pair of kernels ``fill(x, y)`` and ``pull(y_bar, x, x_bar, own)``."""
+
+    def forward(xp, x):
+        axes = axes_in_memory(x)
+        row = flat(x, axes)
+        y = empty_like(row)
+        fill(read(row), y)
+        return unflat(y, x.shape, axes), (row, axes)
+
+    def backward(xp, y_bar, cache, own=False):
+        row, axes = cache
+        g = flat(y_bar, axes)
+        x_bar = g if own else empty_like(row)
+        pull(read(g), read(row), x_bar, own)
+        return (unflat(x_bar, y_bar.shape, axes),)
+
+    return Pair(forward, backward, same_floats, reuses=True)
 
 
 @kernel
@@ -188,17 +234,39 @@ def forward_softplus(x, y, slope):
             slopes[i] = _ONE - small if z > 0 else small
 
 
+@kernel
+def forward_elu(x, alpha, y, slope):
+    """As ``forward_gelu``; y keeps the digits of a small x."""
+    left = x.dtype.type(alpha)
+    for chunk in prange((x.size + CHUNK - 1) // CHUNK):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        row, out, slopes = x[part], y[part], slope[part]
+        for i in range(row.size):
+            z = row[i]
+            e, m = exp_and_expm1(_ZERO if z > 0 else z)
+            out[i], slopes[i] = z if z > 0 else left * m, _ONE if z > 0 else left * e
+
+
+def _filled(fill, x, *params):
+    """What a forward returns, of a kernel ``fill(x, *params, y, slope)``."""
+    axes = axes_in_memory(x)
+    row = flat(x, axes)
+    y, slope = empty_like(row), empty_like(row)
+    fill(read(row), *params, y, slope)
+    return unflat(y, x.shape, axes), (slope, axes)
+
+
 def _with_slope(fill):
     """The pair of a kernel ``fill(x, y, slope)``; float32 only, as its polynomials are."""
 
-    def forward(xp, x):
-        axes = axes_in_memory(x)
-        row = flat(x, axes)
-        y, slope = empty_like(row), empty_like(row)
-        fill(read(row), y, slope)
-        return unflat(y, x.shape, axes), (slope, axes)
+    def accepts(x):
+        return x.dtype == np.float32
 
-    return Pair(forward, pull_slope, lambda x: x.dtype == np.float32, reuses=True)
+    return Pair(lambda xp, x: _filled(fill, x), pull_slope, accepts, reuses=True)
+
+
+def _elu(xp, x, *, alpha=1.0):
+    return _filled(forward_elu, x, float(alpha))
 
 
 @kernel
@@ -257,7 +325,9 @@ def _rectifier_backward(xp, y_bar, cache, own=False):
     return (unflat(x_bar, y_bar.shape, axes),)
 
 
-sigmoid = Pair(_sigmoid, _sigmoid_backward, same_floats, reuses=True)
+sigmoid = _keeping_x(forward_sigmoid, backward_sigmoid)
+tanh = _keeping_x(forward_tanh, backward_tanh)
 gelu, softplus = _with_slope(forward_gelu), _with_slope(forward_softplus)
+elu = Pair(_elu, pull_slope, lambda x, *, alpha=1.0: same_floats(x), reuses=True)
 relu = Pair(_relu, _rectifier_backward, _accepts_relu, reuses=True)
 leaky_relu = Pair(_leaky_relu, _rectifier_backward, _accepts_leaky_relu, reuses=True)
