@@ -1,6 +1,6 @@
 """The wrong cotangents of one input, whose cause is sought."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +9,8 @@ import numpy as np
 from minigrad.verify.fit import close, tolerance_of
 from minigrad.verify.reference import Expected
 from minigrad.verify.subject import Subject
+
+Hypothesis = tuple[str, np.ndarray]  # a mistake, and the cotangents it gives: one per ``y_bar``
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,7 @@ class Case:
     def is_explained_by(self, other: np.ndarray) -> bool:
         """Whether ``other`` is ``got``, within the tolerance."""
         return close(other, self.got, self.tolerance)
+
+    def cause_in(self, hypotheses: Iterable[Hypothesis]) -> str:
+        """The first mistake that gives ``got``; empty where none does."""
+        return next((text for text, x_bars in hypotheses if self.is_explained_by(x_bars)), "")

@@ -14,13 +14,13 @@ and cheap ones are tried first, the vague ones and those that need a search last
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import combinations, permutations
+from itertools import chain, combinations, permutations
 from math import prod
 
 import numpy as np
 
 from minigrad.verify import mixups, norm_paths
-from minigrad.verify.case import Case
+from minigrad.verify.case import Case, Hypothesis
 from minigrad.verify.faults import FaultSearch
 from minigrad.verify.fit import (
     PLAIN_FACTORS,
@@ -112,13 +112,9 @@ def _whole_cause(case: Case, search: FaultSearch) -> tuple[str, str]:
     of all inputs, vaguer causes. The code is told only where the cause does not tell the place.
     """
     norm = norm_paths.norm_of(case)
-    cause = (
-        (norm and norm_paths.explain(norm, case))
-        or mixups.untransposed(case)
-        or _permuted(case)
-        or mixups.nonlinear(case)
-    )
-    if cause:
+    hypotheses = chain(mixups.untransposed(case), _permuted(case.expected))
+    cause = (norm and norm_paths.explain(norm, case)) or case.cause_in(hypotheses)
+    if cause := cause or mixups.nonlinear(case):
         return cause, ""
     paths = search.paths(case.subject, case.y_bar, case.right)
     is_norm = norm is not None and norm.is_exact
@@ -245,24 +241,19 @@ def _factors_of_other_sizes(subject: Subject) -> Iterator[tuple[float, str]]:
         yield a / b, f"factor {a}/{b}: perhaps the axis size {b} is used instead of {a}"
 
 
-def _permuted(case: Case) -> str:
+def _permuted(expected: np.ndarray) -> Iterator[Hypothesis]:
     """The right numbers in the wrong places."""
-    expected = case.expected
-    ndim = expected.ndim - 1
-    pairs = list(combinations(range(1, ndim + 1), 2))
+    axes = range(1, expected.ndim)
+    pairs = list(combinations(axes, 2))
     for a, b in pairs:
-        if case.is_explained_by(np.swapaxes(expected, a, b)):
-            return f"transposed: axes {a - 1} and {b - 1} are exchanged"
-    for axis in range(1, ndim + 1):
-        if case.is_explained_by(np.flip(expected, axis)):
-            return f"reversed along axis {axis - 1}"
-        if any(case.is_explained_by(np.roll(expected, shift, axis)) for shift in (1, -1)):
-            return f"shifted along axis {axis - 1}"
+        yield f"transposed: axes {a - 1} and {b - 1} are exchanged", np.swapaxes(expected, a, b)
+    for axis in axes:
+        yield f"reversed along axis {axis - 1}", np.flip(expected, axis)
+        for shift in (1, -1):
+            yield f"shifted along axis {axis - 1}", np.roll(expected, shift, axis)
     for a, b in pairs:
-        if case.is_explained_by(np.flip(expected, (a, b))):
-            return f"reversed along axes {a - 1} and {b - 1}"
-    for axes in permutations(range(1, ndim + 1)) if ndim <= _MOST_AXES else ():
-        if case.is_explained_by(expected.transpose(0, *axes).reshape(expected.shape)):
-            order = [a - 1 for a in axes]
-            return f"reshaped with its axes in the order {order}: a transpose is missing"
-    return ""
+        yield f"reversed along axes {a - 1} and {b - 1}", np.flip(expected, (a, b))
+    for order in permutations(axes) if len(axes) <= _MOST_AXES else ():
+        text = f"reshaped with its axes in the order {[a - 1 for a in order]}"
+        moved = expected.transpose(0, *order).reshape(expected.shape)
+        yield f"{text}: a transpose is missing", moved

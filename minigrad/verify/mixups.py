@@ -20,7 +20,7 @@ from itertools import combinations
 
 import numpy as np
 
-from minigrad.verify.case import Case
+from minigrad.verify.case import Case, Hypothesis
 from minigrad.verify.fit import POWERS, close, factor_text
 from minigrad.verify.subject import BackwardFailed, ForwardFailed, NoPair, Subject
 
@@ -30,17 +30,21 @@ _ZERO = 1e-6  # relative to the largest element of a cotangent; differences do n
 
 def explain(case: Case) -> str:
     """The mistake in a map that is linear; empty where none fits."""
-    for j, name in enumerate(case.subject.names):
-        if j != case.k and case.is_explained_by(case.right[j]):
-            return f"it is the cotangent of {name}: operands or cotangents in the wrong order"
     of_first = case.k == 0
-    causes = product(case), _mixed_axes(case) if of_first else ""
     return (
-        "; ".join(filter(None, causes))
+        case.cause_in(_of_other_inputs(case))
+        or "; ".join(filter(None, (product(case), _mixed_axes(case) if of_first else "")))
         or (_mean_for_sum(case) if of_first else "")
-        or _part_of_y_bar(case)
+        or case.cause_in(_part_of_y_bar(case))
         or _factor_of_input(case)
     )
+
+
+def _of_other_inputs(case: Case) -> Iterator[Hypothesis]:
+    for j, name in enumerate(case.subject.names):
+        if j != case.k:
+            text = f"it is the cotangent of {name}: operands or cotangents in the wrong order"
+            yield text, case.right[j]
 
 
 def moved(case: Case) -> str:
@@ -111,7 +115,11 @@ def nonlinear(case: Case) -> str:
 
 def product(case: Case) -> str:
     """got = sum(y_bar * operand, axes), for an operand of the call, y or none."""
-    subject, y_bar, got = case.subject, case.y_bar, case.got
+    return case.cause_in(_products(case))
+
+
+def _products(case: Case) -> Iterator[Hypothesis]:
+    subject, y_bar, shape = case.subject, case.y_bar, case.got.shape
     operands = {"": np.float64(1), **dict(zip(subject.names, subject.inputs, strict=True))}
     operands["y"] = np.asarray(subject.run()[0])
     for name, operand in operands.items():
@@ -121,12 +129,11 @@ def product(case: Case) -> str:
             continue
         for axes in _subsets(y_bar.ndim - 1):
             sums = products.sum(axis=tuple(i + 1 for i in axes))
-            if sums.size == got.size and case.is_explained_by(sums.reshape(got.shape)):
+            if sums.size == case.got.size:
                 what = f"y_bar * {name}" if name else "y_bar"
                 what = f"the sum of {what} over {_axes_text(axes)}" if axes else what
-                is_reshaped = not axes and sums.shape != got.shape
-                return f"it is {what}" + (", reshaped" if is_reshaped else "")
-    return ""
+                reshaped = ", reshaped" * (not axes and sums.shape != shape)
+                yield f"it is {what}{reshaped}", sums.reshape(shape)
 
 
 def _subsets(ndim: int) -> Iterator[tuple[int, ...]]:
@@ -134,17 +141,14 @@ def _subsets(ndim: int) -> Iterator[tuple[int, ...]]:
         yield from combinations(range(ndim), n)
 
 
-def untransposed(case: Case) -> str:
+def untransposed(case: Case) -> Iterator[Hypothesis]:
     """got = J y_bar where J^T y_bar is asked for: the forward's own operation.
 
     J y_bar is the derivative of the forward along y_bar, here by extrapolated differences.
     """
-    subject, k, y_bar = case.subject, case.k, case.y_bar
-    if y_bar.shape != case.got.shape:
-        return ""
-    if case.is_explained_by(np.stack([_slope(subject, k, each) for each in y_bar])):
-        return "not transposed: it is J y_bar, not J^T y_bar, like y_bar @ w instead of y_bar @ w.T"
-    return ""
+    if case.y_bar.shape == case.got.shape:
+        text = "not transposed: it is J y_bar, not J^T y_bar, like y_bar @ w instead of y_bar @ w.T"
+        yield text, np.stack([_slope(case.subject, case.k, each) for each in case.y_bar])
 
 
 def _slope(subject: Subject, k: int, direction: np.ndarray) -> np.ndarray:
@@ -197,7 +201,7 @@ def _mean_for_sum(case: Case) -> str:
     return ""
 
 
-def _part_of_y_bar(case: Case) -> str:
+def _part_of_y_bar(case: Case) -> Iterator[Hypothesis]:
     """got is the cotangent of a part of y_bar: the last of a loop that overwrites, say."""
     y_bar, everything = case.y_bar, slice(None)
     parts = {"the first": slice(0, 1), "the last": slice(-1, None), "all but the first":
@@ -208,9 +212,8 @@ def _part_of_y_bar(case: Case) -> str:
             masked = np.zeros_like(y_bar)
             masked[index] = y_bar[index]
             values = [np.asarray(case.expected_of(m).values[case.k], np.float64) for m in masked]
-            if case.is_explained_by(np.stack(values)):
-                return f"only {name} of y_bar along axis {axis} counts: = instead of +=, or a slice"
-    return ""
+            text = f"only {name} of y_bar along axis {axis} counts: = instead of +=, or a slice"
+            yield text, np.stack(values)
 
 
 def _deviations(case: Case) -> tuple[np.ndarray, np.ndarray] | None:

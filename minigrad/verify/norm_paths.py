@@ -13,12 +13,13 @@ or over other axes.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import chain, combinations
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from minigrad.verify.case import Case
+from minigrad.verify.case import Case, Hypothesis
 from minigrad.verify.fit import factor_text, names_of, relative_error
 from minigrad.verify.subject import Subject
 
@@ -167,12 +168,14 @@ def _candidates(subject: Subject) -> Iterator[Norm]:
 def explain(norm: Norm, case: Case) -> str:
     """The mistake in the cotangent of x, gamma or beta; empty where none fits."""
     with np.errstate(all="ignore"):
-        return _factor(norm, case) or (_parameter_bar if case.k else _x_bar)(norm, case)
+        others = _parameter_bar(norm, case) if case.k else _with_other_eps(norm, case)
+        cause = case.cause_in(chain(_factor(norm, case), others))
+        return cause or ("" if case.k else _weighted_paths(norm, case))
 
 
-def _factor(norm: Norm, case: Case) -> str:
+def _factor(norm: Norm, case: Case) -> Iterator[Hypothesis]:
     """got = c expected, with a known quantity c per channel."""
-    got, expected = case.got, case.expected
+    shape = case.expected.shape[1:]
     gamma, r, var = norm.gamma, norm.inv_std, norm.var
     factors = {
         "factor gamma": gamma, "factor 1/gamma: gamma is missing": 1 / gamma, "factor inv_std": r,
@@ -181,24 +184,23 @@ def _factor(norm: Norm, case: Case) -> str:
         "factor 1/gamma^2: / gamma instead of * gamma": 1 / (gamma * gamma),
     }  # fmt: skip
     for name, factor in factors.items():
-        if factor.size == got[0].size:  # of a parameter
-            factor = factor.reshape(got[0].shape)
-        elif got.ndim <= norm.x.ndim and factor.size > 1:
-            continue
-        if np.isfinite(factor).all() and case.is_explained_by(expected * factor):
-            return name
-    return ""
+        if factor.size == prod(shape):  # of a parameter
+            yield name, case.expected * factor.reshape(shape)
+        elif len(shape) == norm.x.ndim or factor.size == 1:
+            yield name, case.expected * factor
 
 
-def _x_bar(norm: Norm, case: Case) -> str:
+def _with_other_eps(norm: Norm, case: Case) -> Iterator[Hypothesis]:
+    for form, variant in norm.forms():
+        yield f"{form}, unlike in forward", variant.paths(case.y_bar).sum(0)
+
+
+def _weighted_paths(norm: Norm, case: Case) -> str:
     """x_bar = a direct path + b mean path + c variance path, for fitted a, b, c.
 
     The paths are right, or the same mistake is inside all of them or inside one.
     """
     y_bar = case.y_bar
-    for form, variant in norm.forms():
-        if case.is_explained_by(variant.paths(y_bar).sum(0)):
-            return f"{form}, unlike in forward"
     paths = norm.paths(y_bar)
     without_gamma = replace(norm, gamma=np.ones(())).paths(y_bar)
     mistakes = {
@@ -266,9 +268,9 @@ def _weights_text(weights: np.ndarray, norm: Norm, tolerance: float) -> str:
     return " and ".join(parts)
 
 
-def _parameter_bar(norm: Norm, case: Case) -> str:
+def _parameter_bar(norm: Norm, case: Case) -> Iterator[Hypothesis]:
     """gamma_bar = sum(y_bar x_hat), beta_bar = sum(y_bar): another factor, or other axes."""
-    x, xc, r, got = norm.x, norm.xc, norm.inv_std, case.got
+    x, xc, r, shape = norm.x, norm.xc, norm.inv_std, case.got.shape
     factors = {
         "sum(y_bar x_hat)": xc * r, "sum(y_bar x): x is not normalized": x,
         "sum(y_bar xc): inv_std is missing": xc,
@@ -277,21 +279,15 @@ def _parameter_bar(norm: Norm, case: Case) -> str:
     }  # fmt: skip
     factors |= {f"sum(y_bar x_hat): {form}": xc * each.inv_std for form, each in norm.forms()}
     batch = tuple(i + 1 for i in norm.batch)
-
-    def is_sum(summands: np.ndarray, axes: tuple[int, ...]) -> bool:
-        total = summands.sum(axis=axes)
-        return total.size == got.size and case.is_explained_by(total.reshape(got.shape))
-
     for name, factor in factors.items():
         summands = case.y_bar * factor
-        if is_sum(summands, batch):
-            return f"computes {name}"
+        sums = [(f"computes {name}", summands.sum(axis=batch))]
         for axis in batch:
-            if is_sum(summands, tuple(i for i in range(1, summands.ndim) if i != axis)):
-                return f"wrong axes: computes {name} over all axes but {axis - 1}"
+            but = tuple(i for i in range(1, summands.ndim) if i != axis)
+            text = f"wrong axes: computes {name} over all axes but {axis - 1}"
+            sums.append((text, summands.sum(axis=but)))
             unsummed = summands.sum(axis=tuple(i for i in batch if i != axis), keepdims=True)
             for position in (0, -1):
                 part = np.take(unsummed, position, axis=axis)
-                if part.size == got.size and case.is_explained_by(part.reshape(got.shape)):
-                    return f"wrong axes: axis {axis - 1} is not summed"
-    return ""
+                sums.append((f"wrong axes: axis {axis - 1} is not summed", part))
+        yield from ((text, a.reshape(shape)) for text, a in sums if a.size == case.got.size)
