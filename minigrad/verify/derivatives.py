@@ -23,6 +23,7 @@ from minigrad.core.sweep import backward_sweep
 from minigrad.ops.arithmetic import multiply
 from minigrad.verify.expression import every_time, name_of, quote, quote_operand
 from minigrad.verify.fit import explains, formula_of
+from minigrad.verify.graph import Changes
 from minigrad.verify.origin import CUTOFF, Errors
 
 _LONGEST = 8  # ops of a run
@@ -178,7 +179,7 @@ class LocalDerivatives:
 
     def _would_explain(self, runs: list[Run], derivative: Callable) -> bool:
         """Whether the actual cotangents arise if all runs have this derivative, a function of y."""
-        changes: dict[Node, dict[str, Any]] = {}
+        changes: Changes = {}
         for x, *_, y in runs:
             changes[y] = {"op": multiply, "params": {}, "parents": (None, x)}
             changes[y]["inputs"] = derivative(y.value), x.value

@@ -1,6 +1,6 @@
 """The graph of a forward: which ops use each value, and sweeps in which some of them are cut."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from minigrad.observer import Observer
 _ZERO = 1e-12  # a cotangent that cancels, relative to the largest that the same ops pass back
 
 Edge = tuple[Node, int]  # an op call and the number of one of its operands
+Changes = dict[Node, dict[str, Any]]  # other values of attributes of nodes
 
 
 class _Flow(Observer):
@@ -45,7 +46,7 @@ class Graph:
         self.root, self.leaves = root, leaves
         self.consumers = self._find_consumers()
         for node in self._cancelling():
-            self._cut(self.consumers[node])
+            _assign(without(self.consumers[node]))
         self.consumers = self._find_consumers()
         self._number_repeats()
 
@@ -88,32 +89,26 @@ class Graph:
                     cancelling.append(node)
         return cancelling
 
-    @staticmethod
-    def _cut(edges: Iterable[Edge]) -> None:
-        """Make these operands constants."""
-        for node, i in edges:
-            node.parents = (*node.parents[:i], None, *node.parents[i + 1 :])
+    def pull(
+        self, y_bar: np.ndarray, changes: Changes | None = None
+    ) -> tuple[list[np.ndarray], dict[Edge, np.ndarray]]:
+        """The cotangents of the inputs, and the part that each edge adds to its operand's.
 
-    def pull(self, y_bar: np.ndarray) -> tuple[list[np.ndarray], dict[Edge, np.ndarray]]:
-        """The cotangents of the inputs, and the part that each edge adds to its operand's."""
-        flow = _Flow()
-        with setting(observer=flow):
-            bars = backward_sweep(self.root, y_bar, self.leaves)
+        ``changes`` are made for this sweep only.
+        """
+        flow, changes = _Flow(), changes or {}
+        before = {node: {name: getattr(node, name) for name in changes[node]} for node in changes}
+        _assign(changes)
+        try:
+            with setting(observer=flow):
+                bars = backward_sweep(self.root, y_bar, self.leaves)
+        finally:
+            _assign(before)
         return [as_array(bars[end], end) for end in self.leaves], flow.bars
 
     def pull_from(self, node: Node, bar: np.ndarray, end: Node) -> np.ndarray:
         """The cotangent of the input ``end`` for the cotangent ``bar`` of ``node``."""
         return as_array(bar if node is end else backward_sweep(node, bar, [end])[end], end)
-
-    def pull_without(self, edges: Iterable[Edge], y_bar: np.ndarray) -> list[np.ndarray]:
-        """The cotangents of the inputs without the paths through some edges."""
-        before = {node: node.parents for node, _ in edges}
-        self._cut(edges)
-        try:
-            return self.pull(y_bar)[0]
-        finally:
-            for node, parents in before.items():
-                node.parents = parents
 
     def push(self, end: Node, tangent: np.ndarray) -> dict[Node, np.ndarray]:
         """The tangents of all values that depend on one input, for a tangent of it."""
@@ -121,6 +116,26 @@ class Graph:
         with setting(observer=flow):
             forward_sweep(self.root, {end: tangent})
         return {end: tangent, **flow.dots}
+
+
+def without(edges: Iterable[Edge]) -> Changes:
+    """The changes that cut these edges: their operands become constants."""
+    return changed_operands(edges, "parents", lambda parent: None)
+
+
+def changed_operands(edges: Iterable[Edge], name: str, change: Callable[[Any], Any]) -> Changes:
+    """Changes of the ``parents`` or ``inputs`` at these edges."""
+    changes: Changes = {}
+    for node, i in edges:
+        now = changes.setdefault(node, {name: getattr(node, name)})[name]
+        changes[node][name] = (*now[:i], change(now[i]), *now[i + 1 :])
+    return changes
+
+
+def _assign(changes: Changes) -> None:
+    for node, attributes in changes.items():
+        for name, value in attributes.items():
+            setattr(node, name, value)
 
 
 def as_array(bar: Any, node: Node) -> np.ndarray:

@@ -10,14 +10,13 @@ numbers.
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from minigrad.core.node import Node
 from minigrad.verify.expression import is_quotable
 from minigrad.verify.fit import explains
-from minigrad.verify.graph import Edge, as_array
+from minigrad.verify.graph import Changes, Edge, as_array
 from minigrad.verify.paths import Paths
 
 CUTOFF = 1e-10  # singular values that count as zero, relative to the largest
@@ -125,25 +124,14 @@ class Errors:
             _joined(self.graph.pull_from(parent, d, end) for end in ends) for d in wrong
         )
 
-    def arise_if(self, changes: dict[Node, dict[str, Any]]) -> bool:
-        """Whether a sweep over a graph with these attributes of nodes gives what was got."""
-        before = {node: {name: getattr(node, name) for name in changes[node]} for node in changes}
-        _assign(changes)
-        try:
-            pairs = zip(self.paths.y_bar, self.right, strict=True)
-            return self._are(_joined(self.graph.pull(y_bar)[0]) - right for y_bar, right in pairs)
-        finally:
-            _assign(before)
+    def arise_if(self, changes: Changes) -> bool:
+        """Whether a sweep over the changed graph gives what was got."""
+        got = (_joined(self.graph.pull(y_bar, changes)[0]) for y_bar in self.paths.y_bar)
+        return self._are(row - right for row, right in zip(got, self.right, strict=True))
 
     def _are(self, errors: Iterable[np.ndarray]) -> bool:
         """Whether these are the errors, for every ``y_bar``."""
         return all(explains(own, row) for own, row in zip(errors, self.rows, strict=True))
-
-
-def _assign(values: dict[Node, dict[str, Any]]) -> None:
-    for node, attributes in values.items():
-        for name, value in attributes.items():
-            setattr(node, name, value)
 
 
 def _joined(x_bars: Iterable[np.ndarray]) -> np.ndarray:

@@ -22,7 +22,7 @@ from minigrad.verify.fit import (
     names_of,
     root_factors,
 )
-from minigrad.verify.graph import Edge, Graph
+from minigrad.verify.graph import Edge, Graph, changed_operands, without
 from minigrad.verify.subject import Subject
 from minigrad.verify.traced import trace
 
@@ -150,17 +150,11 @@ class Paths:
         They are if all of them flow through a node, or through ops that multiply by its value.
         """
         edges = [edge for node in nodes for edge in self.graph.consumers[node]]
-        rest = self.graph.pull_without(edges, self.y_bar[0])[k] if edges else np.zeros(1)
+        rest = self.graph.pull(self.y_bar[0], without(edges))[0][k] if edges else np.zeros(1)
         if np.abs(rest).max(initial=0) <= _TOLERANCE * np.abs(self.right[k][0]).max(initial=0):
             return True
-        before = {user: user.inputs for user, _ in edges}
-        try:
-            for user, i in edges:
-                user.inputs = (*user.inputs[:i], 2 * user.inputs[i], *user.inputs[i + 1 :])
-            doubled = self.graph.pull(self.y_bar[0])[0][k]
-        finally:
-            for user, inputs in before.items():
-                user.inputs = inputs
+        twice = changed_operands(edges, "inputs", lambda value: 2 * value)
+        doubled = self.graph.pull(self.y_bar[0], twice)[0][k]
         return close(doubled, 2 * self.right[k][0], _TOLERANCE)
 
     @cached_property
@@ -210,8 +204,8 @@ class Paths:
                 groups.setdefault((node.origin.text, node.origin.lines, i), []).append((node, i))
         for edges in groups.values():
             if len(edges) > 1:
-                without = [self.graph.pull_without(edges, each)[k] for each in self.y_bar]
-                if close(np.stack(without), self.got[k], tolerance):
+                rest = [self.graph.pull(each, without(edges))[0][k] for each in self.y_bar]
+                if close(np.stack(rest), self.got[k], tolerance):
                     return f"missing path through {every_time(self._quote_edge(*edges[0]))}"
         return ""
 
