@@ -100,7 +100,7 @@ def cause_of(
 def _constant_of_code(case: Case, search: FaultSearch, factor: str) -> str:
     """The code whose constant is wrong, where ``factor`` is ambiguous: 3/4 may be (N - 1)/N."""
     is_ambiguous = any(words in factor for words in ("constant", "axis size", " or ", "- 1"))
-    paths = search.paths(case.subject, case.y_bar, case.right) if is_ambiguous else None
+    paths = search.paths(case) if is_ambiguous else None
     return paths.wrong_constant(case.k, _deviation(case.got, case.expected)) if paths else ""
 
 
@@ -116,21 +116,21 @@ def _whole_cause(case: Case, search: FaultSearch) -> tuple[str, str]:
     cause = (norm and norm_paths.explain(norm, case)) or case.cause_in(hypotheses)
     if cause := cause or mixups.nonlinear(case):
         return cause, ""
-    paths = search.paths(case.subject, case.y_bar, case.right)
+    paths = search.paths(case)
     is_norm = norm is not None and norm.is_exact
-    place = paths.wrong_path(case.k, case.tolerance) if paths else ""
+    place, between = paths.wrong_path(case) if paths else "", ""
     if place:
         cause = mixups.product(case)
     else:
         cause = mixups.explain(case)
-        cause = cause or (paths.only_path(case.k, case.tolerance) if paths else "")
-        place = search.fault(paths) if paths and not is_norm else ""
+        cause = cause or (case.cause_in(paths.only_path(case.k)) if paths else "")
+        place, between = search.fault(paths) if paths and not is_norm else ("", "")
     if place:
         return "; ".join(filter(None, (cause, place))), ""
     if not cause and paths and (factor := mixups.factor_of(case, paths.quotable_values())):
         return factor, ""
     cause = cause or mixups.moved(case) or mixups.local(case) or mixups.reach(case)
-    return cause, search.between(paths) if paths and not is_norm else ""
+    return cause, between
 
 
 def _in_float64(subject: Subject, k: int, samples: list[Sample]) -> tuple[Subject, list[Sample]]:

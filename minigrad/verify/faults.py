@@ -19,6 +19,7 @@ from contextlib import suppress
 import numpy as np
 
 from minigrad.core.node import ancestors
+from minigrad.verify.case import Case
 from minigrad.verify.derivatives import (
     LocalDerivatives,
     derivative_text,
@@ -29,7 +30,7 @@ from minigrad.verify.derivatives import (
 from minigrad.verify.expression import is_quotable, quote
 from minigrad.verify.origin import Errors
 from minigrad.verify.paths import Paths, paths_of
-from minigrad.verify.subject import FAILURES, Subject
+from minigrad.verify.subject import FAILURES
 from minigrad.verify.substitutes import Substitutes
 
 
@@ -43,24 +44,18 @@ class FaultSearch:
         self._paths: dict[tuple, Paths | None] = {}
         self._faults: dict[Paths, tuple[str, str]] = {}
 
-    def paths(self, subject: Subject, y_bar: np.ndarray, right: list[np.ndarray]) -> Paths | None:
-        """``paths_of`` these, traced once; None also if the forward fails on tensors."""
-        key = subject.dtype, y_bar.tobytes()
+    def paths(self, case: Case) -> Paths | None:
+        """``paths_of`` a case, traced once; None also if the forward fails on tensors."""
+        key = case.subject.dtype, case.y_bar.tobytes()
         if key not in self._paths:
             self._paths[key] = None
             with suppress(*FAILURES):
-                self._paths[key] = paths_of(subject, y_bar, right)
+                self._paths[key] = paths_of(case)
         return self._paths[key]
 
-    def fault(self, paths: Paths) -> str:
-        """The mistake that explains the errors of all inputs; empty where none does."""
-        return self._search(paths)[0]
-
-    def between(self, paths: Paths) -> str:
-        """The code between which the errors arise; empty where ``fault`` is not, or if unknown."""
-        return self._search(paths)[1]
-
-    def _search(self, paths: Paths) -> tuple[str, str]:
+    def fault(self, paths: Paths) -> tuple[str, str]:
+        """The mistake that explains the errors of all inputs; if none does, the code between which
+        they arise, as the second text."""
         if paths not in self._faults:
             self._faults[paths] = "", ""
             errors = Errors(paths)

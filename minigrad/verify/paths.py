@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from minigrad.core.node import Node, ancestors
+from minigrad.verify.case import Case, Hypothesis
 from minigrad.verify.expression import every_time, is_quotable, name_of, quote, quote_operand
 from minigrad.verify.fit import (
     PLAIN_FACTORS,
@@ -23,7 +24,6 @@ from minigrad.verify.fit import (
     root_factors,
 )
 from minigrad.verify.graph import Edge, Graph, changed_operands, without
-from minigrad.verify.subject import Subject
 from minigrad.verify.traced import trace
 
 _TANGENTS = 3  # random ones, which tell the parts of a cotangent apart
@@ -33,19 +33,16 @@ _SAME = 1e-3  # largest relative difference of the graph's cotangents from the e
 _MISSING, _NAMED, _ANY = range(3)  # kinds of factors of a path, the likelier ones first
 
 
-def paths_of(subject: Subject, y_bar: np.ndarray, right: list[np.ndarray]) -> "Paths | None":
-    """The paths of a subject; None where its graph is lost, or gives other cotangents than right.
+def paths_of(case: Case) -> "Paths | None":
+    """The paths of a subject; None where its graph is lost, or gives not the expected cotangents.
 
-    Args:
-        subject: the pair and its point.
-        y_bar: (S, \\*y.shape), cotangents of y.
-        right: per input, (S, \\*its shape), the expected cotangents.
+    They are the same for all inputs.
     """
-    graph = trace(subject)
+    graph = trace(case.subject)
     if graph is None:
         return None
-    paths = Paths(graph, y_bar, [subject.pull(each) for each in y_bar])
-    pairs = zip(paths.right, right, strict=True)
+    paths = Paths(graph, case.y_bar, [case.subject.pull(each) for each in case.y_bar])
+    pairs = zip(paths.right, case.right, strict=True)
     return paths if all(close(a, b, _SAME) or not b.any() for a, b in pairs) else None
 
 
@@ -86,18 +83,14 @@ class Paths:
             if node.op is not None:
                 yield name_of(node) or self._symbol, quote(node), np.asarray(node.value)
 
-    def wrong_path(self, k: int, tolerance: float) -> str:
-        """The path that is missing in the cotangents of input ``k``, or has a wrong factor.
+    def wrong_path(self, case: Case) -> str:
+        """The path that is missing in the cotangents of an input, or has a wrong factor.
 
         Where a part has the factor 1 + d instead of 1, the error is d times that part. Their inner
         products with random tangents of the input are compared: for a part they follow from the
         tangents of its value, without a sweep back to the input.
-
-        Args:
-            k: an input.
-            tolerance: of an explanation, relative to the largest element.
         """
-        end, error = self.graph.leaves[k], self.got[k] - self.right[k]
+        end, error = self.graph.leaves[case.k], self.got[case.k] - self.right[case.k]
         rng = np.random.default_rng(0)
         tangents = [rng.normal(size=end.value.shape) for _ in range(_TANGENTS)]
         pushed = [self.graph.push(end, tangent) for tangent in tangents]
@@ -119,7 +112,7 @@ class Paths:
             quoted = quote(parent) if is_value else self._quote_edge(*edges[0])
             index = parent.index if is_value else edges[0][0].index
             found.append((kind == _ANY, not is_value, kind, index, words.format(quoted)))
-        return min(found)[-1] if found else self._missing_every_time(k, tolerance)
+        return min(found)[-1] if found else case.cause_in(self._missing_every_time(case.k))
 
     def wrong_constant(self, k: int, deviation: float) -> str:
         """The code whose factor, the same for all elements, explains a factor of all cotangents.
@@ -196,7 +189,7 @@ class Paths:
                 yield mistake
         yield from self._scalars(deviation)
 
-    def _missing_every_time(self, k: int, tolerance: float) -> str:
+    def _missing_every_time(self, k: int) -> Iterator[Hypothesis]:
         """A path through repeated code that is missing in each repetition."""
         groups: dict[tuple, list[Edge]] = {}
         for node, i in (edge for edges in self.graph.consumers.values() for edge in edges):
@@ -204,18 +197,16 @@ class Paths:
                 groups.setdefault((node.origin.text, node.origin.lines, i), []).append((node, i))
         for edges in groups.values():
             if len(edges) > 1:
+                text = f"missing path through {every_time(self._quote_edge(*edges[0]))}"
                 rest = [self.graph.pull(each, without(edges))[0][k] for each in self.y_bar]
-                if close(np.stack(rest), self.got[k], tolerance):
-                    return f"missing path through {every_time(self._quote_edge(*edges[0]))}"
-        return ""
+                yield text, np.stack(rest)
 
-    def only_path(self, k: int, tolerance: float) -> str:
+    def only_path(self, k: int) -> Iterator[Hypothesis]:
         """The one edge of input ``k`` that the backward counts, where it should add up several."""
         end = self.graph.leaves[k]
         for edge in filter(lambda edge: is_quotable(edge[0]), self.graph.consumers[end]):
-            if close(np.stack(self.bars(end, [edge])), self.got[k], tolerance):
-                return f"only the path through {self._quote_edge(*edge)} counts: = instead of +="
-        return ""
+            text = f"only the path through {self._quote_edge(*edge)} counts: = instead of +="
+            yield text, np.stack(self.bars(end, [edge]))
 
     def _parts(self, end: Node) -> Iterator[tuple[Node, list[Edge]]]:
         """The parts of a cotangent: the flow through each value, and through each single edge."""
