@@ -24,7 +24,6 @@ from minigrad.verify.case import Case, Hypothesis
 from minigrad.verify.fit import POWERS, close, factor_text
 from minigrad.verify.subject import BackwardFailed, ForwardFailed, NoPair, Subject
 
-_POSITIONS = 8  # elements of y whose one-hot cotangents are pulled back
 _ZERO = 1e-6  # relative to the largest element of a cotangent; differences do not give exact zeros
 
 
@@ -169,9 +168,9 @@ def _mixed_axes(case: Case) -> str:
         return ""
     right: set[int] = set()
     got: set[int] = set()
-    for position in _positions(case):
-        for axes, places in zip((right, got), _reached(case, position), strict=True):
-            axes.update(np.flatnonzero((places != position).any(axis=0)).tolist())
+    for response in case.responses:
+        for axes, places in zip((right, got), response.places, strict=True):
+            axes.update(np.flatnonzero((places != response.position).any(axis=0)).tolist())
     missing, extra = right - got, got - right
     if missing and extra:
         return f"y_bar is mixed along {_axes_text(extra)}, not along {_axes_text(missing)}"
@@ -185,18 +184,16 @@ def _mean_for_sum(case: Case) -> str:
     shape = case.y_bar.shape[1:]
     if case.subject.inputs[case.k].shape != shape:
         return ""
-    right, got = [], []
-    for position in _positions(case):
-        others = np.ones(shape, bool)
-        others[position] = False
-        expected, _, actual = _response(case, position)
-        right.append(np.asarray(expected, np.float64)[others])
-        got.append(np.asarray(actual, np.float64)[others])
+    at = [np.ravel_multi_index(response.position, shape) for response in case.responses]
+    right, got = (
+        np.stack([np.delete(x_bar, i) for x_bar, i in zip(x_bars, at, strict=True)])
+        for x_bars in zip(*((r.expected, r.got) for r in case.responses), strict=True)
+    )
     where = "in the paths between elements: perhaps"
     for n in set(shape) - {1}:
-        if close(np.stack(right) / n, np.stack(got), case.tolerance):
+        if close(right / n, got, case.tolerance):
             return f"factor 1/{n} {where} a sum became a mean"
-        if close(np.stack(right) * n, np.stack(got), case.tolerance):
+        if close(right * n, got, case.tolerance):
             return f"factor {n} {where} a mean became a sum"
     return ""
 
@@ -216,12 +213,11 @@ def _part_of_y_bar(case: Case) -> Iterator[Hypothesis]:
             yield text, np.stack(values)
 
 
-def _deviations(case: Case) -> tuple[np.ndarray, np.ndarray] | None:
-    """The factor c of each element, if got = c * expected for every ``y_bar``, as c - 1.
+Factors = tuple[np.ndarray, np.ndarray]  # a mask of elements, and c - 1 of these, in all digits
 
-    Returns:
-        A mask of the elements that are not 0, and c - 1, which keeps all digits, of these.
-    """
+
+def _deviations(case: Case) -> Factors | None:
+    """The factor c of each element that is not 0, if got = c * expected for every ``y_bar``."""
     got, expected = case.got, case.expected
     zero = _ZERO * np.abs(expected).max(initial=0)
     nonzero = (np.abs(expected) > zero).all(axis=0)
@@ -242,8 +238,7 @@ def _factor_of_input(case: Case) -> str:
         first = [int(i) for i in np.argwhere(nonzero)[is_missing][0]]
         return f"zero in {is_missing.sum()} of {is_missing.size} elements, first at {first}"
     for name, x in zip(case.subject.names, case.subject.inputs, strict=True):
-        for power, form in POWERS if x.size > 1 else ():
-            ratio = _ratio(deviation, x, power, nonzero)
+        for form, ratio in _ratios(factors, x) if x.size > 1 else ():
             if ratio.size > 1 and np.ptp(ratio) <= 1e-6 * np.abs(ratio).max():
                 return f"factor {form.format(name)} in each element"
     return ""
@@ -254,23 +249,21 @@ def factor_of(case: Case, values: Iterable[tuple[str, str, np.ndarray]]) -> str:
     factors = _deviations(case)
     if factors is None or np.ptp(factors[1]) <= 1e-6:
         return ""
-    nonzero, deviation = factors
     for v, quoted, value in values:
-        for power, form in POWERS:
-            ratio = _ratio(deviation, value, power, nonzero)
-            if ratio.size and (np.abs(ratio - 1) < 1e-6).all():
+        for form, ratio in _ratios(factors, value):
+            if (np.abs(ratio - 1) < 1e-6).all():
                 return f"factor {form.format(v)} in each element: {v} is the value of {quoted}"
     return ""
 
 
-def _ratio(deviation: np.ndarray, x: np.ndarray, power: int, where: np.ndarray) -> np.ndarray:
-    """(1 + deviation) / x^power in these elements; empty if x has another shape, or a 0 there."""
-    x = x.reshape(where.shape) if x.size == where.size else x
-    try:
-        x = np.broadcast_to(np.asarray(x, np.float64), where.shape)[where]
-    except ValueError:
-        return np.empty(0)
-    return (1 + deviation) / x**power if x.all() else np.empty(0)
+def _ratios(factors: Factors, x: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The factors by each power of x, with its text; none if x has another shape, or a 0 there."""
+    nonzero, deviation = factors
+    x = x.reshape(nonzero.shape) if x.size == nonzero.size else x
+    with suppress(ValueError):
+        x = np.broadcast_to(np.asarray(x, np.float64), nonzero.shape)[nonzero]
+        for power, form in POWERS if x.all() else ():
+            yield form, (1 + deviation) / x**power
 
 
 def local(case: Case) -> str:
@@ -293,9 +286,9 @@ def local(case: Case) -> str:
 def reach(case: Case) -> str:
     """An element of y_bar reaches other elements than it should."""
     x = case.subject.names[case.k]
-    for position in _positions(case):
-        right, got = (set(map(tuple, places.tolist())) for places in _reached(case, position))
-        y, missing, extra = list(position) or "", right - got, got - right
+    for response in case.responses:
+        right, got = (set(map(tuple, places.tolist())) for places in response.places)
+        y, missing, extra = list(response.position) or "", right - got, got - right
         if missing and extra:
             return f"y_bar{y} should reach {_listed(right)} of {x}_bar, but reaches {_listed(got)}"
         if extra:
@@ -305,28 +298,6 @@ def reach(case: Case) -> str:
             off = f"y_bar{y} should reach {_listed(missing)} of {x}_bar, but does not"
             return f"{off}: a path is missing, or = instead of +="
     return ""
-
-
-def _positions(case: Case) -> Iterator[tuple[int, ...]]:
-    """Indices of some elements of y, from the first to the last."""
-    shape = case.y_bar.shape[1:]
-    for i in np.unique(np.linspace(0, np.prod(shape) - 1, _POSITIONS, dtype=int)):
-        yield tuple(int(j) for j in np.unravel_index(i, shape))
-
-
-def _response(case: Case, position: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Expected cotangent, bound and actual one for a ``y_bar`` that is 1 there and 0 elsewhere."""
-    one_hot = np.zeros(case.y_bar.shape[1:], case.subject.dtype)
-    one_hot[position] = 1
-    expected = case.expected_of(one_hot)
-    actual = np.asarray(case.subject.pull(one_hot)[case.k])
-    return expected.values[case.k], expected.bounds[case.k], actual
-
-
-def _reached(case: Case, position: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """Indices where a one-hot ``y_bar`` must give a cotangent that is not 0, and where it does."""
-    expected, bound, actual = _response(case, position)
-    return np.argwhere(np.abs(expected) > bound), np.argwhere(actual)
 
 
 def _listed(places: set[tuple[int, ...]]) -> str:
