@@ -79,7 +79,7 @@ def _examined(
     probe: Probe,
     soak: int,
     rng: np.random.Generator,
-) -> tuple[list[Row], list[Finding], list[Finding]]:
+) -> Report:
     label, inputs, params = probe
     # at points of a batch norm the inputs are x, gamma, beta, whatever forward calls them
     names = default_names(inputs, None if are_batch_norms(inputs) else shared[0])
@@ -91,7 +91,7 @@ def _examined(
     return Point(subject, rng, label, fresh, unseen).examine(soak=soak)
 
 
-def _summary(outcomes: list[tuple[Probe, tuple]]) -> Report:
+def _summary(outcomes: list[tuple[Probe, Report]]) -> Report:
     """One report on all points; dictionaries map the number of a point to its result there."""
     report = Report("campaign", facts={"probes": len(outcomes)})
     if not outcomes:
@@ -100,14 +100,14 @@ def _summary(outcomes: list[tuple[Probe, tuple]]) -> Report:
     faults: dict[tuple, dict[int, Finding]] = {}  # at most one of each kind per point
     notes: dict[tuple, dict[int, Finding]] = {}
     judged: dict[int, Probe] = {}
-    for i, (probe, (rows_here, faults_here, notes_here)) in enumerate(outcomes):
-        for row in rows_here:
+    for i, (probe, here) in enumerate(outcomes):
+        for row in here.rows:
             rows.setdefault(row.input, {})[i] = row
-        for fault in faults_here:
+        for fault in here.findings:
             faults.setdefault((fault.kind, fault.input), {}).setdefault(i, fault)
-        for note in notes_here:
+        for note in here.notes:
             notes.setdefault((note.kind, note.cause), {}).setdefault(i, note)
-        if rows_here or faults_here:
+        if here.rows or here.findings:
             judged[i] = probe
     probes = dict(enumerate(probe for probe, _ in outcomes))
     report.rows = [_shown_row(by_point, probes) for by_point in rows.values()]
@@ -203,14 +203,13 @@ def _searched(make: Callable, strategy: Any, rng: np.random.Generator) -> Report
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis.errors import Flaky
 
-    outcomes: list[tuple[Probe, tuple]] = []
+    outcomes: list[tuple[Probe, Report]] = []
     seed = int(rng.integers(2**32))
 
     def examined(probe: Probe, soak: int) -> list[Finding]:
-        outcomes.append(
-            (probe, _examined(make, _made(make), probe, soak, np.random.default_rng(seed)))
-        )
-        return outcomes[-1][1][1]
+        report = _examined(make, _made(make), probe, soak, np.random.default_rng(seed))
+        outcomes.append((probe, report))
+        return report.findings
 
     patient = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
@@ -224,7 +223,7 @@ def _searched(make: Callable, strategy: Any, rng: np.random.Generator) -> Report
     try:
         every_point_is_right()
     except (_PointFailed, Flaky):  # Flaky: the same point failed once, and not again
-        failed = [outcome for outcome in outcomes if outcome[1][1]]
+        failed = [outcome for outcome in outcomes if outcome[1].findings]
         if not failed:  # the strategy is at fault
             raise
         return _summary(failed[-1:])  # hypothesis ends with the smallest failing point

@@ -81,9 +81,8 @@ def check_backward(
     given = copied(dict(params or {}))
     forward = forward_taking("check_backward: params", forward, len(arrays), given)
     subject = Subject(forward, backward, arrays, given, names)
-    report = Report("check_backward", facts={"shape": list(arrays[0].shape)})
-    point = Point(subject, generator(rng))
-    report.rows, report.findings, report.notes = point.examine(soak=_SOAK)
+    report = Point(subject, generator(rng)).examine("check_backward", soak=_SOAK)
+    report.facts["shape"] = list(arrays[0].shape)
     return report
 
 
@@ -121,17 +120,13 @@ class Point:
         self.findings: list[Finding] = []
         self.notes: list[Finding] = []
         self.first_call: list[Finding] = []  # wrong values in the first call of backward
-        self._last_right: tuple[Any, list[bytes]] = None, []  # y_bar, the bytes of all cotangents
-        self._last_expected: tuple[Any, Any] = None, None  # y_bar, the expected cotangents
+        self._last: tuple[Any, Any, list[bytes]] = None, None, []  # of _judge: y_bar, the expected
+        # cotangents, and the bytes of right ones
         self.search = FaultSearch()
         self.samples: dict[str, list[Sample]] = {name: [] for name in subject.names}
 
-    def examine(self, *, soak: int = 0) -> tuple[list[Row], list[Finding], list[Finding]]:
-        """Run the check, with ``soak`` identical calls at the end.
-
-        Returns:
-            Rows, findings and notes.
-        """
+    def examine(self, title: str = "", *, soak: int = 0) -> Report:
+        """Run the check, with ``soak`` identical calls at the end."""
         with contract.restoring_global_state(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             np.seterr(all="warn")  # a defined state, so that a change by the subject is noticed
@@ -142,14 +137,15 @@ class Point:
                     self._run_parts(y, soak)
             except (ForwardFailed, Refused) as error:
                 message = f"forward refuses this point{self._only_narrow()}: {error}"
-                self._note("refused", message, _kind(error))
+                self.notes.append(Finding("refused", message=message, cause=_kind(error)))
             except NoPair as error:
                 self.findings.append(Finding("shape", message=str(error), cause="no cache"))
         distinct: dict[tuple, Finding] = {}
         for f in self.findings:
             distinct.setdefault((f.kind, f.input, f.cause), f)
         findings = sorted(distinct.values(), key=lambda f: f.kind == "aliasing")  # last
-        return self._rows(), [self._labelled(f) for f in findings], self.notes
+        label = partial(replace, label=self.label)
+        return Report(title, [*self._rows()], [*map(label, findings)], [*map(label, self.notes)])
 
     def _can_be_judged(self, y: Any) -> bool:
         """Whether ``y`` is a finite floating array that equal calls repeat; else adds a finding or
@@ -161,7 +157,7 @@ class Point:
                 message += ": join several results with np.concatenate, and split y_bar in backward"
             self.findings.append(Finding("dtype", message=message, cause=got))
         elif why := contract.undefined(self.subject.inputs, y):
-            self._note("undefined", why)
+            self.notes.append(Finding("undefined", message=why))
         else:
             fresh, cause = self.fresh, "random, or depends on earlier calls"
             found = contract.unrepeatable("forward", fresh.value, fresh.inputs, cause)
@@ -204,18 +200,9 @@ class Point:
             if finding not in self.findings:  # each part may fail in the same way
                 self.findings.append(finding)
 
-    def _note(self, kind: str, message: str, cause: str = "") -> None:
-        self.notes.append(Finding(kind, message=message, cause=cause, label=self.label))
-
     def _add(self, found: Iterable[Finding]) -> None:
         for finding in found:
-            if finding.kind in _NOTES:
-                self.notes.append(self._labelled(finding))
-            else:
-                self.findings.append(finding)
-
-    def _labelled(self, finding: Finding) -> Finding:
-        return replace(finding, label=self.label)
+            (self.notes if finding.kind in _NOTES else self.findings).append(finding)
 
     # --- the numbers -----------------------------------------------------------------------------
 
@@ -266,14 +253,18 @@ class Point:
             cause = f"forward ignores {name}: other values give the same y"
         elif self._is_unsteady(k, worst):
             kind, cause = "nondeterminism", "an identical call gives another value"
-        elif self.subject.dtype.itemsize < 8 and self._vanishes_in_wider(k, worst, 1e-3):
+        elif (
+            self.subject.dtype.itemsize < 8
+            and (wide := self._in_wider(k, worst)) is not None
+            and worst.vanishes(wide, 1e-3)
+        ):
             kind, cause = "precision", "precision: float64 gives the right value"
         message = (
             f"{name}_bar{list(index) or ''} is {got:.9g}, expected {expected:.9g}, "
             f"off by {abs(got - expected):.2e} (bound {bound:.1e}, {worst.kind} y_bar)"
         )
         message += f"; likely cause: {cause}" if cause else ""
-        yield Finding(kind, name, index, expected, got, bound, message, cause, self.label)
+        yield Finding(kind, name, index, expected, got, bound, message, cause)
 
     def _cause(self, k: int, samples: list[Sample]) -> str:
         """The likely cause of wrong cotangents of input k; empty if none is found."""
@@ -296,15 +287,9 @@ class Point:
 
     def _is_unsteady(self, k: int, sample: Sample) -> bool:
         """Whether cotangents of calls with the same ``y_bar`` differ by more than 2 bounds."""
-        for _ in range(3):  # a single call may be wrong in the same way by chance
-            again = np.asarray(self.subject.pull(sample.y_bar)[k])
-            if (np.abs(again - sample.got) > 2 * sample.bound).any():
-                return True
-        return False
-
-    def _vanishes_in_wider(self, k: int, sample: Sample, part: float) -> bool:
-        wide = self._in_wider(k, sample)
-        return wide is not None and sample.vanishes(wide, part)
+        # several, as a single call may be wrong in the same way by chance
+        again = (np.asarray(self.subject.pull(sample.y_bar)[k]) for _ in range(3))
+        return any((np.abs(a - sample.got) > 2 * sample.bound).any() for a in again)
 
     def _in_wider(self, k: int, sample: Sample) -> np.ndarray | None:
         """The cotangent that backward computes in wider precision; None if it cannot."""
@@ -320,7 +305,8 @@ class Point:
         """``judge.reconsidered``, and a note for the first sample with kinks."""
         sample = reconsidered(sample, k, self.reference, partial(self._in_wider, k, sample))
         if sample.kinks and not any(note.kind == "kink" for note in self.notes):
-            self._note("kink", at_kinks(self.subject.names[k], sample.kinks))
+            message = at_kinks(self.subject.names[k], sample.kinks)
+            self.notes.append(Finding("kink", message=message))
         return sample
 
     # --- the contract ----------------------------------------------------------------------------
@@ -357,23 +343,20 @@ class Point:
         """The first input with a wrong cotangent and what is wrong; ``("", "")`` if none is."""
         for finding in contract.form(self.subject.names, self.subject.inputs, x_bars):
             return finding.input or "a", finding.message
+        if self._last[0] is not y_bar:
+            self._last = y_bar, self.reference.expected(y_bar), []
+        _, expected, right = self._last
         now = [x_bar.tobytes() for x_bar in x_bars]
-        if self._last_right[0] is y_bar and self._last_right[1] == now:
+        if now == right:
             return "", ""
-        expected = self._expected(y_bar)
         for k, name in enumerate(self.subject.names):
             sample = Sample("", y_bar, x_bars[k], *expected.of(k))
             if not self._reconsidered(k, sample).ok:
-                index, right, got, _ = sample.worst()
+                index, value, got, _ = sample.worst()
                 at = f" at {list(index)}" if index else ""
-                return name, f"{got:.9g}{at}, expected {right:.9g}"
-        self._last_right = y_bar, now
+                return name, f"{got:.9g}{at}, expected {value:.9g}"
+        right[:] = now
         return "", ""
-
-    def _expected(self, y_bar: np.ndarray) -> Expected:
-        if self._last_expected[0] is not y_bar:
-            self._last_expected = y_bar, self.reference.expected(y_bar)
-        return self._last_expected[1]
 
     def _elsewhere(self) -> Iterator[Finding]:
         """Nothing that was kept from this point is used at other points.
@@ -427,8 +410,7 @@ class Point:
             others.append(self.subject.at(reshaped))
         return others
 
-    def _rows(self) -> list[Row]:
-        rows = []
+    def _rows(self) -> Iterator[Row]:
         for name, samples in self.samples.items():
             if not samples:
                 continue
@@ -438,5 +420,4 @@ class Point:
             vacuous = all(s.vacuous for s in samples)
             verdict = "WRONG" if wrong else "VACUOUS" if vacuous else "proven"
             error = abs(got - expected)
-            rows.append(Row(name, "backward/numeric", error, bound, not wrong, index, verdict))
-        return rows
+            yield Row(name, "backward/numeric", error, bound, not wrong, index, verdict)
