@@ -323,8 +323,7 @@ class Point:
 
     def _purity(self, y: np.ndarray) -> None:
         y_bar = self.rng.normal(size=y.shape).astype(y.dtype)
-        with restoring(self.subject.callers_arrays):
-            findings = list(contract.purity(self.subject, self.first, y_bar, self._judge))
+        findings = list(contract.purity(self.subject, self.first, y_bar, self._judge))
         self.first_call = [finding for finding in findings if finding.kind == "value"]
         self._add(finding for finding in findings if finding.kind != "value")
 

@@ -172,41 +172,41 @@ def purity(
 
     ``first`` is ``(y, cache)`` of the very first forward call, before any buffer can be reused.
     """
-    given = [x.tobytes() for _, x in subject.callers_arrays]
-    with restoring_global_state() as changed:
-        y, cache = first
-        arrays = [y, *arrays_in(cache)]
-        before = [a.tobytes() for a in arrays]
-        seed = y_bar.copy()
+    (y, cache), seed = first, y_bar.copy()
+    made = [y, *arrays_in(cache)]
+    before = [a.tobytes() for a in made]
+    given = restoring([*subject.callers_arrays, (None, seed)])
+    with restoring_global_state() as state, given as changed:
         x_bars = subject.backward_of(seed, cache)
-        changes = changed()
+        changes, wrong = state(), ""
+        spoils_y, *spoils = (a.tobytes() != b for a, b in zip(made, before, strict=True))
+        if any(spoils):
+            _, wrong = judge(subject.backward_of(y_bar.copy(), cache), y_bar)
     if changes:
         yield Finding("purity", message=f"backward changes {changes}", cause="global state")
-    then = zip((*subject.callers_arrays, (None, seed)), (*given, y_bar.tobytes()), strict=True)
-    yield from mutated([name for (name, array), old in then if array.tobytes() != old])
-    if before[0] != arrays[0].tobytes():
+    yield from mutated(changed)
+    if spoils_y:
         yield Finding("purity", message="backward changed y in place", cause="mutated output")
-    if any(a.tobytes() != b for a, b in zip(arrays[1:], before[1:], strict=True)):
-        _, wrong = judge(subject.backward_of(y_bar.copy(), cache), y_bar)
+    if any(spoils):
         kind = "purity" if wrong else "scratch"  # harmless if a second call is still right
         yield Finding(kind, message="backward changed its cache in place", cause="mutated cache")
     yield from _if_wrong(judge, x_bars, y_bar, "value", "in the first backward call", "first call")
-    yield from _sharing(subject, y, x_bars, given, seed, y_bar)
+    yield from _sharing(subject, y, x_bars, seed)
 
 
 def _sharing(
-    subject: Subject, y: np.ndarray, x_bars: list[Any], given: list[bytes], seed: np.ndarray,
-    y_bar: np.ndarray,
-) -> Iterator[Finding]:  # fmt: skip
-    """Results share no memory with the arguments of the call, or with results of the next call.
+    subject: Subject, y: np.ndarray, x_bars: list[Any], y_bar: np.ndarray
+) -> Iterator[Finding]:
+    """Results share no memory with the arguments of the call, and the next call changes none.
 
-    ``y`` and ``x_bars`` are the results of the call, ``seed`` is the copy of ``y_bar`` that it was
-    given, and ``given`` the bytes of the caller's arrays before it.
+    ``y`` and ``x_bars`` are the results of the call for ``y_bar``.
     """
-    y2, cache2 = subject.run()
-    kept = {"y": y, "y_bar": seed, **dict(zip(subject.names, x_bars, strict=False))}
-    values = {key: np.array(kept[key]).tobytes() for key in kept}
-    later = subject.backward_of(y_bar.copy(), cache2)
+    with restoring(subject.callers_arrays) as changed:
+        y2, cache2 = subject.run()
+        kept = {"y": y, "y_bar": y_bar, **dict(zip(subject.names, x_bars, strict=False))}
+        values = {key: np.array(kept[key]).tobytes() for key in kept}
+        later = subject.backward_of(y_bar.copy(), cache2)
+        spoiled = [key for key in kept if np.array(kept[key]).tobytes() != values[key]]
     views = [name for name, x in zip(subject.names, subject.inputs, strict=True) if _share(y, x)]
     for name in views:
         message = f"y is a view of {name}: a write to one changes the other; return a copy"
@@ -214,8 +214,14 @@ def _sharing(
     if not views and _share(y, y2):
         message = "y of one call shares memory with y of the next"
         yield Finding("aliasing", message=message, cause="shared with a later call")
-    yield from _changed_later(subject, kept, values, given)
-    others = {"y": y, "y_bar": seed, **dict(zip(subject.names, subject.inputs, strict=True))}
+    for key in spoiled:
+        name = None if key in ("y", "y_bar") else key
+        message = f"{f'{name}_bar' if name else key} of one call is changed by the next call"
+        yield Finding("aliasing", name, message=message, cause="shared with a later call")
+    for name in changed:
+        message = f"{name} of one call is changed by the next call"
+        yield Finding("purity", name, message=message, cause="mutated input")
+    others = {"y": y, "y_bar": y_bar, **dict(zip(subject.names, subject.inputs, strict=True))}
     yield from _aliasing(subject, x_bars, others, later)
 
 
@@ -225,22 +231,6 @@ def mutated(names: Sequence[str | None], when: str = "") -> Iterator[Finding]:
         what = "backward changed y_bar" if name is None else f"{name} was changed"
         cause = "mutated cotangent" if name is None else "mutated input"
         yield Finding("purity", name, message=f"{what} in place{when}", cause=cause)
-
-
-def _changed_later(
-    subject: Subject, kept: dict[str, Any], values: dict[str, bytes], given: list[bytes]
-) -> Iterator[Finding]:
-    """The next call changes neither the results of a call nor the arrays of the caller."""
-    for key, array in kept.items():
-        if np.array(array).tobytes() != values[key]:
-            name = None if key in ("y", "y_bar") else key
-            what = key if name is None else f"{key}_bar"
-            message = f"{what} of one call is changed by the next call"
-            yield Finding("aliasing", name, message=message, cause="shared with a later call")
-    for (name, x), old in zip(subject.callers_arrays, given, strict=True):
-        if x.tobytes() != old:
-            message = f"{name} of one call is changed by the next call"
-            yield Finding("purity", name, message=message, cause="mutated input")
 
 
 def _aliasing(
