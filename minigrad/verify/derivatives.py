@@ -43,9 +43,10 @@ class Fit(NamedTuple):
         used: the mask of the elements of y that a cotangent reaches and an input changes.
         error: D' - D in these elements.
         is_unique: whether no other D' - D explains the same.
-        is_telling: whether there are errors that no D' would explain. There are none if the
-            forward returns a single number: then all cotangents of a value are multiples of each
-            other.
+        is_telling: whether there are errors that no D' would explain, but only a mistake in this
+            derivative. There are none if the forward returns a single number: then all cotangents
+            of a value are multiples of each other. Nor if a user of y repeats it along axes: a
+            wrong sum over these has the same effect.
     """
 
     used: np.ndarray
@@ -92,7 +93,9 @@ class LocalDerivatives:
             most = np.linalg.matrix_rank(jacobian)  # so many numbers per y_bar fit any errors
             fits = rank < len(bars) * most and explains(terms @ d, rows)
             independent = np.linalg.matrix_rank(np.stack(bars).reshape(len(bars), -1))
-            is_telling = bool(rank < independent * most)
+            users = {user for user, _ in self.graph.consumers[y]}
+            is_repeated = any(u.op.signature == "()" and u.value.size > y.value.size for u in users)
+            is_telling = bool(rank < independent * most) and not is_repeated
             fit = Fit(used.reshape(y.value.shape), d, rank == len(d), is_telling)
             self._fits[x, y] = fit if fits else None
         return self._fits[x, y]

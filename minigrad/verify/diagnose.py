@@ -13,6 +13,7 @@ and cheap ones are tried first, the vague ones and those that need a search last
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, combinations, permutations
 from math import prod
@@ -24,6 +25,7 @@ from minigrad.verify.case import Case, Hypothesis
 from minigrad.verify.faults import FaultSearch
 from minigrad.verify.fit import (
     PLAIN_FACTORS,
+    POWERS,
     close,
     factor_text,
     mean_factors,
@@ -47,10 +49,6 @@ def cause_of(
     search: FaultSearch,
 ) -> str:
     """The likely cause of the wrong cotangent of input ``k``; empty where nothing fits.
-
-    Tried in turn: errors for special ``y_bar`` only, a place (one element, row or channel) with a
-    factor of its own, the same result for every ``y_bar``, a term without ``y_bar``, float16
-    inside, a constant factor or nothing computed, the causes of ``_whole_cause``, float32 inside.
 
     Args:
         subject: the pair, and the point where it is wrong.
@@ -107,9 +105,7 @@ def _constant_of_code(case: Case, search: FaultSearch, factor: str) -> str:
 def _whole_cause(case: Case, search: FaultSearch) -> tuple[str, str]:
     """The cause of errors in all elements, and the code between which they arise.
 
-    Tried in turn: a normalization, the forward's own operation, a permutation, no linear map, a
-    path of the graph, the causes of ``mixups.explain``, only one path, one mistake for the errors
-    of all inputs, vaguer causes. The code is told only where the cause does not tell the place.
+    That code is told only where the cause does not tell the place.
     """
     norm = norm_paths.norm_of(case)
     hypotheses = chain(mixups.untransposed(case), _permuted(case.expected))
@@ -136,15 +132,12 @@ def _whole_cause(case: Case, search: FaultSearch) -> tuple[str, str]:
 def _in_float64(subject: Subject, k: int, samples: list[Sample]) -> tuple[Subject, list[Sample]]:
     """The subject and its samples in float64, if it takes that and is wrong there, too."""
     wide = subject.at([x.astype(np.float64) for x in subject.inputs])
-    try:
-        results = [np.asarray(wide.pull(s.y_bar.astype(np.float64))[k]) for s in samples]
-    except BackwardFailed:
-        return subject, samples
-    pairs = list(zip(results, samples, strict=True))
-    if any(got.shape != s.got.shape for got, s in pairs):
-        return subject, samples
-    in_float64 = [replace(s, got=got) for got, s in pairs]
-    return (subject, samples) if all(s.ok for s in in_float64) else (wide, in_float64)
+    with suppress(BackwardFailed):
+        got = [np.asarray(wide.pull(s.y_bar.astype(np.float64))[k]) for s in samples]
+        pairs = [(s, replace(s, got=g)) for s, g in zip(samples, got, strict=True)]
+        if all(a.got.shape == b.got.shape for a, b in pairs) and not all(b.ok for _, b in pairs):
+            return wide, [b for _, b in pairs]
+    return subject, samples
 
 
 def _place(subject: Subject, bad: np.ndarray) -> str:
@@ -223,8 +216,7 @@ def _named_factors(subject: Subject) -> list[tuple[float, str]]:
                 named += root_factors(size, name)
     for name, x in zip(subject.names, subject.inputs, strict=True):
         if x.size == 1 and 1e-99 < abs(c := float(x.reshape(()))) < 1e99:
-            named += [(c, f"factor {name}"), (1 / c, f"factor 1/{name}")]
-            named += [(c * c, f"factor {name}^2"), (1 / c**2, f"factor 1/{name}^2")]
+            named += [(c**n, f"factor {form.format(name)}") for n, form in POWERS]
     return named
 
 
@@ -232,11 +224,9 @@ def _factors_of_other_sizes(subject: Subject) -> Iterator[tuple[float, str]]:
     """Factors of a mean or sum over axes of y or over an axis of any input, and of the size of one
     axis of x for another."""
     x_shape, y_shape = subject.inputs[0].shape, subject.run()[0].shape
-    for n in range(1, len(y_shape) + 1):
-        for chosen in combinations(y_shape, n):
-            yield from mean_factors(prod(chosen)) if prod(chosen) > 1 else ()
-    for n in {n for x in subject.inputs for n in x.shape if n > 1}:
-        yield from mean_factors(n)
+    chosen = (c for n in range(1, len(y_shape) + 1) for c in combinations(y_shape, n))
+    for n in [*map(prod, chosen), *{n for x in subject.inputs for n in x.shape}]:
+        yield from mean_factors(n) if n > 1 else ()
     for a, b in permutations(set(x_shape) - {0}, 2):
         yield a / b, f"factor {a}/{b}: perhaps the axis size {b} is used instead of {a}"
 

@@ -118,15 +118,8 @@ def _only_suspect(
         return None
     (run,) = suspects
     is_elsewhere = errors.are_scaled and errors.mixes(run[0])
-    return run if _is_telling(run, derivatives) and not is_elsewhere else None
-
-
-def _is_telling(run: list, derivatives: LocalDerivatives) -> bool:
-    """Whether errors fit another derivative of a run, which others than a wrong one need not."""
-    fit, (*_, y) = derivatives.fit(run), run
-    users = {user for user, _ in derivatives.graph.consumers[y]}
-    is_repeated = any(u.op.signature == "()" and u.value.size > y.value.size for u in users)
-    return fit is not None and fit.is_telling and not is_repeated
+    fit = derivatives.fit(run)
+    return run if fit is not None and fit.is_telling and not is_elsewhere else None
 
 
 def _between(errors: Errors, derivatives: LocalDerivatives) -> str:
@@ -135,7 +128,8 @@ def _between(errors: Errors, derivatives: LocalDerivatives) -> str:
     origins = errors.origins if errors.are_tractable else []
     if not origins:
         return ""
-    is_local = any(_is_telling(step, derivatives) for step in derivatives.steps)
+    fits = map(derivatives.fit, derivatives.steps)
+    is_local = any(fit is not None and fit.is_telling for fit in fits)
     first, last = origins[0], origins[-1]
     if errors.are_scaled and errors.mixes(first):  # a factor behind that explains them, too
         return ""
