@@ -280,7 +280,7 @@ def state(subject: Subject, y_bar: np.ndarray, others: list[Subject], judge: Jud
                        subject.pull(y_bar))  # fmt: skip
     y, cache = subject.run()
     if isinstance(y, np.ndarray) and y.flags.writeable:
-        normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
+        normalizes = looks_like_batch_norm(y, subject.inputs, subject.params)
         y[...] = 1e3
         try:
             name, wrong = judge(subject.backward_of(y_bar, cache), y_bar)

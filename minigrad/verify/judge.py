@@ -141,12 +141,6 @@ def allow_rounding(sample: Sample, k: int, reference: Reference, in_wider: InWid
     only if the error disappears in wider precision or, where that cannot be computed, no larger
     than in the steepest element. That much is always allowed where 0 is expected: an exact 0 has no
     summands, and the error of one like cos(pi / 2) may remain in wider precision.
-
-    Args:
-        sample: a cotangent of input ``k``.
-        k: an input.
-        reference: the expected cotangents, and bounds.
-        in_wider: computes the same cotangent in wider precision.
     """
     if sample.ok or reference.is_closed_form:
         return sample

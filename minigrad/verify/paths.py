@@ -41,7 +41,7 @@ def paths_of(case: Case) -> "Paths | None":
     graph = trace(case.subject)
     if graph is None:
         return None
-    paths = Paths(graph, case.y_bar, [case.subject.pull(each) for each in case.y_bar])
+    paths = Paths(graph, case)
     pairs = zip(paths.right, case.right, strict=True)
     return paths if all(close(a, b, _SAME) or not b.any() for a, b in pairs) else None
 
@@ -49,20 +49,16 @@ def paths_of(case: Case) -> "Paths | None":
 class Paths:
     """The graph of a forward, with the results of a backward for some cotangents of y.
 
-    Args:
-        graph: of the forward.
-        y_bar: (S, \\*y.shape), cotangents of y.
-        got: for each of ``y_bar``, the cotangents of all inputs by the backward.
-
     Attributes:
+        y_bar: (S, \\*y.shape), those cotangents.
         right, got: per input, (S, \\*its shape), the cotangents by the graph and by the backward.
     """
 
-    def __init__(self, graph: Graph, y_bar: np.ndarray, got: list[list[np.ndarray]]):
-        self.graph, self.y_bar = graph, y_bar
-        pulls = [graph.pull(each) for each in y_bar]
-        self._bars = [bars for _, bars in pulls]
-        self.right = [np.stack(each) for each in zip(*(x_bars for x_bars, _ in pulls), strict=True)]
+    def __init__(self, graph: Graph, case: Case):
+        self.graph, self.y_bar = graph, case.y_bar
+        right, self._bars = zip(*map(graph.pull, self.y_bar), strict=True)
+        got = map(case.subject.pull, self.y_bar)
+        self.right = [np.stack(each) for each in zip(*right, strict=True)]
         self.got = [np.stack(each).astype(np.float64) for each in zip(*got, strict=True)]
 
     def bars(self, node: Node, edges: Sequence[Edge] = ()) -> list[np.ndarray]:
@@ -115,12 +111,8 @@ class Paths:
         return min(found)[-1] if found else case.cause_in(self._missing_every_time(case.k))
 
     def wrong_constant(self, k: int, deviation: float) -> str:
-        """The code whose factor, the same for all elements, explains a factor of all cotangents.
-
-        Args:
-            k: an input.
-            deviation: its cotangents are 1 + deviation times the right ones.
-        """
+        """The code whose factor, the same for all elements, explains cotangents of input ``k``
+        that are 1 + deviation times the right ones."""
         for nodes in self.graph.repeated():
             mistake = _mistaken(nodes, deviation)
             if mistake and self._is_factor(nodes, k):

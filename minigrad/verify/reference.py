@@ -19,7 +19,12 @@ from minigrad.errors import ShapeError
 from minigrad.verify.kinks import Kinks
 from minigrad.verify.noise import working_precision
 from minigrad.verify.numeric import FIRST_STEP, Jacobian, default_scale, differences
-from minigrad.verify.rounding import Rounding, looks_like_batch_norm, normalization
+from minigrad.verify.rounding import (
+    Rounding,
+    looks_like_batch_norm,
+    normalization,
+    parameters_of_batch_norm,
+)
 from minigrad.verify.subject import FAILURES, ForwardFailed, Subject
 
 
@@ -74,12 +79,12 @@ class Reference:
     ):
         self.subject = subject
         self._nearby: list[list[Jacobian]] = []  # at points nearby, computed on demand
-        self.normalizes = looks_like_batch_norm(y, subject.inputs, dict(subject.params))
+        self.normalizes = looks_like_batch_norm(y, subject.inputs, subject.params)
         self.scales = self._scales()
         self.y, self.dtype = y, subject.dtype
         self.wide, self.noise = working_precision(self.value, subject.inputs, self.scales)
         self.is_closed_form = False
-        if rng is not None and self.normalizes and self._is_batch_norm():
+        if rng is not None and self._is_batch_norm():
             self.is_closed_form = self._confirmed(rng)
         if not self.is_closed_form:
             self.jacobians = differences(self.value, self.wide, self.scales, self.noise)
@@ -104,12 +109,19 @@ class Reference:
         return "" if is_finite else "the function has no finite derivative at this point"
 
     @property
+    def _averages_batch(self) -> bool:
+        """Whether this is a batch norm with statistics over all axes but 1."""
+        return self.normalizes and {*parameters_of_batch_norm(self.subject.params)} <= {"eps"}
+
+    @property
     def eps(self) -> float:
         """The eps of batch norm; its default if forward is given none."""
         return self.subject.params.get("eps", 1e-5)
 
     def _is_batch_norm(self) -> bool:
         """Whether the forward equals the textbook formula up to rounding in working precision."""
+        if not self._averages_batch:
+            return False
         x, gamma, beta = self.wide
         with np.errstate(all="ignore"):
             y = self.subject.value(x, gamma, beta)
@@ -123,7 +135,7 @@ class Reference:
 
     def _scales(self) -> list[np.ndarray]:
         """Per input, the length on which y varies: for x of a normalization, sqrt(var + eps)."""
-        if not self.normalizes:
+        if not self._averages_batch:
             return list(map(default_scale, self.subject.inputs))
         x, *parameters = (np.asarray(a, np.float64) for a in self.subject.inputs)
         axes = tuple(i for i in range(x.ndim) if i != 1)
@@ -158,7 +170,8 @@ class Reference:
     def _textbook(self, y_bar: np.ndarray) -> Rounding:
         """The rounding of batch norm's backward pass, for a forward that looks like one."""
         with np.errstate(all="ignore"):
-            return normalization(y_bar, self.subject.inputs, eps=self.eps)
+            given = parameters_of_batch_norm(self.subject.params)
+            return normalization(y_bar, self.subject.inputs, **given)
 
     def conditioning(self, y_bar: np.ndarray) -> list[np.ndarray]:
         """Bounds for the effect of rounding the inputs on the cotangents.

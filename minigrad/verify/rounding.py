@@ -12,7 +12,7 @@ cotangent, however small their sum is. The bound of an element is
 * conditioning: the factor by which the summands amplify a relative error in x.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -82,17 +82,19 @@ def normalization(
     return Rounding(sizes, x.size // max(x.shape[1], 1))
 
 
-def looks_like_batch_norm(
-    y: np.ndarray, inputs: Sequence[np.ndarray], params: dict, names: Sequence[str] = ("eps",)
-) -> bool:
-    """Whether ``y`` is roughly batch norm of ``(x, gamma, beta)``; eps may be added elsewhere.
+def parameters_of_batch_norm(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``params`` that would be parameters of a batch norm."""
+    return {name: params[name] for name in ("mean", "var", "axis", "eps") if name in params}
 
-    ``names`` are those of ``params`` that would be parameters of the batch norm.
-    """
+
+def looks_like_batch_norm(
+    y: np.ndarray, inputs: Sequence[np.ndarray], params: Mapping[str, Any]
+) -> bool:
+    """Whether ``y`` is roughly batch norm of ``(x, gamma, beta)``; eps may be added elsewhere."""
     if not are_batch_norms(inputs) or y.shape != inputs[0].shape or not y.size:
         return False
     x, gamma, beta = (np.asarray(a, dtype=np.longdouble) for a in inputs)
-    given = {name: params[name] for name in names if name in params}
+    given = parameters_of_batch_norm(params)
     if not isinstance(given.get("eps", 1e-5), Real):
         return False
     with np.errstate(all="ignore"):

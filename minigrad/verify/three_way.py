@@ -20,7 +20,6 @@ from minigrad.verify.judge import Sample, allow_rounding, at_kinks, compare, rec
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding, Report, Row
-from minigrad.verify.rounding import looks_like_batch_norm, normalization
 from minigrad.verify.subject import check_names, default_names, parameter_names
 
 _WAYS = ("traced", "analytic", "numeric")
@@ -78,11 +77,9 @@ def three_way(
     if reference is None:
         return report
     expected = reference.expected(y_bar)
-    bounds = _normalization_bounds(y, y_bar, hosts, params)
     wide = cache(partial(both.in_wider, y_bar, hosts))
     for k, name in enumerate(names):
         value, error, bound = expected.of(k)
-        bound = bound if bounds is None else bounds[k] + error
         ways = {"traced": traced[k], "analytic": analytic[k], "numeric": value}
         samples = [Sample("random", y_bar, ways[way], value, error, bound) for way in _WAYS[:2]]
         rows, kinks = _compared(name, k, samples, reference, wide)
@@ -211,17 +208,6 @@ def _compared(
         rows.append(compare(name, f"{way}/numeric", s.got, s.expected, s.bound, kinks=s.kinks,
                             resolution=resolution))  # fmt: skip
     return rows, int(is_kink.sum())
-
-
-def _normalization_bounds(
-    y: np.ndarray, y_bar: np.ndarray, hosts: list, params: dict
-) -> list[np.ndarray] | None:
-    """The bounds for a batch norm, over any axes or with given statistics; None for another f."""
-    names = ("mean", "var", "axis", "eps")
-    if not looks_like_batch_norm(y, hosts, params, names):
-        return None
-    given = {name: params[name] for name in names if name in params}
-    return normalization(y_bar, hosts, **given).bounds(y.dtype)
 
 
 def _with_cause(finding: Finding, causes: dict[str | None, str]) -> Finding:
