@@ -75,7 +75,7 @@ class LocalDerivatives:
 
     def _elementwise(self, operands: Sequence[Node]) -> Iterator[Run]:
         for x in operands:
-            for y in dict.fromkeys(node for node, _ in self.graph.consumers[x]):
+            for y in self.graph.users(x):
                 within_one_expression = x.op is not None and x.origin == y.origin
                 is_elementwise = y.op.signature == "()" and y.value.shape == x.value.shape
                 if is_elementwise and not within_one_expression:
@@ -93,8 +93,8 @@ class LocalDerivatives:
             most = np.linalg.matrix_rank(jacobian)  # so many numbers per y_bar fit any errors
             fits = rank < len(bars) * most and explains(terms @ d, rows)
             independent = np.linalg.matrix_rank(np.stack(bars).reshape(len(bars), -1))
-            users = {user for user, _ in self.graph.consumers[y]}
-            is_repeated = any(u.op.signature == "()" and u.value.size > y.value.size for u in users)
+            longer = [u for u in self.graph.users(y) if u.value.size > y.value.size]
+            is_repeated = any(user.op.signature == "()" for user in longer)
             is_telling = bool(rank < independent * most) and not is_repeated
             fit = Fit(used.reshape(y.value.shape), d, rank == len(d), is_telling)
             self._fits[x, y] = fit if fits else None

@@ -133,7 +133,7 @@ def _between(errors: Errors, derivatives: LocalDerivatives) -> str:
     first, last = origins[0], origins[-1]
     if errors.are_scaled and errors.mixes(first):  # a factor behind that explains them, too
         return ""
-    users = list(dict.fromkeys(node for node, _ in errors.graph.consumers[last]))
+    users = errors.graph.users(last)
     if len(origins) == 1 and len(users) != 1:
         is_inner = users and last.op is not None  # neither y nor an input
         return f"the cotangent of {quote(first)} is wrong" if is_inner else ""
@@ -141,8 +141,8 @@ def _between(errors: Errors, derivatives: LocalDerivatives) -> str:
         return f"the cotangent that {quote(users[0])} passes back to {quote(first)} is wrong"
     if not users and first.op is None:  # from y to an input: all of the code
         return ""
-    used = {user for user, _ in errors.graph.consumers[first]}
-    if first.op is None and not used <= set(ancestors(last)):  # the error may be in another use
+    elsewhere = {*errors.graph.users(first)} - {*ancestors(last)}  # where the error may be, too
+    if first.op is None and elsewhere:
         return ""
     start = f"the uses of {quote(last)}" if users else "y"
     start = quote(users[0]) if len(users) == 1 and is_quotable(users[0]) else start

@@ -63,6 +63,10 @@ class Graph:
                 groups.setdefault((node.origin.text, node.origin.lines, node.op), []).append(node)
         return list(groups.values())
 
+    def users(self, node: Node) -> list[Node]:
+        """The ops that use a value, each once."""
+        return list(dict.fromkeys(user for user, _ in self.consumers[node]))
+
     def _find_consumers(self) -> dict[Node, list[Edge]]:
         nodes = [node for node in ancestors(self.root, self.leaves) if node.requires_grad]
         consumers: dict[Node, list[Edge]] = {node: [] for node in [*self.leaves, *nodes]}
@@ -83,7 +87,7 @@ class Graph:
         for node, edges in self.consumers.items():
             parts = [bars[edge] for edge in edges if edge in bars]
             if node.op is not None and parts:
-                users = {user for user, _ in edges}
+                users = self.users(node)
                 largest = max(size for (user, _), size in sizes.items() if user in users)
                 if np.abs(sum(parts)).max(initial=0) <= _ZERO * largest:
                     cancelling.append(node)
@@ -101,14 +105,14 @@ class Graph:
         _assign(changes)
         try:
             with setting(observer=flow):
-                bars = backward_sweep(self.root, y_bar, self.leaves)
+                return self.pull_from(self.root, y_bar), flow.bars
         finally:
             _assign(before)
-        return [as_array(bars[end], end) for end in self.leaves], flow.bars
 
-    def pull_from(self, node: Node, bar: np.ndarray, end: Node) -> np.ndarray:
-        """The cotangent of the input ``end`` for the cotangent ``bar`` of ``node``."""
-        return as_array(bar if node is end else backward_sweep(node, bar, [end])[end], end)
+    def pull_from(self, node: Node, bar: np.ndarray) -> list[np.ndarray]:
+        """The cotangents of the inputs for the cotangent ``bar`` of ``node``."""
+        bars = backward_sweep(node, bar, self.leaves)
+        return [as_array(bars[end], end) for end in self.leaves]
 
     def push(self, end: Node, tangent: np.ndarray) -> dict[Node, np.ndarray]:
         """The tangents of all values that depend on one input, for a tangent of it."""

@@ -29,11 +29,11 @@ _ZERO = 1e-6  # relative to the largest element of a cotangent; differences do n
 
 def explain(case: Case) -> str:
     """The mistake in a map that is linear; empty where none fits."""
-    of_first = case.k == 0
+    is_map_of_x = case.k == 0 and case.got.shape == case.y_bar.shape
     return (
         case.cause_in(_of_other_inputs(case))
-        or "; ".join(filter(None, (product(case), _mixed_axes(case) if of_first else "")))
-        or (_mean_for_sum(case) if of_first else "")
+        or "; ".join(filter(None, (product(case), _mixed_axes(case) if is_map_of_x else "")))
+        or (_mean_for_sum(case) if is_map_of_x else "")
         or case.cause_in(_part_of_y_bar(case))
         or _factor_of_input(case)
     )
@@ -164,8 +164,6 @@ def _slope(subject: Subject, k: int, direction: np.ndarray) -> np.ndarray:
 
 def _mixed_axes(case: Case) -> str:
     """y_bar is mixed along other axes than it should be."""
-    if case.subject.inputs[case.k].shape != case.y_bar.shape[1:]:
-        return ""
     right: set[int] = set()
     got: set[int] = set()
     for response in case.responses:
@@ -182,8 +180,6 @@ def _mixed_axes(case: Case) -> str:
 def _mean_for_sum(case: Case) -> str:
     """Other elements of y_bar contribute a mean instead of a sum, or a sum instead of a mean."""
     shape = case.y_bar.shape[1:]
-    if case.subject.inputs[case.k].shape != shape:
-        return ""
     at = [np.ravel_multi_index(response.position, shape) for response in case.responses]
     right, got = (
         np.stack([np.delete(x_bar, i) for x_bar, i in zip(x_bars, at, strict=True)])

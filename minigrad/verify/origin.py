@@ -119,10 +119,7 @@ class Errors:
         parent = edge[0].parents[edge[1]]
         right = self.paths.bars(parent, [edge])
         wrong = (as_array(bar, parent) - r for bar, r in zip(pulled, right, strict=True))
-        ends = self.graph.leaves
-        return self._are(
-            _joined(self.graph.pull_from(parent, d, end) for end in ends) for d in wrong
-        )
+        return self._are(_joined(self.graph.pull_from(parent, d)) for d in wrong)
 
     def arise_if(self, changes: Changes) -> bool:
         """Whether a sweep over the changed graph gives what was got."""
