@@ -148,7 +148,7 @@ class Substitutes:
     @staticmethod
     def _repeated(groups: list[list[Node]]) -> Iterator[Substitute]:
         for nodes in groups:
-            for part in range(_RESULT, len(nodes[0].inputs)):
+            for part in _parts(nodes):
                 own = [_part(node, part) for node in nodes]
                 if part >= 0 and _is_constant_factor(nodes[0], part):
                     yield Substitute(nodes, part, _LEFT_OUT, [np.ones_like(x) for x in own])
@@ -156,7 +156,7 @@ class Substitutes:
                     turned = [np.swapaxes(x, -1, -2) for x in own]
                     yield Substitute(nodes, part, _TRANSPOSED, turned)
                 for others in groups if np.ndim(own[0]) else ():
-                    for i in range(_RESULT, len(others[0].inputs)):
+                    for i in _parts(others):
                         values = [_part(node, i) for node in others]
                         if list(map(np.shape, values)) == list(map(np.shape, own)):
                             text = every_time(quote(others[0]))
@@ -195,6 +195,11 @@ def _is_transpose(node: Node, part: int) -> bool:
 def _is_square(x: Any) -> bool:
     """Whether the transpose of the last two axes of ``x`` is another array of the same shape."""
     return np.ndim(x) > 1 and x.shape[-1] == x.shape[-2] > 1
+
+
+def _parts(nodes: list[Node]) -> range:
+    """The result and the operands of these calls; only those that each of them has."""
+    return range(_RESULT, min(len(node.inputs) for node in nodes))
 
 
 def _part(node: Node, part: int) -> Any:

@@ -883,6 +883,26 @@ def test_a_constant_that_every_step_of_a_loop_leaves_out_is_told(rng):
         assert found.endswith("every time)")
 
 
+@pytest.mark.parametrize("lengths", [(1, 2, 3), (3, 2, 1)])
+def test_a_wrong_value_in_a_loop_over_stacks_of_several_lengths_is_told(lengths, rng):
+    def forward(x):
+        sums = [np.stack([x[i] for i in range(n)]).sum(axis=0) for n in lengths]
+        y = np.stack([np.tanh(s) * x[0] for s in sums])
+        return y, (x, sums)
+
+    def backward(y_bar, cache):
+        x, sums = cache
+        x_bar = np.zeros_like(x)
+        for n, s, bar in zip(lengths, sums, y_bar, strict=True):
+            x_bar[:n] += bar * (1 - np.tanh(s) ** 2) * np.tanh(s)  # should be * x[0]
+            x_bar[0] += bar * np.tanh(s)
+        return (x_bar,)
+
+    (cause,) = causes(forward, backward, rng.normal(size=(3, 4)))
+    words = r"`np.tanh\(s\)` \(.*, every time\) is used instead of `x\[0\]` in the backward of"
+    assert re.match(words, cause), cause
+
+
 @pytest.mark.parametrize("wrong", ["1", "y", "1 - y", "1 - y^2"])
 def test_a_derivative_that_every_layer_of_a_loop_gets_wrong_is_told_as_a_whole(rng, wrong):
     def local(y):
