@@ -74,8 +74,13 @@ def recorded(batch: int, dtype: str, device: str, inner: int) -> Contestant:
 
 
 def minigrad(batch: int, dtype: str, device: str = "cpu", inner: int = 1) -> Contestant:
+    return minigrad_steps(*_net(dtype, device), batch, dtype, device, inner)
+
+
+def minigrad_steps(
+    net: Any, optimizer: Any, batch: int, dtype: str, device: str = "cpu", inner: int = 1
+) -> Contestant:
     mg = load("minigrad")
-    net, optimizer = _net(dtype, device)
     images, labels = batch_of(batch, dtype)
     x = mg.tensor(images, device=device)
     last: dict[str, Any] = {}
@@ -102,6 +107,13 @@ def torch(batch: int, dtype: str, device: str = "cpu", inner: int = 1) -> Contes
     ).to(device, getattr(torch, dtype))
     given = {name: torch.tensor(a) for name, a in parameters(dtype).items()}
     net.load_state_dict({**net.state_dict(), **given})
+    return torch_steps(net, batch, dtype, device, inner)
+
+
+def torch_steps(
+    net: Any, batch: int, dtype: str, device: str = "cpu", inner: int = 1
+) -> Contestant:
+    torch = load_torch()
     optimizer = torch.optim.SGD(net.parameters(), lr=LR)
     images, labels = (torch.tensor(a, device=device) for a in batch_of(batch, dtype))
     last: dict[str, Any] = {}
@@ -109,7 +121,7 @@ def torch(batch: int, dtype: str, device: str = "cpu", inner: int = 1) -> Contes
     def step() -> None:
         for _ in range(inner):
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(net(images), labels)
+            loss = torch.nn.functional.cross_entropy(net(images), labels)
             loss.backward()
             optimizer.step()
         last["loss"] = loss.item() if device != "cpu" else value_of(loss)

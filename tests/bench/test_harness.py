@@ -21,6 +21,7 @@ TINY = {
     "chain": {"ops": 40},
     "batch_norm": {"shape": (3, 2, 5, 4)},
     "lenet": {"batch": 3},
+    "resnet": {"batch": 3},
     "depth": {"depth": 3},
 }
 TINY |= {f"gpu_{maker}": TINY[maker] for maker in ("batch_norm", "lenet")}

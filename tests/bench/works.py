@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from . import batch_norm, chain, depth, gpu, lenet
+from . import batch_norm, chain, depth, gpu, lenet, resnet
 
 MAKERS: dict[str, dict[str, Any]] = {
     "chain": chain.MAKERS,
     "batch_norm": batch_norm.MAKERS,
     "lenet": lenet.MAKERS,
+    "resnet": resnet.MAKERS,
     "depth": depth.MAKERS,
     "gpu_batch_norm": gpu.BATCH_NORM,
     "gpu_lenet": gpu.LENET,
@@ -91,6 +92,10 @@ WORKS: dict[str, tuple[Work, ...]] = {
         Work("LeNet-BN training step, batch 256", "lenet", _LENET,
              (Pair("minigrad", "torch", 0.8), Pair("minigrad-plain", "torch", 2.0),
               Pair("minigrad", "jax", 0.3), Pair("minigrad", "mygrad", 0.15))),
+    ),
+    "resnet": (
+        Work("ResNet-BN training step, batch 64", "resnet", _SMALL,
+             (Pair("minigrad", "torch"), Pair("minigrad-plain", "torch"))),
     ),
     "memory": (
         Work("peak memory of that step", "lenet", _LENET,
