@@ -54,8 +54,8 @@ def _norm(array: Any) -> float:
     with np.errstate(over="ignore"):
         norm = float(xp.linalg.norm(array))
     if np.isinf(norm) and not backend.count_not_finite(array):
-        largest = abs(array).max()
-        norm = float(largest) * float(xp.linalg.norm(array / largest))
+        largest = float(abs(array).max())  # even scaled, 65505 squares may overflow float16
+        norm = largest * float(xp.linalg.norm(array.astype("float64") / largest))
     return norm
 
 
@@ -68,12 +68,15 @@ def _check_limit(what: str, value: Any) -> None:
 def unit_norms(array: Any) -> Any:
     """2-norm of each output unit, over all axes but the first; a vector or scalar is one unit.
 
+    In float64, so that no square of a narrower float overflows.
+
     >>> mg.optim.unit_norms(np.array([[3.0, 4.0], [0.0, 1.0]]))
     array([[5.],
            [1.]])
     """
     axes = tuple(range(1, array.ndim)) or None
-    return backend.namespace(array).sqrt((array * array).sum(axis=axes, keepdims=True))
+    xp = backend.namespace(array)
+    return xp.sqrt(xp.square(array, dtype="float64").sum(axis=axes, keepdims=True))
 
 
 class AGC:

@@ -470,6 +470,26 @@ def test_a_norm_whose_square_overflows_is_clipped(dtype):
     )
 
 
+def test_the_norm_of_a_long_float16_gradient_is_finite():
+    (p,) = graded(np.full(90_000, 2, np.float16))
+    assert optim.clip_grad_norm_([p], 6.0) == 600.0
+    assert p.grad.dtype == np.float16
+    np.testing.assert_allclose(p.grad.numpy(), 0.02, rtol=2 * np.finfo("float16").eps)
+
+
+@pytest.mark.parametrize(("dtype", "large"), [("float16", 300), ("float32", 1e20)])
+def test_adaptive_clipping_shrinks_units_whose_square_overflows(dtype, large):
+    (p,) = graded(np.array([[3, 4], [3e-3, 0]], dtype) * np.array([[large], [1]], dtype),
+                  weight=np.array([[0, 8], [8, 0]], dtype))  # fmt: skip
+    second = p.grad.numpy()[1]
+    optim.AGC(optim.SGD([p], lr=1.0), clipping=0.5).step()
+    assert p.grad.dtype == dtype
+    # the length becomes 4; 2 roundings of numbers below 4
+    atol = 2 * 4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(p.grad.numpy()[0], [2.4, 3.2], rtol=0, atol=atol)
+    np.testing.assert_array_equal(p.grad.numpy()[1], second)
+
+
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 2), (5,)], ids=str)
 def test_adaptive_clipping_limits_each_unit_to_its_share_of_the_weights(shape, rng):
     w, g = rng.normal(size=shape), rng.normal(size=shape)
