@@ -304,9 +304,11 @@ def as_array(value: Any, dtype: Any = None) -> Any:
         library = NUMPY
     dtype = None if dtype is None else as_dtype(dtype)
     try:
-        array = real(library.xp.asarray(value))  # with a dtype, None would become nan
-    except ValueError as error:
-        raise ShapeError(f"cannot convert to an array: {str(error).splitlines()[0]}") from error
+        array = library.xp.asarray(value)  # with a dtype, None would become nan
+    except (RuntimeError, TypeError, ValueError) as error:  # PyTorch's say what to call first
+        kind = ShapeError if isinstance(error, ValueError) else DTypeError
+        raise kind(f"cannot convert to an array: {str(error).splitlines()[0]}") from error
+    array = real(array)
     if dtype is None and not array.dtype.isnative:
         dtype = as_dtype(array.dtype)
     try:

@@ -495,6 +495,16 @@ def test_torch_takes_tensors():
         assert x.tolist() == [[1, 2], [3, 4]] and take(x.sum()).item() == 10
 
 
+def test_a_tensor_of_torch_with_a_graph_is_refused_as_torch_words_it():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    theirs, x = torch.ones(3, requires_grad=True), leaf([1.0, 2.0, 3.0])
+    for take in (mg.tensor, mg.exp, x.__lt__, x.__add__, mg.nn.Linear(3, 2)):
+        with pytest.raises(errors.DTypeError, match=r"cannot convert .*tensor\.detach\(\)"):
+            take(theirs)
+    with pytest.raises(errors.DTypeError, match=r"argument 0: cannot convert .* BFloat16"):
+        mg.grad(mg.sum)(torch.ones(3, dtype=torch.bfloat16))
+
+
 NOT_OPS = {
     "median": lambda x: np.median(x),
     "median, by name": lambda x: np.median(a=x),
