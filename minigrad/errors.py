@@ -218,10 +218,11 @@ def of_one_library(operands: Iterable[Any], cause: Exception) -> tuple[str, str]
 
 _PLAIN = "losses are plain means; build another one from mg.log_softmax(x) and other ops"
 _HERE = "leave it out: batches are made in this process"
-_RENAMED = {  # keyword of PyTorch -> that of NumPy, or of minigrad
-    "correction": "ddof", "dim": "axis", "dims": "axis", "generator": "seed", "gradient": "seed",
-    "keepdim": "keepdims", "nonlinearity": "gain",
-}  # fmt: skip
+_RENAMED = (  # keyword of PyTorch -> that of NumPy, or of minigrad
+    ("a", "low"), ("b", "high"), ("correction", "ddof"), ("dim", "axis"), ("dims", "axis"),
+    ("generator", "rng"), ("generator", "seed"), ("gradient", "seed"), ("keepdim", "keepdims"),
+    ("nonlinearity", "gain"), ("val", "value"),
+)  # fmt: skip
 _INSTEAD_OF = {  # other keyword of PyTorch -> what to write in minigrad
     "batch_first": "leave it out: x is always (N, T, C)",
     "create_graph": "nest mg.grad(f) for higher derivatives",
@@ -244,7 +245,7 @@ _INSTEAD_OF = {  # other keyword of PyTorch -> what to write in minigrad
 def pytorch_remedy(params: dict, accepted: Collection[str]) -> str:
     """What to write, for a function with the ``accepted`` parameters, in place of those ``params``
     that are keywords of PyTorch."""
-    renamed = {k: f"use {new}= instead of {k}=" for k, new in _RENAMED.items() if new in accepted}
+    renamed = {k: f"use {new}= instead of {k}=" for k, new in _RENAMED if new in accepted}
     known = _INSTEAD_OF | renamed
     return ", ".join(dict.fromkeys(known[key] for key in params if key in known))
 

@@ -115,6 +115,9 @@ def test_tensors_are_copied_and_listed_as_before():
         (lambda x: mg.data.DataLoader([1.0], num_workers=2), "DataLoader", "this process"),
         (lambda x: mg.data.DataLoader([1.0], generator=0), "DataLoader", "use seed= instead"),
         (lambda x: mg.nn.init.kaiming_normal_(x, nonlinearity="relu"), "kaiming_normal_", "gain="),
+        (lambda x: mg.nn.init.normal_(x, generator=0), "normal_", "use rng= instead of generator="),
+        (lambda x: mg.nn.init.uniform_(x, a=0.0, b=1.0), "uniform_", "use low= .* use high= inst"),
+        (lambda x: mg.nn.init.constant_(x, val=1.0), "constant_", "use value= instead of val="),
     ],
 )  # fmt: skip
 def test_words_of_pytorch_are_answered_where_they_are_no_parameters(call, named, remedy):

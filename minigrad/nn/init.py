@@ -63,6 +63,7 @@ def _draw(weight: Tensor, distribution: str, a: float, b: float, rng: Seed) -> T
     return _assign(weight, values)
 
 
+@hinting
 def constant_(weight: Tensor, value: float) -> Tensor:
     """Every element ``value``."""
     return _assign(weight, np.full(_shape(weight), value))
@@ -78,16 +79,19 @@ def ones_(weight: Tensor) -> Tensor:
     return constant_(weight, 1.0)
 
 
+@hinting
 def uniform_(weight: Tensor, low: float = 0.0, high: float = 1.0, rng: Seed = None) -> Tensor:
     """Uniform on [low, high)."""
     return _draw(weight, "uniform", low, high, rng)
 
 
+@hinting
 def normal_(weight: Tensor, mean: float = 0.0, std: float = 1.0, rng: Seed = None) -> Tensor:
     """Normal with the given mean and standard deviation."""
     return _draw(weight, "normal", mean, std, rng)
 
 
+@hinting
 def xavier_uniform_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
     """Glorot: uniform with variance ``gain^2 * 2 / (fan_in + fan_out)``.
 
@@ -103,6 +107,7 @@ def xavier_uniform_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tens
     return uniform_(weight, -bound, bound, rng)
 
 
+@hinting
 def xavier_normal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
     """Glorot: normal with variance ``gain^2 * 2 / (fan_in + fan_out)``."""
     return normal_(weight, 0.0, gain * sqrt(2 / sum(_fans(weight))), rng)
@@ -128,6 +133,7 @@ def kaiming_normal_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None) 
     return normal_(weight, 0.0, gain / sqrt(_fans(weight)[0]), rng)
 
 
+@hinting
 def orthogonal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
     """Orthonormal rows (or columns, if these are fewer) times ``gain``.
 
