@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.errors import DTypeError, ShapeError, UsageError, describe, facts, hinting
+from minigrad import backend
+from minigrad.errors import (
+    DTypeError,
+    ShapeError,
+    UsageError,
+    describe,
+    facts,
+    hinting,
+    naming,
+)
 from minigrad.nn.random import Seed, generator
 from minigrad.spelling import of_module
 from minigrad.tensor import Tensor
@@ -66,7 +75,15 @@ def _draw(weight: Tensor, distribution: str, a: float, b: float, rng: Seed) -> T
 @hinting
 def constant_(weight: Tensor, value: float) -> Tensor:
     """Every element ``value``."""
-    return _assign(weight, np.full(_shape(weight), value))
+    shape = _shape(weight)
+    with naming("init: value"):
+        array = backend.to_host(backend.as_array(getattr(value, "array", value)))
+    try:
+        values = np.full(shape, array)
+    except ValueError as error:
+        expected = f"a number, or an array that broadcasts to {shape}"
+        raise ShapeError(facts("init: value", expected=expected, got=describe(value))) from error
+    return _assign(weight, values)
 
 
 def zeros_(weight: Tensor) -> Tensor:

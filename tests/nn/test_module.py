@@ -689,6 +689,17 @@ def test_what_cannot_be_drawn_is_refused():
                 fill(weight)
 
 
+def test_a_constant_that_is_no_number_is_refused():
+    w = mg.tensor(np.ones((3, 2)))
+    for value in ("one", None, 1j):
+        with pytest.raises(DTypeError, match=r"init: value: .*\n.*real numbers"):
+            nn.init.constant_(w, value)
+    with pytest.raises(ShapeError, match=r"init: value\n.*broadcasts to \(3, 2\)\n.*\(3,\)"):
+        nn.init.constant_(w, np.ones(3))
+    assert (w == 1).all()
+    assert nn.init.constant_(w, mg.tensor([2.0, 3.0])).tolist() == [[2.0, 3.0]] * 3
+
+
 def test_a_weight_without_elements_is_left_as_it_is():
     for name in ("xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_"):
         for shape in ((0, 0), (2, 0), (0, 3, 5)):
