@@ -276,9 +276,11 @@ def hinting(f: F) -> F:
 def plain_params(op: Any, params: dict) -> dict:
     """``params`` with tensors as arrays and iterators, which can be read only once, as tuples.
 
-    GraphError if a tensor requires a gradient.
+    DTypeError if a number is complex, GraphError if a tensor requires a gradient.
     """
     for key, value in params.items():
+        if isinstance(value, complex):
+            raise DTypeError(facts(f"{op.name}: {key}", expected="a real number", got=value))
         if hasattr(value, "__next__"):
             params = {**params, key: tuple(value)}
         if not hasattr(value, "node"):

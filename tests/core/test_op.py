@@ -410,6 +410,13 @@ def test_a_constant_that_is_not_real_does_not_enter_a_graph(array, left):
         z.name = "z"  # a name needs a node, which would hold the array
 
 
+@pytest.mark.parametrize("name", ["leaky_relu", "elu"])
+def test_a_parameter_that_is_not_real_does_not_enter_a_graph(name):
+    for alpha in (1j, np.complex128(1j)):
+        with raises(errors.DTypeError, TypeError, f"{name}: alpha", "a real number", "1j"):
+            getattr(mg.ops, name)(leaf([1.0, -2.0]), alpha=alpha)
+
+
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 @pytest.mark.parametrize("left", [True, False])
 def test_a_matrix_is_refused_or_taken_elementwise(left):
