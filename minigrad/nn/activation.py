@@ -1,10 +1,20 @@
 """Activations and losses as modules, for ``Sequential``."""
 
+from math import isfinite
+from numbers import Real
 from typing import Any
 
 from minigrad import ops
+from minigrad.errors import UsageError, describe, facts
 from minigrad.nn import kernels
 from minigrad.nn.module import Module
+
+
+def _slope(what: str, value: Any) -> float:
+    """``value`` as a float; UsageError unless it is a finite number, which may be negative."""
+    if not isinstance(value, Real) or not isfinite(value):
+        raise UsageError(facts(what, expected="a finite number", got=describe(value)))
+    return float(value)
 
 
 class ReLU(Module):
@@ -22,7 +32,7 @@ class LeakyReLU(Module):
     """``max(x, 0) + negative_slope * min(x, 0)``."""
 
     def __init__(self, negative_slope: float = 0.01):
-        self.negative_slope = float(negative_slope)
+        self.negative_slope = _slope("LeakyReLU: negative_slope", negative_slope)
 
     def forward(self, x: Any) -> Any:
         return kernels.leaky_relu(x, alpha=self.negative_slope)
@@ -35,7 +45,7 @@ class ELU(Module):
     """``x`` where it is positive, ``alpha * (e^x - 1)`` elsewhere."""
 
     def __init__(self, alpha: float = 1.0):
-        self.alpha = float(alpha)
+        self.alpha = _slope("ELU: alpha", alpha)
 
     def forward(self, x: Any) -> Any:
         return kernels.elu(x, alpha=self.alpha)

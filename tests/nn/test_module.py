@@ -506,6 +506,14 @@ def test_an_eps_or_momentum_that_would_give_nan_is_refused_when_the_layer_is_mad
                 norm(*NORMS[norm], momentum=value)
 
 
+@pytest.mark.parametrize("layer", [nn.LeakyReLU, nn.ELU])
+def test_a_slope_that_is_no_finite_number_is_refused_when_the_layer_is_made(layer):
+    for value in (1j, "0.1", None, float("nan"), float("inf"), [0.1]):
+        with pytest.raises(UsageError, match=rf"{layer.__name__}: .*\n.*a finite number"):
+            layer(value)
+    assert nn.LeakyReLU(-1)(mg.tensor([-2.0])).item() == 2.0
+
+
 HALF = np.float64(0.5)
 
 
