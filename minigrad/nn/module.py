@@ -419,6 +419,7 @@ def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwar
         args, kwargs: passed to ``module``.
 
     Raises:
+        DTypeError: ``module`` is not a Module.
         UsageError: a path that the module does not have.
 
     >>> layer = mg.nn.Linear(1, 1, bias=False)
@@ -426,6 +427,9 @@ def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwar
     >>> mg.grad(loss)([[2.0]])
     tensor([[3.]])
     """
+    if not isinstance(module, Module):
+        headline = "functional_call: module"
+        raise DTypeError(facts(headline, expected="a Module", got=describe(module)))
     places = {
         _dotted(path, name): (owner, name)
         for path, owner in module._paths()

@@ -5,7 +5,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.errors import ShapeError, UsageError
+from minigrad.errors import DTypeError, ShapeError, UsageError
 
 LIMIT = 1e-12
 
@@ -130,6 +130,20 @@ def test_a_lazy_batch_norm_that_was_not_called_has_no_statistics_to_use(use):
         use(net)
     net(np.eye(3))
     assert not isinstance(use(net)[1], nn.LazyBatchNorm1d)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        nn.fold_batch_norm,
+        lambda f: nn.set_population_statistics(f, [np.eye(3)]),
+        lambda f: nn.functional_call(f, {}, np.eye(3)),
+    ],
+    ids=["fold_batch_norm", "set_population_statistics", "functional_call"],
+)
+def test_a_function_that_is_no_module_is_refused(use):
+    with pytest.raises(DTypeError, match=r"a Module\n"):
+        use(lambda x: x)
 
 
 def test_population_statistics_are_those_of_the_paper(rng):
