@@ -8,7 +8,7 @@ import numpy as np
 
 from minigrad import backend
 from minigrad.errors import UsageError, check_number, describe, facts
-from minigrad.optim.optimizer import check_optimizer, leaf_tensors, listed
+from minigrad.optim.optimizer import check_optimizer, leaf_tensors
 from minigrad.tensor import Tensor
 
 
@@ -24,7 +24,8 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     (5.0, array([0.6, 0.8]))
     """
     _check_limit("clip_grad_norm_: max_norm", max_norm)
-    with_grad = [p for p in listed(parameters) if p.grad is not None]
+    parameters = leaf_tensors(parameters, "clip_grad_norm_: parameters")
+    with_grad = [p for p in parameters if p.grad is not None]
     total_norm = _norm(np.array([_norm(p.grad.array) for p in with_grad]))
     factor = float(max_norm) / (total_norm + 1e-6)  # PyTorch's formula
     if np.isfinite(total_norm) and factor < 1:
@@ -43,7 +44,7 @@ def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
     array([ 1. , -0.5])
     """
     _check_limit("clip_grad_value_: clip_value", clip_value)
-    for p in listed(parameters):
+    for p in leaf_tensors(parameters, "clip_grad_value_: parameters"):
         if p.grad is not None:
             p.grad = backend.namespace(p.array).clip(p.grad.array, -clip_value, clip_value)
 

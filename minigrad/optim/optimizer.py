@@ -150,25 +150,25 @@ class Optimizer:
             group.update(options)
 
 
-def listed(params: Iterable) -> list[Any]:
+def listed(params: Iterable, what: str = "optimizer: params") -> list[Any]:
     """``params`` as a list; a single Tensor counts as one parameter, not as its rows.
 
     Raises:
-        UsageError: a module, or something else that is not an iterable of Tensors.
+        UsageError: a module, or something else that is not an iterable of Tensors; names ``what``.
     """
     if isinstance(params, Tensor):
         return [params]
     is_module = hasattr(params, "parameters")  # even if it is iterable, as nn.Sequential is
     if is_module or not isinstance(params, Iterable):
-        expected, got = "an iterable of Tensors, or of groups", type(params).__name__
+        expected, got = "an iterable of Tensors", type(params).__name__
         remedy = "model.parameters()" if is_module else ""
-        raise UsageError(facts("optimizer: params", expected=expected, got=got, remedy=remedy))
+        raise UsageError(facts(what, expected=expected, got=got, remedy=remedy))
     return list(params)
 
 
 def leaf_tensors(params: Iterable, what: str = "optimizer: params") -> list[Tensor]:
     """``params`` as a list; UsageError, which names ``what``, unless all are leaf Tensors."""
-    params = listed(params)
+    params = listed(params, what)
     for p in params:
         if not (isinstance(p, Tensor) and p.is_leaf):
             got = type(p).__name__

@@ -441,6 +441,13 @@ def test_a_limit_that_would_turn_gradients_round_is_refused(limit):
     assert params[0].grad.numpy().tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("clip", [optim.clip_grad_norm_, optim.clip_grad_value_])
+def test_what_is_no_parameter_cannot_be_clipped(clip):
+    for bad in ([np.ones(3)], np.ones(3), 3, nn.Linear(2, 2)):
+        with pytest.raises(UsageError, match=rf"{clip.__name__}: parameters\n.*Tensors\n"):
+            clip(bad, 1.0)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_norm_that_is_not_finite_is_told_and_changes_nothing(bad):
     params = graded(np.array([bad, 1.0]), np.array(2.0))
