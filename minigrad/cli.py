@@ -113,7 +113,14 @@ def verify(
     eps: Eps = 1e-5,
     gamma: Annotated[float | None, typer.Option(help="one value for all channels")] = None,
     seed: Seed = 0,
-    order: Annotated[int, typer.Option(help="highest order of derivatives, for ops")] = 2,
+    order: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=10,
+            help="highest order of derivatives, for ops; each takes up to 3 times as long",
+        ),
+    ] = 2,
     probes: Annotated[
         str,
         typer.Option(

@@ -364,6 +364,7 @@ def test_one_op_is_proven(run):
         (["verify", "product:a,b,c", "--probes", "batch_norm"], "got:      --probes"),
         (["verify", "--exact", "--eps", "0"], "got:      --eps"),
         (["verify", "--seed", "-1"], "--seed"),
+        (["verify", "exp", "--order", "11"], "--order"),
         (["draw", "--seed", "-1"], "--seed"),
         (["demo", "3", "--seed", "-1"], "--seed"),
         (["draw", "-o", "no_folder/bn.dot"], "no_folder"),
