@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -475,8 +475,7 @@ def _show(report: Report, heading: str | None, as_json: bool) -> None:
 
 def _complain(error: Exception) -> None:
     text = "\n".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
-    with suppress(OSError):  # stderr may be on the same full disk
-        Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)
+    Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)
 
 
 def _batch_norm(shape: str, mode: str, eps: float, seed: int) -> batch_norm.Problem:

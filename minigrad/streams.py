@@ -21,7 +21,7 @@ def prepare() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # for Greek letters in a pipe on Windows, and file names that are not valid UTF-8
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-        setattr(sys, name, _Outlet(stream))
+        setattr(sys, name, _Outlet(stream, is_optional=name == "stderr"))
 
 
 def columns() -> int:
@@ -52,10 +52,13 @@ def _silence(stream: Any) -> None:
 
 
 class _Outlet:
-    """A stream; once the reader of its pipe is gone, the command goes on and output is dropped."""
+    """A stream; once the reader of its pipe is gone, the command goes on and output is dropped.
 
-    def __init__(self, stream: Any):
-        self.stream = stream
+    ``is_optional``: so it does after any failure, as of a progress bar on a full disk.
+    """
+
+    def __init__(self, stream: Any, is_optional: bool):
+        self.stream, self.is_optional = stream, is_optional
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -75,7 +78,8 @@ class _Outlet:
     def _unless_broken(self, call: Callable, *args: Any) -> Any:
         try:
             return call(*args)
-        except BrokenPipeError:
+        except OSError as error:
+            if not self.is_optional and not isinstance(error, BrokenPipeError):
+                # a full disk, say: add the name of the file
+                raise OSError(error.errno, error.strerror, self.stream.name) from error
             _silence(self.stream)
-        except OSError as error:  # a full disk, say: add the name of the file
-            raise OSError(error.errno, error.strerror, self.stream.name) from error

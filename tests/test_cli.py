@@ -89,6 +89,17 @@ def test_a_disk_without_room_is_told_in_one_line(args, buffered):
         assert (done.returncode, done.stderr) == (2, said)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk without room")
+@pytest.mark.parametrize(("args", "code"), [("train mlp --epochs 1", 0), ("verify nope", 2)])
+def test_what_cannot_be_written_to_standard_error_is_dropped(args, code):
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m minigrad {args} 2>/dev/full', sys.executable],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert ("epoch 1: loss" in done.stdout) == (code == 0)
+
+
 @pytest.mark.parametrize(
     ("args", "code", "files"),
     [
