@@ -416,6 +416,19 @@ def test_bad_usage_exits_with_2_and_says_why(run, tmp_path, monkeypatch, args, w
     assert "Traceback" not in result.stderr
 
 
+def test_a_file_with_a_dot_in_its_name_is_refused_and_a_folder_with_one_is_not(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "v1.2").mkdir()
+    for name in ("v1.2/versioned.py", "my.model.py"):
+        (tmp_path / name).write_text(PRODUCT)
+    assert run("verify", "v1.2/versioned.py:forward,backward,inputs", cwd=tmp_path).returncode == 0
+    result = run("verify", "my.model.py:forward,backward,inputs", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "without a dot before that of .py\n  got:      my.model.py" in result.stderr
+
+
 def test_an_error_of_the_code_to_check_is_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "failing.py").write_text(

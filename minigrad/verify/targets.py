@@ -120,7 +120,12 @@ def _named(target: str) -> list:
     module_name, _, names = target.partition(":")
     folder, file = Path.cwd(), Path(module_name).resolve()
     if file.suffix == ".py" and file.is_file():
-        folder = folder if file.is_relative_to(folder) else file.parent
+        if "." in file.stem:
+            expected = "a file that Python can import: without a dot before that of .py"
+            raise _unusable(target, expected, file.name)
+        is_inside = file.is_relative_to(folder)
+        if not is_inside or any("." in name for name in file.parent.relative_to(folder).parts):
+            folder = file.parent  # no package has a dot in its name
         module_name = ".".join(file.relative_to(folder).with_suffix("").parts)
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
