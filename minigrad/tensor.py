@@ -535,5 +535,5 @@ def _key(key: Any) -> Any:
 
 
 def _unpacked(args: tuple) -> Any:
-    """The tuple ``args``, or its only element if that is a sequence: reshape(2, 3) or ((2, 3))."""
-    return args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
+    """The tuple ``args``, or its only element: reshape(2, 3) or reshape((2, 3))."""
+    return args[0] if len(args) == 1 else args

@@ -644,7 +644,7 @@ def test_shape_facts():
 def test_reshaping_methods():
     x = leaf(np.arange(6.0))
     assert x.reshape(2, 3).shape == x.reshape((2, 3)).shape == x.reshape([2, -1]).shape == (2, 3)
-    assert x.reshape(-1).shape == (6,)
+    assert x.reshape(-1).shape == (6,) and x.reshape(np.array([2, 3])).shape == (2, 3)
     y = x.reshape(1, 2, 3)
     assert y.T.shape == (3, 2, 1) and y.transpose().shape == (3, 2, 1)
     assert y.transpose(1, 0, 2).shape == y.transpose((1, 0, 2)).shape == (2, 1, 3)
@@ -652,6 +652,14 @@ def test_reshaping_methods():
     assert y.flatten().shape == (6,) and y.flatten(1).shape == (1, 6) == y.flatten(-2).shape
     assert mg.tensor(np.zeros((0, 2, 3))).flatten(1).shape == (0, 6) and leaf(1.0).flatten().ndim
     assert leaf(1.0).reshape(1, 1).shape == (1, 1) and leaf([[1.0]]).reshape(()).shape == ()
+
+
+@pytest.mark.parametrize("axes", [0, -1, (0,), [-1], None], ids=repr)
+def test_the_transpose_of_a_vector_is_the_vector(axes):
+    x, y_bar = leaf(VALUE), np.array([0.5, -2.0, 3.0])
+    y = x.transpose(axes)
+    y.backward(y_bar)
+    assert (y == x).all() and (x.grad == y_bar).all()
 
 
 @pytest.mark.parametrize("start", [2, -3])

@@ -68,7 +68,7 @@ def transpose(xp, x, *, axes=None):
 
 @transpose.defvjp
 def transpose_vjp(y_bar, y, x, *, axes=None):
-    if axes is not None:
+    if axes is not None and x.ndim > 1:  # a vector has one order only, and its axes may be 0
         order = [a % len(axes) for a in axes]
         axes = tuple(order.index(i) for i in range(len(order)))
     return (transpose(y_bar, axes=axes),)
