@@ -437,6 +437,13 @@ def test_assignment_keeps_dtype_name_and_requires_grad():
     assert x.data.tolist() == [3.0, 4.0]
 
 
+def test_an_assigned_array_stays_that_of_the_caller():
+    x, array = leaf([1.0, 2.0]), np.array([3.0, 4.0])
+    x.data = array
+    array[0] = 5.0
+    assert x.data.tolist() == [3.0, 4.0]
+
+
 def test_membership_asks_the_values():
     x = mg.tensor([1.0, 2.0])
     assert 2.0 in x and 3.0 not in x and None not in x

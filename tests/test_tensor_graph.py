@@ -76,6 +76,18 @@ def test_names_and_requires_grad_are_assignable_on_leaves():
     assert not (x * 2).requires_grad
 
 
+def test_a_constant_may_be_frozen_and_become_a_parameter():
+    x = mg.tensor([1.0])
+    x.zero_grad()
+    for _ in range(2):
+        x.requires_grad = False
+        assert not x.requires_grad and x.grad is None
+    x = mg.tensor([1.0])  # without a node
+    x.requires_grad = True
+    (x * 3.0).sum().backward()
+    assert x.grad.item() == 3.0
+
+
 def test_tensors_are_hashed_by_identity():
     x, y = leaf([1.0]), leaf([1.0])
     assert len({x, y, x}) == 2 and {x: 1}[x] == 1
