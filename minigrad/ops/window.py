@@ -52,7 +52,7 @@ class Window:
     @property
     def is_identity(self) -> bool:
         """Whether every output reads exactly the element at its own position."""
-        return self.count == 1 and self.outputs == self.sizes and not any(self.padding)
+        return self.outputs == self.sizes and not any(self.padding)
 
     @property
     def is_disjoint(self) -> bool:
@@ -64,7 +64,7 @@ class Window:
     def is_partition(self) -> bool:
         """Whether each element of the padded image is in exactly one window."""
         covered = tuple(m * k for m, k in zip(self.outputs, self.kernel, strict=True))
-        return self.is_disjoint and set(self.dilation) == {1} and covered == self.padded_sizes
+        return self.is_disjoint and covered == self.padded_sizes
 
     def new(self, allocate: Callable, n: int, c: int, batch_first: bool = False) -> Any:
         """(C, \\*padded_sizes, N), made by ``allocate(shape)``.

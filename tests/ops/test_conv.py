@@ -43,6 +43,7 @@ def by_definition(x, w, stride, padding, dilation, groups):
         ((1, 3, 4, 4), (3, 1, 3, 3), (1, 1, 1, 3)),
         ((2, 3, 4, 5), (2, 3, 1, 1), (1, 0, 1, 1)),
         ((2, 3, 5, 5), (2, 3, 1, 1), (2, 0, 1, 1)),
+        ((2, 3, 3, 3), (2, 3, 1, 1), (2, 1, 1, 1)),  # outputs of the size of the image
         ((1, 2, 3, 4, 3), (2, 2, 2, 2, 2), (1, (0, 1, 0), 1, 1)),
         ((2, 1, 2, 2, 2, 2), (1, 1, 2, 1, 2, 1), (1, 0, 1, 1)),
     ],
@@ -77,6 +78,19 @@ def test_the_input_is_not_changed_and_shares_no_memory_with_the_result(rng):
     y = conv(x, w)
     y += 1.0
     np.testing.assert_array_equal(x, before)
+
+
+def test_windows_that_are_an_identity_or_a_partition_read_each_element_once():
+    for n, k, s, p, d in itertools.product(range(1, 9), (1, 2, 3, 4), (1, 2, 3), (0, 1), (1, 2)):
+        if n + 2 * p <= d * (k - 1):
+            continue
+        windows = window((1, 1, n), k, s, p, d)
+        reads = [o * s + i * d for o in range(windows.outputs[0]) for i in range(k)]
+        is_identity = k == 1 and p == 0 and reads == list(range(n))
+        assert windows.is_identity == is_identity, (n, k, s, p, d)
+        if windows.is_partition:
+            assert sorted(reads) == list(range(n + 2 * p)), (n, k, s, p, d)
+    assert window((1, 1, 4, 6), 2, 2).is_partition
 
 
 def test_im2col_and_col2im_are_adjoint(rng):
