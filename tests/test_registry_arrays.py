@@ -204,6 +204,15 @@ def test_a_reduction_removes_no_unit_axis_but_its_own(name, rng):
     assert DECLARED[name](rng.uniform(0.5, 1.5, (1, 2, 1)), axis=1).shape == (1, 1)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64"])
+@pytest.mark.parametrize("name", [name for name in REDUCTIONS if hasattr(np, name)])
+def test_a_reduction_of_integers_is_that_of_numpy(name, dtype, rng):
+    x = rng.integers(0, 250, (3, 4)).astype(dtype)
+    got, expected = DECLARED[name](x, axis=1), getattr(np, name)(x, axis=1)
+    assert got.dtype == expected.dtype
+    np.testing.assert_allclose(got, expected, rtol=4 * EPS)  # 4 terms of one sign
+
+
 @over_cases([(name, case) for name, case in CASES if _computes_fractions(DECLARED[name])])
 def test_integers_are_computed_with_as_the_numbers_they_are(call):
     for dtype in (np.uint8, np.int8):

@@ -380,6 +380,12 @@ def test_iteration_yields_recorded_rows():
     assert c.shape == (4,) and a.requires_grad and b.requires_grad
 
 
+@pytest.mark.parametrize("n", [0, 1, 8, 9, 17, 100])
+def test_iteration_yields_all_rows_of_many(n):
+    x = leaf(np.arange(2.0 * n).reshape(n, 2))
+    assert [row.tolist() for row in x] == [row.tolist() for row in mg.unstack(x)] == x.tolist()
+
+
 @pytest.mark.parametrize("cut", [list, mg.unstack], ids=["iteration", "unstack"])
 def test_the_gradient_of_a_loop_over_n_slices_costs_n_log_n(cut):
     n, seed = 512, np.random.default_rng(0).normal(size=512)
