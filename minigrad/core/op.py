@@ -67,7 +67,7 @@ class Op(Declared):
             parents.append(node)
             module = MODULES.get(arg.__class__)
             if module is not xp and module is not WEAK:
-                irregular, xp = irregular or module is None or xp is not WEAK, module
+                irregular, xp = module is None or xp is not WEAK, module
         params = plain_params(self, params) if params else params
         context, node, cache = CURRENT.get(), None, None
         recording = tracked and context.recording
