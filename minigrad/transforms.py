@@ -245,7 +245,7 @@ class _Run:
     def pull(self, seed: Any) -> tuple[Tensor, ...]:
         """Cotangents of the arguments for the cotangent ``seed`` of the result."""
         cotangents: dict = {}
-        if self.y.node is not None and self.y.node.requires_grad:
+        if self.y.node is not None:
             record = CURRENT.get().recording and (
                 self.record or (isinstance(seed, Tensor) and seed.requires_grad and self._is_linear)
             )
@@ -273,7 +273,7 @@ class _Run:
             dot = box if box.dtype == dtype else ops.astype(box, dtype=dtype)
             dots[node] = dot if record else dot.array
         y_dot = None
-        if self.y.node is not None and self.y.node.requires_grad:
+        if self.y.node is not None:
             with setting(recording=record):
                 y_dot = forward_sweep(self.y.node, dots, record)
         return _as_tensor(y_dot, self.y.array)
