@@ -47,7 +47,7 @@ def sum_to(xp, x, *, shape):
     axes = repeated_axes(x.shape, shape)
     if axes is None:
         raise ValueError(f"shape {tuple(shape)} does not broadcast to {tuple(x.shape)}")
-    return x.sum(axis=axes, keepdims=True).reshape(shape)
+    return x.sum(axis=axes).reshape(shape)
 
 
 @sum_to.defvjp
