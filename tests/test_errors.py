@@ -138,7 +138,7 @@ def test_an_error_of_an_op_has_at_most_four_lines(declared):
         with pytest.raises(errors.ShapeError) as caught:
             refusing(np.ones(3), remedy=remedy)
         lines = str(caught.value).splitlines()
-        assert len(lines) == 4 and lines[-1] == f"  {last}"
+        assert len(lines) == 4 and lines[0] == "refusing: x" and lines[-1] == f"  {last}"
 
 
 def test_numbers_among_the_operands_of_a_fused_op_are_shown():

@@ -75,6 +75,9 @@ def test_one_name_has_an_answer_for_each_of_its_owners():
         with pytest.raises(AttributeError) as caught:
             _ = owner.cuda
         assert instead in str(caught.value)
+    for owner, instead in (mg, "DataLoader"), (mg.nn, "clip_grad_norm_"):
+        with pytest.raises(AttributeError, match=rf"'utils'; write mg\.\w+\.{instead}"):
+            _ = owner.utils
 
 
 def test_what_numpy_asks_of_tensors_is_left_to_numpy():

@@ -224,7 +224,7 @@ def test_results_carry_no_history_where_nothing_outside_could_ask():
 
 
 def test_transforms_work_inside_no_grad_and_return_constants():
-    x = mg.tensor(X, requires_grad=True)
+    x, w = mg.tensor(X, requires_grad=True), mg.tensor(W, requires_grad=True)
     with mg.no_grad():
         for result, expected in (
             (mg.grad(quartic)(x), gradient(X)),
@@ -232,6 +232,7 @@ def test_transforms_work_inside_no_grad_and_return_constants():
             (mg.jacobian(mg.grad(quartic))(x), hessian(X)),
             (mg.vjp(quartic, x)[1](1.0)[0], gradient(X)),
             (mg.jvp(quartic, (x,), (W,))[1], gradient(X) @ W),
+            (mg.jvp(quartic, (x,), (w,))[1], gradient(X) @ W),
         ):
             close(result, expected)
             assert not result.requires_grad
@@ -414,8 +415,9 @@ def test_jvp_and_vjp_name_the_shapes_that_do_not_fit():
         pullback(X[:2])
     with pytest.raises(errors.SeedError, match=r"(?s)\(3,\).*\(2,\)"):
         pullback(mg.tensor(X[:2], requires_grad=True))
-    with pytest.raises(errors.SeedError, match="finite"):
-        pullback([np.nan, 1.0, 1.0])
+    for y_bar in ([np.nan, 1.0, 1.0], mg.tensor([np.nan, 1.0, 1.0])):
+        with pytest.raises(errors.SeedError, match="finite"):
+            pullback(y_bar)
 
 
 def test_nothing_to_differentiate_is_refused_but_an_empty_tuple_of_arguments_is_one():

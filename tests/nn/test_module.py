@@ -164,6 +164,12 @@ def test_a_shared_module_is_trained_once_and_saved_under_both_paths():
     np.testing.assert_array_equal(other(x).numpy(), net(x).numpy())
 
 
+def test_a_parameter_of_two_modules_is_listed_once():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    net[1].weight = net[0].weight
+    assert [name for name, _ in net.named_parameters()] == ["0.weight", "0.bias", "1.bias"]
+
+
 def test_a_part_that_is_shared_at_many_levels_is_visited_once():
     net = nn.Linear(2, 3)
     parts = [net]
@@ -173,6 +179,7 @@ def test_a_part_that_is_shared_at_many_levels_is_visited_once():
     assert list(net.modules()) == parts[::-1]
     names = [name for name, _ in net.named_parameters()]
     assert names == ["0." * 40 + "weight", "0." * 40 + "bias"]
+    assert list(net.buffers()) == []
     net.eval().requires_grad_(False).to(dtype="float32").zero_grad()
 
 
