@@ -73,6 +73,8 @@ def test_its_speeds_are_those_of_the_benchmarks():
         for work in ("LeNet-BN training step, batch 256", "peak memory of that step")
     ]
     shown += [
+        span("ResNet-BN .*"),
+        span("ResNet-BN .*", "minigrad without numba"),
         span("chain .*"),
         span(r"batch norm \(.*, .*, .*\)"),
         span(r"batch norm \(256, 1024\)"),
