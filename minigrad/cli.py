@@ -208,8 +208,8 @@ def draw(
         if backward:
             raise UsageError("draw --backward: only batch_norm has a closed form")
         _given(context, f"draw {target}", "output depth seed")
-        y = demos.graph_of(path, seed=seed)  # with the gradients that the demo left
-        typer.echo(f"wrote {viz.draw(y, output or f'{path.stem}.svg', depth=depth)}")
+        run = demos.run_with_graph(path, seed=seed)  # with the gradients that the demo left
+        typer.echo(f"wrote {viz.draw(run.graph, output or f'{path.stem}.svg', depth=depth)}")
         return
     problem = _batch_norm(shape, mode, eps, seed)
     output = output or Path("batch_norm.svg")
@@ -248,7 +248,8 @@ def step(
     else:
         path = _demo("step", target)
         _given(context, f"step {target}", "output text seed")
-        y, name = demos.graph_of(path, seed=seed), path.stem
+        run = demos.run_with_graph(path, seed=seed)
+        y, name = run.graph, path.stem
         y_bar = np.random.default_rng(seed).normal(size=y.shape).astype(y.dtype) if y.ndim else None
     if text:
         viz.walk(y, seed=y_bar)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import importlib.util
 import os
 import subprocess
@@ -321,17 +322,26 @@ def test_q_stops_and_the_end_of_input_plays_on(script, capsys):
 
 def test_the_graph_of_a_demo_is_found_silently(script, capsys):
     with pytest.raises(mg.errors.UsageError, match="07_prime"):
-        demo.graph_of(script)
+        demo.run_with_graph(script)
     script.write_text(DEMO + "run.graph = mg.sum(x)\n")
-    assert demo.graph_of(script).item() == 3
+    assert demo.run_with_graph(script).graph.item() == 3
     assert capsys.readouterr().out == ""
+
+
+def test_the_graph_of_a_demo_keeps_the_names_of_its_layers(script):
+    net = "mg.nn.Sequential(mg.nn.Linear(1, 2), mg.nn.Linear(2, 3))"
+    script.write_text(f"{DEMO}net = {net}\nrun.graph = net(mg.tensor([[1.0]]))\n")
+    run = demo.run_with_graph(script)
+    gc.collect()
+    text = mg.viz.to_dot(run.graph)
+    assert "0.weight" in text and "1.weight" in text
 
 
 def test_the_graph_of_a_demo_is_found_without_a_renderer_for_its_pictures(script, monkeypatch):
     monkeypatch.setattr(render, "_RENDERERS", [])
     drawing = 'run.save("x.svg", lambda path: mg.viz.draw(run.graph, path))\n'
     script.write_text(f"{DEMO}run.graph = mg.sum(x)\n{drawing}")
-    assert demo.graph_of(script).item() == 3
+    assert demo.run_with_graph(script).graph.item() == 3
 
 
 @pytest.mark.parametrize(

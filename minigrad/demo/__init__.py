@@ -5,7 +5,7 @@ cell by cell in an editor, through ``minigrad demo`` and, in process, through ``
 """
 
 from minigrad.demo.finding import claim_of, find, folder, listed
-from minigrad.demo.player import Cell, cells, graph_of, play
+from minigrad.demo.player import Cell, cells, play, run_with_graph
 from minigrad.demo.runs import Run, start
 from minigrad.demo.stepping import step
 from minigrad.demo.style import (
@@ -23,6 +23,6 @@ from minigrad.demo.style import (
 
 __all__ = [
     "BLACK", "BLUE", "COLOURS", "GREEN", "GREY", "ORANGE", "PURPLE", "SKY", "VERMILION",
-    "Cell", "Run", "cells", "claim_of", "figure", "find", "folder", "graph_of", "listed", "play",
-    "start", "step",
+    "Cell", "Run", "cells", "claim_of", "figure", "find", "folder", "listed", "play",
+    "run_with_graph", "start", "step",
 ]  # fmt: skip

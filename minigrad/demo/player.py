@@ -14,7 +14,6 @@ from minigrad.demo.finding import listed
 from minigrad.demo.runs import PLAYED, Run
 from minigrad.demo.style import style_restored
 from minigrad.errors import UsageError, facts
-from minigrad.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,8 @@ def _played(
     run: Run,
     around: Callable[[Cell, dict], contextlib.AbstractContextManager] | None = None,
 ) -> Run:
-    namespace = {"__name__": "__main__", "__file__": str(path), PLAYED: run}
+    namespace = run.variables
+    namespace |= {"__name__": "__main__", "__file__": str(path), PLAYED: run}
     with style_restored():
         for cell in cells(path):
             # blank lines in front, so that tracebacks have the line numbers of the file
@@ -92,8 +92,8 @@ def _played(
     return run
 
 
-def graph_of(path: str | Path, *, seed: int = 0) -> Tensor:
-    """The tensor whose graph a demo shows; the demo is played silently, in its fast size.
+def run_with_graph(path: str | Path, *, seed: int = 0) -> Run:
+    """The run of a demo that shows a graph; the demo is played silently, in its fast size.
 
     Raises:
         UsageError: the demo does not set ``run.graph``.
@@ -105,7 +105,7 @@ def graph_of(path: str | Path, *, seed: int = 0) -> Tensor:
         others = [p.stem for p in listed() if "run.graph =" in p.read_text(encoding="utf-8")]
         remedy = f"one of {', '.join(others)}"
         raise UsageError(facts(headline, expected=expected, got="no graph", remedy=remedy))
-    return run.graph
+    return run
 
 
 class _Undrawn(Run):

@@ -35,6 +35,8 @@ class Run:
         saved: the files written.
         printed: the output of each cell, in the order of ``cells``, with ``out`` for the folder.
         graph: the tensor whose graph ``minigrad draw`` and ``step`` show, if the demo named one.
+        variables: of the demo, if it was played; among them are the layers, whose parameters have
+            their names in a picture only as long as the layers exist.
     """
 
     claim: str
@@ -47,6 +49,7 @@ class Run:
     saved: list[Path] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)
     graph: Tensor | Any = None
+    variables: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
