@@ -12,7 +12,7 @@ separately, so that tasks share no sums. Pooling: a task is an output row of a c
 backward a channel.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 
 import numpy as np
@@ -216,14 +216,31 @@ def unpool(y_bar, winners, n, kernel_size, stride, padding, dilation, x_bar):
                         add_where(g, places, np.int32(k), x_bar[c, i, j * n :][:n])
 
 
+@kernel
+def pad(x, top, left, padded):
+    """Copy (C, H, L) into larger planes, ``top`` rows and ``left`` elements in; the rest is 0."""
+    for task in prange(padded.shape[0] * padded.shape[1]):
+        c, i = task // padded.shape[1], task % padded.shape[1]
+        row, r, right = padded[c, i], i - top, left + x.shape[2]
+        if 0 <= r < x.shape[1]:
+            row[:left] = 0
+            row[left:right] = x[c, r]
+            row[right:] = 0
+        else:
+            row[:] = 0
+
+
 def _images(x, windows: Window, fill_padding: bool):
     """(N, C, \\*sizes) as (C, H, W * N), padded with zeros if ``fill_padding``."""
-    if fill_padding:
-        folded = np.ascontiguousarray(windows.pad(np, x))
-    else:
-        folded = np.ascontiguousarray(batch_last(np, x))
-    height, _ = _plane(folded.shape[1:-1])
-    return folded.reshape(x.shape[1], height, -1)
+    n, channels = x.shape[:2]
+    height, width = _plane(windows.sizes)
+    images = np.ascontiguousarray(batch_last(np, x)).reshape(channels, height, width * n)
+    if not (fill_padding and any(windows.padding)):
+        return images
+    top, left = _plane(windows.padding, 0)
+    padded = empty((channels, height + 2 * top, (width + 2 * left) * n), x.dtype)
+    pad(read(images), top, left * n, padded)
+    return padded
 
 
 def _plane(values, height=1):
@@ -231,10 +248,9 @@ def _plane(values, height=1):
     return values if len(values) == 2 else (height, *values)
 
 
-def _geometry(x, w, kwargs):
-    """The windows, and the arguments ``rows, columns, step, runs`` of the kernels."""
-    windows = window(x.shape, tuple(w.shape[2:]), **kwargs)
-    n, channels = x.shape[0], w.shape[1]
+@lru_cache(maxsize=128)
+def _places(windows, n, channels):
+    """The arguments ``rows, columns, step, runs`` of the kernels, for n images."""
     kernel_size, dilation = _plane(windows.kernel), _plane(windows.dilation)
     height, stride = _plane(windows.padded_sizes)[0], _plane(windows.stride)
     width = windows.outputs[-1]
@@ -242,13 +258,12 @@ def _geometry(x, w, kwargs):
     rows, columns = c * height + i * dilation[0], j * dilation[1] * n
     # with stride 1 a whole output row of all images is one run, otherwise one place of all images
     runs = (1, 0, 0, width * n) if stride[1] == 1 else (width, stride[1] * n, n, n)
-    return windows, rows, columns, stride[0], runs
+    return rows, columns, stride[0], runs
 
 
 def _conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     check_conv(x, w, b, groups)
-    kwargs = {"stride": stride, "padding": padding, "dilation": dilation}
-    windows, rows, columns, step, runs = _geometry(x, w, kwargs)
+    windows = window(x.shape, w.shape[2:], stride, padding, dilation)
     images = _images(x, windows, fill_padding=True)
     flat_w = w.reshape(w.shape[0], -1)
     height, width = _plane(windows.outputs)
@@ -256,15 +271,16 @@ def _conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     planes = images.reshape(-1, images.shape[2])
     bias = np.zeros(w.shape[0], w.dtype) if b is None else b
     kernel = conv_tiles.correlate if _is_large(w, groups) else correlate
-    kernel(read(planes), read(flat_w), read(bias), groups, rows, columns, step, runs, y)
+    places = _places(windows, x.shape[0], w.shape[1])
+    kernel(read(planes), read(flat_w), read(bias), groups, *places, y)
     y = batch_to_front(y.reshape(w.shape[0], *windows.outputs, x.shape[0]))
-    return y, (x, w, b is not None, groups, kwargs)
+    return y, (x, w, b is not None, groups, windows)
 
 
 def _conv_backward(xp, y_bar, saved):
-    x, w, has_bias, groups, kwargs = saved
+    x, w, has_bias, groups, windows = saved
     shape = x.shape
-    windows, rows, columns, step, runs = _geometry(x, w, kwargs)
+    places = rows, columns, step, runs = _places(windows, shape[0], w.shape[1])
     g = np.ascontiguousarray(batch_last(np, y_bar))
     g = g.reshape(w.shape[0], _plane(windows.outputs)[0], -1)
 
@@ -274,10 +290,9 @@ def _conv_backward(xp, y_bar, saved):
         by_input = by_input.reshape(shape[1], *_plane(w.shape[2:]), outputs)
         height, width = _plane(windows.padded_sizes)
         out = empty((shape[1] * height, width * shape[0]), x.dtype)
-        dilation, kernel_width = _plane(windows.dilation)[0], by_input.shape[2]
-        places = columns[:kernel_width], runs
+        dilation, by_row = _plane(windows.dilation)[0], columns[: by_input.shape[2]]
         kernel = conv_tiles.spread if _is_large(w, groups) else spread
-        kernel(read(g), read(by_input), groups, height, dilation, step, *places, out)
+        kernel(read(g), read(by_input), groups, height, dilation, step, by_row, runs, out)
         out = out.reshape(shape[1], *windows.padded_sizes, shape[0])
         return windows.crop(out)
 
@@ -285,7 +300,7 @@ def _conv_backward(xp, y_bar, saved):
     def sums():
         """The cotangents of the weights, (A, K), and of the bias."""
         images = _images(x, windows, fill_padding=True)  # made again, not kept
-        planes, places = read(images.reshape(-1, images.shape[2])), (rows, columns, step, runs)
+        planes = read(images.reshape(-1, images.shape[2]))
         if w.shape[0] >= MANY_OUTPUTS * groups:
             w_bar = empty((w.shape[0], len(rows)), w.dtype)
             conv_tiles.correlate_weights(conv_tiles.panels_of(g, groups), planes, *places, w_bar)
