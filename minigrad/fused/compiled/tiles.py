@@ -1,7 +1,7 @@
 """Tiles of a product of matrices: they stay in registers while they are summed.
 
 BLAS is as fast, but after each product its threads spin for a tenth of a second on the cores that
-the next kernels need. Networks that never call it take half the time.
+the next kernels need: a step of a small ResNet that called it took five times as long.
 
 A task packs columns of the second matrix side by side, a panel, and multiplies rows of the first
 one with it, HEIGHT at a time. Sums have the precision of the arrays.
@@ -23,7 +23,11 @@ HEIGHT = 4  # rows of a tile
 
 
 def _filling(height):
-    """``tile[r] = sum_k a.flat[base + starts[first + r] + k] * panel[k]`` for r < height."""
+    """``tile[r] = sum_k a.flat[base + starts[first + r] + k] * panel[k]`` for r < height.
+
+    The loop is written in LLVM's language: numba would keep the sums in memory. ``sums`` are local
+    variables, which LLVM puts into registers.
+    """
 
     def type_and_emit(context, a, base, starts, first, count, panel, tile):
         dtype = a.dtype
