@@ -9,20 +9,14 @@ cotangent of the weights it is the transpose of the latter.
 import numpy as np
 from numba import prange
 
-from minigrad.fused.compiled.jit import inner, kernel, read
-from minigrad.fused.compiled.products import add
+from minigrad.fused.compiled.jit import kernel, read
+from minigrad.fused.compiled.products import add, output_row
 from minigrad.fused.compiled.tiles import HEIGHT, fill_tile, width_of
 from minigrad.fused.memory import empty
 
 RUN = 256  # positions whose products are summed in the precision of the array
 TAPS = 32  # taps of a task of ``correlate_weights``
 BLOCK = 16  # positions that ``fill_panels`` transposes at a time: a cache line of float32
-
-
-@inner
-def set_sum(row, start, out):
-    for j in range(out.size):
-        out[j] = row[j] + start
 
 
 @kernel
@@ -44,7 +38,9 @@ def correlate(x, w, bias, groups, rows, columns, step, runs, y):
                 end = (group + 1) * outputs
                 for a in range(group * outputs, end, HEIGHT):
                     for r in range(fill_tile(w, 0, starts, a, end, taps, panel, tile)):
-                        set_sum(tile[r], bias[a + r], y[a + r, o, y0 : y0 + n])
+                        out = y[a + r, o, y0 : y0 + n]
+                        out[:] = bias[a + r]
+                        add(tile[r], out)
 
 
 @kernel
@@ -61,8 +57,8 @@ def spread(y_bar, w, groups, height, dilation, step, columns, runs, x_bar):
         for c in range(group * share, end):
             x_bar[c * height + i] = 0
         for kh in range(kernel_height):
-            o = (i - kh * dilation) // step
-            if i - kh * dilation != o * step or o < 0 or o >= y_bar.shape[1]:
+            o = output_row(i - kh * dilation, step, y_bar.shape[1])
+            if o < 0:
                 continue
             for s in range(count):
                 for start in range(0, length, width):

@@ -19,7 +19,7 @@ _LOCK = threading.Lock()  # some threading layers of numba must not be entered b
 CHUNK = 4096  # elements summed in the array's own precision; such partial sums are added in float64
 
 # Threads of GNU's OpenMP spin for some 10 ms while they wait, unless told otherwise when it is
-# loaded. Where BLAS keeps a core busy, as it does for a while after each product, main threads
+# loaded. Where BLAS keeps a core busy, as it does for a while after each product, the main thread
 # would spin that long for a worker that gets no core.
 _SPINS = "GOMP_SPINCOUNT"
 if _SPINS not in os.environ and "OMP_WAIT_POLICY" not in os.environ:

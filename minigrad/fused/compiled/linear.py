@@ -3,19 +3,14 @@
 import numpy as np
 from numba import prange
 
-from minigrad.fused.compiled.jit import inner, kernel, read
+from minigrad.fused.compiled.jit import kernel, read
+from minigrad.fused.compiled.products import add
 from minigrad.fused.compiled.tiles import HEIGHT, fill_tile, width_of
 from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty
 from minigrad.ops.linalg import check_linear
 
 ROWS = 128  # that a task multiplies with its panel
-
-
-@inner
-def set_sum(row, start, out):
-    for j in range(out.size):
-        out[j] = row[j] + start[j]
 
 
 @kernel
@@ -32,7 +27,9 @@ def product(a, b, start, out):
             panel[k, : right - left] = b[k, left:right]
         for i in range(first, last, HEIGHT):
             for r in range(fill_tile(a, 0, starts, i, last, count, panel, tile)):
-                set_sum(tile[r], start[left:right], out[i + r, left:right])
+                row = out[i + r, left:right]
+                row[:] = start[left:right]
+                add(tile[r], row)
 
 
 def _product(a, b, start=None):

@@ -1,4 +1,4 @@
-"""Loops over rows that convolution and the norms share.
+"""What convolution and the norms share: loops over rows.
 
 The loops of convolution take two output rows and four input rows at a time, so that each value in
 a register serves several products. They sum in the precision of the rows; callers keep rows short.
@@ -11,6 +11,13 @@ from minigrad.fused.compiled.jit import inner, summing
 def add(row, total):
     for j in range(total.size):
         total[j] += row[j]
+
+
+@inner
+def output_row(i, step, height):
+    """The row of the outputs whose window begins at row i of the images; -1 if there is none."""
+    o = i // step
+    return o if o * step == i and 0 <= o < height else -1
 
 
 @inner

@@ -20,7 +20,7 @@ from numba import prange
 
 from minigrad.fused.compiled import conv_tiles
 from minigrad.fused.compiled.jit import inner, kernel, read
-from minigrad.fused.compiled.products import add_1, add_4, dot_1, dot_4, row_sum
+from minigrad.fused.compiled.products import add_1, add_4, dot_1, dot_4, output_row, row_sum
 from minigrad.fused.declare import Pair, same_floats
 from minigrad.fused.memory import empty
 from minigrad.ops.conv import check_conv
@@ -135,8 +135,8 @@ def spread(y_bar, w, groups, height, dilation, step, columns, runs, x_bar):
         row[:] = 0
         other_row[:] = 0
         for kh in range(kernel_height):
-            o = (i - kh * dilation) // step
-            if i - kh * dilation != o * step or o < 0 or o >= y_bar.shape[1]:
+            o = output_row(i - kh * dilation, step, y_bar.shape[1])
+            if o < 0:
                 continue
             for s in range(count):
                 for start in range(0, length, RUN):
@@ -270,9 +270,9 @@ def _conv(xp, x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     y = empty((w.shape[0], height, width * x.shape[0]), x.dtype)
     planes = images.reshape(-1, images.shape[2])
     bias = np.zeros(w.shape[0], w.dtype) if b is None else b
-    kernel = conv_tiles.correlate if _is_large(w, groups) else correlate
+    run = conv_tiles.correlate if _is_large(w, groups) else correlate
     places = _places(windows, x.shape[0], w.shape[1])
-    kernel(read(planes), read(flat_w), read(bias), groups, *places, y)
+    run(read(planes), read(flat_w), read(bias), groups, *places, y)
     y = batch_to_front(y.reshape(w.shape[0], *windows.outputs, x.shape[0]))
     return y, (x, w, b is not None, groups, windows)
 
@@ -291,8 +291,8 @@ def _conv_backward(xp, y_bar, saved):
         height, width = _plane(windows.padded_sizes)
         out = empty((shape[1] * height, width * shape[0]), x.dtype)
         dilation, by_row = _plane(windows.dilation)[0], columns[: by_input.shape[2]]
-        kernel = conv_tiles.spread if _is_large(w, groups) else spread
-        kernel(read(g), read(by_input), groups, height, dilation, step, by_row, runs, out)
+        run = conv_tiles.spread if _is_large(w, groups) else spread
+        run(read(g), read(by_input), groups, height, dilation, step, by_row, runs, out)
         out = out.reshape(shape[1], *windows.padded_sizes, shape[0])
         return windows.crop(out)
 
