@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from minigrad.errors import DTypeError, UsageError, describe, facts
-from minigrad.nn.module import Module
+from minigrad.errors import UsageError, facts
+from minigrad.nn.module import Module, check_module
 
 
 class ModuleList(Module):
@@ -29,9 +29,7 @@ class ModuleList(Module):
         self._put(next(free), module)
 
     def _put(self, name: str, module: Module) -> None:
-        if not isinstance(module, Module):
-            headline = f"{type(self).__name__}: part {name}"
-            raise DTypeError(facts(headline, expected="a Module", got=describe(module)))
+        check_module(f"{type(self).__name__}: part {name}", module)
         setattr(self, name, module)
 
     def __len__(self) -> int:

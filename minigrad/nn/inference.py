@@ -7,12 +7,12 @@ from typing import Any
 
 from minigrad import backend
 from minigrad.context import no_grad
-from minigrad.errors import DTypeError, ShapeError, UsageError, describe, facts
+from minigrad.errors import ShapeError, UsageError, describe, facts
 from minigrad.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, PooledStatistics
 from minigrad.nn.container import Sequential
 from minigrad.nn.conv import Conv1d, Conv2d, Conv3d
 from minigrad.nn.layers import Identity, Linear
-from minigrad.nn.module import Module
+from minigrad.nn.module import Module, check_module
 from minigrad.ops.normalization import per_channel
 from minigrad.tensor import Tensor, tensor
 
@@ -76,8 +76,7 @@ def set_population_statistics(model: Module, loader: Iterable) -> Module:
 def _check_ready(name: str, model: Module) -> None:
     """Raise DTypeError for what is no module, and UsageError for a lazy layer that has not been
     called yet: it has no statistics."""
-    if not isinstance(model, Module):
-        raise DTypeError(facts(f"{name}: model", expected="a Module", got=describe(model)))
+    check_module(f"{name}: model", model)
     for path, module in model.named_modules():
         if module._pending:
             got = f"{module!r} at {path!r}"

@@ -11,15 +11,8 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend
-from minigrad.errors import (
-    DTypeError,
-    ShapeError,
-    UsageError,
-    describe,
-    facts,
-    hinting,
-    naming,
-)
+from minigrad.errors import DTypeError, ShapeError, UsageError, describe, facts, hinting
+from minigrad.nn.module import named_array
 from minigrad.nn.random import Seed, generator
 from minigrad.spelling import of_module
 from minigrad.tensor import Tensor
@@ -76,8 +69,7 @@ def _draw(weight: Tensor, distribution: str, a: float, b: float, rng: Seed) -> T
 def constant_(weight: Tensor, value: float) -> Tensor:
     """Every element ``value``."""
     shape = _shape(weight)
-    with naming("init: value"):
-        array = backend.to_host(backend.as_array(getattr(value, "array", value)))
+    array = backend.to_host(named_array("init: value", value))
     try:
         values = np.full(shape, array)
     except ValueError as error:

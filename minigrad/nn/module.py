@@ -333,7 +333,7 @@ class Module:
         if strict and (missing or unexpected):
             got = f"missing {missing}, unexpected {unexpected}"
             raise UsageError(facts(title, expected=f"the {len(own)} keys of this module", got=got))
-        new = {k: _as_array(f"{title}: {k}", state_dict[k]) for k in own if k in state_dict}
+        new = {k: named_array(f"{title}: {k}", state_dict[k]) for k in own if k in state_dict}
         wrong = [name for name, value in new.items() if tuple(value.shape) != own[name].shape]
         if wrong:
             expected = ", ".join(f"{name} {own[name].shape}" for name in wrong)
@@ -395,7 +395,8 @@ def _not_registered(module: Module, name: str, value: Any) -> DTypeError:
     return DTypeError(facts(headline, expected=expected, got=describe(value), remedy=remedy))
 
 
-def _as_array(what: str, value: Any) -> Any:
+def named_array(what: str, value: Any) -> Any:
+    """The array of ``value``; an error names ``what``."""
     with naming(what):
         return backend.as_array(getattr(value, "array", value))
 
@@ -405,6 +406,12 @@ def _moved(array: Any, device: str | None, floating: np.dtype | None) -> Any:
     if floating is not None and array.dtype.kind == "f" and array.dtype != floating:
         array = array.astype(floating)
     return array if device is None else backend.to_device(array, device)
+
+
+def check_module(what: str, value: Any) -> None:
+    """Raise DTypeError, which names ``what``, unless ``value`` is a Module."""
+    if not isinstance(value, Module):
+        raise DTypeError(facts(what, expected="a Module", got=describe(value)))
 
 
 def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -427,9 +434,7 @@ def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwar
     >>> mg.grad(loss)([[2.0]])
     tensor([[3.]])
     """
-    if not isinstance(module, Module):
-        headline = "functional_call: module"
-        raise DTypeError(facts(headline, expected="a Module", got=describe(module)))
+    check_module("functional_call: module", module)
     places = {
         _dotted(path, name): (owner, name)
         for path, owner in module._paths()
