@@ -118,7 +118,7 @@ def verify(
         typer.Option(
             min=1,
             max=10,
-            help="highest order of derivatives, for ops; each takes up to 3 times as long",
+            help="highest order of derivatives, for ops; each takes up to 3.5 times as long",
         ),
     ] = 2,
     probes: Annotated[

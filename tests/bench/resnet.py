@@ -30,11 +30,8 @@ def torch(batch: int, dtype: str) -> Contestant:
         def __init__(self, inputs: int, outputs: int):
             super().__init__()
             stride = 1 if inputs == outputs else 2
-            first, second = (
-                normalized(inputs, outputs, 3, stride),
-                normalized(outputs, outputs, 3, 1),
-            )
-            self.path = nn.Sequential(*first, nn.ReLU(), *second)
+            first = normalized(inputs, outputs, 3, stride)
+            self.path = nn.Sequential(*first, nn.ReLU(), *normalized(outputs, outputs, 3, 1))
             shortcut = normalized(inputs, outputs, 1, stride) if stride == 2 else []
             self.shortcut = nn.Sequential(*shortcut)
 
