@@ -9,6 +9,9 @@ tensor([ 3., 12.])
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from minigrad import threads  # noqa: F401
+
+# isort: split
 from minigrad import errors, fused, ops
 from minigrad.anomaly import anomaly_mode
 from minigrad.composite import composite

@@ -15,7 +15,7 @@ ROOT = Path(mg.__file__).parent
 # From the bottom up. A module may import modules of earlier lines, and of its own package.
 LAYERS = [
     ["errors", "special", "analytic"],
-    ["files", "streams"],
+    ["files", "streams", "threads"],
     ["backend", "context", "declaration"],
     ["core.node"],
     ["composite", "observer", "seed", "core.op"],

@@ -1,7 +1,6 @@
 """How kernels are compiled: on first use, for the dtype of the call, cached on disk."""
 
 import functools
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import numba
 import numpy as np
 from numba.np.ufunc.parallel import get_thread_count
+
+from minigrad.threads import spin_limited
 
 # a * b + c may be fused; nan, inf and division keep their IEEE meaning
 _OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
@@ -18,14 +19,9 @@ PER_THREAD = 65536  # elements of the largest array for each thread beyond the f
 _LOCK = threading.Lock()  # some threading layers of numba must not be entered by two threads
 CHUNK = 4096  # elements summed in the array's own precision; such partial sums are added in float64
 
-# Threads of GNU's OpenMP spin for some 10 ms while they wait, unless told otherwise when it is
-# loaded. Where BLAS keeps a core busy, as it does for a while after each product, the main thread
-# would spin that long for a worker that gets no core.
-_SPINS = "GOMP_SPINCOUNT"
-if _SPINS not in os.environ and "OMP_WAIT_POLICY" not in os.environ:
-    os.environ[_SPINS] = "20000"  # about 1 ms, longer than Python takes between two kernels
-    numba.get_num_threads()  # loads it
-    del os.environ[_SPINS]
+# 20,000 rounds take about 1 ms, longer than Python needs between two kernels
+with spin_limited("GOMP_SPINCOUNT", "20000", "OMP_WAIT_POLICY"):
+    numba.get_num_threads()  # loads GNU's OpenMP
 
 
 def inner(function: Callable) -> Any:

@@ -1,7 +1,8 @@
 """Tiles of a product of matrices: they stay in registers while they are summed.
 
-BLAS is as fast, but after each product its threads spin for a tenth of a second on the cores that
-the next kernels need: a step of a small ResNet that called it took five times as long.
+BLAS is as fast, but unless ``threads`` could limit it, its threads spin for a tenth of a second
+after each product, on the cores that the next kernels need: a step of a small ResNet that called it
+took five times as long.
 
 A task packs columns of the second matrix side by side, a panel, and multiplies rows of the first
 one with it, HEIGHT at a time. Sums have the precision of the arrays.
