@@ -85,12 +85,13 @@ def _expression(op: str, caller: CodeType) -> Expression | None:
     name = before.removesuffix(" =")
     name = name if name != before and name.isidentifier() and not after else ""
     is_statement = bool(name) or (before == "return" and not after)
-    operands = _operands(text, inner) if text else ()
+    operands = _operands(text, inner, op) if text else ()
     return Expression(text or op, name, is_statement, operands, (first, *lines[1:]))
 
 
-def _operands(text: str, frame: FrameType) -> tuple[str, ...]:
-    """The source of each argument of an operator, a function or a method."""
+def _operands(text: str, frame: FrameType, op: str) -> tuple[str, ...]:
+    """The source of each argument of an operator, a function or a method; of each array in the
+    list that ``op`` joins, or nothing if the list is made elsewhere."""
     try:
         tree: Any = ast.parse(text, mode="eval").body
     except SyntaxError:  # an assignment such as x += 1
@@ -103,9 +104,10 @@ def _operands(text: str, frame: FrameType) -> tuple[str, ...]:
     elif isinstance(tree, ast.Call):
         # a string is no operand: the subscripts of einsum
         parts = [arg for arg in tree.args if not isinstance(getattr(arg, "value", None), str)]
-        if len(parts) == 1 and isinstance(parts[0], (ast.List, ast.Tuple)):
-            parts = parts[0].elts
-        if isinstance(tree.func, ast.Attribute):
+        if op in ("concatenate", "stack"):
+            parts = getattr(parts[0], "elts", []) if parts else []
+            parts = [] if any(isinstance(part, ast.Starred) for part in parts) else parts
+        elif isinstance(tree.func, ast.Attribute):
             owner = tree.func.value
             name = owner.id if isinstance(owner, ast.Name) else ""
             module = frame.f_locals.get(name, frame.f_globals.get(name))

@@ -83,6 +83,7 @@ class _Traced(Tensor):
 _BY_OPS: dict[str, Callable] = {
     "cholesky": cholesky,  # of the symmetric part: the right cotangents if the matrix is symmetric
     "dot": matmul,
+    "hstack": lambda parts: concatenate(parts, axis=min(1, np.ndim(parts[0]) - 1)),
     "norm": lambda x, axis=None, keepdims=False: sqrt((x * x).sum(axis=axis, keepdims=keepdims)),
     "outer": lambda x, y: x.flatten()[:, None] * y.flatten(),
     "solve": lambda a, b: inv(a) @ b,

@@ -224,6 +224,22 @@ def test_an_operand_of_einsum_is_called_by_its_own_name(rng):
     assert "at `w` in the backward of" in found
 
 
+@pytest.mark.parametrize(("join", "names"), [
+    (lambda x: np.concatenate([x, x], 1), ("`x`", "`x`")),
+    (lambda x: np.concatenate((x, x), axis=-1), ("`x`", "`x`")),
+    (lambda x: np.stack([x, x], 1).reshape(3, 4), ("`x`", "`x`")),
+    (lambda x: np.hstack((x, x)), ("`x`", "`x`")),
+    (lambda x: np.concatenate([x] * 2, 1), ("operand 0", "operand 1")),
+    (lambda x: np.concatenate([*[x], x], 1), ("operand 0", "operand 1")),
+    (lambda x: np.stack([x for _ in range(2)], 1).reshape(3, 4), ("operand 0", "operand 1")),
+])  # fmt: skip
+def test_a_missing_part_of_joined_arrays_is_called_by_its_own_name(join, names, rng):
+    for kept, name in ((slice(2, 4), names[0]), (slice(2), names[1])):
+        x, backward = rng.normal(size=(3, 2)), lambda y_bar, _, kept=kept: (y_bar[:, kept].copy(),)
+        (found,) = causes(lambda x: (join(x), None), backward, x)
+        assert found.startswith(f"missing path through {name} in `np."), found
+
+
 def test_a_factor_that_could_be_of_several_lines_is_told_of_none(rng):
     def forward(x):
         t = np.tanh(0.8 * (x + 0.04 * x**3))
