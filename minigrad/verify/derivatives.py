@@ -43,10 +43,10 @@ class Fit(NamedTuple):
         used: the mask of the elements of y that a cotangent reaches and an input changes.
         error: D' - D in these elements.
         is_unique: whether no other D' - D explains the same.
-        is_telling: whether there are errors that no D' would explain, but only a mistake in this
-            derivative. There are none if the forward returns a single number: then all cotangents
-            of a value are multiples of each other. Nor if a user of y repeats it along axes: a
-            wrong sum over these has the same effect.
+        is_telling: whether there are errors of these elements that no D' would explain, but only a
+            mistake in this derivative. There are none if the forward returns a single number: then
+            all cotangents of a value are multiples of each other. Nor if a user of y repeats it
+            along axes: a wrong sum over these has the same effect.
     """
 
     used: np.ndarray
@@ -95,7 +95,8 @@ class LocalDerivatives:
             independent = np.linalg.matrix_rank(np.stack(bars).reshape(len(bars), -1))
             longer = [u for u in self.graph.users(y) if u.value.size > y.value.size]
             is_repeated = any(user.op.signature == "()" for user in longer)
-            is_telling = bool(rank < independent * most) and not is_repeated
+            there = np.linalg.matrix_rank(jacobian[:, used]) if used.any() else 0
+            is_telling = bool(rank < independent * there) and not is_repeated
             fit = Fit(used.reshape(y.value.shape), d, rank == len(d), is_telling)
             self._fits[x, y] = fit if fits else None
         return self._fits[x, y]

@@ -170,6 +170,25 @@ def test_of_a_loss_no_derivative_is_blamed_for_whatever_came(rng):
     assert "should be 2 diff, not 2 |diff|" in found
 
 
+def test_of_a_loss_with_ignored_examples_no_derivative_is_blamed_for_whatever_came(rng):
+    rows, labels = np.array([0, 1, 3]), np.array([2, 0, 1])
+
+    def forward(z):
+        z = z - z.max(axis=1, keepdims=True)
+        log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        return -log_p[rows, labels].mean(), np.exp(log_p)
+
+    def backward(y_bar, p, shift=0):
+        z_bar = np.zeros_like(p)
+        z_bar[rows] = p[rows] - np.eye(3)[(labels + shift) % 3]
+        return (y_bar * z_bar / 3,)
+
+    z = rng.normal(size=(4, 3))
+    assert check_backward(forward, backward, [z]).ok
+    (found,) = causes(forward, partial(backward, shift=1), z)
+    assert "derivative" not in found, found
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_numbers_that_differ_are_printed_with_the_digits_in_which_they_do(mixed, rng):
     def forward(x):
