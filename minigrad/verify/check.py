@@ -31,7 +31,7 @@ from minigrad.verify.subject import (
 
 _SOAK = 100  # identical calls in a check of one point
 _MAX_ERROR = 1e-3  # relative to the largest; with a larger error a derivative may be infinite
-_NOTES = ("retained", "scratch")  # kinds of findings that are no faults, but worth knowing
+_NOTES = ("retained", "scratch", "shapes")  # findings that are no faults, but worth knowing
 
 
 def check_backward(

@@ -308,7 +308,13 @@ def _interleaved(
     yield from finding(when, "stale buffer", subject.backward_of(y_bar, cache))
     _, cache = subject.run()
     other.run()
-    other.backward_of(rng.normal(size=y2.shape).astype(y2.dtype), cache2)
+    try:
+        other.backward_of(rng.normal(size=y2.shape).astype(y2.dtype), cache2)
+    except BackwardFailed as error:
+        if other.inputs[0].shape == subject.inputs[0].shape:
+            raise
+        message = f"forward takes x {other.inputs[0].shape}, too, but backward fails there: {error}"
+        yield Finding("shapes", message=message, cause="written for these shapes")
     yield from finding(when, "stale buffer", subject.backward_of(y_bar, cache))
 
 

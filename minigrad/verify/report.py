@@ -36,7 +36,7 @@ class Finding:
         kind: ``"value"``, ``"shape"``, ``"dtype"``, ``"state"``, ``"aliasing"``, ``"purity"``,
             ``"nondeterminism"``, ``"precision"``, ``"domain"``, ``"error"``; in notes
             ``"kink"``, ``"undefined"``, ``"refused"``, ``"vacuous"``,
-            ``"retained"``, ``"scratch"``.
+            ``"retained"``, ``"scratch"``, ``"shapes"``.
         input: the name of the input whose cotangent it is, or None.
         index: the worst element of that cotangent.
         expected, got, bound: the numbers there.

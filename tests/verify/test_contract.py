@@ -204,6 +204,28 @@ def test_a_pair_that_keeps_its_own_result_is_right_and_says_so(rng):
         assert [note.kind for note in report.notes] == ["retained"]
 
 
+def test_a_pair_for_the_shapes_of_this_point_is_right_and_says_what_fails_elsewhere(rng):
+    def forward(x, gamma, beta):
+        xc = x - x.mean(axis=0)
+        inv_std = 1 / np.sqrt((xc**2).mean(axis=0) + 1e-5)
+        return gamma * xc * inv_std + beta, (xc * inv_std, inv_std, gamma)
+
+    def backward(y_bar, cache):
+        x_hat, inv_std, gamma = cache
+        gamma_bar, beta_bar = np.zeros(3), np.zeros(3)
+        for row, normalized in zip(y_bar, x_hat, strict=True):
+            gamma_bar += row * normalized
+            beta_bar += row
+        n = len(y_bar)
+        return gamma * inv_std * (y_bar - beta_bar / n - x_hat * gamma_bar / n), gamma_bar, beta_bar
+
+    report = check_backward(forward, backward, [rng.normal(size=s) for s in ((6, 3), 3, 3)])
+    assert report.ok, str(report)
+    (note,) = report.notes
+    assert note.kind == "shapes"
+    assert "forward takes x (3, 6), too, but backward fails there: ValueError" in note.message
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_weights_that_a_backward_keeps_from_its_first_call_are_found(kept, rng):
     first = {}
