@@ -65,6 +65,25 @@ class Declared:
                 raise UsageError(facts(f"{self.name}: {name}", expected=expected, got=given))
         REGISTRY[self.name] = self
 
+    def fitting(self, rule: Callable, *first: str) -> Callable:
+        """``rule``, if it can be called with ``first``, the operands and the parameters.
+
+        A parameter that a call leaves out is left out in the call of the rule, too.
+        """
+        required = [p.name for p in self.__signature__.parameters.values() if p.default is p.empty]
+        try:
+            signature = inspect.signature(rule)
+        except (TypeError, ValueError):  # a builtin without a signature
+            return rule
+        try:
+            for given in (self.keywords, [name for name in self.keywords if name in required]):
+                signature.bind(*first, *range(self.min_arity or 1), **dict.fromkeys(given))
+        except TypeError as error:
+            expected = f"arguments ({', '.join(first)}, {str(self.__signature__)[1:]}"
+            got = f"{signature}: {error}"
+            raise UsageError(facts(f"{self.name}: its rule", expected=expected, got=got)) from error
+        return rule
+
     def domain_of(self, i: int) -> Domain:
         """The domain of input ``i``."""
         return self.domain[min(i, len(self.domain) - 1)]

@@ -40,17 +40,17 @@ class Op(Declared):
 
     def defpartials(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Declare ``rule(y, *xs, **params)`` -> one partial derivative per input, elementwise."""
-        self.partials = rule  # an entry may also be None (zero) or a function, called if needed
+        self.partials = self.fitting(rule, "y")  # entries may also be None (zero) or a function
         return rule
 
     def defvjp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Declare ``rule(y_bar, y, *xs, **params)`` -> a cotangent, function or None per input."""
-        self.vjp = rule
+        self.vjp = self.fitting(rule, "y_bar", "y")
         return rule
 
     def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Declare ``rule(x_dots, y, *xs, **params)`` -> ``y_dot``; a zero tangent is None."""
-        self.jvp = rule
+        self.jvp = self.fitting(rule, "x_dots", "y")
         return rule
 
     def __call__(self, *args: Any, **params: Any) -> Any:

@@ -265,6 +265,23 @@ def test_an_input_without_core_axes_is_summed_along_all_loop_axes(rng):
     np.testing.assert_allclose(s_bar, [np.vdot(y_bar, x)], rtol=0, atol=bound)
 
 
+@pytest.mark.parametrize(("declare", "rule", "words"), [
+    ("defpartials", lambda x: (x,), ("arguments (y, x, *, a=2.0)", "(x): too many")),
+    ("defpartials", lambda y, x: (y,), ("(y, x): got an unexpected keyword argument 'a'",)),
+    ("defpartials", lambda y, x, *, a: (a,), ("(y, x, *, a): missing a required argument: 'a'",)),
+    ("defvjp", lambda y_bar, x, *, a=2.0: (a * y_bar,), ("(y_bar, y, x, *, a=2.0)",)),
+    ("defjvp", lambda x_dots, y: x_dots[0], ("(x_dots, y, x, *, a=2.0)",)),
+])  # fmt: skip
+@pytest.mark.usefixtures("declared")
+def test_a_rule_that_cannot_be_called_as_its_forward_is_refused(declare, rule, words):
+    @mg.elementwise(formula="y = a x", pullback="a y_bar")
+    def scaled(xp, x, *, a=2.0):
+        return a * x
+
+    with raises(errors.UsageError, ValueError, "scaled: its rule", *words):
+        getattr(scaled, declare)(rule)
+
+
 def test_a_name_is_declared_once():
     with pytest.raises(errors.UsageError, match="add"):
 
