@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def three_way(
     hosts = on_host("three_way: inputs", inputs)
     names = list(names or parameter_names(f, len(hosts)) or default_names(hosts))
     check_names("three_way: names", names, len(hosts))
+    _check_arguments(analytic_vjp, names, params)
     both = _Ways(f, analytic_vjp, device, params)
     y, pull = both.traced(hosts)
     y_bar = generator(rng).normal(size=y.shape).astype(y.dtype)
@@ -93,6 +95,21 @@ def three_way(
     return report
 
 
+def _check_arguments(analytic_vjp: Callable, names: list[str], params: dict[str, Any]) -> None:
+    """Raise UsageError unless ``analytic_vjp(xp, y_bar, *inputs, **params)`` is a possible call."""
+    try:
+        accepted = signature(analytic_vjp)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return
+    try:
+        accepted.bind("xp", "y_bar", *names, **params)
+    except TypeError as error:
+        arguments = ", ".join(["xp", "y_bar", *names, *(f"{name}=..." for name in params)])
+        expected, got = f"arguments ({arguments})", f"{accepted}: {error}"
+        headline = "three_way: analytic_vjp"
+        raise UsageError(facts(headline, expected=expected, got=got)) from error
+
+
 @dataclass(frozen=True)
 class _Ways:
     """A function of tensors and its hand-written pullback, both on one device."""
@@ -121,7 +138,8 @@ class _Ways:
         """The analytic cotangents on the host; ``analytic_vjp`` may overwrite its arguments."""
         copies = moved(copied((y_bar, *hosts)), self.device)
         x_bars = self.analytic_vjp(namespace(*copies), *copies, **moved(self.params, self.device))
-        x_bars = x_bars if isinstance(x_bars, (tuple, list)) else [x_bars]
+        if not isinstance(x_bars, (tuple, list)):
+            x_bars = [] if x_bars is None else [x_bars]
         return [to_host(x_bar) if hasattr(x_bar, "shape") else x_bar for x_bar in x_bars]
 
     def in_wider(self, y_bar: np.ndarray, hosts: Sequence[np.ndarray]) -> dict[tuple, np.ndarray]:

@@ -15,6 +15,7 @@ X = np.array([0.5, -2.0, 3.0])
     ("returned", "said"),
     [
         (lambda bar: (bar, bar), "2 cotangents, expected 1, one per input"),
+        (lambda bar: None, "0 cotangents, expected 1, one per input"),
         (lambda bar: (), "0 cotangents, expected 1, one per input"),
         (lambda bar: (bar.sum(),), r"shape \(\), but x has shape \(3,\)"),
         (lambda bar: (None,), "type NoneType, expected a plain array"),
@@ -79,6 +80,20 @@ def test_lists_are_inputs_and_integers_are_none():
     assert three_way(lambda x: x * x, by_hand, [[0.5, 2.0]]).ok
     with pytest.raises(mg.errors.DTypeError, match="three_way: inputs"):
         three_way(lambda x: x * x, by_hand, [[1, 2]])
+
+
+@pytest.mark.parametrize(("by_hand", "got"), [
+    (lambda y_bar, x: (2 * x * y_bar,), "(y_bar, x): too many positional arguments"),
+    (lambda xp, y_bar, x: (2 * x * y_bar,), "(xp, y_bar, x): got an unexpected keyword argument"),
+    (mg.tanh, "(x): too many positional arguments"),
+])  # fmt: skip
+def test_an_analytic_way_with_other_arguments_is_bad_usage(by_hand, got):
+    with pytest.raises(mg.errors.UsageError) as caught:
+        three_way(lambda x, p: x**p, by_hand, [X], names=["x"], p=2)
+    headline, *rest = str(caught.value).splitlines()
+    assert headline == "three_way: analytic_vjp"
+    assert rest[0] == "  expected: arguments (xp, y_bar, x, p=...)"
+    assert rest[1].startswith(f"  got:      {got}")
 
 
 def test_a_function_of_tensors_only_is_bad_usage():
