@@ -113,14 +113,20 @@ def _load(
     folder = cache_folder() / source.folder if root is None else Path(root)
     for name, md5 in zip(FILES, source.md5s, strict=True):
         path = folder / name
-        if not path.exists():
-            if not download:
-                remedy = "pass download=True, or the folder that has it as root="
-                got = f"no such file in {folder}"
-                raise DataError(facts(f"{name}: missing", expected=path, got=got, remedy=remedy))
-            fetch(name, md5, folder, _mirrors(source, mirrors))
-        if root is None:
-            check_md5(path, md5)
+        try:
+            if not path.exists():
+                if not download:
+                    remedy = "pass download=True, or the folder that has it as root="
+                    got = f"no such file in {folder}"
+                    raise DataError(
+                        facts(f"{name}: missing", expected=path, got=got, remedy=remedy)
+                    )
+                fetch(name, md5, folder, _mirrors(source, mirrors))
+            if root is None:
+                check_md5(path, md5)
+        except OSError as error:
+            expected = "a file that can be read, or downloaded to this folder"
+            raise corrupt(path, expected, error) from error
     train = _images_and_labels(folder, *FILES[:2])
     return ImageData(*train, *_images_and_labels(folder, *FILES[2:]))
 

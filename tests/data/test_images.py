@@ -178,6 +178,19 @@ def test_without_download_the_missing_file_is_named(source, mirror):
         data.fashion_mnist(download=False)
 
 
+def test_a_folder_that_cannot_take_files_is_named(source, mirror, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match=f"{images.FILES[0]}: cannot use this file"):
+        data.fashion_mnist(tmp_path / "file" / "below", mirrors=mirror)
+
+
+def test_a_file_in_the_cache_that_cannot_be_read_is_named(source, mirror):
+    path = download.cache_folder() / "fashion-mnist" / images.FILES[0]
+    path.mkdir(parents=True)
+    with pytest.raises(DataError, match=f"{images.FILES[0]}: cannot use this file"):
+        data.fashion_mnist()
+
+
 def test_a_corrupt_file_in_the_cache_is_refused(source, mirror):
     data.fashion_mnist(mirrors=[mirror])
     path = download.cache_folder() / "fashion-mnist" / images.FILES[3]
