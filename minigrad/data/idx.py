@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minigrad.errors import check_count
 from minigrad.files import corrupt
 
 _LARGEST = 2**31  # bytes; a header that announces more is refused
@@ -28,8 +29,10 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
 
     Raises:
         DataError: not a gzip file, truncated, too long, or with another number of dimensions.
+        UsageError: ``ndim`` is not a whole number, 1 or more.
     """
     path = Path(path)
+    ndim = check_count("read_idx: ndim", ndim)
     try:
         with gzip.open(path, "rb") as file:
             header = file.read(4 + 4 * ndim)

@@ -108,6 +108,12 @@ def test_a_file_that_ends_in_its_header_is_refused(tmp_path):
         read_idx(tmp_path / "x.gz", 3)
 
 
+@pytest.mark.parametrize("ndim", [-1, 3.0, "3", None], ids=repr)
+def test_a_number_of_dimensions_that_is_no_count_is_refused(ndim, folder):
+    with pytest.raises(UsageError, match="read_idx: ndim"):
+        read_idx(folder / images.FILES[0], ndim)
+
+
 def test_a_header_cannot_make_the_reader_allocate(tmp_path):
     bomb = gzip.compress(bytes([0, 0, 8, 1]) + np.array([10], ">u4").tobytes() + b"\0" * 10**7)
     (tmp_path / "x.gz").write_bytes(bomb)
