@@ -52,9 +52,7 @@ class Optimizer:
             UsageError: no key ``params``, a Tensor given twice, or an option out of its range.
         """
         kind = type(self).__name__
-        if "params" not in group:
-            got = f"the keys {list(group)}"
-            raise UsageError(facts("optimizer: group", expected="a key 'params'", got=got))
+        check_keys("optimizer: group", group, "params")
         group = {**self.defaults, **group, "params": leaf_tensors(group["params"])}
         ids = [id(p) for p in (*self.parameters, *group["params"])]
         if len(set(ids)) < len(ids):
@@ -132,6 +130,9 @@ class Optimizer:
             expected, got = "a list of dicts of arrays, one per parameter", type(states).__name__
             headline = f"{title}: state"
             raise UsageError(facts(headline, expected=expected, got=got, remedy=remedy))
+        if not isinstance(groups, (list, tuple)):
+            expected, got = "a list of dicts of options, one per group", describe(groups)
+            raise UsageError(facts(f"{title}: param_groups", expected=expected, got=got))
         if len(states) != len(self.state) or len(groups) != len(self.param_groups):
             expected = f"{len(self.param_groups)} groups, {len(self.state)} parameters"
             got = f"{len(groups)} groups, {len(states)} parameters"

@@ -323,6 +323,7 @@ def test_a_state_of_other_parameters_is_refused(rng):
         ({"state": [3, {}, {}]}, "state of parameter 0"),
         ({"state": dict(enumerate(state["state"]))}, r"state\n.*a list (.|\n)*got: .*dict"),
         ({"param_groups": [options, options]}, "got: *2 groups, 3 parameters"),
+        ({"param_groups": None}, r"param_groups\n.*a list (.|\n)*got: .*None"),
         ({"param_groups": [{**options, "lr": -5}]}, "Adam: lr"),
         ({"param_groups": [{**options, "betas": [0.9, 1.0]}]}, "Adam: betas"),
         ({"param_groups": [{"lr": 0.1}]}, "a group of Adam"),
@@ -736,6 +737,8 @@ def test_a_state_follows_a_network_that_moves(kind, words, places, gpu):
         (mg.nn.Sequential(mg.nn.Linear(1, 1)), "remedy: +model.parameters"),
         (3.0, "got: +float"),
         ([{"lr": 1.0}], r"got: +the keys \['lr'\]"),
+        ([{"params": mg.tensor(1.0)}, mg.tensor([1.0])], r"group\n.*params\n.*Tensor \(1,\)"),
+        ([{"params": mg.tensor(1.0)}, None], r"group\n.*params\n.*None"),
     ],
 )
 def test_what_is_no_list_of_parameters_is_bad_usage(params, words):
