@@ -274,6 +274,23 @@ def test_options_out_of_their_range_are_refused(kind, options, rng):
             make(start(rng))
 
 
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("name", ["amsgrad", "maximize"])
+def test_a_rule_of_torch_that_is_missing_is_refused(kind, name, rng):
+    params = start(rng)
+    with pytest.raises(UsageError, match=f"{kind.__name__}: {name}\n.*lr, "):
+        kind([{"params": params, name: True}])
+    optimizer = kind([{"params": params, name: False}])
+    state = optimizer.state_dict()
+    (options,) = state["param_groups"]
+    with pytest.raises(UsageError, match=f"{kind.__name__}: {name}"):
+        optimizer.load_state_dict({**state, "param_groups": [{**options, name: True}]})
+    own = type("Own", (kind,), {})(params)
+    own.defaults[name] = False  # what a subclass declares is its own affair
+    own.load_state_dict({**state, "param_groups": [{**options, name: True}]})
+    assert own.param_groups[0][name] is True
+
+
 @pytest.mark.parametrize("given", [lambda p: p, lambda p: [p], lambda p: iter([p])])
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("shape", [(), (3, 2)], ids=str)
