@@ -6,7 +6,7 @@ rate that is negative or not finite raises UsageError.
 """
 
 from collections.abc import Callable, Iterable
-from math import cos, pi
+from math import cos, inf, pi
 from numbers import Real
 from typing import Any
 
@@ -15,6 +15,13 @@ from minigrad.optim.optimizer import check_optimizer
 from minigrad.spelling import of_module
 
 __getattr__ = of_module(__name__)
+
+
+def _real(what: str, value: Any) -> Any:
+    """``value``; UsageError, which names ``what``, unless it is a real number."""
+    if not isinstance(value, Real):
+        raise UsageError(facts(what, expected="a number", got=describe(value)))
+    return value
 
 
 class LambdaLR:
@@ -46,7 +53,11 @@ class LambdaLR:
     def _apply(self) -> None:
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=False):
             what = f"{type(self).__name__}: lr after {self.last_epoch} epochs"
-            group["lr"] = check_number(what, float(self._rate(base)))
+            try:
+                rate = float(self._rate(base))
+            except OverflowError:  # as of 2.0**1024
+                rate = inf
+            group["lr"] = check_number(what, rate)
 
     def _rate(self, base: float) -> float:
         return base * self.lr_lambda(self.last_epoch)
@@ -88,7 +99,7 @@ class StepLR(LambdaLR):
 
     def __init__(self, optimizer: Any, step_size: int, gamma: float = 0.1):
         check_count("StepLR: step_size", step_size)
-        self.step_size, self.gamma = step_size, gamma
+        self.step_size, self.gamma = step_size, _real("StepLR: gamma", gamma)
         super().__init__(optimizer, self._factor)
 
     def _factor(self, epoch: int) -> float:
@@ -100,7 +111,8 @@ class MultiStepLR(LambdaLR):
 
     def __init__(self, optimizer: Any, milestones: Iterable[int], gamma: float = 0.1):
         is_iterable = isinstance(milestones, Iterable)
-        self.milestones, self.gamma = tuple(milestones) if is_iterable else (), gamma
+        self.milestones = tuple(milestones) if is_iterable else ()
+        self.gamma = _real("MultiStepLR: gamma", gamma)
         if not (is_iterable and all(isinstance(m, Real) for m in self.milestones)):
             headline, expected = "MultiStepLR: milestones", "numbers of epochs, such as [30, 80]"
             raise UsageError(facts(headline, expected=expected, got=describe(milestones)))
@@ -114,7 +126,7 @@ class ExponentialLR(LambdaLR):
     """Multiply the rate by ``gamma`` after every epoch."""
 
     def __init__(self, optimizer: Any, gamma: float):
-        self.gamma = gamma
+        self.gamma = _real("ExponentialLR: gamma", gamma)
         super().__init__(optimizer, self._factor)
 
     def _factor(self, epoch: int) -> float:
@@ -132,7 +144,7 @@ class CosineAnnealingLR(LambdaLR):
 
     def __init__(self, optimizer: Any, T_max: int, eta_min: float = 0.0):
         check_count("CosineAnnealingLR: T_max", T_max)
-        self.T_max, self.eta_min = T_max, eta_min
+        self.T_max, self.eta_min = T_max, _real("CosineAnnealingLR: eta_min", eta_min)
         super().__init__(optimizer, self._factor)
 
     def _factor(self, epoch: int) -> float:
@@ -166,7 +178,8 @@ class LinearLR(LambdaLR):
         total_iters: int = 5,
     ):
         check_count("LinearLR: total_iters", total_iters)
-        self.start_factor, self.end_factor = start_factor, end_factor
+        self.start_factor = _real("LinearLR: start_factor", start_factor)
+        self.end_factor = _real("LinearLR: end_factor", end_factor)
         self.total_iters = total_iters
         super().__init__(optimizer, self._factor)
 

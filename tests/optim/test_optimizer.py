@@ -658,11 +658,22 @@ def test_a_schedule_over_no_epochs_is_refused(name, option, rng):
 @pytest.mark.parametrize(
     ("name", "option", "bad"),
     [("LambdaLR", "lr_lambda", [float]), ("LambdaLR", "lr_lambda", 0.5),
-     ("MultiStepLR", "milestones", 30), ("MultiStepLR", "milestones", [30, "80"])],
+     ("MultiStepLR", "milestones", 30), ("MultiStepLR", "milestones", [30, "80"]),
+     ("MultiStepLR", "gamma", None), ("StepLR", "gamma", "0.1"), ("ExponentialLR", "gamma", 1j),
+     ("CosineAnnealingLR", "eta_min", "0"), ("LinearLR", "start_factor", None),
+     ("LinearLR", "end_factor", [1.0])],
 )  # fmt: skip
-def test_a_schedule_that_is_no_function_or_has_no_milestones_is_refused(name, option, bad, rng):
+def test_an_argument_of_a_schedule_that_is_of_another_kind_is_refused(name, option, bad, rng):
+    arguments = {**SCHEDULES[name][0], option: bad} if name in SCHEDULES else {option: bad}
     with pytest.raises(UsageError, match=f"{name}: {option}\n  expected: .*\n  got: "):
-        getattr(optim, name)(optim.SGD(start(rng)), **{option: bad})
+        getattr(optim, name)(optim.SGD(start(rng)), **arguments)
+
+
+def test_a_rate_that_overflows_is_refused(rng):
+    schedule = optim.ExponentialLR(optim.SGD(start(rng)), 2.0)
+    schedule.load_state_dict({"last_epoch": 1023, "base_lrs": [1.0]})
+    with pytest.raises(UsageError, match=r"ExponentialLR: lr after 1024 epochs(.|\n)*got: *inf"):
+        schedule.step()
 
 
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
