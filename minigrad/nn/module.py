@@ -320,7 +320,7 @@ class Module:
         Raises:
             UsageError: missing or unexpected paths, all of them named.
             ShapeError: values of other shapes, all of them named.
-            DTypeError: nan or inf for integers.
+            DTypeError: nan, inf or numbers out of range for integers.
             GraphError: buffers that hold results of recorded ops, all of them named.
         """
         own = dict(self._named_state("_parameters", "_buffers"))
@@ -340,9 +340,10 @@ class Module:
             got = ", ".join(f"{name} {tuple(new[name].shape)}" for name in wrong)
             raise ShapeError(facts(f"{title}: shapes", expected=expected, got=got))
         for name, value in new.items():
-            if own[name].dtype.kind in "iu" and backend.count_not_finite(value):
+            if own[name].dtype.kind in "iu" and not _fits(value, own[name].dtype):
                 expected = f"numbers that {own[name].dtype} can hold"
-                raise DTypeError(facts(f"{title}: {name}", expected=expected, got="nan or inf"))
+                got = f"{value.min()} to {value.max()}"
+                raise DTypeError(facts(f"{title}: {name}", expected=expected, got=got))
         recorded = ", ".join(name for name in new if not own[name].is_leaf)
         if recorded:
             expected, remedy = "leaf tensors", "store x.detach() in forward()"
@@ -399,6 +400,14 @@ def named_array(what: str, value: Any) -> Any:
     """The array of ``value``; an error names ``what``."""
     with naming(what):
         return backend.as_array(getattr(value, "array", value))
+
+
+def _fits(array: Any, integers: np.dtype) -> bool:
+    """Whether every number in ``array`` is in the range of the dtype ``integers``."""
+    limits, host = np.iinfo(integers), backend.to_host(array)
+    if host.dtype.kind in "bf":  # NumPy cannot compare bool and float16 with 2**63
+        host = host.astype(np.float64)
+    return bool(((limits.min <= host) & (host < int(limits.max) + 1)).all())
 
 
 def _moved(array: Any, device: str | None, floating: np.dtype | None) -> Any:

@@ -264,16 +264,30 @@ def test_loading_names_all_wrong_shapes_and_changes_nothing():
     assert net.scale.item() == before
 
 
-def test_loading_nan_as_a_count_is_refused_and_changes_nothing():
+@pytest.mark.parametrize(
+    "bad", [np.nan, -np.inf, 1e30, np.float32(-1e20), 2.0**63, np.uint64(2**63)], ids=repr
+)
+def test_loading_what_no_count_can_be_is_refused_and_changes_nothing(bad):
     net = Net()
     state = {k: v.numpy() + 1.0 for k, v in net.state_dict().items()}
     net.load_state_dict(state)  # whole numbers may come as floats
     assert net.norm.num_batches_tracked.item() == 1
     before = net.scale.item()
-    state = {k: v + 1 for k, v in state.items()} | {"norm.num_batches_tracked": np.nan}
+    state = {k: v + 1 for k, v in state.items()} | {"norm.num_batches_tracked": bad}
     with pytest.raises(DTypeError, match=r"norm.num_batches_tracked\n.*int64"):
         net.load_state_dict(state)
     assert net.scale.item() == before
+
+
+@pytest.mark.parametrize(
+    "count",
+    [True, np.float16(7), -(2**63), 2**63 - 1, np.uint64(2**63 - 1), -(2.0**63), 2.0**63 - 1024],
+    ids=repr,
+)
+def test_a_count_may_be_any_number_that_fits(count):
+    layer = nn.BatchNorm1d(1)
+    layer.load_state_dict({"num_batches_tracked": count}, strict=False)
+    assert layer.num_batches_tracked.item() == int(count)
 
 
 def test_loading_names_all_buffers_that_hold_a_result_and_changes_nothing():
