@@ -11,6 +11,8 @@ from minigrad.errors import UsageError, check_number, describe, facts
 from minigrad.optim.optimizer import check_optimizer, leaf_tensors
 from minigrad.tensor import Tensor
 
+_TINY = float(np.finfo(np.float64).tiny)  # in place of a divisor 0
+
 
 def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients by one factor so that their joint 2-norm is at most ``max_norm``.
@@ -147,6 +149,6 @@ class AGC:
             if p.grad is not None and p not in self.excluded:
                 xp = backend.namespace(p.array)
                 max_norm = self.clipping * xp.maximum(unit_norms(p.array), self.eps)
-                norm = xp.maximum(unit_norms(p.grad.array), 1e-6)
-                p.grad = p.grad.array * xp.minimum(max_norm / norm, 1.0)
+                norm = xp.maximum(unit_norms(p.grad.array), max_norm)
+                p.grad = p.grad.array * (max_norm / xp.maximum(norm, _TINY))
         self.optimizer.step()

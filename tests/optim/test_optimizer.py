@@ -533,6 +533,21 @@ def test_adaptive_clipping_limits_each_unit_to_its_share_of_the_weights(shape, r
     np.testing.assert_allclose(p.numpy(), w - expected, rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.parametrize(("length", "expected"), [(0.0, 0.0), (1e-8, 1e-8), (1e-7, 2e-8)])
+def test_adaptive_clipping_knows_no_smallest_norm(length, expected, rng):
+    direction = rng.normal(size=(1, 4))
+    direction /= np.linalg.norm(direction)
+    (p,) = graded(length * direction)  # the weights are 0
+    optim.AGC(optim.SGD([p], lr=1.0), clipping=2e-5, eps=1e-3).step()
+    np.testing.assert_allclose(p.grad.numpy(), expected * direction, rtol=1e-14, atol=0)
+
+
+def test_adaptive_clipping_of_nothing_without_a_bound_gives_nothing():
+    (p,) = graded(np.zeros((2, 3)))
+    optim.AGC(optim.SGD([p], lr=1.0), eps=0.0).step()
+    assert (p.grad.numpy() == 0).all()
+
+
 def test_adaptive_clipping_leaves_excluded_parameters_and_passes_the_rest_on(rng):
     p, q = graded(rng.normal(size=(2, 2)), rng.normal(size=(2, 2)))
     before = q.grad.numpy()
