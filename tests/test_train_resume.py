@@ -15,7 +15,7 @@ from endless import start, trainer
 import minigrad as mg
 from minigrad import nn, optim
 from minigrad import train as tr
-from minigrad.errors import DataError, MinigradError, MissingPackageError, UsageError
+from minigrad.errors import DataError, DTypeError, MinigradError, MissingPackageError, UsageError
 from minigrad.train.checkpoint import NAME, pack_optimizer, unpack_optimizer
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
@@ -411,6 +411,15 @@ def test_the_state_of_a_module_can_be_saved_and_loaded(tmp_path):
     arrays, meta = tr.load_checkpoint(tmp_path / NAME)
     loaded.load_state_dict(arrays)
     assert loaded.running_var.tolist() == saved.running_var.tolist() and meta == {"note": "x"}
+
+
+@pytest.mark.parametrize(
+    "bad", [np.ones(2, complex), np.array(["a"]), np.array([None]), None, {1}], ids=repr
+)
+def test_what_no_checkpoint_can_hold_is_refused_by_its_name(bad, tmp_path):
+    with pytest.raises(DTypeError, match=r"save_checkpoint: state\.x"):
+        tr.save_checkpoint(tmp_path / NAME, {"good": np.ones(1), "state.x": bad}, {})
+    assert not (tmp_path / NAME).exists()
 
 
 def test_without_safetensors_the_remedy_is_named(monkeypatch, tmp_path):

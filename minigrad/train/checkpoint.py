@@ -13,6 +13,7 @@ import numpy as np
 
 from minigrad import backend, files
 from minigrad.errors import DataError, MissingPackageError, UsageError, facts
+from minigrad.nn.module import named_array
 
 _JSON, _CHECKSUM = "minigrad", "crc32"  # keys in the metadata
 NAME = "checkpoint.safetensors"
@@ -49,8 +50,12 @@ def check_path(what: str, path: Path) -> None:
 
 
 def save_checkpoint(path: str | Path, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
-    """Write ``arrays``, also tensors, and ``meta`` to ``path``, whole or not at all."""
-    raw = {name: getattr(value, "array", value) for name, value in arrays.items()}
+    """Write ``arrays``, also tensors, and ``meta`` to ``path``, whole or not at all.
+
+    Raises:
+        DTypeError: what is no array of real numbers, by its name.
+    """
+    raw = {name: named_array(f"save_checkpoint: {name}", a) for name, a in arrays.items()}
     host = {name: np.array(backend.to_host(array), order="C") for name, array in raw.items()}
     text = to_json(meta)
     content = safetensors().save(host, metadata={_JSON: text, _CHECKSUM: _checksum(host, text)})
