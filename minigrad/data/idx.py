@@ -15,6 +15,7 @@ from minigrad.errors import check_count
 from minigrad.files import corrupt
 
 _LARGEST = 2**31  # bytes; a header that announces more is refused
+_BLOCK = 2**20  # bytes
 
 
 def read_idx(path: str | Path, ndim: int) -> np.ndarray:
@@ -38,7 +39,11 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
             header = file.read(4 + 4 * ndim)
             shape = _shape(path, header, ndim)
             size = prod(shape)
-            body = file.read(size + 1)  # one byte more, to detect data behind the array
+            body = bytearray()
+            # at most one byte more, to detect data behind the array; in blocks, as read(n) would
+            # allocate n bytes, however few the file has
+            while block := file.read(min(size + 1 - len(body), _BLOCK)):
+                body += block
     except (OSError, EOFError, zlib.error) as error:
         raise corrupt(path, "a readable gzip file", repr(error)) from error
     if len(body) != size:

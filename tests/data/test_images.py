@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import itertools
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -114,11 +115,24 @@ def test_a_number_of_dimensions_that_is_no_count_is_refused(ndim, folder):
         read_idx(folder / images.FILES[0], ndim)
 
 
-def test_a_header_cannot_make_the_reader_allocate(tmp_path):
+def test_data_behind_the_array_are_not_read(tmp_path):
     bomb = gzip.compress(bytes([0, 0, 8, 1]) + np.array([10], ">u4").tobytes() + b"\0" * 10**7)
     (tmp_path / "x.gz").write_bytes(bomb)
     with pytest.raises(DataError, match="10 bytes after the header"):
         read_idx(tmp_path / "x.gz", 1)
+
+
+def test_a_header_cannot_make_the_reader_allocate(tmp_path):
+    header = bytes([0, 0, 8, 1]) + np.array([2**31 - 1], ">u4").tobytes()
+    (tmp_path / "x.gz").write_bytes(gzip.compress(header + b"\0"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"2147483647 bytes after the header(.|\n)*1 bytes"):
+            read_idx(tmp_path / "x.gz", 1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**24  # some blocks of 1 MiB
 
 
 # --- cache and download ---------------------------------------------------------------------------
