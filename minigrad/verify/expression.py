@@ -13,6 +13,8 @@ from minigrad.core.node import Node
 from minigrad.observer import Observer, is_ours
 
 _LONGEST = 60  # characters of an expression that are shown
+_ASSIGNED = re.compile(r"(?:^|;\s*)(\w+) ?=$")  # what may stand before a whole statement's value
+_RETURNED = re.compile(r"\breturn$|\blambda\b[^:]*:$")
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Expression:
 
     Attributes:
         text: the source of the expression.
-        name: the variable it is assigned to, if its line does nothing else.
-        is_statement: whether its line does nothing but assign or return it.
+        name: the variable it is assigned to, if its statement does nothing else.
+        is_statement: whether its statement does nothing but assign or return it.
         operands: the source of each argument of its operator, function or method.
         lines: the line it starts in and, inside a function that the forward calls, the line of
             the forward with that call.
@@ -75,18 +77,31 @@ def _expression(op: str, caller: CodeType) -> Expression | None:
     code = inner.f_code
     if (code.co_filename, lines[0]) == (outer.f_code.co_filename, lines[1]):
         lines = lines[:1]  # one frame, or two in a line: a list comprehension has its own
-    first, last, start, stop = next(islice(code.co_positions(), inner.f_lasti // 2, None))
-    if first is None or last is None or start is None:
-        return Expression(op, "", False, (), lines)
-    source = [getline(code.co_filename, i).encode() for i in range(first, last + 1)]
-    after, source[-1] = source[-1][stop:].strip(), source[-1][:stop]
-    before, source[0] = source[0][:start].decode().strip(), source[0][start:]
-    text = " ".join(line.decode().strip() for line in source)
-    name = before.removesuffix(" =")
-    name = name if name != before and name.isidentifier() and not after else ""
-    is_statement = bool(name) or (before == "return" and not after)
+    first, text, name, is_returned = _evaluated(inner)
+    is_statement = bool(name) or is_returned
+    for frame in frames[1:]:  # what is returned may be assigned there
+        if name or not is_returned:
+            break
+        *_, name, is_returned = _evaluated(frame)
     operands = _operands(text, inner, op) if text else ()
     return Expression(text or op, name, is_statement, operands, (first, *lines[1:]))
+
+
+def _evaluated(frame: FrameType) -> tuple[int, str, str, bool]:
+    """The first line and the source of the expression that a frame evaluates right now, the name
+    that the statement assigns it to, and whether the statement returns it."""
+    code = frame.f_code
+    first, last, start, stop = next(islice(code.co_positions(), frame.f_lasti // 2, None))
+    if first is None or last is None or start is None:
+        return frame.f_lineno, "", "", False
+    source = [getline(code.co_filename, i).encode() for i in range(first, last + 1)]
+    is_last = source[-1][stop:].strip()[:1] in (b"", b"#", b";")
+    source[-1] = source[-1][:stop]
+    before, source[0] = source[0][:start].decode().strip(), source[0][start:]
+    text = " ".join(line.decode().strip() for line in source)
+    assigned = _ASSIGNED.search(before) if is_last else None
+    is_returned = is_last and _RETURNED.search(before) is not None
+    return first, text, assigned[1] if assigned else "", is_returned
 
 
 def _operands(text: str, frame: FrameType, op: str) -> tuple[str, ...]:
