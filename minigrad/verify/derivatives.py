@@ -14,16 +14,18 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice, pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.core.node import Node
+from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep
 from minigrad.ops.arithmetic import multiply
-from minigrad.verify.expression import every_time, name_of, quote, quote_operand
+from minigrad.verify.expression import every_time, is_quotable, name_of, quote, quote_operand
 from minigrad.verify.fit import explains, formula_of
-from minigrad.verify.graph import Changes
+from minigrad.verify.graph import Changes, as_array
+from minigrad.verify.mixups import axes_text
 from minigrad.verify.origin import CUTOFF, Errors
 
 _LONGEST = 8  # ops of a run
@@ -146,6 +148,31 @@ class LocalDerivatives:
             rest = {v: a[fit.used] for v, a in self._other_values(y).items() if v not in values}
             formula = formula_of(wrong, rest, powers=(1, 2))
         return formula, right_formula
+
+    def between_elements(self) -> str:
+        """The paths between elements of a value that are missing on the way back from a later one,
+        as in a softmax with the derivative ``p (1 - p)``.
+
+        Several values may explain it; of these, one whose derivative has a formula is told.
+        """
+        origins, values = self.errors.origins, filter(is_quotable, self.graph.consumers)
+        pairs = [(v, w) for w in values for v in origins if v.value.shape == w.value.shape]
+        most = self.errors.most_sweeps // max((v.value.size for v in origins), default=1)
+        found = []
+        for v, w in islice((pair for pair in pairs if pair[0] in ancestors(pair[1])), most):
+            shape, same = v.value.shape, np.eye(v.value.size)
+            rows = (backward_sweep(w, one_hot.reshape(shape), [v])[v] for one_hot in same)
+            jacobian = np.stack([as_array(row, v).reshape(-1) for row in rows])
+            between = jacobian * (1 - same)
+            lost = (bar.reshape(-1) @ between for bar in self.paths.bars(w))
+            if between.any() and self.errors.arise_from(v, (-d.reshape(shape) for d in lost)):
+                a, b = (np.stack(np.unravel_index(i, shape)) for i in np.nonzero(between))
+                axes = axes_text(np.flatnonzero((a != b).any(axis=1)))
+                way = f"on the way back from {quote(w)} to {quote(v)}"
+                text = f"paths between elements along {axes} are missing {way}"
+                has_formula = formula_of(jacobian.diagonal(), {"y": w.value.reshape(-1)}) != ""
+                found.append((has_formula, text))
+        return max(found, key=itemgetter(0))[1] if found else ""
 
     def in_repeated_code(self) -> str:
         """The wrong derivative of code that runs several times, such as the tanh of an RNN.

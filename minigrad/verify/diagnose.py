@@ -21,7 +21,7 @@ from math import prod
 import numpy as np
 
 from minigrad.verify import mixups, norm_paths
-from minigrad.verify.case import Case, Hypothesis
+from minigrad.verify.case import Case
 from minigrad.verify.faults import FaultSearch
 from minigrad.verify.fit import (
     PLAIN_FACTORS,
@@ -37,8 +37,6 @@ from minigrad.verify.fit import (
 from minigrad.verify.judge import Sample
 from minigrad.verify.reference import Expected
 from minigrad.verify.subject import BackwardFailed, Subject, are_batch_norms
-
-_MOST_AXES = 4  # of an array whose axes are tried in every order
 
 
 def cause_of(
@@ -108,7 +106,7 @@ def _whole_cause(case: Case, search: FaultSearch) -> tuple[str, str]:
     That code is told only where the cause does not tell the place.
     """
     norm = norm_paths.norm_of(case)
-    hypotheses = chain(mixups.untransposed(case), _permuted(case.expected))
+    hypotheses = chain(mixups.untransposed(case), mixups.permuted(case.expected, case.got))
     cause = (norm and norm_paths.explain(norm, case)) or case.cause_in(hypotheses)
     if cause := cause or mixups.nonlinear(case):
         return cause, ""
@@ -229,21 +227,3 @@ def _factors_of_other_sizes(subject: Subject) -> Iterator[tuple[float, str]]:
         yield from mean_factors(n) if n > 1 else ()
     for a, b in permutations(set(x_shape) - {0}, 2):
         yield a / b, f"factor {a}/{b}: perhaps the axis size {b} is used instead of {a}"
-
-
-def _permuted(expected: np.ndarray) -> Iterator[Hypothesis]:
-    """The right numbers in the wrong places."""
-    axes = range(1, expected.ndim)
-    pairs = list(combinations(axes, 2))
-    for a, b in pairs:
-        yield f"transposed: axes {a - 1} and {b - 1} are exchanged", np.swapaxes(expected, a, b)
-    for axis in axes:
-        yield f"reversed along axis {axis - 1}", np.flip(expected, axis)
-        for shift in (1, -1):
-            yield f"shifted along axis {axis - 1}", np.roll(expected, shift, axis)
-    for a, b in pairs:
-        yield f"reversed along axes {a - 1} and {b - 1}", np.flip(expected, (a, b))
-    for order in permutations(axes) if len(axes) <= _MOST_AXES else ():
-        text = f"reshaped with its axes in the order {[a - 1 for a in order]}"
-        moved = expected.transpose(0, *order).reshape(expected.shape)
-        yield f"{text}: a transpose is missing", moved

@@ -19,6 +19,7 @@ from contextlib import suppress
 import numpy as np
 
 from minigrad.core.node import ancestors
+from minigrad.verify import mixups
 from minigrad.verify.case import Case
 from minigrad.verify.derivatives import (
     LocalDerivatives,
@@ -28,6 +29,7 @@ from minigrad.verify.derivatives import (
     runs_of,
 )
 from minigrad.verify.expression import is_quotable, quote
+from minigrad.verify.fit import close, tolerance_of
 from minigrad.verify.origin import Errors
 from minigrad.verify.paths import Paths, paths_of
 from minigrad.verify.subject import FAILURES
@@ -92,6 +94,8 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
     yield derivatives.in_repeated_code()
     yield substitutes.in_repeated_code()
     yield from substitutes.overwritten()
+    yield derivatives.between_elements()
+    yield from _permuted(errors)
     # 3. the only suspect, if one of its two formulas is known
     only = _only_suspect(suspects, operands, errors, derivatives)
     formulas = derivatives.formulas(only, all_values=True) if only else ("", "")
@@ -103,6 +107,16 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
     yield derivative_text(only[-1]) if only else ""
     yield substitutes.in_one_op(operands, without=set(), cotangents=True)
     yield derivatives.with_formulas(suspects, 1, all_values=True)  # even of an op that only scales
+
+
+def _permuted(errors: Errors) -> Iterator[str]:
+    """A value whose cotangent has the right numbers in the wrong places."""
+    for node in errors.origins:
+        right, got = np.stack(errors.paths.bars(node)), errors.wrong_bars(node)
+        if got is not None:
+            for text, wrong in mixups.permuted(right, got):
+                if close(wrong, got, tolerance_of(got, right)):
+                    yield f"the cotangent of {quote(node)} is {text}"
 
 
 def _only_suspect(

@@ -8,6 +8,7 @@ mistake, or an empty text where none fits:
 * ``explain``: the cotangent of another input; a product with a wrong operand, or a sum over wrong
   axes; paths between elements that are missing, or a mean for a sum; a part of ``y_bar`` that is
   not used; elements that are 0, or have an input as a factor,
+* ``permuted``: the right numbers are in the wrong places,
 * ``moved``: an operand is reversed or transposed,
 * ``local``: each element has a factor of its own,
 * ``reach``: an element of ``y_bar`` reaches other elements than it should.
@@ -16,7 +17,7 @@ mistake, or an empty text where none fits:
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from minigrad.verify.fit import POWERS, close, factor_text
 from minigrad.verify.subject import BackwardFailed, ForwardFailed, NoPair, Subject
 
 _ZERO = 1e-6  # relative to the largest element of a cotangent; differences do not give exact zeros
+_MOST_AXES = 4  # of an array whose axes are tried in every order
+_MOST_DIFFERENCES = 1e7  # between the elements of two arrays along an axis
 
 
 def explain(case: Case) -> str:
@@ -89,7 +92,7 @@ def _moves(shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[np.ndarray],
     longer = [i for i, n in enumerate(shape) if n > 1]
     for n in range(1, len(longer) + 1):
         for axes in combinations(longer, n):
-            words = f"a flip is missing or extra: right for {{}} reversed along {_axes_text(axes)}"
+            words = f"a flip is missing or extra: right for {{}} reversed along {axes_text(axes)}"
             yield words, partial(np.flip, axis=axes)
     for a, b in combinations(longer, 2):
         if shape[a] == shape[b]:
@@ -97,6 +100,39 @@ def _moves(shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[np.ndarray],
                 f"a transpose is missing or extra: right for {{}} with axes {a} and {b} exchanged"
             )
             yield words, partial(np.swapaxes, axis1=a, axis2=b)
+
+
+def permuted(expected: np.ndarray, got: np.ndarray) -> Iterator[Hypothesis]:
+    """The right numbers in the wrong places; the first axis holds several cotangents."""
+    axes = range(1, expected.ndim)
+    pairs = list(combinations(axes, 2))
+    for a, b in pairs:
+        yield f"transposed: axes {a - 1} and {b - 1} are exchanged", np.swapaxes(expected, a, b)
+    for axis in axes:
+        yield f"reversed along axis {axis - 1}", np.flip(expected, axis)
+        for shift in (1, -1):
+            yield f"shifted along axis {axis - 1}", np.roll(expected, shift, axis)
+    for a, b in pairs:
+        yield f"reversed along axes {a - 1} and {b - 1}", np.flip(expected, (a, b))
+    for order in permutations(axes) if len(axes) <= _MOST_AXES else ():
+        text = f"reshaped with its axes in the order {[a - 1 for a in order]}"
+        moved = expected.transpose(0, *order).reshape(expected.shape)
+        yield f"{text}: a transpose is missing", moved
+    for axis in axes:
+        order = _order(np.moveaxis(expected, axis, 0), np.moveaxis(got, axis, 0))
+        if order and order != sorted(order):
+            text = f"in another order along axis {axis - 1}: {order}"
+            yield text, np.take(expected, order, axis)
+
+
+def _order(expected: np.ndarray, got: np.ndarray) -> list[int]:
+    """Which element of ``expected`` each one of ``got`` is, or is nearest to; empty if two are the
+    same, or if there are too many."""
+    if expected.shape != got.shape or len(got) * got.size > _MOST_DIFFERENCES:
+        return []
+    n = len(got)
+    nearest = [int(np.abs(expected - one).reshape(n, -1).max(axis=1).argmin()) for one in got]
+    return nearest if len(set(nearest)) == n else []
 
 
 def nonlinear(case: Case) -> str:
@@ -130,7 +166,7 @@ def _products(case: Case) -> Iterator[Hypothesis]:
             sums = products.sum(axis=tuple(i + 1 for i in axes))
             if sums.size == case.got.size:
                 what = f"y_bar * {name}" if name else "y_bar"
-                what = f"the sum of {what} over {_axes_text(axes)}" if axes else what
+                what = f"the sum of {what} over {axes_text(axes)}" if axes else what
                 reshaped = ", reshaped" * (not axes and sums.shape != shape)
                 yield f"it is {what}{reshaped}", sums.reshape(shape)
 
@@ -171,10 +207,10 @@ def _mixed_axes(case: Case) -> str:
             axes.update(np.flatnonzero((places != response.position).any(axis=0)).tolist())
     missing, extra = right - got, got - right
     if missing and extra:
-        return f"y_bar is mixed along {_axes_text(extra)}, not along {_axes_text(missing)}"
+        return f"y_bar is mixed along {axes_text(extra)}, not along {axes_text(missing)}"
     if missing:
-        return f"paths between elements along {_axes_text(missing)} are missing"
-    return f"y_bar is also mixed along {_axes_text(extra)}" if extra else ""
+        return f"paths between elements along {axes_text(missing)} are missing"
+    return f"y_bar is also mixed along {axes_text(extra)}" if extra else ""
 
 
 def _mean_for_sum(case: Case) -> str:
@@ -301,6 +337,6 @@ def _listed(places: set[tuple[int, ...]]) -> str:
     return f"{shown} and {len(places) - 3} more" if len(places) > 3 else shown
 
 
-def _axes_text(axes: Collection[int]) -> str:
+def axes_text(axes: Collection[int]) -> str:
     numbers = " and ".join(str(axis) for axis in sorted(axes))
     return f"{'axes' if len(axes) > 1 else 'axis'} {numbers}"

@@ -111,6 +111,13 @@ class Errors:
         fewest = [node for node, rank in ranks.items() if rank == min(ranks.values())]
         return [node for node in fewest if is_quotable(node)]
 
+    def wrong_bars(self, node: Node) -> np.ndarray | None:
+        """The cotangents of a value that explain the errors, one per ``y_bar``; None unless only
+        these do."""
+        d, _, rank, _ = np.linalg.lstsq(self.jacobians[node], self.rows.T, rcond=CUTOFF)
+        right = np.stack(self.paths.bars(node))
+        return right + d.T.reshape(right.shape) if rank == node.value.size else None
+
     def explained_by(self, edge: Edge, pulled: Iterable[np.ndarray | None]) -> bool:
         """Whether the errors arise if an edge passes these cotangents back to its operand.
 
@@ -119,7 +126,12 @@ class Errors:
         parent = edge[0].parents[edge[1]]
         right = self.paths.bars(parent, [edge])
         wrong = (as_array(bar, parent) - r for bar, r in zip(pulled, right, strict=True))
-        return self._are(_joined(self.graph.pull_from(parent, d)) for d in wrong)
+        return self.arise_from(parent, wrong)
+
+    def arise_from(self, node: Node, wrong_by: Iterable[np.ndarray]) -> bool:
+        """Whether the errors arise if the cotangents of a value, one per ``y_bar``, are wrong by
+        these."""
+        return self._are(_joined(self.graph.pull_from(node, d)) for d in wrong_by)
 
     def arise_if(self, changes: Changes) -> bool:
         """Whether a sweep over the changed graph gives what was got."""

@@ -27,11 +27,41 @@ def _attention(mistake):
         v_bar, p_bar = p.T @ y_bar, y_bar @ v.T
         axis = 0 if mistake == "axis" else 1
         mixed = 0 if mistake == "no sum" else (p_bar * p).sum(axis=axis, keepdims=True)
-        s_bar = p * (p_bar - mixed) / (1 if mistake == "scale" else np.sqrt(q.shape[1]))
+        s_bar = p_bar * p * (1 - p) if mistake == "p (1 - p)" else p * (p_bar - mixed)
+        s_bar = s_bar / (1 if mistake == "scale" else np.sqrt(q.shape[1]))
         q_bar = s_bar @ k
         k_bar = {"no T": s_bar @ q, "k for q": s_bar.T @ k}.get(mistake, s_bar.T @ q)
         x_bar = q_bar @ Wq.T + (0 if mistake == "no k" else k_bar @ Wk.T) + v_bar @ Wv.T
         return x_bar, x.T @ q_bar, x.T @ k_bar, x.T @ v_bar
+
+    return forward, backward
+
+
+def _lstm(mistake):
+    # fmt: off
+    def sigmoid(t): return 1/(1 + np.exp(-t))
+
+    def forward(x, h, c, W, U, b):
+        n = h.shape[1]
+        a = x @ W + h @ U + b
+        i = sigmoid(a[:, :n])  # the input gate
+        f = sigmoid(a[:, n:2*n]); o = sigmoid(a[:, 2*n:3*n])  # noqa: E702
+        g=np.tanh(a[:, 3*n:])
+        cell = f*c + i*g
+        return o*np.tanh(cell), (x, h, c, W, U, i, f, o, g, cell)
+    # fmt: on
+
+    def backward(y_bar, cache):
+        x, h, c, W, U, i, f, o, g, cell = cache
+        t = np.tanh(cell)
+        cell_bar = y_bar * o * (1 - t**2)
+        i_bar = cell_bar * g * (i if mistake == "i" else i * (1 - i))
+        f_bar = cell_bar * c * ((1 - f) if mistake == "f" else f * (1 - f))
+        g_bar = cell_bar * i * (1 - (g if mistake == "g" else g**2))
+        gates = [i_bar, f_bar, y_bar * t * o * (1 - o), g_bar]
+        a_bar = np.hstack([gates[k] for k in ((1, 0, 2, 3) if mistake == "order" else range(4))])
+        c_bar = cell_bar * (i if mistake == "i for f" else f)
+        return a_bar @ W.T, a_bar @ U.T, c_bar, x.T @ a_bar, h.T @ a_bar, a_bar.sum(axis=0)
 
     return forward, backward
 
@@ -308,17 +338,25 @@ PAIRS = {
     "windows": (_windows, {"x": (2, 7), "k": (3,)}),
     "normed": (_normed, {"x": (4, 5)}),
     "hinge": (_hinge, {"x": (5, 4), "W": (4, 3)}),
+    "lstm": (_lstm, {"x": (3, 4), "h": (3, 2), "c": (3, 2), "W": (4, 8), "U": (2, 8), "b": (8,)}),
 }  # fmt: skip
 
 MISTAKES = {
     ("attention", "axis"): "on the way back from `p @ v` (line {}) to `q @ k.T` (line {})",
     ("attention", "no sum"): "missing path through `e.sum(axis=1, keepdims=True)` (line {})",
+    ("attention", "p (1 - p)"):
+        "paths between elements along axis 1 are missing on the way back from `p = e /",
     ("attention", "scale"): "factor sqrt(C) = sqrt(3)",
     ("attention", "no T"):
         "a .T is missing or extra at the cotangent of the result in the backward of `q @",
     ("attention", "k for q"):
         "`k = x @ Wk` (line {}) is used instead of `q` in the backward of `q @ k.T` (line {})",
     ("attention", "no k"): "missing path through `k = x @ Wk` (line {})",
+    ("lstm", "i"): "`i = 1/(1 + np.exp(-t))` (line {}, called in line {}",
+    ("lstm", "f"): " (line {}, called in line {}, time 1 of 2) should be f (1 - f), not 1 - f",
+    ("lstm", "g"): "`g = np.tanh(a[:, 3*n:])` (line {}) should be 1 - g^2, not 1 - g",
+    ("lstm", "order"): " + b` (line {}) is in another order along axis 1: [2, 3, 0, 1, 4, 5, 6",
+    ("lstm", "i for f"): "called in line {}) is used instead of `f` in the backward of `f*c` (",
     ("mlp", "order"):
         "the error arises on the way back from `h @ W2` (line {}) to `a = x @ W1 + b1` (line {})",
     ("mlp", "1 - h"): "`h = np.tanh(a)` (line {}) should be 1 - h^2, not 1 - h",
@@ -331,7 +369,7 @@ MISTAKES = {
     ("gru", "sign"): "wrong sign",
     ("gru", "n for h"): "is used instead of `h` in the backward of `r * h` (line {})",
     ("gru", "y for y (1 - y)"):
-        "`1 / (1 + np.exp(-t))` (line {}, called in line {}) should be y (1 - y), not y,",
+        "`r = 1 / (1 + np.exp(-t))` (line {}, called in line {}) should be r (1 - r), not r",
     ("gru", "no carry"): "missing path through `h` in `z * h` (line {})",
     ("gru", "no reset"): "missing path through `h` in `r * h` (line {})",
     ("gru", "h for r h"):
