@@ -193,6 +193,14 @@ def test_where_reads_any_condition_as_truth():
         np.testing.assert_array_equal(x_dot.data, [5.0, 0.0])
 
 
+@pytest.mark.parametrize("number", [0, 0.0, False, 2, -1, 0.5, True], ids=repr)
+def test_where_chooses_between_arrays_and_numbers(number):
+    x, condition = np.array([1.0, 3.0]), np.array([True, False])
+    for operands in ((x, number), (number, x), (number, number)):
+        y, expected = mg.where(condition, *operands), np.where(condition, *operands)
+        np.testing.assert_array_equal(y, expected)
+
+
 def test_untouched_infinite_operands_have_tangent_zero():
     for f in (lambda a: mg.concatenate([a, [np.inf]]), lambda a: mg.stack([a, [np.inf]])):
         _, y_dot = mg.jvp(f, ([1.0],), ([2.0],))

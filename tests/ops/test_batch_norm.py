@@ -216,6 +216,35 @@ def test_wrong_operands_are_refused_by_name(rng):
         mg.ops.batch_norm(x, ones, ones, axis=(7,))
 
 
+@pytest.mark.parametrize("ops", [mg.ops, mg.fused], ids=["ops", "fused"])
+@pytest.mark.parametrize(
+    ("name", "shapes", "params", "text"),
+    [
+        ("layer_norm", [(2, 3), (2,), (3,)], {}, "operands\n.*trailing shape"),
+        ("layer_norm", [(2, 3), (3,), (2,)], {}, "operands\n.*trailing shape"),
+        ("layer_norm", [(3,), (2, 3), (2, 3)], {}, "operands\n.*trailing shape"),
+        ("layer_norm", [(2, 3), (), ()], {}, "operands\n.*trailing shape"),
+        ("group_norm", [(4,), (4,), (4,)], {"num_groups": 2}, r"x\n.*\(N, C\)"),
+        ("group_norm", [(2, 4), (2,), (4,)], {"num_groups": 2}, r"gamma\n.*\(4,\)"),
+        ("group_norm", [(2, 4), (4,), (2,)], {"num_groups": 2}, r"beta\n.*\(4,\)"),
+        *[("group_norm", [(2, 4), (4,), (4,)], {"num_groups": n}, "num_groups\n.*divides the 4")
+          for n in (-2, 0, 3, 2.0)],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_layer_and_group_norm_refuse_wrong_operands_by_name(ops, name, shapes, params, text):
+    error = mg.errors.UsageError if "divides" in text else mg.errors.ShapeError
+    with pytest.raises(error, match=f"{name}: {text}"):
+        getattr(ops, name)(*map(np.ones, shapes), **params)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2)], ids=str)
+def test_given_statistics_keep_their_names(shape, rng):
+    mean, var = (mg.tensor(np.ones(3), name=f"running_{name}") for name in ("mean", "var"))
+    mg.ops.batch_norm(mg.tensor(rng.normal(size=shape)), np.ones(3), np.ones(3), mean=mean, var=var)
+    assert (mean.name, var.name) == ("running_mean", "running_var")
+
+
 def test_parameters_may_be_sequences():
     y = mg.ops.batch_norm(
         [[1.0, 2.0]], [1.0, 1.0], [0.0, 0.0], mean=[1.0, 0.0], var=[1.0, 4.0], eps=0

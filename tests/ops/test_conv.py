@@ -108,6 +108,9 @@ def test_im2col_and_col2im_are_adjoint(rng):
     [
         ((1, 3, 4, 4), (2, 2, 3, 3), {}, r"w.shape\[1\] == 3"),
         ((1, 3, 4, 4), (2, 3, 3, 3), {"groups": 2}, "divisible by groups=2"),
+        ((1, 4, 4, 4), (3, 2, 3, 3), {"groups": 2}, "divisible by groups=2"),
+        ((1, 3, 4, 4), (2, 3, 3, 3), {"groups": 0}, "divisible by groups=0"),
+        ((1, 3, 4, 4), (2, 3, 3, 3), {"b": np.zeros(3)}, r"conv: b\n.*\(2,\)"),
         ((1, 3, 4), (2, 3, 3, 3), {}, "equally many axes"),
         ((3, 4), (2, 3), {}, "equally many axes"),
         ((1, 3, 4, 4), (2, 3, 5, 3), {}, "at most the padded image"),

@@ -30,11 +30,29 @@ def test_labels_that_are_no_integers_are_refused(f, labels):
         f(np.zeros((2, 2)), np.array(labels))
 
 
+@pytest.mark.parametrize(
+    "shapes", [((3,), (3,)), ((2, 3), (3,)), ((2, 3), (2, 1)), ((2, 0), (2,))], ids=str
+)
+@pytest.mark.parametrize("f", [mg.ops.cross_entropy, mg.fused.cross_entropy])
+def test_logits_and_labels_of_other_shapes_are_refused(f, shapes):
+    logits, labels = shapes
+    with pytest.raises(ShapeError, match=r"cross_entropy: shapes\n.*\(N, K\).*\(N,\)\n.*labels"):
+        f(np.zeros(logits), np.zeros(labels, int))
+
+
+@pytest.mark.parametrize(("labels", "got"), [([0, -1], "-1 to 0"), ([3, 1], "1 to 3")], ids=str)
+@pytest.mark.parametrize("f", [mg.ops.cross_entropy, mg.fused.cross_entropy])
+def test_a_label_out_of_range_is_refused_on_the_host(f, labels, got):
+    with pytest.raises(BoundsError, match=rf"cross_entropy: labels\n.*0 to 2\n.* {got}"):
+        f(np.zeros((2, 3)), np.array(labels))
+
+
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_out_of_range_makes_the_loss_nan_on_a_gpu(label, gpu):
     """The index would wrap around."""
     logits = mg.tensor(np.zeros((2, 3)), device="cuda")
     assert np.isnan(mg.ops.cross_entropy(logits, gpu.xp.asarray([0, label])).item())
+    assert np.isfinite(mg.ops.cross_entropy(logits, gpu.xp.asarray([0, 2])).item())
 
 
 @pytest.mark.parametrize(("target", "got"), [([0, 2], "0 to 2"), ([-1, 1], "-1 to 1"),

@@ -295,6 +295,12 @@ def test_whole_powers_have_the_sign_of_their_base_to_a_few_roundings(p, rng):
     assert mg.power(np.array([-2]), 3).dtype.kind == "i"
 
 
+@pytest.mark.parametrize("p", [0.5, 2.5, -1.5])
+def test_other_powers_of_negative_numbers_are_nan(p):
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(mg.power(np.array([-2.0]), p)).all()
+
+
 @pytest.mark.parametrize("p", [3, 4, 5.0, -3, -4])
 def test_whole_powers_of_a_0d_array_are_those_of_its_number(p):
     x = mg.tensor([-1.5], requires_grad=True)
