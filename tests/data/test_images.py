@@ -115,10 +115,20 @@ def test_a_number_of_dimensions_that_is_no_count_is_refused(ndim, folder):
         read_idx(folder / images.FILES[0], ndim)
 
 
+@pytest.mark.parametrize(("ndim", "kind"), [(1, "labels"), (2, "2 dimensions"), (3, "images")])
+def test_a_file_of_other_dimensions_is_refused_by_what_was_expected(ndim, kind, tmp_path):
+    (tmp_path / "x.gz").write_bytes(idx(np.zeros((1,) * 4)))
+    with pytest.raises(DataError, match=rf"magic number 0000080{ndim} \({kind}\)\n.*00000804"):
+        read_idx(tmp_path / "x.gz", ndim)
+
+
 def test_data_behind_the_array_are_not_read(tmp_path):
     bomb = gzip.compress(bytes([0, 0, 8, 1]) + np.array([10], ">u4").tobytes() + b"\0" * 10**7)
     (tmp_path / "x.gz").write_bytes(bomb)
-    with pytest.raises(DataError, match="10 bytes after the header"):
+    with pytest.raises(DataError, match=r"10 bytes after the header.*\n  got: +more bytes"):
+        read_idx(tmp_path / "x.gz", 1)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(gzip.decompress(bomb)[:17]))
+    with pytest.raises(DataError, match=r"10 bytes after the header.*\n  got: +9 bytes"):
         read_idx(tmp_path / "x.gz", 1)
 
 
@@ -173,6 +183,19 @@ def test_the_mirror_can_come_from_the_environment(source, mirror, monkeypatch):
     assert len(data.fashion_mnist().train_labels) == 6
 
 
+def test_by_default_the_mirrors_are_the_publishers(monkeypatch):
+    monkeypatch.delenv("MINIGRAD_MIRROR", raising=False)
+    assert images._mirrors(images._MNIST, None) == images._MNIST.mirrors
+
+
+def test_mirrors_are_asked_three_times_with_growing_pauses(tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(download.time, "sleep", pauses.append)
+    with pytest.raises(DataError, match=r"got: +no mirrors"):
+        download.fetch("labels.gz", "", tmp_path, mirrors=())
+    assert pauses == [0.5, 1.0]
+
+
 def test_one_mirror_may_come_without_a_list(source, mirror):
     assert len(data.fashion_mnist(mirrors=mirror).train_labels) == 6
 
@@ -181,6 +204,8 @@ def test_a_mirror_with_wrong_bytes_is_passed_over(source, mirror, tmp_path_facto
     bad = tmp_path_factory.mktemp("bad")
     for name in images.FILES:
         (bad / name).write_bytes(b"something else")
+    with pytest.raises(DataError, match=r"md5 \w+ instead of \w+ \(14 bytes\)"):
+        data.fashion_mnist(mirrors=[bad.as_uri()])
     assert len(data.fashion_mnist(mirrors=[bad.as_uri(), mirror]).train_labels) == 6
 
 

@@ -125,8 +125,8 @@ def test_a_number_of_numpy_counts_as_the_same_number_of_python(integer, k):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ShapeError, match="equal length"):
         TensorDataset(np.zeros(3), np.zeros(4))
-    for arrays in ([np.arange(5), np.arange(7)], []):
-        with pytest.raises(ShapeError, match="train_test_split"):
+    for arrays, got in (([np.arange(5), np.arange(7)], r".*\(5,\).*, .*\(7,\)"), ([], "none")):
+        with pytest.raises(ShapeError, match=rf"train_test_split\n.*\n  got: +{got}"):
             train_test_split(*arrays, test=2)
     for size in (0, 2.5, "2"):
         with pytest.raises(UsageError, match="batch_size"):
@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_refused():
     for arrays in (([1, 2, 3],), (np.float64(1),), (None, None)):  # lists take no arrays of indices
         with pytest.raises(ShapeError, match="TensorDataset"):
             TensorDataset(*arrays)
-    for data in (None, 5, iter([1])):
+    for data in (None, 5, iter([1]), {1}, np.float64(1)):  # a set has no index, a scalar no length
         with pytest.raises(UsageError, match="dataset"):
             DataLoader(data)
     with pytest.raises(UsageError, match="seed"):

@@ -1,6 +1,7 @@
 """Optimizers against their formulas and against PyTorch; what they accept, save and restore."""
 
 import copy
+import inspect
 import pickle
 import warnings
 
@@ -557,7 +558,9 @@ def test_adaptive_clipping_leaves_excluded_parameters_and_passes_the_rest_on(rng
     np.testing.assert_array_equal(q.grad.numpy(), before)
     schedule.step()
     assert wrapper.optimizer.param_groups[0]["lr"] == 0.25
-    wrapper.load_state_dict(state_dict=wrapper.state_dict())
+    loaded = optim.AGC(optim.SGD([p, q], momentum=0.9))
+    loaded.load_state_dict(state_dict=wrapper.state_dict())
+    assert loaded.optimizer.param_groups[0]["lr"] == 0.25
     wrapper.zero_grad()
     assert p.grad is None
     with pytest.raises(UsageError, match="positive"):
@@ -726,6 +729,53 @@ def test_a_rule_of_a_user_replaces_that_of_sgd(kernels):
     np.testing.assert_array_equal(stepped(optim.SGD, lambda p, g, state, group: g * p), [-30, 0.4])
 
 
+def test_a_rule_may_keep_integers_and_floats_wider_than_its_parameter():
+    integers = np.zeros(2, np.int8)
+    starts = {"count": integers, "step": integers, "sum": np.full(2, 2.0**-40)}
+
+    class Summing(optim.Optimizer):
+        def update(self, p, g, state, group):
+            for name, start in starts.items():
+                state[name] = state.get(name, start) + g.astype(start.dtype)
+            return p - g
+
+    w = mg.tensor([1.0, 2.0], dtype="float32", requires_grad=True)
+    w.grad = np.array([3.0, 4.0])
+    first, second = Summing([w]), Summing([w])
+    first.step()
+    second.load_state_dict(first.state_dict())
+    second.step()
+    for name, array in second.state[0].items():
+        np.testing.assert_array_equal(array, starts[name] + np.array([6, 8], np.int8))
+        assert array.dtype == starts[name].dtype
+
+
+def test_an_optimizer_needs_a_rule():
+    (w,) = graded([1.0])
+    with pytest.raises(NotImplementedError, match=r"Optimizer has no update\(\)"):
+        optim.Optimizer([w]).step()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SGD", "Adam", "AdamW", "StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingLR",
+     "LinearLR"],
+)  # fmt: skip
+def test_defaults_are_those_of_torch(name):
+    torch = pytest.importorskip("torch")
+    own = inspect.signature(getattr(optim, name)).parameters
+    peer = inspect.signature(
+        getattr(torch.optim, name, None) or getattr(torch.optim.lr_scheduler, name)
+    )
+    assert {n: p.default for n, p in own.items()} == {n: peer.parameters[n].default for n in own}
+
+
+def test_sgd_without_momentum_keeps_no_state(rng):
+    optimizer = optim.SGD(start(rng))
+    run(optimizer, optimizer.parameters, gradients(rng, 1))
+    assert optimizer.state_dict()["state"] == [{}, {}, {}]
+
+
 @pytest.mark.parametrize("places", [("cpu", "cuda"), ("cuda", "cpu"), ("cuda", "cuda")])
 def test_sgd_takes_parameters_of_several_devices(places, kernels):
     ws = [mg.tensor([1.0, 2.0], requires_grad=True, device=place) for place in places]
@@ -748,6 +798,7 @@ def test_a_state_moves_to_the_device_of_its_parameter(kind, words, places, gpu):
         w.grad = mg.tensor([0.5, 0.25], device=place)
         optimizer.step()
         found.append(w.numpy())
+        assert type(optimizer.state[0].get("step", 0)) is int  # a number stays on the host
         state = optimizer.state_dict() if state is None else state
     assert not np.array_equal(found[0], found[1])
     np.testing.assert_allclose(found[1], found[2], rtol=1e-14)  # a GPU uses fused multiply-adds
@@ -778,7 +829,7 @@ def test_a_state_follows_a_network_that_moves(kind, words, places, gpu):
     [
         (mg.nn.Linear(1, 1), "remedy: +model.parameters"),
         (mg.nn.Sequential(mg.nn.Linear(1, 1)), "remedy: +model.parameters"),
-        (3.0, "got: +float"),
+        (3.0, "got: +float$"),
         ([{"lr": 1.0}], r"got: +the keys \['lr'\]"),
         ([{"params": mg.tensor(1.0)}, mg.tensor([1.0])], r"group\n.*params\n.*Tensor \(1,\)"),
         ([{"params": mg.tensor(1.0)}, None], r"group\n.*params\n.*None"),
