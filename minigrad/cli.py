@@ -161,7 +161,7 @@ def verify(
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         if problem is not None:
             report = problem.report(device)
-            report.facts = {"mode": mode, "dtype": dtype, **report.facts}
+            report.facts = {"mode": mode, **report.facts}
         elif kind == "all":
             dtypes = (given_dtype,) if given_dtype else ("float64", "float32")
             report = targets.check_all(order=order, dtypes=dtypes, device=device)

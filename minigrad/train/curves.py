@@ -68,7 +68,7 @@ def _runs(points: list[str]) -> list[list[str]]:
     for point in points:
         if point:
             runs[-1].append(point)
-        elif runs[-1]:
+        else:
             runs.append([])
     return [_short(*run) if len(run) == 1 else run for run in runs if run]
 

@@ -247,11 +247,9 @@ class Trainer:
 
     def _finish_epoch(self) -> Epoch:
         p = self.progress
-        seen = max(p.seen, 1)
         epoch = Epoch(
-            p.loss_sum / seen, p.correct / seen, self.accuracy(*self.test),
-            p.seen / p.seconds if p.seconds else 0.0,
-        )  # fmt: skip
+            p.loss_sum / p.seen, p.correct / p.seen, self.accuracy(*self.test), p.seen / p.seconds
+        )
         p.history.append(epoch)
         p.epoch += 1
         p.restart()

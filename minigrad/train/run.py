@@ -193,7 +193,6 @@ def _progress_bar(
             bar.live.start()
 
         yield say_above
-    trainer.on_batch = None
 
 
 def _use_population_statistics(trainer: Trainer, say: Callable[[str], Any]) -> None:
