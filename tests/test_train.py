@@ -1,5 +1,6 @@
 """Training: recipes reach their accuracy, twins differ by batch norm alone, nan stops the run."""
 
+import gzip
 import sys
 from functools import partialmethod
 from pathlib import Path
@@ -14,7 +15,10 @@ from rich.live import Live
 import minigrad as mg
 from minigrad import nn, optim
 from minigrad import train as tr
+from minigrad.data.images import FILES
 from minigrad.errors import AnomalyError, DeviceError, ShapeError, UsageError
+from minigrad.train import recipes
+from minigrad.train.run import _settings
 
 GENUINE = Path(__file__).parents[2] / "shared" / "data" / "fashion_mnist_900"
 
@@ -63,6 +67,19 @@ def test_a_batch_of_one_trains_what_has_places_to_average_over(monkeypatch):
         assert len(tr.train(model, epochs=1, batch_size=1, say=silent).history) == 1
 
 
+def test_the_images_of_a_folder_are_numbers_from_0_to_1(tmp_path, rng):
+    pixels, labels = rng.integers(0, 256, (2, 3, 28, 28), np.uint8), np.arange(6, dtype=np.uint8)
+    parts = pixels[0], labels[:3], pixels[1], labels[3:]
+    for name, part in zip(FILES, parts, strict=True):
+        header = bytes([0, 0, 8, part.ndim]) + np.array(part.shape, ">u4").tobytes()
+        (tmp_path / name).write_bytes(gzip.compress(header + part.tobytes()))
+    for data in ("mnist", "fashion-mnist"):
+        images = tr.load_images(data, tmp_path, "float64")
+        for (x, y), raw, k in zip((images.train, images.test), pixels, (0, 3), strict=True):
+            np.testing.assert_array_equal(x, raw[:, None] / 255)
+            assert y.tolist() == [k, k + 1, k + 2] and x.dtype == "float64"
+
+
 def test_the_twin_is_one_flag():
     twin = tr.recipe("lenet-bn", batch_norm=False)
     assert twin == tr.recipe("lenet") and twin.lr == tr.recipe("lenet-bn").lr == 1.0
@@ -77,7 +94,7 @@ def test_a_run_is_decided_by_its_seed():
     assert a.history[0].loss != c.history[0].loss
 
 
-def test_each_epoch_is_one_line_and_gamma_and_beta_follow():
+def test_each_epoch_is_one_line_and_gamma_and_beta_follow(capsys):
     lines = []
     tr.train("mlp-bn", "digits", epochs=2, population=True, say=lines.append)
     assert lines[0].startswith("epoch 1: loss ") and "test acc 0." in lines[0]
@@ -85,6 +102,7 @@ def test_each_epoch_is_one_line_and_gamma_and_beta_follow():
     assert lines[2].startswith("population statistics: test acc 0.9")
     assert lines[3].startswith("gamma of the first batch norm: [")
     assert lines[4].startswith("beta of the first batch norm: [")
+    assert capsys.readouterr() == ("", "")  # no progress bar unless it is asked for
 
 
 def test_the_line_of_an_epoch_fits_into_a_terminal_of_80_columns():
@@ -150,11 +168,48 @@ def test_an_epoch_reports_running_means_of_its_own_batches(rng):
     net = nn.Sequential(nn.Linear(2, 3))
     x, y = rng.normal(size=(10, 2)), rng.integers(0, 3, 10)
     trainer = tr.Trainer(net, optim.SGD(net.parameters(), lr=0.0), (x, y), (x, y), batch_size=4)
-    (epoch,) = trainer.fit(1)
+    epoch, again = trainer.fit(2)
+    assert again.loss == pytest.approx(epoch.loss, rel=1e-12)  # the sums begin anew
     logits = net(mg.tensor(x))
     assert epoch.loss == pytest.approx(mg.ops.cross_entropy(logits, y).item(), rel=1e-12)
     right = (logits.numpy().argmax(1) == y).mean()
     assert epoch.train_acc == epoch.test_acc == pytest.approx(right)
+    assert epoch.examples_per_second > 0
+
+
+def test_parameters_without_a_gradient_keep_their_values(rng):
+    trainer = small(rng, lr=0.1)
+    frozen, trained = trainer.net[0].weight, trainer.net[3].weight
+    frozen.requires_grad = False
+    before = frozen.numpy(), trained.numpy()
+    list(trainer.fit(1))
+    np.testing.assert_array_equal(frozen.numpy(), before[0])
+    assert (trained.numpy() != before[1]).all()
+
+
+def test_a_schedule_steps_after_each_epoch(rng):
+    trainer = small(rng, lr=0.5)
+    trainer.schedule = optim.ExponentialLR(trainer.optimizer, 0.5)
+    rates = [trainer.optimizer.param_groups[0]["lr"] for _ in trainer.fit(3)]
+    assert rates == [0.25, 0.125, 0.0625]
+
+
+def test_without_test_samples_the_accuracy_is_0(rng):
+    assert small(rng).accuracy(np.zeros((0, 3)), np.zeros(0, int)) == 0
+
+
+@pytest.mark.parametrize(("data", "factors"), [("digits", [1, 0.5, 0]), ("mnist", [1, 1, 1])])
+def test_only_on_digits_the_learning_rate_falls_to_0(data, factors):
+    spec = tr.recipe("mlp-bn", data, epochs=2)
+    images = recipes.Images(*[(np.zeros((4, 1, 8, 8)), np.arange(4))] * 2)
+    _, _, schedule = recipes.build(spec, images, device="cpu", dtype="float32", seed=0)
+    rates = schedule.get_last_lr()
+    for _ in range(2):
+        schedule.step()
+        rates += schedule.get_last_lr()
+    assert ("epochs" in _settings(spec)) == (factors[-1] == 0)  # what a resumed run must repeat
+    # cos(pi / 2) is 6e-17, and the rates are below 1
+    np.testing.assert_allclose(rates, spec.lr * np.array(factors), rtol=0, atol=1e-16)
 
 
 def test_a_last_batch_of_one_sample_is_left_out(rng):
@@ -185,8 +240,9 @@ def test_without_a_batch_there_is_no_training(n, batch_size):
 
 def test_a_test_set_of_two_lengths_is_refused_before_the_first_epoch():
     net, data = nn.Linear(2, 3), (np.zeros((4, 2)), np.zeros(4, int))
-    with pytest.raises(ShapeError, match="Trainer: test"):
-        tr.Trainer(net, optim.SGD(net.parameters()), data, (np.zeros((4, 2)), np.zeros(3, int)))
+    for test in ((np.zeros((4, 2)), np.zeros(3, int)), ([[0.0, 0.0]], [0])):
+        with pytest.raises(ShapeError, match=r"Trainer: test\n.*arrays of equal length"):
+            tr.Trainer(net, optim.SGD(net.parameters()), data, test)
 
 
 @pytest.mark.parametrize("labels", [np.zeros((6, 1), int), np.eye(6, 2)], ids=["column", "one-hot"])
@@ -215,11 +271,26 @@ def small(rng, **words):
 
 def test_a_diverging_run_stops_with_the_first_op_that_was_not_finite(rng):
     trainer = small(rng, lr=1e200)
-    before = {k: v.numpy() for k, v in trainer.net.named_buffers()}
     with pytest.raises(AnomalyError, match=r"produced (nan|inf)") as caught:
         list(trainer.fit(5))
     assert any("epoch 1, batch" in note for note in caught.value.__notes__)
-    assert before.keys() == dict(trainer.net.named_buffers()).keys()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_even_if_its_gradient_is_finite(rng):
+    trainer = small(rng)
+    trainer.net = nn.Linear(2, 2, bias=False)
+    trainer.net.weight.data = np.eye(2)  # the logits differ by more than the largest float
+    with pytest.raises(AnomalyError, match="produced inf"):
+        trainer.step(np.array([[1.5e308, -1.5e308]]), np.array([1]))
+
+
+def test_a_step_that_fails_leaves_the_running_statistics_as_they_were(rng):
+    trainer = small(rng)
+    before = [buffer.numpy() for buffer in trainer.net.buffers()]
+    with pytest.raises(AnomalyError):
+        trainer.step(np.full((5, 3), np.inf), np.zeros(5, int))
+    for buffer, old in zip(trainer.net.buffers(), before, strict=True):
+        np.testing.assert_array_equal(buffer.numpy(), old)
 
 
 def test_a_last_step_that_blows_up_is_not_saved(rng, tmp_path):
@@ -306,7 +377,9 @@ def test_a_device_that_is_not_there_is_told_as_elsewhere(gpu, monkeypatch):
 
 
 def test_curves_are_well_formed_and_the_same_for_the_same_numbers(tmp_path):
-    tr.train("mlp-bn", "digits", epochs=2, out=tmp_path, say=silent)
+    lines = []
+    tr.train("mlp-bn", "digits", epochs=2, out=tmp_path, say=lines.append)
+    assert len(lines) == 5 and lines[-1] == f"curves and checkpoint: {tmp_path}"
     for name in ("loss.svg", "accuracy.svg"):
         root = ElementTree.parse(tmp_path / name).getroot()
         assert root.tag.endswith("svg")
@@ -319,7 +392,7 @@ def test_curves_are_well_formed_and_the_same_for_the_same_numbers(tmp_path):
 
 
 def test_single_epoch_and_single_points_between_gaps_are_seen():
-    for values in ([0.5], [1.0, np.nan, 0.5, np.nan, 2.0]):
+    for values in ([0.5], [1.0, np.nan, 0.5, np.nan, 2.0], [np.nan, 0.5, np.nan]):
         svg = ElementTree.fromstring(tr.curves("t", "x", {"a": values}))
         for line in svg.iter("{http://www.w3.org/2000/svg}polyline"):
             ends = [point.split(",")[0] for point in line.get("points").split()]
@@ -359,6 +432,7 @@ def test_points_lie_where_their_values_say():
     (line,) = svg.findall("{http://www.w3.org/2000/svg}polyline")
     points = [tuple(map(float, p.split(","))) for p in line.get("points").split()]
     (x0, y0), (x1, y1), (x2, y2) = points
+    assert 0 < x0 < x2 < float(svg.get("viewBox").split()[2])
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.1) and y1 < y2 < y0
     texts = svg.findall("{http://www.w3.org/2000/svg}text[@text-anchor='middle']")
     places = {text.text: float(text.get("x")) for text in texts if text.text != "x"}

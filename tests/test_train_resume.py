@@ -192,9 +192,11 @@ def test_a_resumed_recipe_goes_on_bit_for_bit(tmp_path):
 
 
 def test_resume_without_a_checkpoint_starts_anew_and_without_a_folder_is_refused(tmp_path):
-    trained = tr.train("mlp-bn", "digits", epochs=1, out=tmp_path / "new", resume=True,
-                       say=lambda line: None)  # fmt: skip
+    said = []
+    words = {"epochs": 1, "out": tmp_path / "new", "resume": True, "say": said.append}
+    trained = tr.train("mlp-bn", "digits", **words)
     assert len(trained.history) == 1
+    assert said[0] == f"no checkpoint in {tmp_path / 'new'} yet: starting from scratch"
     with pytest.raises(UsageError, match="out="):
         tr.train("mlp-bn", "digits", epochs=1, resume=True)
 
@@ -215,6 +217,10 @@ def test_population_statistics_after_a_resume_are_those_of_a_whole_run(tmp_path)
     again = tr.train("mlp-bn", "digits", resume=True, **words)
     for name, value in whole.net.state_dict().items():
         np.testing.assert_array_equal(again.net.state_dict()[name], value, err_msg=name)
+    running, _ = tr.load_checkpoint(tmp_path / NAME)
+    state = whole.net.state_dict()
+    replaced = [name for name in state if not np.array_equal(state[name], running[f"model.{name}"])]
+    assert replaced and replaced == [name for name in state if "running" in name]
 
 
 def test_numbers_of_numpy_are_saved_and_resumed_as_those_of_python(tmp_path):
@@ -339,6 +345,14 @@ def test_a_checkpoint_with_a_bit_flipped_anywhere_is_refused(seed, tmp_path):
         content[at] ^= bit
 
 
+def test_a_checkpoint_whose_arrays_were_renamed_is_refused(tmp_path):
+    tr.save_checkpoint(tmp_path / NAME, {"model.weight": np.ones(2)}, {})
+    content = (tmp_path / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(content.replace(b"model.weight", b"model.height"))
+    with pytest.raises(DataError, match="its bytes have changed"):
+        tr.load_checkpoint(tmp_path / NAME)
+
+
 def test_a_checkpoint_without_a_checksum_is_taken(tmp_path):
     run = trainer(tmp_path / NAME)
     list(run.fit(1))
@@ -407,8 +421,9 @@ def test_a_checkpoint_opens_with_the_library_of_the_format(tmp_path):
 def test_the_state_of_a_module_can_be_saved_and_loaded(tmp_path):
     saved, loaded = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
     saved(np.random.default_rng(0).normal(size=(4, 3)))
-    tr.save_checkpoint(tmp_path / NAME, saved.state_dict(), {"note": "x"})
-    arrays, meta = tr.load_checkpoint(tmp_path / NAME)
+    for path in (tmp_path / NAME, str(tmp_path / "folder" / NAME)):
+        tr.save_checkpoint(path, saved.state_dict(), {"note": "x"})
+        arrays, meta = tr.load_checkpoint(path)
     loaded.load_state_dict(arrays)
     assert loaded.running_var.tolist() == saved.running_var.tolist() and meta == {"note": "x"}
 
