@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import cli
+from minigrad.fused.declare import has_numba
 from minigrad.verify import probes, targets
 from minigrad.verify.exact import Proof
 from minigrad.viz import render
@@ -129,6 +131,7 @@ def test_json_is_one_document_and_nothing_else(run):
     document = strict(run("verify", "batch_norm", "--json", "--shape", "5,3").stdout)
     assert document["target"] == "batch_norm"
     assert document["device"] == "cpu"
+    assert document["mode"] == "train"
     assert document["dtype"] == "float64"
     assert document["shape"] == [5, 3]
     assert document["ok"] is True
@@ -172,19 +175,22 @@ def test_a_verdict_is_shown_whatever_a_user_does_to_stdout(product, deed, form):
 
 
 def test_the_exact_proof_is_json_too(run, monkeypatch):
-    monkeypatch.setattr(cli, "prove_batch_norm", lambda n: Proof(n, n != 3, "x", ["a step"]))
+    monkeypatch.setattr(cli, "prove_batch_norm", lambda n: Proof(n, n != 3, "x", ["sum: y = x"]))
     result = run("verify", "--exact", "--json")
     document = strict(result.stdout)
     assert [proof["n"] for proof in document["proofs"]] == [2, 3, 4]
     assert document["ok"] is False
     assert result.returncode == 1
+    assert "N = 3: the derived gradient DIFFERS" in run("verify", "--exact").stdout
 
 
 def test_the_exact_proof_is_text_without_commands_of_latex(run, monkeypatch):
     step = r"inv_std = sqrt(v_1): y = \sqrt{x} \quad\Rightarrow\quad \bar x = \bar y / (2 y)"
     proof = Proof(2, True, r"\frac{\bar{y}_{1} \left(x_{1} - x_{2}\right)}{R^{3}}", [step])
     monkeypatch.setattr(cli, "prove_batch_norm", lambda n: proof)
-    shown = run("verify", "--exact").stdout
+    result = run("verify", "--exact")
+    shown = result.stdout
+    assert result.returncode == run("verify", "--exact", "--json").returncode == 0
     assert "inv_std = sqrt(v_1): y = √x  ⇒  x\u0304 = y\u0304 / (2 y)" in shown
     assert "x\u0304₁ = (y\u0304₁ (x₁ - x₂))/R³" in shown
 
@@ -210,7 +216,7 @@ def test_verify_all_checks_the_precision_asked_for(run, monkeypatch):
     for options in ([], ["--dtype", "float32"]):
         document = strict(run("verify", "all", "--order", "1", "--json", *options).stdout)
         found = {row["input"].split()[1] for row in document["rows"]}
-        assert found == {*options[1:]} or {"float64", "float32"}
+        assert found == ({*options[1:]} or {"float64", "float32"})
 
 
 @pytest.mark.parametrize(
@@ -230,6 +236,10 @@ def test_verify_all_checks_the_precision_asked_for(run, monkeypatch):
 def test_every_listed_case_is_proven(run, options):
     result = run("verify", "batch_norm", *options)
     assert result.returncode == 0, result.stdout + result.stderr
+    shape = options[1].replace(",", ", ")
+    heading = rf"pixels of the UCI digits as x \({shape}\) float\d\d, averaged over \(\d"
+    assert re.match(heading, result.stdout)
+    assert ("variance 0 in 3 of 3" in result.stdout) == (options[1] == "1,3")
 
 
 def test_a_wrong_formula_is_the_odd_one_out():
@@ -481,11 +491,13 @@ def test_ops_lists_all_and_shows_one(run):
     assert all(name[:8] in listed for name in mg.REGISTRY)
     assert "x\u0304 = y\u0304 [x > 0]" in listed
     shown = run("ops", "relu").stdout
-    assert "formula" in shown
+    assert shown.startswith("relu(x)\n\nformula:") and "\n\n\n" not in shown
     assert "kinks:      0.0" in shown
     assert "checked on: x in [-3, 3]" in shown and "signature:  elementwise" in shown
     tanh = run("ops", "tanh").stdout
     assert "x\u0304 = 4 y\u0304 σ(2x) σ(-2x)" in tanh and "where:      σ(x) = 1/(1 + e⁻ˣ)" in tanh
+    assert "where:" not in run("ops", "sigmoid").stdout  # its formula says so itself
+    assert "source:     Ba, Kiros, Hinton 2016" in run("ops", "layer_norm").stdout
     assert "pullback:   (composed)" in run("ops", "softmax").stdout
     assert "\\bar" not in listed + tanh
     documented = run("ops", "max").stdout
@@ -497,7 +509,9 @@ def test_info_tells_the_versions_and_why_there_is_no_gpu(run):
     found = json.loads(run("info", "--json").stdout)
     assert found["minigrad"] == mg.__version__
     assert found["cuda"] and not found["cuda"].startswith("cuda")
-    assert run("--version").stdout == f"minigrad {mg.__version__}\n"
+    assert (found["cuda"] == "available") == (not mg.backend.unavailable("cuda"))
+    assert ("not installed" in found["numba"]) == (not has_numba())
+    assert run("--version") == (0, f"minigrad {mg.__version__}\n", "")
 
 
 @pytest.mark.parametrize("args", ["ops", "verify nope", "train --help"])
@@ -552,6 +566,14 @@ def test_a_fault_of_minigrad_is_no_failed_check(run, monkeypatch):
     assert "IndexError" in result.stderr
 
 
+def test_an_error_without_words_is_shown_by_its_type(run, monkeypatch):
+    def exhaust(*args, **words):
+        raise MemoryError
+
+    monkeypatch.setattr(mg.train, "train", exhaust)
+    assert run("train") == (2, "", "MemoryError\n")
+
+
 def test_an_error_is_shown_with_the_layers_and_the_batch_it_comes_from(run, monkeypatch):
     def diverge(*args, **words):
         error = mg.errors.AnomalyError("linear: produced inf in 2 of 4 elements")
@@ -573,6 +595,13 @@ def test_step_writes_a_page_and_prints_the_same_steps(run, tmp_path):
     text = run("step", "--text").stdout
     assert "step 1 of 26" in text
     assert "step 26 of 26" in text
+
+
+@pytest.mark.usefixtures("renderer")
+def test_without_an_output_the_file_is_named_after_its_content(run, tmp_path):
+    for command, name in (("draw", "batch_norm.svg"), ("step", "batch_norm.html")):
+        assert run(command, "--shape", "2,1", cwd=tmp_path).stdout == f"wrote {name}\n"
+        assert (tmp_path / name).stat().st_size
 
 
 def test_draw_shows_the_forward_graph_or_the_derived_backward_one(run, tmp_path):
