@@ -160,12 +160,15 @@ def test_a_caller_s_own_answer_to_sigterm_stays(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_reaches_a_process_from_outside(number, tmp_path):
     path = tmp_path / NAME
-    process = start(path, 10**6)
-    wait_for_news(path, process)
-    os.kill(process.pid, number)
-    process.join(60)
-    code = process.exitcode
-    process.kill()
+    for _ in range(5):
+        process = start(path, 10**6)
+        wait_for_news(path, process)
+        os.kill(process.pid, number)
+        process.join(60)
+        code = process.exitcode
+        process.kill()
+        if code != -number:  # else it came between two epochs, where the caller runs
+            break
     assert code is not None and code > 0  # it ended by itself, with an error
     assert tr.load_checkpoint(path)[1]["progress"]["epoch"] > 0
 
