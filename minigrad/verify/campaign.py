@@ -1,5 +1,6 @@
 """One implementation at many points: finds faults that a single point cannot show."""
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from numbers import Real
@@ -21,6 +22,7 @@ from minigrad.verify.subject import (
     is_pair,
 )
 
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]\d+)?")  # in a cause
 _SOAK, _FEW = 1500, 3  # identical calls at one point, and at each of the others
 
 
@@ -137,18 +139,36 @@ def _size(probe: Probe) -> int:
 def _merged(findings: dict[int, Finding], probes: dict[int, Probe]) -> Finding:
     """The finding at the smallest of the points that show a fault, and at which points it shows."""
     finding = findings[_smallest(findings, probes)]
-    causes = [f.cause for f in findings.values()]
-    # the most frequent cause, even if it is none: one that fits a few points by chance misleads
-    common = max(dict.fromkeys(causes), key=lambda cause: (causes.count(cause), bool(cause)))
+    common = _common([f.cause for f in findings.values()])
     only = _only([probes[i] for i in findings], list(probes.values()))
     cause = "; ".join(part for part in (common, only) if part)
-    message, common_ending = finding.message, f"; likely cause: {common}"
+    message = finding.message
     if finding.cause != common:  # the smallest point may be too small to show the cause
-        message = message.removesuffix(f"; likely cause: {finding.cause}")
-        if any(f.message.endswith(common_ending) for f in findings.values()):
-            message += common_ending
+        ending = "; likely cause: {}".format
+        message = message.removesuffix(ending(finding.cause))
+        if common and any(f.message.endswith(ending(f.cause)) for f in findings.values()):
+            message += ending(common)
     extent = f"{finding.label}: {message} [{len(findings)} of {len(probes)} points"
     return replace(finding, cause=cause, message=f"{extent}{', ' + only if only else ''}]")
+
+
+def _common(causes: list[str]) -> str:
+    """The most frequent cause, even if it is none: one that fits a few points by chance misleads.
+
+    If twice as many agree with each other but for their numbers, that one, with "..." for numbers
+    that differ.
+    """
+    gap = "\0"
+    forms = [_NUMBER.sub(gap, cause) for cause in causes]
+    cause, form = (
+        max(dict.fromkeys(texts), key=lambda text: (texts.count(text), bool(text)))
+        for texts in (causes, forms)
+    )
+    alike = [_NUMBER.findall(c) for c, f in zip(causes, forms, strict=True) if f == form]
+    if len(alike) <= 2 * causes.count(cause):
+        return cause
+    columns = iter([{*column} for column in zip(*alike, strict=True)])
+    return re.sub(gap, lambda _: "..." if len(each := next(columns)) > 1 else each.pop(), form)
 
 
 def _only(bad: list[Probe], probes: list[Probe]) -> str:

@@ -27,6 +27,7 @@ _PATHS = "direct path", "mean path", "variance path"
 _EPS = 0.0, *10.0 ** -np.arange(1, 13)
 _EXACT = 1e-6  # relative residual of x_bar where all details of the formula are known
 _NOISE = 1e-10  # a smaller residual does not tell one variant from another
+_LARGEST_COUNT = 1000  # that a mistaken divisor may be
 _ROUGH = 0.1  # the same where some detail, such as the place of eps, may be another one
 
 
@@ -244,15 +245,19 @@ def _weighted_paths(norm: Norm, case: Case) -> str:
 def _weights_text(weights: np.ndarray, norm: Norm, tolerance: float) -> str:
     """The weights that are not 1, in words, with the names of numbers made of the count N."""
     n = norm.count
-    for axis, length in enumerate(norm.x.shape):
-        of_another_axis = np.array([1, n / length, n / length])
-        if length not in (1, n) and (np.abs(weights - of_another_axis) < tolerance).all():
-            return (
-                f"the mean path and the variance path divide by {length}, the length of axis "
-                f"{axis}, not by N = {n}"
-            )
+    named = [(2.0, "2"), (0.5, "1/2"), (n, "N"), (1 / n, "1/N"),
+             (n / max(n - 1, 1), "N/(N - 1)"), ((n - 1) / n, "(N - 1)/N")]  # fmt: skip
+    names = [names_of(weight - 1, named, tolerance) for weight in weights]
+    divisor = round(n / weights[1]) if n <= _LARGEST_COUNT * abs(weights[1]) else 0
+    axes = [axis for axis, length in enumerate(norm.x.shape) if length == divisor]
+    if divisor > 1 and divisor != n and (axes or not names[1]):
+        share = n / divisor
+        if (np.abs(weights - np.array([1, share, share])) < tolerance).all():
+            of_axis = f", the length of axis {axes[0]}" if axes else ""
+            both = "the mean path and the variance path"
+            return f"{both} divide by {divisor}{of_axis}, not by N = {n}"
     parts = []
-    for weight, path in zip(weights, _PATHS, strict=True):
+    for weight, path, near in zip(weights, _PATHS, names, strict=True):
         if abs(weight - 1) < tolerance:
             continue
         if abs(weight) < tolerance:
@@ -260,9 +265,6 @@ def _weights_text(weights: np.ndarray, norm: Norm, tolerance: float) -> str:
         elif abs(weight + 1) < tolerance:
             parts.append(f"wrong sign of the {path}")
         else:
-            named = [(2.0, "2"), (0.5, "1/2"), (n, "N"), (1 / n, "1/N"),
-                     (n / max(n - 1, 1), "N/(N - 1)"), ((n - 1) / n, "(N - 1)/N")]  # fmt: skip
-            near = names_of(weight - 1, named, tolerance)
             factor = " or ".join(near) or factor_text(weight - 1)
             parts.append(f"factor {factor} in the {path}")
     return " and ".join(parts)

@@ -146,6 +146,29 @@ def test_the_cause_that_fits_most_points_is_told_though_the_smallest_point_canno
     assert "; likely cause: factor N in the mean path [" in finding.message
 
 
+@pytest.mark.parametrize(
+    ("divisor", "words"),
+    [(lambda x: 8, "8, not by N = ..."),
+     (len, "..., the length of axis 0, not by N = ...")],
+)  # fmt: skip
+def test_of_a_cause_whose_numbers_differ_the_words_are_told(divisor, words):
+    def forward(x, gamma, beta, eps):
+        r = 1 / np.sqrt(x.var((0, 2, 3), keepdims=True) + eps)
+        x_hat = (x - x.mean((0, 2, 3), keepdims=True)) * r
+        return x_hat * gamma[:, None, None] + beta[:, None, None], (x_hat, r, gamma)
+
+    def backward(y_bar, cache):
+        x_hat, r, gamma = cache
+        g, n, axes = y_bar * gamma[:, None, None], divisor(x_hat), (0, 2, 3)
+        along = x_hat * (g * x_hat).sum(axes, keepdims=True)
+        x_bar = r * (g - (g.sum(axes, keepdims=True) + along) / n)
+        return x_bar, (y_bar * x_hat).sum(axes), y_bar.sum(axes)
+
+    points = [p for p in probes.batch_norm("NCHW") if p[0].endswith(") float64")]
+    (finding,) = campaign(lambda: (forward, backward), points).findings
+    assert f"the mean path and the variance path divide by {words} [" in finding.message
+
+
 def two_rows(x, gamma, beta, eps):
     return (x - x.mean(0)) * gamma + beta
 
