@@ -23,9 +23,8 @@ from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep
 from minigrad.ops.arithmetic import multiply
 from minigrad.verify.expression import every_time, is_quotable, name_of, quote, quote_operand
-from minigrad.verify.fit import explains, formula_of
+from minigrad.verify.fit import axes_text, explains, formula_of
 from minigrad.verify.graph import Changes, as_array
-from minigrad.verify.mixups import axes_text
 from minigrad.verify.origin import CUTOFF, Errors
 
 _LONGEST = 8  # ops of a run

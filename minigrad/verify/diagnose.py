@@ -206,10 +206,10 @@ def _named_factors(subject: Subject) -> list[tuple[float, str]]:
             if size > 1:
                 named += mean_factors(size, in_fraction)
             if size > 2:
-                named.append((size / (size - 1), f"factor {in_fraction}/({name} - 1)"))
-                named.append(((size - 1) / size, f"factor ({name} - 1)/{in_fraction}"))
-                root = f"factor sqrt({name}/({name} - 1)): biased and unbiased variance mixed up"
-                named.append(((size / (size - 1)) ** 0.5, root))
+                ratio, inverse = f"{in_fraction}/({name} - 1)", f"({name} - 1)/{in_fraction}"
+                for text, c in ((ratio, size / (size - 1)), (inverse, (size - 1) / size)):
+                    root = f"factor sqrt({text}): biased and unbiased variance mixed up"
+                    named += [(c, f"factor {text}"), (c**0.5, root)]
             if size > 1 and n == 1:
                 named += root_factors(size, name)
     for name, x in zip(subject.names, subject.inputs, strict=True):

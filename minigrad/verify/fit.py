@@ -4,7 +4,7 @@ A hypothesis predicts a cotangent, or the error of one. It fits if the predictio
 array within a tolerance, relative to the largest element.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fractions import Fraction
 from itertools import combinations
 
@@ -113,3 +113,9 @@ def _monomial(c: Fraction, v: str, n: int) -> str:
         (above if n > 0 else below).append(power)
     divisor = f"({' '.join(below)})" if len(below) > 1 else "".join(below)
     return ("-" if c < 0 else "") + " ".join(above) + (f"/{divisor}" if divisor else "")
+
+
+def axes_text(axes: Collection[int]) -> str:
+    """Axes in words."""
+    *others, last = (str(axis) for axis in sorted(axes))
+    return f"axes {', '.join(others)} and {last}" if others else f"axis {last}"

@@ -14,7 +14,7 @@ mistake, or an empty text where none fits:
 * ``reach``: an element of ``y_bar`` reaches other elements than it should.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import combinations, permutations
@@ -22,7 +22,7 @@ from itertools import combinations, permutations
 import numpy as np
 
 from minigrad.verify.case import Case, Hypothesis
-from minigrad.verify.fit import POWERS, close, factor_text
+from minigrad.verify.fit import POWERS, axes_text, close, factor_text
 from minigrad.verify.subject import BackwardFailed, ForwardFailed, NoPair, Subject
 
 _ZERO = 1e-6  # relative to the largest element of a cotangent; differences do not give exact zeros
@@ -335,8 +335,3 @@ def reach(case: Case) -> str:
 def _listed(places: set[tuple[int, ...]]) -> str:
     shown = ", ".join(str(list(place)) for place in sorted(places)[:3])
     return f"{shown} and {len(places) - 3} more" if len(places) > 3 else shown
-
-
-def axes_text(axes: Collection[int]) -> str:
-    numbers = " and ".join(str(axis) for axis in sorted(axes))
-    return f"{'axes' if len(axes) > 1 else 'axis'} {numbers}"

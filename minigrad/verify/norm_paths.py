@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.verify.case import Case, Hypothesis
-from minigrad.verify.fit import factor_text, names_of, relative_error
+from minigrad.verify.fit import axes_text, factor_text, names_of, relative_error
 from minigrad.verify.subject import Subject
 
 _PATHS = "direct path", "mean path", "variance path"
@@ -60,14 +60,15 @@ class Norm:
         return self.x - self.mu
 
     def paths(
-        self, y_bar: np.ndarray, outer: np.ndarray | None = None, inner: np.ndarray | None = None
-    ) -> np.ndarray:
+        self, y_bar: np.ndarray, outer: np.ndarray | None = None, inner: np.ndarray | None = None,
+        axes: tuple[int, ...] | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """The direct path, the mean path and the variance path, whose sum is x_bar.
 
         With ``g = gamma y_bar`` the variance path is ``-inv_std slope x_hat mean(g x_hat)``;
-        ``outer`` and ``inner`` replace the first and the second x_hat.
+        ``outer`` and ``inner`` replace the first and the second x_hat, ``axes`` those of means.
         """
-        axes = tuple(i + 1 for i in self.axes)
+        axes = tuple(i + 1 for i in (self.axes if axes is None else axes))
         g, x_hat = y_bar * self.gamma, self.xc * self.inv_std
         mean_path = np.broadcast_to(-g.mean(axis=axes, keepdims=True), g.shape)
         outer, inner = x_hat if outer is None else outer, x_hat if inner is None else inner
@@ -239,6 +240,29 @@ def _weighted_paths(norm: Norm, case: Case) -> str:
         if residual <= case.tolerance:
             words = _weights_text(weights, norm, case.tolerance), mistake
             return " and ".join(filter(None, words))
+    return _wrong_axes(norm, case, paths)
+
+
+def _wrong_axes(norm: Norm, case: Case, paths: np.ndarray) -> str:
+    """The mean or the variance path, or both, sum over other axes, and divide by N or the number of
+    terms."""
+    lengths = norm.x.shape
+    longer = [i for i, length in enumerate(lengths) if length > 1]
+    right = [i for i in norm.axes if i in longer]
+    for axes in chain.from_iterable(combinations(longer, n) for n in range(1, len(longer) + 1)):
+        wrong = norm.paths(case.y_bar, axes=axes)
+        share = norm.count / prod(lengths[i] for i in axes)
+        for chosen in ((1,), (2,), (1, 2)) if list(axes) != right else ():
+            terms = np.stack([wrong[i] if i in chosen else paths[i] for i in range(len(paths))])
+            weights, residual = _weights(terms, case.got)
+            is_usual = [
+                min(abs(w - 1), abs(w * share - 1) if i in chosen else 1) < case.tolerance
+                for i, w in enumerate(weights)
+            ]
+            if residual <= case.tolerance and all(is_usual):
+                both = " and the ".join(_PATHS[i] for i in chosen)
+                sums = "sum" if len(chosen) > 1 else "sums"
+                return f"the {both} {sums} over {axes_text(axes)}, not over {axes_text(right)}"
     return ""
 
 

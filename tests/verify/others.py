@@ -253,7 +253,7 @@ MIXUPS = {
         *_layer_norm_with(lambda g, m, v, r, dy: g - m - v), 0, "factor 1/inv_std"),
     "layer norm: axis": (
         *_layer_norm_with(lambda g, m, v, r, dy: r * (g - g.mean(0) - v)), 0,
-        "y_bar is also mixed along axis 0"),
+        "the mean path sums over axis 0, not over axis 1"),
     "layer norm: gamma": (
         *_layer_norm_with(lambda g, m, v, r, dy: r * (dy - dy.mean(1, keepdims=True))), 0,
         "missing variance path and gamma is missing"),

@@ -577,6 +577,41 @@ def test_a_normalization_may_divide_by_the_length_of_another_axis(axis, rng):
     assert cause == f"the mean path and the variance path {said}"
 
 
+@pytest.mark.parametrize("divides_by_terms", [False, True])
+@pytest.mark.parametrize(
+    ("wrong", "axes", "words"),
+    [
+        ("mean", (0,), "the mean path sums over axis 0"),
+        ("variance", (0, 2), "the variance path sums over axes 0 and 2"),
+        ("variance", (0, 1, 2, 3), "the variance path sums over axes 0, 1, 2 and 3"),
+        ("both", (2, 3), "the mean path and the variance path sum over axes 2 and 3"),
+    ],
+)
+def test_paths_of_a_normalization_may_sum_over_other_axes(
+    wrong, axes, words, divides_by_terms, rng
+):
+    every = (0, 2, 3)
+
+    def forward(x):
+        std = np.sqrt(x.var(every, keepdims=True) + 1e-5)
+        x_hat = (x - x.mean(every, keepdims=True)) / std
+        return x_hat, (x_hat.copy(), std)
+
+    def backward(y_bar, cache):
+        x_hat, std = cache
+
+        def mean(a, path):
+            if wrong not in (path, "both"):
+                return a.mean(every, keepdims=True)
+            n = np.prod([a.shape[i] for i in (axes if divides_by_terms else every)])
+            return a.sum(axes, keepdims=True) / n
+
+        return ((y_bar - mean(y_bar, "mean") - x_hat * mean(y_bar * x_hat, "variance")) / std,)
+
+    (cause,) = causes(forward, backward, rng.normal(size=(4, 3, 2, 5)))
+    assert cause == f"{words}, not over axes 0, 2 and 3"
+
+
 def test_gamma_may_be_missing_in_both_statistics(rng):
     def forward(x, gamma):
         inv_std = 1 / np.sqrt(x.var(axis=0) + 1e-5)
