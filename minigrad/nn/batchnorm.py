@@ -115,7 +115,8 @@ class StatisticsNorm(Module):
         self.update_buffers(running_mean=mean, running_var=var, num_batches_tracked=batches)
 
     def extra_repr(self) -> str:
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+        options = "eps", "momentum", "affine", "track_running_stats"
+        return ", ".join([f"{self.num_features}", *(f"{o}={getattr(self, o)}" for o in options)])
 
 
 class PooledStatistics:

@@ -46,7 +46,8 @@ class LayerNorm(Module):
         return kernels.layer_norm(x, gamma, beta, eps=self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}"
+        affine = self.weight is not None
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={affine}"
 
 
 class GroupNorm(Module):
@@ -92,7 +93,8 @@ class GroupNorm(Module):
         return kernels.group_norm(x, gamma, beta, num_groups=self.num_groups, eps=self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}"
+        affine = self.weight is not None
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={affine}"
 
 
 class _InstanceNorm(StatisticsNorm):

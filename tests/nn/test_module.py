@@ -396,10 +396,21 @@ def test_repr_shows_the_sizes_even_of_a_layer_with_parts():
     assert repr(nn.RNN(3, 2, batch_norm=True)).splitlines() == [
         "RNN(",
         "  3, 2",
-        "  norm: BatchNorm1d(2, eps=1e-05, momentum=0.1)",
+        "  norm: BatchNorm1d(2, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)",
         ")",
     ]
     assert repr(nn.MaxPool2d(2, dilation=3)).endswith("stride=None, padding=0, dilation=3)")
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_repr_shows_whether_a_norm_has_parameters(affine):
+    for layer in (
+        nn.BatchNorm2d(4, affine=affine),
+        nn.InstanceNorm1d(4, affine=affine),
+        nn.GroupNorm(2, 4, affine=affine),
+        nn.LayerNorm(4, elementwise_affine=affine),
+    ):
+        assert f"affine={affine}" in repr(layer)
 
 
 def test_a_module_without_forward_says_so():
