@@ -22,7 +22,7 @@ from minigrad.verify.subject import (
     is_pair,
 )
 
-_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]\d+)?")  # in a cause
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]\d+)?")  # in a cause
 _SOAK, _FEW = 1500, 3  # identical calls at one point, and at each of the others
 
 
@@ -139,7 +139,7 @@ def _size(probe: Probe) -> int:
 def _merged(findings: dict[int, Finding], probes: dict[int, Probe]) -> Finding:
     """The finding at the smallest of the points that show a fault, and at which points it shows."""
     finding = findings[_smallest(findings, probes)]
-    common = _common([f.cause for f in findings.values()])
+    common = _common([f.cause for f in findings.values()], finding.cause)
     only = _only([probes[i] for i in findings], list(probes.values()))
     cause = "; ".join(part for part in (common, only) if part)
     message = finding.message
@@ -152,11 +152,11 @@ def _merged(findings: dict[int, Finding], probes: dict[int, Probe]) -> Finding:
     return replace(finding, cause=cause, message=f"{extent}{', ' + only if only else ''}]")
 
 
-def _common(causes: list[str]) -> str:
+def _common(causes: list[str], shown: str) -> str:
     """The most frequent cause, even if it is none: one that fits a few points by chance misleads.
 
     If twice as many agree with each other but for their numbers, that one, with "..." for numbers
-    that differ.
+    that differ; or ``shown``, if it is one of these and all numbers differ.
     """
     gap = "\0"
     forms = [_NUMBER.sub(gap, cause) for cause in causes]
@@ -167,7 +167,10 @@ def _common(causes: list[str]) -> str:
     alike = [_NUMBER.findall(c) for c, f in zip(causes, forms, strict=True) if f == form]
     if len(alike) <= 2 * causes.count(cause):
         return cause
-    columns = iter([{*column} for column in zip(*alike, strict=True)])
+    numbers = [{*column} for column in zip(*alike, strict=True)]
+    if all(len(each) > 1 for each in numbers) and _NUMBER.sub(gap, shown) == form:
+        return shown
+    columns = iter(numbers)
     return re.sub(gap, lambda _: "..." if len(each := next(columns)) > 1 else each.pop(), form)
 
 

@@ -169,6 +169,16 @@ def test_of_a_cause_whose_numbers_differ_the_words_are_told(divisor, words):
     assert f"the mean path and the variance path divide by {words} [" in finding.message
 
 
+def test_a_cause_of_which_all_numbers_differ_is_told_of_the_point_shown():
+    rng = np.random.default_rng(0)
+    points = [(f"{n} numbers", (rng.normal(size=n),), {}) for n in (5, 4, 3)]
+    pair = lambda x: (np.arctan(x), x), lambda y_bar, x: (y_bar / (1 + np.abs(x) ** 1.7),)
+    (finding,) = campaign(lambda: pair, points).findings
+    (alone,) = campaign(lambda: pair, points[-1:]).findings
+    assert finding.label == alone.label == "3 numbers"
+    assert finding.cause == alone.cause and alone.cause.startswith("the local derivative is wrong")
+
+
 def two_rows(x, gamma, beta, eps):
     return (x - x.mean(0)) * gamma + beta
 
