@@ -83,11 +83,19 @@ class _Traced(Tensor):
 _BY_OPS: dict[str, Callable] = {
     "cholesky": cholesky,  # of the symmetric part: the right cotangents if the matrix is symmetric
     "dot": matmul,
-    "hstack": lambda parts: concatenate(parts, axis=min(1, np.ndim(parts[0]) - 1)),
+    "hstack": lambda parts: _joined(np.hstack, parts, int(np.ndim(parts[0]) > 1), 1),
     "norm": lambda x, axis=None, keepdims=False: sqrt((x * x).sum(axis=axis, keepdims=keepdims)),
     "outer": lambda x, y: x.flatten()[:, None] * y.flatten(),
     "solve": lambda a, b: inv(a) @ b,
+    "vstack": lambda parts: _joined(np.vstack, parts, 0, 2),
 }
+
+
+def _joined(func: Callable, parts: Any, axis: int, least: int) -> Any:
+    """``func(parts)``, one op if it adds no axes: if all parts have ``least`` axes or more."""
+    if min(map(np.ndim, parts)) < least:
+        return _rearranged(func, (parts,), {})
+    return concatenate(parts, axis=axis)
 
 
 def _flat(tensors: list) -> Any:

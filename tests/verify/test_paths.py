@@ -248,6 +248,7 @@ def test_an_operand_of_einsum_is_called_by_its_own_name(rng):
     (lambda x: np.concatenate((x, x), axis=-1), ("`x`", "`x`")),
     (lambda x: np.stack([x, x], 1).reshape(3, 4), ("`x`", "`x`")),
     (lambda x: np.hstack((x, x)), ("`x`", "`x`")),
+    (lambda x: np.vstack((x, x)).reshape(2, 3, 2).transpose(1, 0, 2).reshape(3, 4), ("`x`", "`x`")),
     (lambda x: np.concatenate([x] * 2, 1), ("operand 0", "operand 1")),
     (lambda x: np.concatenate([*[x], x], 1), ("operand 0", "operand 1")),
     (lambda x: np.stack([x for _ in range(2)], 1).reshape(3, 4), ("operand 0", "operand 1")),
@@ -257,6 +258,20 @@ def test_a_missing_part_of_joined_arrays_is_called_by_its_own_name(join, names, 
         x, backward = rng.normal(size=(3, 2)), lambda y_bar, _, kept=kept: (y_bar[:, kept].copy(),)
         (found,) = causes(lambda x: (join(x), None), backward, x)
         assert found.startswith(f"missing path through {name} in `np."), found
+
+
+@pytest.mark.parametrize("join", [np.hstack, lambda parts: np.vstack(parts)[:, 0]])
+def test_a_number_may_be_joined_with_a_vector(join, rng):
+    def forward(x):
+        return join((x.sum(), x[0])), None
+
+    def backward(y_bar, _):
+        x_bar = np.zeros((2, 1))
+        x_bar[0] = y_bar[1]
+        return (x_bar,)
+
+    (found,) = causes(forward, backward, rng.normal(size=(2, 1)))
+    assert found.startswith("missing path through `x.sum()` (line"), found
 
 
 def test_a_factor_that_could_be_of_several_lines_is_told_of_none(rng):
