@@ -27,6 +27,7 @@ from minigrad.verify.subject import BackwardFailed, ForwardFailed, NoPair, Subje
 
 _ZERO = 1e-6  # relative to the largest element of a cotangent; differences do not give exact zeros
 _MOST_AXES = 4  # of an array whose axes are tried in every order
+_MOST_SHOWN = 12  # elements of an order
 _MOST_DIFFERENCES = 1e7  # between the elements of two arrays along an axis
 
 
@@ -121,8 +122,8 @@ def permuted(expected: np.ndarray, got: np.ndarray) -> Iterator[Hypothesis]:
     for axis in axes:
         order = _order(np.moveaxis(expected, axis, 0), np.moveaxis(got, axis, 0))
         if order and order != sorted(order):
-            text = f"in another order along axis {axis - 1}: {order}"
-            yield text, np.take(expected, order, axis)
+            shown = str(order[:_MOST_SHOWN])[:-1] + (", ...]" if order[_MOST_SHOWN:] else "]")
+            yield f"in another order along axis {axis - 1}: {shown}", np.take(expected, order, axis)
 
 
 def _order(expected: np.ndarray, got: np.ndarray) -> list[int]:

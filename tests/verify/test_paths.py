@@ -274,6 +274,14 @@ def test_a_number_may_be_joined_with_a_vector(join, rng):
     assert found.startswith("missing path through `x.sum()` (line"), found
 
 
+def test_of_a_long_order_only_the_beginning_is_told(rng):
+    order = rng.permutation(300)
+    x, backward = rng.normal(size=300), lambda y_bar, _: (2 * y_bar[order],)
+    (found,) = causes(lambda x: (2 * x, None), backward, x)
+    told = ", ".join(map(str, order[:12]))
+    assert found == f"in another order along axis 0: [{told}, ...]"
+
+
 def test_a_factor_that_could_be_of_several_lines_is_told_of_none(rng):
     def forward(x):
         t = np.tanh(0.8 * (x + 0.04 * x**3))
