@@ -303,7 +303,8 @@ def _interleaved(
         y2, cache2 = other.run()
     except ForwardFailed:  # it may refuse the other point
         return
-    when = f"if a call with x {other.inputs[0].shape} comes between forward and backward"
+    there = f"{other.names[0]} {other.inputs[0].shape}"
+    when = f"if a call with {there} comes between forward and backward"
     when += " (return all that backward needs as its cache)"
     yield from finding(when, "stale buffer", subject.backward_of(y_bar, cache))
     _, cache = subject.run()
@@ -313,7 +314,7 @@ def _interleaved(
     except BackwardFailed as error:
         if other.inputs[0].shape == subject.inputs[0].shape:
             raise
-        message = f"forward takes x {other.inputs[0].shape}, too, but backward fails there: {error}"
+        message = f"forward takes {there}, too, but backward fails there: {error}"
         yield Finding("shapes", message=message, cause="written for these shapes")
     yield from finding(when, "stale buffer", subject.backward_of(y_bar, cache))
 

@@ -219,11 +219,12 @@ def test_a_pair_for_the_shapes_of_this_point_is_right_and_says_what_fails_elsewh
         n = len(y_bar)
         return gamma * inv_std * (y_bar - beta_bar / n - x_hat * gamma_bar / n), gamma_bar, beta_bar
 
-    report = check_backward(forward, backward, [rng.normal(size=s) for s in ((6, 3), 3, 3)])
+    inputs = [rng.normal(size=s) for s in ((6, 3), 3, 3)]
+    report = check_backward(forward, backward, inputs, names=["z", "gamma", "beta"])
     assert report.ok, str(report)
     (note,) = report.notes
     assert note.kind == "shapes"
-    assert "forward takes x (3, 6), too, but backward fails there: ValueError" in note.message
+    assert "forward takes z (3, 6), too, but backward fails there: ValueError" in note.message
 
 
 @pytest.mark.parametrize("kept", [True, False])
