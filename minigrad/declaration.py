@@ -68,7 +68,7 @@ class Declared:
     def fitting(self, rule: Callable, *first: str) -> Callable:
         """``rule``, if it can be called with ``first``, the operands and the parameters.
 
-        A parameter that a call leaves out is left out in the call of the rule, too.
+        What a call leaves out is left out in the call of the rule, too.
         """
         required = [p.name for p in self.__signature__.parameters.values() if p.default is p.empty]
         try:
@@ -76,8 +76,9 @@ class Declared:
         except (TypeError, ValueError):  # a builtin without a signature
             return rule
         try:
-            for given in (self.keywords, [name for name in self.keywords if name in required]):
-                signature.bind(*first, *range(self.min_arity or 1), **dict.fromkeys(given))
+            for n in (self.min_arity or 1, self.arity or 2):
+                for given in (self.keywords, [name for name in self.keywords if name in required]):
+                    signature.bind(*first, *range(n), **dict.fromkeys(given))
         except TypeError as error:
             expected = f"arguments ({', '.join(first)}, {str(self.__signature__)[1:]}"
             got = f"{signature}: {error}"

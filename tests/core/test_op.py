@@ -290,6 +290,19 @@ def test_a_rule_that_cannot_be_called_as_its_forward_is_refused(declare, rule, w
         getattr(scaled, declare)(rule)
 
 
+@pytest.mark.parametrize(("forward", "rule"), [
+    (lambda xp, x, b=None: x, lambda y_bar, y, x: (y_bar,)),
+    (lambda xp, x, b=None: x, lambda y_bar, y, x, b: (y_bar, None)),
+    (lambda xp, *xs: xs[0], lambda y_bar, y, x: (y_bar,)),
+])  # fmt: skip
+@pytest.mark.usefixtures("declared")
+def test_a_rule_takes_as_many_operands_as_its_forward(forward, rule):
+    forward.__name__ = "first"
+    first = mg.op(formula="y = x", pullback="y_bar")(forward)
+    with raises(errors.UsageError, ValueError, "first: its rule", "arguments (y_bar, y, "):
+        first.defvjp(rule)
+
+
 def test_a_name_is_declared_once():
     with pytest.raises(errors.UsageError, match="add"):
 
