@@ -33,6 +33,9 @@ class Optimizer:
         UsageError: no parameters, one given twice, or an option out of its range.
     """
 
+    # rules of PyTorch's optimizers that are missing; a group or a loaded state may ask for them
+    _absent = "amsgrad", "maximize", "decoupled_weight_decay"
+
     def __init__(self, params: Iterable, **defaults: Any):
         groups = listed(params)
         if groups and not isinstance(groups[0], dict):
@@ -58,7 +61,7 @@ class Optimizer:
         if len(set(ids)) < len(ids):
             got = f"{len(ids)} Tensors, {len(set(ids))} distinct"
             raise UsageError(facts(f"{kind}: params", expected="each Tensor once", got=got))
-        self.param_groups.append(_checked_options(kind, group, self.defaults))
+        self.param_groups.append(_checked_options(self, group))
         self.state += [{} for _ in group["params"]]
 
     def __repr__(self) -> str:
@@ -143,7 +146,7 @@ class Optimizer:
             check_keys(f"{title}: a group of {kind}", options, *self.defaults)
         # "params" stays: in a state of PyTorch it holds numbers in place of the parameters
         checked = [
-            _checked_options(kind, {**group, **options, "params": group["params"]}, self.defaults)
+            _checked_options(self, {**group, **options, "params": group["params"]})
             for group, options in zip(self.param_groups, groups, strict=True)
         ]
         self.state = states
@@ -206,13 +209,12 @@ def _checked_state(title: str, i: int, p: Tensor, state: Any) -> dict[str, Any]:
     return own
 
 
-def _checked_options(
-    kind: str, options: dict[str, Any], defaults: dict[str, Any]
-) -> dict[str, Any]:
+def _checked_options(optimizer: Optimizer, options: dict[str, Any]) -> dict[str, Any]:
     """Check ``options``, and make numbers floats: NumPy's would turn float32 state into float64."""
-    for name in ("amsgrad", "maximize"):  # PyTorch's, which may come in a group or a loaded state
-        if options.get(name) and name not in defaults:
-            expected, got = f"only {', '.join(defaults)}", f"{name}={options[name]}"
+    kind, known = type(optimizer).__name__, optimizer.defaults
+    for name in optimizer._absent:
+        if options.get(name) and name not in known:
+            expected, got = f"only {', '.join(known)}", f"{name}={options[name]}"
             raise UsageError(facts(f"{kind}: {name}", expected=expected, got=got))
     names = [n for n in ("lr", "momentum", "dampening", "weight_decay", "eps") if n in options]
     options = {**options, **{n: check_number(f"{kind}: {n}", options[n]) for n in names}}
@@ -375,6 +377,8 @@ class AdamW(Adam):
     >>> w.numpy()
     array([0.95])
     """
+
+    _absent = "amsgrad", "maximize"
 
     def __init__(
         self,

@@ -275,8 +275,11 @@ def test_options_out_of_their_range_are_refused(kind, options, rng):
             make(start(rng))
 
 
-@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW])
-@pytest.mark.parametrize("name", ["amsgrad", "maximize"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in (optim.SGD, optim.Adam, optim.AdamW)
+     for name in ("amsgrad", "maximize")] + [(optim.Adam, "decoupled_weight_decay")],
+)  # fmt: skip
 def test_a_rule_of_torch_that_is_missing_is_refused(kind, name, rng):
     params = start(rng)
     with pytest.raises(UsageError, match=f"{kind.__name__}: {name}\n.*lr, "):
@@ -290,6 +293,16 @@ def test_a_rule_of_torch_that_is_missing_is_refused(kind, name, rng):
     own.defaults[name] = False  # what a subclass declares is its own affair
     own.load_state_dict({**state, "param_groups": [{**options, name: True}]})
     assert own.param_groups[0][name] is True
+
+
+def test_adamw_takes_the_options_of_torch_s_adamw(rng):
+    torch = pytest.importorskip("torch")
+    peer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(3))], lr=0.5)
+    (options,) = peer.state_dict()["param_groups"]
+    assert options["decoupled_weight_decay"]
+    own = optim.AdamW(start(rng)[:1])
+    own.load_state_dict({"state": [{}], "param_groups": [options]})
+    assert own.param_groups[0]["lr"] == 0.5
 
 
 @pytest.mark.parametrize("given", [lambda p: p, lambda p: [p], lambda p: iter([p])])
