@@ -13,7 +13,7 @@ derivative people know as a whole, is described as a whole.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -222,12 +222,19 @@ class LocalDerivatives:
 
 
 def runs_of(steps: list[Run]) -> Iterator[Run]:
-    """Consecutive steps, each beginning where the one before it ends, joined; short runs first."""
-    for n in range(1, _LONGEST + 1):
-        for i in range(len(steps) - n + 1):
-            part = steps[i : i + n]
-            if all(a[-1] is b[0] for a, b in pairwise(part)):
-                yield [part[0][0], *(step[-1] for step in part)]
+    """Steps, each beginning where the one before it ends, joined; short runs first.
+
+    Of several runs between two values only the shortest is yielded.
+    """
+    after: dict[Node, list[Node]] = {}
+    for x, y in steps:
+        after.setdefault(x, []).append(y)
+    ends, runs = set(), steps
+    for _ in range(_LONGEST):
+        new = {(run[0], run[-1]): run for run in runs if (run[0], run[-1]) not in ends}
+        ends |= new.keys()
+        yield from new.values()
+        runs = [[*run, y] for run in new.values() for y in after.get(run[-1], ())]
 
 
 def is_statement(run: Run) -> bool:

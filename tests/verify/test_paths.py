@@ -260,6 +260,26 @@ def test_a_missing_part_of_joined_arrays_is_called_by_its_own_name(join, names, 
         assert found.startswith(f"missing path through {name} in `np."), found
 
 
+@pytest.mark.parametrize(("slope", "text"), [
+    (lambda z, s: s, "s"), (lambda z, s: 1 - s, "1 - s"), (lambda z, s: 0 * s + 1, "1"),
+    (lambda z, s: 1 - s * s, "1 - s^2"), (lambda z, s: z, "z"),
+])  # fmt: skip
+def test_a_statement_is_told_as_a_whole_though_its_operand_is_used_elsewhere(slope, text, rng):
+    def forward(x, w):
+        z = x @ w
+        s = 1 / (1 + np.exp(-z))
+        return s * z, (x, w, z, s)
+
+    def backward(y_bar, cache):
+        x, w, z, s = cache
+        z_bar = y_bar * s + y_bar * z * slope(z, s)
+        return z_bar @ w.T, x.T @ z_bar
+
+    for found in causes(forward, backward, rng.normal(size=(3, 4)), rng.normal(size=(4, 2))):
+        assert found.startswith("the local derivative of `s = 1 / (1 + np.exp(-z))` (line"), found
+        assert found.endswith(f") should be s (1 - s), not {text}"), found
+
+
 @pytest.mark.parametrize("join", [np.hstack, lambda parts: np.vstack(parts)[:, 0]])
 def test_a_number_may_be_joined_with_a_vector(join, rng):
     def forward(x):
