@@ -96,6 +96,7 @@ def _evaluated(frame: FrameType) -> tuple[int, str, str, bool]:
         return frame.f_lineno, "", "", False
     source = [getline(code.co_filename, i).encode() for i in range(first, last + 1)]
     is_last = source[-1][stop:].strip()[:1] in (b"", b"#", b";")
+    is_last = is_last and getline(code.co_filename, last + 1).strip()[:1] != ")"  # of a call
     source[-1] = source[-1][:stop]
     before, source[0] = source[0][:start].decode().strip(), source[0][start:]
     text = " ".join(line.decode().strip() for line in source)

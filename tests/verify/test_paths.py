@@ -260,6 +260,22 @@ def test_a_missing_part_of_joined_arrays_is_called_by_its_own_name(join, names, 
         assert found.startswith(f"missing path through {name} in `np."), found
 
 
+def test_an_argument_of_a_call_is_no_variable(rng):
+    def doubled(value):
+        return 2 * value
+
+    # fmt: off
+    def forward(x):
+        y = doubled(
+            value=np.tanh(x)
+        )
+        return y, y / 2
+    # fmt: on
+
+    (found,) = causes(forward, lambda y_bar, h: (2 * y_bar * (1 - h),), rng.normal(size=5))
+    assert found.startswith("the local derivative of `np.tanh(x)` (line "), found
+
+
 @pytest.mark.parametrize(("slope", "text"), [
     (lambda z, s: s, "s"), (lambda z, s: 1 - s, "1 - s"), (lambda z, s: 0 * s + 1, "1"),
     (lambda z, s: 1 - s * s, "1 - s^2"), (lambda z, s: z, "z"),
