@@ -189,6 +189,25 @@ def test_of_a_loss_with_ignored_examples_no_derivative_is_blamed_for_whatever_ca
     assert "derivative" not in found, found
 
 
+def test_a_bias_that_centering_removes_hides_no_place(rng):
+    def forward(x, w, b, v):
+        a = x @ w + b
+        h = np.tanh(a - 1 / 5 * a.sum(axis=0))
+        return np.exp(h @ v).mean(), (x, w, v, h)
+
+    def backward(y_bar, cache, n=2):
+        x, w, v, h = cache
+        z_bar = y_bar / 10 * np.exp(h @ v)
+        g = z_bar @ v.T * (1 - h**n)
+        a_bar = g - g.mean(axis=0)
+        return a_bar @ w.T, x.T @ a_bar, a_bar.sum(axis=0), h.T @ z_bar
+
+    inputs = [rng.normal(size=shape) for shape in ((5, 3), (3, 4), (4,), (4, 2))]
+    assert check_backward(forward, backward, inputs).ok
+    found = causes(forward, partial(backward, n=1), *inputs)
+    assert all("on the way back from `h @ v`" in cause for cause in found), found
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_numbers_that_differ_are_printed_with_the_digits_in_which_they_do(mixed, rng):
     def forward(x):
