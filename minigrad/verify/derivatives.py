@@ -179,20 +179,34 @@ class LocalDerivatives:
         It is wrong every time, which no fit of one op explains. So the derivatives that people
         confuse are tried in sweeps, for statements first, then for their last ops.
         """
-        statements = [[self._run_to(y) for y in ys] for ys in self.graph.repeated() if len(ys) > 1]
+        statements = [[self._run_to(y) for y in ys] for ys in self.graph.loops()]
         statements.sort(key=lambda runs: -len(runs[0]))
         groups = statements + [[run[-2:] for run in runs] for runs in statements]
         groups = [runs for runs in groups if all(len(run) > 1 for run in runs)]
-        tries = ((runs, form) for runs in groups for form in _CONFUSED)
-        for runs, form in islice(tries, self.errors.most_sweeps):
-            y, name = runs[0][-1], name_of(runs[0][-1]) or "y"
-            values = np.concatenate([np.ravel(run[-1].value) for run in runs])
-            slopes = np.concatenate([np.ravel(_derivative(run[0], run[-1])) for run in runs])
-            wrong, right = form.format(y=name), formula_of(slopes, {name: values})
-            is_candidate = wrong != right and not re.fullmatch(_NUMBER, right or "1")
-            if is_candidate and self._would_explain(runs, _CONFUSED[form]):
-                return every_time(derivative_text(y, wrong, right))
+        tries = (each for runs in groups for each in self._confused(runs))
+        for runs, wrong, text in islice(tries, self.errors.most_sweeps):
+            if self._would_explain(runs, wrong):
+                return text
         return ""
+
+    @staticmethod
+    def _confused(runs: list[Run]) -> Iterator[tuple[list[Run], list[np.ndarray], str]]:
+        """Wrong derivatives of the same code in all its runs, with the text of the mistake."""
+        (x, *_, y), ys = runs[0], [run[-1] for run in runs]
+        slopes = [np.asarray(_derivative(run[0], run[-1])) for run in runs]
+        ends = {name_of(y) or "y": [each.value for each in ys]}
+        together = {v: np.concatenate([np.ravel(a) for a in each]) for v, each in ends.items()}
+        right = formula_of(np.concatenate([np.ravel(slope) for slope in slopes]), together)
+        if name_of(x):
+            ends |= {name_of(x): [run[0].value for run in runs]}
+        for v, values in ends.items():
+            for form, derivative in _CONFUSED.items():
+                wrong = form.format(y=v)
+                if wrong != right and not re.fullmatch(_NUMBER, right or "1"):
+                    text = every_time(derivative_text(y, wrong, right), ys)
+                    yield runs, [derivative(value) for value in values], text
+        text = f"wrong sign in the path through {every_time(quote(y), ys)}"
+        yield runs, [-slope for slope in slopes], text
 
     def _run_to(self, y: Node) -> Run:
         """The ops of one statement, each with one operand in the graph, that end in y."""
@@ -207,12 +221,12 @@ class LocalDerivatives:
                 break
         return run
 
-    def _would_explain(self, runs: list[Run], derivative: Callable) -> bool:
-        """Whether the actual cotangents arise if all runs have this derivative, a function of y."""
+    def _would_explain(self, runs: list[Run], derivatives: list[np.ndarray]) -> bool:
+        """Whether the actual cotangents arise if the runs have these derivatives."""
         changes: Changes = {}
-        for x, *_, y in runs:
+        for (x, *_, y), derivative in zip(runs, derivatives, strict=True):
             changes[y] = {"op": multiply, "params": {}, "parents": (None, x)}
-            changes[y]["inputs"] = derivative(y.value), x.value
+            changes[y]["inputs"] = derivative, x.value
         return self.errors.arise_if(changes)
 
     def _other_values(self, y: Node) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from linecache import getline
@@ -29,6 +30,7 @@ class Expression:
         lines: the line it starts in and, inside a function that the forward calls, the line of
             the forward with that call.
         repeat: which of its executions this is, counted from 1, and how many there are.
+        calls: the place of the call in the code of each function, the innermost first.
     """
 
     text: str
@@ -37,6 +39,7 @@ class Expression:
     operands: tuple[str, ...]
     lines: tuple[int, ...]
     repeat: tuple[int, int] = (1, 1)
+    calls: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         text = f"{self.name} = {self.text}" if self.name else self.text
@@ -84,7 +87,9 @@ def _expression(op: str, caller: CodeType) -> Expression | None:
             break
         *_, name, is_returned = _evaluated(frame)
     operands = _operands(text, inner, op) if text else ()
-    return Expression(text or op, name, is_statement, operands, (first, *lines[1:]))
+    calls = tuple(frame.f_lasti for frame in frames)
+    lines = (first, *lines[1:])
+    return Expression(text or op, name, is_statement, operands, lines, calls=calls)
 
 
 def _evaluated(frame: FrameType) -> tuple[int, str, str, bool]:
@@ -109,11 +114,14 @@ def _operands(text: str, frame: FrameType, op: str) -> tuple[str, ...]:
     """The source of each argument of an operator, a function or a method; of each array in the
     list that ``op`` joins, or nothing if the list is made elsewhere."""
     try:
-        tree: Any = ast.parse(text, mode="eval").body
-    except SyntaxError:  # an assignment such as x += 1
+        (statement,) = ast.parse(text).body
+    except (SyntaxError, ValueError):
         return ()
+    tree: Any = getattr(statement, "value", None)
     parts: list = []
-    if isinstance(tree, ast.UnaryOp):
+    if isinstance(statement, ast.AugAssign):  # x += 1
+        parts = [statement.target, tree]
+    elif isinstance(tree, ast.UnaryOp):
         parts = [tree.operand]
     elif isinstance(tree, ast.BinOp):
         parts = [tree.left, tree.right]
@@ -154,6 +162,12 @@ def name_of(node: Node) -> str:
     return (node.origin.name if node.origin is not None else node.name) or ""
 
 
-def every_time(quoted: str) -> str:
-    """``quoted``, but of all executions of repeated code instead of a single one."""
-    return re.sub(r", time \d+ of \d+\)", ", every time)", quoted)
+def every_time(quoted: str, nodes: Sequence[Node] = ()) -> str:
+    """``quoted``, but of all executions of repeated code instead of a single one; or of those that
+    made ``nodes``."""
+    repeats = [node.origin.repeat for node in nodes if node.origin is not None]
+    when = "every time"
+    if repeats and len(repeats) < repeats[0][1]:
+        shown = [str(number) for number, _ in repeats[:3]] + [".."] * (len(repeats) > 3)
+        when = f"times {', '.join(shown)} of {repeats[0][1]}"
+    return re.sub(r", time \d+ of \d+\)", f", {when})", quoted)

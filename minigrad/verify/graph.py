@@ -55,13 +55,23 @@ class Graph:
             for i, node in enumerate(nodes):
                 node.origin = replace(node.origin, repeat=(i + 1, len(nodes)))
 
-    def repeated(self) -> list[list[Node]]:
-        """The values, grouped by the piece of code that made them: several if it is in a loop."""
+    def repeated(self, by_call: bool = False) -> list[list[Node]]:
+        """The values, grouped by the piece of code that made them: several if it is in a loop.
+
+        A line may call a function several times; ``by_call`` tells these calls apart.
+        """
         groups: dict[tuple, list[Node]] = {}
         for node in self.consumers:
-            if node.origin is not None:
-                groups.setdefault((node.origin.text, node.origin.lines, node.op), []).append(node)
+            if (origin := node.origin) is not None:
+                calls = origin.calls if by_call else ()
+                groups.setdefault((origin.text, origin.lines, node.op, calls), []).append(node)
         return list(groups.values())
+
+    def loops(self) -> list[list[Node]]:
+        """The values of code that runs several times: of all runs, then of one call in a line."""
+        groups = self.repeated()
+        finer = [nodes for nodes in self.repeated(by_call=True) if nodes not in groups]
+        return [nodes for nodes in [*groups, *finer] if len(nodes) > 1]
 
     def users(self, node: Node) -> list[Node]:
         """The ops that use a value, each once."""
@@ -89,7 +99,7 @@ class Graph:
             if node.op is not None and parts:
                 users = self.users(node)
                 largest = max(size for (user, _), size in sizes.items() if user in users)
-                if np.abs(sum(parts)).max(initial=0) <= _ZERO * largest:
+                if largest and np.abs(sum(parts)).max(initial=0) <= _ZERO * largest:
                     cancelling.append(node)
         return cancelling
 

@@ -152,11 +152,14 @@ class Paths:
         """Factors that have a name; sizes are those of sums, means, variances and products
         of matrices."""
         sizes, of_variances = [], []
+        constants = {abs(_constant_factor(node)) for node in self.graph.consumers}
         for node in self.graph.consumers:
             name = node.op.name if node.op is not None else ""
             if name in ("sum", "mean", "var"):
                 n = node.inputs[0].size // max(node.value.size, 1)
-                (of_variances if name == "var" else sizes).append(n)
+                is_divided = name == "sum" and n > 2 and {1 / n, 1 / (n - 1)} & constants
+                sizes += [n] * (name != "var")
+                of_variances += [n] * (name == "var" or bool(is_divided))
             elif name == "matmul":
                 sizes.append(node.inputs[0].shape[-1])
         named, mix_up = list(PLAIN_FACTORS), "biased and unbiased variance mixed up"
@@ -221,12 +224,15 @@ class Paths:
 def _mistaken(nodes: list[Node], deviation: float) -> str:
     """What was done to the constant factor of nodes of the same code, if cotangents are
     1 + deviation times the right ones; or empty."""
-    factor = _constant_factor(nodes[0])
+    factor, part, plain = _constant_factor(nodes[0]), "factor", (0, 1)
     mistakes = {"is left out": -1, "is applied twice": 1, "is inverted": -2}
-    powers = [(factor**n, mistake) for mistake, n in mistakes.items()] if abs(factor) != 1 else []
+    if nodes[0].op is not None and nodes[0].op.name == "power" and np.size(nodes[0].inputs[1]) == 1:
+        factor, part = float(np.reshape(nodes[0].inputs[1], ())), "exponent"
+        mistakes, plain = {"is left out": -1}, (0, 1, 2)  # 1/2 has many other reasons
+    powers = [(factor**n, what) for what, n in mistakes.items()] if abs(factor) not in plain else []
     for mistake in names_of(deviation, powers, _TOLERANCE):
         quoted = quote(nodes[0]) if len(nodes) == 1 else every_time(quote(nodes[0]))
-        return f"factor {factor_text(deviation)}: the factor of {quoted} {mistake}"
+        return f"factor {factor_text(deviation)}: the {part} of {quoted} {mistake}"
     return ""
 
 

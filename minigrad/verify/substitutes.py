@@ -18,7 +18,7 @@ import numpy as np
 from minigrad.core.node import Node, ancestors
 from minigrad.core.sweep import backward_sweep
 from minigrad.verify.expression import every_time, is_quotable, name_of, quote, quote_operand
-from minigrad.verify.graph import Edge
+from minigrad.verify.graph import Edge, as_array
 from minigrad.verify.origin import Errors
 
 _TRIES = 1000  # at most so many substitutes are tried
@@ -26,6 +26,8 @@ _RESULT, _BAR = -1, -2  # parts of a rule that are no operands: the result and i
 _OTHER = "{source} is used instead of {part}"
 _TRANSPOSED = "a .T is missing or extra at {part}"
 _LEFT_OUT = "the factor {part} is left out"
+_PRODUCTS = ("multiply", "matmul", "einsum")
+_FACTORS = ("multiply", "divide", "einsum")  # whose operands one may forget
 
 
 class Substitute(NamedTuple):
@@ -86,7 +88,8 @@ class Substitutes:
         tried = islice(((edge, s) for edge in edges for s in candidates(edge[0])), self._limit)
         found: dict[tuple[Node, int, str], list[Substitute]] = {}
         for edge, s in tried:
-            if self.errors.explained_by(edge, self._pulled(edge, s)):
+            is_own = s.form == _LEFT_OUT and s.part == edge[1]  # x and y of x / y
+            if not is_own and self.errors.explained_by(edge, self._pulled(edge, s)):
                 found.setdefault((edge[0], s.part, s.form), []).append(s)
         if len(found) != 1:
             return ""
@@ -116,6 +119,8 @@ class Substitutes:
                     yield Substitute([node], part, _OTHER, [value], quote(other))
             if moves_elements and _is_square(x):
                 yield Substitute([node], part, _TRANSPOSED, [np.swapaxes(x, -1, -2)])
+            if part >= 0 and node.op.name in _FACTORS:
+                yield Substitute([node], part, _LEFT_OUT, [np.ones_like(x)])
         if moves_elements and _is_square(node.value):
             bars = np.swapaxes(np.stack(self.paths.bars(node)), -1, -2)
             yield Substitute([node], _BAR, _TRANSPOSED, [bars])
@@ -139,29 +144,52 @@ class Substitutes:
 
     def in_repeated_code(self) -> str:
         """The wrong value in the rule of an op, the same in every run of a piece of code."""
-        groups = [nodes for nodes in self.graph.repeated() if len(nodes) > 1]
-        for s in islice(self._repeated(groups), self._limit):
+        groups = self.graph.loops()
+        tries = (s for s in self._repeated(groups) if self._matters(s))
+        for s in islice(tries, self._limit):
             if self._explains(s):
-                return s.text(s.source, every_time(quote(s.nodes[0])))
+                return s.text(s.source, every_time(quote(s.nodes[0]), s.nodes))
         return ""
 
     @staticmethod
     def _repeated(groups: list[list[Node]]) -> Iterator[Substitute]:
+        """The mistakes that need no other value first, then other values, in products first."""
         for nodes in groups:
             for part in _parts(nodes):
                 own = [_part(node, part) for node in nodes]
-                if part >= 0 and _is_constant_factor(nodes[0], part):
+                if part >= 0 and nodes[0].op.name in _FACTORS:
                     yield Substitute(nodes, part, _LEFT_OUT, [np.ones_like(x) for x in own])
                 if _is_square(own[0]):
                     turned = [np.swapaxes(x, -1, -2) for x in own]
                     yield Substitute(nodes, part, _TRANSPOSED, turned)
-                for others in groups if np.ndim(own[0]) else ():
-                    for i in _parts(others):
-                        values = [_part(node, i) for node in others]
-                        if list(map(np.shape, values)) == list(map(np.shape, own)):
-                            text = every_time(quote(others[0]))
-                            text = text if i < 0 else f"{quote_operand(others[0], i)} in {text}"
-                            yield Substitute(nodes, part, _OTHER, values, text)
+        sources = [(others, i) for others in groups for i in _parts(others)]
+        for nodes in sorted(groups, key=lambda nodes: nodes[0].op.name not in _PRODUCTS):
+            for part in _parts(nodes):
+                own = [_part(node, part) for node in nodes]
+                seen = {tuple(map(id, own))}
+                for others, i in sources if np.ndim(own[0]) else ():
+                    values = [_part(node, i) for node in others]
+                    is_new = tuple(map(id, values)) not in seen
+                    if is_new and list(map(np.shape, values)) == list(map(np.shape, own)):
+                        seen.add(tuple(map(id, values)))
+                        text = every_time(quote(others[0]), others)
+                        text = text if i < 0 else f"{quote_operand(others[0], i)} in {text}"
+                        yield Substitute(nodes, part, _OTHER, values, text)
+
+    def _matters(self, s: Substitute) -> bool:
+        """Whether a rule gives other cotangents with these values; that of a sum reads none.
+
+        The first and the last run stand for all of them.
+        """
+        for i in (0, -1):
+            node = s.nodes[i]
+            bar, known = self.paths.bars(node)[0], [p for p in node.parents if p is not None]
+            xs, y = _replaced(node, s.part, s.values[i])
+            wrong = Node(node.op, node.params, node.parents, xs, y, None)
+            right, other = (backward_sweep(end, bar, known) for end in (node, wrong))
+            if any(not np.array_equal(as_array(right[p], p), as_array(other[p], p)) for p in known):
+                return True
+        return False
 
     def _explains(self, s: Substitute) -> bool:
         """Whether a sweep with these values in the rules gives the actual cotangents."""
@@ -174,16 +202,30 @@ class Substitutes:
     # --- in an accumulation ----------------------------------------------------------------------
 
     def overwritten(self) -> Iterator[str]:
-        """Indexing that takes an element repeatedly, where only its last cotangent counts."""
+        """Indexing that takes an element repeatedly, where only its last cotangent counts, or none
+        of those of other paths."""
         for edge in (edge for edges in self.graph.consumers.values() for edge in edges):
             node, bars = edge[0], self.paths.bars(edge[0])
             if node.op.name == "getitem" and is_quotable(node):
                 last = [np.zeros(node.parents[0].value.shape) for _ in bars]
-                for x_bar, bar in zip(last, bars, strict=True):
-                    x_bar[node.params["key"]] = bar
-                if self.errors.explained_by(edge, last):
+                if self.errors.explained_by(edge, _assigned(last, node, bars)):
                     again = f"an element that {quote(node)} takes repeatedly counts only once"
                     yield f"{again}: = instead of +=, or no np.add.at"
+                parent = node.parents[0]
+                others = [other for other in self.graph.consumers[parent] if other != edge]
+                if others:
+                    total = _assigned(self.paths.bars(parent, others), node, bars)
+                    wrong_by = map(np.subtract, total, self.paths.bars(parent))
+                    if self.errors.arise_from(parent, wrong_by):
+                        over = f"what {quote(node)} passes back overwrites the other paths"
+                        yield f"{over} to {quote(parent)}: = instead of +="
+
+
+def _assigned(x_bars: list[np.ndarray], node: Node, bars: list[np.ndarray]) -> list[np.ndarray]:
+    """Cotangents of an operand, with those of elements that ``node`` takes from it assigned."""
+    for x_bar, bar in zip(x_bars, bars, strict=True):
+        x_bar[node.params["key"]] = bar
+    return x_bars
 
 
 def _is_transpose(node: Node, part: int) -> bool:
@@ -204,11 +246,6 @@ def _parts(nodes: list[Node]) -> range:
 
 def _part(node: Node, part: int) -> Any:
     return node.value if part == _RESULT else node.inputs[part]
-
-
-def _is_constant_factor(node: Node, part: int) -> bool:
-    is_number = node.parents[part] is None and np.size(node.inputs[part]) == 1
-    return is_number and node.op.name in ("multiply", "divide")
 
 
 def _replaced(node: Node, part: int, value: Any) -> tuple[tuple, Any]:

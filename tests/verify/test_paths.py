@@ -208,6 +208,41 @@ def test_a_bias_that_centering_removes_hides_no_place(rng):
     assert all("on the way back from `h @ v`" in cause for cause in found), found
 
 
+def test_a_missing_exponent_is_told_from_another_factor_of_that_size(rng):
+    def forward(a, b):
+        d = a * b + b**3
+        return 3 * d, (a, b)
+
+    def backward(y_bar, cache, exponent=3):
+        a, b = cache
+        d_bar = 3 * y_bar
+        return d_bar * b, d_bar * (a + exponent * b**2)
+
+    inputs = list(rng.normal(size=(2, 4)))
+    assert check_backward(forward, backward, inputs).ok
+    (found,) = causes(forward, partial(backward, exponent=1), *inputs)
+    assert "the exponent of `b**3`" in found and "3 * d" not in found
+
+
+def test_of_a_variance_by_hand_the_other_divisor_is_told(rng):
+    def forward(x):
+        n = len(x)
+        diff = x - x.mean(axis=0)
+        return diff / (1 / (n - 1) * (diff**2).sum(axis=0)), diff
+
+    def backward(y_bar, diff, off=1):
+        n = len(diff)
+        var = (diff**2).sum(axis=0) / (n - 1)
+        var_bar = -(y_bar * diff).sum(axis=0) / var**2
+        bar = y_bar / var + 2 * diff * var_bar / (n - off)
+        return (bar - bar.mean(axis=0),)
+
+    x = rng.normal(size=(5, 3))
+    assert check_backward(forward, backward, [x]).ok
+    (found,) = causes(forward, partial(backward, off=0), x)
+    assert "factor 4/5 in the path through" in found and "biased and unbiased" in found
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_numbers_that_differ_are_printed_with_the_digits_in_which_they_do(mixed, rng):
     def forward(x):
