@@ -114,14 +114,11 @@ def _operands(text: str, frame: FrameType, op: str) -> tuple[str, ...]:
     """The source of each argument of an operator, a function or a method; of each array in the
     list that ``op`` joins, or nothing if the list is made elsewhere."""
     try:
-        (statement,) = ast.parse(text).body
-    except (SyntaxError, ValueError):
+        tree: Any = ast.parse(text, mode="eval").body
+    except SyntaxError:  # an assignment such as x += 1
         return ()
-    tree: Any = getattr(statement, "value", None)
     parts: list = []
-    if isinstance(statement, ast.AugAssign):  # x += 1
-        parts = [statement.target, tree]
-    elif isinstance(tree, ast.UnaryOp):
+    if isinstance(tree, ast.UnaryOp):
         parts = [tree.operand]
     elif isinstance(tree, ast.BinOp):
         parts = [tree.left, tree.right]

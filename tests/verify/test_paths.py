@@ -243,6 +243,60 @@ def test_of_a_variance_by_hand_the_other_divisor_is_told(rng):
     assert "factor 4/5 in the path through" in found and "biased and unbiased" in found
 
 
+@pytest.mark.parametrize(("mistake", "words"), [
+    ("no gate", "the factor `f` is left out in the backward of `f * c` (line"),
+    ("new cell", "`cell = f * c + (1 - f) * g` (line {}, every time) is used instead of `c`"),
+    ("sign", "wrong sign in the path through `f = 1 / (1 + np.exp(-x[k, :, :2] - t))` (line {}"),
+    ("cell", "`t = np.tanh(cell)` (line {}, every time) should be 1 - t^2, not 1 - cell^2"),
+])  # fmt: skip
+def test_a_mistake_in_every_step_of_a_loop_is_told(mistake, words, rng):
+    def forward(x):
+        c, t, ts, steps = np.zeros((3, 2)), np.zeros((3, 2)), [], []
+        for k in range(len(x)):
+            f = 1 / (1 + np.exp(-x[k, :, :2] - t))
+            g = x[k, :, 2:]
+            cell = f * c + (1 - f) * g
+            t = np.tanh(cell)
+            steps.append((f, g, c, cell, t))
+            ts.append(t)
+            c = cell
+        return np.stack(ts), steps
+
+    def backward(y_bar, steps, mistake=""):
+        x_bars, carry, a_bar = [], 0, 0
+        for t_bar, (f, g, c, cell, t) in zip(y_bar[::-1], steps[::-1], strict=True):
+            cell_bar = carry + (t_bar + a_bar) * (1 - (cell if mistake == "cell" else t) ** 2)
+            f_bar = cell_bar * ((cell if mistake == "new cell" else c) - g)
+            f_bar = -f_bar if mistake == "sign" else f_bar
+            carry = cell_bar * (1 if mistake == "no gate" else f)
+            a_bar = f_bar * f * (1 - f)
+            x_bars.append(np.hstack([a_bar, cell_bar * (1 - f)]))
+        return (np.stack(x_bars[::-1]),)
+
+    x = rng.normal(size=(4, 3, 4))
+    assert check_backward(forward, backward, [x]).ok
+    (found,) = causes(forward, partial(backward, mistake=mistake), x)
+    assert re.search(re.escape(words).replace(r"\{\}", r"\d+"), found), found
+
+
+def test_a_forgotten_operand_of_einsum_is_told(rng):
+    def forward(x, w, gate):
+        h = np.tanh(np.einsum("nd,edf->nef", x, w))
+        return np.einsum("ne,nef->nf", gate, h), (x, w, gate, h)
+
+    def backward(y_bar, cache, gated=True):
+        x, w, gate, h = cache
+        h_bar = (gate if gated else np.ones_like(gate))[:, :, None] * y_bar[:, None, :]
+        a_bar = h_bar * (1 - h**2)
+        x_bar = np.einsum("nef,edf->nd", a_bar, w)
+        return x_bar, np.einsum("nd,nef->edf", x, a_bar), np.einsum("nf,nef->ne", y_bar, h)
+
+    inputs = [rng.normal(size=shape) for shape in ((4, 3), (2, 3, 3), (4, 2))]
+    assert check_backward(forward, backward, inputs).ok
+    found = causes(forward, partial(backward, gated=False), *inputs)
+    assert all("the factor `gate` is left out in the backward of" in cause for cause in found)
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_numbers_that_differ_are_printed_with_the_digits_in_which_they_do(mixed, rng):
     def forward(x):
