@@ -202,7 +202,8 @@ class Substitutes:
     # --- in an accumulation ----------------------------------------------------------------------
 
     def overwritten(self) -> Iterator[str]:
-        """Indexing that takes an element repeatedly, where only its last cotangent counts."""
+        """Indexing that takes an element repeatedly, where only its last cotangent counts, or none
+        of those of other paths."""
         for edge in (edge for edges in self.graph.consumers.values() for edge in edges):
             node, bars = edge[0], self.paths.bars(edge[0])
             if node.op.name == "getitem" and is_quotable(node):
@@ -210,6 +211,14 @@ class Substitutes:
                 if self.errors.explained_by(edge, _assigned(last, node, bars)):
                     again = f"an element that {quote(node)} takes repeatedly counts only once"
                     yield f"{again}: = instead of +=, or no np.add.at"
+                parent = node.parents[0]
+                others = [other for other in self.graph.consumers[parent] if other != edge]
+                if others:
+                    total = _assigned(self.paths.bars(parent, others), node, bars)
+                    wrong_by = map(np.subtract, total, self.paths.bars(parent))
+                    if self.errors.arise_from(parent, wrong_by):
+                        over = f"what {quote(node)} passes back overwrites the other paths"
+                        yield f"{over} to {quote(parent)}: = instead of +="
 
 
 def _assigned(x_bars: list[np.ndarray], node: Node, bars: list[np.ndarray]) -> list[np.ndarray]:

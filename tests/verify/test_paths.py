@@ -297,6 +297,25 @@ def test_a_forgotten_operand_of_einsum_is_told(rng):
     assert all("the factor `gate` is left out in the backward of" in cause for cause in found)
 
 
+def test_rows_that_an_embedding_assigns_to_a_tied_weight_are_told(rng):
+    ids = np.array([2, 0, 3])
+
+    def forward(table):
+        x = table[ids]
+        return x @ table.T, (table, x)
+
+    def backward(y_bar, cache, add=True):
+        table, x = cache
+        table_bar = y_bar.T @ x
+        table_bar[ids] = y_bar @ table + (table_bar[ids] if add else 0)
+        return (table_bar,)
+
+    table = rng.normal(size=(5, 3))
+    assert check_backward(forward, backward, [table]).ok
+    (found,) = causes(forward, partial(backward, add=False), table)
+    assert "passes back overwrites the other paths to `table`: = instead of +=" in found
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_numbers_that_differ_are_printed_with_the_digits_in_which_they_do(mixed, rng):
     def forward(x):
