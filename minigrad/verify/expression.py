@@ -114,11 +114,14 @@ def _operands(text: str, frame: FrameType, op: str) -> tuple[str, ...]:
     """The source of each argument of an operator, a function or a method; of each array in the
     list that ``op`` joins, or nothing if the list is made elsewhere."""
     try:
-        tree: Any = ast.parse(text, mode="eval").body
-    except SyntaxError:  # an assignment such as x += 1
+        (statement,) = ast.parse(text).body
+    except (SyntaxError, ValueError):
         return ()
+    tree: Any = getattr(statement, "value", None)
     parts: list = []
-    if isinstance(tree, ast.UnaryOp):
+    if isinstance(statement, ast.AugAssign):  # x += 1
+        parts = [statement.target, tree]
+    elif isinstance(tree, ast.UnaryOp):
         parts = [tree.operand]
     elif isinstance(tree, ast.BinOp):
         parts = [tree.left, tree.right]

@@ -316,6 +316,21 @@ def test_rows_that_an_embedding_assigns_to_a_tied_weight_are_told(rng):
     assert "passes back overwrites the other paths to `table`: = instead of +=" in found
 
 
+def test_the_operands_of_an_assignment_such_as_p_over_its_sum_are_quoted(rng):
+    def forward(z):
+        p = np.exp(z)
+        p /= p.sum(axis=1, keepdims=True)
+        return p, p
+
+    def backward(y_bar, p, direct=1):
+        return (p * (direct * y_bar - (y_bar * p).sum(axis=1, keepdims=True)),)
+
+    z = rng.normal(size=(3, 4))
+    assert check_backward(forward, backward, [z]).ok
+    (found,) = causes(forward, partial(backward, direct=0), z)
+    assert "missing path through `p` in `p /= p.sum(axis=1, keepdims=True)`" in found
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_numbers_that_differ_are_printed_with_the_digits_in_which_they_do(mixed, rng):
     def forward(x):
