@@ -198,20 +198,22 @@ def _named_factors(subject: Subject) -> list[tuple[float, str]]:
     shape = subject.inputs[0].shape
     axes = list("NCHW") if len(shape) in (1, 2, 4) else [f"shape[{i}]" for i in range(len(shape))]
     named = list(PLAIN_FACTORS)
-    for n in range(1, len(shape) + 1):
-        for chosen in combinations(range(len(shape)), n):
-            size = prod(shape[i] for i in chosen)
-            name = " ".join(axes[i] for i in chosen) if n < len(shape) or n == 1 else "x.size"
-            in_fraction = f"({name})" if " " in name else name
-            if size > 1:
-                named += mean_factors(size, in_fraction)
-            if size > 2:
-                ratio, inverse = f"{in_fraction}/({name} - 1)", f"({name} - 1)/{in_fraction}"
-                for text, c in ((ratio, size / (size - 1)), (inverse, (size - 1) / size)):
-                    root = f"factor sqrt({text}): biased and unbiased variance mixed up"
-                    named += [(c, f"factor {text}"), (c**0.5, root)]
-            if size > 1 and n == 1:
-                named += root_factors(size, name)
+    every = [c for n in range(1, len(shape) + 1) for c in combinations(range(len(shape)), n)]
+    if len(shape) == 4:
+        every.sort(key=lambda axes: 1 in axes)  # channels are rarely averaged over
+    for chosen in every:
+        size, n = prod(shape[i] for i in chosen), len(chosen)
+        name = " ".join(axes[i] for i in chosen) if n < len(shape) or n == 1 else "x.size"
+        in_fraction = f"({name})" if " " in name else name
+        if size > 1:
+            named += mean_factors(size, in_fraction)
+        if size > 2:
+            ratio, inverse = f"{in_fraction}/({name} - 1)", f"({name} - 1)/{in_fraction}"
+            for text, c in ((ratio, size / (size - 1)), (inverse, (size - 1) / size)):
+                root = f"factor sqrt({text}): biased and unbiased variance mixed up"
+                named += [(c, f"factor {text}"), (c**0.5, root)]
+        if size > 1 and n == 1:
+            named += root_factors(size, name)
     for name, x in zip(subject.names, subject.inputs, strict=True):
         if x.size == 1 and 1e-99 < abs(c := float(x.reshape(()))) < 1e99:
             named += [(c**n, f"factor {form.format(name)}") for n, form in POWERS]

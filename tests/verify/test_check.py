@@ -559,6 +559,19 @@ def test_wrong_numbers_are_told_beside_a_cotangent_that_is_read_only(rng):
     assert report.findings[0].cause.startswith("factor C = 3: perhaps a mean became a sum")
 
 
+def test_of_sizes_that_are_equal_those_without_the_channels_are_told_first(rng):
+    x = rng.normal(size=(3, 4, 2, 2))
+
+    def backward(y_bar, size):
+        return (np.full(x.shape, y_bar / size),)
+
+    def forward(x):  # 12 times too much, as N C or N H W
+        return x.sum() / x.size, x.size / 12
+
+    report = check_backward(forward, backward, [x])
+    assert report.findings[0].cause.startswith("factor (N H W) = 12: perhaps a mean became a sum")
+
+
 def opaquely(x):
     """``x``, by a function that no tensor passes."""
     return np.frompyfunc(float, 1, 1)(x).astype(x.dtype)
