@@ -20,7 +20,7 @@ import numpy as np
 from minigrad.context import setting
 from minigrad.core.node import Node, leaf
 from minigrad.errors import DTypeError
-from minigrad.ops import cholesky, concatenate, inv, matmul, sqrt, stack
+from minigrad.ops import cholesky, concatenate, exp, inv, log, logsumexp, matmul, sqrt, stack
 from minigrad.protocol import tracked
 from minigrad.tensor import Tensor
 from minigrad.verify.expression import ExpressionObserver
@@ -52,6 +52,12 @@ class _Traced(Tensor):
             return _rearranged(func, args, kwargs)
         return _Traced(found) if func.__name__.endswith("_like") else found
 
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
+        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        if name in _BY_OPS and "out" not in kwargs:
+            return _BY_OPS[name](*args, **kwargs)
+        return Tensor.__array_ufunc__(self, ufunc, method, *args, **kwargs)
+
     def __getattr__(self, name: str) -> Any:
         """A method of arrays that tensors lack, by the function of NumPy of that name."""
         if name.startswith("_") or not hasattr(np.ndarray, name) or not hasattr(np, name):
@@ -82,13 +88,27 @@ class _Traced(Tensor):
 
 _BY_OPS: dict[str, Callable] = {
     "cholesky": cholesky,  # of the symmetric part: the right cotangents if the matrix is symmetric
+    "cosh": lambda x: (exp(x) + exp(-x)) / 2,
+    "diff": lambda x, axis=-1: _difference(x, axis),
     "dot": matmul,
+    "full_like": lambda x, value: np.zeros(x.shape) + value,
     "hstack": lambda parts: _joined(np.hstack, parts, int(np.ndim(parts[0]) > 1), 1),
+    "hypot": lambda x, y: sqrt(x * x + y * y),
+    "log10": lambda x: log(x) / np.log(10),
+    "log2": lambda x: log(x) / np.log(2),
+    "logaddexp.reduce": lambda x, axis=0: logsumexp(x, axis=axis),
     "norm": lambda x, axis=None, keepdims=False: sqrt((x * x).sum(axis=axis, keepdims=keepdims)),
     "outer": lambda x, y: x.flatten()[:, None] * y.flatten(),
+    "sinh": lambda x: (exp(x) - exp(-x)) / 2,
     "solve": lambda a, b: inv(a) @ b,
+    "vdot": lambda x, y: (x.flatten() * y.flatten()).sum(),
     "vstack": lambda parts: _joined(np.vstack, parts, 0, 2),
 }
+
+
+def _difference(x: Any, axis: int) -> Any:
+    before = (slice(None),) * (axis % x.ndim)
+    return x[(*before, slice(1, None))] - x[(*before, slice(-1))]
 
 
 def _joined(func: Callable, parts: Any, axis: int, least: int) -> Any:

@@ -111,9 +111,13 @@ def test_a_forward_that_fills_an_array_has_a_cause_without_a_place(rng):
     ],
 )  # fmt: skip
 def test_a_function_that_moves_elements_is_followed(move, rng):
+    assert_followed(move, rng)
+
+
+def assert_followed(f, rng):
     def forward(x):
         h = np.exp(x)
-        return move(h), h
+        return f(h), h
 
     x = rng.normal(size=(4, 4))
     graph = trace(Subject(forward, None, (x,), {}, ("x",)))
@@ -122,6 +126,19 @@ def test_a_function_that_moves_elements_is_followed(move, rng):
     ways = 1e-6 * np.eye(16).reshape(16, 4, 4)
     slopes = [((forward(x + w)[0] - forward(x - w)[0]) * y_bar).sum() / 2e-6 for w in ways]
     np.testing.assert_allclose(found.reshape(-1), slopes, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: np.log(np.cosh(x - 1)), lambda x: np.sinh(x / 4), np.log2, np.log10,
+        lambda x: np.hypot(x, 2), np.diff, lambda x: np.diff(x, axis=0), lambda x: np.vdot(x, x.T),
+        lambda x: np.logaddexp.reduce(x), lambda x: np.logaddexp.reduce(x, axis=1),
+        lambda x: x * np.full_like(x, 0.25),
+    ],
+)  # fmt: skip
+def test_a_function_that_ops_express_is_followed(f, rng):
+    assert_followed(f, rng)
 
 
 def test_a_list_that_is_made_an_array_is_followed(rng):
