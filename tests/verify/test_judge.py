@@ -367,3 +367,25 @@ def test_what_cancels_where_a_derivative_is_exactly_0_is_rounding(f, back, shape
     more = np.finfo(dtype).eps ** 0.75  # beside which no rounding counts
     wrong = check(lambda y_bar, _: (back(y_bar) + np.asarray(more, dtype) * y_bar[::-1],))
     assert wrong.verdict == "WRONG"
+
+
+def test_no_effect_of_rounding_is_computed_for_an_error_that_is_none():
+    rng, calls = np.random.default_rng(0), []
+
+    def forward(x, w):
+        calls[-1] += 1
+        h = np.tanh(x @ w)
+        return h, (x, w, h)
+
+    for slope in (lambda h: 1 - h * h, lambda h: 1 - h):
+
+        def backward(y_bar, cache, slope=slope):
+            x, w, h = cache
+            a_bar = y_bar * slope(h)
+            return a_bar @ w.T, x.T @ a_bar
+
+        calls.append(0)
+        inputs = rng.normal(size=(6, 5)), rng.normal(size=(5, 4))
+        assert mg.verify.check_backward(forward, backward, inputs).ok == (len(calls) == 1)
+    of_right, of_wrong = calls
+    assert of_wrong < of_right  # the effect at four points would take twice as many
