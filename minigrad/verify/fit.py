@@ -94,6 +94,7 @@ def formula_of(
             f"{v} (1 - {v})": a * (1 - a), f"({v} (1 - {v}))^2": (a * (1 - a)) ** 2,
             f"({v} > 0)": a > 0, f"({v} < 0)": a < 0,
             f"sign({v})": np.sign(a), f"2 |{v}|": 2 * np.abs(a), f"exp({v})": np.exp(a),
+            f"1 - exp(-{v})": -np.expm1(-a),
             f"cos({v})": np.cos(a), f"sin({v})": np.sin(a), f"-sin({v})": -np.sin(a),
         }  # fmt: skip
         forms |= {f"({v} < {end:g})": a < end for end in ends}

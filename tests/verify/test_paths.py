@@ -678,6 +678,25 @@ def test_a_line_is_told_as_a_whole(local, said, rng):
         assert "`s = 1 / (1 + np.exp(-a))` (line " in cause and cause.endswith(said)
 
 
+@pytest.mark.parametrize(
+    ("local", "said"),
+    [(lambda s: np.ones_like(s), "1"), (lambda s: s, "s"), (lambda s: s * (1 - s), "s (1 - s)")],
+)
+def test_the_derivative_of_a_softplus_is_told_by_its_value(local, said, rng):
+    def forward(x, w):
+        s = np.log1p(np.exp(x @ w))
+        return np.tanh(s), (x, w, s)
+
+    def backward(y_bar, cache):
+        x, w, s = cache
+        a_bar = y_bar * (1 - np.tanh(s) ** 2) * local(s)
+        return a_bar @ w.T, x.T @ a_bar
+
+    for cause in causes(forward, backward, *rng.normal(size=(2, 3, 3))):
+        assert "`s = np.log1p(np.exp(x @ w))` (line " in cause
+        assert cause.endswith(f"should be 1 - exp(-s), not {said}")
+
+
 def test_a_fault_that_is_not_linear_has_no_place(rng):
     def forward(x, w):
         h = np.maximum(x @ w, 0)
