@@ -81,8 +81,8 @@ def _hypotheses(errors: Errors, derivatives: LocalDerivatives) -> Iterator[str]:
     operands, steps = errors.origins or list(errors.graph.consumers), derivatives.steps
     runs = list(runs_of(steps))
     statements = [run for run in runs if is_statement(run)]
-    inside = {node for run in statements for node in run[1:]}
-    suspects = statements + [step for step in steps if step[-1] not in inside]
+    inside = {node for run in statements if len(run) > 2 for node in run[1:]}
+    suspects = statements + [s for s in steps if s[-1] not in inside and s not in statements]
     outside = [run for run in runs if run[-1] not in inside]
     # 1. a derivative with formulas in y and the operands, or a wrong value in one op
     yield derivatives.with_formulas(statements, len(suspects))

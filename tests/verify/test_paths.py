@@ -678,6 +678,21 @@ def test_a_line_is_told_as_a_whole(local, said, rng):
         assert "`s = 1 / (1 + np.exp(-a))` (line " in cause and cause.endswith(said)
 
 
+def test_a_statement_of_one_op_may_read_a_wrong_value(rng):
+    def forward(x, w):
+        a = x @ w
+        s = np.logaddexp(0, a)
+        return np.tanh(s), (x, w, s)
+
+    def backward(y_bar, cache):
+        x, w, s = cache
+        a_bar = y_bar * (1 - np.tanh(s) ** 2) / (1 + np.exp(-s))
+        return a_bar @ w.T, x.T @ a_bar
+
+    for cause in causes(forward, backward, *rng.normal(size=(2, 3, 3))):
+        assert " is used instead of `a` in the backward of `s = np.logaddexp(0, a)` (" in cause
+
+
 @pytest.mark.parametrize(
     ("local", "said"),
     [(lambda s: np.ones_like(s), "1"), (lambda s: s, "s"), (lambda s: s * (1 - s), "s (1 - s)")],
