@@ -133,6 +133,21 @@ def check_keys(what: str, state: Any, *keys: str) -> list[Any]:
     return [state[key] for key in keys]
 
 
+def refusal(function: Callable, *calls: tuple[tuple, dict]) -> str:
+    """The signature of ``function`` and why one of these calls does not fit it; empty if all do, or
+    for a builtin without a signature."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return ""
+    try:
+        for arguments, keywords in calls:
+            signature.bind(*arguments, **keywords)
+    except TypeError as error:
+        return f"{signature}: {error}"
+    return ""
+
+
 @contextmanager
 def naming(what: str) -> Iterator[None]:
     """Prefix minigrad's errors raised in the block with ``what``, the role of the bad array."""

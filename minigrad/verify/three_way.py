@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from inspect import signature
 from typing import Any
 
 import numpy as np
 
 from minigrad.backend import namespace, to_device, to_host
-from minigrad.errors import UsageError, facts
+from minigrad.errors import UsageError, facts, refusal
 from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import vjp
 from minigrad.verify import contract
@@ -64,7 +63,10 @@ def three_way(
     hosts = on_host("three_way: inputs", inputs)
     names = list(names or parameter_names(f, len(hosts)) or default_names(hosts))
     check_names("three_way: names", names, len(hosts))
-    _check_arguments(analytic_vjp, names, params)
+    arguments = "xp", "y_bar", *names
+    if got := refusal(analytic_vjp, (arguments, params)):
+        expected = f"arguments ({', '.join([*arguments, *(f'{k}=...' for k in params)])})"
+        raise UsageError(facts("three_way: analytic_vjp", expected=expected, got=got))
     both = _Ways(f, analytic_vjp, device, params)
     y, pull = both.traced(hosts)
     y_bar = generator(rng).normal(size=y.shape).astype(y.dtype)
@@ -93,21 +95,6 @@ def three_way(
         causes = both.causes(hosts, names)
         report.findings = [_with_cause(finding, causes) for finding in report.findings]
     return report
-
-
-def _check_arguments(analytic_vjp: Callable, names: list[str], params: dict[str, Any]) -> None:
-    """Raise UsageError unless ``analytic_vjp(xp, y_bar, *inputs, **params)`` is a possible call."""
-    try:
-        accepted = signature(analytic_vjp)
-    except (TypeError, ValueError):  # a builtin without a signature
-        return
-    try:
-        accepted.bind("xp", "y_bar", *names, **params)
-    except TypeError as error:
-        arguments = ", ".join(["xp", "y_bar", *names, *(f"{name}=..." for name in params)])
-        expected, got = f"arguments ({arguments})", f"{accepted}: {error}"
-        headline = "three_way: analytic_vjp"
-        raise UsageError(facts(headline, expected=expected, got=got)) from error
 
 
 @dataclass(frozen=True)

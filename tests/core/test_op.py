@@ -303,6 +303,14 @@ def test_a_rule_takes_as_many_operands_as_its_forward(forward, rule):
         first.defvjp(rule)
 
 
+@pytest.mark.parametrize("name", mg.REGISTRY)
+def test_every_rule_of_the_package_can_be_called_as_its_forward_is(name):
+    op = mg.REGISTRY[name]
+    kinds = {"vjp": ("y_bar", "y"), "jvp": ("x_dots", "y"), "partials": ("y",)}
+    rules = {kind: rule for kind in kinds if (rule := getattr(op, kind, None)) is not None}
+    assert not any(op.refusal(rule, *kinds[kind]) for kind, rule in rules.items())
+
+
 def test_a_name_is_declared_once():
     with pytest.raises(errors.UsageError, match="add"):
 
