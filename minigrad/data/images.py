@@ -116,11 +116,7 @@ def _load(
         try:
             if not path.exists():
                 if not download:
-                    remedy = "pass download=True, or the folder that has it as root="
-                    got = f"no such file in {folder}"
-                    raise DataError(
-                        facts(f"{name}: missing", expected=path, got=got, remedy=remedy)
-                    )
+                    raise _missing(path)
                 fetch(name, md5, folder, _mirrors(source, mirrors))
             if root is None:
                 check_md5(path, md5)
@@ -129,6 +125,12 @@ def _load(
             raise corrupt(path, expected, error) from error
     train = _images_and_labels(folder, *FILES[:2])
     return ImageData(*train, *_images_and_labels(folder, *FILES[2:]))
+
+
+def _missing(path: Path) -> DataError:
+    remedy = "pass download=True, or the folder that has it as root="
+    got = f"no such file in {path.parent}"
+    return DataError(facts(f"{path.name}: missing", expected=path, got=got, remedy=remedy))
 
 
 def _mirrors(source: _Source, mirrors: Sequence[str] | str | None) -> Sequence[str]:
