@@ -155,10 +155,12 @@ class LocalDerivatives:
         Several values may explain it; of these, one whose derivative has a formula is told.
         """
         origins, values = self.errors.origins, filter(is_quotable, self.graph.consumers)
-        pairs = [(v, w) for w in values for v in origins if v.value.shape == w.value.shape]
+        before = ((w, {*ancestors(w)}) for w in values)
+        pairs = ((v, w) for w, nodes in before for v in origins if v in nodes)
+        pairs = ((v, w) for v, w in pairs if v.value.shape == w.value.shape)
         most = self.errors.most_sweeps // max((v.value.size for v in origins), default=1)
         found = []
-        for v, w in islice((pair for pair in pairs if pair[0] in ancestors(pair[1])), most):
+        for v, w in islice(pairs, most):
             shape, same = v.value.shape, np.eye(v.value.size)
             rows = (backward_sweep(w, one_hot.reshape(shape), [v])[v] for one_hot in same)
             jacobian = np.stack([as_array(row, v).reshape(-1) for row in rows])

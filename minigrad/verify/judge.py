@@ -162,8 +162,10 @@ def allow_rounding(sample: Sample, k: int, reference: Reference, in_wider: InWid
     hidden = steepest if wide is None else reference.hidden(k, y_bar)
     if wide is None or sample.vanishes(wide, _REMAINDER, hidden):
         sample = replace(sample, bound=sample.bound + hidden)
-    is_rounding = wide is None or sample.vanishes(wide, 0.5)  # or the effect of it
-    if sample.ok or not (is_rounding or sample.is_small()):
+    if sample.ok:
+        return sample
+    may_be_rounding = wide is None or sample.vanishes(wide, 0.5) or sample.is_small()
+    if not may_be_rounding:  # nor an effect of it
         return sample
     return replace(sample, bound=sample.bound + reference.conditioning(y_bar)[k])  # costs most
 
