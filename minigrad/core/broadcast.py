@@ -89,7 +89,7 @@ def unbroadcast(op: Any, i: int, x_bar: Any, x: Any, y_shape: tuple) -> Any:
     RuleError unless ``x_bar`` has the loop axes of the result and the core axes of ``x``.
     """
     if x_bar.__class__ is not x.__class__ and hasattr(x_bar, "node") and not hasattr(x, "node"):
-        x_bar = x_bar.array
+        x_bar = x_bar.array  # a rule returned a tensor in a sweep over plain arrays
     if (shape := getattr(x_bar, "shape", (None,))) != x.shape:
         core = min(op.core[i], len(x.shape)) if op.core else 0
         loop = len(shape) - core if op.signature else 0

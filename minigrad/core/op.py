@@ -40,7 +40,7 @@ class Op(Declared):
 
     def defpartials(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Declare ``rule(y, *xs, **params)`` -> one partial derivative per input, elementwise."""
-        self.partials = self.fitting(rule, "y")  # entries may also be None (zero) or a function
+        self.partials = self.fitting(rule, "y")  # or None (zero), or a function, called if needed
         return rule
 
     def defvjp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,7 +91,7 @@ class Op(Declared):
                 if context.observer is None:
                     del node.inputs, node.value
                     node.needs_rerun = True
-        if context.observer is not None:
+        if context.observer is not None:  # such as that of anomaly_mode
             context.observer.called(self, inputs, value, node)
         return value if box is None else type(box)(value, node)
 

@@ -89,7 +89,7 @@ def _pull(node: Any, y_bar: Any, boxes: Any, cotangents: dict, owned: set, obser
             except (TypeError, ValueError) as error:
                 raise wrong_partial(op, y_bar, raw) from error
         x, x_bar, raw_class = xs[i], raw, raw.__class__
-        if raw_class is not x.__class__ or raw_class not in SCALARS:
+        if raw_class is not x.__class__ or raw_class not in SCALARS:  # scalars of one class fit
             x_bar = unbroadcast(op, i, raw, x, y_bar.shape)
         total = cotangents[parent]
         if total is None:
