@@ -1,6 +1,7 @@
 """Checks of the derivatives that the engine computes, for any function of tensors."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from minigrad.tensor import Tensor, tensor
 from minigrad.transforms import jvp, vjp
 from minigrad.verify import contract
 from minigrad.verify.arrays import coarsest, on_host
+from minigrad.verify.directions import ALONG_DIRECTIONS, Directions, nowhere_wrong
 from minigrad.verify.judge import Sample, compare, reconsidered, wider
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
@@ -67,7 +69,7 @@ def gradcheck(
             _check_order(report, f, arrays, names, k, rng)
             if report.findings and k < order:
                 report.notes.append(_not_checked(k, order))
-            if report.notes:
+            if report.findings or any(note.kind == "undefined" for note in report.notes):
                 break
             f = _pullback_of(f, arrays, rng)
     return report
@@ -129,22 +131,64 @@ def _check_order(
 
     label = "" if k == 1 else f" (order {k})"
     y = on_arrays(*arrays)
-    why = contract.undefined(arrays, y)
-    if not why:
-        reference = Reference(Function(on_arrays, tuple(arrays), coarsest([y, *arrays])), y)
-        why = reference.undefined
-    if why:
+    if why := contract.undefined(arrays, y):
         report.notes.append(Finding("undefined", message=f"{why}{label}"))
         return
+    reference = Reference(Function(on_arrays, tuple(arrays), coarsest([y, *arrays])), y)
+    point = f, arrays, names, reference, rng, label
+    if reference.tries_directions and _along_directions(report, *point):
+        return
+    if why := reference.undefined:
+        report.notes.append(Finding("undefined", message=f"{why}{label}"))
+        return
+    for row, finding in _worst(*point):
+        report.rows.append(row)
+        report.findings += [finding] if finding is not None else []
+
+
+def _along_directions(
+    report: Report, f: Callable, arrays: list, names: list, reference: Reference,
+    rng: np.random.Generator, label: str,
+) -> bool:  # fmt: skip
+    """Whether a large point is right along directions, or is huge; if so, adds what was found."""
+    y, pull = vjp(f, *arrays)
+    y_bar = rng.normal(size=y.shape).astype(y.dtype)
+    x_bars = [x_bar.numpy() for x_bar in pull(y_bar)]
+    directions = Directions(reference, x_bars)
+    ts = list(directions.subject.inputs)
+    if directions.undefined:
+        return False
+    found = _worst(lambda *ts: f(*directions.moved(*ts)), ts, names, directions, rng, label)
+    if any(finding for _, finding in found) and not reference.is_huge:
+        return False
+    report.notes.append(Finding("directions", message=f"{ALONG_DIRECTIONS}{label}"))
+    for row, finding in found:
+        index = ()
+        if finding is not None and row.index:  # a direction of a huge input
+            k = names.index(row.input)
+            sample = directions.located(k, "random", y_bar, x_bars)
+            index, right, wrong, bound = sample.worst()
+            verdict = "VACUOUS" if sample.ok else "WRONG"
+            row = Row(row.input, row.pair, abs(wrong - right), bound, sample.ok, index, verdict)
+            finding = _finding(row, x_bars[k], sample.expected)
+            report.notes += [nowhere_wrong(row.input)] if finding is None else []
+        report.rows.append(replace(row, index=index))
+        report.findings += [finding] if finding is not None else []
+    return True
+
+
+def _worst(
+    f: Callable, arrays: list, names: list, reference: Reference, rng: np.random.Generator,
+    label: str,
+) -> list[tuple[Row, Finding | None]]:  # fmt: skip
+    """``_compared`` for several random cotangents; the worst of each row."""
     worst: dict[tuple, tuple[Row, Finding | None]] = {}
     for _ in range(_COTANGENTS):
         for row, finding in _compared(f, arrays, names, reference, rng, label):
             key = row.input, row.pair
             if key not in worst or row.telling > worst[key][0].telling:
                 worst[key] = row, finding
-    for row, finding in worst.values():
-        report.rows.append(row)
-        report.findings += [finding] if finding is not None else []
+    return [*worst.values()]
 
 
 def _compared(

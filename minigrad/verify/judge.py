@@ -132,7 +132,7 @@ InWider = Callable[[], np.ndarray | None]  # -> a cotangent in wider precision, 
 def reconsidered(sample: Sample, k: int, reference: Reference, in_wider: InWider) -> Sample:
     """Steps 3 to 6: ``sample`` of input ``k``, its bound widened for rounding, then for kinks."""
     sample = allow_rounding(sample, k, reference, in_wider)
-    if sample.ok or reference.is_closed_form:
+    if sample.ok or not reference.widens:
         return sample
     accepted, kinks, fault = reference.kinks.between_slopes(
         k, sample.y_bar, sample.got, sample.expected, sample.bound
@@ -149,7 +149,7 @@ def allow_rounding(sample: Sample, k: int, reference: Reference, in_wider: InWid
     than in the steepest element. That much is always allowed where 0 is expected: an exact 0 has no
     summands, and the error of one like cos(pi / 2) may remain in wider precision.
     """
-    if sample.ok or reference.is_closed_form:
+    if sample.ok or not reference.widens:
         return sample
     sample = replace(sample, resolution=sample.bound)
     y_bar = np.asarray(sample.y_bar, np.longdouble)

@@ -36,7 +36,7 @@ FIRST_STEP = 0.05  # relative to the scale of an element
 _MAX_SCALE = 1e3  # relative to the element itself
 _RETRIES = 6  # each with steps 16 times smaller
 _RESTARTS = 16.0 ** np.array([-3, -5, -7, -9])  # relative to the first step: see step 4 above
-_MAX_PAIRS = 2**25  # each takes 32 bytes, and all of them some two minutes
+MAX_PAIRS = 2**25  # of an input and an output element; each takes 32 bytes
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,12 @@ def differences(
         UsageError: the Jacobians are too large: they would take hours, or all of the memory.
     """
     inputs = list(inputs)
-    blocks = inputs[0].shape[1] if _acts_on_channels(f, inputs) else 1
+    blocks = blocks_of(f, inputs)
     noise = _blocks(noise_of(f, inputs, scales) if noise is None else noise, blocks)
     size = sum(x.size for x in inputs)
     pairs = size * noise.size // blocks
-    if pairs > _MAX_PAIRS:
-        expected = f"at most {_MAX_PAIRS:,} pairs of an input and an output element (1 GiB)"
+    if pairs > MAX_PAIRS:
+        expected = f"at most {MAX_PAIRS:,} pairs of an input and an output element (1 GiB)"
         got = f"{pairs:,}, of {size:,} and {noise.size:,} elements ({pairs / 2**25:,.0f} GiB)"
         remedy = "check a smaller point: a few rows and channels show the same faults"
         raise UsageError(facts("derivatives by finite differences", expected=expected, got=got,
@@ -130,7 +130,12 @@ def differences(
     ]
 
 
-def _acts_on_channels(f: Callable, inputs: list[np.ndarray]) -> bool:
+def blocks_of(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> int:
+    """The number of channels if ``f`` acts on each by itself, else 1."""
+    return inputs[0].shape[1] if _acts_on_channels(f, inputs) else 1
+
+
+def _acts_on_channels(f: Callable, inputs: Sequence[np.ndarray]) -> bool:
     """Whether axis 1 of the first input holds channels that do not mix.
 
     Then all inputs are (N, C, ..) or (C,), and a change of all elements of one channel of the

@@ -16,9 +16,17 @@ import numpy as np
 
 from minigrad.analytic import batch_norm, batch_norm_vjp
 from minigrad.errors import ShapeError
+from minigrad.verify.complex_step import complex_jacobians
 from minigrad.verify.kinks import Kinks
-from minigrad.verify.noise import working_precision
-from minigrad.verify.numeric import FIRST_STEP, Jacobian, default_scale, differences
+from minigrad.verify.noise import noise_of, working_precision
+from minigrad.verify.numeric import (
+    FIRST_STEP,
+    MAX_PAIRS,
+    Jacobian,
+    blocks_of,
+    default_scale,
+    differences,
+)
 from minigrad.verify.rounding import (
     Rounding,
     looks_like_batch_norm,
@@ -26,6 +34,8 @@ from minigrad.verify.rounding import (
     parameters_of_batch_norm,
 )
 from minigrad.verify.subject import FAILURES, ForwardFailed, Subject
+
+_MANY_COLUMNS = 1000  # each takes a dozen calls of the function
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,11 @@ class Reference:
         y: its output there.
         rng: of the direction along which the closed form is confirmed; None: it is not used.
 
+    Attributes:
+        is_large: whether differences for the Jacobian take more than a second or two. If so, it is
+            computed on demand, and faster: in float64, by complex steps where possible.
+        is_huge: whether it is too large for the memory.
+
     Raises:
         ShapeChanges: the shape of the output depends on the values of the inputs.
     """
@@ -80,14 +95,17 @@ class Reference:
         self.subject = subject
         self._nearby: list[list[Jacobian]] = []  # at points nearby, computed on demand
         self.normalizes = looks_like_batch_norm(y, subject.inputs, subject.params)
-        self.scales = self._scales()
         self.y, self.dtype = y, subject.dtype
-        self.wide, self.noise = working_precision(self.value, subject.inputs, self.scales)
-        self.is_closed_form = False
-        if rng is not None and self._is_batch_norm():
-            self.is_closed_form = self._confirmed(rng)
-        if not self.is_closed_form:
-            self.jacobians = differences(self.value, self.wide, self.scales, self.noise)
+        self.is_large = self.is_huge = False
+        self.is_closed_form = rng is not None and self._is_batch_norm() and self._confirmed(rng)
+        if self.is_closed_form:
+            return
+        columns = self._columns()
+        self.is_large, self.is_huge = columns > _MANY_COLUMNS, columns * y.size > MAX_PAIRS
+        if self.is_large:
+            vars(self).pop("_in_working_precision", None)  # it is another one now
+        else:
+            _ = self.jacobians
 
     def value(self, *inputs: np.ndarray) -> np.ndarray:
         """The output at other inputs; ShapeChanges if its shape is another one."""
@@ -97,10 +115,53 @@ class Reference:
             raise ShapeChanges(f"{here}: the shape depends on the values of the inputs")
         return y
 
+    def _columns(self) -> int:
+        """The number of columns of a Jacobian that are differenced one by one."""
+        inputs = self.subject.inputs
+        size = sum(x.size for x in inputs)
+        return size // blocks_of(self.value, inputs) if size > _MANY_COLUMNS else size
+
+    @property
+    def tries_directions(self) -> bool:
+        """Whether directions are compared before elements: at a large point, but not in float32,
+        where the rounding of many elements could hide an error in one of them."""
+        return self.is_large and self.dtype.itemsize >= 8
+
+    @cached_property
+    def jacobians(self) -> list[Jacobian]:
+        """The Jacobian by each input; UsageError at a huge point."""
+        f, point = self.value, (self.wide, self.scales, self.noise)
+        by_complex_steps = None
+        if self.is_large and not self.is_huge:
+            by_complex_steps = complex_jacobians(f, *point, self._terms)
+        return by_complex_steps or differences(f, *point)
+
+    @property
+    def wide(self) -> list[np.ndarray]:
+        """The inputs in the precision of the differences."""
+        return self._in_working_precision[0]
+
+    @property
+    def noise(self) -> np.ndarray:
+        """The rounding noise of each element of y in that precision."""
+        return self._in_working_precision[1]
+
+    @cached_property
+    def _in_working_precision(self) -> tuple[list[np.ndarray], np.ndarray]:
+        if self.is_large:  # BLAS has no long double: a matrix product takes a hundred times as long
+            narrow = [x.astype(np.float64) for x in self.subject.inputs]
+            return narrow, noise_of(self.value, narrow, self.scales)
+        return working_precision(self.value, self.subject.inputs, self.scales)
+
     @cached_property
     def kinks(self) -> Kinks:
         """The kinks at this point, looked for on demand."""
         return Kinks(self.value, self.wide, self.noise)
+
+    @property
+    def widens(self) -> bool:
+        """Whether ``judge`` may widen the bounds; those of a closed form need none of that."""
+        return not self.is_closed_form
 
     @property
     def undefined(self) -> str:
@@ -133,7 +194,8 @@ class Reference:
             bound = (32 + rounding.terms) * np.finfo(y.dtype).eps * (terms + terms * amplified)
         return bool((np.abs(y - textbook) <= bound).all())
 
-    def _scales(self) -> list[np.ndarray]:
+    @cached_property
+    def scales(self) -> list[np.ndarray]:
         """Per input, the length on which y varies: for x of a normalization, sqrt(var + eps)."""
         if not self._averages_batch:
             return list(map(default_scale, self.subject.inputs))
@@ -256,7 +318,7 @@ class Reference:
     @property
     def _terms(self) -> int:
         """The number of terms of the longest sum that the shapes allow."""
-        return max(self.y.size, *(x.size for x in self.wide))
+        return max(self.y.size, *(x.size for x in self.subject.inputs))
 
     def all_expected(self, y_bars: list[np.ndarray]) -> Iterator[Expected]:
         """``expected`` for each of ``y_bars``.

@@ -35,7 +35,7 @@ class Finding:
     Attributes:
         kind: ``"value"``, ``"shape"``, ``"dtype"``, ``"state"``, ``"aliasing"``, ``"purity"``,
             ``"nondeterminism"``, ``"precision"``, ``"domain"``, ``"error"``; in notes
-            ``"kink"``, ``"undefined"``, ``"refused"``, ``"vacuous"``,
+            ``"kink"``, ``"undefined"``, ``"refused"``, ``"vacuous"``, ``"directions"``,
             ``"retained"``, ``"scratch"``, ``"shapes"``.
         input: the name of the input whose cotangent it is, or None.
         index: the worst element of that cotangent.

@@ -1,0 +1,219 @@
+"""Large points: compared along directions, and by complex steps where these disagree."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.verify import check_backward, complex_step, gradcheck, jacobians, numeric, reference
+
+SIZES = 8, 30, 22, 10  # of a batch, an input, a hidden layer and an output: 1,142 numbers
+
+
+def operands(rng, dtype=float, sizes=SIZES):
+    n, *layers = sizes
+    x = rng.normal(size=(n, layers[0]))
+    w, v = (rng.normal(size=pair) / pair[0] ** 0.5 for pair in pairwise(layers))
+    return [a.astype(dtype) for a in (x, w, 0.1 * rng.normal(size=layers[1]), v)]
+
+
+def forward(x, w, b, v):
+    h = np.tanh(x @ w + b)
+    return np.maximum(h, -0.3) @ v, (x, w, v, h)
+
+
+def backward(y_bar, cache):
+    x, w, v, h = cache
+    a_bar = y_bar @ v.T * (h > -0.3) * (1 - h * h)
+    return a_bar @ w.T, x.T @ a_bar, a_bar.sum(0), np.maximum(h, -0.3).T @ y_bar
+
+
+def spoiled(k, index, factor, pull=backward):
+    """``backward`` with one element of the cotangent of input ``k`` multiplied by a factor."""
+
+    def wrong(y_bar, cache):
+        x_bars = [np.array(x_bar) for x_bar in pull(y_bar, cache)]
+        x_bars[k][index] *= factor
+        return x_bars
+
+    return wrong
+
+
+def counted(f):
+    def call(*args):
+        call.count += 1
+        return f(*args)
+
+    call.count = 0
+    return call
+
+
+@pytest.fixture
+def huge(monkeypatch):
+    """Jacobians of more than 10,000 numbers are too large for the memory."""
+    for module in numeric, reference:
+        monkeypatch.setattr(module, "MAX_PAIRS", 10_000)
+
+
+def test_a_large_right_backward_is_proven_along_directions(rng):
+    f, inputs = counted(forward), operands(rng)
+    report = check_backward(f, backward, inputs)
+    assert report.verdict == "PROVEN"
+    assert [note.kind for note in report.notes] == ["directions"]
+    assert {row.index for row in report.rows} == {()}
+    assert f.count < 1142  # the numbers of all inputs; the differences of each take a dozen calls
+
+
+@pytest.mark.parametrize("k", range(4))
+@pytest.mark.parametrize("error", [1e-2, 1e-6])
+def test_one_wrong_element_among_many_is_found_at_its_place(k, error, rng):
+    inputs = operands(rng)
+    index = tuple(int(rng.integers(n)) for n in inputs[k].shape)
+    report = check_backward(forward, spoiled(k, index, 1 + error), inputs)
+    (finding,) = report.findings
+    assert (finding.input, finding.index) == ("xwbv"[k], index)
+    assert finding.got == pytest.approx(finding.expected * (1 + error), rel=1e-3 * error)
+
+
+@pytest.mark.parametrize("k", range(4))
+def test_a_wrong_element_of_a_huge_point_is_found_by_bisection(k, rng, huge):
+    inputs = operands(rng)
+    index = tuple(int(rng.integers(n)) for n in inputs[k].shape)
+    report = check_backward(forward, spoiled(k, index, 1.01), inputs)
+    (finding,) = report.findings
+    assert (finding.input, finding.index) == ("xwbv"[k], index)
+    assert finding.got == pytest.approx(1.01 * finding.expected, rel=1e-6)
+    assert check_backward(forward, backward, inputs).verdict == "PROVEN"
+
+
+def test_small_cotangents_are_not_hidden_by_large_ones(rng):
+    def scaled(x, s):
+        return x * s, (x, s)
+
+    inputs = rng.normal(size=600), 10.0 ** -rng.uniform(0, 6, size=600)
+    i = int(np.argmin(inputs[1]))
+
+    def pull(y_bar, cache):
+        x, s = cache
+        return y_bar * s, y_bar * x
+
+    report = check_backward(scaled, spoiled(0, i, 1.01, pull), inputs)
+    assert [finding.index for finding in report.findings] == [(i,)]
+    assert check_backward(scaled, pull, inputs).verdict == "PROVEN"
+
+
+def test_a_large_point_in_float32_is_compared_by_elements(rng):
+    inputs = operands(rng, np.float32)
+    report = check_backward(forward, backward, inputs)
+    assert report.verdict == "PROVEN" and not report.notes
+    (finding,) = check_backward(forward, spoiled(1, (3, 5), 1.01), inputs).findings
+    assert finding.index == (3, 5)
+
+
+def test_a_huge_point_in_float32_is_bad_usage(rng, huge):
+    with pytest.raises(mg.errors.UsageError, match="91,360, of 1,142 and 80 elements"):
+        check_backward(forward, backward, operands(rng, np.float32))
+
+
+def relu(x, w):
+    return np.maximum(x @ w, 0), (x, w)
+
+
+def relu_back(y_bar, cache, slope=0.0):
+    x, w = cache
+    a_bar = y_bar * np.where(x @ w == 0, slope, x @ w > 0)
+    return a_bar @ w.T, x.T @ a_bar
+
+
+def test_kinks_of_a_large_point_allow_any_subgradient(rng):
+    x, w = rng.normal(size=(12, 60)), rng.normal(size=(60, 9))
+    x[3] = 0  # relu(0) in a whole row
+    for slope in 0.0, 1.0:
+        report = check_backward(relu, lambda y_bar, c, s=slope: relu_back(y_bar, c, s), (x, w))
+        assert report.verdict == "PROVEN"
+    assert check_backward(relu, lambda y_bar, c: relu_back(y_bar, c, 2.0), (x, w)).findings
+
+
+def test_kinks_of_a_huge_point_accuse_nobody(rng, huge):
+    x, w = rng.normal(size=(12, 60)), rng.normal(size=(60, 9))
+    x[3] = 0
+    report = check_backward(relu, relu_back, (x, w))
+    assert report.ok and not report.findings
+    assert "there may be kinks" in str(report) and "VACUOUS for x" in str(report)
+
+
+ANALYTIC = {
+    "tanh": np.tanh,
+    "mask": lambda x: np.where(x > 0, x * x, 0.1 * x),
+    "maximum": lambda x: np.maximum(x, 0.1).max(axis=1),
+    "norm": lambda x: (x - x.mean(1, keepdims=True)) / np.sqrt((x**2).mean(1, keepdims=True)),
+    "logsumexp": lambda x: np.log(np.exp(x).sum(axis=1)),
+    "power": lambda x: (x * x + 1) ** -0.3 + x**3,
+}
+
+
+def by_complex_steps(f, x):
+    point = [x], [numeric.default_scale(x)]
+    return complex_step.complex_jacobians(f, *point, numeric.noise_of(f, *point), x.size)
+
+
+@pytest.mark.parametrize("f", ANALYTIC.values(), ids=ANALYTIC)
+def test_complex_steps_give_the_jacobian_of_an_analytic_function(f, rng):
+    x = rng.normal(size=(3, 4))
+    y_bar = rng.normal(size=f(x).shape)
+    (found, error, _), (right, room, _) = (
+        jacobian.pull(y_bar) for (jacobian,) in (by_complex_steps(f, x), jacobians(f, [x]))
+    )
+    assert (np.abs(found - right) <= error + room).all()
+    assert error.max() < 1e-12
+
+
+@pytest.mark.parametrize("f", [
+    lambda x: np.abs(x) * x, lambda x: x / x.std(axis=1, keepdims=True), np.cbrt, np.sign,
+    lambda x: x.astype(float), lambda x: x.real * x, lambda x: np.maximum(x, x.conj() + 1e-9),
+])  # fmt: skip
+def test_complex_steps_are_refused_where_they_would_be_wrong(f, rng):
+    assert by_complex_steps(f, rng.normal(size=(3, 4))) is None
+
+
+def loss(x, w, b, v):
+    return mg.ops.cross_entropy(mg.tanh(x @ w + b) @ v, np.arange(8))
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_gradcheck_proves_a_large_function_along_directions(order, rng):
+    f = counted(loss)
+    report = gradcheck(f, operands(rng), order=order)
+    assert report.verdict == "PROVEN" and len(report.rows) == 8 * order
+    assert [note.kind for note in report.notes] == ["directions"] * order
+    assert f.count < 1142 * order
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_gradcheck_finds_a_wrong_derivative_of_a_large_function(order, rng):
+    def detached(x, w, b, v):
+        scale = (
+            (w * w).sum().detach() if order == 1 else (mg.grad(lambda w: (w * w).sum())(w)).detach()
+        )
+        return loss(x, w, b, v) + (scale * w * w).sum() * 1e-3
+
+    report = gradcheck(detached, operands(rng), order=order)
+    assert [finding.input for finding in report.findings] == ["w"]
+
+
+def test_gradcheck_locates_a_wrong_derivative_of_a_huge_function(rng, huge):
+    def detached(x, w, b, v):
+        first = w[3, 5]
+        return mg.tanh(x @ w + b) @ v + first.detach() * first
+
+    (finding,) = gradcheck(detached, operands(rng)).findings
+    assert finding.input == "w" and finding.index == (3, 5)
+    assert gradcheck(lambda *xs: mg.tanh(xs[0] @ xs[1] + xs[2]) @ xs[3], operands(rng)).ok
+
+
+def test_gradcheck_accuses_no_kinks_of_a_huge_function(rng, huge):
+    x, w = rng.normal(size=(12, 90)), rng.normal(size=(90, 9))
+    x[3] = 0
+    report = gradcheck(lambda x, w: mg.relu(x @ w), [x, w])
+    assert report.ok and "there may be kinks" in str(report)
