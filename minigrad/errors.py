@@ -26,8 +26,8 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from math import inf
 from numbers import Integral, Real
+from sys import float_info
 from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable)
@@ -113,15 +113,18 @@ def check_count(what: str, value: Any, least: int = 1) -> int:
 
 def check_number(what: str, value: Any, positive: bool = False) -> float:
     """``value`` as a float; UsageError unless it is finite and 0 or more, or ``positive``."""
-    if not is_within(value, 0, inf) or (positive and not value):
+    if not is_within(value, 0, float_info.max) or (positive and not value):
         expected = "a positive number" if positive else "a finite number, 0 or more"
         raise UsageError(facts(what, expected=expected, got=describe(value)))
     return float(value)
 
 
-def is_within(value: Any, least: float, below: float) -> bool:
-    """Whether ``value`` is a real number, at least ``least`` and smaller than ``below``."""
-    return isinstance(value, Real) and least <= float(value) < below
+def is_within(value: Any, least: float, most: float) -> bool:
+    """Whether ``value`` is a real number that a float can hold, from ``least`` to ``most``."""
+    try:
+        return isinstance(value, Real) and least <= float(value) <= most
+    except OverflowError:  # as of 10**400
+        return False
 
 
 def check_keys(what: str, state: Any, *keys: str) -> list[Any]:

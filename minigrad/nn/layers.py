@@ -1,6 +1,6 @@
 """Linear, dropout and embedding layers, and helpers for all layers that have parameters."""
 
-from math import inf, prod, sqrt
+from math import prod, sqrt
 from numbers import Integral
 from typing import Any
 
@@ -45,7 +45,7 @@ def check_momentum(layer: Any, momentum: Any) -> float:
 
     Other values would show only later, as nan in evaluation: the root of a negative variance.
     """
-    if not (is_within(momentum, 0, inf) and momentum <= 1):
+    if not is_within(momentum, 0, 1):
         headline = f"{type(layer).__name__}: momentum"
         expected = "a number in [0, 1], the weight of the new statistic"
         raise UsageError(facts(headline, expected=expected, got=describe(momentum)))
@@ -164,7 +164,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, rng: init.Seed = None):
-        if not (is_within(p, 0, inf) and p <= 1):
+        if not is_within(p, 0, 1):
             raise UsageError(facts("Dropout: p", expected="a probability in [0, 1]", got=p))
         self.p = p
         self.rng = None if rng is None else generator(rng)  # None: deep copies share the default

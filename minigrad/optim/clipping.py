@@ -1,13 +1,13 @@
 """Gradient clipping: by the joint norm, by value, and adaptively for each unit (AGC)."""
 
 from collections.abc import Iterable
-from numbers import Real
+from math import inf
 from typing import Any
 
 import numpy as np
 
 from minigrad import backend
-from minigrad.errors import UsageError, check_number, describe, facts
+from minigrad.errors import UsageError, check_number, describe, facts, is_within
 from minigrad.optim.optimizer import check_optimizer, leaf_tensors
 from minigrad.tensor import Tensor
 
@@ -64,7 +64,7 @@ def _norm(array: Any) -> float:
 
 def _check_limit(what: str, value: Any) -> None:
     """Raise UsageError if ``value`` is nan, or negative, which would reverse the gradients."""
-    if not isinstance(value, Real) or not float(value) >= 0:
+    if not is_within(value, 0, inf):
         raise UsageError(facts(what, expected="a number, 0 or more", got=describe(value)))
 
 

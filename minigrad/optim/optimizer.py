@@ -221,7 +221,7 @@ def _checked_options(optimizer: Optimizer, options: dict[str, Any]) -> dict[str,
     if "betas" in options:
         betas = options["betas"]
         is_pair = isinstance(betas, (tuple, list)) and len(betas) == 2
-        if not is_pair or not all(is_within(beta, 0, 1) for beta in betas):
+        if not is_pair or not all(is_within(beta, 0, 1) and beta < 1 for beta in betas):
             got = describe(betas)
             raise UsageError(facts(f"{kind}: betas", expected="two numbers in [0, 1)", got=got))
         options["betas"] = tuple(map(float, betas))
