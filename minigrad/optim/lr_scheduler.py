@@ -60,7 +60,9 @@ class LambdaLR:
             group["lr"] = check_number(what, rate)
 
     def _rate(self, base: float) -> float:
-        return base * self.lr_lambda(self.last_epoch)
+        factor: Any = self.lr_lambda(self.last_epoch)
+        factor = factor.item() if getattr(factor, "shape", None) == () else factor
+        return base * _real(f"{type(self).__name__}: lr_lambda({self.last_epoch})", factor)
 
     def step(self) -> None:
         """Count an epoch, and set the rates of the next one."""

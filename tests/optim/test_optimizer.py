@@ -724,6 +724,23 @@ def test_a_rate_that_is_negative_or_not_finite_is_refused(bad, rng):
         schedule.step()
 
 
+@pytest.mark.parametrize("bad", [None, "0.1", 1j, np.ones(1), np.array(None)], ids=repr)
+def test_a_factor_that_is_no_number_is_refused_with_its_epoch(bad, rng):
+    optimizer = optim.SGD(start(rng), lr=0.5)
+    schedule = optim.LambdaLR(optimizer, lambda epoch: 1.0 if epoch < 2 else bad)
+    schedule.step()
+    with pytest.raises(UsageError, match=r"LambdaLR: lr_lambda\(2\)\n.*: a number\n  got: "):
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.array, mg.tensor])
+def test_a_factor_may_be_any_kind_of_a_single_number(kind, rng):
+    optimizer = optim.SGD(start(rng), lr=0.1)
+    optim.LambdaLR(optimizer, lambda epoch: kind(0.5))
+    assert optimizer.param_groups[0]["lr"] == 0.05
+
+
 def test_a_rule_of_a_user_replaces_that_of_sgd(kernels):
     """Even on a GPU, where SGD's own rule updates all parameters at once."""
 
