@@ -26,6 +26,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from math import inf
 from numbers import Integral, Real
 from sys import float_info
 from typing import Any, TypeVar, cast
@@ -103,10 +104,10 @@ def facts(headline: str, *, expected: object, got: object, remedy: str = "") -> 
     return "\n".join([*lines, f"  remedy:   {remedy}"] if remedy else lines)
 
 
-def check_count(what: str, value: Any, least: int = 1) -> int:
-    """``value`` as an int; UsageError unless it is a whole number, ``least`` or more."""
-    if not isinstance(value, Integral) or value < least:
-        expected = f"a whole number, {least} or more"
+def check_count(what: str, value: Any, least: int = 1, most: float = inf) -> int:
+    """``value`` as an int; UsageError unless it is a whole number from ``least`` to ``most``."""
+    if not isinstance(value, Integral) or not least <= int(value) <= most:
+        expected = f"a whole number, {least} {'or more' if most == inf else f'to {most}'}"
         raise UsageError(facts(what, expected=expected, got=describe(value)))
     return int(value)
 

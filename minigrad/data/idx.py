@@ -16,6 +16,7 @@ from minigrad.files import corrupt
 
 _LARGEST = 2**31  # bytes; a header that announces more is refused
 _BLOCK = 2**20  # bytes
+_MOST_AXES = 64  # of an array of NumPy
 
 
 def read_idx(path: str | Path, ndim: int) -> np.ndarray:
@@ -30,10 +31,10 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
 
     Raises:
         DataError: not a gzip file, truncated, too long, or with another number of dimensions.
-        UsageError: ``ndim`` is not a whole number, 1 or more.
+        UsageError: ``ndim`` is not a whole number from 1 to 64.
     """
     path = Path(path)
-    ndim = check_count("read_idx: ndim", ndim)
+    ndim = check_count("read_idx: ndim", ndim, most=_MOST_AXES)
     try:
         with gzip.open(path, "rb") as file:
             header = file.read(4 + 4 * ndim)

@@ -1,7 +1,6 @@
 """Batches: every sample once per epoch, in an order that depends only on the seed and the epoch."""
 
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -170,10 +169,8 @@ def train_test_split(*arrays: Any, test: int, seed: int = 0) -> tuple:
     """
     check_lengths("train_test_split", arrays)
     n = len(arrays[0])
-    if not isinstance(test, Integral) or not 0 < test < n:
-        expected = f"a whole number, 1 to {n - 1}"
-        raise UsageError(facts("train_test_split: test", expected=expected, got=describe(test)))
+    test = check_count("train_test_split: test", test, most=n - 1)
     check_count("train_test_split: seed", seed, least=0)
     order = np.random.default_rng(seed).permutation(n)
-    train, held_out = np.split(order, [n - int(test)])
+    train, held_out = np.split(order, [n - test])
     return (*(a[train] for a in arrays), *(a[held_out] for a in arrays))

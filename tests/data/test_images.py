@@ -109,7 +109,7 @@ def test_a_file_that_ends_in_its_header_is_refused(tmp_path):
         read_idx(tmp_path / "x.gz", 3)
 
 
-@pytest.mark.parametrize("ndim", [-1, 3.0, "3", None], ids=repr)
+@pytest.mark.parametrize("ndim", [-1, 3.0, "3", None, 65, 256], ids=repr)
 def test_a_number_of_dimensions_that_is_no_count_is_refused(ndim, folder):
     with pytest.raises(UsageError, match="read_idx: ndim"):
         read_idx(folder / images.FILES[0], ndim)
