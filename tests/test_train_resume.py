@@ -432,11 +432,37 @@ def test_the_state_of_a_module_can_be_saved_and_loaded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "bad", [np.ones(2, complex), np.array(["a"]), np.array([None]), None, {1}], ids=repr
+    "bad",
+    [np.ones(2, complex), np.array(["a"]), np.array([None]), None, {1}]
+    + [np.ones(2, np.longdouble)] * (np.dtype(np.longdouble).itemsize > 8),
+    ids=repr,
 )
 def test_what_no_checkpoint_can_hold_is_refused_by_its_name(bad, tmp_path):
     with pytest.raises(DTypeError, match=r"save_checkpoint: state\.x"):
         tr.save_checkpoint(tmp_path / NAME, {"good": np.ones(1), "state.x": bad}, {})
+    assert not (tmp_path / NAME).exists()
+
+
+@pytest.mark.parametrize("name", [1, None, (1, 2), "__metadata__"], ids=repr)
+def test_a_name_that_no_checkpoint_can_hold_is_refused(name, tmp_path):
+    """safetensors wrote an array named __metadata__, but could not read the file."""
+    with pytest.raises(UsageError, match="save_checkpoint: name"):
+        tr.save_checkpoint(tmp_path / NAME, {"good": np.ones(1), name: np.ones(2)}, {})
+    assert not (tmp_path / NAME).exists()
+
+
+@pytest.mark.parametrize(
+    "arrays", [None, nn.Linear(1, 1), [np.ones(1)]], ids=["None", "net", "list"]
+)
+def test_what_is_no_dict_of_arrays_is_refused(arrays, tmp_path):
+    with pytest.raises(UsageError, match=r"save_checkpoint: arrays(.|\n)*state_dict"):
+        tr.save_checkpoint(tmp_path / NAME, arrays, {})
+
+
+@pytest.mark.parametrize("meta", [{"k": object()}, {1}, {(1, 2): 3}], ids=["object", "set", "key"])
+def test_meta_that_json_cannot_hold_is_refused(meta, tmp_path):
+    with pytest.raises(UsageError, match="save_checkpoint: meta"):
+        tr.save_checkpoint(tmp_path / NAME, {}, meta)
     assert not (tmp_path / NAME).exists()
 
 

@@ -5,6 +5,7 @@ A checkpoint is written to a temporary file and then renamed, so the file is com
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -12,7 +13,14 @@ from zlib import crc32
 import numpy as np
 
 from minigrad import backend, files
-from minigrad.errors import DataError, MissingPackageError, UsageError, facts
+from minigrad.errors import (
+    DataError,
+    DTypeError,
+    MissingPackageError,
+    UsageError,
+    describe,
+    facts,
+)
 from minigrad.nn.module import named_array
 
 _JSON, _CHECKSUM = "minigrad", "crc32"  # keys in the metadata
@@ -53,26 +61,47 @@ def save_checkpoint(path: str | Path, arrays: dict[str, Any], meta: dict[str, An
     """Write ``arrays``, also tensors, and ``meta`` to ``path``, whole or not at all.
 
     Raises:
-        DTypeError: what is no array of real numbers, by its name.
+        DTypeError: what is no array of real numbers of at most 64 bits, by its name.
+        UsageError: no dict, a name that the format cannot hold, or ``meta`` that JSON cannot.
     """
-    raw = {name: named_array(f"save_checkpoint: {name}", a) for name, a in arrays.items()}
-    host = {name: np.array(backend.to_host(array), order="C") for name, array in raw.items()}
-    text = to_json(meta)
+    if not isinstance(arrays, Mapping):
+        expected, remedy = "a dict of arrays by name", "pass net.state_dict()"
+        got = type(arrays).__name__
+        raise UsageError(
+            facts("save_checkpoint: arrays", expected=expected, got=got, remedy=remedy)
+        )
+    host = {}
+    for name, value in arrays.items():
+        if not isinstance(name, str) or name == "__metadata__":
+            expected, got = "a string other than '__metadata__'", describe(name)
+            raise UsageError(facts("save_checkpoint: name", expected=expected, got=got))
+        array = backend.to_host(named_array(f"save_checkpoint: {name}", value))
+        if array.dtype.itemsize > 8:
+            expected, got = "numbers of at most 64 bits", array.dtype
+            raise DTypeError(facts(f"save_checkpoint: {name}", expected=expected, got=got))
+        host[name] = np.array(array, order="C")
+    text = to_json("save_checkpoint: meta", meta)
     content = safetensors().save(host, metadata={_JSON: text, _CHECKSUM: _checksum(host, text)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, content)
 
 
-def to_json(meta: Any) -> str:
-    """``meta`` as JSON; NumPy's numbers become Python's."""
+def to_json(what: str, meta: Any) -> str:
+    """``meta`` as JSON; NumPy's numbers become Python's.
+
+    UsageError, which names ``what``, if JSON cannot hold ``meta``.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.generic):
             return value.item()
         raise TypeError(f"{type(value).__name__} cannot be stored as JSON")
 
-    return json.dumps(meta, default=plain)
+    try:
+        return json.dumps(meta, default=plain)
+    except (TypeError, ValueError) as error:
+        raise UsageError(facts(what, expected="a dict that JSON can hold", got=error)) from error
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -128,11 +128,8 @@ class Trainer:
         self.path = None if path is None else Path(path)
         if self.path is not None:
             check_path("Trainer: path", self.path)
-        try:
-            self.settings = json.loads(to_json(settings or {}))  # as a checkpoint returns it
-        except (TypeError, ValueError) as error:
-            expected = "a dict that JSON can hold"
-            raise UsageError(facts("Trainer: settings", expected=expected, got=error)) from error
+        # as a checkpoint returns them
+        self.settings = json.loads(to_json("Trainer: settings", settings or {}))
         self.on_batch = on_batch
         self.progress = Progress()
         # on a GPU the host need not wait after each step
