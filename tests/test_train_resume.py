@@ -408,6 +408,35 @@ def test_a_wrong_value_in_a_checkpoint_ends_in_no_raw_error(bad, tmp_path):
         assert not [path for path in accepted if path[0] == "progress"]
 
 
+def interrupted(path, batches):
+    """A run that was stopped after some batches of its first epoch."""
+    run, steps = trainer(path), iter(range(1, 100))
+    run.on_batch = lambda n: signal.raise_signal(signal.SIGTERM) if next(steps) == batches else None
+    with pytest.raises(SystemExit):
+        list(run.fit(1))
+    return run
+
+
+@pytest.mark.parametrize("batches", [1, 6])
+def test_a_checkpoint_of_other_numbers_of_samples_is_refused(batches, tmp_path):
+    run = interrupted(tmp_path / NAME, batches)
+    arrays, meta = tr.load_checkpoint(run.path)
+    trainer(run.path).resume()  # 90 samples in batches of 16
+    for seen in (-16, 0, 17, 91):
+        changed = {**meta, "progress": {**meta["progress"], "seen": seen}}
+        tr.save_checkpoint(run.path, arrays, changed)
+        with pytest.raises(UsageError, match=f"resume: samples(.|\n)*got: *{seen}"):
+            trainer(run.path).resume()
+
+
+def test_an_epoch_does_not_go_on_with_batches_of_another_size(tmp_path):
+    run = interrupted(tmp_path / NAME, 2)
+    resumed = trainer(run.path)
+    resumed.loader.batch_size = 20
+    with pytest.raises(UsageError, match=r"expected: 40, .* 2 batches of 20(.|\n)*got: *32"):
+        resumed.resume()
+
+
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(DataError, match="no checkpoint"):
         tr.load_checkpoint(tmp_path / NAME)

@@ -329,10 +329,26 @@ class Trainer:
         progress = dict(meta["progress"])
         history = [Epoch(**_numbers(Epoch, entry)) for entry in progress.pop("history")]
         self.progress = Progress(**_numbers(Progress, progress), history=history)
+        self._check_seen()
         for key, rng in generators(self.net).items():
             rng.bit_generator.state = meta["rng"][key]
         if self.ahead is not None:  # forget steps that an error left unread
             self.ahead = Ahead(self, self.ahead.record)
+
+    def _check_seen(self) -> None:
+        """UsageError unless the batches of the unfinished epoch hold as many samples as were seen.
+
+        Without this, batches of another size would leave out or repeat samples.
+        """
+        p, batch_size = self.progress, self.loader.batch_size
+        seen = min(p.batch * batch_size, len(self.loader.dataset))
+        if p.seen != seen:
+            expected = f"{seen}, which {p.batch} batches of {batch_size} hold"
+            headline, remedy = (
+                "resume: samples seen in this epoch",
+                "use the batch size of that run",
+            )
+            raise UsageError(facts(headline, expected=expected, got=p.seen, remedy=remedy))
 
 
 def _numbers(kind: type, saved: dict[str, Any]) -> dict[str, Any]:
