@@ -8,7 +8,15 @@ from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
-from minigrad.errors import DataError, UsageError, facts
+from minigrad.errors import DataError, DTypeError, UsageError, describe, facts
+
+
+def as_path(what: str, path: Any) -> Path:
+    """``path`` as a Path; DTypeError, which names ``what``, unless it is one or a string."""
+    if not isinstance(path, (str, os.PathLike)):
+        got = describe(path)
+        raise DTypeError(facts(what, expected="a path, as a string or a Path", got=got))
+    return Path(path)
 
 
 def make_folder(path: Path, what: str) -> None:

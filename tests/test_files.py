@@ -8,7 +8,9 @@ from threading import Barrier
 
 import pytest
 
+import minigrad as mg
 from minigrad import files
+from minigrad.errors import DTypeError
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
@@ -73,3 +75,22 @@ def test_a_folder_that_is_missing_is_an_error_about_the_path_asked_for(tmp_path)
         with pytest.raises(kind) as caught:
             files.write(path, b"")
         assert str(caught.value).endswith(f": {str(path)!r}")
+
+
+@pytest.mark.parametrize(
+    ("what", "call"),
+    [
+        ("draw: path", lambda bad: mg.viz.draw(mg.tensor(1.0), bad)),
+        ("step: path", lambda bad: mg.viz.step(mg.tensor(1.0), bad)),
+        ("data: root", lambda bad: mg.data.mnist(bad)),
+        ("read_idx: path", lambda bad: mg.data.read_idx(bad, 1)),
+        ("train: out", lambda bad: mg.train.train("mlp", out=bad)),
+        ("save_checkpoint: path", lambda bad: mg.train.save_checkpoint(bad, {}, {})),
+        ("load_checkpoint: path", lambda bad: mg.train.load_checkpoint(bad)),
+    ],
+)
+def test_what_is_no_path_is_refused_by_the_name_of_the_argument(what, call, tmp_path):
+    with (tmp_path / "x").open("w") as file:
+        for bad in (3, file, {"a": 1}):
+            with pytest.raises(DTypeError, match=f"^{what}\n.*a string or a Path"):
+                call(bad)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from minigrad.errors import check_count
-from minigrad.files import corrupt
+from minigrad.files import as_path, corrupt
 
 _LARGEST = 2**31  # bytes; a header that announces more is refused
 _BLOCK = 2**20  # bytes
@@ -33,7 +33,7 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
         DataError: not a gzip file, truncated, too long, or with another number of dimensions.
         UsageError: ``ndim`` is not a whole number from 1 to 64.
     """
-    path = Path(path)
+    path = as_path("read_idx: path", path)
     ndim = check_count("read_idx: ndim", ndim, most=_MOST_AXES)
     try:
         with gzip.open(path, "rb") as file:

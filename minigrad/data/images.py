@@ -11,7 +11,7 @@ import numpy as np
 from minigrad.data.download import cache_folder, check_md5, fetch
 from minigrad.data.idx import read_idx
 from minigrad.errors import DataError, facts
-from minigrad.files import corrupt
+from minigrad.files import as_path, corrupt
 
 FILES = (
     "train-images-idx3-ubyte.gz",
@@ -110,7 +110,7 @@ def mnist(
 def _load(
     source: _Source, root: str | Path | None, download: bool, mirrors: Sequence[str] | str | None
 ) -> ImageData:
-    folder = cache_folder() / source.folder if root is None else Path(root)
+    folder = cache_folder() / source.folder if root is None else as_path("data: root", root)
     for name, md5 in zip(FILES, source.md5s, strict=True):
         path = folder / name
         try:

@@ -64,6 +64,7 @@ def save_checkpoint(path: str | Path, arrays: dict[str, Any], meta: dict[str, An
         DTypeError: what is no array of real numbers of at most 64 bits, by its name.
         UsageError: no dict, a name that the format cannot hold, or ``meta`` that JSON cannot.
     """
+    path = files.as_path("save_checkpoint: path", path)
     if not isinstance(arrays, Mapping):
         expected, remedy = "a dict of arrays by name", "pass net.state_dict()"
         got = type(arrays).__name__
@@ -82,7 +83,6 @@ def save_checkpoint(path: str | Path, arrays: dict[str, Any], meta: dict[str, An
         host[name] = np.array(array, order="C")
     text = to_json("save_checkpoint: meta", meta)
     content = safetensors().save(host, metadata={_JSON: text, _CHECKSUM: _checksum(host, text)})
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, content)
 
@@ -110,7 +110,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, 
     Raises:
         DataError: no such file, or one that is damaged or was not written by ``save_checkpoint``.
     """
-    path = Path(path)
+    path = files.as_path("load_checkpoint: path", path)
     module = safetensors()
     try:
         content = path.read_bytes()

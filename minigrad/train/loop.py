@@ -25,7 +25,7 @@ from minigrad.errors import (
     describe,
     facts,
 )
-from minigrad.files import corrupt
+from minigrad.files import as_path, corrupt
 from minigrad.nn import kernels
 from minigrad.nn.random import as_lists, generators, rewind, states
 from minigrad.tensor import Tensor, tensor
@@ -125,7 +125,7 @@ class Trainer:
             raise UsageError(facts("train: record", expected="a GPU", got=device, remedy=remedy))
         # a last batch of one sample would have no variance
         self.loader.drop_last = n > batch_size and n % batch_size == 1
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else as_path("Trainer: path", path)
         if self.path is not None:
             check_path("Trainer: path", self.path)
         # as a checkpoint returns them

@@ -94,7 +94,7 @@ def train(
     spec = recipe(model, data, epochs=epochs, batch_size=batch_size, lr=lr)
     check_count("train: seed", seed, least=0)
     _check_device_and_dtype(device, dtype)
-    folder = None if out is None else Path(out)
+    folder = None if out is None else files.as_path("train: out", out)
     if folder is not None:
         check_path("train: out", folder / NAME)  # before the data are loaded
         _remove_remains(folder)

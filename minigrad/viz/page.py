@@ -11,7 +11,6 @@ from collections import defaultdict
 from html import escape
 from importlib import resources
 from itertools import chain, groupby
-from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -72,7 +71,7 @@ def step(
         Warning: the formula of an op is not valid LaTeX; the page shows its source, marked.
         RenderError: no Graphviz here to lay out the picture, or it took more than 20 s.
     """
-    path = None if path is None else Path(path)
+    path = None if path is None else files.as_path("step: path", path)
     if path is not None and path.suffix.lower() not in (".html", ".htm"):
         expected = "a file name that ends in .html"
         raise UsageError(facts("step: path", expected=expected, got=path.name))

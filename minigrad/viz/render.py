@@ -71,11 +71,11 @@ def draw(
         RenderError: there is no Graphviz, or the layout failed or took more than 20 s. The DOT text
             is then saved beside ``path``, and the error says where.
     """
-    form = "" if path is None else _form_of(Path(path))
+    path = None if path is None else files.as_path("draw: path", path)
+    form = "" if path is None else _form_of(path)
     text = to_dot(y, depth=depth, values=values, grads=grads, verdicts=verdicts)
     if path is None:
         return Picture(_for_a_cell(text))
-    path = Path(path)
     if form == "dot":
         files.write(path, text)
         return path
