@@ -16,7 +16,7 @@ import minigrad as mg
 from minigrad import nn, optim
 from minigrad import train as tr
 from minigrad.data.images import FILES
-from minigrad.errors import AnomalyError, DeviceError, ShapeError, UsageError
+from minigrad.errors import AnomalyError, DeviceError, DTypeError, ShapeError, UsageError
 from minigrad.train import recipes
 from minigrad.train.run import _settings
 
@@ -253,8 +253,38 @@ def test_test_labels_that_are_no_vector_are_refused(labels):
     with pytest.raises(ShapeError, match=r"Trainer: test labels\n.*\(6,\)"):
         tr.Trainer(net, optimizer, (x, labels[:, 0]), (x, labels))
     trainer = tr.Trainer(net, optimizer, (x, np.zeros(6, int)), (x, np.zeros(6, int)))
-    with pytest.raises(ShapeError, match=r"accuracy: labels\n.*\(6,\)"):
+    with pytest.raises(ShapeError, match=r"accuracy labels\n.*\(6,\)"):
         trainer.accuracy(x, labels)
+
+
+PAIR = np.zeros((4, 2)), np.zeros(4, int)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [("net", None), ("net", lambda x: x), ("optimizer", None), ("optimizer", "sgd"),
+     ("optimizer", optim.SGD(nn.Linear(2, 2).parameters())), ("train", None),
+     ("train", PAIR[:1]), ("test", None), ("test", (*PAIR, 1)), ("schedule", lambda epoch: 0.1),
+     ("on_batch", 3), ("settings", [1]), ("settings", "k")],
+)  # fmt: skip
+def test_what_a_trainer_cannot_use_is_refused_before_the_first_step(name, bad):
+    """An optimizer of another network, say, would train nothing, and say nothing."""
+    net = nn.Linear(2, 2)
+    words = {"net": net, "optimizer": optim.SGD(net.parameters()), "train": PAIR, "test": PAIR}
+    with pytest.raises((UsageError, DTypeError), match=f"Trainer: {name}\n"):
+        tr.Trainer(**{**words, name: bad})
+
+
+@pytest.mark.parametrize("bad", [None, "3", -1, 1.5], ids=repr)
+def test_a_number_of_epochs_or_samples_that_is_no_count_is_refused(bad, rng):
+    trainer = small(rng)
+    with pytest.raises(UsageError, match="fit: epochs"):
+        next(trainer.fit(bad))
+    for batch_size in (bad, 0):  # -1 gave an accuracy of 0
+        with pytest.raises(UsageError, match="accuracy: batch_size"):
+            trainer.accuracy(*trainer.test, batch_size)
+    with pytest.raises(ShapeError, match=r"accuracy\n.*equal length"):
+        trainer.accuracy([[1.0, 2.0, 3.0]], [0])
 
 
 def test_a_folder_in_the_place_of_the_checkpoint_is_refused_before_the_first_epoch(tmp_path):

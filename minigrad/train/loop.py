@@ -22,12 +22,15 @@ from minigrad.errors import (
     MinigradError,
     ShapeError,
     UsageError,
+    check_count,
     describe,
     facts,
 )
 from minigrad.files import as_path, corrupt
 from minigrad.nn import kernels
+from minigrad.nn.module import check_module
 from minigrad.nn.random import as_lists, generators, rewind, states
+from minigrad.optim.optimizer import check_optimizer
 from minigrad.tensor import Tensor, tensor
 from minigrad.train.ahead import Ahead
 from minigrad.train.checkpoint import (
@@ -112,11 +115,22 @@ class Trainer:
         on_batch: Callable[[int], None] | None = None,
         record: bool = False,
     ):
+        check_module("Trainer: net", net)
+        check_optimizer("Trainer: optimizer", optimizer)
+        updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        has_own = any(id(p) in updated for p in net.parameters())
+        _require("optimizer", has_own, "one that updates parameters of net", optimizer)
+        for name, pair in (("train", train), ("test", test)):
+            is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2
+            _require(name, is_pair, "a pair (inputs, labels)", pair)
+        is_schedule = schedule is None or hasattr(schedule, "step")
+        _require("schedule", is_schedule, "a schedule of mg.optim", schedule)
+        _require("on_batch", on_batch is None or callable(on_batch), "a function", on_batch)
+        _require("settings", settings is None or isinstance(settings, dict), "a dict", settings)
         self.net, self.optimizer, self.device = net, optimizer, device
         self.test, self.schedule = test, schedule
         self.loader = DataLoader(TensorDataset(*train), batch_size, shuffle=True, seed=seed)
-        check_lengths("Trainer: test", test)
-        _check_labels("Trainer: test labels", *test)
+        _check_labels("Trainer: test", *test)
         n, batch_size = len(train[0]), self.loader.batch_size
         if not n:
             raise UsageError(facts("Trainer: train", expected="1 or more samples", got="none"))
@@ -141,6 +155,7 @@ class Trainer:
         """Train until ``epochs`` epochs are complete; yield the results of each.
 
         Raises:
+            UsageError: ``epochs`` is no whole number, 0 or more.
             AnomalyError: a loss or gradient is not finite; the error names the op that computed the
                 first nan or inf. Or a parameter is not finite at the end of an epoch; nothing is
                 saved then.
@@ -148,6 +163,7 @@ class Trainer:
             SystemExit: likewise on SIGTERM, as a scheduler or ``docker stop`` sends it, and on
                 SIGHUP, as a terminal that is closed does.
         """
+        epochs = check_count("fit: epochs", epochs, least=0)
         while self.progress.epoch < epochs:
             with _interruptible() as interrupted:  # not around the yield: there the caller runs
                 for x, labels in self._batches():
@@ -257,7 +273,8 @@ class Trainer:
 
     def accuracy(self, inputs: np.ndarray, labels: np.ndarray, batch_size: int = 1000) -> float:
         """Fraction of right answers, in evaluation mode."""
-        _check_labels("accuracy: labels", inputs, labels)
+        _check_labels("accuracy", inputs, labels)
+        batch_size = check_count("accuracy: batch_size", batch_size)
         try:
             return self._accuracy(inputs, labels, batch_size)
         except MemoryError as error:
@@ -358,8 +375,16 @@ def _numbers(kind: type, saved: dict[str, Any]) -> dict[str, Any]:
 
 def _check_labels(what: str, inputs: Any, labels: Any) -> None:
     """ShapeError unless there is one label per input: (N, 1) would be compared with all answers."""
-    if tuple(labels.shape) != tuple(inputs.shape[:1]):
-        raise ShapeError(facts(what, expected=f"({len(inputs)},)", got=describe(labels)))
+    check_lengths(what, (inputs, labels))
+    if len(labels.shape) != 1:
+        headline, expected = f"{what} labels", f"({len(inputs)},)"
+        raise ShapeError(facts(headline, expected=expected, got=describe(labels)))
+
+
+def _require(name: str, is_right: bool, expected: str, got: Any) -> None:
+    """UsageError about the argument ``name`` of ``Trainer`` unless it ``is_right``."""
+    if not is_right:
+        raise UsageError(facts(f"Trainer: {name}", expected=expected, got=describe(got)))
 
 
 def _count_right(logits: Tensor, labels: np.ndarray) -> int:
