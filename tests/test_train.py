@@ -379,6 +379,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(rng):
     [
         ({"model": "lenet-5"}, "lenet-bn"),
         ({"data": "cifar"}, "digits, fashion-mnist, mnist"),
+        ({"data": np.zeros((2, 3))}, "digits, fashion-mnist, mnist"),
+        ({"model": ["mlp"]}, "lenet-bn"),
+        ({"model": nn.Linear(2, 2), "batch_norm": True}, "lenet-bn"),
         ({"root": "folder"}, "(?s)root.*digits.*folder"),
         ({"record": True}, "(?s)record.*a GPU.*cpu"),
         ({"seed": -1}, "train: seed"),
@@ -393,6 +396,22 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(rng):
 def test_unknown_names_are_refused_with_the_known_ones(words, text):
     with pytest.raises(UsageError, match=text):
         tr.train(**words)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "U5", "float33"])
+def test_images_of_another_kind_than_floats_are_refused(dtype):
+    """As int8 the numbers from 0 to 1 were all 0, but for the brightest."""
+    with pytest.raises(DTypeError, match="load_images: dtype"):
+        tr.load_images("digits", dtype=dtype)
+
+
+@pytest.mark.parametrize(("name", "bad"), [("schedule", "cosin"), ("momentum", "0.9")])
+def test_a_recipe_checks_its_settings(name, bad):
+    """A name that is no schedule left the learning rate constant."""
+    with pytest.raises(UsageError, match=f"train: {name}"):
+        tr.recipe("mlp", **{name: bad})
+    with pytest.raises(UsageError, match="data set"):
+        tr.recipe("mlp", "cifar")
 
 
 def test_a_device_that_is_not_there_is_told_as_elsewhere(gpu, monkeypatch):

@@ -1,6 +1,6 @@
 """Recipes: networks with their training settings, and data sets in the form they take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from minigrad import nn, optim
+from minigrad.backend import as_dtype
 from minigrad.data import digits, fashion_mnist, mnist, train_test_split
-from minigrad.errors import UsageError, check_count, check_number, facts
+from minigrad.errors import UsageError, check_count, check_number, describe, facts
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,16 @@ class Recipe:
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
             check_count(f"train: {name}", getattr(self, name))
-        check_number("train: lr", self.lr)
+        for name in ("lr", "momentum"):
+            check_number(f"train: {name}", getattr(self, name))
+        _check_name("train: schedule", self.schedule, ("constant", "cosine"))
+
+
+def _check_name(what: str, name: Any, known: Iterable[str]) -> None:
+    """UsageError unless ``name`` is one of the ``known`` names."""
+    if not isinstance(name, str) or name not in known:
+        expected = f"one of {', '.join(known)}"
+        raise UsageError(facts(what, expected=expected, got=describe(name)))
 
 
 _PAIRS = {
@@ -65,7 +75,9 @@ class Images:
 
 def variant(model: str, batch_norm: bool | None) -> str:
     """The recipe name ``model`` with or without ``-bn``; unchanged if ``batch_norm`` is None."""
-    return model if batch_norm is None else model.removesuffix("-bn") + "-bn" * bool(batch_norm)
+    if batch_norm is None or not isinstance(model, str):
+        return model  # recipe() refuses what is no string
+    return model.removesuffix("-bn") + "-bn" * bool(batch_norm)
 
 
 def recipe(model: str, data: str = "fashion-mnist", **changes: Any) -> Recipe:
@@ -79,9 +91,8 @@ def recipe(model: str, data: str = "fashion-mnist", **changes: Any) -> Recipe:
     (True, 1.0, 256, 10)
     """
     model = variant(model, changes.get("batch_norm"))
-    if model not in RECIPES:
-        expected = f"one of {', '.join(RECIPES)}"
-        raise UsageError(facts("no such model", expected=expected, got=repr(model)))
+    _check_name("no such model", model, RECIPES)
+    _check_name("no such data set", data, DATASETS)
     spec = RECIPES[model]
     if data == "digits":
         spec = replace(spec, **_FOR_DIGITS, lr=_DIGITS_LR[model.removesuffix("-bn")])
@@ -92,7 +103,12 @@ def load_images(name: str, root: str | Path | None = None, dtype: Any = "float32
     """The data set ``name``; ``root`` is the folder with the files of the two MNISTs.
 
     The digits are split at random, with seed 0, into 1,437 training and 360 test images.
+
+    Raises:
+        UsageError: no such data set. DTypeError: ``dtype`` is not a floating one.
     """
+    _check_name("no such data set", name, DATASETS)
+    dtype = as_dtype(dtype, "f", "load_images: dtype", "a floating dtype")
     if name == "digits" and root is not None:
         raise UsageError(facts("train: root", expected="no folder: the digits need none", got=root))
     if name == "digits":
@@ -100,11 +116,8 @@ def load_images(name: str, root: str | Path | None = None, dtype: Any = "float32
         x = (images / 16).reshape(-1, 1, 8, 8).astype(dtype)
         train_x, train_y, test_x, test_y = train_test_split(x, labels, test=360)
         return Images((train_x, train_y), (test_x, test_y))
-    if name not in DATASETS:
-        expected = f"one of {', '.join(DATASETS)}"
-        raise UsageError(facts("no such data set", expected=expected, got=repr(name)))
     parts = (fashion_mnist if name == "fashion-mnist" else mnist)(root)
-    train, test = (x[:, None].astype(dtype) / np.dtype(dtype).type(255) for x in parts[::2])
+    train, test = (x[:, None].astype(dtype) / dtype.type(255) for x in parts[::2])
     return Images((train, parts.train_labels), (test, parts.test_labels))
 
 
