@@ -17,6 +17,7 @@ from minigrad.errors import (
     facts,
     hinting,
     is_within,
+    naming,
 )
 from minigrad.fused.foreach import axpby, on_gpu
 from minigrad.tensor import Tensor
@@ -123,8 +124,9 @@ class Optimizer:
         """Restore what ``state_dict`` returned; arrays are moved to the devices of the parameters.
 
         Raises:
-            UsageError: another number of groups or parameters, arrays of other shapes, options out
-                of their range or of another optimizer.
+            UsageError: another number of groups or parameters, lists in place of arrays, arrays of
+                other shapes, options out of their range or of another optimizer.
+            DTypeError: arrays that are not of real numbers.
         """
         title, kind = "optimizer.load_state_dict", type(self).__name__
         states, groups = check_keys(title, state_dict, "state", "param_groups")
@@ -196,15 +198,19 @@ def _checked_state(title: str, i: int, p: Tensor, state: Any) -> dict[str, Any]:
         raise UsageError(facts(headline, expected="a dict", got=describe(state)))
     own = {}
     for name, value in state.items():
+        headline = f"{title}: {name} of parameter {i}"
+        if isinstance(value, (str, list, tuple)):  # as of JSON
+            raise UsageError(facts(headline, expected="an array or a number", got=describe(value)))
+        with naming(headline):
+            backend.real(value)
         shape = getattr(value, "shape", ())
         if shape not in ((), p.shape):
-            headline = f"{title}: {name} of parameter {i}"
             raise UsageError(facts(headline, expected=p.shape, got=shape))
         if name == "step" and shape == ():
             if hasattr(value, "shape"):  # PyTorch's is float32: 1 - beta**t would lose digits
                 number = value.item()
                 value = int(number) if number % 1 == 0 else number
-            value = check_count(f"{title}: step of parameter {i}", value, least=0)
+            value = check_count(headline, value, least=0)
         own[name] = _own(value, p.device) if hasattr(value, "shape") else value
     return own
 

@@ -10,7 +10,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import backend, nn, optim
-from minigrad.errors import ShapeError, UsageError
+from minigrad.errors import DTypeError, ShapeError, UsageError
 
 EPS = np.finfo(float).eps
 OPTIMIZERS = {
@@ -376,6 +376,18 @@ def test_a_state_of_other_parameters_is_refused(rng):
     for rates in ([], [0.1, 0.2]):
         with pytest.raises(UsageError, match="1 base rates"):
             optim.StepLR(optimizer, 2).load_state_dict({"last_epoch": 1, "base_lrs": rates})
+
+
+@pytest.mark.parametrize(
+    "bad", [[1.0] * 4, "a", np.array(["a"] * 4), np.ones(4) * 1j, np.array([None] * 4)], ids=repr
+)
+def test_a_state_of_other_objects_than_arrays_is_refused(bad):
+    """Such as lists, which JSON has in place of arrays."""
+    optimizer = optim.SGD(mg.tensor(np.ones(4), requires_grad=True), momentum=0.9)
+    state = {**optimizer.state_dict(), "state": [{"momentum_buffer": bad}]}
+    with pytest.raises((UsageError, DTypeError), match="momentum_buffer of parameter 0"):
+        optimizer.load_state_dict(state)
+    assert optimizer.state == [{}]
 
 
 @pytest.mark.parametrize("number", [np.array(1.0, "float32"), np.float32(1), np.array(1)], ids=repr)
