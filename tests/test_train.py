@@ -440,6 +440,15 @@ def test_curves_are_well_formed_and_the_same_for_the_same_numbers(tmp_path):
     ElementTree.fromstring(tr.curves("t", "x", {}))
 
 
+@pytest.mark.parametrize(
+    "series", [None, [1.0, 2.0], {"a": 1.0}, {"a": [None]}, {"a": ["x"]}, {"a": np.ones((2, 2))}],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_series_is_refused(series):
+    with pytest.raises(DTypeError, match="curves: series"):
+        tr.curves("title", "epoch", series)
+
+
 def test_single_epoch_and_single_points_between_gaps_are_seen():
     for values in ([0.5], [1.0, np.nan, 0.5, np.nan, 2.0], [np.nan, 0.5, np.nan]):
         svg = ElementTree.fromstring(tr.curves("t", "x", {"a": values}))

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from minigrad.errors import DTypeError, facts
+
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 480, 300, 52, 130, 28, 40
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # distinct to colour-blind readers, too
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")  # and in black and white
@@ -20,10 +22,18 @@ def curves(title: str, x_label: str, series: Mapping[str, Sequence[float]]) -> s
     Returns:
         SVG text; equal arguments give equal text.
 
+    Raises:
+        DTypeError: ``series`` is not such a mapping.
+
     >>> svg = mg.train.curves("loss", "epoch", {"train": [2.0, 1.0, 0.5]})
     >>> svg.startswith("<svg") and svg.count("<polyline")
     1
     """
+    try:
+        series = {str(name): [float(v) for v in line] for name, line in series.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        expected = "a dict: name -> one number per epoch"
+        raise DTypeError(facts("curves: series", expected=expected, got=error)) from error
     values = [v for line in series.values() for v in line if math.isfinite(v)]
     low, high = min([0.0, *values]), max([0.0, *values])
     ticks = _ticks(low, high if high > low else 1.0)
