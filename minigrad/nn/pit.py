@@ -9,6 +9,7 @@ from minigrad.composite import operand
 from minigrad.errors import ShapeError, check_count, check_number, describe, facts
 from minigrad.nn.layers import affine_parameters, check_momentum, filled
 from minigrad.nn.module import Module
+from minigrad.ops.shape import floating
 from minigrad.tensor import Tensor
 
 
@@ -71,7 +72,8 @@ class ProbabilityIntegralNorm1d(Module):
         if x.ndim != 2 or x.shape[1] != self.num_features or (self.training and x.shape[0] < 2):
             expected = f"(N, {self.num_features}), N >= 2 in training"
             raise ShapeError(facts(f"{type(self).__name__}: x", expected=expected, got=describe(x)))
-        q = self._quantiles(operand(x)) if self.training else self.running_quantiles
+        x = floating(operand(x))  # quantiles of integers are fractions
+        q = self._quantiles(x) if self.training else self.running_quantiles
         y = self._transform(x, q)
         if self.training:
             old, new = self.running_quantiles.array, getattr(q, "array", q)

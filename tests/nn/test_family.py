@@ -103,6 +103,17 @@ def test_the_transform_ignores_shift_and_scale(rng):
     np.testing.assert_allclose(a, b, atol=1e-11)
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
+@pytest.mark.parametrize("as_operand", [np.asarray, mg.tensor])
+def test_the_transform_of_integers_is_that_of_the_same_floats(as_operand, dtype, rng):
+    x = rng.integers(0, 200, (20, 3)).astype(dtype)
+    layer, twin = nn.ProbabilityIntegralNorm1d(3), nn.ProbabilityIntegralNorm1d(3)
+    for _ in ("train", "eval"):
+        np.testing.assert_array_equal(layer(as_operand(x)), twin(x.astype(float)))
+        layer.eval(), twin.eval()
+    np.testing.assert_array_equal(layer.running_quantiles, twin.running_quantiles)
+
+
 def test_the_transform_evaluates_with_running_quantiles(rng):
     layer = nn.ProbabilityIntegralNorm1d(2, momentum=1.0)
     x = mg.tensor(rng.normal(size=(50, 2)))
