@@ -120,6 +120,13 @@ def check_number(what: str, value: Any, positive: bool = False) -> float:
     return float(value)
 
 
+def check_real(what: str, value: Any) -> Any:
+    """``value``; UsageError, which names ``what``, unless it is a real number."""
+    if not isinstance(value, Real):
+        raise UsageError(facts(what, expected="a number", got=describe(value)))
+    return value
+
+
 def is_within(value: Any, least: float, most: float) -> bool:
     """Whether ``value`` is a real number that a float can hold, from ``least`` to ``most``."""
     try:

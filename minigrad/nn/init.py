@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import backend
-from minigrad.errors import DTypeError, ShapeError, UsageError, describe, facts, hinting
+from minigrad.errors import DTypeError, ShapeError, UsageError, check_real, describe, facts, hinting
 from minigrad.nn.module import named_array
 from minigrad.nn.random import Seed, generator
 from minigrad.spelling import of_module
@@ -112,14 +112,14 @@ def xavier_uniform_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tens
     >>> bool(abs(w.numpy().var() * 150 - 1) < 0.02)
     True
     """
-    bound = gain * sqrt(6 / sum(_fans(weight)))
+    bound = check_real("init: gain", gain) * sqrt(6 / sum(_fans(weight)))
     return uniform_(weight, -bound, bound, rng)
 
 
 @hinting
 def xavier_normal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
     """Glorot: normal with variance ``gain^2 * 2 / (fan_in + fan_out)``."""
-    return normal_(weight, 0.0, gain * sqrt(2 / sum(_fans(weight))), rng)
+    return normal_(weight, 0.0, check_real("init: gain", gain) * sqrt(2 / sum(_fans(weight))), rng)
 
 
 @hinting
@@ -132,14 +132,14 @@ def kaiming_uniform_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None)
     Source:
         He, Zhang, Ren, Sun 2015, arXiv:1502.01852, eq. 10.
     """
-    bound = gain * sqrt(3 / _fans(weight)[0])
+    bound = check_real("init: gain", gain) * sqrt(3 / _fans(weight)[0])
     return uniform_(weight, -bound, bound, rng)
 
 
 @hinting
 def kaiming_normal_(weight: Tensor, *, gain: float = sqrt(2), rng: Seed = None) -> Tensor:
     """He: normal with variance ``gain^2 / fan_in``; the default gain is that of ReLU."""
-    return normal_(weight, 0.0, gain / sqrt(_fans(weight)[0]), rng)
+    return normal_(weight, 0.0, check_real("init: gain", gain) / sqrt(_fans(weight)[0]), rng)
 
 
 @hinting
@@ -156,6 +156,7 @@ def orthogonal_(weight: Tensor, gain: float = 1.0, rng: Seed = None) -> Tensor:
     array([[1., 0.],
            [0., 1.]])
     """
+    check_real("init: gain", gain)
     fans(shape := _shape(weight))
     rows, columns = shape[0], prod(shape[1:])
     q, r = np.linalg.qr(generator(rng).normal(size=(max(rows, columns), min(rows, columns))))

@@ -10,18 +10,19 @@ from math import cos, inf, pi
 from numbers import Real
 from typing import Any
 
-from minigrad.errors import UsageError, check_count, check_keys, check_number, describe, facts
+from minigrad.errors import (
+    UsageError,
+    check_count,
+    check_keys,
+    check_number,
+    check_real,
+    describe,
+    facts,
+)
 from minigrad.optim.optimizer import check_optimizer
 from minigrad.spelling import of_module
 
 __getattr__ = of_module(__name__)
-
-
-def _real(what: str, value: Any) -> Any:
-    """``value``; UsageError, which names ``what``, unless it is a real number."""
-    if not isinstance(value, Real):
-        raise UsageError(facts(what, expected="a number", got=describe(value)))
-    return value
 
 
 class LambdaLR:
@@ -62,7 +63,7 @@ class LambdaLR:
     def _rate(self, base: float) -> float:
         factor: Any = self.lr_lambda(self.last_epoch)
         factor = factor.item() if getattr(factor, "shape", None) == () else factor
-        return base * _real(f"{type(self).__name__}: lr_lambda({self.last_epoch})", factor)
+        return base * check_real(f"{type(self).__name__}: lr_lambda({self.last_epoch})", factor)
 
     def step(self) -> None:
         """Count an epoch, and set the rates of the next one."""
@@ -101,7 +102,7 @@ class StepLR(LambdaLR):
 
     def __init__(self, optimizer: Any, step_size: int, gamma: float = 0.1):
         check_count("StepLR: step_size", step_size)
-        self.step_size, self.gamma = step_size, _real("StepLR: gamma", gamma)
+        self.step_size, self.gamma = step_size, check_real("StepLR: gamma", gamma)
         super().__init__(optimizer, self._factor)
 
     def _factor(self, epoch: int) -> float:
@@ -114,7 +115,7 @@ class MultiStepLR(LambdaLR):
     def __init__(self, optimizer: Any, milestones: Iterable[int], gamma: float = 0.1):
         is_iterable = isinstance(milestones, Iterable)
         self.milestones = tuple(milestones) if is_iterable else ()
-        self.gamma = _real("MultiStepLR: gamma", gamma)
+        self.gamma = check_real("MultiStepLR: gamma", gamma)
         if not (is_iterable and all(isinstance(m, Real) for m in self.milestones)):
             headline, expected = "MultiStepLR: milestones", "numbers of epochs, such as [30, 80]"
             raise UsageError(facts(headline, expected=expected, got=describe(milestones)))
@@ -128,7 +129,7 @@ class ExponentialLR(LambdaLR):
     """Multiply the rate by ``gamma`` after every epoch."""
 
     def __init__(self, optimizer: Any, gamma: float):
-        self.gamma = _real("ExponentialLR: gamma", gamma)
+        self.gamma = check_real("ExponentialLR: gamma", gamma)
         super().__init__(optimizer, self._factor)
 
     def _factor(self, epoch: int) -> float:
@@ -146,7 +147,7 @@ class CosineAnnealingLR(LambdaLR):
 
     def __init__(self, optimizer: Any, T_max: int, eta_min: float = 0.0):
         check_count("CosineAnnealingLR: T_max", T_max)
-        self.T_max, self.eta_min = T_max, _real("CosineAnnealingLR: eta_min", eta_min)
+        self.T_max, self.eta_min = T_max, check_real("CosineAnnealingLR: eta_min", eta_min)
         super().__init__(optimizer, self._factor)
 
     def _factor(self, epoch: int) -> float:
@@ -180,8 +181,8 @@ class LinearLR(LambdaLR):
         total_iters: int = 5,
     ):
         check_count("LinearLR: total_iters", total_iters)
-        self.start_factor = _real("LinearLR: start_factor", start_factor)
-        self.end_factor = _real("LinearLR: end_factor", end_factor)
+        self.start_factor = check_real("LinearLR: start_factor", start_factor)
+        self.end_factor = check_real("LinearLR: end_factor", end_factor)
         self.total_iters = total_iters
         super().__init__(optimizer, self._factor)
 

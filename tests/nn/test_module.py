@@ -691,6 +691,17 @@ def test_weights_and_biases_of_a_new_layer_reach_up_to_the_bound_of_torch(make, 
         assert 1 - 20 / p.size < np.abs(p.numpy()).max() * np.sqrt(fan_in) <= 1, name
 
 
+@pytest.mark.parametrize(
+    "init",
+    [nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.xavier_uniform_,
+     nn.init.xavier_normal_, nn.init.orthogonal_],
+)  # fmt: skip
+def test_a_gain_that_is_no_number_is_refused(init):
+    for gain in ("relu", None):
+        with pytest.raises(UsageError, match="init: gain"):
+            init(mg.tensor(np.zeros((2, 2))), gain=gain)
+
+
 def test_a_gain_of_kaiming_is_never_taken_for_the_slope_of_torch():
     for init in (nn.init.kaiming_uniform_, nn.init.kaiming_normal_):
         with pytest.raises(TypeError, match="positional"):
