@@ -436,7 +436,7 @@ def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwar
 
     Raises:
         DTypeError: ``module`` is not a Module.
-        UsageError: a path that the module does not have.
+        UsageError: no mapping, or a path that the module does not have.
 
     >>> layer = mg.nn.Linear(1, 1, bias=False)
     >>> loss = lambda w: mg.nn.functional_call(layer, {"weight": w}, np.array([[3.0]])).sum()
@@ -444,6 +444,9 @@ def functional_call(module: Module, state: Mapping[str, Any], *args: Any, **kwar
     tensor([[3.]])
     """
     check_module("functional_call: module", module)
+    if not isinstance(state, Mapping):
+        expected = "a mapping of path -> Tensor or array"
+        raise UsageError(facts("functional_call: state", expected=expected, got=describe(state)))
     places = {
         _dotted(path, name): (owner, name)
         for path, owner in module._paths()

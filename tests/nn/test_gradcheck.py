@@ -74,6 +74,9 @@ def test_a_functional_call_restores_the_module_and_names_what_is_not_there():
     assert y.item() == pytest.approx(3.0 + layer.bias.item()) and layer.weight is own
     with pytest.raises(UsageError, match=r"'a\.weight'"):
         nn.functional_call(layer, {"a.weight": own}, mg.tensor([[1.0, 2.0]]))
+    for bad in (None, np.ones((1, 2)), [own]):
+        with pytest.raises(UsageError, match="functional_call: state"):
+            nn.functional_call(layer, bad, mg.tensor([[1.0, 2.0]]))
     with pytest.raises(UsageError, match="'wieght'"):
         nn.functional_call(layer, {"weight": 0.0 * own, "wieght": own}, mg.tensor([[1.0, 2.0]]))
     assert layer.weight is own
