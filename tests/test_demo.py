@@ -345,7 +345,7 @@ def test_the_graph_of_a_demo_is_found_without_a_renderer_for_its_pictures(script
 
 
 @pytest.mark.parametrize(
-    "name", ["3", "03", "03_standardization", "standardization", "stand", "03_st", "Stand.py"]
+    "name", [3, "3", "03", "03_standardization", "standardization", "stand", "03_st", "Stand.py"]
 )
 def test_a_demo_is_found_by_number_name_or_beginning(name):
     assert demo.find(name).name == "03_standardization.py"

@@ -25,7 +25,7 @@ def claim_of(path: str | Path) -> str:
     return doc.strip().partition("\n")[0]
 
 
-def find(name: str) -> Path:
+def find(name: str | int) -> Path:
     """The demo with this number, name, or beginning of a name.
 
     Args:
@@ -39,7 +39,7 @@ def find(name: str) -> Path:
     '03_standardization'
     """
     paths = {path.stem: path for path in listed()}
-    wanted = name.removesuffix(".py").replace("-", "_").lower()
+    wanted = str(name).removesuffix(".py").replace("-", "_").lower()
     if wanted.isdecimal():
         wanted = f"{int(wanted):02}_"
     matches = [s for s in paths if wanted in (s, s[3:])]
