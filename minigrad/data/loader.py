@@ -103,6 +103,7 @@ class DataLoader:
 
     def order(self, epoch: int) -> np.ndarray:
         """The indices of the samples in their order in ``epoch``."""
+        check_count("DataLoader: epoch", epoch, least=0)
         n = len(self.dataset)
         if not self.shuffle:
             return np.arange(n)

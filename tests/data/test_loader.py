@@ -142,6 +142,9 @@ def test_what_does_not_fit_is_refused():
             DataLoader(data)
     with pytest.raises(UsageError, match="seed"):
         DataLoader([1], seed=-1)
+    for epoch in (-1, None, 1.5):
+        with pytest.raises(UsageError, match="DataLoader: epoch"):
+            DataLoader([1], shuffle=True).order(epoch)
     with pytest.raises(UsageError, match="train_test_split: seed"):
         train_test_split(np.zeros(3), test=1, seed=-1)
     for name in ("epoch", "start"):
