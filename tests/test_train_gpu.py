@@ -75,7 +75,7 @@ def small(device, rng, n=20, batch_size=5, record=False, optimizer=None, **words
     )
 
 
-@pytest.mark.parametrize("n", [20, 23, 200])
+@pytest.mark.parametrize("n", [20, 23, 160, 200])  # results are read after 32 batches of 5
 def test_a_run_on_a_gpu_equals_one_on_the_cpu(n, device):
     runs = []
     for place in ("cpu", device.device):
@@ -116,6 +116,16 @@ def test_a_last_step_that_blows_up_is_named(device, rng):
     trainer.loader.batch_size = 20  # one step is the epoch
     trainer.net[1].weight.data = np.full(4, 1e3)
     with pytest.raises(AnomalyError, match=r"epoch 1, batch 1(.|\n)*finite parameters"):
+        list(trainer.fit(1))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_even_if_its_gradient_is_finite(device):
+    net = nn.Linear(2, 2, bias=False)
+    net.weight.data = np.eye(2)
+    net.to(device.device)
+    data = np.full((4, 2), [1.5e308, -1.5e308]), np.ones(4, int)
+    trainer = tr.Trainer(net, optim.SGD(net.parameters()), data, data, device=device.device)
+    with pytest.raises(AnomalyError, match="produced inf"):
         list(trainer.fit(1))
 
 
@@ -205,6 +215,49 @@ def test_what_is_assigned_between_recorded_steps_is_used(kernels, rng):
     assert again == first != second
 
 
+def test_a_recording_fits_only_its_own_net_and_batches_of_its_shapes_and_dtypes(kernels, rng):
+    trainer = small(kernels.device, rng)
+    x, labels = next(iter(trainer.loader))
+    trainer.ahead.step(x, labels)
+    trainer.ahead.settle()
+    net, optimizer = trainer.net, trainer.optimizer
+    step = RecordedStep(net, optimizer, x, labels)
+    assert step.fits(net, optimizer, x, labels)
+    assert not step.fits(nn.Sequential(*net), optimizer, x, labels)
+    for batch in (
+        (x[:4], labels[:4]), (x.astype("float32"), labels), (x, labels.astype("int32")),
+        (x, labels[:, None]),
+    ):  # fmt: skip
+        assert not step.fits(net, optimizer, *batch)
+        with pytest.raises(UsageError, match="recorded"):
+            step(*batch)
+    delattr(net, "2")
+    assert not step.fits(net, optimizer, x, labels)
+
+
+def test_after_a_recording_products_are_those_of_the_library(kernels, rng):
+    trainer = small(kernels.device, rng, record=True)
+    list(trainer.fit(1))
+    assert trainer.ahead.recorded is not None
+    assert mg.backend.namespace(trainer.net[0].weight.array) is kernels.xp
+
+
+def test_a_recording_that_could_not_be_released_is_lost(kernels, rng, monkeypatch):
+    trainer = small(kernels.device, rng)
+    batch = next(iter(trainer.loader))
+    trainer.ahead.step(*batch)
+    step = RecordedStep(trainer.net, trainer.optimizer, *batch)
+    step(*batch)
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordedStep, "_copies", lacks_memory)
+        with pytest.raises(MemoryError):
+            step.release()
+    assert not step.fits(trainer.net, trainer.optimizer, *batch)
+    trainer.net[0].bias.data = np.ones(4)
+    step.release()  # does nothing more
+    assert trainer.net[0].bias.tolist() == [1.0] * 4
+
+
 def test_a_recording_that_is_dropped_gives_its_memory_back(kernels, rng):
     trainer = small(kernels.device, rng)
     x, labels = next(iter(trainer.loader))
@@ -258,9 +311,9 @@ def recorded_as_unrecorded(kernels, play, **words):
         kept = {f"{name} of {i}": v for i, state in states for name, v in state.items()}
         arrays = {k: v.numpy() for k, v in trainer.net.state_dict().items()}
         arrays |= {k: mg.backend.to_host(v) for k, v in kept.items()}
-        runs.append((losses, arrays))
-    (expected, before), (losses, after) = runs
-    assert losses == expected and after.keys() == before.keys()
+        runs.append((losses, arrays, [p.name for p in trainer.net.parameters()]))
+    (expected, before, names), (losses, after, same) = runs
+    assert losses == expected and after.keys() == before.keys() and names == same
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array, err_msg=name)
     return trainer
@@ -306,6 +359,19 @@ def _change_a_layer(trainer):
     trainer.net[1].momentum = 0.5
 
 
+def _decay_the_weights(trainer):
+    trainer.optimizer.param_groups[0]["weight_decay"] = 0.1
+
+
+def _swap_two_buffers(trainer):
+    norm = trainer.net[1]
+    norm.running_mean, norm.running_var = norm.running_var, norm.running_mean
+
+
+def _tie_two_parameters(trainer):
+    trainer.net[1].bias = trainer.net[1].weight
+
+
 def _replace_the_optimizer(trainer):
     trainer.optimizer = optim.SGD(trainer.net.parameters(), lr=0.05, momentum=0.5)
 
@@ -322,8 +388,9 @@ def _smaller_batches(trainer):
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize(
     "change",
-    [_freeze, _unfreeze, _add_group, _replace_a_buffer, _change_a_layer, _replace_the_optimizer,
-     _begin_again, _smaller_batches],
+    [_freeze, _unfreeze, _add_group, _replace_a_buffer, _change_a_layer, _decay_the_weights,
+     _swap_two_buffers, _tie_two_parameters,
+     _replace_the_optimizer, _begin_again, _smaller_batches],
 )  # fmt: skip
 def test_what_changes_between_epochs_is_recorded_anew(change, momentum, kernels):
     def play(trainer):
@@ -340,21 +407,26 @@ class Scaled(nn.Module):
     """Has attributes that are read in a step, but no state."""
 
     def __init__(self, device):
-        self.factors, self.share = (1.0, 2.0), np.float32(0.5)
+        self.factors, self.offsets, self.state = [1.0, 2.0], {0.25}, np.float32(0.5)
         self.tensor = mg.tensor(np.full(4, 2.0), device=device)
         self.array = self.tensor.array
         self.remark = object()
 
     def forward(self, x):
-        return x * self.factors[1] * float(self.share) * self.tensor * self.array
+        y = x * self.factors[1] * float(self.state) * self.tensor * self.array
+        return y + sum(self.offsets)
 
 
-def _change_a_tuple(trainer):
-    trainer.net[2].factors = (1.0, 3.0)
+def _change_a_list(trainer):
+    trainer.net[2].factors[1] = 3.0
+
+
+def _change_a_set(trainer):
+    trainer.net[2].offsets.add(0.5)
 
 
 def _change_a_scalar(trainer):
-    trainer.net[2].share = np.float32(0.25)
+    trainer.net[2].state = np.float32(0.25)
 
 
 def _replace_a_tensor(trainer):
@@ -377,6 +449,10 @@ def _clip_less(trainer):
     trainer.optimizer.clipping = 10.0
 
 
+def _clip_more_inside(trainer):
+    trainer.optimizer.optimizer.clipping = 1e-4
+
+
 def _raise_the_floor_of_clipping(trainer):
     trainer.optimizer.eps = 10.0
 
@@ -387,9 +463,9 @@ def _exclude_from_clipping(trainer):
 
 @pytest.mark.parametrize(
     "change",
-    [_change_a_tuple, _change_a_scalar, _replace_a_tensor, _assign_to_a_tensor, _replace_an_array,
-     _replace_an_object_by_a_number, _clip_less, _raise_the_floor_of_clipping,
-     _exclude_from_clipping],
+    [_change_a_list, _change_a_set, _change_a_scalar, _replace_a_tensor, _assign_to_a_tensor,
+     _replace_an_array, _replace_an_object_by_a_number, _clip_less, _clip_more_inside,
+     _raise_the_floor_of_clipping, _exclude_from_clipping],
 )  # fmt: skip
 def test_attributes_that_change_between_epochs_are_recorded_anew(change, kernels):
     def play(trainer):
@@ -399,7 +475,8 @@ def test_attributes_that_change_between_epochs_are_recorded_anew(change, kernels
         yield from trainer.fit(4)
 
     def clipped(parameters, **words):
-        return optim.AGC(optim.SGD(parameters, **words), clipping=1e-3)
+        inner = optim.AGC(optim.SGD(parameters, **words), clipping=1e-3)
+        return optim.AGC(inner, clipping=5e-4)
 
     trainer = recorded_as_unrecorded(kernels, play, optimizer=clipped)
     assert trainer.ahead.recorded is not None and not trainer.ahead.why_not
@@ -438,6 +515,24 @@ def test_a_run_that_was_broken_off_goes_on_from_its_checkpoint(record, kernels, 
         np.testing.assert_allclose(runs[1][1][name], expected, rtol=0, atol=1e-11, err_msg=name)
 
 
+class Growing(optim.SGD):
+    """Keeps all gradients."""
+
+    def update(self, p, g, state, group):
+        state[f"gradient {len(state)}"] = g
+        return super().update(p, g, state, group)
+
+
+class Batched(nn.Module):
+    """A product of arrays of three axes."""
+
+    def __init__(self, device):
+        self.factor = mg.tensor(np.eye(4)[None], device=device)
+
+    def forward(self, x):
+        return mg.matmul(x[:, None], self.factor)[:, 0]
+
+
 class Counting(nn.Module):
     calls = 0
 
@@ -470,7 +565,9 @@ class Jitter(nn.Module):
     ("spoil", "reason"),
     [
         (lambda t: setattr(t, "optimizer", optim.Adam(t.net.parameters())), "number of steps"),
+        (lambda t: setattr(t, "optimizer", Growing(t.net.parameters())), "number of steps"),
         (lambda t: setattr(t.net[1], "momentum", None), "synchronous|H2D"),
+        (lambda t: setattr(t.net, "2", Batched(t.device)), "cuBLAS"),
         (lambda t: setattr(t.net, "2", nn.Dropout(0.5, rng=0)), "random"),
         (lambda t: setattr(t.net, "2", Jitter()), "random"),
         (lambda t: setattr(t.net, "2", Jitter(0)), "random"),
@@ -478,8 +575,9 @@ class Jitter(nn.Module):
         (lambda t: setattr(t.net, "2", Counting()), "attributes"),
         (lambda t: setattr(t.net, "2", Carrying()), "attributes"),
     ],
-    ids=["Adam", "a momentum that counts batches", "dropout", "a number of the default generator",
-         "one of its own", "one whose state is an array", "a count", "a tensor kept"],
+    ids=["Adam", "a state that grows", "a momentum that counts batches", "a product of three axes",
+         "dropout", "a number of the default generator", "one of its own",
+         "one whose state is an array", "a count", "a tensor kept"],
 )  # fmt: skip
 def test_what_cannot_be_recorded_runs_step_by_step_and_says_why(
     spoil, reason, kernels, monkeypatch
