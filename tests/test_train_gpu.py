@@ -515,6 +515,35 @@ def test_a_run_that_was_broken_off_goes_on_from_its_checkpoint(record, kernels, 
         np.testing.assert_allclose(runs[1][1][name], expected, rtol=0, atol=1e-11, err_msg=name)
 
 
+@pytest.mark.parametrize("record", [False, True])
+def test_amid_an_epoch_a_checkpoint_and_the_accuracy_are_those_of_all_steps(
+    record, kernels, tmp_path
+):
+    found = []
+    for place in ("cpu", kernels.device):
+        trainer = small(
+            place, np.random.default_rng(0), n=40, record=record and place != "cpu", lr=5.0
+        )
+        list(trainer.fit(1))
+        trainer.path, steps = tmp_path / "checkpoint", iter(range(1, 100))
+
+        def look(n, trainer=trainer, steps=steps):
+            step = next(steps)
+            if step == 3:
+                trainer.save()
+                arrays, meta = tr.load_checkpoint(trainer.path)
+                found.append((arrays, meta["progress"]["batch"]))
+            if step == 5:
+                found.append(trainer.accuracy(*trainer.test))
+
+        trainer.on_batch = look
+        next(trainer.fit(2))
+    (expected, batch), accuracy, (arrays, same), again = found
+    assert batch == same == 3 and accuracy == again
+    for name, array in expected.items():
+        np.testing.assert_allclose(arrays[name], array, rtol=0, atol=1e-11, err_msg=name)
+
+
 class Growing(optim.SGD):
     """Keeps all gradients."""
 
@@ -638,6 +667,13 @@ def test_a_recording_gives_way_where_its_memory_is_needed(where, kernels, monkey
     trainer = recorded_as_unrecorded(kernels, play, n=23, momentum=0.5)
     assert failed == [trainer] and trainer.ahead.recorded is None
     assert "Out of memory" in trainer.ahead.why_not
+
+
+def test_without_a_recording_to_give_up_a_lack_of_memory_is_told(device, rng, monkeypatch):
+    trainer = small(device.device, rng)
+    monkeypatch.setattr(importlib.import_module("minigrad.train.ahead"), "train_step", lacks_memory)
+    with pytest.raises(MemoryError, match="Out of memory"):
+        list(trainer.fit(1))
 
 
 @pytest.mark.parametrize("lr", [0.1, 0.05])

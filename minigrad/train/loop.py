@@ -275,6 +275,8 @@ class Trainer:
         """Fraction of right answers, in evaluation mode."""
         _check_labels("accuracy", inputs, labels)
         batch_size = check_count("accuracy: batch_size", batch_size)
+        if self.ahead is not None:
+            self.ahead.settle()  # amid an epoch, recorded steps have not changed the net yet
         try:
             return self._accuracy(inputs, labels, batch_size)
         except MemoryError as error:
@@ -297,6 +299,8 @@ class Trainer:
         """Write a checkpoint, if there is a path for it."""
         if self.path is None:
             return
+        if self.ahead is not None:
+            self.ahead.settle()  # amid an epoch, the progress lacks queued steps
         arrays = {f"model.{k}": v.array for k, v in self.net.state_dict().items()}
         optimizer_arrays, optimizer_meta = pack_optimizer(self.optimizer.state_dict())
         meta = {
