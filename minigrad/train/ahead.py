@@ -85,12 +85,15 @@ class Ahead:
         return train_step(trainer.net, trainer.optimizer, *batch)
 
     def give_up(self, error: MemoryError) -> bool:
-        """Free the memory of the recording and record no more; False if there is no recording."""
-        is_recorded = self.recorded is not None
-        self._release()
-        if is_recorded:
-            self.recorded, self.why_not = None, str(error)
-        return is_recorded
+        """Free the memory of the recording, whose steps are released, and record no more.
+
+        Returns:
+            False if there is no recording.
+        """
+        if self.recorded is None:
+            return False
+        self.recorded, self.why_not = None, str(error)
+        return True
 
     def _has_stepped(self) -> bool:
         """Whether a step has been made, so that the optimizer's arrays exist."""
