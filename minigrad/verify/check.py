@@ -14,6 +14,7 @@ from minigrad.verify.arrays import copied, on_host, restoring
 from minigrad.verify.diagnose import cause_of
 from minigrad.verify.directions import ALONG_DIRECTIONS, Directions, are_right, nowhere_wrong
 from minigrad.verify.faults import FaultSearch
+from minigrad.verify.few_rows import FewRows
 from minigrad.verify.judge import Sample, at_kinks, reconsidered, wider
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Expected, Function, Reference, along
@@ -125,7 +126,7 @@ class Point:
         self.directions: Directions | None = None  # of a large point, made on demand
         self._last: tuple[Any, Callable[[], Any], list[bytes]] = None, lambda: None, []
         # of _judge: y_bar, the expected cotangents, and the bytes of right ones
-        self.search = FaultSearch()
+        self.search, self.few_rows = FaultSearch(), FewRows(subject)
         self.samples: dict[str, list[Sample]] = {name: [] for name in subject.names}
 
     def examine(self, title: str = "", *, soak: int = 0) -> Report:
@@ -274,12 +275,13 @@ class Point:
 
     def _cause(self, k: int, samples: list[Sample]) -> str:
         """The likely cause of wrong cotangents of input k; empty if none is found."""
-        if self.reference.is_huge:
-            return ""
         kink_faults = [sample.kink_fault for sample in samples if sample.kink_fault]
         if kink_faults:
             return kink_faults[0]
         try:
+            cause = self.few_rows.cause(k) if self.reference.is_large else ""
+            if cause or self.reference.is_huge:
+                return cause
             return cause_of(self.subject, k, samples, self.reference.expected, self.search)
         except (BackwardFailed, ForwardFailed):  # in a call that the search made
             return ""
@@ -326,27 +328,29 @@ class Point:
         return self.directions.samples(kind, y_bar, x_bars)
 
     def _is_decided_along_directions(self, pulled: list) -> bool:
-        """Whether no elements need to be compared: a large point is right, or it is huge."""
+        """Whether elements need not be compared: a large point is right, or a wrong element and the
+        cause are known for each wrong input, or it is huge."""
         if not self.reference.tries_directions:
             return False
         by_kind = [self._along_directions(*each) for each in pulled]
-        if not all(map(are_right, by_kind)) and not self.reference.is_huge:
-            return False
+        by_input = {k: [samples[k] for samples in by_kind] for k in range(len(self.samples))}
+        for k, samples in by_input.items():
+            if not are_right(samples):
+                by_input[k] = [sample := self._located(k, samples, pulled)]
+                if (sample.ok or not self.few_rows.cause(k)) and not self.reference.is_huge:
+                    return False
         self.notes.append(Finding("directions", message=ALONG_DIRECTIONS))
         for k, name in enumerate(self.subject.names):
-            self.samples[name] = [samples[k] for samples in by_kind]
-            if not all(sample.ok for sample in self.samples[name]):
-                self.samples[name] = [self._located(k, self.samples[name], pulled)]
-                self.findings += self._judged(k, name)
+            self.samples[name] = by_input[k]
+            self.findings += self._judged(k, name)
+            if not np.isfinite(by_input[k][0].expected).any():
+                self.notes.append(nowhere_wrong(name))
         return True
 
     def _located(self, k: int, samples: list[Sample], pulled: list) -> Sample:
-        """The sample of a wrong element of a huge input k, and a note if there is none."""
+        """The sample of a wrong element of input k, by bisection."""
         worst = max(range(len(samples)), key=lambda i: samples[i].telling)
-        sample = Directions(self.reference, pulled[worst][2]).located(k, *pulled[worst])
-        if sample.ok:
-            self.notes.append(nowhere_wrong(self.subject.names[k]))
-        return sample
+        return Directions(self.reference, pulled[worst][2]).located(k, *pulled[worst])
 
     # --- the contract ----------------------------------------------------------------------------
 
@@ -401,12 +405,15 @@ class Point:
     ) -> Iterator[Sample]:
         """A sample for each input; none if a large point is right along directions."""
         if self.reference.tries_directions:
-            along = self._along_directions("", y_bar, x_bars)
-            if are_right(along):
+            samples = self._along_directions("", y_bar, x_bars)
+            if are_right(samples):
                 return
-            if self.reference.is_huge:
-                directions = Directions(self.reference, x_bars)
-                yield from (directions.located(k, "", y_bar, x_bars) for k in range(len(x_bars)))
+            directions = Directions(self.reference, x_bars)
+            for k, sample in enumerate(samples):
+                if not sample.ok:
+                    samples[k] = directions.located(k, "", y_bar, x_bars)
+            if self.reference.is_huge or not all(sample.ok for sample in samples):
+                yield from samples
                 return
         for k, x_bar in enumerate(x_bars):
             value, error, bound = expected().of(k)

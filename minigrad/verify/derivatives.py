@@ -85,6 +85,8 @@ class LocalDerivatives:
     def fit(self, run: Run) -> Fit | None:
         """The error of the derivative of the last value by the first; None if none fits."""
         x, y = run[0], run[-1]
+        if x not in self.errors.jacobians:  # a large input
+            return None
         if (x, y) not in self._fits:
             jacobian, bars = self.errors.jacobians[x], self.paths.bars(y)
             used = self.errors.reached(y) & jacobian.any(axis=0)

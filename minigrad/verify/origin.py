@@ -24,32 +24,52 @@ _ZERO = 1e-6  # relative to the largest cotangent
 _MOST = 1e9  # multiplications in singular value decompositions, at most: about a second
 _RULES = 30_000  # that run in sweeps over a changed graph, at most
 _PUSH = 1e4  # multiplications that take as long as to push a tangent through an op
+_PICKED = 700  # elements of all inputs whose errors are compared, at most
 
 
 class Errors:
     """The errors of all inputs together, compared with what each value of the graph can cause.
 
+    Of inputs with more than 700 elements together, some of each are picked at random.
+
     Attributes:
-        rows: (S, P), for each ``y_bar`` the errors of the cotangents of all P input elements.
+        picked: per input, the numbers of these elements.
+        rows: (S, P), for each ``y_bar`` the errors of the cotangents of all P picked elements.
         right: (S, P), the right cotangents.
     """
 
     def __init__(self, paths: Paths):
         self.paths, self.graph = paths, paths.graph
+        sizes = [end.value.size for end in self.graph.leaves]
+        most = _PICKED // len(sizes) if sum(sizes) > _PICKED else _PICKED
+        rng = np.random.default_rng(0)
+        self.picked = [np.sort(rng.permutation(size)[:most]) for size in sizes]
         got, self.right = (
-            np.concatenate([bars.reshape(len(bars), -1) for bars in of_inputs], axis=1)
+            np.stack([self._joined(x_bars) for x_bars in zip(*of_inputs, strict=True)])
             for of_inputs in (paths.got, paths.right)
         )
         self.rows = got - self.right
 
+    def _joined(self, x_bars: Iterable[np.ndarray]) -> np.ndarray:
+        """The picked elements of all cotangents as one row."""
+        pairs = zip(x_bars, self.picked, strict=True)
+        return np.concatenate([x_bar.reshape(-1)[picked] for x_bar, picked in pairs])
+
     @cached_property
     def are_tractable(self) -> bool:
         """Whether a search takes no longer than a second, and LAPACK gets neither nan nor inf."""
-        sizes, total = [node.value.size for node in self.graph.consumers], self.rows.size
-        pushes = self.rows.shape[1] * len(sizes)
+        sizes, total = [node.value.size for node in self._known], self.rows.size
+        pushes = self.rows.shape[1] * len(self.graph.consumers)
         products = sum(max(total, n) * min(total, n) ** 2 for n in sizes)
         is_cheap = _PUSH * pushes + products <= _MOST
         return is_cheap and all(np.isfinite(j).all() for j in self.jacobians.values())
+
+    @cached_property
+    def _known(self) -> list[Node]:
+        """The values whose Jacobian is computed: all but inputs that are picked in part."""
+        pairs = zip(self.graph.leaves, self.picked, strict=True)
+        in_part = [end for end, picked in pairs if len(picked) < end.value.size]
+        return [node for node in self.graph.consumers if node not in in_part]
 
     @property
     def most_sweeps(self) -> int:
@@ -58,11 +78,13 @@ class Errors:
 
     @cached_property
     def jacobians(self) -> dict[Node, np.ndarray]:
-        """The derivatives of each value by the elements of all inputs: (P, size of the value)."""
-        rows: dict[Node, list] = {node: [] for node in self.graph.consumers}
-        for end in self.graph.leaves:
-            for tangent in np.eye(end.value.size):
-                dots = self.graph.push(end, tangent.reshape(end.value.shape))
+        """The derivatives of each value by the picked elements: (P, size of the value)."""
+        rows: dict[Node, list] = {node: [] for node in self._known}
+        for end, picked in zip(self.graph.leaves, self.picked, strict=True):
+            for i in picked:
+                tangent = np.zeros(end.value.shape)
+                tangent.reshape(-1)[i] = 1
+                dots = self.graph.push(end, tangent)
                 for node, of_node in rows.items():
                     of_node.append(np.reshape(dots.get(node, np.zeros(node.value.shape)), -1))
         return {node: np.stack(of_node) for node, of_node in rows.items()}
@@ -84,7 +106,8 @@ class Errors:
 
     def mixes(self, node: Node) -> bool:
         """Whether an element of this value depends on several of the inputs."""
-        return bool((np.count_nonzero(self.jacobians[node], axis=0) > 1).any())
+        jacobian = self.jacobians.get(node)  # None for an input
+        return jacobian is not None and bool((np.count_nonzero(jacobian, axis=0) > 1).any())
 
     def reached(self, node: Node) -> np.ndarray:
         """A mask of the elements that have a nonzero cotangent for some ``y_bar``.
@@ -131,18 +154,13 @@ class Errors:
     def arise_from(self, node: Node, wrong_by: Iterable[np.ndarray]) -> bool:
         """Whether the errors arise if the cotangents of a value, one per ``y_bar``, are wrong by
         these."""
-        return self._are(_joined(self.graph.pull_from(node, d)) for d in wrong_by)
+        return self._are(self._joined(self.graph.pull_from(node, d)) for d in wrong_by)
 
     def arise_if(self, changes: Changes) -> bool:
         """Whether a sweep over the changed graph gives what was got."""
-        got = (_joined(self.graph.pull(y_bar, changes)[0]) for y_bar in self.paths.y_bar)
+        got = (self._joined(self.graph.pull(y_bar, changes)[0]) for y_bar in self.paths.y_bar)
         return self._are(row - right for row, right in zip(got, self.right, strict=True))
 
     def _are(self, errors: Iterable[np.ndarray]) -> bool:
         """Whether these are the errors, for every ``y_bar``."""
         return all(explains(own, row) for own, row in zip(errors, self.rows, strict=True))
-
-
-def _joined(x_bars: Iterable[np.ndarray]) -> np.ndarray:
-    """All cotangents as one row."""
-    return np.concatenate([x_bar.reshape(-1) for x_bar in x_bars])

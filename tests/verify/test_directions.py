@@ -1,5 +1,6 @@
 """Large points: compared along directions, and by complex steps where these disagree."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -217,3 +218,60 @@ def test_gradcheck_accuses_no_kinks_of_a_huge_function(rng, huge):
     x[3] = 0
     report = gradcheck(lambda x, w: mg.relu(x @ w), [x, w])
     assert report.ok and "there may be kinks" in str(report)
+
+
+def layers(x, w, b, v):
+    h = np.tanh(x @ w + b)
+    return h @ v, (x, w, v, h)
+
+
+def layers_back(y_bar, cache, slope=lambda h: 1 - h * h, bias=np.sum):
+    x, w, v, h = cache
+    a_bar = y_bar @ v.T * slope(h)
+    return a_bar @ w.T, x.T @ a_bar, bias(a_bar, axis=0), h.T @ y_bar
+
+
+CAUSES = {
+    "slope": ({"slope": lambda h: 1 - h}, "x", "(line {}) should be 1 - h^2, not 1 - h"),
+    "mean": ({"bias": np.mean}, "b", "factor 1/N = 1/3: perhaps a sum became a mean (with a batch"),
+}
+
+
+@pytest.mark.parametrize("wrong", CAUSES)
+@pytest.mark.parametrize("sizes", [SIZES, (16, 300, 40, 10)], ids=["large", "huge"])
+def test_the_cause_at_a_large_point_is_sought_in_a_few_rows(wrong, sizes, rng, monkeypatch):
+    if sizes != SIZES:
+        monkeypatch.setattr(reference, "MAX_PAIRS", 10_000)
+    mistake, name, words = CAUSES[wrong]
+    pull = partial(layers_back, **mistake)
+    finding = check_backward(layers, pull, operands(rng, sizes=sizes)).findings[0]
+    line = layers.__code__.co_firstlineno + 1
+    assert finding.input == name and words.format(line) in finding.cause
+
+
+def test_a_wrong_batch_norm_inside_a_large_network_has_a_cause(rng):
+    def forward(x, w, gamma, beta):
+        a = x @ w
+        xc = a - a.mean(0)
+        inv_std = 1 / np.sqrt((xc * xc).mean(0) + 1e-5)
+        return gamma * (xc * inv_std) + beta, (x, w, gamma, xc, inv_std)
+
+    def without_mean(y_bar, cache):
+        x, w, gamma, xc, inv_std = cache
+        g, x_hat = y_bar * gamma, xc * inv_std
+        a_bar = inv_std * (g - x_hat * (g * x_hat).mean(0))
+        return a_bar @ w.T, x.T @ a_bar, (y_bar * x_hat).sum(0), y_bar.sum(0)
+
+    x, w = rng.normal(size=(20, 40)), rng.normal(size=(40, 12))
+    report = check_backward(forward, without_mean, (x, w, np.ones(12), np.zeros(12)))
+    assert "missing path through `a.mean(0)`" in report.findings[0].cause
+
+
+def test_a_mistake_in_rows_that_are_cut_is_sought_in_all_of_them(rng):
+    def last_row(y_bar, cache):
+        x_bar, *others = layers_back(y_bar, cache)
+        x_bar[-1] *= 2
+        return x_bar, *others
+
+    (finding,) = check_backward(layers, last_row, operands(rng)).findings
+    assert finding.cause == "only the last row is wrong: factor 2"
