@@ -48,9 +48,9 @@ def check_backward(
     """Check a hand-written pair over plain arrays; the engine takes no part in the verdict.
 
     The cotangents that ``backward`` returns for many kinds of ``y_bar`` are compared with those
-    from the Jacobian of ``forward`` by differences; at a point of more than 1,000 numbers along
-    random directions first, and by elements where that finds an error. The bound is derived from
-    the error of the differences and the rounding of the summands. There is no tolerance to choose.
+    from the Jacobian of ``forward`` by differences; at a point of more than 1,000 numbers, along
+    random directions. The bound is derived from the error of the differences and the rounding of
+    the summands. There is no tolerance to choose.
 
     Args:
         forward: ``forward(*inputs, **params) -> (y, cache)``.

@@ -141,39 +141,45 @@ def _check_order(
     if why := reference.undefined:
         report.notes.append(Finding("undefined", message=f"{why}{label}"))
         return
-    for row, finding in _worst(*point):
-        report.rows.append(row)
-        report.findings += [finding] if finding is not None else []
+    found = _worst(*point)
+    report.rows += [row for row, _ in found]
+    report.findings += [finding for _, finding in found if finding is not None]
 
 
 def _along_directions(
     report: Report, f: Callable, arrays: list, names: list, reference: Reference,
     rng: np.random.Generator, label: str,
 ) -> bool:  # fmt: skip
-    """Whether a large point is right along directions, or is huge; if so, adds what was found."""
+    """Compare a large point along directions, and locate wrong elements.
+
+    False, and nothing is added to the report, if elements must be compared: if none is located,
+    which may be due to kinks, and the point is not huge.
+    """
     y, pull = vjp(f, *arrays)
     y_bar = rng.normal(size=y.shape).astype(y.dtype)
     x_bars = [x_bar.numpy() for x_bar in pull(y_bar)]
     directions = Directions(reference, x_bars)
-    ts = list(directions.subject.inputs)
     if directions.undefined:
         return False
+    ts = list(directions.subject.inputs)
     found = _worst(lambda *ts: f(*directions.moved(*ts)), ts, names, directions, rng, label)
-    if any(finding for _, finding in found) and not reference.is_huge:
-        return False
-    report.notes.append(Finding("directions", message=f"{ALONG_DIRECTIONS}{label}"))
-    for row, finding in found:
-        index = ()
-        if finding is not None and row.index:  # a direction of a huge input
+    notes = [Finding("directions", message=f"{ALONG_DIRECTIONS}{label}")]
+    for i, (row, finding) in enumerate(found):
+        index: tuple[int, ...] = ()
+        if finding is not None and row.index:  # of a direction
             k = names.index(row.input)
             sample = directions.located(k, "random", y_bar, x_bars)
+            if sample.ok and not reference.is_huge:
+                return False
+            notes += [nowhere_wrong(row.input)] if sample.ok else []
             index, right, wrong, bound = sample.worst()
             verdict = "VACUOUS" if sample.ok else "WRONG"
             row = Row(row.input, row.pair, abs(wrong - right), bound, sample.ok, index, verdict)
             finding = _finding(row, x_bars[k], sample.expected)
-            report.notes += [nowhere_wrong(row.input)] if finding is None else []
-        report.rows.append(replace(row, index=index))
-        report.findings += [finding] if finding is not None else []
+        found[i] = replace(row, index=index), finding
+    report.notes += notes
+    report.rows += [row for row, _ in found]
+    report.findings += [finding for _, finding in found if finding is not None]
     return True
 
 
