@@ -105,6 +105,21 @@ def test_small_cotangents_are_not_hidden_by_large_ones(rng):
     assert check_backward(scaled, pull, inputs).verdict == "PROVEN"
 
 
+def test_elements_are_compared_where_one_can_move_very_little(rng):
+    def entropy(p, w):
+        return -(w * p * np.log(p)).sum(axis=1), (p, w)
+
+    def entropy_back(y_bar, cache, one=1.0):
+        p, w = cache
+        return -y_bar[:, None] * w * (np.log(p) + one), -y_bar[:, None] * p * np.log(p)
+
+    p = 10 ** -rng.uniform(0, 14, size=(30, 20))
+    p, w = p / p.sum(axis=1, keepdims=True), rng.normal(size=p.shape)
+    assert check_backward(entropy, entropy_back, (p, w)).verdict == "PROVEN"
+    wrong = partial(entropy_back, one=1.001)
+    assert {f.input for f in check_backward(entropy, wrong, (p, w)).findings} == {"p"}
+
+
 def test_a_large_point_in_float32_is_compared_by_elements(rng):
     inputs = operands(rng, np.float32)
     report = check_backward(forward, backward, inputs)
