@@ -442,7 +442,8 @@ class Point:
     def _judged_at(self, inputs: list[np.ndarray]) -> tuple[str, str]:
         """``_judge`` at another point, if the derivative along a random direction v is wrong there.
 
-        That is cheap to know: <y_bar, J v> by differences of one variable, against <x_bar, v>.
+        That is cheap to know: <y_bar, J v> by differences of one variable, against <x_bar, v>. At a
+        large point ``_judge`` itself compares along directions.
         """
         there, fresh = self.subject.at(copied(tuple(inputs))), self.fresh.at(inputs)
         y, cache = there.run()
@@ -451,7 +452,7 @@ class Point:
         y_bar = self.rng.normal(size=np.shape(y)).astype(y.dtype)
         x_bars, point = there.backward_of(y_bar, cache), Point(there, self.rng, fresh=fresh)
         point.here = fresh, y
-        if any(contract.form(there.names, inputs, x_bars)):
+        if self.reference.tries_directions or any(contract.form(there.names, inputs, x_bars)):
             return point._judge(x_bars, y_bar)
         directions = [x * self.rng.normal(size=x.shape) for x in inputs]
         line = Function(along(fresh.value, inputs, directions), (np.zeros(1),), there.dtype)

@@ -4,7 +4,7 @@ A wide bound hides faults, a narrow one accuses correct code. So the bound start
 widened for one cause after another, the cheapest first, until no element exceeds it:
 
 1. ``expected`` and its error come from differences of the forward (numeric.py) or, where those
-   confirm it, from the closed form of batch norm (reference.py),
+   confirm them, from the closed form of batch norm or from complex steps (reference.py),
 2. ``bound`` is that error plus the rounding of the cotangent's summands (rounding.py),
 3. where 0 is expected: rounding of terms as large as the steepest derivative, which may cancel,
 4. cancellation inside a summand, invisible in the summands' sizes; but only if the error

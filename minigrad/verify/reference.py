@@ -2,7 +2,8 @@
 
 The reference is the Jacobian of the implementation's *own* forward, by differences. If that forward
 equals batch norm up to rounding, the closed form in long double replaces it, once differences have
-confirmed it: it has no step size and takes one evaluation, however large the input.
+confirmed it: it has no step size and takes one evaluation, however large the input. At other large
+points complex steps replace the differences, once confirmed by some of them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

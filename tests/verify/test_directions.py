@@ -64,7 +64,7 @@ def test_a_large_right_backward_is_proven_along_directions(rng):
     assert report.verdict == "PROVEN"
     assert [note.kind for note in report.notes] == ["directions"]
     assert {row.index for row in report.rows} == {()}
-    assert f.count < 1142  # the numbers of all inputs; the differences of each take a dozen calls
+    assert f.count < 2 * 1142  # differences of all elements take more than 12,000
 
 
 @pytest.mark.parametrize("k", range(4))
