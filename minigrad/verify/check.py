@@ -262,7 +262,7 @@ class Point:
             kind, cause = "nondeterminism", "an identical call gives another value"
         elif (
             self.subject.dtype.itemsize < 8
-            and (wide := self._in_wider(k, worst)) is not None
+            and (wide := self._in_wider(k, worst.y_bar)) is not None
             and worst.vanishes(wide, 1e-3)
         ):
             kind, cause = "precision", "precision: float64 gives the right value"
@@ -301,19 +301,19 @@ class Point:
         again = (np.asarray(self.subject.pull(sample.y_bar)[k]) for _ in range(3))
         return any((np.abs(a - sample.got) > 2 * sample.bound).any() for a in again)
 
-    def _in_wider(self, k: int, sample: Sample) -> np.ndarray | None:
+    def _in_wider(self, k: int, y_bar: np.ndarray) -> np.ndarray | None:
         """The cotangent that backward computes in wider precision; None if it cannot."""
         dtype = wider(self.subject.dtype)
         wide = self.subject.at([x.astype(dtype) for x in self.subject.inputs])
         try:
-            got = np.asarray(wide.pull(sample.y_bar.astype(dtype))[k])
+            got = np.asarray(wide.pull(y_bar.astype(dtype))[k])
         except (BackwardFailed, ForwardFailed):
             return None
-        return got if got.dtype == dtype and got.shape == sample.expected.shape else None
+        return got if got.dtype == dtype and got.shape == self.subject.inputs[k].shape else None
 
     def _reconsidered(self, k: int, sample: Sample) -> Sample:
         """``judge.reconsidered``, and a note for the first sample with kinks."""
-        sample = reconsidered(sample, k, self.reference, partial(self._in_wider, k, sample))
+        sample = reconsidered(sample, k, self.reference, partial(self._in_wider, k, sample.y_bar))
         if sample.kinks and not any(note.kind == "kink" for note in self.notes):
             message = at_kinks(self.subject.names[k], sample.kinks)
             self.notes.append(Finding("kink", message=message))
@@ -336,7 +336,8 @@ class Point:
         by_input = {k: [samples[k] for samples in by_kind] for k in range(len(self.samples))}
         for k, samples in by_input.items():
             if not are_right(samples):
-                by_input[k] = [sample := self._located(k, samples, pulled)]
+                worst = max(range(len(samples)), key=lambda i: samples[i].telling)
+                by_input[k] = [sample := self._located(k, *pulled[worst])]
                 if (sample.ok or not self.few_rows.cause(k)) and not self.reference.is_huge:
                     return False
         self.notes.append(Finding("directions", message=ALONG_DIRECTIONS))
@@ -347,10 +348,10 @@ class Point:
                 self.notes.append(nowhere_wrong(name))
         return True
 
-    def _located(self, k: int, samples: list[Sample], pulled: list) -> Sample:
+    def _located(self, k: int, kind: str, y_bar: np.ndarray, x_bars: list[Any]) -> Sample:
         """The sample of a wrong element of input k, by bisection."""
-        worst = max(range(len(samples)), key=lambda i: samples[i].telling)
-        return Directions(self.reference, pulled[worst][2]).located(k, *pulled[worst])
+        in_wider = partial(self._in_wider, k, y_bar)
+        return Directions(self.reference, x_bars).located(k, kind, y_bar, x_bars, in_wider)
 
     # --- the contract ----------------------------------------------------------------------------
 
@@ -391,33 +392,33 @@ class Point:
         now = [x_bar.tobytes() for x_bar in x_bars]
         if now == right:
             return "", ""
-        samples = self._compared(x_bars, y_bar, expected)
-        for name, sample in zip(self.subject.names, samples, strict=False):
-            if not sample.ok:
-                index, value, got, _ = sample.worst()
-                at = f" at {list(index)}" if index else ""
-                return name, f"{got:.9g}{at}, expected {value:.9g}"
+        if wrong := self._first_wrong(x_bars, y_bar, expected):
+            k, sample = wrong
+            index, value, got, _ = sample.worst()
+            at = f" at {list(index)}" if index else ""
+            return self.subject.names[k], f"{got:.9g}{at}, expected {value:.9g}"
         right[:] = now
         return "", ""
 
-    def _compared(
+    def _first_wrong(
         self, x_bars: list[Any], y_bar: np.ndarray, expected: Callable[[], Expected]
-    ) -> Iterator[Sample]:
-        """A sample for each input; none if a large point is right along directions."""
+    ) -> tuple[int, Sample] | None:
+        """The first input with a wrong element, and its sample; None if all are right."""
         if self.reference.tries_directions:
             samples = self._along_directions("", y_bar, x_bars)
             if are_right(samples):
-                return
-            directions = Directions(self.reference, x_bars)
-            for k, sample in enumerate(samples):
-                if not sample.ok:
-                    samples[k] = directions.located(k, "", y_bar, x_bars)
-            if self.reference.is_huge or not all(sample.ok for sample in samples):
-                yield from samples
-                return
+                return None
+            for k in (k for k, sample in enumerate(samples) if not sample.ok):
+                if not (sample := self._located(k, "", y_bar, x_bars)).ok:
+                    return k, sample
+            if self.reference.is_huge:
+                return None
         for k, x_bar in enumerate(x_bars):
             value, error, bound = expected().of(k)
-            yield self._reconsidered(k, Sample("", y_bar, x_bar, value, error, bound))
+            sample = self._reconsidered(k, Sample("", y_bar, x_bar, value, error, bound))
+            if not sample.ok:
+                return k, sample
+        return None
 
     def _elsewhere(self) -> Iterator[Finding]:
         """Nothing that was kept from this point is used at other points.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.verify.judge import Sample, reconsidered
+from minigrad.verify.judge import InWider, Sample, reconsidered
 from minigrad.verify.numeric import default_scale
 from minigrad.verify.reference import Function, Reference
 from minigrad.verify.report import Finding
@@ -45,8 +45,8 @@ class Directions(Reference):
         both = list(zip(self.inputs, self.masks, strict=True))
         self.steps = [rng.normal(size=x.shape) * default_scale(x) * mask for x, mask in both]
         self.groups = [_groups(*each) for each in zip(x_bars, self.masks, strict=True)]
-        ts = tuple(np.zeros(1 + groups.max(initial=0)) for groups in self.groups)
-        super().__init__(Function(self._value, ts, whole.dtype), whole.y)
+        sizes = (min(GROUPS, int(mask.sum())) for mask in self.masks)
+        super().__init__(Function(self._value, tuple(map(np.zeros, sizes)), whole.dtype), whole.y)
 
     @property
     def widens(self) -> bool:
@@ -61,7 +61,7 @@ class Directions(Reference):
     def moved(self, *ts: Any) -> list[Any]:
         """``x + V t`` for each input; t may be arrays or tensors."""
         inputs = zip(self.inputs, self.steps, self.groups, ts, strict=True)
-        return [x + v * t[groups] for x, v, groups, t in inputs]
+        return [x + v * t[groups] if t.size else x for x, v, groups, t in inputs]
 
     def _value(self, *ts: np.ndarray) -> np.ndarray:
         return self.whole.value(*(x.astype(np.float64) for x in self.moved(*ts)))
@@ -69,28 +69,38 @@ class Directions(Reference):
     def samples(self, kind: str, y_bar: np.ndarray, x_bars: Sequence[np.ndarray]) -> list[Sample]:
         """One per input, of ``V^T x_bar``."""
         expected = self.expected(y_bar)
-        inputs = zip(x_bars, self.steps, self.groups, strict=True)
-        pulled = (np.bincount(groups.reshape(-1), (x_bar * v).reshape(-1), minlength=1)
-                  for x_bar, v, groups in inputs)  # fmt: skip
-        return [
-            Sample(kind, y_bar, got.astype(np.float64), *expected.of(k))  # integers if x is empty
-            for k, got in enumerate(pulled)
-        ]
+        pulled = (self._along(k, x_bar) for k, x_bar in enumerate(x_bars))
+        return [Sample(kind, y_bar, got, *expected.of(k)) for k, got in enumerate(pulled)]
 
-    def located(self, k: int, kind: str, y_bar: np.ndarray, x_bars: Sequence[np.ndarray]) -> Sample:
+    def _along(self, k: int, x_bar: np.ndarray) -> np.ndarray:
+        along = np.zeros(self.subject.inputs[k].shape, x_bar.dtype)
+        mask = self.masks[k]
+        np.add.at(along, self.groups[k][mask], (x_bar * self.steps[k])[mask])
+        return along
+
+    def located(
+        self, k: int, kind: str, y_bar: np.ndarray, x_bars: Sequence[np.ndarray], in_wider: InWider
+    ) -> Sample:
         """A sample of input k itself, of which one wrong element is known, or none.
 
-        The group that is wrong most is split until it is a single element.
+        The group that is wrong most is split until it is a single element. ``in_wider`` gives the
+        cotangent of input k in wider precision.
         """
+
+        def along_in_wider() -> np.ndarray | None:
+            wide = in_wider()
+            return None if wide is None else self._along(k, wide)
+
         sample = self.samples(kind, y_bar, x_bars)[k]
         if self.widens:
-            sample = reconsidered(sample, k, self, lambda: None)
+            sample = reconsidered(sample, k, self, along_in_wider)
         (group,), *_ = sample.worst()
         members = self.masks[k] & (self.groups[k] == group)
         if not (self.widens or sample.ok):
             only = [np.zeros_like(mask) for mask in self.masks]
             only[k] = members
-            return Directions(self.whole, x_bars, only).located(k, kind, y_bar, x_bars)
+            part = Directions(self.whole, x_bars, only)
+            return part.located(k, kind, y_bar, x_bars, in_wider)
         known, v = members & (not sample.ok), self.steps[k]
         expected, error, bound = (
             np.where(known, a[group] / np.where(known, v, 1), np.nan)
@@ -126,7 +136,7 @@ def are_sharp(samples: Sequence[Sample]) -> bool:
     Steps are relative to the size of an input, so the cotangents of different inputs compare. Wide
     bounds, or none, are due to elements that can move very little: a probability of 1e-12.
     """
-    sizes = [np.abs(sample.expected).max() for sample in samples]
+    sizes = [np.abs(sample.expected).max(initial=0) for sample in samples]
     return all(
         (sample.bound <= max(_SHARP * size, _SHARP_BESIDE_ALL * max(sizes))).all()
         for sample, size in zip(samples, sizes, strict=True)

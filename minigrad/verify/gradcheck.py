@@ -168,7 +168,8 @@ def _along_directions(
         index: tuple[int, ...] = ()
         if finding is not None and row.index:  # of a direction
             k = names.index(row.input)
-            sample = directions.located(k, "random", y_bar, x_bars)
+            wide = _Wide(f, arrays, y_bar, reference.dtype)
+            sample = directions.located(k, "random", y_bar, x_bars, partial(wide.pulled, k))
             if sample.ok and not reference.is_huge:
                 return False
             notes += [nowhere_wrong(row.input)] if sample.ok else []

@@ -200,7 +200,7 @@ def _jacobian(f: OneInput, x: np.ndarray, scale: np.ndarray, noise: np.ndarray) 
         return columns
 
     value, error = all_columns(first_steps)
-    for steps in np.multiply.outer(_RESTARTS, first_steps):
+    for steps in np.multiply.outer(_RESTARTS, first_steps) if x.size else ():
         direction = (steps * wiggle(steps)).reshape(x.shape)
         if not _predicts(value, error, noise, f, x, direction, y):
             new_value, new_error = all_columns(steps)
