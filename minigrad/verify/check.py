@@ -65,8 +65,9 @@ def check_backward(
         A Report; each finding names input, index, expected, got, bound and the likely cause.
 
     Raises:
-        UsageError: an argument is not as described above; or, in float32, the elements of all
-            inputs times those of the output are more than 2^25.
+        UsageError: an argument is not as described above; or the derivatives of all elements of the
+            output are more than 2^25: in float32 by all elements of the inputs, else along all
+            directions.
 
     >>> def forward(x):
     ...     return np.sin(x), x

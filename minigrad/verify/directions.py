@@ -69,10 +69,11 @@ class Directions(Reference):
     def samples(self, kind: str, y_bar: np.ndarray, x_bars: Sequence[np.ndarray]) -> list[Sample]:
         """One per input, of ``V^T x_bar``."""
         expected = self.expected(y_bar)
-        pulled = (self._along(k, x_bar) for k, x_bar in enumerate(x_bars))
+        pulled = (self.along(k, x_bar) for k, x_bar in enumerate(x_bars))
         return [Sample(kind, y_bar, got, *expected.of(k)) for k, got in enumerate(pulled)]
 
-    def _along(self, k: int, x_bar: np.ndarray) -> np.ndarray:
+    def along(self, k: int, x_bar: np.ndarray) -> np.ndarray:
+        """``V^T x_bar`` of input k."""
         along = np.zeros(self.subject.inputs[k].shape, x_bar.dtype)
         mask = self.masks[k]
         np.add.at(along, self.groups[k][mask], (x_bar * self.steps[k])[mask])
@@ -89,7 +90,7 @@ class Directions(Reference):
 
         def along_in_wider() -> np.ndarray | None:
             wide = in_wider()
-            return None if wide is None else self._along(k, wide)
+            return None if wide is None else self.along(k, wide)
 
         sample = self.samples(kind, y_bar, x_bars)[k]
         if self.widens:

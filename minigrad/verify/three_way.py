@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from minigrad.verify import contract
 from minigrad.verify.arrays import coarsest, copied, on_host
 from minigrad.verify.check import check_backward
 from minigrad.verify.device import moved
+from minigrad.verify.directions import ALONG_DIRECTIONS, Directions, are_right
 from minigrad.verify.judge import Sample, allow_rounding, at_kinks, compare, reconsidered, wider
 from minigrad.verify.randomness import Seed, generator
 from minigrad.verify.reference import Function, Reference
@@ -80,14 +82,21 @@ def three_way(
     reference = None if report.findings else _reference(both, hosts, y, report)
     if reference is None:
         return report
-    expected = reference.expected(y_bar)
     wide = cache(partial(both.in_wider, y_bar, hosts))
+    if directions := _agreeing_directions(reference, y_bar, traced, analytic):
+        reference, along = directions, directions.along
+        traced, analytic = ([*map(along, count(), x_bars)] for x_bars in (traced, analytic))
+        report.notes.append(Finding("directions", message=ALONG_DIRECTIONS))
+    elif reference.undefined:
+        report.notes.append(Finding("undefined", message=reference.undefined))
+        return report
+    expected = reference.expected(y_bar)
     for k, name in enumerate(names):
         value, error, bound = expected.of(k)
         ways = {"traced": traced[k], "analytic": analytic[k], "numeric": value}
         samples = [Sample("random", y_bar, ways[way], value, error, bound) for way in _WAYS[:2]]
         rows, kinks = _compared(name, k, samples, reference, wide)
-        report.rows += rows
+        report.rows += [replace(row, index=()) for row in rows] if directions else rows
         report.findings += _odd_one_out(rows, ways)
         if kinks:
             report.notes.append(Finding("kink", name, message=at_kinks(name, kinks)))
@@ -167,20 +176,27 @@ def _wrong_form(
 def _reference(
     both: _Ways, hosts: Sequence[np.ndarray], y: np.ndarray, report: Report
 ) -> Reference | None:
-    """The numeric way; None, with a finding or a note in the report, where there is none."""
+    """The numeric way; None, with a finding in the report, where there is none."""
     function = Function(both.on_arrays, tuple(hosts), coarsest([y, *hosts]), both.params)
     try:
         report.findings += contract.unrepeatable("f", both.on_arrays, hosts)
         if report.findings:
             return None
-        reference = Reference(function, y)
+        return Reference(function, y)
     except AttributeError as error:
         expected = "a function that also takes plain arrays, as finite differences do"
         raise UsageError(facts("three_way: f", expected=expected, got=str(error))) from error
-    if reference.undefined:
-        report.notes.append(Finding("undefined", message=reference.undefined))
-        return None
-    return reference
+
+
+def _agreeing_directions(
+    reference: Reference, y_bar: np.ndarray, *ways: list[np.ndarray]
+) -> Directions | None:
+    """The directions of a large point if both ways are right along them; else None."""
+    if reference.tries_directions:
+        directions = Directions(reference, ways[0])
+        if all(are_right(directions.samples("random", y_bar, x_bars)) for x_bars in ways):
+            return directions
+    return None
 
 
 def _compared(

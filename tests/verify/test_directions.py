@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.verify import check_backward, complex_step, gradcheck, jacobians, numeric, reference
+from minigrad.verify import (
+    check_backward,
+    complex_step,
+    gradcheck,
+    jacobians,
+    numeric,
+    reference,
+    three_way,
+)
 
 SIZES = 8, 30, 22, 10  # of a batch, an input, a hidden layer and an output: 1,142 numbers
 
@@ -294,3 +302,18 @@ def test_a_mistake_in_rows_that_are_cut_is_sought_in_all_of_them(rng):
 
     (finding,) = check_backward(layers, last_row, operands(rng)).findings
     assert finding.cause == "only the last row is wrong: factor 2"
+
+
+def test_three_ways_agree_along_the_directions_of_a_large_point(rng):
+    inputs = rng.normal(size=(32, 3, 6, 6)), rng.normal(size=3), rng.normal(size=3)
+    report = three_way(mg.batch_norm, mg.analytic.batch_norm_vjp, inputs)
+    assert report.verdict == "PROVEN" and {row.index for row in report.rows} == {()}
+    assert max(row.error for row in report.rows if row.pair == "traced/analytic") < 1e-13
+
+    def wrong(xp, y_bar, x, gamma, beta):
+        x_bar, *others = mg.analytic.batch_norm_vjp(xp, y_bar, x, gamma, beta)
+        x_bar[3, 1, 2, 5] *= 1 + 1e-4
+        return x_bar, *others
+
+    (finding,) = three_way(mg.batch_norm, wrong, inputs).findings
+    assert (finding.input, finding.index, finding.cause) == ("x", (3, 1, 2, 5), "analytic")
