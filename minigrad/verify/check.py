@@ -281,7 +281,7 @@ class Point:
             return kink_faults[0]
         try:
             cause = self.few_rows.cause(k) if self.reference.is_large else ""
-            if cause or self.reference.is_huge:
+            if cause or self.reference.is_huge or self.reference.is_slow:
                 return cause
             return cause_of(self.subject, k, samples, self.reference.expected, self.search)
         except (BackwardFailed, ForwardFailed):  # in a call that the search made
@@ -339,7 +339,8 @@ class Point:
             if not are_right(samples):
                 worst = max(range(len(samples)), key=lambda i: samples[i].telling)
                 by_input[k] = [sample := self._located(k, *pulled[worst])]
-                if (sample.ok or not self.few_rows.cause(k)) and not self.reference.is_huge:
+                is_enough = not sample.ok and (self.reference.is_slow or self.few_rows.cause(k))
+                if not (is_enough or self.reference.is_huge):
                     return False
         self.notes.append(Finding("directions", message=ALONG_DIRECTIONS))
         for k, name in enumerate(self.subject.names):

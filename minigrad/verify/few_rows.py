@@ -5,9 +5,9 @@ those of the engine are the expected ones, if differences along directions agree
 """
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
@@ -32,20 +32,24 @@ class FewRows:
     def __init__(self, subject: Subject):
         self.subject = subject
         self._causes: dict[int, str] = {}
+        self._cuts: dict[int, _Small | None] = {}  # by the number of rows
 
     def cause(self, k: int) -> str:
         """The likely cause of a wrong cotangent of input ``k``; empty where none is found."""
         if k not in self._causes:
             self._causes[k] = ""
             with suppress(*FAILURES):  # backward may need all rows
-                self._causes[k] = next(filter(None, (each.cause(k) for each in self._small)), "")
+                causes = (each.cause(k) for each in self._small())
+                self._causes[k] = next(filter(None, causes), "")
         return self._causes[k]
 
-    @cached_property
-    def _small(self) -> list["_Small"]:
+    def _small(self) -> Iterator["_Small"]:
         x = self.subject.inputs[0]
-        sizes = [rows for rows in _ROWS if x.ndim and rows < len(x)]
-        return [small for rows in sizes if (small := _cut(self.subject, rows))]
+        for rows in _ROWS if x.ndim else ():
+            if rows not in self._cuts:
+                self._cuts[rows] = _cut(self.subject, rows) if rows < len(x) else None
+            if small := self._cuts[rows]:
+                yield small
 
 
 class _Small:
@@ -80,7 +84,8 @@ class _Small:
         """Whether differences along directions agree with the engine."""
         y_bar = np.random.default_rng(0).normal(size=np.shape(self.y))
         right = self.graph.pull(y_bar)[0]
-        directions = Directions(Reference(self.subject.with_copies(), self.y), right)
+        whole = Reference(self.subject.with_copies(), self.y, is_large=True)
+        directions = Directions(whole, right)
         return are_right(directions.samples("", y_bar, right))
 
 

@@ -37,6 +37,7 @@ from minigrad.verify.rounding import (
 from minigrad.verify.subject import FAILURES, ForwardFailed, Subject
 
 _MANY_COLUMNS = 1000  # each takes a dozen calls of the function
+_MOST_COLUMNS = 20_000  # by complex steps
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,12 @@ class Reference:
         subject: the function at its point.
         y: its output there.
         rng: of the direction along which the closed form is confirmed; None: it is not used.
+        is_large: treat a small point as a large one.
 
     Attributes:
         is_large: whether differences for the Jacobian take more than a second or two. If so, it is
             computed on demand, and faster: in float64, by complex steps where possible.
+        is_slow: whether it takes minutes even so.
         is_huge: whether it is too large for the memory.
 
     Raises:
@@ -91,18 +94,21 @@ class Reference:
     """
 
     def __init__(
-        self, subject: Subject | Function, y: np.ndarray, rng: np.random.Generator | None = None
-    ):
+        self, subject: Subject | Function, y: np.ndarray, rng: np.random.Generator | None = None,
+        is_large: bool = False,
+    ):  # fmt: skip
         self.subject = subject
         self._nearby: list[list[Jacobian]] = []  # at points nearby, computed on demand
         self.normalizes = looks_like_batch_norm(y, subject.inputs, subject.params)
         self.y, self.dtype = y, subject.dtype
-        self.is_large = self.is_huge = False
+        self.is_large = self.is_slow = self.is_huge = False
         self.is_closed_form = rng is not None and self._is_batch_norm() and self._confirmed(rng)
         if self.is_closed_form:
             return
         columns = self._columns()
-        self.is_large, self.is_huge = columns > _MANY_COLUMNS, columns * y.size > MAX_PAIRS
+        self.is_large = is_large or columns > _MANY_COLUMNS
+        self.is_huge = columns * y.size > MAX_PAIRS
+        self.is_slow = columns > _MOST_COLUMNS
         if self.is_large:
             vars(self).pop("_in_working_precision", None)  # it is another one now
         else:
@@ -131,11 +137,13 @@ class Reference:
     @cached_property
     def jacobians(self) -> list[Jacobian]:
         """The Jacobian by each input; UsageError at a huge point."""
-        f, point = self.value, (self.wide, self.scales, self.noise)
-        by_complex_steps = None
+        return self._jacobians_at(self.wide)
+
+    def _jacobians_at(self, point: list[np.ndarray]) -> list[Jacobian]:
+        by_complex_steps, given = None, (self.value, point, self.scales, self.noise)
         if self.is_large and not self.is_huge:
-            by_complex_steps = complex_jacobians(f, *point, self._terms)
-        return by_complex_steps or differences(f, *point)
+            by_complex_steps = complex_jacobians(*given, self._terms)
+        return by_complex_steps or differences(*given)
 
     @property
     def wide(self) -> list[np.ndarray]:
@@ -250,7 +258,7 @@ class Reference:
             for _ in range(4):  # at a single point an element may happen not to react
                 signs = [rng.choice([-1, 1], x.shape) for x in self.wide]
                 point = [np.asarray(x * (1 + t * s)) for x, s in zip(self.wide, signs, strict=True)]
-                self._nearby.append(differences(self.value, point, self.scales))
+                self._nearby.append(self._jacobians_at(point))
         sizes = [np.zeros(x.shape) for x in self.wide]
         for jacobians in self._nearby:
             for k, (here, there) in enumerate(zip(self.jacobians, jacobians, strict=True)):

@@ -317,3 +317,43 @@ def test_three_ways_agree_along_the_directions_of_a_large_point(rng):
 
     (finding,) = three_way(mg.batch_norm, wrong, inputs).findings
     assert (finding.input, finding.index, finding.cause) == ("x", (3, 1, 2, 5), "analytic")
+
+
+def test_a_wrong_element_of_a_slow_point_is_found_without_comparing_all(rng, monkeypatch):
+    def last(y_bar, cache):  # of all rows: a few have no such element
+        x_bar, *others = backward(y_bar, cache)
+        x_bar[7:8] *= 1.01
+        return x_bar, *others
+
+    monkeypatch.setattr(reference, "_MOST_COLUMNS", 1141)
+    monkeypatch.setattr(reference, "complex_jacobians", None)
+    f, inputs = counted(forward), operands(rng)
+    (finding,) = check_backward(f, last, inputs).findings
+    assert finding.input == "x" and finding.index[0] == 7 and not finding.cause
+
+
+def counted_at_all_rows(f):
+    @wraps(f)
+    def call(x, *others):
+        call.count += len(x) == SIZES[0]
+        return f(x, *others)
+
+    call.count = 0
+    return call
+
+
+def test_rounding_at_a_large_point_is_told_by_complex_steps(rng):
+    def without_cause(y_bar, cache):
+        x_bar, *others = layers_back(y_bar, cache)
+        return x_bar * (1 + 1e-9 * np.cos(x_bar)), *others
+
+    f = counted_at_all_rows(layers)
+    assert check_backward(f, without_cause, operands(rng)).findings
+    assert f.count < 20_000  # differences at 4 points nearby take another 40,000
+
+
+def test_few_rows_are_confirmed_by_few_calls(rng):
+    f = counted(layers)
+    wrong = partial(layers_back, slope=lambda h: 1 - h)
+    assert "1 - h^2" in check_backward(f, wrong, operands(rng)).findings[0].cause
+    assert f.count < 10_000  # the Jacobian of 3 rows and that of 2 take 20,000
