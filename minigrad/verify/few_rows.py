@@ -22,6 +22,7 @@ from minigrad.verify.subject import FAILURES, Subject, cotangents
 from minigrad.verify.traced import trace
 
 _ROWS = 3, 2  # with two rows, batch statistics hide a lot, but more code can be searched
+_OF_ROWS = "(with a batch of"
 _BOUND = 1e-9  # of the engine's cotangents, relative to the largest
 
 
@@ -39,8 +40,11 @@ class FewRows:
         if k not in self._causes:
             self._causes[k] = ""
             with suppress(*FAILURES):  # backward may need all rows
-                causes = (each.cause(k) for each in self._small())
-                self._causes[k] = next(filter(None, causes), "")
+                causes = filter(None, (each.cause(k) for each in self._small()))
+                cause = self._causes[k] = next(causes, "")
+                if cause.startswith("factor") and _OF_ROWS in cause:  # 3 may be an exponent
+                    other = next(causes, cause)
+                    self._causes[k] = cause if _OF_ROWS in other else other
         return self._causes[k]
 
     def _small(self) -> Iterator["_Small"]:
@@ -70,8 +74,9 @@ class _Small:
         if all(sample.ok for sample in samples if sample.kind == "random"):
             return ""
         cause = cause_of(self.subject, k, samples, self.expected, self.search)
-        speaks_of_rows = re.search(rf"\b(N|{self.rows})\b", re.sub(r"\blines? \d+", "", cause))
-        return f"{cause} (with a batch of {self.rows})" if speaks_of_rows else cause
+        words = re.sub(r"`.*?`|\blines? \d+", "", cause)
+        speaks_of_rows = re.search(rf"\b(N|{self.rows}|only (?!the )\w+)\b", words)
+        return f"{cause} {_OF_ROWS} {self.rows})" if speaks_of_rows else cause
 
     def expected(self, y_bar: np.ndarray) -> Expected:
         """The engine's cotangents."""

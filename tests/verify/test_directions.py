@@ -319,6 +319,25 @@ def test_three_ways_agree_along_the_directions_of_a_large_point(rng):
     assert (finding.input, finding.index, finding.cause) == ("x", (3, 1, 2, 5), "analytic")
 
 
+def test_columns_that_are_wrong_in_a_few_rows_are_not_told_of_all(rng):
+    def network(x, w, labels):
+        z = x @ w
+        e = np.exp(z)
+        p = e / e.sum(1, keepdims=True)
+        return -np.log(p[np.arange(len(x)), labels]).sum(), (x, w, p)
+
+    def without_labels(loss_bar, cache):
+        x, w, p = cache
+        return p * loss_bar @ w.T, x.T @ (p * loss_bar)
+
+    params = {"labels": np.arange(16) % 10}
+    inputs = rng.normal(size=(16, 100)), rng.normal(size=(100, 10)) / 10
+    findings = check_backward(network, without_labels, inputs, params=params).findings
+    (cause,) = (f.cause for f in findings if f.input == "w")
+    assert cause.startswith("only columns [0, 1, 2] are wrong")
+    assert cause.endswith("(with a batch of 3)")
+
+
 def test_a_wrong_element_of_a_slow_point_is_found_without_comparing_all(rng, monkeypatch):
     def last(y_bar, cache):  # of all rows: a few have no such element
         x_bar, *others = backward(y_bar, cache)
@@ -350,6 +369,21 @@ def test_rounding_at_a_large_point_is_told_by_complex_steps(rng):
     f = counted_at_all_rows(layers)
     assert check_backward(f, without_cause, operands(rng)).findings
     assert f.count < 20_000  # differences at 4 points nearby take another 40,000
+
+
+@pytest.mark.parametrize(("factor", "words"), [(1 / 3, "exponent"), (1.5, "factor 1.5")])
+def test_a_constant_factor_is_not_taken_for_the_size_of_a_few_rows(factor, words, rng):
+    def cubed(x, w):
+        return (x @ w) ** 3, (x, w)
+
+    def scaled(y_bar, cache):
+        x, w = cache
+        a_bar = y_bar * factor * 3 * (x @ w) ** 2
+        return a_bar @ w.T, x.T @ a_bar
+
+    inputs = rng.normal(size=(16, 60)), rng.normal(size=(60, 12)) / 8
+    for finding in check_backward(cubed, scaled, inputs).findings:
+        assert words in finding.cause and "batch" not in finding.cause
 
 
 def test_few_rows_are_confirmed_by_few_calls(rng):
