@@ -128,17 +128,18 @@ def _groups(x_bar: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def are_right(samples: Sequence[Sample]) -> bool:
     """Whether all are within their bounds, and the bounds exclude errors that matter."""
-    return all(sample.ok for sample in samples) and are_sharp(samples)
+    return all(sample.ok for sample in samples) and all(which_are_sharp(samples))
 
 
-def are_sharp(samples: Sequence[Sample]) -> bool:
-    """Whether the bounds are small beside the cotangents of their input, or of all inputs.
+def which_are_sharp(samples: Sequence[Sample]) -> list[bool]:
+    """Whether the bounds of each are small beside the cotangents of its input, or of all inputs.
 
-    Steps are relative to the size of an input, so the cotangents of different inputs compare. Wide
-    bounds, or none, are due to elements that can move very little: a probability of 1e-12.
+    The samples are those of all inputs for one random ``y_bar``, which weighs all of y. Steps are
+    relative to the size of an input, so the cotangents of different inputs compare. Wide bounds, or
+    none, are due to elements that can move very little: a probability of 1e-12.
     """
     sizes = [np.abs(sample.expected).max(initial=0) for sample in samples]
-    return all(
-        (sample.bound <= max(_SHARP * size, _SHARP_BESIDE_ALL * max(sizes))).all()
-        for sample, size in zip(samples, sizes, strict=True)
-    )
+    limits = [max(_SHARP * size, _SHARP_BESIDE_ALL * max(sizes)) for size in sizes]
+    return [
+        bool((sample.bound <= limit).all()) for sample, limit in zip(samples, limits, strict=True)
+    ]

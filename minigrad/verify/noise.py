@@ -67,6 +67,7 @@ def working_precision(
     return wide, noise
 
 
+@np.errstate(all="ignore")
 def noise_of(f: Callable, inputs: Sequence[np.ndarray], scales: Sequence[np.ndarray]) -> np.ndarray:
     """The rounding error of each element of ``f``."""
     return _noise(_roughness(f, inputs, scales), f, inputs, scales)

@@ -130,6 +130,7 @@ def differences(
     ]
 
 
+@np.errstate(all="ignore")
 def blocks_of(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> int:
     """The number of channels if ``f`` acts on each by itself, else 1."""
     return inputs[0].shape[1] if _acts_on_channels(f, inputs) else 1

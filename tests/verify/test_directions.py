@@ -391,3 +391,45 @@ def test_few_rows_are_confirmed_by_few_calls(rng):
     wrong = partial(layers_back, slope=lambda h: 1 - h)
     assert "1 - h^2" in check_backward(f, wrong, operands(rng)).findings[0].cause
     assert f.count < 10_000  # the Jacobian of 3 rows and that of 2 take 20,000
+
+
+def test_a_bias_before_a_batch_norm_needs_no_comparison_of_elements(rng):
+    def forward(x, w, b, gamma):
+        a = x @ w + b
+        xc = a - a.mean(0)
+        inv_std = 1 / np.sqrt((xc * xc).mean(0) + 1e-5)
+        return np.maximum(gamma * xc * inv_std, 0), (x, w, gamma, xc * inv_std, inv_std)
+
+    def backward(y_bar, cache):
+        x, w, gamma, x_hat, inv_std = cache
+        a_bar = y_bar * (gamma * x_hat > 0)
+        gamma_bar, g = (a_bar * x_hat).sum(0), a_bar * gamma
+        g = inv_std * (g - g.mean(0) - x_hat * (g * x_hat).mean(0))
+        return g @ w.T, x.T @ g, g.sum(0), gamma_bar
+
+    x, w = rng.normal(size=(20, 40)), rng.normal(size=(40, 12))
+    f = counted(forward)
+    report = check_backward(f, backward, (x, w, np.zeros(12), np.ones(12)))
+    assert "PROVEN, but VACUOUS for b" in str(report)
+    assert [note.kind for note in report.notes] == ["directions"]
+    assert f.count < 1304
+
+
+@pytest.mark.filterwarnings("error")
+def test_gradcheck_of_a_large_function_warns_of_no_steps_out_of_its_domain(rng):
+    x = rng.uniform(0.01, 2, size=(40, 40))
+    assert gradcheck(mg.log, [x]).verdict == "PROVEN"
+
+
+def test_an_empty_input_of_a_large_function_has_no_note_of_its_own(rng):
+    def forward(x, w, empty):
+        return np.tanh(x @ w) + empty.sum(), (x, w, empty, np.tanh(x @ w))
+
+    def backward(y_bar, cache):
+        x, w, empty, t = cache
+        a_bar = y_bar * (1 - t * t)
+        return a_bar @ w.T, x.T @ a_bar, np.zeros_like(empty)
+
+    inputs = rng.normal(size=(20, 40)), rng.normal(size=(40, 12)) / 6, np.zeros((0, 3))
+    report = check_backward(forward, backward, inputs)
+    assert report.ok and [note.kind for note in report.notes] == ["directions"]
