@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import product
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -333,9 +333,9 @@ def partly_equal(
     refilled = subject.at([_rearranged(x, rng) for x in subject.inputs])
     choices = list(zip(refilled.inputs, subject.inputs, strict=True))
     choices += [({**subject.params, **other_params}, subject.params)] if other_params else []
-    for same in sorted(product((0, 1), repeat=len(choices)), key=sum):
-        if sum(same) in (0, 1, 2, len(same) - 1):
-            chosen = [pair[i] for pair, i in zip(choices, same, strict=True)]
+    for shared in sorted({0, 1, 2, len(choices) - 1}):
+        for same in combinations(range(len(choices)), shared):
+            chosen = [pair[i in same] for i, pair in enumerate(choices)]
             params = chosen.pop() if other_params else subject.params
             with suppress(ForwardFailed, BackwardFailed, NoPair):  # it may be undefined there
                 replace(subject, inputs=tuple(chosen), params=params).pull(y_bar)

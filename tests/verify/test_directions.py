@@ -433,3 +433,23 @@ def test_an_empty_input_of_a_large_function_has_no_note_of_its_own(rng):
     inputs = rng.normal(size=(20, 40)), rng.normal(size=(40, 12)) / 6, np.zeros((0, 3))
     report = check_backward(forward, backward, inputs)
     assert report.ok and [note.kind for note in report.notes] == ["directions"]
+
+
+def test_a_network_of_many_layers_takes_seconds(rng):
+    def forward(x, *weights):  # 33 inputs have 2^33 subsets
+        layers = [x]
+        for w in weights:
+            layers.append(np.tanh(layers[-1] @ w))
+        return layers[-1], (layers, weights)
+
+    def backward(h_bar, cache):
+        (*before, _), (_, *after), weights = cache[0], cache[0], cache[1]
+        weights_bar = []
+        for x, w, h in zip(before[::-1], weights[::-1], after[::-1], strict=True):
+            a_bar = h_bar * (1 - h * h)
+            weights_bar.append(x.T @ a_bar)
+            h_bar = a_bar @ w.T
+        return h_bar, *weights_bar[::-1]
+
+    weights = [rng.normal(size=(6, 6)) / 6**0.5 for _ in range(32)]
+    assert check_backward(forward, backward, [rng.normal(size=(4, 6)), *weights]).ok
