@@ -15,11 +15,13 @@ _SIGNS = 3  # random signs with which elements at kinks are moved together
 _SLACK = 1e-5  # relative; slopes at a kink are known to fewer digits than a derivative
 # How far tied values are moved apart, in units of eps. A slope at a kink is the same at both
 # distances; the effect of a smooth bend, or of rounding, is not.
-_APART = 2.0**18, 2.0**36
+_APART = 2.0**26, 2.0**36
+_NEAR = 2.0**-5  # the smaller distance, at most: in float32
 # Points nearby, as (sign, steps, among): the sign breaks ties in order of the index or against it,
 # the other inputs are moved by so many steps, and among says whether the elements of the direction
 # also come to other places among their ties.
 _NEARBY = (1, 0, True), (1, 64, False), (-1, 64, False)
+_FARTHEST_TIE = 8  # so many steps, where other inputs move by 64: a bias outweighs many zeros
 _PLACES = 32  # at most so many of these places, besides the element's own
 
 Slopes = tuple[np.ndarray, np.ndarray, np.ndarray]  # two slopes per element of f, and is it a kink
@@ -178,16 +180,18 @@ class Kinks:
         places = np.arange(-last, (x == x[moved][0]).sum() - first + 1) + 0.5
         if len(places) > _PLACES:
             places = np.random.default_rng(0).choice(places, _PLACES, replace=False)
-        extremes = []  # per distance in _APART: smallest and largest slope
-        for step in np.array(_APART) * eps:
+        distances = min(_APART[0] * eps, _NEAR), _APART[1] * eps
+        extremes = []  # for each of them: smallest and largest slope
+        for step in distances:
             h, quotients = size * step / 4, []
             for sign, steps, among in _NEARBY:
                 point = [a + sign * step * steps * _sizes(a) for a in xs]
-                point[k] = x + sign * step * ranks * _sizes(x)
+                apart = ranks if among else ranks * min(1, _FARTHEST_TIE / ranks.max())
+                point[k] = x + sign * step * apart * _sizes(x)
                 for t in size * step * np.array([0, *places] if among else [0]):
                     quotients.append((along(t + h, point) - along(t - h, point)) / (2 * h))
             extremes.append((np.fmin.reduce(quotients), np.fmax.reduce(quotients)))
-        rounding = np.maximum(self.noise, eps * np.abs(y)) / (size * _APART[0] * eps / 4)
+        rounding = np.maximum(self.noise, eps * np.abs(y)) / (size * distances[0] / 4)
         error = 100 * rounding + 2**-10 * np.abs(extremes).max(axis=(0, 1))
 
         def persists(beyond: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Which subgradients are accepted at kinks and ties."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -192,3 +194,53 @@ def test_units_of_all_signs_are_at_their_kinks_where_a_row_and_biases_are_zero(s
     x[1] = 0
     report = check_backward(forward, backward, [x, w, np.zeros(8), v], rng=seed)
     assert report.ok, str(report)
+
+
+def patches(image):
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, 1), (3, 3))
+    return windows.reshape(-1, 9)
+
+
+def convolution(image, w, b, v):
+    cols = patches(image)
+    h = np.maximum(cols @ w + b, 0)
+    return (h * v).sum(), (cols, w, h, v)
+
+
+def convolution_back(y_bar, cache, slope=0.0):
+    cols, w, h, v = cache
+    a_bar = y_bar * v * np.where(h > 0, 1, slope)
+    side = int(len(cols) ** 0.5)
+    padded = np.zeros((side + 2, side + 2))
+    for k, row in enumerate(a_bar @ w.T):
+        i, j = divmod(k, side)
+        padded[i : i + 3, j : j + 3] += row.reshape(3, 3)
+    return padded[1:-1, 1:-1].copy(), cols.T @ a_bar, a_bar.sum(0), y_bar * h
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_zeros_of_an_image_under_zero_biases_allow_a_slope_of_0(seed):
+    rng = np.random.default_rng(seed)
+    image = np.maximum(rng.normal(size=(6, 6)), 0)
+    image[:3] = 0
+    inputs = image, rng.normal(size=(9, 4)), np.zeros(4), rng.normal(size=(36, 4))
+    assert check_backward(convolution, convolution_back, inputs).verdict == "PROVEN"
+
+
+def test_zeros_of_an_image_under_zero_biases_allow_no_slope_of_2(rng):
+    inputs = np.zeros((4, 4)), rng.normal(size=(9, 2)), np.zeros(2), rng.normal(size=(16, 2))
+    wrong = partial(convolution_back, slope=2.0)
+    assert check_backward(convolution, wrong, inputs).findings
+
+
+def test_many_zeros_under_two_layers_with_zero_biases_allow_a_slope_of_0(rng):
+    def forward(x, w, b, v, c, u):
+        return np.maximum(np.maximum(x @ w + b, 0) @ v + c, 0) @ u
+
+    x, expected, y_bar = np.zeros((8, 60)), np.zeros((8, 60)), np.zeros((8, 3))
+    w, v, u = (rng.normal(size=s) * (2 / s[0]) ** 0.5 for s in ((60, 30), (30, 20), (20, 3)))
+    inputs = x, w, np.zeros(30), v, np.zeros(20), u
+    kinks = Kinks(forward, inputs, np.full((8, 3), 1e-16))
+    expected[-1], y_bar[-1, 0] = 1, 1
+    accepted, n, _ = kinks.between_slopes(0, y_bar, 0 * x, expected, np.full(x.shape, 1e-9))
+    assert n == 60 and not accepted.any()
