@@ -335,8 +335,8 @@ class Point:
         return self.directions.samples(kind, y_bar, x_bars)
 
     def _is_decided_along_directions(self, pulled: list) -> bool:
-        """Whether elements need not be compared: a large point is right, or a wrong element and the
-        cause are known for each wrong input, or it is huge."""
+        """Whether elements need not be compared: a large point is right, or it is huge, or of each
+        wrong input a wrong element and the cause are known (without the cause if it is slow)."""
         if not self.reference.tries_directions:
             return False
         by_kind = [self._along_directions(*each) for each in pulled]

@@ -65,12 +65,10 @@ class _Small:
 
     def cause(self, k: int) -> str:
         """The likely cause; numbers in it may be those of so few rows, so it says how many."""
-        samples = [
-            Sample(
-                kind, y_bar, np.asarray(self.subject.pull(y_bar)[k]), *self.expected(y_bar).of(k)
-            )
-            for kind, y_bar in cotangents(self.y, np.random.default_rng(0))
-        ]
+        samples = []
+        for kind, y_bar in cotangents(self.y, np.random.default_rng(0)):
+            got = np.asarray(self.subject.pull(y_bar)[k])
+            samples.append(Sample(kind, y_bar, got, *self.expected(y_bar).of(k)))
         if all(sample.ok for sample in samples if sample.kind == "random"):
             return ""
         cause = cause_of(self.subject, k, samples, self.expected, self.search)
