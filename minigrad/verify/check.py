@@ -130,7 +130,7 @@ class Point:
         self.findings: list[Finding] = []
         self.notes: list[Finding] = []
         self.first_call: list[Finding] = []  # wrong values in the first call of backward
-        self.directions: Directions | None = None  # of a large point, made on demand
+        self._directions: Directions | None = None  # of a large point, made on demand
         self._last: tuple[Any, Callable[[], Any], list[bytes]] = None, lambda: None, []
         # of _judge: y_bar, the expected cotangents, and the bytes of right ones
         self.search, self.few_rows = FaultSearch(), FewRows(subject)
@@ -328,18 +328,19 @@ class Point:
 
     # --- large points ----------------------------------------------------------------------------
 
-    def _along_directions(self, kind: str, y_bar: np.ndarray, x_bars: list[Any]) -> list[Sample]:
-        """A sample for each input of a large point."""
-        if self.directions is None:
-            self.directions = Directions(self.reference, x_bars)
-        return self.directions.samples(kind, y_bar, x_bars)
+    def _directions_for(self, x_bars: list[Any]) -> Directions:
+        """The directions of a large point, grouped by the first cotangents that are compared."""
+        if self._directions is None:
+            self._directions = Directions(self.reference, x_bars)
+        return self._directions
 
     def _is_decided_along_directions(self, pulled: list) -> bool:
         """Whether elements need not be compared: a large point is right, or it is huge, or of each
         wrong input a wrong element and the cause are known (without the cause if it is slow)."""
         if not self.reference.tries_directions:
             return False
-        by_kind = [self._along_directions(*each) for each in pulled]
+        directions = self._directions_for(pulled[0][2])
+        by_kind = [directions.samples(*each) for each in pulled]
         by_input = {k: [samples[k] for samples in by_kind] for k in range(len(self.samples))}
         is_sharp = which_are_sharp(by_kind[0])
         for k, samples in by_input.items():
@@ -360,7 +361,7 @@ class Point:
     def _located(self, k: int, kind: str, y_bar: np.ndarray, x_bars: list[Any]) -> Sample:
         """The sample of a wrong element of input k, by bisection."""
         in_wider = partial(self._in_wider, k, y_bar)
-        return Directions(self.reference, x_bars).located(k, kind, y_bar, x_bars, in_wider)
+        return self._directions_for(x_bars).located(k, kind, y_bar, x_bars, in_wider)
 
     # --- the contract ----------------------------------------------------------------------------
 
@@ -414,7 +415,7 @@ class Point:
     ) -> tuple[int, Sample] | None:
         """The first input with a wrong element, and its sample; None if all are right."""
         if self.reference.tries_directions:
-            samples = self._along_directions("", y_bar, x_bars)
+            samples = self._directions_for(x_bars).samples("", y_bar, x_bars)
             if are_right(samples):
                 return None
             for k in (k for k, sample in enumerate(samples) if not sample.ok):

@@ -165,11 +165,11 @@ def _along_directions(
     ts = list(directions.subject.inputs)
     found = _worst(lambda *ts: f(*directions.moved(*ts)), ts, names, directions, rng, label)
     notes = [Finding("directions", message=f"{ALONG_DIRECTIONS}{label}")]
+    wide = _Wide(f, arrays, y_bar, reference.dtype)
     for i, (row, finding) in enumerate(found):
         index: tuple[int, ...] = ()
         if finding is not None and row.index:  # of a direction
             k = names.index(row.input)
-            wide = _Wide(f, arrays, y_bar, reference.dtype)
             sample = directions.located(k, "random", y_bar, x_bars, partial(wide.pulled, k))
             if sample.ok and not reference.is_huge:
                 return False
