@@ -365,10 +365,8 @@ class Trainer:
         seen = min(p.batch * batch_size, len(self.loader.dataset))
         if p.seen != seen:
             expected = f"{seen}, which {p.batch} batches of {batch_size} hold"
-            headline, remedy = (
-                "resume: samples seen in this epoch",
-                "use the batch size of that run",
-            )
+            headline = "resume: samples seen in this epoch"
+            remedy = "use the batch size of that run"
             raise UsageError(facts(headline, expected=expected, got=p.seen, remedy=remedy))
 
 
